@@ -1,0 +1,240 @@
+# aq: build, test, install. One file, no recursion; `make help` lists the targets.
+#
+# Knobs (command line, environment or config.mak):
+#   O=build  CC=gcc  CFLAGS  LDFLAGS  V=1  DEVELOPER=1  SAN=address,undefined  CUDA=0|1  prefix  DESTDIR
+
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+-include config.mak
+
+O           ?= build
+VERSION     := 0.1.0
+prefix      ?= /usr/local
+bindir      ?= $(prefix)/bin
+libexecdir  ?= $(prefix)/libexec
+datadir     ?= $(prefix)/share
+mandir      ?= $(datadir)/man
+ifeq ($(origin CC),default)
+CC          := gcc
+endif
+CLANG       ?= clang
+NVCC        ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+PKG_CONFIG  ?= pkg-config
+CFLAGS      ?= -O2 -g
+SAN         ?=
+V           ?=
+
+ifneq ($(filter-out 0 1,$(CUDA)),)
+$(error CUDA must be 0 or 1, not '$(CUDA)')
+endif
+CUDA        ?= $(if $(NVCC),1,0)
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
+
+# ---- what the machine has: probed once, kept in $(O)/probe.mk ----
+
+PACKAGES := yaml-0.1 libcjson libpcre2-8 libutf8proc
+NOPROBE  := help clean format lint-layers uninstall
+ifneq ($(if $(MAKECMDGOALS),$(filter-out $(NOPROBE),$(MAKECMDGOALS)),x),)
+-include $(O)/probe.mk
+endif
+
+$(O)/probe.mk: Makefile
+	@mkdir -p $(O)
+	@missing=; for p in $(PACKAGES); do $(PKG_CONFIG) --exists $$p || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "missing libraries:$$missing (run ./setup)" >&2; exit 1; fi; \
+	if $(PKG_CONFIG) --exists openblas; then blas=openblas; \
+	elif $(PKG_CONFIG) --exists blas; then blas=blas; \
+	else echo "missing library: a CBLAS such as openblas (run ./setup)" >&2; exit 1; fi; \
+	{ echo "PKG_CFLAGS := $$($(PKG_CONFIG) --cflags $(PACKAGES) $$blas)"; \
+	  echo "PKG_LIBS := $$($(PKG_CONFIG) --libs $(PACKAGES) $$blas)"; \
+	  echo "BLAS := $$blas"; } >$@.new; mv $@.new $@; \
+	printf '  %-12s %s\n' compiler "$$($(CC) --version | head -1)" blas "$$blas $$($(PKG_CONFIG) --modversion $$blas)" \
+	  libraries "$$(for p in $(PACKAGES); do printf '%s %s  ' $$p $$($(PKG_CONFIG) --modversion $$p); done)" \
+	  cuda "$(if $(filter 1,$(CUDA)),$(NVCC),off)"
+
+# ---- flags ----
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -Wformat=2 \
+	-Wpointer-arith -Wundef -Wno-unused-parameter -Wno-missing-field-initializers
+ifdef DEVELOPER
+WARN += -Werror
+endif
+HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
+ifneq ($(SAN),)
+HARDEN :=
+SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+# Scores are measurements: no contraction into FMA behind the source's back, never -ffast-math.
+NUMERIC := -ffp-contract=off
+ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib -I$(O)/gen $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CFLAGS   = -std=gnu11 -fPIC $(WARN) $(NUMERIC) $(HARDEN) $(CFLAGS) $(SANFLAGS) -pthread
+ALL_LDFLAGS  = -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS) $(SANFLAGS) -pthread
+LIBS         = $(PKG_LIBS) -ldl -lm
+DATADIRS     := -DAQ_DATADIR='"$(datadir)/aq"' -DAQ_LIBEXECDIR='"$(libexecdir)/aq"'
+
+$(O)/flags: FORCE
+	@mkdir -p $(@D)
+	@new='$(subst ','\'',$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS) $(DATADIRS))'; \
+	[ "$$new" = "$$(cat $@ 2>/dev/null || true)" ] || printf '%s\n' "$$new" >$@
+
+# ---- sources: adding a file to a directory is enough ----
+
+LIB_SRC   := $(sort $(wildcard lib/*/*.c) $(wildcard lib/backend/cpu/*.c))
+TOOL_SRC  := $(sort $(wildcard tools/aq-*.c))
+UNIT_SRC  := $(sort $(wildcard tests/unit/test_*.c))
+GEN_SRC   := $(sort $(wildcard tests/gen/*.c))
+BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+PRELOAD_SRC := $(sort $(wildcard tests/preload/*.c))
+LIB_OBJ   := $(LIB_SRC:%.c=$(O)/%.o)
+TOOLS     := $(TOOL_SRC:tools/%.c=$(O)/bin/%)
+UNITS     := $(UNIT_SRC:tests/unit/%.c=$(O)/tests/%)
+GENS      := $(GEN_SRC:tests/gen/%.c=$(O)/tests/%)
+BENCHES   := $(BENCH_SRC:tests/bench/%.c=$(O)/bench/%)
+FUZZERS   := $(FUZZ_SRC:tests/fuzz/%.c=$(O)/fuzz/%)
+PRELOADS  := $(PRELOAD_SRC:tests/preload/%.c=$(O)/tests/%.so)
+CUDA_SRC  := $(sort $(wildcard lib/backend/cuda/*.cu))
+PLUGIN    := $(if $(CUDA_SRC),$(if $(filter 1,$(CUDA)),$(O)/lib/aq-backend-cuda.so))
+
+.PHONY: FORCE all tools help plugin
+FORCE:
+
+## all: libraries and tools (default), and the CUDA plugin where nvcc is found
+all: tools plugin
+tools: $(TOOLS)
+plugin: $(PLUGIN)
+
+$(O)/%.o: %.c $(O)/flags | $(O)/probe.mk
+	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(EXTRA_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
+
+EXTRA_lib_base_build = -DAQ_VERSION='"$(VERSION)"' -DAQ_CFLAGS='"$(subst ",\",$(ALL_CFLAGS))"' -DAQ_LIBS='"$(PKG_LIBS)"'
+EXTRA_lib_base_opt   = -DAQ_VERSION='"$(VERSION)"'
+EXTRA_lib_conf_search = $(DATADIRS)
+EXTRA_lib_backend_backend = $(DATADIRS)
+
+$(O)/libaq.a: $(LIB_OBJ)
+	$(call say,AR,$@)rm -f $@; ar rcs $@ $^
+
+# Explicit per-list static patterns: nothing is an intermediate that make would delete.
+TOOL_OBJ := $(TOOLS:$(O)/bin/%=$(O)/tools/%.o)
+$(TOOLS): $(O)/bin/%: $(O)/tools/%.o $(O)/libaq.a
+	$(call say,LINK,$@)mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(UNITS): $(O)/tests/%: $(O)/tests/unit/%.o $(O)/libaq.a
+	$(call say,LINK,$@)mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(GENS): $(O)/tests/%: $(O)/tests/gen/%.o $(O)/libaq.a
+	$(call say,LINK,$@)mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libaq.a
+	$(call say,LINK,$@)mkdir -p $(@D); $(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(PRELOADS): $(O)/tests/%.so: tests/preload/%.c
+	$(call say,LINK,$@)mkdir -p $(@D); $(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) -O1 -g -fPIC -shared -o $@ $< -ldl
+
+-include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) $(UNITS:$(O)/tests/%=$(O)/tests/unit/%.d) \
+	$(GENS:$(O)/tests/%=$(O)/tests/gen/%.d) $(BENCHES:$(O)/bench/%=$(O)/tests/bench/%.d)
+
+# ---- CUDA plugin ----
+
+CUDA_ARCHS ?= 80 90
+NVCCFLAGS  ?= -O3 -lineinfo
+CUDA_OBJ   := $(CUDA_SRC:%.cu=$(O)/%.cu.o)
+$(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/flags
+	$(call say,NVCC,$<)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -Ilib -D_GNU_SOURCE --fmad=false -Xcompiler -fPIC,-Wall \
+	    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90 \
+	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(O)/lib/aq-backend-cuda.so: $(CUDA_OBJ)
+	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -o $@ $^ -lcublasLt -lcublas
+-include $(CUDA_OBJ:.o=.d)
+
+# ---- tests ----
+
+.PHONY: test test-bin test-san test-gpu bench fuzz fuzz-smoke demo
+## test: everything: unit tests, command lines, pipelines; ends with "N passed, N failed"
+test: all test-bin
+	$(Q)O=$(O) tests/run $(TESTS)
+test-bin: $(UNITS) $(GENS) $(PRELOADS)
+## test-san: the unit tests and command lines of a sanitizer build (set SAN and O)
+test-san: all test-bin
+	$(Q)O=$(O) ASAN_OPTIONS=detect_leaks=$(or $(LEAKS),1) UBSAN_OPTIONS=print_stacktrace=1 tests/run $(TESTS)
+## test-gpu: the CUDA backend against the CPU, on a machine with a GPU
+test-gpu: all test-bin
+	$(Q)O=$(O) tests/run --gpu
+## bench: speed as ratios against a peer or a ceiling measured in the same run
+bench: all $(BENCHES)
+	$(Q)O=$(O) tests/bench/run $(BENCH)
+
+# Fuzzers compile the library again, instrumented; they need clang with its run-time library.
+FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -O1 -g -DAQ_FUZZING
+$(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(O)/flags
+	$(call say,FUZZ,$@)mkdir -p $(@D); $(CLANG) -std=gnu11 $(ALL_CPPFLAGS) $(DATADIRS) $(NUMERIC) $(FUZZ_FLAGS) -pthread \
+	    -o $@ $< $(LIB_SRC) $(LIBS)
+fuzz: $(FUZZERS)
+FUZZ_SECONDS ?= 5
+## fuzz-smoke: every fuzzer for FUZZ_SECONDS (5) from its seeds
+fuzz-smoke: $(FUZZERS)
+	$(Q)O=$(O) tests/fuzz/smoke $(FUZZ_SECONDS) $(FUZZERS)
+
+## demo: the main job on the embedded model, from configuration to report
+demo: all
+	$(Q)$(MAKE) --no-print-directory -f pipelines/demo.mk
+
+# ---- house ----
+
+.PHONY: lint lint-tidy lint-cppcheck lint-shell lint-layers format compdb
+C_FILES := $(sort $(wildcard lib/*/*.[ch] lib/*/*/*.[ch] tools/*.[ch] tests/*/*.[ch]))
+SH_FILES := $(sort $(wildcard setup .ci/run tests/run tests/bench/run tests/fuzz/smoke tests/*.bash pipelines/with-device \
+	$(shell grep -lE '^\#!.*\bbash' tests/* tests/*/* pipelines/* 2>/dev/null | grep -v '\.bats$$')))
+## lint: clang-tidy, cppcheck, shellcheck, layer check
+lint: lint-layers lint-shell lint-cppcheck lint-tidy
+lint-layers:
+	$(call say,LAYERS,lib)tests/layers
+lint-shell:
+	$(call say,LINT,shell)shellcheck -x $(SH_FILES)
+lint-cppcheck: | $(O)/probe.mk
+	$(call say,LINT,cppcheck)mkdir -p $(O)/cppcheck; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr \
+	    --error-exitcode=1 --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --cppcheck-build-dir=$(O)/cppcheck \
+	    -D_GNU_SOURCE -D__x86_64__ -Ilib -j2 lib tools tests/unit tests/gen
+TIDY_SRC := $(filter %.c,$(C_FILES))
+TIDY_OK  := $(TIDY_SRC:%.c=$(O)/tidy/%.ok)
+lint-tidy: $(TIDY_OK)
+$(TIDY_OK): $(O)/tidy/%.ok: %.c .clang-tidy $(O)/flags
+	$(call say,TIDY,$<)mkdir -p $(@D); clang-tidy --quiet $< -- $(ALL_CPPFLAGS) $(DATADIRS) -std=gnu11 2>&1 \
+	    | { grep -vE '^[0-9]+ warnings? (generated|treated)|^Suppressed|^Use -header-filter' || true; }; touch $@
+## format: clang-format over all C sources
+format:
+	$(Q)clang-format -i $(C_FILES)
+## compdb: compile_commands.json for editors
+compdb:
+	$(Q)bear -- $(MAKE) -B CUDA=0 O=$(O)/compdb tools test-bin
+
+# ---- install ----
+
+.PHONY: install uninstall clean distclean
+MAN := $(sort $(wildcard docs/man/*.[157]))
+## install: tools, plugin, configuration, pipelines and manual pages under $(prefix) ($(DESTDIR) is honoured)
+install: all
+	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)/aq $(DESTDIR)$(datadir)/aq
+	install -m 755 $(TOOLS) $(DESTDIR)$(bindir)
+	$(if $(PLUGIN),install -m 755 $(PLUGIN) $(DESTDIR)$(libexecdir)/aq)
+	cp -R conf pipelines $(DESTDIR)$(datadir)/aq/
+	for m in $(MAN); do d=$(DESTDIR)$(mandir)/man$${m##*.}; install -d $$d; install -m 644 $$m $$d/; done
+## uninstall: what install put there
+uninstall:
+	rm -f $(TOOLS:$(O)/bin/%=$(DESTDIR)$(bindir)/%)
+	rm -rf $(DESTDIR)$(libexecdir)/aq $(DESTDIR)$(datadir)/aq
+	for m in $(MAN); do rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}; done
+## clean: the build directory
+clean:
+	rm -rf $(O)
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  %-12s %s\n", $$1, substr($$0, length($$1) + 3)}'
+	@echo; echo 'knobs: O=build CC=gcc CFLAGS LDFLAGS V=1 DEVELOPER=1 SAN=address,undefined CUDA=0|1 TESTS="name ..." prefix DESTDIR'
+print-%:
+	@echo '$*=$($*)'

@@ -1,0 +1,392 @@
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- reading ---- */
+
+static int open_for_reading(const char *path, struct stat *st, struct aq_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot open '%s'", aq_show(path));
+    if (fstat(fd, st) < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot examine '%s'", aq_show(path));
+        (void)close(fd);
+        return -1;
+    }
+    if (S_ISDIR(st->st_mode)) {
+        (void)close(fd);
+        return aq_err_set(err, AQ_EINPUT, "'%s' is a directory, expected a file", aq_show(path));
+    }
+    return fd;
+}
+
+static int read_all(int fd, const char *name, size_t max, struct aq_buf *out, struct aq_err *err)
+{
+    for (;;) {
+        aq_buf_reserve(out, 65536);
+        ssize_t n = read(fd, out->data + out->len, out->cap - out->len - 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return aq_err_sys(err, AQ_ERUN, "cannot read '%s'", aq_show(name));
+        if (n == 0)
+            break;
+        out->len += (size_t)n;
+        if (out->len > max)
+            return aq_err_set(err, AQ_EINPUT, "'%s' is larger than the limit of %zu bytes",
+                              aq_show(name), max);
+    }
+    out->data[out->len] = '\0';
+    return 0;
+}
+
+int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err *err)
+{
+    if (strcmp(path, "-") == 0)
+        return read_all(STDIN_FILENO, "standard input", max, out, err);
+    struct stat st;
+    int fd = open_for_reading(path, &st, err);
+    if (fd < 0)
+        return -1;
+    if (S_ISREG(st.st_mode) && st.st_size > 0 && (size_t)st.st_size <= max)
+        aq_buf_reserve(out, (size_t)st.st_size + 1);
+    int r = read_all(fd, path, max, out, err);
+    (void)close(fd);
+    return r;
+}
+
+int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err)
+{
+    static const unsigned char nothing[1];
+    struct stat st;
+    *m = (struct aq_map){NULL, 0};
+    int fd = open_for_reading(path, &st, err);
+    if (fd < 0)
+        return -1;
+    if (!S_ISREG(st.st_mode)) {
+        (void)close(fd);
+        return aq_err_set(err, AQ_EINPUT, "'%s' is not a regular file", aq_show(path));
+    }
+    m->size = (size_t)st.st_size;
+    m->data = nothing;
+    if (m->size) {
+        void *p = mmap(NULL, m->size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED) {
+            aq_err_sys(err, AQ_ERUN, "cannot map '%s'", aq_show(path));
+            (void)close(fd);
+            *m = (struct aq_map){NULL, 0};
+            return -1;
+        }
+        m->data = p;
+    }
+    (void)close(fd);
+    return 0;
+}
+
+void aq_map_close(struct aq_map *m)
+{
+    if (m->data && m->size)
+        (void)munmap((void *)m->data, m->size);
+    *m = (struct aq_map){NULL, 0};
+}
+
+/* ---- temporaries and signals ---- */
+
+enum { MAX_TEMPS = 64 };
+static char *volatile temps[MAX_TEMPS]; /* read by the signal handler */
+static pthread_mutex_t temps_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void remove_temps_and_die(int sig)
+{
+    for (int i = 0; i < MAX_TEMPS; i++)
+        if (temps[i])
+            (void)unlink(temps[i]);
+    /* SA_RESETHAND put the default action back: the parent sees the true cause of death. */
+    (void)raise(sig);
+}
+
+static void install_handlers(void)
+{
+    static const int fatal[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction sa = {.sa_handler = remove_temps_and_die, .sa_flags = (int)SA_RESETHAND};
+    (void)sigemptyset(&sa.sa_mask);
+    for (size_t i = 0; i < AQ_COUNT(fatal); i++) {
+        struct sigaction old;
+        /* nohup and background jobs ignore some of these on purpose */
+        if (sigaction(fatal[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+            (void)sigaction(fatal[i], &sa, NULL);
+    }
+    /* A file size limit is a write error with a message, not death by signal. */
+    (void)signal(SIGXFSZ, SIG_IGN);
+}
+
+static int register_temp(char *path)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, install_handlers);
+    int slot = -1;
+    (void)pthread_mutex_lock(&temps_lock);
+    for (int i = 0; i < MAX_TEMPS && slot < 0; i++)
+        if (!temps[i]) {
+            temps[i] = path;
+            slot = i;
+        }
+    (void)pthread_mutex_unlock(&temps_lock);
+    return slot;
+}
+
+static void forget_temp(int slot)
+{
+    if (slot >= 0)
+        temps[slot] = NULL;
+}
+
+/* ---- writing ---- */
+
+static const char *out_name(const struct aq_out *o)
+{
+    return o->path ? o->path : "standard output";
+}
+
+static int open_direct(struct aq_out *o, struct aq_err *err)
+{
+    o->fd = open(o->path, O_WRONLY | O_CLOEXEC);
+    if (o->fd < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot open '%s' for writing", aq_show(o->path));
+        return aq_out_abort(o);
+    }
+    return 0;
+}
+
+static int open_temp(struct aq_out *o, struct aq_err *err)
+{
+    char *dir = aq_path_dir(o->path);
+    const char *slash = strrchr(o->path, '/');
+    /* A short name of its own: the target's name may already be as long as names can be. */
+    o->temp = xasprintf("%s/.aq-%ld-%.40s.tmp", dir, (long)getpid(), slash ? slash + 1 : o->path);
+    free(dir);
+    o->slot = register_temp(o->temp);
+    o->fd = open(o->temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (o->fd < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
+        forget_temp(o->slot);
+        free(o->temp);
+        o->temp = NULL;
+        o->slot = -1;
+        return aq_out_abort(o);
+    }
+    return 0;
+}
+
+int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
+{
+    *o = (struct aq_out)AQ_OUT_INIT;
+    if (!path || strcmp(path, "-") == 0) {
+        o->fd = STDOUT_FILENO;
+        return 0;
+    }
+    struct stat st;
+    if (stat(path, &st) == 0) {
+        if (S_ISDIR(st.st_mode))
+            return aq_err_set(err, AQ_ERUN, "cannot write '%s': it is a directory", aq_show(path));
+        o->path = S_ISREG(st.st_mode) ? realpath(path, NULL) : xstrdup(path);
+        if (!o->path)
+            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(path));
+        return S_ISREG(st.st_mode) ? open_temp(o, err) : open_direct(o, err);
+    }
+    o->path = xstrdup(path);
+    return open_temp(o, err);
+}
+
+int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err)
+{
+    const char *at = p;
+    while (n) {
+        ssize_t w = write(o->fd, at, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0)
+            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(out_name(o)));
+        at += w;
+        n -= (size_t)w;
+    }
+    return 0;
+}
+
+int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t offset, struct aq_err *err)
+{
+    const char *at = p;
+    while (n) {
+        ssize_t w = pwrite(o->fd, at, n, (off_t)offset);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w < 0)
+            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(out_name(o)));
+        at += w;
+        offset += (size_t)w;
+        n -= (size_t)w;
+    }
+    return 0;
+}
+
+/* The rename itself must survive a power cut too. Some file systems refuse it: not our failure. */
+static void sync_directory(const char *path)
+{
+    char *dir = aq_path_dir(path);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(dir);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        (void)close(fd);
+    }
+}
+
+int aq_out_commit(struct aq_out *o, struct aq_err *err)
+{
+    int fd = o->fd;
+    o->fd = -1;
+    if (fd == STDOUT_FILENO && !o->path)
+        return 0; /* closed and checked by aq_tool_finish */
+    if (o->temp && fsync(fd) < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
+        (void)close(fd);
+        return aq_out_abort(o);
+    }
+    if (close(fd) < 0 || (o->temp && rename(o->temp, o->path) < 0)) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
+        return aq_out_abort(o);
+    }
+    if (o->temp) {
+        forget_temp(o->slot);
+        sync_directory(o->path);
+        free(o->temp);
+        o->temp = NULL;
+    }
+    aq_out_abort(o);
+    return 0;
+}
+
+int aq_out_abort(struct aq_out *o)
+{
+    if (o->fd >= 0 && (o->path || o->fd != STDOUT_FILENO))
+        (void)close(o->fd);
+    if (o->temp) {
+        (void)unlink(o->temp);
+        forget_temp(o->slot);
+    }
+    free(o->temp);
+    free(o->path);
+    *o = (struct aq_out)AQ_OUT_INIT;
+    return -1;
+}
+
+int aq_write_file(const char *path, const void *p, size_t n, struct aq_err *err)
+{
+    struct aq_out o;
+    if (aq_out_open(&o, path, err) < 0 || aq_out_write(&o, p, n, err) < 0 ||
+        aq_out_commit(&o, err) < 0)
+        return aq_out_abort(&o);
+    return 0;
+}
+
+static bool file_equals(const char *path, const void *p, size_t n)
+{
+    struct aq_map m;
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size != n)
+        return false;
+    if (aq_map_open(&m, path, NULL) < 0)
+        return false;
+    bool same = m.size == n && memcmp(m.data, p, n) == 0;
+    aq_map_close(&m);
+    return same;
+}
+
+int aq_write_if_changed(const char *path, const void *p, size_t n, struct aq_err *err)
+{
+    if (path && strcmp(path, "-") != 0 && file_equals(path, p, n))
+        return 0;
+    return aq_write_file(path, p, n, err);
+}
+
+/* ---- directories, locks, names ---- */
+
+int aq_make_dirs(const char *path, struct aq_err *err)
+{
+    char *copy = xstrdup(path);
+    for (char *p = copy + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char kept = *p;
+        *p = '\0';
+        if (mkdir(copy, 0777) < 0 && errno != EEXIST) {
+            aq_err_sys(err, AQ_ERUN, "cannot make directory '%s'", aq_show(copy));
+            free(copy);
+            return -1;
+        }
+        *p = kept;
+        if (!kept)
+            break;
+    }
+    free(copy);
+    return 0;
+}
+
+int aq_lock_take(struct aq_lock *l, const char *path, struct aq_err *err)
+{
+    l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (l->fd < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot open lock file '%s'", aq_show(path));
+    if (flock(l->fd, LOCK_EX | LOCK_NB) < 0) {
+        bool busy = errno == EWOULDBLOCK;
+        if (busy)
+            aq_err_set(err, AQ_ERUN, "'%s' is in use by another process", aq_show(path));
+        else
+            aq_err_sys(err, AQ_ERUN, "cannot lock '%s'", aq_show(path));
+        (void)close(l->fd);
+        l->fd = -1;
+        return -1;
+    }
+    return 0;
+}
+
+void aq_lock_release(struct aq_lock *l)
+{
+    if (l->fd >= 0)
+        (void)close(l->fd);
+    l->fd = -1;
+}
+
+char *aq_path_join(const char *dir, const char *name)
+{
+    if (name[0] == '/' || !*dir)
+        return xstrdup(name);
+    size_t n = strlen(dir);
+    return xasprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+}
+
+char *aq_path_dir(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return xstrdup(".");
+    return slash == path ? xstrdup("/") : xstrndup(path, (size_t)(slash - path));
+}
+
+bool aq_path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}

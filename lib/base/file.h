@@ -1,0 +1,83 @@
+/*
+ * Files. Reading: a read-only map or a bounded read. Writing: a temporary beside the target, then
+ * fsync and rename, so that a file under its final name is complete; the temporary is removed on
+ * every error and on SIGINT, SIGTERM, SIGHUP.
+ */
+#ifndef AQ_BASE_FILE_H
+#define AQ_BASE_FILE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * Reads a whole file (path "-": standard input) of at most max bytes; more is AQ_EINPUT.
+ * A file that cannot be opened or read is AQ_ERUN, a directory AQ_EINPUT.
+ */
+int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err *err)
+    AQ_MUST_CHECK;
+
+/* A read-only map of a regular file. data is never NULL for an open map, even of an empty file. */
+struct aq_map {
+    const unsigned char *data;
+    size_t size;
+};
+
+int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+void aq_map_close(struct aq_map *m);
+
+/*
+ * One product on its way to its final name. A path of NULL or "-" is standard output; a device or
+ * a FIFO is written directly; a symbolic link is followed. Large products pwrite to out.fd.
+ *
+ *     struct aq_out out = AQ_OUT_INIT;
+ *     if (aq_out_open(&out, path, err) < 0 || aq_out_write(&out, p, n, err) < 0 ||
+ *         aq_out_commit(&out, err) < 0)
+ *         return aq_out_abort(&out);       // -1; harmless after a commit
+ */
+struct aq_out {
+    int fd;          /* -1 when closed */
+    char *path;      /* final name; NULL: standard output */
+    char *temp;      /* NULL when written directly */
+    int slot;        /* in the table that the signal handler cleans */
+};
+
+#define AQ_OUT_INIT                                                                                \
+    {                                                                                              \
+        -1, NULL, NULL, -1                                                                         \
+    }
+
+int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;
+int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at, struct aq_err *err)
+    AQ_MUST_CHECK;
+int aq_out_commit(struct aq_out *o, struct aq_err *err) AQ_MUST_CHECK;
+int aq_out_abort(struct aq_out *o);
+
+/* Open, write, commit in one; the usual way for JSON and text. */
+int aq_write_file(const char *path, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;
+/* The same, but an existing file with these very bytes is left alone, time stamp and all. */
+int aq_write_if_changed(const char *path, const void *p, size_t n, struct aq_err *err)
+    AQ_MUST_CHECK;
+
+/* mkdir -p. */
+int aq_make_dirs(const char *path, struct aq_err *err) AQ_MUST_CHECK;
+
+/*
+ * An exclusive lock on a lock file, held until aq_lock_release or the end of the process (kill -9
+ * included). Busy is AQ_ERUN with a message that names the file.
+ */
+struct aq_lock {
+    int fd;
+};
+int aq_lock_take(struct aq_lock *l, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+void aq_lock_release(struct aq_lock *l);
+
+/* Path pieces: both return memory that the caller frees. */
+char *aq_path_join(const char *dir, const char *name); /* an absolute name wins */
+char *aq_path_dir(const char *path);                   /* "." if there is no slash */
+bool aq_path_exists(const char *path);
+
+#endif

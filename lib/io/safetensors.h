@@ -1,0 +1,84 @@
+/*
+ * safetensors: a strict mapped reader for single files and sharded checkpoints, and a streaming
+ * writer. The reader trusts nothing: header length, offsets, overlap, holes, dtype against size,
+ * duplicate names and shape overflow are all checked before a byte of data is handed out.
+ */
+#ifndef AQ_IO_SAFETENSORS_H
+#define AQ_IO_SAFETENSORS_H
+
+#include "base/err.h"
+#include "base/file.h"
+#include "io/json.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum st_dtype {
+    ST_BOOL, ST_U8, ST_I8, ST_F8_E4M3, ST_F8_E5M2, ST_I16, ST_U16, ST_F16, ST_BF16,
+    ST_I32, ST_U32, ST_F32, ST_I64, ST_U64, ST_F64,
+    ST_OTHER, /* valid, sized, but not for computing: the name is kept for messages */
+};
+
+enum { ST_MAX_RANK = 8 };
+
+struct st_tensor {
+    const char *name; /* borrowed from the file */
+    enum st_dtype dtype;
+    char dtype_name[16]; /* as in the file: "BF16" */
+    int rank;
+    uint64_t shape[ST_MAX_RANK];
+    uint64_t elements;
+    uint64_t begin, end; /* byte range in the file, not in the data buffer */
+    const void *data;    /* into the map: any alignment */
+};
+
+struct st_file {
+    char *path;
+    struct aq_map map;
+    struct st_tensor *tensors; /* in the order of their offsets */
+    size_t count;
+    struct json *metadata; /* object of strings, or NULL */
+    struct json *header;   /* owns the names */
+};
+
+size_t st_dtype_bits(enum st_dtype t); /* 0 for ST_OTHER */
+const char *st_dtype_text(enum st_dtype t);
+
+int st_open(struct st_file *f, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+/* The same on memory that outlives f; name is for messages. */
+int st_open_memory(struct st_file *f, const void *bytes, size_t size, const char *name,
+                   struct aq_err *err) AQ_MUST_CHECK;
+void st_close(struct st_file *f);
+const struct st_tensor *st_find(const struct st_file *f, const char *name); /* NULL if absent */
+/* The tensor must be there with this dtype and rank (rank < 0: any). */
+const struct st_tensor *st_need(const struct st_file *f, const char *name, enum st_dtype dtype,
+                                int rank, struct aq_err *err);
+/* A metadata string, NULL if absent. */
+const char *st_meta(const struct st_file *f, const char *key);
+
+/*
+ * Writing. Declare all tensors first (the header is made from them, in this order: by descending
+ * alignment of the dtype, then by name), then write their bytes in any order and any pieces, then
+ * commit. Bytes never written are zero. The file appears under its name at the commit.
+ */
+struct st_writer;
+struct st_writer *st_writer_new(void);
+void st_writer_free(struct st_writer *w); /* abandons an uncommitted file */
+/* metadata: object of strings; taken over. */
+void st_writer_metadata(struct st_writer *w, struct json *metadata);
+/* Returns a handle for st_write. */
+int st_declare(struct st_writer *w, const char *name, enum st_dtype dtype, int rank,
+               const uint64_t *shape);
+int st_begin(struct st_writer *w, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+int st_write(struct st_writer *w, int handle, uint64_t byte_offset, const void *data, size_t n,
+             struct aq_err *err) AQ_MUST_CHECK;
+int st_commit(struct st_writer *w, struct aq_err *err) AQ_MUST_CHECK;
+/* Serialized header (8 length bytes included) for callers that manage the file themselves, as the
+   store does; data offsets are then header size + the tensor's begin. */
+void st_header(const struct st_writer *w, struct aq_buf *out);
+/* Offset of a declared tensor in the data buffer, and the size of that buffer. */
+uint64_t st_declared_begin(const struct st_writer *w, int handle);
+uint64_t st_data_size(const struct st_writer *w);
+
+#endif

@@ -1,0 +1,102 @@
+/* lib/base: numbers, sizes, digests, UTF-8, messages. */
+#include "tap.h"
+
+#include "base/err.h"
+#include "base/fmt.h"
+#include "base/sha256.h"
+#include "base/suggest.h"
+#include "base/utf8.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+static void test_doubles(void)
+{
+    /* expected: Python's repr() */
+    static const struct {
+        double x;
+        const char *text;
+    } cases[] = {
+        {0, "0.0"}, {-0.0, "-0.0"}, {1, "1.0"}, {8, "8.0"}, {0.1, "0.1"}, {24903680, "24903680.0"},
+        {1e15, "1000000000000000.0"}, {1e16, "1e+16"}, {123456789012345680.0, "1.2345678901234568e+17"},
+        {1e-4, "0.0001"}, {5.6e-05, "5.6e-05"}, {1e-5, "1e-05"}, {1.5e300, "1.5e+300"},
+        {5e-324, "5e-324"}, {2.2250738585072014e-308, "2.2250738585072014e-308"},
+        {1.7976931348623157e308, "1.7976931348623157e+308"}, {0.30000000000000004, "0.30000000000000004"},
+        {9007199254740993.0, "9007199254740992.0"}, {-1234.5, "-1234.5"}, {100, "100.0"},
+    };
+    char out[AQ_FMT_MAX];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        tap_same(aq_fmt_double(cases[i].x, out), cases[i].text, cases[i].text);
+    uint64_t seed = 1;
+    int bad = 0;
+    for (int i = 0; i < 200000; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        uint64_t bits = seed ^ seed >> 29;
+        double x;
+        memcpy(&x, &bits, sizeof x);
+        if (!isfinite(x))
+            continue;
+        bad += strtod(aq_fmt_double(x, out), NULL) != x;
+    }
+    tap_ok(bad == 0, "200000 random doubles read back (%d differ)", bad);
+}
+
+static void test_parsing(void)
+{
+    int64_t i;
+    double d;
+    uint64_t s;
+    static const char *const bad_ints[] = {"", " 5", "5 ", "+5", "0x10", "1e3", "5.0", "9223372036854775808", "-"};
+    for (size_t k = 0; k < sizeof bad_ints / sizeof *bad_ints; k++)
+        tap_ok(!aq_parse_i64(bad_ints[k], &i), "'%s' is no integer", bad_ints[k]);
+    tap_ok(aq_parse_i64("-42", &i) && i == -42, "-42");
+    static const char *const bad_doubles[] = {"", "nan", "inf", "0x1p3", "1e999", "1.5x", " 1"};
+    for (size_t k = 0; k < sizeof bad_doubles / sizeof *bad_doubles; k++)
+        tap_ok(!aq_parse_double(bad_doubles[k], &d), "'%s' is no number", bad_doubles[k]);
+    tap_ok(aq_parse_double("5.4", &d) && d == 5.4, "5.4");
+    tap_ok(aq_parse_size("1.5G", &s) && s == 1610612736, "1.5G");
+    tap_ok(aq_parse_size("64KiB", &s) && s == 65536, "64KiB");
+    tap_ok(!aq_parse_size("8X", &s) && !aq_parse_size("G", &s) && !aq_parse_size("-1", &s), "no sizes");
+}
+
+static void test_sha256(void)
+{
+    char hex[AQ_SHA256_HEX];
+    aq_sha256_of("", 0, hex);
+    tap_same(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "sha256 of nothing");
+    aq_sha256_of("abc", 3, hex);
+    tap_same(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "sha256 of abc");
+    struct aq_sha256 s;
+    aq_sha256_init(&s);
+    for (int k = 0; k < 1000000; k++)
+        aq_sha256_add(&s, "a", 1);
+    aq_sha256_hex(&s, hex);
+    tap_same(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0", "sha256 of a million a");
+}
+
+static void test_utf8(void)
+{
+    static const char *const bad[] = {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80"};
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
+        tap_ok(aq_utf8_check(bad[k], strlen(bad[k])) == 0, "invalid UTF-8 %zu is found", k);
+    tap_ok(aq_utf8_check("caf\xc3\xa9 \xf0\x9f\x98\x80 plain text behind", 30) == 30, "valid UTF-8 passes");
+    tap_same(aq_show("a\033[31m\xe2\x80\xae\xff"), "a\\x1b[31m\\u{202e}\\xff", "hostile names are made printable");
+}
+
+static void test_nearest(void)
+{
+    static const char *const names[] = {"effective_bits", "score_size", "batch_size"};
+    tap_same(aq_nearest("efective_bits", names, 3), "effective_bits", "a slip is recognised");
+    tap_ok(aq_nearest("zzzzzz", names, 3) == NULL, "no slip, no suggestion");
+}
+
+int main(void)
+{
+    test_doubles();
+    test_parsing();
+    test_sha256();
+    test_utf8();
+    test_nearest();
+    return tap_done();
+}
