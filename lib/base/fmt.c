@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +12,9 @@
 static int shortest_digits(double x, char digits[24])
 {
     char text[40];
-    /* 15 digits are always exact in text -> double -> text, so %.15 strips to the shortest. */
-    for (int precision = 14; precision <= 16; precision++) {
+    /* 15 digits survive text -> double -> text, so 15 digits strip to the shortest; subnormals
+       carry fewer. */
+    for (int precision = x < DBL_MIN ? 0 : 14; precision <= 16; precision++) {
         (void)snprintf(text, sizeof text, "%.*e", precision, x);
         if (precision == 16 || strtod(text, NULL) == x)
             break;
