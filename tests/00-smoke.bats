@@ -1,0 +1,55 @@
+#!/usr/bin/env bats
+# What all tools share: help, version, usage errors, closed or full standard output.
+load helpers
+
+each_tool() {
+    local t
+    for t in "$BIN"/aq-*; do
+        "$@" "$(basename "$t")" || { echo "tool: $t"; return 1; }
+    done
+}
+
+help_is_whole() {
+    aq 0 "$1" --help || return 1
+    has "$output" "usage: $1" && has "$output" "example:" && has "$output" "exit status:" && is "$stderr" ""
+}
+
+@test "--help goes to stdout, with an example and the exit codes" {
+    each_tool help_is_whole
+}
+
+version_is_one_line() {
+    aq 0 "$1" --version || return 1
+    [[ $output =~ ^$1\ [0-9]+\.[0-9]+\.[0-9]+$ ]] && [ "${#lines[@]}" -eq 1 ] || return 1
+    aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+$ ]] || return 1
+    aq 0 "$1" --build-info && has "$output" "compiler: "
+}
+
+@test "--version, --result-version and --build-info" {
+    each_tool version_is_one_line
+}
+
+usage_error() {
+    refused 2 "$1: unknown option '--hepl'" "$1" --hepl || return 1
+    has "$stderr" "did you mean --help?" || return 1
+    refused 2 "$1: " "$1" --progress=sometimes
+}
+
+@test "an unknown option is exit 2, one line and the nearest match" {
+    each_tool usage_error
+}
+
+full_disk() {
+    run --separate-stderr bash -c "$1 --help >/dev/full"
+    [ "$status" -eq 1 ] && has "$stderr" "$1: cannot write standard output"
+}
+
+@test "a full disk behind stdout is exit 1 with a message" {
+    [ -e /dev/full ] || skip "no /dev/full"
+    each_tool full_disk
+}
+
+@test "make help lists the targets" {
+    aq 0 make -s -C "$REPO" help
+    has "$output" "test" && has "$output" "install"
+}

@@ -1,0 +1,69 @@
+# Loaded by every bats file: `load helpers`.
+# shellcheck shell=bash
+bats_require_minimum_version 1.5.0
+
+REPO=$(cd "${BATS_TEST_DIRNAME:-tests}/.." && pwd)
+O=${O:-build}
+case $O in /*) ;; *) O=$REPO/$O ;; esac
+BIN=$O/bin
+SHARED=$REPO/../shared
+export PATH="$BIN:$PATH"
+export REPO O BIN SHARED
+
+# aq STATUS COMMAND...: runs it with stdout and stderr apart ($output, $stderr, $lines), and fails with
+# everything shown if the exit status is another one.
+aq() {
+    local want=$1
+    shift
+    run --separate-stderr "$@"
+    # shellcheck disable=SC2154
+    if [ "$status" -ne "$want" ]; then
+        printf 'command: %s\nexit status: %s, expected %s\nstdout:\n%s\nstderr:\n%s\n' "$*" "$status" "$want" "$output" "$stderr"
+        return 1
+    fi
+}
+
+# refused STATUS TEXT COMMAND...: exits with STATUS, prints nothing on stdout, and says TEXT in its first line.
+refused() {
+    local want=$1 text=$2
+    shift 2
+    aq "$want" "$@" || return 1
+    local first=${stderr%%$'\n'*}
+    if [ -n "$output" ] || [[ $first != *"$text"* ]] || [ "$(wc -l <<<"$stderr")" -gt 2 ]; then
+        printf 'command: %s\nexpected on stderr: %s\nstdout:\n%s\nstderr:\n%s\n' "$*" "$text" "$output" "$stderr"
+        return 1
+    fi
+}
+
+# is WHAT EXPECTED: like test =, but shows both.
+is() {
+    if [ "$1" != "$2" ]; then
+        printf 'found:    %s\nexpected: %s\n' "$1" "$2"
+        return 1
+    fi
+}
+
+# has TEXT PART
+has() {
+    if [[ $1 != *"$2"* ]]; then
+        printf 'text:    %s\nlacks:   %s\n' "$1" "$2"
+        return 1
+    fi
+}
+
+need_shared() {
+    [ -d "$SHARED/data" ] || skip "test data in ../shared is not here"
+}
+
+need_command() {
+    command -v "$1" >/dev/null || skip "$1 is not installed"
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || skip "needs root"
+}
+
+# True in a sanitizer build, where limits on address space make no sense.
+sanitized() {
+    nm "$BIN"/aq-resolve 2>/dev/null | grep -q __asan_init
+}
