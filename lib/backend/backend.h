@@ -1,0 +1,223 @@
+/*
+ * The ops table: everything the model and the scores need from a device. The CPU is built in, CUDA
+ * is a plugin; lib/nn is written once against this page. Plain C that C++ can read.
+ *
+ * Memory. Device memory is a void pointer that the host never follows; offsets are bytes. An
+ * activation is a row-major matrix without gaps, tile rows x columns, of `act_size` bytes an
+ * element (4: fp32). Weights are described by the host and made usable by `weights_load`.
+ *
+ * Order. Ops of one backend run one after another in the order of the calls, possibly later than
+ * the call (CUDA: one stream); `download` and `sync` wait. Ops return nothing: the first failure is
+ * kept and reported by the next `download` or `sync`, and ops after a failure do nothing.
+ *
+ * Bits. Every product is made with exactly the tile's number of rows. Results of a row depend on
+ * that row alone (attention: on its sample), never on other samples or on the number of threads.
+ * Rows that hold no token are zero on input and stay zero.
+ */
+#ifndef AQ_BACKEND_BACKEND_H
+#define AQ_BACKEND_BACKEND_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { BACKEND_ABI = 1 };
+
+struct backend;
+struct quant_spec; /* quant/quant.h: plain numbers, readable by plugins */
+
+/* What a plugin may ask of its host; it links with nothing of ours. */
+struct backend_host {
+    uint32_t struct_size;
+    /* base/err.h's aq_err_set; returns -1 */
+    int (*err_set)(struct aq_err *err, int code, const char *fmt, ...) AQ_PRINTF(3, 4);
+    void (*warn)(const char *fmt, ...) AQ_PRINTF(1, 2);
+    void (*note)(int level, const char *fmt, ...) AQ_PRINTF(2, 3);
+};
+
+enum backend_matrix {
+    BACKEND_MATRIX_AUTO,  /* integer and bf16 matrix instructions where the machine has them */
+    BACKEND_MATRIX_PLAIN, /* fp32 products only */
+};
+
+struct backend_config {
+    uint32_t struct_size;
+    int device;           /* index among the devices of this backend */
+    int threads;          /* CPU: 0 means all that the process may use */
+    uint64_t memory;      /* limit in bytes; 0: none */
+    int bf16;             /* compute type of model.dtype; the CPU computes in fp32 either way */
+    int operand_rounding; /* round dequantized operands to the compute type first */
+    enum backend_matrix matrix;
+};
+
+enum backend_dtype { BACKEND_F32, BACKEND_BF16 };
+
+/* A matrix of the checkpoint. The caller owns the struct and the mapped bytes. */
+struct backend_weight {
+    const void *host; /* any alignment */
+    enum backend_dtype dtype;
+    int64_t rows, cols; /* (out, in); a norm's weight is (1, n) */
+    const char *name;   /* for messages */
+    void *dev;          /* backend's own; NULL until loaded */
+};
+
+/*
+ * The rows of one unit of work. Samples lie one after another without gaps, row first[i] to
+ * first[i + 1] - 1; rows behind first[samples] hold no token. If pad[i], the sample's first row
+ * stands for all its pad rows: it attends to nothing, gives nothing to the others, and takes part
+ * in the rest.
+ */
+struct backend_tile_desc {
+    int32_t rows, samples;
+    const int32_t *first;  /* [samples + 1] */
+    const uint8_t *pad;    /* [samples] */
+    const int32_t *ids;    /* [rows]; -1: no token */
+    const int32_t *pos;    /* [rows]: position for the rotation */
+    const int32_t *target; /* [rows]; -1: not counted in the loss */
+};
+struct backend_tile;    /* the same, on the device */
+struct backend_operand; /* a quantized weight or activation, in whatever form suits the device */
+
+/* One quantized input against the weight operand of backend_ops.score. */
+struct backend_score_job {
+    const struct backend_tile *tile;
+    const struct backend_operand *x;
+    const void *y;  /* reference output, (rows, out) */
+    const void *dy; /* gradient at the output */
+    double *sums;   /* device, [samples of the tile]; added to */
+};
+
+struct backend_ops {
+    uint32_t abi, struct_size;
+    const char *name; /* "cpu", "cuda" */
+
+    /* Number of usable devices; 0 and a reason in err. */
+    int (*probe)(const struct backend_host *host, struct aq_err *err);
+    int (*open)(struct backend **out, const struct backend_host *host,
+                const struct backend_config *config, struct aq_err *err);
+    void (*close)(struct backend *b);
+
+    /* ---- memory ---- */
+    void *(*alloc)(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err);
+    void (*free)(struct backend *b, void *p, size_t bytes);
+    void (*zero)(struct backend *b, void *p, size_t bytes);
+    void (*copy)(struct backend *b, void *to, const void *from, size_t bytes);
+    void (*upload)(struct backend *b, void *to, const void *host, size_t bytes);
+    int (*download)(struct backend *b, void *host, const void *from, size_t bytes,
+                    struct aq_err *err); /* waits */
+    int (*sync)(struct backend *b, struct aq_err *err);
+
+    /* Starts to bring weights to the device; ops that use them wait by themselves. */
+    int (*weights_load)(struct backend *b, struct backend_weight *const *w, int count,
+                        struct aq_err *err);
+    void (*weights_release)(struct backend *b, struct backend_weight *const *w, int count);
+
+    struct backend_tile *(*tile_new)(struct backend *b, const struct backend_tile_desc *desc,
+                                     struct aq_err *err);
+    void (*tile_free)(struct backend *b, struct backend_tile *t);
+
+    /* ---- the model; activations are (tile rows, cols) ---- */
+    void (*embed)(struct backend *b, const struct backend_tile *t, void *h,
+                  const struct backend_weight *table);
+    void (*add)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                int64_t cols); /* y += x */
+    void (*rmsnorm_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                            const struct backend_weight *w, double eps);
+    /* dx += the gradient */
+    void (*rmsnorm_backward)(struct backend *b, const struct backend_tile *t, void *dx,
+                             const void *dy, const void *x, const struct backend_weight *w,
+                             double eps);
+    /* Per head of w->cols: norm, then rotation. */
+    void (*norm_rope_forward)(struct backend *b, const struct backend_tile *t, void *y,
+                              const void *x, const struct backend_weight *w, int heads, double eps,
+                              double theta);
+    void (*norm_rope_backward)(struct backend *b, const struct backend_tile *t, void *dx,
+                               const void *dy, const void *x, const struct backend_weight *w,
+                               int heads, double eps, double theta); /* dx is set */
+    /* Causal within each sample. q, o: heads x dim columns; k, v: kv_heads x dim. */
+    void (*attention_forward)(struct backend *b, const struct backend_tile *t, void *o,
+                              const void *q, const void *k, const void *v, int heads, int kv_heads,
+                              int dim);
+    void (*attention_backward)(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
+                               void *dv, const void *d_o, const void *q, const void *k,
+                               const void *v, int heads, int kv_heads, int dim); /* all three set */
+    void (*swiglu_forward)(struct backend *b, const struct backend_tile *t, void *y,
+                           const void *gate, const void *up, int64_t cols);
+    void (*swiglu_backward)(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                            const void *dy, const void *gate, const void *up, int64_t cols);
+    void (*linear_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                           const struct backend_weight *w); /* y = x W^T */
+    void (*linear_backward)(struct backend *b, const struct backend_tile *t, void *dx,
+                            const void *dy, const struct backend_weight *w,
+                            int accumulate); /* dx = dy W, or dx += */
+    /*
+     * The head. loss: device F64 [samples], summed over each sample's targets (set). dh: gradient
+     * of that sum at h, the head's input (set).
+     */
+    void (*loss)(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
+                 const void *h, const struct backend_weight *head);
+    /* KL(reference || changed) of each row's distribution over the vocabulary: kl[i] is device
+       F64 [rows] (set), hq[i] the changed input of the head. Equal inputs give exactly 0. */
+    void (*kl)(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
+               const void *const *hq, int count, const struct backend_weight *head);
+
+    /* ---- measuring and quantizing ---- */
+    /*
+     * Largest magnitudes of x over samples from <= i < to of the tile: per_sample, device F32
+     * [samples] (set for those samples), and per_channel, device F32 [cols] (raised). Either may be
+     * NULL. A NaN anywhere stays a NaN.
+     */
+    void (*amax)(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                 int32_t from, int32_t to, float *per_sample, float *per_channel);
+    /* Room for one quantized weight, or activation of a tile, of at most this size. */
+    struct backend_operand *(*operand_new)(struct backend *b, int64_t rows, int64_t cols,
+                                           int is_weight, struct aq_err *err);
+    void (*operand_free)(struct backend *b, struct backend_operand *op);
+    /* w stays in use for as long as the operand holds it. spec NULL: unquantized. */
+    void (*quantize_weight)(struct backend *b, struct backend_operand *op,
+                            const struct backend_weight *w, const struct quant_spec *spec);
+    /* x stays in use likewise. amax: the static range of the tensor; ignored by dynamic specs, for
+       which "per tensor" is per sample. One operand serves products with any weight operand. */
+    void (*quantize_act)(struct backend *b, struct backend_operand *op,
+                         const struct backend_tile *t, const void *x, int64_t cols,
+                         const struct quant_spec *spec, float amax);
+    /* y = Q(x) Q(W)^T */
+    void (*linear_quantized)(struct backend *b, const struct backend_tile *t, void *y,
+                             const struct backend_operand *x, const struct backend_operand *w);
+    /* For every job: sums[i] += sum over the sample's rows and all outputs of
+       ((Q(x) Q(W)^T - y) * dy)^2, squares and sums in double. */
+    void (*score)(struct backend *b, const struct backend_operand *w,
+                  const struct backend_score_job *jobs, int count);
+};
+
+/* Every backend's own struct begins with this. */
+struct backend {
+    const struct backend_ops *ops;
+    size_t act_size;   /* bytes of an activation element */
+    char identity[96]; /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
+    int threads;       /* CPU workers; 1 elsewhere */
+};
+
+/* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */
+typedef const struct backend_ops *backend_plugin_fn(void);
+
+/*
+ * The host's side. device: "auto" (a GPU if there is one that works, else the CPU), "cpu", "cuda",
+ * "cuda:N". A device that is not there is AQ_EBACKEND with the reason, never another device.
+ */
+int backend_open(struct backend **out, const char *device, const struct backend_config *config,
+                 struct aq_err *err) AQ_MUST_CHECK;
+void backend_close(struct backend *b); /* NULL is fine */
+
+extern const struct backend_ops backend_cpu_ops;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
