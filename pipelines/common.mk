@@ -1,0 +1,48 @@
+# Conventions that every pipeline shares; included first, before anything is expanded.
+
+# Knobs are data, never make or shell text: their raw value is taken before the first expansion, so that
+# PAIRS='$(shell ...)' is a wrong name and not a command.
+KNOBS := PAIRS GRANS SIZES MODEL DATASET LAYOUT OVERRIDES EXPERIMENT DEVICE SHARDS BITS OUTPUT_DIR PRESET STRICT CELL OUTPUT_MODE \
+	quant_pair quant_granularity dataset.size output_layout runner.report_only runner.output_dir
+PAIRS_GIVEN := $(origin PAIRS)
+$(foreach k,$(KNOBS),$(eval override $(k) := $$(value $(k))))
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: FORCE
+FORCE:
+
+ifeq ($(filter grouped-target,$(.FEATURES)),)
+$(error GNU Make 4.3 or newer is needed, this is $(MAKE_VERSION))
+endif
+ifneq ($(words $(CURDIR)),1)
+$(error the path '$(CURDIR)' contains blanks, which make cannot handle: move the tree or start from a path without blanks)
+endif
+
+PIPELINES := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+# Built tools beside the tree, else the installed ones.
+AQ_BIN    ?= $(if $(wildcard build/bin/aq-score),build/bin,$(patsubst %/,%,$(dir $(shell command -v aq-score))))
+TMP_ROOT  ?= tmp
+LAUNCH    ?=
+V         ?=
+
+# The first word of MAKEFLAGS holds the one-letter flags, unless it is a variable or a long option.
+make_letters := $(filter-out -%,$(firstword -$(MAKEFLAGS)))$(filter-out --%,$(filter -%,$(firstword -$(MAKEFLAGS))))
+looking_only := $(strip $(foreach l,n q t,$(findstring $(l),$(make_letters))))
+
+say   = $(if $(V),,@printf '  %-8s %s\n' '$(1)' '$(2)';)
+quote = '$(subst ','\'',$(1))'
+
+# $(call stamp,FILE,TEXT): a file that is out of date exactly when its text differs.
+define stamp_rule
+$(1): $$(if $$(subst |$(2)|,,|$$(file <$(1))|),FORCE)
+	@mkdir -p $$(@D); printf '%s\n' $(call quote,$(2)) >$$@
+endef
+stamp = $(eval $(call stamp_rule,$(1),$(2)))
+
+# A heavy command keeps its messages beside the product and shows their end if it fails.
+# $(call heavy,LOG,COMMAND)
+heavy = mkdir -p $(dir $(1)); $(2) 2>$(1) || { s=$$?; tail -n 20 $(1) >&2; echo 'the whole log: $(1)' >&2; exit $$s; }

@@ -1,0 +1,241 @@
+# qwen3.mk -- per-layer quantization sensitivity: PAIRS x GRANS x SIZES of one model, as make targets.
+#
+#   make -f pipelines/qwen3.mk PAIRS="wfp8_afp8 wint8_aint8" SIZES=small
+#   make -f pipelines/qwen3.mk help
+
+include $(dir $(lastword $(MAKEFILE_LIST)))common.mk
+.DEFAULT_GOAL := sweep
+
+CONF := $(or $(AQ_CONF),$(if $(wildcard conf/preset),conf,$(PIPELINES)/../conf))
+export AQ_CONF := $(CONF)
+export AQ_BIN
+
+## sweep: every cell's manifest and reports, and the summary (default)
+## plan: the cells, and what aq-score would do; writes nothing
+## reports: only what is derived from manifests; can never start a scoring run
+## select: one recipe over all cells of the sweep within BITS (default: the preset's budget)
+## summary: summary.md, .tsv and .html over all cells
+## publish: the sweep, copied to models/<model>/layer-analysis/ (same as LAYOUT=publish)
+## int8-phases: the three-phase INT8 run (small, medium, large); OUTPUT_MODE=publish (default) or tmp
+## clean-cell: remove the products of CELL=pair/granularity/size; scores stay in the store
+## help: this list
+.PHONY: sweep plan reports select summary publish int8-phases clean-cell help
+
+GOALS := $(or $(MAKECMDGOALS),sweep)
+
+ifeq ($(GOALS),help)
+help:
+	@sed -n 's/^## //p' $(PIPELINES)/qwen3.mk | awk -F': ' '{printf "  %-12s %s\n", $$1, substr($$0, length($$1) + 3)}'
+	@printf '%s\n' '' 'variables (default):' \
+	  '  PAIRS       precision pairs, blank-separated (all in conf/quant_pair but wint8_aint8_lm_only)' \
+	  '  GRANS       granularities, or "all" (default)' \
+	  '  SIZES       small medium large, or "all" (small)' \
+	  '  MODEL       a directory of conf/model (qwen3_vl_demo, the embedded one)' \
+	  '  DATASET     an option of conf/dataset (demo_captions; vlm_coco2017_captions for other models)' \
+	  '  OVERRIDES   "a.b=v ..." for every cell, as aq-resolve takes them (none)' \
+	  '  EXPERIMENT  name of the directory of products (qwen3_lm_sensitivity, plus a hash of OVERRIDES)' \
+	  '  LAYOUT      tmp or publish (tmp)' \
+	  '  OUTPUT_DIR  explicit output directory; with several cells it needs $${...}' \
+	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
+	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
+	  '  SHARDS      jobs that share the scoring (1)' \
+	  "  LAUNCH      prefix of the heavy jobs: pipelines/with-device, 'srun --gres=gpu:1', ... (none)" \
+	  '  STRICT      1: an unsupported cell is an error (0)' \
+	  '  V           1: show the commands' \
+	  '' 'examples:' \
+	  '  make -f pipelines/qwen3.mk PAIRS="wfp8_afp8 wint8_aint8" SIZES=all' \
+	  '  make -f pipelines/qwen3.mk select BITS=5.4 PAIRS="wfp8_afp8 wint4_aint8" -j2' \
+	  '  make -f pipelines/qwen3.mk MODEL=qwen3_vl_4b_instruct OVERRIDES="model.path=/data/Qwen3-VL-4B-Instruct" LAYOUT=publish'
+else ifeq ($(GOALS),int8-phases)
+int8-phases:
+	+@case '$(or $(filter publish tmp,$(OUTPUT_MODE)),$(if $(OUTPUT_MODE),bad,publish))' in \
+	  publish) exec $(MAKE) -f $(PIPELINES)/qwen3.mk sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' LAYOUT=publish ;; \
+	  tmp) exec $(MAKE) -f $(PIPELINES)/qwen3.mk sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' \
+	         OUTPUT_DIR='$(TMP_ROOT)/$(or $(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL)),qwen3_vl_demo)_autoquant_int8_lm_$$$${dataset.size}' ;; \
+	  *) echo "OUTPUT_MODE must be publish or tmp" >&2; exit 1 ;; \
+	esac
+else
+
+# ---- settings: checked in one place, before anything is written ----
+
+settings := $(shell $(PIPELINES)/settings CONF=$(call quote,$(CONF)) PAIRS_GIVEN=$(PAIRS_GIVEN) \
+	$(foreach k,$(filter-out CELL OUTPUT_MODE PRESET,$(KNOBS)),$(k)=$(call quote,$($(k)))))
+$(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(w:error=%=%))))
+ifeq ($(settings),)
+$(error pipelines/settings failed)
+endif
+knob  = $(firstword $(subst =, ,$(1)))
+$(foreach w,$(settings),$(eval override $(call knob,$(w)) := $(subst |, ,$(patsubst $(call knob,$(w))=%,%,$(w)))))
+override OUTPUT_DIR := $(or $(OUTPUT_DIR),$(runner.output_dir))
+ifneq ($(filter publish,$(GOALS)),)
+override LAYOUT := publish
+endif
+
+P    := $(TMP_ROOT)/model-experiments/$(EXPERIMENT)/$(MODEL)
+ARGS := $(P)/.args
+ifeq ($(wildcard $(AQ_BIN)/aq-score),)
+$(error the tools are not built: run 'make' first, or set AQ_BIN)
+endif
+
+ifneq ($(or $(REPORT_ONLY),$(filter reports,$(GOALS))),)
+include $(PIPELINES)/reports.mk
+else
+
+# One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
+# killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
+ifneq ($(or $(looking_only),$(filter plan,$(GOALS))),)
+LOOKING := 1
+endif
+ifeq ($(or $(LOOKING),$(AQ_LOCKED)),)
+.PHONY: $(GOALS) locked
+$(GOALS): locked ; @:
+locked:
+	+@mkdir -p $(P); flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(PIPELINES)/qwen3.mk $(GOALS) AQ_LOCKED=1 || { \
+	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
+else
+
+# ---- configuration plane ----
+
+make_cells = $(PIPELINES)/cells $(1) $(MODEL) $(DATASET) $(EXPERIMENT) $(LAYOUT) '$(PAIRS)' '$(GRANS)' '$(SIZES)' '$(DEVICE)' \
+	$(call quote,$(OUTPUT_DIR)) $(call quote,$(OVERRIDES))
+cells_text := $(subst ','\'',$(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(shell $(AQ_BIN)/aq-resolve --result-version).$(shell $(AQ_BIN)/aq-overlay --result-version))
+
+ifdef LOOKING
+# Up to date: use what is there. Else compose into a scratch directory and pretend.
+fresh := $(shell [ -e $(P)/cells.mk ] && [ "$$(cat $(ARGS)/cells 2>/dev/null)" = $(call quote,$(cells_text)) ] \
+	&& [ -z "$$(find $(CONF) $(PIPELINES)/cells -newer $(P)/cells.mk -print -quit)" ] && echo 1)
+ifdef fresh
+include $(P)/cells.mk
+else
+scratch := $(shell mktemp -d)
+cells_status := $(shell $(call make_cells,$(scratch)) >&2 && sed -i 's|$(scratch)|$(P)|g' $(scratch)/cells.mk && echo ok)
+ifneq ($(cells_status),ok)
+$(shell rm -rf $(scratch))
+$(error the cells cannot be composed)
+endif
+include $(scratch)/cells.mk
+cells_json := $(file <$(scratch)/cells.json)
+$(shell rm -rf $(scratch))
+endif
+else
+$(eval $(call stamp_rule,$(ARGS)/cells,$(cells_text)))
+$(P)/cells.mk: $(ARGS)/cells $(PIPELINES)/cells
+	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call make_cells,$(P))
+-include $(P)/cells.d
+include $(P)/cells.mk
+endif
+
+# A configuration file that somebody deleted.
+$(RUNS) $(RUNS:run.json=composed-config.yaml) $(ALL_QUANTS) $(P)/cells.json &:
+	$(call say,CELLS,again)$(call make_cells,$(P))
+
+ifneq ($(and $(filter 1,$(STRICT)),$(UNSUPPORTED)),)
+$(error unsupported cells with STRICT=1: $(UNSUPPORTED:$(P)/%=%); the reasons are in $(P)/cells.json)
+endif
+
+# ---- one per model, one per data set ----
+
+D      := $(P)/$(DATASET)
+LM     := $(P)/lm.json
+TOKENS := $(D)/tokens.safetensors
+RANGES := $(D)/ranges.safetensors
+STORE  := $(D)/store-$(METHOD).safetensors
+
+ifeq ($(or $(LOOKING),$(wildcard $(MODEL_PATH)/config.json $(STORE))),)
+$(error no checkpoint at '$(MODEL_PATH)' (model.path): set it with OVERRIDES="model.path=/path/to/checkpoint")
+endif
+ifeq ($(or $(LOOKING),$(CAPTIONS)),)
+$(error no captions for DATASET=$(DATASET): see datasets/ and conf/dataset/$(DATASET).yaml)
+endif
+
+version = $(shell $(AQ_BIN)/aq-$(1) --result-version)
+$(call stamp,$(ARGS)/extract,$(MODEL_PATH) $(call version,extract-lm))
+$(call stamp,$(ARGS)/calib,$(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib))
+$(call stamp,$(ARGS)/score,$(DTYPE) $(ROUNDING) $(PREFIXES) $(SCORE_SAMPLES) $(call version,score))
+$(call stamp,$(ARGS)/select,$(call version,select))
+$(call stamp,$(ARGS)/report,$(call version,report))
+
+$(LM): $(wildcard $(MODEL_PATH)/config.json $(MODEL_PATH)/*.safetensors $(MODEL_PATH)/*.index.json) $(ARGS)/extract
+	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(MODEL_PATH)
+$(TOKENS): $(wildcard $(CAPTIONS) $(MODEL_PATH)/tokenizer.json $(MODEL_PATH)/vocab.json $(MODEL_PATH)/merges.txt) $(ARGS)/calib
+	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(MODEL_PATH) --seq-len $(SEQ_LEN) \
+	  --padding $(PADDING) -o $@ $(CAPTION_ARGS)
+$(RANGES): $(LM) $(TOKENS)
+	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(PREFIXES) --progress=never -o $@ $(TOKENS))
+
+# ---- the store: all cells in one call, by content ----
+
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(PREFIXES) --score-samples $(SCORE_SAMPLES) \
+	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --device $(DEVICE_SET) $(if $(INCLUDE_HEAD),--include-lm-head) --replace
+score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
+
+ifeq ($(SHARDS),1)
+$(STORE): $(score_inputs)
+	$(call say,SCORE,$(words $(QUANTS)) treatments asked for: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v --progress=never -o $@ $(QUANTS)); \
+	touch $@; grep -E 'candidates computed' $@.log || true
+else
+SHARD_STEMS := $(shell seq -f '%.0f-of-$(SHARDS)' $(SHARDS))
+PARTS := $(SHARD_STEMS:%=$(D)/shards/$(METHOD)-%.safetensors)
+$(PARTS): $(D)/shards/$(METHOD)-%.safetensors: $(score_inputs)
+	$(call say,SHARD,$@)$(call heavy,$@.log,$(LAUNCH) $(score) -v --progress=never --shard $(subst -of-,/,$*) -o $@ $(QUANTS)); touch $@
+$(STORE): $(PARTS)
+	$(call say,MERGE,$@)$(AQ_BIN)/aq-score merge -o $@ $(PARTS)
+endif
+
+# ---- cells ----
+
+# One process writes every cell's scores.json that changed; a missing file makes it run again.
+COLLECTED := $(D)/.collected-$(METHOD)
+$(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wildcard $(SCORES)),$(SCORES)),FORCE)
+	$(call say,COLLECT,$(words $(SCORES)) cells)$(AQ_BIN)/aq-score collect --cells $(P)/cells.json $(STORE); touch $@
+$(SCORES): $(COLLECTED) ;
+
+# $(1): directory/scheme
+do_select  = $(call say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
+do_report  = $(call say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
+# $(1): cell directory  $(2): scheme. The manifest comes last: where it is, the rest is.
+do_publish = $(call say,PUBLISH,$(@D))$(PIPELINES)/publish $(@D) $(1)/composed-config.yaml $(1)/per-layer-sensitivity.md \
+	$(1)/per-layer-sensitivity.json $(1)/$(2)_autoquant_state.pt $(1)/$(2)_quant_manifest.json
+
+sweep: $(REPORTS) $(P)/summary.md $(PUBLISHED)
+	@echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'
+publish: sweep
+	@printf '%s\n' $(sort $(patsubst %/,%,$(dir $(PUBLISHED))))
+
+summary: $(P)/summary.md
+$(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
+	$(call say,SUMMARY,$(P))$(foreach f,md tsv html,$(AQ_BIN)/aq-report summary --$(f) --cells $(P)/cells.json -o $(P)/summary.$(f) $(MANIFESTS);)
+
+# ---- one recipe over all cells ----
+
+BITS_DIR := $(P)/select/$(or $(BITS),default)
+SELECTED := $(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(BITS_DIR)/$(s)/report.html))
+$(call stamp,$(ARGS)/menu-$(or $(BITS),default),$(PAIRS) / $(GRANS))
+select: $(SELECTED)
+	@for f in $(SELECTED:report.html=*_quant_manifest.json); do \
+	  jq -r --arg f "$$f" '"\($$f): \(.selection.effective_bits) bits, score \(.autoquant_state.score)"' "$$f"; done
+define select_rule
+$(BITS_DIR)/$(1)/report.html: $$(SCORES_$(1)) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
+	$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
+	$(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt \
+	  -o $$(@D)/mixed_autoquant_lm_quant_manifest.json $$(SCORES_$(1)); \
+	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
+endef
+$(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(eval $(call select_rule,$(s)))))
+
+# ---- looking and cleaning ----
+
+plan:
+	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
+	@$(if $(SCORES),printf '  %s\n' $(SCORES:$(P)/%/scores.json=%))
+	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED:$(P)/%=%))
+	@if [ -e $(LM) ] && [ -e $(TOKENS) ] && [ -e $(RANGES) ] && [ -z '$(filter-out $(wildcard $(QUANTS)),$(QUANTS))' ]; then \
+	  $(score) --dry-run -o $(STORE) $(QUANTS); else echo 'nothing is scored yet: the plan of aq-score needs lm.json, tokens and ranges'; fi
+
+clean-cell:
+	@case '$(filter $(P)/$(CELL),$(RUNS:/run.json=))' in '') echo "CELL=pair/granularity/size must name a cell of the sweep" >&2; exit 2 ;; esac
+	rm -rf $(P)/$(CELL)
+
+endif # locked
+endif # report-only
+endif # help
