@@ -1,0 +1,344 @@
+#!/usr/bin/env bats
+# The pipeline's rules: what runs again after each kind of change, and what never runs. The configuration tools are the
+# real ones; the tools that compute are stand-ins that log their calls.
+load helpers
+
+setup() {
+    T=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$T/bin" "$T/models/qwen3_vl_demo/checkpoint" "$T/datasets/demo"
+    cp -R "$REPO/conf" "$REPO/pipelines" "$T/"
+    local t
+    for t in aq-resolve aq-overlay; do ln -s "$BIN/$t" "$T/bin/$t"; done
+    for t in aq-extract-lm aq-calib aq-score aq-select aq-report; do ln -s "$REPO/tests/stubs/heavy" "$T/bin/$t"; done
+    echo '{}' >"$T/models/qwen3_vl_demo/checkpoint/config.json"
+    echo weights >"$T/models/qwen3_vl_demo/checkpoint/model.safetensors"
+    echo '{}' >"$T/models/qwen3_vl_demo/checkpoint/tokenizer.json"
+    for t in small medium large; do echo "a caption" >"$T/datasets/demo/captions_$t.txt"; done
+    cd "$T"
+    export AQ_BIN=bin AQ_STUB_LOG=$BATS_TEST_TMPDIR/log
+    unset MAKEFLAGS MAKELEVEL MFLAGS AQ_CONF
+    P=tmp/model-experiments/qwen3_lm_sensitivity/qwen3_vl_demo
+    : >"$AQ_STUB_LOG"
+}
+
+sweep() { make -s -f pipelines/qwen3.mk PAIRS="${PAIRS:-wfp8_afp8 wint8_aint8}" GRANS="${GRANS:-default}" SIZES="${SIZES:-small medium}" "$@"; }
+calls() { grep -c "^$1" "$AQ_STUB_LOG" || true; }
+forget() { : >"$AQ_STUB_LOG"; }
+
+@test "first run: each thing once; second run: nothing" {
+    aq 0 sweep
+    is "$(calls aq-extract-lm)" 1
+    is "$(calls 'aq-calib tokens')" 1
+    is "$(calls 'aq-calib ranges')" 1
+    is "$(calls 'aq-score --lm')" 1
+    is "$(calls 'aq-score collect')" 1
+    is "$(calls aq-select)" 4
+    is "$(calls 'aq-report --all')" 4
+    [ -e $P/wint8_aint8/default/medium/int8_autoquant_lm_default_quant_manifest.json ]
+    [ -e $P/wfp8_afp8/default/small/composed-config.yaml ]
+    forget
+    aq 0 sweep
+    is "$(cat "$AQ_STUB_LOG")" ""
+    aq 0 sweep -q
+}
+
+@test "adding a pair computes that pair; going back computes nothing" {
+    aq 0 sweep
+    forget
+    PAIRS="wfp8_afp8 wint8_aint8 wint4_aint8" aq 0 sweep
+    is "$(calls 'aq-score --lm')" 1
+    is "$(calls aq-select)" 2
+    is "$(calls aq-extract-lm)$(calls aq-calib)" 00
+    grep -q '1 candidates computed' $P/demo_captions/store-gradient.safetensors.log
+    forget
+    aq 0 sweep
+    is "$(calls aq-select)$(calls 'aq-report --all')$(calls 'aq-score --lm')" 000
+}
+
+@test "an edited overlay recomputes its own cells" {
+    GRANS="default w_group128" aq 0 sweep
+    forget
+    sed -i 's/128/64/' conf/quant_granularity/w_group128.yaml
+    GRANS="default w_group128" aq 0 sweep
+    is "$(calls aq-select)" 4
+    is "$(calls aq-extract-lm)$(calls aq-calib)" 00
+    ! grep 'aq-select' "$AQ_STUB_LOG" | grep -q /default/
+}
+
+@test "a comment in a configuration file recomputes nothing" {
+    aq 0 sweep
+    forget
+    echo '# a comment' >>conf/quant_pair/wfp8_afp8.yaml
+    aq 0 sweep
+    is "$(cat "$AQ_STUB_LOG")" ""
+}
+
+@test "another budget selects again and scores nothing" {
+    aq 0 sweep
+    forget
+    aq 0 sweep OVERRIDES=autoquant.effective_bits=7.0
+    is "$(calls aq-select)" 4
+    is "$(calls 'aq-score --lm')" 0
+}
+
+@test "other overrides get an experiment of their own; their order does not matter" {
+    aq 0 sweep OVERRIDES="autoquant.batch_size=4 autoquant.score_size=8" SIZES=small
+    aq 0 sweep OVERRIDES="autoquant.score_size=8 autoquant.batch_size=4" SIZES=small
+    is "$(ls tmp/model-experiments | wc -l)" 1
+    [[ $(ls tmp/model-experiments) =~ ^qwen3_lm_sensitivity\+[0-9a-f]{8}$ ]]
+}
+
+@test "new captions, a new checkpoint, a new result version: what depends on them" {
+    aq 0 sweep
+    forget
+    echo "another" >datasets/demo/captions_small.txt
+    aq 0 sweep
+    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --lm')" "0 1 1 1"
+    forget
+    echo other >models/qwen3_vl_demo/checkpoint/model.safetensors
+    aq 0 sweep
+    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --lm')" "1 0 1 1"
+    forget
+    AQ_STUB_VERSION=2 aq 0 sweep
+    is "$(calls 'aq-score --lm') $(calls aq-select)" "1 4"
+}
+
+@test "a rebuilt binary alone remakes nothing" {
+    aq 0 sweep
+    forget
+    touch "$REPO/tests/stubs/heavy"
+    aq 0 sweep
+    is "$(cat "$AQ_STUB_LOG")" ""
+}
+
+@test "deleted products come back, one by one" {
+    aq 0 sweep
+    local f
+    for f in scores.json per-layer-sensitivity.md heatmap.svg run.json composed-config.yaml; do
+        forget
+        rm $P/wfp8_afp8/default/small/$f
+        aq 0 sweep
+        [ -e $P/wfp8_afp8/default/small/$f ] || { echo "$f did not come back"; return 1; }
+        is "$(calls 'aq-score --lm')" 0
+    done
+    rm -r $P/wfp8_afp8
+    aq 0 sweep
+    [ -e $P/wfp8_afp8/default/small/report.html ]
+}
+
+@test "report-only makes reports again and never scores, also under -B" {
+    aq 0 sweep
+    cp $P/wfp8_afp8/default/small/per-layer-sensitivity.md before
+    rm $P/*/*/*/per-layer-sensitivity.* $P/*/*/*/report.html
+    rm -r models
+    forget
+    aq 0 sweep reports
+    is "$(calls 'aq-report --all')" 4
+    cmp before $P/wfp8_afp8/default/small/per-layer-sensitivity.md
+    aq 0 sweep -B OVERRIDES=runner.report_only=true
+    aq 0 sweep -B runner.report_only=true
+    is "$(calls aq-score)$(calls aq-select)$(calls aq-calib)$(calls aq-extract-lm)" 0000
+}
+
+@test "report-only without a manifest says where it looked" {
+    aq 2 sweep reports
+    has "$stderr" "report-only was requested, but there is no manifest at: $P/wfp8_afp8/default/small/"
+    [ ! -e tmp ]
+}
+
+@test "unsupported cells are listed and do not fail the sweep; STRICT=1 makes them fail" {
+    PAIRS="wfp4_afp8 wfp8_afp8" GRANS="w_per_tensor" aq 0 sweep SIZES=small
+    jq -e '.cells[] | select(.pair == "wfp4_afp8") | .supported == false and (.reason | length > 0)' $P/cells.json
+    [ ! -e $P/wfp4_afp8/w_per_tensor/small/scores.json ]
+    PAIRS="wfp4_afp8 wfp8_afp8" GRANS="w_per_tensor" aq 2 sweep SIZES=small STRICT=1
+    has "$stderr" "wfp4_afp8/w_per_tensor/small"
+}
+
+@test "looking writes nothing: -n, -q, plan, help" {
+    aq 0 sweep -n
+    aq 1 sweep -q
+    aq 0 sweep plan
+    has "$output" "4 cells"
+    aq 0 make -s -f pipelines/qwen3.mk help
+    has "$output" "PAIRS"
+    [ ! -e tmp ]
+    is "$(cat "$AQ_STUB_LOG")" ""
+    aq 0 sweep
+    forget
+    cp -R tmp before
+    aq 0 sweep -n
+    aq 0 sweep plan
+    diff -r tmp before
+}
+
+@test "wrong names are exit 2 with the choices, before anything runs" {
+    PAIRS=wfp9 aq 2 sweep
+    has "$stderr" "PAIRS: unknown 'wfp9': choose from:"
+    has "$stderr" "wint8_aint8"
+    GRANS=nope aq 2 sweep
+    has "$stderr" "GRANS: unknown 'nope'"
+    SIZES=huge aq 2 sweep
+    has "$stderr" "SIZES: unknown 'huge': choose from: small medium large"
+    aq 2 sweep PAIRS=
+    has "$stderr" "PAIRS is empty"
+    aq 2 sweep PAIRS="wfp8_afp8 wfp8_afp8"
+    has "$stderr" "given twice"
+    aq 2 sweep MODEL=nope
+    has "$stderr" "choose from:"
+    aq 2 sweep LAYOUT=elsewhere
+    aq 2 sweep SHARDS=0
+    aq 2 sweep OVERRIDES=quant_pair=wfp8_afp8
+    has "$stderr" "use PAIRS"
+    aq 2 sweep OUTPUT_DIR=out
+    has "$stderr" "one directory for 4 cells"
+    [ ! -e tmp ]
+    is "$(cat "$AQ_STUB_LOG")" ""
+}
+
+@test "values are data: no shell runs them" {
+    local evil
+    for evil in ';touch canary' '$(shell touch canary)' '`touch canary`' '"; touch canary; "' "'; touch canary; '" \
+        '#' '%' '../../etc' '${shell touch canary}' '$$(touch canary)' '| touch canary'; do
+        for knob in PAIRS GRANS SIZES MODEL DATASET LAYOUT EXPERIMENT BITS DEVICE SHARDS OVERRIDES; do
+            run make -s -f pipelines/qwen3.mk PAIRS=wfp8_afp8 SIZES=small "$knob=$evil" plan
+            [ ! -e canary ] || { echo "$knob=$evil was run"; return 1; }
+            run env "$knob=$evil" make -s -f pipelines/qwen3.mk help
+            [ ! -e canary ] || { echo "env $knob=$evil was run"; return 1; }
+        done
+    done
+}
+
+@test "a failing cell under -k: the others finish, the rerun does that one" {
+    AQ_STUB_FAIL=aq-select:wfp8_afp8/default/small aq 2 sweep -k
+    has "$stderr" "told to fail"
+    [ ! -e $P/wfp8_afp8/default/small/wfp8_afp8_autoquant_lm_quant_manifest.json ]
+    [ -e $P/wint8_aint8/default/medium/report.html ]
+    forget
+    aq 0 sweep
+    is "$(calls aq-select)" 1
+}
+
+@test "a failing heavy job shows the end of its log and names it" {
+    AQ_STUB_FAIL=aq-score:--lm aq 2 sweep
+    has "$stderr" "aq-score: told to fail"
+    has "$stderr" "store-gradient.safetensors.log"
+    [ ! -e $P/demo_captions/store-gradient.safetensors ]
+}
+
+@test "two makes at once: one says that the tree is in use" {
+    AQ_STUB_SLEEP=aq-score:2 sweep >first.log 2>&1 &
+    local first=$!
+    sleep 1
+    aq 2 sweep
+    has "$stderr" "is in use by another make"
+    wait $first
+    aq 0 sweep -q
+}
+
+@test "an interrupted sweep leaves no partial product and converges" {
+    local i
+    for i in 1 2 3 4 5; do
+        AQ_STUB_SLEEP=aq-select:0.1 setsid make -s -f pipelines/qwen3.mk PAIRS="wfp8_afp8 wint8_aint8" SIZES="small medium" -j2 >/dev/null 2>&1 &
+        local pid=$!
+        sleep 0."$((i * 17 % 9 + 1))"
+        kill -TERM -- -$pid 2>/dev/null || true
+        wait $pid 2>/dev/null || true
+        sleep 0.3
+    done
+    aq 0 sweep
+    is "$(find tmp -name '*quant_manifest.json' | wc -l)" 4
+    is "$(find tmp -name '*.tmp' | wc -l)" 0
+}
+
+@test "publish: the layout of the workflow, byte for byte the cell's products" {
+    PAIRS="wint8_aint8 wfp8_afp16" aq 0 sweep SIZES=medium LAYOUT=publish
+    local d=models/qwen3_vl_demo/layer-analysis
+    [ -e $d/weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/int8_autoquant_lm_default_quant_manifest.json ]
+    d=$d/weight-fp8-act-fp16/default/qwen3_vl_demo_autoquant_wfp8_afp16_lm_medium
+    is "$(cd $d && echo *)" "composed-config.yaml per-layer-sensitivity.json per-layer-sensitivity.md wfp8_afp16_autoquant_lm_autoquant_state.pt wfp8_afp16_autoquant_lm_quant_manifest.json"
+    cmp $d/per-layer-sensitivity.md $P/wfp8_afp16/default/medium/per-layer-sensitivity.md
+    forget
+    PAIRS="wint8_aint8 wfp8_afp16" aq 0 sweep SIZES=medium LAYOUT=publish
+    is "$(cat "$AQ_STUB_LOG")" ""
+}
+
+@test "names of the Hydra workflow work as variables" {
+    aq 0 make -s -f pipelines/qwen3.mk quant_pair=wfp8_afp8,wint8_aint8 quant_granularity=default dataset.size=small,medium output_layout=tmp
+    is "$(calls aq-select)" 4
+    forget
+    aq 0 sweep
+    is "$(calls aq-select)" 0
+    aq 0 make -s -f pipelines/qwen3.mk quant_pair=wfp8_afp8 dataset.size=small runner.output_dir=out/here
+    [ -e out/here/wfp8_afp8_autoquant_lm_quant_manifest.json ]
+}
+
+@test "int8-phases: small, medium, large published; OUTPUT_MODE=tmp elsewhere" {
+    aq 0 make -s -f pipelines/qwen3.mk int8-phases
+    is "$(find models -name '*_quant_manifest.json' | wc -l)" 3
+    aq 0 make -s -f pipelines/qwen3.mk int8-phases OUTPUT_MODE=tmp
+    [ -e tmp/qwen3_vl_demo_autoquant_int8_lm_small/per-layer-sensitivity.md ]
+    aq 2 make -s -f pipelines/qwen3.mk int8-phases OUTPUT_MODE=elsewhere
+}
+
+@test "select: one recipe a size over all cells" {
+    aq 0 sweep
+    run -0 sweep -n select BITS=5.4
+    forget
+    sweep select BITS=5.4 || true # the stand-in's manifest has no selection to print
+    is "$(calls aq-select)" 2
+    grep aq-select "$AQ_STUB_LOG" | head -1 | grep -q 'wfp8_afp8.*wint8_aint8'
+}
+
+@test "SHARDS=3: three jobs under LAUNCH, then a merge" {
+    cat >launch <<'L'
+#!/bin/bash
+echo "launched $(basename "$1")" >>"$AQ_STUB_LOG"
+exec "$@"
+L
+    chmod +x launch
+    aq 0 sweep SHARDS=3 LAUNCH=./launch
+    is "$(calls 'aq-score --lm')" 3
+    is "$(calls 'aq-score merge')" 1
+    is "$(calls 'launched aq-score')" 3
+    grep -q -- '--shard 2/3' "$AQ_STUB_LOG"
+}
+
+@test "a failed shard is redone alone" {
+    AQ_STUB_FAIL="aq-score:--shard 2/3" aq 2 sweep SHARDS=3 -k
+    forget
+    aq 0 sweep SHARDS=3
+    is "$(calls 'aq-score --lm')" 1
+    is "$(calls 'aq-score merge')" 1
+}
+
+@test "-j8 -O, --trace, an odd SHELL and MAKEFLAGS work" {
+    SHELL=/bin/sh aq 0 sweep -j8 -O
+    is "$(calls aq-select)" 4
+    aq 0 sweep --trace
+    MAKEFLAGS=k aq 0 sweep
+}
+
+@test "a path with blanks is refused clearly" {
+    mkdir "with blank"
+    cp -R conf pipelines bin "with blank/"
+    cd "with blank"
+    aq 2 sweep
+    has "$stderr" "contains blanks"
+}
+
+@test "clean-cell removes one cell, and the store brings it back" {
+    aq 0 sweep
+    aq 2 sweep clean-cell CELL=nope/x/y
+    aq 0 sweep clean-cell CELL=wfp8_afp8/default/small
+    [ ! -e $P/wfp8_afp8/default/small ]
+    forget
+    aq 0 sweep
+    is "$(calls 'aq-score --lm') $(calls aq-select)" "0 1"
+}
+
+@test "missing checkpoint or captions: said before work starts" {
+    rm -r models
+    aq 2 sweep
+    has "$stderr" "no checkpoint at 'models/qwen3_vl_demo/checkpoint'"
+    has "$stderr" "model.path="
+}
