@@ -23,7 +23,7 @@ void aq_buf_add(struct aq_buf *b, const void *bytes, size_t n);
 void aq_buf_adds(struct aq_buf *b, const char *s);
 void aq_buf_addc(struct aq_buf *b, char c);
 void aq_buf_addf(struct aq_buf *b, const char *fmt, ...) AQ_PRINTF(2, 3);
-char *aq_buf_detach(struct aq_buf *b); /* caller frees; never NULL */
+char *aq_buf_detach(struct aq_buf *b);          /* caller frees; never NULL */
 const char *aq_buf_str(const struct aq_buf *b); /* "" if empty */
 
 #endif

@@ -16,7 +16,7 @@ int aq_err_vset(struct aq_err *err, int code, const char *fmt, va_list ap)
     return -1;
 }
 
-int aq_err_set(struct aq_err *err, int code, const char *fmt, ...)
+int(aq_err_set)(struct aq_err *err, int code, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -25,7 +25,7 @@ int aq_err_set(struct aq_err *err, int code, const char *fmt, ...)
     return -1;
 }
 
-int aq_err_sys(struct aq_err *err, int code, const char *fmt, ...)
+int(aq_err_sys)(struct aq_err *err, int code, const char *fmt, ...)
 {
     int saved = errno;
     va_list ap;
@@ -39,7 +39,7 @@ int aq_err_sys(struct aq_err *err, int code, const char *fmt, ...)
     return -1;
 }
 
-int aq_err_prefix(struct aq_err *err, const char *fmt, ...)
+int(aq_err_prefix)(struct aq_err *err, const char *fmt, ...)
 {
     if (!err)
         return -1;
@@ -82,10 +82,11 @@ static size_t show_one(char *out, size_t cap, const unsigned char *s, size_t lef
         n = 1;
         (void)snprintf(piece, sizeof piece, "\\x%02x", s[0]);
     } else if (c < 0x20 || c == 0x7f) {
-        (void)snprintf(piece, sizeof piece, c == '\n'   ? "\\n"
-                                            : c == '\t' ? "\\t"
-                                            : c == '\r' ? "\\r"
-                                                        : "\\x%02x",
+        (void)snprintf(piece, sizeof piece,
+                       c == '\n'   ? "\\n"
+                       : c == '\t' ? "\\t"
+                       : c == '\r' ? "\\r"
+                                   : "\\x%02x",
                        (unsigned)c);
     } else if ((c >= 0x80 && c < 0xa0) || is_disguise(c)) {
         (void)snprintf(piece, sizeof piece, "\\u{%04x}", (unsigned)c);
@@ -113,7 +114,8 @@ const char *aq_show_n(const char *text, unsigned long len)
     out[0] = '\0';
     while (i < len) {
         size_t used = 0;
-        size_t n = show_one(out + at, CAP - 4 - at, (const unsigned char *)text + i, len - i, &used);
+        size_t n =
+            show_one(out + at, CAP - 4 - at, (const unsigned char *)text + i, len - i, &used);
         if (n == 0) {
             memcpy(out + at, "...", 4);
             break;

@@ -35,6 +35,13 @@ int aq_err_prefix(struct aq_err *err, const char *fmt, ...) AQ_PRINTF(2, 3);
 /* The second line. */
 int aq_err_hint(struct aq_err *err, const char *fmt, ...) AQ_PRINTF(2, 3);
 
+/* The static analyzer looks at one file at a time and would doubt the -1. */
+#ifdef __clang_analyzer__
+#define aq_err_set(...) ((void)(aq_err_set)(__VA_ARGS__), -1)
+#define aq_err_sys(...) ((void)(aq_err_sys)(__VA_ARGS__), -1)
+#define aq_err_prefix(...) ((void)(aq_err_prefix)(__VA_ARGS__), -1)
+#endif
+
 /*
  * A copy of text (a name from a file, an argument) that is safe to print on a terminal: control
  * characters, invalid UTF-8 and bidirectional marks become \xNN or \u{NNNN}; long text is cut in

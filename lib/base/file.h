@@ -16,8 +16,8 @@
  * Reads a whole file (path "-": standard input) of at most max bytes; more is AQ_EINPUT.
  * A file that cannot be opened or read is AQ_ERUN, a directory AQ_EINPUT.
  */
-int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err *err)
-    AQ_MUST_CHECK;
+int aq_read_file(const char *path, size_t max, struct aq_buf *out,
+                 struct aq_err *err) AQ_MUST_CHECK;
 
 /* A read-only map of a regular file. data is never NULL for an open map, even of an empty file. */
 struct aq_map {
@@ -38,10 +38,10 @@ void aq_map_close(struct aq_map *m);
  *         return aq_out_abort(&out);       // -1; harmless after a commit
  */
 struct aq_out {
-    int fd;          /* -1 when closed */
-    char *path;      /* final name; NULL: standard output */
-    char *temp;      /* NULL when written directly */
-    int slot;        /* in the table that the signal handler cleans */
+    int fd;     /* -1 when closed */
+    char *path; /* final name; NULL: standard output */
+    char *temp; /* NULL when written directly */
+    int slot;   /* in the table that the signal handler cleans */
 };
 
 #define AQ_OUT_INIT                                                                                \
@@ -51,16 +51,16 @@ struct aq_out {
 
 int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;
-int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at, struct aq_err *err)
-    AQ_MUST_CHECK;
+int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at,
+                  struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_commit(struct aq_out *o, struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_abort(struct aq_out *o);
 
 /* Open, write, commit in one; the usual way for JSON and text. */
 int aq_write_file(const char *path, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;
 /* The same, but an existing file with these very bytes is left alone, time stamp and all. */
-int aq_write_if_changed(const char *path, const void *p, size_t n, struct aq_err *err)
-    AQ_MUST_CHECK;
+int aq_write_if_changed(const char *path, const void *p, size_t n,
+                        struct aq_err *err) AQ_MUST_CHECK;
 
 /* mkdir -p. */
 int aq_make_dirs(const char *path, struct aq_err *err) AQ_MUST_CHECK;

@@ -30,49 +30,42 @@ static int shortest_digits(double x, char digits[24])
     return (int)strtol(p + 1, NULL, 10);
 }
 
+/* digits[0] '.' digits[1..] x 10^exp10, without an exponent. */
 static void put_fixed(char *out, const char *digits, int exp10)
 {
     int n = (int)strlen(digits);
     if (exp10 < 0) {
-        out += sprintf(out, "0.");
+        *out++ = '0';
+        *out++ = '.';
         for (int i = -1; i > exp10; i--)
             *out++ = '0';
-        strcpy(out, digits);
+        memcpy(out, digits, (size_t)n + 1);
         return;
     }
     for (int i = 0; i <= exp10; i++)
         *out++ = i < n ? digits[i] : '0';
     *out++ = '.';
-    strcpy(out, exp10 + 1 < n ? digits + exp10 + 1 : "0");
+    if (exp10 + 1 < n)
+        memcpy(out, digits + exp10 + 1, (size_t)(n - exp10));
+    else
+        memcpy(out, "0", 2);
 }
 
 const char *aq_fmt_double(double x, char out[AQ_FMT_MAX])
 {
-    if (isnan(x))
-        return strcpy(out, "NaN");
-    char *p = out;
-    if (signbit(x)) {
-        *p++ = '-';
-        x = -x;
-    }
-    if (isinf(x)) {
-        strcpy(p, "Infinity");
+    const char *sign = signbit(x) && !isnan(x) ? "-" : "";
+    const char *word = isnan(x) ? "NaN" : isinf(x) ? "Infinity" : x == 0 ? "0.0" : NULL;
+    if (word) {
+        (void)snprintf(out, AQ_FMT_MAX, "%s%s", sign, word);
         return out;
     }
-    if (x == 0) {
-        strcpy(p, "0.0");
-        return out;
-    }
-    char digits[24];
-    int exp10 = shortest_digits(x, digits);
-    if (exp10 >= -4 && exp10 < 16) {
-        put_fixed(p, digits, exp10);
-        return out;
-    }
-    *p++ = digits[0];
-    if (digits[1])
-        p += sprintf(p, ".%s", digits + 1);
-    (void)sprintf(p, "e%+03d", exp10);
+    char digits[24] = "";
+    int exp10 = shortest_digits(fabs(x), digits);
+    if (exp10 >= -4 && exp10 < 16)
+        put_fixed(out + snprintf(out, 2, "%s", sign), digits, exp10);
+    else
+        (void)snprintf(out, AQ_FMT_MAX, "%s%c%s%se%+03d", sign, digits[0], digits[1] ? "." : "",
+                       digits + 1, exp10);
     return out;
 }
 

@@ -89,8 +89,8 @@ bool aq_add(size_t a, size_t b, size_t *out)
 
 void *aq_big_alloc(size_t bytes, const char *purpose, struct aq_err *err)
 {
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0);
+    void *p =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         aq_err_sys(err, AQ_ERUN, "cannot get %.1f MB for %s", (double)bytes / 1e6, purpose);
         return NULL;

@@ -27,8 +27,8 @@ static const struct aq_opt shared[] = {
     {"quiet", 'q', AQ_OPT_FLAG, &flag_quiet, NULL, "errors only", NULL, 0, 0},
     {"verbose", 'v', AQ_OPT_FLAG, NULL, NULL, "say what is being done; twice: in detail", NULL, 0,
      0},
-    {"progress", 0, AQ_OPT_CHOICE, &opt_progress, "WHEN", "auto, always or never",
-     progress_choices, 0, 0},
+    {"progress", 0, AQ_OPT_CHOICE, &opt_progress, "WHEN", "auto, always or never", progress_choices,
+     0, 0},
     {"help", 'h', AQ_OPT_FLAG, &flag_help, NULL, "this text", NULL, 0, 0},
     {"version", 'V', AQ_OPT_FLAG, &flag_version, NULL, "version", NULL, 0, 0},
     {"build-info", 0, AQ_OPT_FLAG, &flag_build, NULL, "compiler, flags, libraries", NULL, 0, 0},
@@ -316,7 +316,8 @@ static int check_operands(const struct aq_tool *t, const struct aq_cmdline *cl, 
         return aq_err_set(err, AQ_EUSAGE, "missing operand: expected %d, got %d", t->min_args,
                           cl->count);
     if (t->max_args >= 0 && cl->count > t->max_args)
-        return aq_err_set(err, AQ_EUSAGE, "unexpected operand '%s'", aq_show(cl->args[t->max_args]));
+        return aq_err_set(err, AQ_EUSAGE, "unexpected operand '%s'",
+                          aq_show(cl->args[t->max_args]));
     return 0;
 }
 

@@ -67,13 +67,13 @@ struct aq_tool {
     const char *details; /* paragraphs for --help; may be NULL */
     const char *example; /* runnable, one or more lines */
     const struct aq_opt *options;
-    int result_version;      /* raised whenever equal inputs may give different results */
-    int min_args, max_args;  /* operands; max_args < 0: any number */
+    int result_version;     /* raised whenever equal inputs may give different results */
+    int min_args, max_args; /* operands; max_args < 0: any number */
 };
 
 struct aq_cmdline {
-    const char *output;  /* -o; NULL: stdout */
-    const char **args;   /* operands, NULL-terminated */
+    const char *output; /* -o; NULL: stdout */
+    const char **args;  /* operands, NULL-terminated */
     int count;
     int verbosity; /* -1 with -q, 0, 1, 2 with -v -v */
 };

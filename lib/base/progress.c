@@ -34,8 +34,9 @@ static void show(struct aq_progress *p, uint64_t done, double now)
     double elapsed = now - p->started;
     double share = (double)done / (double)p->total;
     double left = share > 0 ? elapsed / share - elapsed : 0;
-    (void)fprintf(stderr, "%s%s: %3.0f%%, %.0f s done, about %.0f s to go%s", p->on == 2 ? "\r" : "",
-                  p->title, share * 100, elapsed, left, p->on == 2 ? "\033[K" : "\n");
+    (void)fprintf(stderr, "%s%s: %3.0f%%, %.0f s done, about %.0f s to go%s",
+                  p->on == 2 ? "\r" : "", p->title, share * 100, elapsed, left,
+                  p->on == 2 ? "\033[K" : "\n");
     (void)fflush(stderr);
     p->shown = 1;
 }

@@ -231,7 +231,7 @@ const char *jref_show(const struct jref *r)
     return text;
 }
 
-int jref_fail(const struct jref *r, struct aq_err *err, const char *fmt, ...)
+int(jref_fail)(const struct jref *r, struct aq_err *err, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);

@@ -37,14 +37,14 @@ const char *json_type_name(enum json_type t); /* "an object", "a string", ... */
 struct json *json_first(const struct json *v);
 struct json *json_next(const struct json *v);
 const char *json_key(const struct json *v);
-size_t json_size(const struct json *v); /* O(n) */
+size_t json_size(const struct json *v);                            /* O(n) */
 struct json *json_get(const struct json *object, const char *key); /* NULL if absent; O(n) */
 struct json *json_at(const struct json *array, size_t index);      /* NULL if absent; O(n) */
 
 /* Values without ceremony. The type must be right: asserted. */
 bool json_bool(const struct json *v);
-const char *json_string(const struct json *v); /* borrowed */
-double json_number(const struct json *v);      /* of an int or a float */
+const char *json_string(const struct json *v);     /* borrowed */
+double json_number(const struct json *v);          /* of an int or a float */
 bool json_int(const struct json *v, int64_t *out); /* false: not an int, or beyond 64 bits */
 
 /*
@@ -65,18 +65,21 @@ struct jref jref_child(const struct jref *parent, const struct json *child, size
 const char *jref_show(const struct jref *r);
 /* -1 with AQ_EINPUT and "<place>: <text>". */
 int jref_fail(const struct jref *r, struct aq_err *err, const char *fmt, ...) AQ_PRINTF(3, 4);
+#ifdef __clang_analyzer__ /* as in base/err.h */
+#define jref_fail(...) ((void)(jref_fail)(__VA_ARGS__), -1)
+#endif
 
 /* Required members of an object; -1 with a message if absent or of another type. */
 int jref_get(const struct jref *object, const char *key, enum json_type type, struct jref *out,
              struct aq_err *err) AQ_MUST_CHECK;
-int jref_string(const struct jref *object, const char *key, const char **out, struct aq_err *err)
-    AQ_MUST_CHECK;
+int jref_string(const struct jref *object, const char *key, const char **out,
+                struct aq_err *err) AQ_MUST_CHECK;
 int jref_int(const struct jref *object, const char *key, int64_t min, int64_t max, int64_t *out,
              struct aq_err *err) AQ_MUST_CHECK;
-int jref_double(const struct jref *object, const char *key, double *out, struct aq_err *err)
-    AQ_MUST_CHECK;
-int jref_bool(const struct jref *object, const char *key, bool *out, struct aq_err *err)
-    AQ_MUST_CHECK;
+int jref_double(const struct jref *object, const char *key, double *out,
+                struct aq_err *err) AQ_MUST_CHECK;
+int jref_bool(const struct jref *object, const char *key, bool *out,
+              struct aq_err *err) AQ_MUST_CHECK;
 /* Optional: true if present and not null. */
 bool jref_has(const struct jref *object, const char *key, struct jref *out);
 
@@ -110,14 +113,14 @@ struct json *json_add_array(struct json *object, const char *key);
 /* ---- writing ---- */
 
 enum {
-    JSON_COMPACT = 1,   /* one line: {"a": 1, "b": [2, 3]} */
+    JSON_COMPACT = 1, /* one line: {"a": 1, "b": [2, 3]} */
     JSON_SORT_KEYS = 2,
-    JSON_NEWLINE = 4,   /* at the end */
+    JSON_NEWLINE = 4, /* at the end */
 };
 
 /* Non-ASCII is escaped; floats by aq_fmt_double. NaN and infinity: -1, AQ_ERUN, names the key. */
-int json_write(struct aq_buf *out, const struct json *v, unsigned flags, struct aq_err *err)
-    AQ_MUST_CHECK;
+int json_write(struct aq_buf *out, const struct json *v, unsigned flags,
+               struct aq_err *err) AQ_MUST_CHECK;
 /* Pretty, with a final newline, to a file (NULL or "-": stdout), atomically. */
 int json_write_file(const char *path, const struct json *v, struct aq_err *err) AQ_MUST_CHECK;
 /* One string with its quotes, escaped as above. */

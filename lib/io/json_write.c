@@ -71,17 +71,18 @@ static void new_line(struct writer *w)
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(json_key(*(const struct json *const *)a), json_key(*(const struct json *const *)b));
+    return strcmp(json_key(*(const struct json *const *)a),
+                  json_key(*(const struct json *const *)b));
 }
 
 static const struct json **children(const struct json *v, size_t n, bool sorted)
 {
-    const struct json **list = xcalloc(n, sizeof *list);
+    const struct json **list = xcalloc(n, sizeof(const struct json *));
     size_t i = 0;
     for (const struct json *c = json_first(v); c; c = json_next(c))
         list[i++] = c;
     if (sorted)
-        qsort(list, n, sizeof *list, by_key);
+        qsort(list, n, sizeof(const struct json *), by_key);
     return list;
 }
 
