@@ -190,6 +190,13 @@ bool json_int(const struct json *v, int64_t *out)
     return true;
 }
 
+const char *json_wide_int(const struct json *v)
+{
+    int64_t n;
+    bool wide = json_type(v) == JSON_INT && (item(v)->type & TEXT_BIT) && !json_int(v, &n);
+    return wide ? item(v)->valuestring : NULL;
+}
+
 /* ---- places ---- */
 
 struct jref jref_root(const struct json *v, const char *file)

@@ -135,8 +135,8 @@ static void write_int(struct writer *w, const struct json *v)
     int64_t n;
     if (json_int(v, &n))
         aq_buf_addf(w->out, "%" PRId64, n);
-    else /* wider than 64 bits: exact digits of the double, as good as its reader */
-        aq_buf_addf(w->out, "%.0f", json_number(v));
+    else
+        aq_buf_adds(w->out, json_wide_int(v));
 }
 
 static int write_value(struct writer *w, const struct json *v)
