@@ -44,4 +44,42 @@
 #ifndef AQ_CONF_OVERLAY_H
 #define AQ_CONF_OVERLAY_H
 
+#include "base/err.h"
+#include "io/json.h"
+
+#include <stdbool.h>
+
+struct overlay_cell {
+    const char *format_name;
+    struct jref format;      /* {"quant_cfg", "algorithm"}, not yet checked */
+    const char *granularity; /* its name */
+    struct jref overrides;   /* {"*weight_quantizer": {...}, ...} or null, not yet checked */
+    bool fp4_always_16;      /* autoquant.fp4_block: 16 instead of honour */
+    const char *conf_dir;    /* whose presets give the label */
+};
+
+/*
+ * A copy of the format with the overrides merged in. Only *weight_quantizer, *input_quantizer and
+ * default may be overridden. Attributes replace those of the base, block_sizes merges into the
+ * base's; axis and block_sizes drop one another, and null beside the other means unset.
+ * Malformed overrides are AQ_EINPUT. Caller frees.
+ */
+struct json *overlay_merge(const struct jref *format, const struct jref *overrides,
+                           struct aq_err *err);
+
+/*
+ * The whole aq.quant/1 document. A combination that cannot run is not an error: it has
+ * "supported": false and a reason. Caller frees.
+ */
+struct json *overlay_quant(const struct overlay_cell *cell, struct aq_err *err);
+
+/* The same for a run of aq-resolve (run.json). A format that the run does not carry is looked up.
+ */
+struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err);
+/* The same for conf/format/<format>.yaml and conf/quant_granularity/<granularity>.yaml; a
+   granularity with a dot or a slash in it is a file. What is typed wrongly is AQ_EUSAGE. */
+struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
+                                    const char *granularity, bool fp4_always_16,
+                                    struct aq_err *err);
+
 #endif

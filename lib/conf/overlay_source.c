@@ -1,0 +1,145 @@
+/* Where a cell comes from: a run of aq-resolve, or the names of a format and a granularity. */
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "conf/format.h"
+#include "conf/overlay.h"
+#include "io/yaml.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- a run ---- */
+
+static int read_fp4_block(const struct jref *run, bool *always_16, struct aq_err *err)
+{
+    struct jref autoquant, v;
+    int64_t n;
+    *always_16 = false;
+    if (!jref_has(run, "autoquant", &autoquant) || !jref_has(&autoquant, "fp4_block", &v))
+        return 0;
+    if (json_type(v.v) == JSON_STRING && strcmp(json_string(v.v), "honour") == 0)
+        return 0;
+    *always_16 = true;
+    if (json_type(v.v) == JSON_STRING && strcmp(json_string(v.v), "16") == 0)
+        return 0;
+    if (json_type(v.v) == JSON_INT && json_int(v.v, &n) && n == 16)
+        return 0;
+    return jref_fail(&v, err, "expected honour or 16");
+}
+
+/* Another product in the place of a run is told by its schema. */
+static int check_is_run(const struct jref *run, struct aq_err *err)
+{
+    struct jref schema;
+    if (json_type(run->v) != JSON_OBJECT)
+        return jref_fail(run, err, "expected a run of aq-resolve, found %s",
+                         json_type_name(json_type(run->v)));
+    if (jref_has(run, "schema", &schema) && json_type(schema.v) == JSON_STRING)
+        return jref_fail(run, err, "schema is '%s', expected a run of aq-resolve",
+                         aq_show(json_string(schema.v)));
+    return 0;
+}
+
+static struct json *load_named_format(const char *conf_dir, const struct jref *name,
+                                      struct aq_err *err)
+{
+    struct json *v = format_load(conf_dir, json_string(name->v), err);
+    if (!v && err && err->code == AQ_EUSAGE) {
+        err->code = AQ_EINPUT; /* the name stands in a file, nobody typed it */
+        (void)aq_err_prefix(err, "%s", jref_show(name));
+    }
+    return v;
+}
+
+struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err)
+{
+    struct overlay_cell cell = {.conf_dir = conf_dir};
+    struct jref pair, name, granularity, aq;
+    if (check_is_run(run, err) < 0 || jref_get(run, "quant_pair", JSON_OBJECT, &pair, err) < 0 ||
+        jref_get(&pair, "format_name", JSON_STRING, &name, err) < 0 ||
+        jref_get(run, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
+        jref_string(&granularity, "name", &cell.granularity, err) < 0 ||
+        read_fp4_block(run, &cell.fp4_always_16, err) < 0)
+        return NULL;
+    const struct json *overrides = json_get(granularity.v, "quant_cfg_overrides");
+    if (!overrides) {
+        jref_fail(&granularity, err, "key 'quant_cfg_overrides' is missing");
+        return NULL;
+    }
+    cell.format_name = json_string(name.v);
+    cell.overrides = jref_child(&granularity, overrides, 0);
+    if (jref_has(run, "_aq", &aq) && jref_has(&aq, "format", &cell.format))
+        return overlay_quant(&cell, err);
+    struct json *loaded = load_named_format(conf_dir, &name, err);
+    if (!loaded)
+        return NULL;
+    cell.format = jref_root(loaded, cell.format_name);
+    struct json *quant = overlay_quant(&cell, err);
+    json_free(loaded);
+    return quant;
+}
+
+/* ---- names ---- */
+
+static bool is_file_name(const char *granularity)
+{
+    return strchr(granularity, '/') || strchr(granularity, '.');
+}
+
+static struct json *read_granularity(const char *conf_dir, const char *granularity, char **path,
+                                     struct aq_err *err)
+{
+    if (is_file_name(granularity)) {
+        *path = xstrdup(granularity);
+        return yaml_read(*path, err);
+    }
+    char *dir = aq_path_join(conf_dir, "quant_granularity");
+    *path = xasprintf("%s/%s.yaml", dir, granularity);
+    struct json *v = NULL;
+    if (aq_path_exists(*path))
+        v = yaml_read(*path, err);
+    else
+        (void)format_unknown(dir, "granularity", granularity, err);
+    free(dir);
+    return v;
+}
+
+static int check_granularity(const struct jref *g, struct aq_err *err)
+{
+    if (json_type(g->v) != JSON_OBJECT)
+        return jref_fail(g, err, "expected name and quant_cfg_overrides, found %s",
+                         json_type_name(json_type(g->v)));
+    for (const struct json *c = json_first(g->v); c; c = json_next(c))
+        if (strcmp(json_key(c), "name") != 0 && strcmp(json_key(c), "quant_cfg_overrides") != 0) {
+            jref_fail(g, err, "unknown key '%s' of a granularity", aq_show(json_key(c)));
+            return aq_err_hint(err, "known: name, quant_cfg_overrides");
+        }
+    if (!json_get(g->v, "quant_cfg_overrides"))
+        return jref_fail(g, err, "key 'quant_cfg_overrides' is missing");
+    return 0;
+}
+
+struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
+                                    const char *granularity, bool fp4_always_16, struct aq_err *err)
+{
+    struct overlay_cell cell = {
+        .format_name = format, .fp4_always_16 = fp4_always_16, .conf_dir = conf_dir};
+    char *path = NULL;
+    struct json *f = format_load(conf_dir, format, err), *g = NULL, *quant = NULL;
+    if (f)
+        g = read_granularity(conf_dir, granularity, &path, err);
+    if (g) {
+        struct jref root = jref_root(g, path);
+        if (check_granularity(&root, err) == 0 &&
+            jref_string(&root, "name", &cell.granularity, err) == 0) {
+            cell.format = jref_root(f, format);
+            cell.overrides = jref_child(&root, json_get(g, "quant_cfg_overrides"), 0);
+            quant = overlay_quant(&cell, err);
+        }
+    }
+    free(path);
+    json_free(g);
+    json_free(f);
+    return quant;
+}
