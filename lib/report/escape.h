@@ -1,0 +1,15 @@
+/*
+ * Names from files, made harmless for each place they are written to. Everywhere control
+ * characters, invalid UTF-8 and marks that reorder or hide text become \xNN or \u{NNNN}.
+ */
+#ifndef AQ_REPORT_ESCAPE_H
+#define AQ_REPORT_ESCAPE_H
+
+#include "base/buf.h"
+
+void escape_html(struct aq_buf *out, const char *text);  /* also SVG and attribute values */
+void escape_cell(struct aq_buf *out, const char *text);  /* of a Markdown table: | < & too */
+void escape_code(struct aq_buf *out, const char *text);  /* between backticks */
+void escape_field(struct aq_buf *out, const char *text); /* of a TSV: no blanks; "-" if empty */
+
+#endif

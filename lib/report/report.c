@@ -1,0 +1,119 @@
+#include "report/report.h"
+#include "base/mem.h"
+#include "base/names.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * "model.language_model.layers.7.mlp.gate_proj" is block 7 and kind "mlp.gate_proj": the first
+ * all-digit component is the block, what follows is the kind. Towers stay apart: a name that has a
+ * "visual" component before the block gets it into the kind.
+ */
+static void split_layer(const char *layer, long *block, char **kind)
+{
+    *block = -1;
+    bool visual = false;
+    for (const char *part = layer; part; part = strchr(part, '.') ? strchr(part, '.') + 1 : NULL) {
+        size_t n = strcspn(part, ".");
+        if (n > 0 && n < 7 && strspn(part, "0123456789") == n && part[n] == '.') {
+            *block = strtol(part, NULL, 10);
+            *kind = xasprintf("%s%s", visual ? "visual." : "", part + n + 1);
+            return;
+        }
+        visual = visual || (n == 6 && strncmp(part, "visual", n) == 0);
+    }
+    *kind = xstrdup(layer);
+}
+
+/* Kinds in order of appearance; many rows share few of them. */
+static void collect_kinds(struct report *r, char **kinds)
+{
+    struct aq_names names = AQ_NAMES_INIT;
+    for (size_t i = 0; i < r->count; i++)
+        aq_names_add(&names, kinds[i]);
+    (void)aq_names_sort(&names);
+    size_t *first = xcalloc(r->count + 1, sizeof *first); /* first row with the name of row i */
+    size_t *number = xcalloc(r->count + 1, sizeof *number);
+    size_t run = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        if (i > 0 && strcmp(kinds[names.sorted[i]], kinds[names.sorted[run]]) != 0)
+            run = i;
+        first[names.sorted[i]] = names.sorted[run];
+    }
+    r->kinds = xcalloc(r->count + 1, sizeof *r->kinds);
+    for (size_t i = 0; i < r->count; i++) {
+        if (first[i] == i) {
+            number[i] = r->kind_count;
+            r->kinds[r->kind_count++] = xstrdup(kinds[i]);
+        }
+        r->rows[i].kind = number[first[i]];
+    }
+    free(first);
+    free(number);
+    aq_names_release(&names);
+}
+
+static void fill_row(struct report *r, struct report_row *row, const struct manifest_group *g,
+                     size_t *used)
+{
+    bool real = false;
+    for (size_t i = 0; i < g->count; i++)
+        real = real || !g->options[i].none;
+    row->group = g;
+    row->counted = r->counted + *used;
+    for (size_t i = 0; i < g->count; i++) {
+        const struct manifest_option *o = &g->options[i];
+        if (real && o->none)
+            continue;
+        if (row->count == 0 || o->score > row->sensitivity)
+            row->sensitivity = o->score;
+        row->counted[row->count++] = o;
+    }
+    *used += row->count;
+}
+
+static int by_sensitivity(const void *a, const void *b)
+{
+    const struct report_row *x = *(const struct report_row *const *)a;
+    const struct report_row *y = *(const struct report_row *const *)b;
+    if (x->sensitivity != y->sensitivity)
+        return x->sensitivity > y->sensitivity ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+int report_init(struct report *r, const struct manifest *m, const char *title, struct aq_err *err)
+{
+    *r = (struct report){.m = m, .title = title ? title : m->scheme_name, .count = m->count};
+    if (!r->title)
+        return aq_err_set(err, AQ_EINPUT, "%s: scheme.name is missing", aq_show(m->path));
+    r->rows = xcalloc(m->count + 1, sizeof *r->rows);
+    r->by_sensitivity = xcalloc(m->count + 1, sizeof *r->by_sensitivity);
+    r->counted = xcalloc(m->option_count + 1, sizeof *r->counted);
+    char **kinds = xcalloc(m->count + 1, sizeof *kinds);
+    size_t used = 0;
+    for (size_t i = 0; i < m->count; i++) {
+        fill_row(r, &r->rows[i], &m->groups[i], &used);
+        split_layer(m->groups[i].layer, &r->rows[i].block, &kinds[i]);
+        r->by_sensitivity[i] = &r->rows[i];
+        r->total += r->rows[i].sensitivity;
+    }
+    collect_kinds(r, kinds);
+    qsort(r->by_sensitivity, r->count, sizeof *r->by_sensitivity, by_sensitivity);
+    for (size_t i = 0; i < m->count; i++)
+        free(kinds[i]);
+    free(kinds);
+    return 0;
+}
+
+void report_release(struct report *r)
+{
+    for (size_t i = 0; i < r->kind_count; i++)
+        free(r->kinds[i]);
+    free(r->kinds);
+    free(r->rows);
+    free(r->by_sensitivity);
+    free(r->counted);
+    *r = (struct report){0};
+}

@@ -1,0 +1,46 @@
+/*
+ * One manifest as a report: what the writers of the several formats share. A row is a group of the
+ * table with the candidates that count: all but the unquantized one, unless there is no other.
+ */
+#ifndef AQ_REPORT_REPORT_H
+#define AQ_REPORT_REPORT_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "io/manifest.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct report_row {
+    const struct manifest_group *group;
+    const struct manifest_option **counted; /* at least one, unless the group has no format */
+    size_t count;
+    double sensitivity; /* the largest score that counts; 0 if there is none */
+    long block;         /* number of the decoder or vision block in the name; -1: none */
+    size_t kind;        /* what it is inside its block: index into report.kinds */
+};
+
+struct report {
+    const struct manifest *m;           /* borrowed */
+    const char *title;                  /* scheme name to show */
+    struct report_row *rows;            /* in candidate order */
+    struct report_row **by_sensitivity; /* descending, ties in candidate order */
+    size_t count;
+    const struct manifest_option **counted; /* backs the rows */
+    char **kinds; /* "self_attn.q_proj", "mlp.down_proj", "lm_head": in order of appearance */
+    size_t kind_count;
+    double total; /* sum of the sensitivities */
+};
+
+/* title: NULL for the manifest's own scheme name. */
+int report_init(struct report *r, const struct manifest *m, const char *title,
+                struct aq_err *err) AQ_MUST_CHECK;
+void report_release(struct report *r);
+
+/* per-layer-sensitivity.md and .json, and one long table; appended to out. */
+void report_markdown(struct aq_buf *out, const struct report *r);
+int report_json(struct aq_buf *out, const struct report *r, struct aq_err *err) AQ_MUST_CHECK;
+void report_tsv(struct aq_buf *out, const struct report *r);
+
+#endif

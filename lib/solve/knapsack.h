@@ -1,0 +1,71 @@
+/*
+ * The multiple-choice knapsack, for every budget at once: from each group exactly one option, the
+ * sum of the scores as small as possible, the sum of the costs at most the budget.
+ *
+ * Costs are whole numbers; scores are doubles, added from the last group to the first. Of two
+ * assignments with equal scores the cheaper one wins, and of equal cost the one whose vector of
+ * option numbers is lexicographically smallest. The answer depends on nothing else.
+ */
+#ifndef AQ_SOLVE_KNAPSACK_H
+#define AQ_SOLVE_KNAPSACK_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { KNAPSACK_MAX_OPTIONS = 65535 }; /* of one group */
+
+struct knapsack_problem {
+    size_t groups;
+    const size_t *start;  /* (groups + 1): group g owns options start[g] .. start[g + 1] - 1 */
+    const int64_t *costs; /* >= 0; the sum of the dearest options must fit INT64_MAX / 4 */
+    const double *scores; /* finite */
+    size_t max_states;    /* of all groups together; 0: the default, about 200 MB */
+};
+
+/* One undominated assignment: nothing is as cheap and has a smaller score. */
+struct knapsack_point {
+    int64_t cost;
+    double score;
+};
+
+struct knapsack;
+
+/*
+ * All undominated assignments that are the best for some budget in [lo, hi], by rising cost.
+ * If hi is below the cheapest assignment there is no point at all. NULL with an error only when
+ * memory runs out.
+ */
+struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi,
+                                struct aq_err *err);
+void knapsack_free(struct knapsack *k);
+
+size_t knapsack_count(const struct knapsack *k);
+const struct knapsack_point *knapsack_points(const struct knapsack *k);
+/* The option (counted from 0 inside its group) of every group at point i. */
+void knapsack_choices(const struct knapsack *k, size_t i, int *choice);
+/* The last point of cost at most budget; -1 if there is none. */
+ptrdiff_t knapsack_find(const struct knapsack *k, int64_t budget);
+/* States held for all groups together: what memory and time went into. */
+size_t knapsack_states(const struct knapsack *k);
+/*
+ * Zero for an exact answer. Otherwise the states did not fit and some were dropped; then no budget
+ * in the range has an assignment whose score is smaller than the returned one by more than this.
+ */
+double knapsack_gap(const struct knapsack *k);
+
+/* Cheapest and dearest useful assignment: what budgets make a difference. */
+void knapsack_reach(const struct knapsack_problem *p, int64_t *lo, int64_t *hi);
+
+/*
+ * Costs in whole units: cost[i] = ceil(value[i] / unit). The unit is the largest power of two for
+ * which all values are whole, made finer until the group sums fit; *excess is the largest amount
+ * by which rounding raised one value (0: none). False if values are negative, not finite or too
+ * large.
+ */
+bool knapsack_units(const double *values, size_t count, double sum, int64_t *costs, double *unit,
+                    double *excess);
+
+#endif

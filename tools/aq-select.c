@@ -1,0 +1,98 @@
+/* aq-select: one format per layer within a budget, from scores or manifests. */
+#include "base/opt.h"
+#include "sens/select_run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Raised whenever equal inputs may give another manifest. */
+enum { RESULT_VERSION = 1 };
+
+static const char *const costs[] = {"storage", "modelopt40", "modelopt47", NULL};
+static const char *const solvers[] = {"exact", "threshold", NULL};
+static const char *const monotones[] = {"no", "v40", "v39", NULL};
+
+static const char details[] =
+    "Each FILE is a scores.json or a manifest; several are joined into one choice. They must come\n"
+    "from the same model, tokens, method, padding, normalization, prefix and samples. Budget and\n"
+    "cost rule default to those of the run that made the first FILE.\n"
+    "\n"
+    "A budget that cannot be met gives the cheapest assignment, is_satisfied false, and a warning\n"
+    "with the smallest reachable bits; with --strict it is an error.";
+
+static int check(const struct sel_request *q, bool have_bits, struct aq_err *err)
+{
+    if (have_bits && q->bytes)
+        return aq_err_set(err, AQ_EUSAGE, "--effective-bits and --size exclude each other");
+    if (have_bits && !(q->bits > 0 && q->bits <= 16))
+        return aq_err_set(err, AQ_EUSAGE, "--effective-bits must be above 0 and at most 16");
+    if (q->bytes && q->cost && strcmp(q->cost, "storage") != 0)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--size counts stored bytes: --cost %s does not go with it", q->cost);
+    if (q->frontier && (have_bits || q->bytes || q->state || q->strict))
+        return aq_err_set(
+            err, AQ_EUSAGE,
+            "--frontier is every budget: no --effective-bits, --size, --state or --strict");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct sel_request q = {.result_version = RESULT_VERSION};
+    const double not_given = -1;
+    uint64_t no_size = UINT64_MAX;
+    q.bits = not_given;
+    q.bytes = no_size;
+    const struct aq_opt table[] = {
+        {"effective-bits", 0, AQ_OPT_DOUBLE, &q.bits, "B", "budget: average bits of a weight"},
+        {"size", 0, AQ_OPT_SIZE, &q.bytes, "BYTES",
+         "budget: bytes of the stored weights, such as 3.5G"},
+        {"cost", 0, AQ_OPT_CHOICE, &q.cost, "RULE",
+         "what a format costs: storage, modelopt40 or modelopt47", .choices = costs},
+        {"count-vision", 0, AQ_OPT_FLAG, &q.count_vision, NULL,
+         "count the vision tower, at 16 bits, in the average"},
+        {"menu", 0, AQ_OPT_TEXT, &q.menu, "F.yaml", "pins, bans and menus by module name"},
+        {"solver", 0, AQ_OPT_CHOICE, &q.solver, "S", "exact, or threshold (ModelOpt's, for kl_div)",
+         .choices = solvers},
+        {"monotone", 0, AQ_OPT_CHOICE, &q.monotone, "M",
+         "force scores not to rise with bits: no, v40 or v39", .choices = monotones},
+        {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
+        {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
+        {"strict", 0, AQ_OPT_FLAG, &q.strict, NULL, "an unreachable budget is an error"},
+        {"unchecked", 0, AQ_OPT_FLAG, &q.unchecked, NULL,
+         "take inputs that do not say where they come from"},
+        AQ_OPT_END,
+    };
+    const struct aq_tool tool = {
+        .name = "aq-select",
+        .summary = "Choose one format per layer within a budget.",
+        .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...",
+        .details = details,
+        .example =
+            "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",
+        .options = table,
+        .result_version = RESULT_VERSION,
+        .max_args = -1,
+    };
+    static const char *const standard_input[] = {"-"};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    bool have_bits = q.bits != not_given, have_size = q.bytes != no_size;
+    if (have_size && q.bytes == 0) {
+        aq_err_set(&err, AQ_EUSAGE, "--size must be above 0");
+        return aq_tool_fail(&err);
+    }
+    q.bytes = have_size ? q.bytes : 0;
+    q.inputs = cl.count ? cl.args : standard_input;
+    q.input_count = cl.count ? (size_t)cl.count : 1;
+    q.output = cl.output;
+    if (check(&q, have_bits, &err) < 0)
+        return aq_tool_fail(&err);
+    q.bits = have_bits ? q.bits : 0;
+    if (sel_run(&q, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
