@@ -307,6 +307,6 @@ int quantizer_read(const struct jref *entry, struct quantizer *q, struct aq_err 
         if (read_attribute(&member, q, err) < 0)
             return -1;
     }
-    q->bare_enable = count == 1 && q->enable && json_get(entry->v, "enable");
+    q->bare = count == 0 || (count == 1 && q->enable && json_get(entry->v, "enable"));
     return 0;
 }

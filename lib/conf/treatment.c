@@ -77,8 +77,8 @@ static bool check_number(const struct quantizer *q, struct treatment *t)
 
 static bool check_attributes(const struct quantizer *q, struct treatment *t)
 {
-    if (q->bare_enable)
-        return refuse(t, "an entry of nothing but enable: true is refused by ModelOpt (rule 21)");
+    if (q->bare)
+        return refuse(t, "an entry without attributes is refused by ModelOpt (rule 21)");
     if (q->odd && !(q->odd_for_integers && q->number.is_float))
         return refuse(t, "attribute %s is not computed with this value (rule 22)", q->odd);
     if (q->has_axis && q->has_blocks)
@@ -195,15 +195,14 @@ static bool static_blocks(const struct quantizer *q, enum treatment_of of, struc
 
 /* ---- ranges that some dimensions keep for themselves ---- */
 
+/* kept: see kept_dims. ModelOpt takes "every dimension keeps its own" for one range after all. */
 static bool weight_scope(const struct quantizer *q, const bool kept[3], struct treatment *t)
 {
     struct number_name number = name_of(&q->number);
-    if (kept[0] && kept[1])
-        return accept(t, q->number.bits + 16.0, "%s:block(-1:1):static", number.text);
     return accept(t, q->number.bits, "%s:%s:static", number.text,
-                  kept[0]   ? "axis0"
-                  : kept[1] ? "axis1"
-                            : "tensor");
+                  kept[0] == kept[1] ? "tensor"
+                  : kept[0]          ? "axis0"
+                                     : "axis1");
 }
 
 static bool input_scope(const struct quantizer *q, const bool kept[3],
@@ -211,7 +210,7 @@ static bool input_scope(const struct quantizer *q, const bool kept[3],
 {
     struct number_name number = name_of(&q->number);
     bool dynamic = q->dynamic || !rules->calibrated;
-    if (!kept[0] && !kept[1] && !kept[2])
+    if (kept[0] == kept[1] && kept[1] == kept[2])
         return accept(t, q->number.bits, "%s:tensor:%s", number.text,
                       dynamic ? "dynamic" : "static");
     if (kept[0] && kept[1] && !kept[2]) {
@@ -242,6 +241,8 @@ static bool kept_dims(const struct quantizer *q, int rank, bool kept[3], struct 
         for (int d = 0; d < rank; d++)
             kept[d] = length[d] != 0;
     }
+    if (q->has_axis && q->axes == 0)
+        return refuse(t, "axis is an empty list (rule 23)");
     for (int i = 0; i < q->axes; i++) {
         int d;
         if (!find_dim(q->axis[i], rank, &d))
