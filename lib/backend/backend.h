@@ -126,6 +126,7 @@ struct backend_ops {
                   const struct backend_weight *table);
     void (*add)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
                 int64_t cols); /* y += x */
+    /* y may be x */
     void (*rmsnorm_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
                             const struct backend_weight *w, double eps);
     /* dx += the gradient */
@@ -181,11 +182,14 @@ struct backend_ops {
     /* w stays in use for as long as the operand holds it. spec NULL: unquantized. */
     void (*quantize_weight)(struct backend *b, struct backend_operand *op,
                             const struct backend_weight *w, const struct quant_spec *spec);
-    /* x stays in use likewise. amax: the static range of the tensor; ignored by dynamic specs, for
-       which "per tensor" is per sample. One operand serves products with any weight operand. */
+    /*
+     * x stays in use likewise. amax, in host memory: the calibrated range of a static spec, one
+     * value or one a column; NULL for dynamic specs, for which "per tensor" is per sample. One
+     * operand serves products with any weight operand.
+     */
     void (*quantize_act)(struct backend *b, struct backend_operand *op,
                          const struct backend_tile *t, const void *x, int64_t cols,
-                         const struct quant_spec *spec, float amax);
+                         const struct quant_spec *spec, const float *amax);
     /* y = Q(x) Q(W)^T */
     void (*linear_quantized)(struct backend *b, const struct backend_tile *t, void *y,
                              const struct backend_operand *x, const struct backend_operand *w);

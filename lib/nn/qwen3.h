@@ -44,7 +44,16 @@ struct qwen3_config {
     int tied;
 };
 
-struct lm; /* io/lm.h: a checkpoint's tensors by name */
+/* Where weights come from: a checkpoint's tensors by their LM names ("layers.0.mlp.up_proj.weight",
+   "embed_tokens.weight", "norm.weight", "lm_head.weight"). */
+struct qwen3_source {
+    struct qwen3_config config;
+    /* Fills host, dtype, rows, cols (a vector is one row) and name, all borrowed for as long as the
+       model is open; -1 and an error if the tensor is absent or cannot be computed with. */
+    int (*find)(void *arg, const char *name, struct backend_weight *out, struct aq_err *err);
+    void *arg;
+};
+
 struct qwen3;
 
 /* Names as in lm.json: "self_attn.q_proj" and so on; inputs "qkv", "o", "gate_up", "down". */
@@ -54,10 +63,10 @@ enum qwen3_input qwen3_input_of(enum qwen3_linear l);
 
 /*
  * Checks the shapes of all tensors and takes the buffers of one tile of `rows` rows from the
- * backend. lm and b outlive the model. backward = 0 leaves out what only gradients need.
+ * backend, which outlives the model. backward = 0 leaves out what only gradients need.
  */
-int qwen3_open(struct qwen3 **out, const struct lm *lm, struct backend *b, int32_t rows,
-               int backward, struct aq_err *err) AQ_MUST_CHECK;
+int qwen3_open(struct qwen3 **out, const struct qwen3_source *source, struct backend *b,
+               int32_t rows, int backward, struct aq_err *err) AQ_MUST_CHECK;
 void qwen3_close(struct qwen3 *m);
 const struct qwen3_config *qwen3_config(const struct qwen3 *m);
 /* Bytes that qwen3_open takes from the backend; for plans. */
@@ -69,11 +78,12 @@ const struct backend_weight *qwen3_weight(const struct qwen3 *m, int64_t layer,
 int64_t qwen3_input_cols(const struct qwen3 *m, enum qwen3_input i);
 
 /*
- * Brings the weights of a layer to the device, starts on those of `next` (-1: none), and lets all
- * others go. qwen3_use_ends does the same for the embedding and the head.
+ * Brings the weights of a layer to the device, starts on those of `next` (-1: none), and lets other
+ * layers go. The ends are the embedding, the last norm and the head; they stay until dropped.
  */
 int qwen3_use_layer(struct qwen3 *m, int64_t layer, int64_t next, struct aq_err *err) AQ_MUST_CHECK;
 int qwen3_use_ends(struct qwen3 *m, struct aq_err *err) AQ_MUST_CHECK;
+void qwen3_drop_ends(struct qwen3 *m);
 uint64_t qwen3_weight_bytes_read(const struct qwen3 *m); /* weights brought in so far */
 
 /* What a layer call left behind for its tile: device memory, valid until the next layer call. */

@@ -1,0 +1,176 @@
+/*
+ * Causal attention within each sample. A unit is one key/value head of one sample with its group of
+ * query heads; the products of a sample have that sample's own length.
+ */
+#include "backend/cpu/blas.h"
+#include "backend/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+struct attention {
+    struct cpu_backend *c;
+    const struct backend_tile *t;
+    float *o, *dq, *dk, *dv;
+    const float *d_o, *q, *k, *v;
+    int heads, kv_heads, dim;
+};
+
+/* One query head of one sample: its rows without the pad row, and strides. */
+struct head {
+    int64_t n, ldq, ldk; /* tokens; elements between rows of q, of k and v */
+    int64_t q, k;        /* offsets of its first element in q and o, in k and v */
+};
+
+static struct head head_at(const struct attention *a, int64_t unit, int group)
+{
+    int32_t s = (int32_t)(unit / a->kv_heads);
+    int kv = (int)(unit % a->kv_heads), per = a->heads / a->kv_heads;
+    int64_t first = a->t->first[s] + (a->t->pad[s] ? 1 : 0);
+    struct head h = {.n = a->t->first[s + 1] - first,
+                     .ldq = (int64_t)a->heads * a->dim,
+                     .ldk = (int64_t)a->kv_heads * a->dim};
+    h.q = first * h.ldq + (int64_t)(kv * per + group) * a->dim;
+    h.k = first * h.ldk + (int64_t)kv * a->dim;
+    return h;
+}
+
+static int64_t longest(const struct backend_tile *t)
+{
+    int64_t n = 0;
+    for (int32_t s = 0; s < t->samples; s++)
+        if (t->first[s + 1] - t->first[s] > n)
+            n = t->first[s + 1] - t->first[s];
+    return n;
+}
+
+/* p (n, n): softmax over s <= t of q_t . k_s / sqrt(dim), 0 above the diagonal. */
+static void probabilities(const struct attention *a, const struct head *h, float *p)
+{
+    blas_gemm(BLAS_N, BLAS_T, h->n, h->n, a->dim, a->q + h->q, h->ldq, a->k + h->k, h->ldk, 0, p,
+              h->n);
+    float scale = 1 / sqrtf((float)a->dim);
+    for (int64_t t = 0; t < h->n; t++) {
+        float *row = p + t * h->n, top = -INFINITY;
+        for (int64_t s = 0; s <= t; s++) {
+            row[s] *= scale;
+            top = row[s] > top ? row[s] : top;
+        }
+        double sum = 0;
+        for (int64_t s = 0; s <= t; s++) {
+            row[s] = expf(row[s] - top);
+            sum += row[s];
+        }
+        float inverse = (float)(1 / sum);
+        for (int64_t s = 0; s <= t; s++)
+            row[s] *= inverse;
+        memset(row + t + 1, 0, (size_t)(h->n - t - 1) * sizeof *row);
+    }
+}
+
+static void forward_unit(void *arg, int64_t unit, int worker)
+{
+    const struct attention *a = arg;
+    float *p = cpu_scratch(a->c, worker);
+    for (int g = 0; g < a->heads / a->kv_heads; g++) {
+        struct head h = head_at(a, unit, g);
+        if (h.n == 0)
+            return;
+        probabilities(a, &h, p);
+        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, p, h.n, a->v + h.k, h.ldk, 0, a->o + h.q,
+                  h.ldq);
+    }
+}
+
+/* Pad rows and rows behind the samples see nothing. */
+static void zero_blind_rows(const struct backend_tile *t, float *x, int64_t cols)
+{
+    for (int32_t s = 0; s < t->samples; s++)
+        if (t->pad[s])
+            memset(x + t->first[s] * cols, 0, (size_t)cols * sizeof *x);
+    int32_t used = t->first[t->samples];
+    memset(x + used * cols, 0, (size_t)((t->rows - used) * cols) * sizeof *x);
+}
+
+void cpu_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
+                           const void *k, const void *v, int heads, int kv_heads, int dim)
+{
+    struct attention a = {.c = cpu_of(b),
+                          .t = t,
+                          .o = o,
+                          .q = q,
+                          .k = k,
+                          .v = v,
+                          .heads = heads,
+                          .kv_heads = kv_heads,
+                          .dim = dim};
+    int64_t n = longest(t);
+    if (!cpu_begin(a.c, (size_t)(n * n) * sizeof(float), 0))
+        return;
+    aq_pool_run(a.c->pool, (int64_t)t->samples * kv_heads, forward_unit, &a);
+    zero_blind_rows(t, o, (int64_t)heads * dim);
+}
+
+/* dp (gradient at p) becomes the gradient at the unscaled scores. */
+static void softmax_backward(const struct attention *a, const struct head *h, const float *p,
+                             float *dp)
+{
+    float scale = 1 / sqrtf((float)a->dim);
+    for (int64_t t = 0; t < h->n; t++) {
+        const float *pr = p + t * h->n;
+        float *row = dp + t * h->n;
+        double dot = 0;
+        for (int64_t s = 0; s <= t; s++)
+            dot += (double)pr[s] * row[s];
+        for (int64_t s = 0; s <= t; s++)
+            row[s] = pr[s] * (row[s] - (float)dot) * scale;
+        memset(row + t + 1, 0, (size_t)(h->n - t - 1) * sizeof *row);
+    }
+}
+
+static void backward_unit(void *arg, int64_t unit, int worker)
+{
+    const struct attention *a = arg;
+    for (int g = 0; g < a->heads / a->kv_heads; g++) {
+        struct head h = head_at(a, unit, g);
+        if (h.n == 0)
+            return;
+        float *p = cpu_scratch(a->c, worker), *dp = p + h.n * h.n;
+        float add = g > 0 ? 1.0F : 0.0F; /* k and v gather from the whole group */
+        probabilities(a, &h, p);
+        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, p, h.n, a->d_o + h.q, h.ldq, add, a->dv + h.k,
+                  h.ldk);
+        blas_gemm(BLAS_N, BLAS_T, h.n, h.n, a->dim, a->d_o + h.q, h.ldq, a->v + h.k, h.ldk, 0, dp,
+                  h.n);
+        softmax_backward(a, &h, p, dp);
+        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, dp, h.n, a->k + h.k, h.ldk, 0, a->dq + h.q,
+                  h.ldq);
+        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, dp, h.n, a->q + h.q, h.ldq, add, a->dk + h.k,
+                  h.ldk);
+    }
+}
+
+void cpu_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
+                            void *dv, const void *d_o, const void *q, const void *k, const void *v,
+                            int heads, int kv_heads, int dim)
+{
+    struct attention a = {.c = cpu_of(b),
+                          .t = t,
+                          .dq = dq,
+                          .dk = dk,
+                          .dv = dv,
+                          .d_o = d_o,
+                          .q = q,
+                          .k = k,
+                          .v = v,
+                          .heads = heads,
+                          .kv_heads = kv_heads,
+                          .dim = dim};
+    int64_t n = longest(t);
+    if (!cpu_begin(a.c, (size_t)(2 * n * n) * sizeof(float), 0))
+        return;
+    aq_pool_run(a.c->pool, (int64_t)t->samples * kv_heads, backward_unit, &a);
+    zero_blind_rows(t, dq, (int64_t)heads * dim);
+    zero_blind_rows(t, dk, (int64_t)kv_heads * dim);
+    zero_blind_rows(t, dv, (int64_t)kv_heads * dim);
+}

@@ -1,0 +1,83 @@
+#include "backend/cpu/blas.h"
+
+#include <cblas.h>
+#include <pthread.h>
+#include <stdio.h>
+
+/*
+ * OpenBLAS's own calls, weak so that any other CBLAS links too. Its serial variant hands out work
+ * buffers without a lock: two callers at once now and then get a wrong product, silently.
+ */
+extern int openblas_get_parallel(void) __attribute__((weak));
+extern void openblas_set_num_threads(int n) __attribute__((weak));
+extern char *openblas_get_corename(void) __attribute__((weak));
+
+enum { SERIAL, PTHREAD, OPENMP };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
+static int locked;
+static char name[64] = "cblas";
+static const char *warning;
+
+static void init(void)
+{
+    if (openblas_get_corename)
+        (void)snprintf(name, sizeof name, "openblas-%s", openblas_get_corename());
+    if (!openblas_get_parallel) {
+        /* Unknown library: only one caller at a time is safe whatever it is. */
+        locked = 1;
+        warning = "this BLAS does not say whether several threads may call it; its calls are "
+                  "made one at a time (OpenBLAS with pthreads is faster)";
+        return;
+    }
+    int variant = openblas_get_parallel();
+    if (variant == SERIAL) {
+        locked = 1;
+        warning = "the serial OpenBLAS is not safe under several threads; its calls are made one "
+                  "at a time (libopenblas0-pthread is faster)";
+    } else if (variant == OPENMP) {
+        warning = "OpenBLAS with OpenMP makes its callers wait for one another; "
+                  "libopenblas0-pthread is faster";
+    }
+    if (openblas_set_num_threads)
+        openblas_set_num_threads(1);
+}
+
+const char *blas_init(void)
+{
+    (void)pthread_once(&once, init);
+    return warning;
+}
+
+const char *blas_name(void)
+{
+    (void)blas_init();
+    return name;
+}
+
+void blas_gemm(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+               const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    if (locked)
+        (void)pthread_mutex_lock(&serial_lock);
+    cblas_sgemm(CblasRowMajor, ta == BLAS_T ? CblasTrans : CblasNoTrans,
+                tb == BLAS_T ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0F, a, (int)lda,
+                b, (int)ldb, beta, c, (int)ldc);
+    if (locked)
+        (void)pthread_mutex_unlock(&serial_lock);
+}
+
+void blas_gemm_plain(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                     const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            double sum = beta != 0 ? (double)beta * c[i * ldc + j] : 0;
+            for (int64_t l = 0; l < k; l++)
+                sum += (double)(ta == BLAS_T ? a[l * lda + i] : a[i * lda + l]) *
+                       (double)(tb == BLAS_T ? b[j * ldb + l] : b[l * ldb + j]);
+            c[i * ldc + j] = (float)sum;
+        }
+    }
+}

@@ -1,0 +1,24 @@
+/*
+ * Matrix products of one thread. Callers bring their own threads, so the library's are switched
+ * off, and a variant that is not safe under several callers is locked.
+ */
+#ifndef AQ_BACKEND_CPU_BLAS_H
+#define AQ_BACKEND_CPU_BLAS_H
+
+#include <stdint.h>
+
+enum { BLAS_N, BLAS_T }; /* as it lies, transposed */
+
+/* Once per process, before the first product. Returns a warning to pass on, or NULL. */
+const char *blas_init(void);
+/* "openblas-SkylakeX", or "cblas" for a library that does not say. */
+const char *blas_name(void);
+
+/* C (m, n) = op(A) op(B) + beta C, row-major, fp32; ld in elements. */
+void blas_gemm(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+               const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* The same in plain C with double sums: what tests compare with. */
+void blas_gemm_plain(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,
+                     const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+
+#endif

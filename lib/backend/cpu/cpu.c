@@ -1,0 +1,235 @@
+/* Opening, memory, tiles, weights, and the table itself. */
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/blas.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int cpu_probe(const struct backend_host *host, struct aq_err *err)
+{
+    (void)host;
+    (void)err;
+    return 1;
+}
+
+static bool buffer_room(struct cpu_backend *c, struct cpu_buffer *buf, size_t size)
+{
+    if (size <= buf->size)
+        return true;
+    aq_big_free(buf->data, buf->size);
+    c->used -= buf->size;
+    *buf = (struct cpu_buffer){NULL, 0};
+    buf->data = aq_big_alloc(size, "scratch of the CPU backend", &c->failed);
+    if (!buf->data)
+        return false;
+    buf->size = size;
+    c->used += size;
+    return true;
+}
+
+bool cpu_begin(struct cpu_backend *c, size_t each, size_t shared)
+{
+    if (c->failed.code)
+        return false;
+    for (int i = 0; i < c->base.threads; i++)
+        if (!buffer_room(c, &c->scratch[i], each))
+            return false;
+    return buffer_room(c, &c->shared, shared);
+}
+
+static void cpu_close(struct backend *b)
+{
+    struct cpu_backend *c = cpu_of(b);
+    for (int i = 0; c->scratch && i < b->threads; i++)
+        aq_big_free(c->scratch[i].data, c->scratch[i].size);
+    aq_big_free(c->shared.data, c->shared.size);
+    aq_pool_free(c->pool);
+    free(c->scratch);
+    free(c);
+}
+
+static int cpu_open(struct backend **out, const struct backend_host *host,
+                    const struct backend_config *config, struct aq_err *err)
+{
+    struct cpu_backend *c = xcalloc(1, sizeof *c);
+    c->base.ops = &backend_cpu_ops;
+    c->base.act_size = sizeof(float);
+    c->host = *host;
+    c->config = *config;
+    const char *warning = blas_init();
+    if (warning)
+        host->warn("%s", warning);
+    (void)snprintf(c->base.identity, sizeof c->base.identity, "cpu/%s/fp32", blas_name());
+    c->pool = aq_pool_new(config->threads, err);
+    if (!c->pool) {
+        free(c);
+        return -1;
+    }
+    c->base.threads = aq_pool_threads(c->pool);
+    c->scratch = xcalloc((size_t)c->base.threads, sizeof *c->scratch);
+    *out = &c->base;
+    return 0;
+}
+
+/* ---- memory ---- */
+
+static void *cpu_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
+{
+    struct cpu_backend *c = cpu_of(b);
+    uint64_t limit = c->config.memory;
+    if (limit && (bytes > limit || c->used > limit - bytes)) {
+        (void)aq_err_set(err, AQ_ERUN, "%.1f MB for %s do not fit in the memory limit of %.1f MB",
+                         (double)bytes / 1e6, purpose, (double)limit / 1e6);
+        return NULL;
+    }
+    void *p = aq_big_alloc(bytes, purpose, err);
+    if (p)
+        c->used += bytes;
+    return p;
+}
+
+static void cpu_free(struct backend *b, void *p, size_t bytes)
+{
+    if (!p)
+        return;
+    aq_big_free(p, bytes);
+    cpu_of(b)->used -= bytes;
+}
+
+static void cpu_zero(struct backend *b, void *p, size_t bytes)
+{
+    (void)b;
+    memset(p, 0, bytes);
+}
+
+static void cpu_copy(struct backend *b, void *to, const void *from, size_t bytes)
+{
+    (void)b;
+    memcpy(to, from, bytes);
+}
+
+static int cpu_sync(struct backend *b, struct aq_err *err)
+{
+    struct cpu_backend *c = cpu_of(b);
+    if (!c->failed.code)
+        return 0;
+    if (err)
+        *err = c->failed;
+    c->failed.code = 0;
+    return -1;
+}
+
+static int cpu_download(struct backend *b, void *host, const void *from, size_t bytes,
+                        struct aq_err *err)
+{
+    memcpy(host, from, bytes);
+    return cpu_sync(b, err);
+}
+
+/* ---- weights stay in the map ---- */
+
+static int cpu_weights_load(struct backend *b, struct backend_weight *const *w, int count,
+                            struct aq_err *err)
+{
+    (void)b;
+    (void)err;
+    for (int i = 0; i < count; i++)
+        w[i]->dev = (void *)w[i]->host;
+    return 0;
+}
+
+static void cpu_weights_release(struct backend *b, struct backend_weight *const *w, int count)
+{
+    (void)b;
+    for (int i = 0; i < count; i++)
+        w[i]->dev = NULL;
+}
+
+/* ---- tiles ---- */
+
+static void *dup_bytes(const void *from, size_t n)
+{
+    void *p = xmalloc(n);
+    memcpy(p, from, n);
+    return p;
+}
+
+static struct backend_tile *cpu_tile_new(struct backend *b, const struct backend_tile_desc *desc,
+                                         struct aq_err *err)
+{
+    (void)b;
+    (void)err;
+    struct backend_tile *t = xcalloc(1, sizeof *t);
+    size_t rows = (size_t)desc->rows;
+    t->rows = desc->rows;
+    t->samples = desc->samples;
+    t->first = dup_bytes(desc->first, ((size_t)desc->samples + 1) * sizeof *t->first);
+    t->pad = dup_bytes(desc->pad, (size_t)desc->samples * sizeof *t->pad);
+    t->ids = dup_bytes(desc->ids, rows * sizeof *t->ids);
+    t->pos = dup_bytes(desc->pos, rows * sizeof *t->pos);
+    t->target = dup_bytes(desc->target, rows * sizeof *t->target);
+    t->sample_of = xmalloc(rows * sizeof *t->sample_of);
+    for (size_t r = 0; r < rows; r++)
+        t->sample_of[r] = -1;
+    for (int32_t s = 0; s < t->samples; s++)
+        for (int32_t r = t->first[s]; r < t->first[s + 1]; r++)
+            t->sample_of[r] = s;
+    return t;
+}
+
+static void cpu_tile_free(struct backend *b, struct backend_tile *t)
+{
+    (void)b;
+    if (!t)
+        return;
+    free(t->first);
+    free(t->pad);
+    free(t->ids);
+    free(t->pos);
+    free(t->target);
+    free(t->sample_of);
+    free(t);
+}
+
+const struct backend_ops backend_cpu_ops = {
+    .abi = BACKEND_ABI,
+    .struct_size = sizeof(struct backend_ops),
+    .name = "cpu",
+    .probe = cpu_probe,
+    .open = cpu_open,
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .zero = cpu_zero,
+    .copy = cpu_copy,
+    .upload = cpu_copy,
+    .download = cpu_download,
+    .sync = cpu_sync,
+    .weights_load = cpu_weights_load,
+    .weights_release = cpu_weights_release,
+    .tile_new = cpu_tile_new,
+    .tile_free = cpu_tile_free,
+    .embed = cpu_embed,
+    .add = cpu_add,
+    .rmsnorm_forward = cpu_rmsnorm_forward,
+    .rmsnorm_backward = cpu_rmsnorm_backward,
+    .norm_rope_forward = cpu_norm_rope_forward,
+    .norm_rope_backward = cpu_norm_rope_backward,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .swiglu_forward = cpu_swiglu_forward,
+    .swiglu_backward = cpu_swiglu_backward,
+    .linear_forward = cpu_linear_forward,
+    .linear_backward = cpu_linear_backward,
+    .loss = cpu_loss,
+    .kl = cpu_kl,
+    .amax = cpu_amax,
+    .operand_new = cpu_operand_new,
+    .operand_free = cpu_operand_free,
+    .quantize_weight = cpu_quantize_weight,
+    .quantize_act = cpu_quantize_act,
+    .linear_quantized = cpu_linear_quantized,
+    .score = cpu_score,
+};

@@ -1,0 +1,117 @@
+/*
+ * The CPU backend's inside, shared by the files of this directory.
+ *
+ * Work is cut into units whose shapes follow from the operands alone, and units are taken by
+ * whichever thread is free; partial sums have a place per unit and are added in the order of the
+ * units. Hence the same bits for any number of threads.
+ */
+#ifndef AQ_BACKEND_CPU_CPU_H
+#define AQ_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "base/pool.h"
+
+#include <stdbool.h>
+
+enum { CPU_ALIGN = 64 };
+
+struct cpu_buffer { /* grows, never shrinks */
+    char *data;
+    size_t size;
+};
+
+struct cpu_backend {
+    struct backend base; /* first: struct backend * is this struct */
+    struct backend_host host;
+    struct backend_config config;
+    struct aq_pool *pool;
+    struct aq_err failed;       /* the first failure since the last sync; code 0: none */
+    struct cpu_buffer *scratch; /* one a worker */
+    struct cpu_buffer shared;   /* of the op that is running */
+    uint64_t used;              /* bytes held, limited by config.memory */
+};
+
+struct backend_tile {
+    int32_t rows, samples;
+    int32_t *first;
+    uint8_t *pad;
+    int32_t *ids, *pos, *target;
+    int32_t *sample_of; /* [rows]; -1 behind the last */
+};
+
+static inline struct cpu_backend *cpu_of(struct backend *b)
+{
+    return (struct cpu_backend *)b;
+}
+
+/*
+ * Scratch for one op: `each` bytes a worker, and `shared` bytes for all. False after a failure, of
+ * memory now or of an earlier op; the op then returns at once.
+ */
+bool cpu_begin(struct cpu_backend *c, size_t each, size_t shared);
+static inline void *cpu_scratch(const struct cpu_backend *c, int worker)
+{
+    return c->scratch[worker].data;
+}
+
+/* Columns of a product that one unit makes: depth is the length of its dot products. */
+int64_t cpu_unit_cols(int64_t cols, int64_t depth);
+static inline int64_t cpu_units(int64_t cols, int64_t depth)
+{
+    int64_t w = cpu_unit_cols(cols, depth);
+    return (cols + w - 1) / w;
+}
+
+/* dst (rows, cols) in fp32, ld = cols, from rows row.. and columns col.. of w. */
+void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows, int64_t col,
+                      int64_t cols, float *dst);
+/* Rows of w as fp32, ld = w->cols: w's own bytes where they serve, else converted to room. */
+const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_t rows,
+                             float *room);
+
+/* The ops, by file. */
+void cpu_embed(struct backend *b, const struct backend_tile *t, void *h,
+               const struct backend_weight *table);
+void cpu_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols);
+void cpu_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                         const struct backend_weight *w, double eps);
+void cpu_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
+                          const void *x, const struct backend_weight *w, double eps);
+void cpu_norm_rope_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                           const struct backend_weight *w, int heads, double eps, double theta);
+void cpu_norm_rope_backward(struct backend *b, const struct backend_tile *t, void *dx,
+                            const void *dy, const void *x, const struct backend_weight *w,
+                            int heads, double eps, double theta);
+void cpu_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                        const void *up, int64_t cols);
+void cpu_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                         const void *dy, const void *gate, const void *up, int64_t cols);
+void cpu_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
+                           const void *k, const void *v, int heads, int kv_heads, int dim);
+void cpu_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
+                            void *dv, const void *d_o, const void *q, const void *k, const void *v,
+                            int heads, int kv_heads, int dim);
+void cpu_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                        const struct backend_weight *w);
+void cpu_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
+                         const struct backend_weight *w, int accumulate);
+void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
+              const void *h, const struct backend_weight *head);
+void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
+            const void *const *hq, int count, const struct backend_weight *head);
+void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+              int32_t from, int32_t to, float *per_sample, float *per_channel);
+struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t cols,
+                                        int is_weight, struct aq_err *err);
+void cpu_operand_free(struct backend *b, struct backend_operand *op);
+void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
+                         const struct backend_weight *w, const struct quant_spec *spec);
+void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struct backend_tile *t,
+                      const void *x, int64_t cols, const struct quant_spec *spec,
+                      const float *amax);
+void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
+                          const struct backend_operand *x, const struct backend_operand *w);
+void cpu_score(struct backend *b, const struct backend_operand *w,
+               const struct backend_score_job *jobs, int count);
+
+#endif

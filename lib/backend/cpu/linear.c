@@ -1,0 +1,98 @@
+/* Products with weights as they are stored. A unit makes a block of output columns. */
+#include "backend/cpu/blas.h"
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
+
+#include <string.h>
+
+enum {
+    UNIT_MIN = 32, /* narrower blocks lose more than a tenth of the BLAS's rate */
+    UNIT_MAX = 512,
+    PANEL_FLOATS = 2 << 20, /* a block of weights in fp32 should stay in the caches */
+    UNITS = 8,              /* a multiple of this many units, for 2, 4 or 8 threads */
+};
+
+static int64_t round_up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+int64_t cpu_unit_cols(int64_t cols, int64_t depth)
+{
+    int64_t most = PANEL_FLOATS / depth / UNIT_MIN * UNIT_MIN;
+    most = most < 128 ? 128 : most > UNIT_MAX ? UNIT_MAX : most;
+    int64_t units = round_up((cols + most - 1) / most, UNITS);
+    int64_t width = round_up((cols + units - 1) / units, UNIT_MIN);
+    return width < cols ? width : cols;
+}
+
+void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows, int64_t col,
+                      int64_t cols, float *dst)
+{
+    const char *from = w->dev;
+    for (int64_t r = 0; r < rows; r++, dst += cols) {
+        int64_t at = (row + r) * w->cols + col;
+        if (w->dtype == BACKEND_BF16)
+            simd_widen_bf16(dst, from + at * 2, cols);
+        else
+            memcpy(dst, from + at * 4, (size_t)cols * sizeof *dst);
+    }
+}
+
+const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_t rows, float *room)
+{
+    const char *from = w->dev;
+    if (w->dtype == BACKEND_F32 && (uintptr_t)from % sizeof(float) == 0)
+        return (const float *)from + row * w->cols;
+    cpu_weight_panel(w, row, rows, 0, w->cols, room);
+    return room;
+}
+
+struct product {
+    struct cpu_backend *c;
+    int64_t rows, width; /* of the tile, of a unit */
+    float *out;
+    const float *in;
+    const struct backend_weight *w;
+    float beta;
+};
+
+static void forward_unit(void *arg, int64_t unit, int worker)
+{
+    const struct product *p = arg;
+    int64_t at = unit * p->width, depth = p->w->cols;
+    int64_t cols = p->w->rows - at < p->width ? p->w->rows - at : p->width;
+    const float *panel = cpu_weight_rows(p->w, at, cols, cpu_scratch(p->c, worker));
+    blas_gemm(BLAS_N, BLAS_T, p->rows, cols, depth, p->in, depth, panel, depth, 0, p->out + at,
+              p->w->rows);
+}
+
+void cpu_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                        const struct backend_weight *w)
+{
+    struct cpu_backend *c = cpu_of(b);
+    struct product p = {c, t->rows, cpu_unit_cols(w->rows, w->cols), y, x, w, 0};
+    if (cpu_begin(c, (size_t)(p.width * w->cols) * sizeof(float), 0))
+        aq_pool_run(c->pool, cpu_units(w->rows, w->cols), forward_unit, &p);
+}
+
+static void backward_unit(void *arg, int64_t unit, int worker)
+{
+    const struct product *p = arg;
+    int64_t at = unit * p->width, depth = p->w->rows;
+    int64_t cols = p->w->cols - at < p->width ? p->w->cols - at : p->width;
+    float *panel = cpu_scratch(p->c, worker);
+    cpu_weight_panel(p->w, 0, depth, at, cols, panel);
+    blas_gemm(BLAS_N, BLAS_N, p->rows, cols, depth, p->in, depth, panel, cols, p->beta, p->out + at,
+              p->w->cols);
+}
+
+void cpu_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
+                         const struct backend_weight *w, int accumulate)
+{
+    struct cpu_backend *c = cpu_of(b);
+    struct product p = {c,  t->rows, cpu_unit_cols(w->cols, w->rows), dx,
+                        dy, w,       accumulate ? 1.0F : 0.0F};
+    if (cpu_begin(c, (size_t)(p.width * w->rows) * sizeof(float), 0))
+        aq_pool_run(c->pool, cpu_units(w->cols, w->rows), backward_unit, &p);
+}

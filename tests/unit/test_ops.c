@@ -1,0 +1,556 @@
+/*
+ * Every op of the CPU backend against a reference in double, and every backward against finite
+ * differences of that reference; odd sizes, a pad row, unused rows, and guards around outputs.
+ */
+#include "tap.h"
+
+#include "backend/backend.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+static struct backend *be;
+static struct aq_err err;
+static uint64_t seed = 1;
+
+static double uniform(void) /* -1 to 1 */
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (double)(int64_t)(seed ^ seed >> 29) / 9223372036854775808.0;
+}
+
+static double *random_doubles(int64_t n)
+{
+    double *x = xmalloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)uniform();
+    return x;
+}
+
+/* ---- a tile: samples of 5, 1, 7 and 3 rows, the third behind a pad row, two rows unused ---- */
+
+enum { SAMPLES = 4, ROWS = 18, USED = 16 };
+static const int32_t starts[SAMPLES + 1] = {0, 5, 6, 13, USED};
+static const uint8_t pads[SAMPLES] = {0, 0, 1, 0};
+static int32_t ids[ROWS], positions[ROWS], targets[ROWS];
+static struct backend_tile *tile;
+
+static void make_tile(int vocab)
+{
+    for (int r = 0; r < ROWS; r++)
+        ids[r] = targets[r] = -1;
+    for (int s = 0; s < SAMPLES; s++) {
+        for (int r = starts[s]; r < starts[s + 1]; r++) {
+            ids[r] = (int)(fabs(uniform()) * vocab);
+            positions[r] = r - starts[s] - pads[s];
+            targets[r] = r + 1 < starts[s + 1] ? (int)(fabs(uniform()) * vocab) : -1;
+        }
+    }
+    struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, ids, positions, targets};
+    tile = be->ops->tile_new(be, &d, &err);
+}
+
+/* ---- device buffers with guards ---- */
+
+enum { GUARD = 32 };
+static const float sentinel = 12345.678F;
+
+struct guarded {
+    float *base, *data;
+    int64_t n;
+};
+
+static struct guarded guarded_new(int64_t n, const double *from)
+{
+    struct guarded g = {xmalloc((size_t)(n + 2 * GUARD) * sizeof(float)), NULL, n};
+    g.data = g.base + GUARD;
+    for (int64_t i = 0; i < n + 2 * GUARD; i++)
+        g.base[i] = sentinel;
+    for (int64_t i = 0; from && i < n; i++)
+        g.data[i] = (float)from[i];
+    return g;
+}
+
+static int guarded_free(struct guarded *g)
+{
+    int good = 1;
+    for (int i = 0; i < GUARD; i++)
+        good &= g->base[i] == sentinel && g->data[g->n + i] == sentinel;
+    free(g->base);
+    return good;
+}
+
+/* Frobenius norm of the difference, relative */
+static double distance(const float *found, const double *expected, int64_t n)
+{
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        diff += (found[i] - expected[i]) * (found[i] - expected[i]);
+        norm += expected[i] * expected[i];
+    }
+    return norm > 0 ? sqrt(diff / norm) : sqrt(diff);
+}
+
+/* ---- the references ---- */
+
+static int visible(int r, int *first) /* sample of a row, -1 for a blind row */
+{
+    for (int s = 0; s < SAMPLES; s++) {
+        if (r >= starts[s] && r < starts[s + 1]) {
+            *first = starts[s] + pads[s];
+            return r < *first ? -1 : s;
+        }
+    }
+    return -1;
+}
+
+struct dims {
+    int64_t cols, out;
+    int heads, kv_heads, dim;
+    const double *w; /* the op's weight */
+};
+
+typedef void reference_fn(const struct dims *d, double *const *in, double *out);
+
+static void ref_rmsnorm(const struct dims *d, double *const *in, double *out)
+{
+    for (int r = 0; r < ROWS; r++) {
+        const double *x = in[0] + r * d->cols;
+        double sum = 0;
+        for (int64_t i = 0; i < d->cols; i++)
+            sum += x[i] * x[i];
+        for (int64_t i = 0; i < d->cols; i++)
+            out[r * d->cols + i] = d->w[i] * x[i] / sqrt(sum / (double)d->cols + 1e-6);
+    }
+}
+
+static void ref_rope(const struct dims *d, double *const *in, double *out)
+{
+    int n = d->dim, half = n / 2;
+    for (int r = 0; r < ROWS; r++) {
+        for (int h = 0; h < d->heads; h++) {
+            const double *x = in[0] + (r * d->heads + h) * n;
+            double *y = out + (r * d->heads + h) * n, sum = 0;
+            for (int i = 0; i < n; i++)
+                sum += x[i] * x[i];
+            double f = 1 / sqrt(sum / n + 1e-6);
+            for (int k = 0; k < half; k++) {
+                double angle = positions[r] * pow(10000, -2.0 * k / n);
+                double a = d->w[k] * x[k] * f, b = d->w[k + half] * x[k + half] * f;
+                y[k] = a * cos(angle) - b * sin(angle);
+                y[k + half] = b * cos(angle) + a * sin(angle);
+            }
+        }
+    }
+}
+
+static void ref_attention(const struct dims *d, double *const *in, double *out)
+{
+    int group = d->heads / d->kv_heads, n = d->dim;
+    memset(out, 0, (size_t)(ROWS * d->heads * n) * sizeof *out);
+    for (int r = 0; r < ROWS; r++) {
+        int first;
+        if (visible(r, &first) < 0)
+            continue;
+        for (int h = 0; h < d->heads; h++) {
+            double p[ROWS], sum = 0;
+            const double *q = in[0] + (r * d->heads + h) * n;
+            for (int s = first; s <= r; s++) {
+                const double *k = in[1] + (s * d->kv_heads + h / group) * n;
+                double dot = 0;
+                for (int i = 0; i < n; i++)
+                    dot += q[i] * k[i];
+                sum += p[s] = exp(dot / sqrt(n));
+            }
+            for (int s = first; s <= r; s++)
+                for (int i = 0; i < n; i++)
+                    out[(r * d->heads + h) * n + i] +=
+                        p[s] / sum * in[2][(s * d->kv_heads + h / group) * n + i];
+        }
+    }
+}
+
+static void ref_swiglu(const struct dims *d, double *const *in, double *out)
+{
+    for (int64_t i = 0; i < ROWS * d->cols; i++)
+        out[i] = in[0][i] / (1 + exp(-in[0][i])) * in[1][i];
+}
+
+static void ref_linear(const struct dims *d, double *const *in, double *out)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (int64_t o = 0; o < d->out; o++) {
+            double sum = 0;
+            for (int64_t i = 0; i < d->cols; i++)
+                sum += in[0][r * d->cols + i] * d->w[o * d->cols + i];
+            out[r * d->out + o] = sum;
+        }
+}
+
+static void ref_loss(const struct dims *d, double *const *in, double *out)
+{
+    double *z = xmalloc((size_t)d->out * sizeof *z);
+    memset(out, 0, SAMPLES * sizeof *out);
+    for (int s = 0; s < SAMPLES; s++) {
+        for (int r = starts[s]; r < starts[s + 1]; r++) {
+            double sum = 0;
+            if (targets[r] < 0)
+                continue;
+            for (int64_t o = 0; o < d->out; o++) {
+                z[o] = 0;
+                for (int64_t i = 0; i < d->cols; i++)
+                    z[o] += in[0][r * d->cols + i] * d->w[o * d->cols + i];
+                sum += exp(z[o]);
+            }
+            out[s] += log(sum) - z[targets[r]];
+        }
+    }
+    free(z);
+}
+
+/* ---- running the ops ---- */
+
+struct op {
+    const char *name;
+    reference_fn *reference;
+    void (*forward)(const struct dims *d, const struct backend_weight *w, struct guarded *in,
+                    struct guarded *out);
+    void (*backward)(const struct dims *d, const struct backend_weight *w, struct guarded *in,
+                     struct guarded *dy, struct guarded *din);
+    struct dims d;
+    int inputs;
+    int64_t in_cols[3], out_cols, w_rows, w_cols;
+};
+
+#define ARGS_F                                                                                     \
+    (const struct dims *d, const struct backend_weight *w, struct guarded *in, struct guarded *out)
+#define ARGS_B                                                                                     \
+    (const struct dims *d, const struct backend_weight *w, struct guarded *in, struct guarded *dy, \
+     struct guarded *din)
+
+static void rmsnorm_f ARGS_F
+{
+    be->ops->rmsnorm_forward(be, tile, out->data, in[0].data, w, 1e-6);
+}
+static void rmsnorm_b ARGS_B
+{
+    memset(din[0].data, 0, (size_t)din[0].n * sizeof(float));
+    be->ops->rmsnorm_backward(be, tile, din[0].data, dy->data, in[0].data, w, 1e-6);
+}
+static void rope_f ARGS_F
+{
+    be->ops->norm_rope_forward(be, tile, out->data, in[0].data, w, d->heads, 1e-6, 10000);
+}
+static void rope_b ARGS_B
+{
+    be->ops->norm_rope_backward(be, tile, din[0].data, dy->data, in[0].data, w, d->heads, 1e-6,
+                                10000);
+}
+static void attention_f ARGS_F
+{
+    be->ops->attention_forward(be, tile, out->data, in[0].data, in[1].data, in[2].data, d->heads,
+                               d->kv_heads, d->dim);
+}
+static void attention_b ARGS_B
+{
+    be->ops->attention_backward(be, tile, din[0].data, din[1].data, din[2].data, dy->data,
+                                in[0].data, in[1].data, in[2].data, d->heads, d->kv_heads, d->dim);
+}
+static void swiglu_f ARGS_F
+{
+    be->ops->swiglu_forward(be, tile, out->data, in[0].data, in[1].data, d->cols);
+}
+static void swiglu_b ARGS_B
+{
+    be->ops->swiglu_backward(be, tile, din[0].data, din[1].data, dy->data, in[0].data, in[1].data,
+                             d->cols);
+}
+static void linear_f ARGS_F
+{
+    be->ops->linear_forward(be, tile, out->data, in[0].data, w);
+}
+static void linear_b ARGS_B
+{
+    /* twice, the second time added: halves are exact */
+    for (int64_t i = 0; i < dy->n; i++)
+        dy->data[i] /= 2;
+    be->ops->linear_backward(be, tile, din[0].data, dy->data, w, 0);
+    be->ops->linear_backward(be, tile, din[0].data, dy->data, w, 1);
+}
+
+/* Central difference of sum(dy * reference(in)) in the given input element. */
+static double slope(const struct op *op, double *const *in, int which, int64_t at, const double *dy,
+                    double *out)
+{
+    const double step = 1e-5;
+    double keep = in[which][at], sum = 0;
+    for (int side = 1; side >= -1; side -= 2) {
+        in[which][at] = keep + side * step;
+        op->reference(&op->d, in, out);
+        for (int64_t i = 0; i < ROWS * op->out_cols; i++)
+            sum += side * dy[i] * out[i];
+    }
+    in[which][at] = keep;
+    return sum / (2 * step);
+}
+
+static void zero_unused(double *x, int64_t cols)
+{
+    memset(x + USED * cols, 0, (size_t)((ROWS - USED) * cols) * sizeof *x);
+}
+
+static struct backend_weight weight_of(const double *w, int64_t rows, int64_t cols, float **room)
+{
+    *room = xmalloc((size_t)(rows * cols) * sizeof **room);
+    for (int64_t i = 0; i < rows * cols; i++)
+        (*room)[i] = (float)w[i];
+    struct backend_weight bw = {*room, BACKEND_F32, rows, cols, "w", *room};
+    return bw;
+}
+
+static void check_op(struct op *op)
+{
+    double *in[3] = {0}, *w = random_doubles(op->w_rows * op->w_cols + 1);
+    int64_t n_out = ROWS * op->out_cols;
+    double *dy = random_doubles(n_out), *out = random_doubles(n_out);
+    struct guarded gin[3], gdin[3], gout = guarded_new(n_out, NULL), gdy;
+    float *room;
+    struct backend_weight bw = weight_of(w, op->w_rows, op->w_cols, &room);
+    op->d.w = w;
+    zero_unused(dy, op->out_cols);
+    gdy = guarded_new(n_out, dy);
+    for (int i = 0; i < op->inputs; i++) {
+        in[i] = random_doubles(ROWS * op->in_cols[i]);
+        zero_unused(in[i], op->in_cols[i]);
+        gin[i] = guarded_new(ROWS * op->in_cols[i], in[i]);
+        gdin[i] = guarded_new(ROWS * op->in_cols[i], NULL);
+    }
+    op->reference(&op->d, in, out);
+    op->forward(&op->d, &bw, gin, &gout);
+    tap_ok(distance(gout.data, out, n_out) < 1e-6, "%s forward (%.1e)", op->name,
+           distance(gout.data, out, n_out));
+    int zero = 1;
+    for (int64_t i = USED * op->out_cols; i < n_out; i++)
+        zero &= gout.data[i] == 0;
+    tap_ok(zero, "%s: unused rows stay zero", op->name);
+    op->backward(&op->d, &bw, gin, &gdy, gdin);
+    for (int i = 0; i < op->inputs; i++) {
+        int64_t n = ROWS * op->in_cols[i];
+        double *expected = xcalloc((size_t)n, sizeof *expected);
+        for (int64_t at = 0; at < USED * op->in_cols[i]; at++)
+            expected[at] = slope(op, in, i, at, dy, out);
+        double far = distance(gdin[i].data, expected, n);
+        tap_ok(far < 2e-6, "%s backward, input %d, against differences (%.1e)", op->name, i, far);
+        free(expected);
+    }
+    int guards = guarded_free(&gout) & guarded_free(&gdy);
+    for (int i = 0; i < op->inputs; i++) {
+        guards &= guarded_free(&gin[i]) & guarded_free(&gdin[i]);
+        free(in[i]);
+    }
+    tap_ok(guards, "%s writes nothing else", op->name);
+    free(w);
+    free(dy);
+    free(out);
+    free(room);
+}
+
+static void test_loss(void)
+{
+    enum { COLS = 13, VOCAB = 1103 };
+    double *w = random_doubles(VOCAB * COLS), *h = random_doubles(ROWS * COLS);
+    double out[SAMPLES], *in[1] = {h};
+    float *room;
+    struct backend_weight bw = weight_of(w, VOCAB, COLS, &room);
+    struct guarded gh, gdh = guarded_new(ROWS * COLS, NULL);
+    zero_unused(h, COLS);
+    gh = guarded_new(ROWS * COLS, h);
+    double loss[SAMPLES + 1] = {0, 0, 0, 0, 12345};
+    be->ops->loss(be, tile, loss, gdh.data, gh.data, &bw);
+    struct dims d = {.cols = COLS, .out = VOCAB, .w = w};
+    ref_loss(&d, in, out);
+    double far = 0;
+    for (int s = 0; s < SAMPLES; s++)
+        far = fmax(far, fabs(loss[s] - out[s]) / (1 + fabs(out[s])));
+    tap_ok(far < 1e-6 && loss[SAMPLES] == 12345, "loss (%.1e)", far);
+    double *expected = xcalloc(ROWS * COLS, sizeof *expected);
+    for (int at = 0; at < USED * COLS; at += 3) {
+        double keep = h[at], sum = 0;
+        for (int side = 1; side >= -1; side -= 2) {
+            h[at] = keep + side * 1e-5;
+            ref_loss(&d, in, out);
+            for (int s = 0; s < SAMPLES; s++)
+                sum += side * out[s];
+        }
+        h[at] = keep;
+        expected[at] = sum / 2e-5;
+    }
+    for (int at = 0; at < ROWS * COLS; at++)
+        if (at % 3 || at >= USED * COLS)
+            expected[at] = at < USED * COLS ? gdh.data[at] : 0;
+    far = distance(gdh.data, expected, ROWS * COLS);
+    tap_ok(far < 2e-6, "gradient of the loss against differences (%.1e)", far);
+    tap_ok(guarded_free(&gh) & guarded_free(&gdh), "loss writes nothing else");
+    free(expected);
+    free(w);
+    free(h);
+    free(room);
+}
+
+static double ref_kl(const double *w, int64_t vocab, int64_t cols, const double *h,
+                     const double *hq)
+{
+    double sum[2] = {0}, kl = 0;
+    double *z = xmalloc((size_t)(2 * vocab) * sizeof *z);
+    for (int64_t o = 0; o < 2 * vocab; o++) {
+        const double *x = o < vocab ? h : hq;
+        z[o] = 0;
+        for (int64_t i = 0; i < cols; i++)
+            z[o] += x[i] * w[o % vocab * cols + i];
+        sum[o / vocab] += exp(z[o]);
+    }
+    for (int64_t o = 0; o < vocab; o++)
+        kl += exp(z[o]) / sum[0] * (z[o] - log(sum[0]) - z[o + vocab] + log(sum[1]));
+    free(z);
+    return kl;
+}
+
+static void test_kl(void)
+{
+    enum { COLS = 13, VOCAB = 1103, COUNT = 2 };
+    double *w = random_doubles(VOCAB * COLS), *h = random_doubles(ROWS * COLS);
+    double *changed = random_doubles(ROWS * COLS), kl[COUNT][ROWS];
+    float *room;
+    struct backend_weight bw = weight_of(w, VOCAB, COLS, &room);
+    for (int i = 0; i < ROWS * COLS; i++)
+        changed[i] = (float)(h[i] + 0.05 * changed[i]);
+    struct guarded gh = guarded_new(ROWS * COLS, h), gq = guarded_new(ROWS * COLS, changed);
+    const void *hq[COUNT] = {gq.data, gh.data};
+    double *const found[COUNT] = {kl[0], kl[1]};
+    be->ops->kl(be, tile, found, gh.data, hq, COUNT, &bw);
+    double far = 0;
+    int zero = 1;
+    for (int r = 0; r < USED; r++) {
+        double expected = ref_kl(w, VOCAB, COLS, h + r * COLS, changed + r * COLS);
+        far = fmax(far, fabs(kl[0][r] - expected) / expected);
+        zero &= kl[1][r] == 0;
+    }
+    tap_ok(far < 1e-4, "KL of each row (%.1e)", far);
+    tap_ok(zero, "KL of an unchanged row is exactly 0");
+    tap_ok(guarded_free(&gh) & guarded_free(&gq), "KL writes nothing else");
+    free(w);
+    free(h);
+    free(changed);
+    free(room);
+}
+
+static void test_small_ops(void)
+{
+    enum { COLS = 259 };
+    double *x = random_doubles(ROWS * COLS);
+    struct guarded g = guarded_new(ROWS * COLS, x), y = guarded_new(ROWS * COLS, x);
+    be->ops->add(be, tile, y.data, g.data, COLS);
+    int good = 1;
+    for (int i = 0; i < ROWS * COLS; i++)
+        good &= y.data[i] == 2 * g.data[i];
+    tap_ok(good & guarded_free(&y), "add");
+
+    float per_sample[SAMPLES + 1], per_channel[COLS + 1] = {0};
+    for (int i = 0; i <= SAMPLES; i++)
+        per_sample[i] = sentinel;
+    per_channel[COLS] = sentinel;
+    be->ops->amax(be, tile, g.data, COLS, 1, SAMPLES, per_sample, per_channel);
+    good = per_sample[0] == sentinel && per_sample[SAMPLES] == sentinel &&
+           per_channel[COLS] == sentinel;
+    for (int s = 1; s < SAMPLES; s++) {
+        float top = 0;
+        for (int i = starts[s] * COLS; i < starts[s + 1] * COLS; i++)
+            top = fmaxf(top, fabsf(g.data[i]));
+        good &= per_sample[s] == top;
+    }
+    for (int c = 0; c < COLS; c++) {
+        float top = 0;
+        for (int r = starts[1]; r < USED; r++)
+            top = fmaxf(top, fabsf(g.data[r * COLS + c]));
+        good &= per_channel[c] == top;
+    }
+    tap_ok(good, "amax per sample and per channel");
+    g.data[starts[2] * COLS + 7] = NAN;
+    be->ops->amax(be, tile, g.data, COLS, 0, SAMPLES, per_sample, per_channel);
+    tap_ok(isnan(per_sample[2]) && !isnan(per_sample[1]) && isnan(per_channel[7]),
+           "amax: a NaN stays a NaN");
+    (void)guarded_free(&g);
+    free(x);
+}
+
+/* bf16 weights at odd addresses are read as they are */
+static void test_embed(void)
+{
+    enum { COLS = 37, VOCAB = 50 };
+    char *bytes = xcalloc(VOCAB * COLS * 2 + 1, 1);
+    for (int i = 0; i < VOCAB * COLS; i++) {
+        uint16_t half = (uint16_t)(0x3f80 + i % 300);
+        memcpy(bytes + 1 + i * 2, &half, 2);
+    }
+    struct backend_weight w = {bytes + 1, BACKEND_BF16, VOCAB, COLS, "embed", bytes + 1};
+    struct guarded h = guarded_new(ROWS * COLS, NULL);
+    be->ops->embed(be, tile, h.data, &w);
+    int good = 1;
+    for (int r = 0; r < ROWS; r++) {
+        for (int c = 0; c < COLS; c++) {
+            uint32_t bits = r < USED ? (uint32_t)(0x3f80 + (ids[r] * COLS + c) % 300) << 16 : 0;
+            float expected;
+            memcpy(&expected, &bits, 4);
+            good &= h.data[r * COLS + c] == expected;
+        }
+    }
+    tap_ok(good & guarded_free(&h), "embed, bf16 at an odd address");
+    free(bytes);
+}
+
+int main(void)
+{
+    struct backend_config config = {.threads = 2};
+    if (backend_open(&be, "cpu", &config, &err) < 0) {
+        printf("Bail out! %s\n", err.msg);
+        return 2;
+    }
+    make_tile(50);
+    struct op ops[] = {
+        {"rmsnorm", ref_rmsnorm, rmsnorm_f, rmsnorm_b, {.cols = 33}, 1, {33}, 33, 1, 33},
+        {"norm and rope", ref_rope, rope_f, rope_b, {.heads = 3, .dim = 10}, 1, {30}, 30, 1, 10},
+        {"attention",
+         ref_attention,
+         attention_f,
+         attention_b,
+         {.heads = 6, .kv_heads = 2, .dim = 5},
+         3,
+         {30, 10, 10},
+         30,
+         1,
+         1},
+        {"attention, one head each",
+         ref_attention,
+         attention_f,
+         attention_b,
+         {.heads = 3, .kv_heads = 3, .dim = 4},
+         3,
+         {12, 12, 12},
+         12,
+         1,
+         1},
+        {"swiglu", ref_swiglu, swiglu_f, swiglu_b, {.cols = 19}, 2, {19, 19}, 19, 1, 1},
+        {"linear", ref_linear, linear_f, linear_b, {.cols = 21, .out = 35}, 1, {21}, 35, 35, 21},
+    };
+    for (size_t i = 0; i < AQ_COUNT(ops); i++)
+        check_op(&ops[i]);
+    test_loss();
+    test_kl();
+    test_small_ops();
+    test_embed();
+    be->ops->tile_free(be, tile);
+    backend_close(be);
+    return tap_done();
+}
