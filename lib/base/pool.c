@@ -31,7 +31,7 @@ struct aq_pool {
     bool ending;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    cpu_set_t before; /* the caller's affinity, given back at the end */
+    cpu_set_t allowed;
     bool pinned;
 };
 
@@ -102,7 +102,7 @@ static void *worker_main(void *arg)
     /* Denormals are numbers here, whatever a preloaded library thinks. */
     (void)fesetenv(FE_DFL_ENV);
     if (p->pinned)
-        pin_to(&p->before, w->index);
+        pin_to(&p->allowed, w->index);
     for (unsigned seen = 0;;) {
         seen = wait_for_run(p, seen);
         if (p->ending)
@@ -137,7 +137,7 @@ struct aq_pool *aq_pool_new(int threads, struct aq_err *err)
     pthread_cond_init(&p->done, NULL);
     (void)fesetenv(FE_DFL_ENV);
     if (p->threads > 1 && p->threads == cpus &&
-        sched_getaffinity(0, sizeof p->before, &p->before) == 0)
+        sched_getaffinity(0, sizeof p->allowed, &p->allowed) == 0)
         p->pinned = true;
     for (; p->started < p->threads; p->started++) {
         struct worker *w = &p->workers[p->started];
@@ -151,8 +151,6 @@ struct aq_pool *aq_pool_new(int threads, struct aq_err *err)
             return NULL;
         }
     }
-    if (p->pinned)
-        pin_to(&p->before, 0);
     return p;
 }
 
@@ -164,8 +162,6 @@ void aq_pool_free(struct aq_pool *p)
     start_run(p);
     for (int i = 1; i < p->started; i++)
         pthread_join(p->workers[i].thread, NULL);
-    if (p->pinned)
-        (void)pthread_setaffinity_np(pthread_self(), sizeof p->before, &p->before);
     pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->done);
     pthread_mutex_destroy(&p->lock);

@@ -3,9 +3,10 @@
  * by whoever is free. What a unit computes may depend on its number alone, so results do not depend
  * on the number of threads.
  *
- * When the pool takes every CPU that the process may use, each thread is pinned to its own: left
- * alone, two busy threads now and then share a CPU for seconds. A smaller pool is not pinned, so
- * that several processes side by side do not all sit on the first CPU.
+ * When the pool takes every CPU that the process may use, each thread but the caller is pinned to
+ * its own: left alone, two busy threads now and then share a CPU for seconds. The caller finds the
+ * one that is left. A smaller pool is not pinned, so that several processes side by side do not all
+ * sit on the first CPUs.
  */
 #ifndef AQ_BASE_POOL_H
 #define AQ_BASE_POOL_H

@@ -1,0 +1,249 @@
+/*
+ * The model against transformers in float64 (vectors of tests/oracle/qwen3.py): logits, loss, and
+ * the gradient at the output of every linear; the same bits for any number of threads and for
+ * any set of samples behind the ones compared.
+ */
+#include "tap.h"
+
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "nn/qwen3.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static struct aq_err err;
+
+static void must(int status, const char *what)
+{
+    if (status < 0) {
+        printf("Bail out! %s: %s\n", what, err.msg);
+        exit(2);
+    }
+}
+
+static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *e)
+{
+    const struct st_tensor *t = st_find(arg, name);
+    if (!t)
+        return aq_err_set(e, AQ_EINPUT, "there is no tensor '%s'", name);
+    *w = (struct backend_weight){.host = t->data,
+                                 .dtype = t->dtype == ST_BF16 ? BACKEND_BF16 : BACKEND_F32,
+                                 .rows = t->rank == 2 ? (int64_t)t->shape[0] : 1,
+                                 .cols = (int64_t)t->shape[t->rank - 1],
+                                 .name = t->name};
+    return 0;
+}
+
+static struct qwen3_source source_of(struct st_file *f)
+{
+    struct qwen3_source s = {.find = find_tensor, .arg = f};
+    struct qwen3_config *c = &s.config;
+    bool tied = false;
+    const char *text = st_meta(f, "config");
+    struct json *j = json_parse(text, strlen(text), "config", &err);
+    must(j ? 0 : -1, "config");
+    struct jref r = jref_root(j, "config");
+    const struct {
+        const char *key;
+        int64_t *to;
+    } ints[] = {
+        {"hidden_size", &c->hidden},
+        {"intermediate_size", &c->intermediate},
+        {"num_hidden_layers", &c->layers},
+        {"num_attention_heads", &c->heads},
+        {"num_key_value_heads", &c->kv_heads},
+        {"head_dim", &c->head_dim},
+        {"vocab_size", &c->vocab},
+    };
+    for (size_t i = 0; i < AQ_COUNT(ints); i++)
+        must(jref_int(&r, ints[i].key, 1, 1 << 20, ints[i].to, &err), "config");
+    must(jref_double(&r, "rope_theta", &c->rope_theta, &err), "config");
+    must(jref_double(&r, "rms_norm_eps", &c->eps, &err), "config");
+    must(jref_bool(&r, "tie_word_embeddings", &tied, &err), "config");
+    c->tied = tied;
+    json_free(j);
+    return s;
+}
+
+/* Everything one run of a case leaves: what is compared, and a digest of all of it. */
+struct result {
+    float *logits, **dy; /* dy[layer * QWEN3_LINEARS + linear] */
+    double *loss;
+    int32_t rows, used;
+    char digest[AQ_SHA256_HEX];
+};
+
+static void *get(struct backend *b, const void *dev, size_t bytes)
+{
+    void *host = xmalloc(bytes);
+    must(b->ops->download(b, host, dev, bytes, &err), "download");
+    return host;
+}
+
+/* One tile from embedding to the first layer's gradients. */
+static struct result run_tile(const struct qwen3_source *s, const struct tile *t, int threads)
+{
+    struct backend *b;
+    struct qwen3 *m;
+    struct backend_config config = {.threads = threads};
+    const struct qwen3_config *c = &s->config;
+    struct result out = {.rows = t->desc.rows, .used = t->used};
+    size_t rows = (size_t)t->desc.rows, h_bytes = rows * (size_t)c->hidden * sizeof(float);
+    must(backend_open(&b, "cpu", &config, &err), "backend");
+    must(qwen3_open(&m, s, b, t->desc.rows, 1, &err), "model");
+    must(qwen3_use_ends(m, &err), "ends");
+    struct backend_tile *dev = b->ops->tile_new(b, &t->desc, &err);
+    char **h = xcalloc((size_t)c->layers + 2, sizeof *h);
+    for (int64_t l = 0; l < c->layers + 2; l++)
+        h[l] = b->ops->alloc(b, h_bytes, "h", &err);
+    char *dh = h[c->layers + 1];
+    qwen3_embed(m, dev, h[0]);
+    for (int64_t l = 0; l < c->layers; l++) {
+        must(qwen3_use_layer(m, l, l + 1 < c->layers ? l + 1 : -1, &err), "layer");
+        (void)qwen3_layer_forward(m, l, dev, h[l], h[l + 1], NULL);
+    }
+    size_t logit_bytes = rows * (size_t)c->vocab * sizeof(float);
+    size_t loss_bytes = (size_t)t->desc.samples * sizeof(double);
+    float *logits = b->ops->alloc(b, logit_bytes, "logits", &err);
+    double *loss = b->ops->alloc(b, loss_bytes, "loss", &err);
+    qwen3_logits(m, dev, h[c->layers], logits);
+    out.logits = get(b, logits, logit_bytes);
+    qwen3_loss(m, dev, h[c->layers], loss, dh);
+    out.loss = get(b, loss, loss_bytes);
+    struct aq_sha256 sha;
+    aq_sha256_init(&sha);
+    aq_sha256_add(&sha, out.logits, logit_bytes);
+    aq_sha256_add(&sha, out.loss, loss_bytes);
+    out.dy = xcalloc((size_t)(c->layers * QWEN3_LINEARS), sizeof *out.dy);
+    for (int64_t l = c->layers - 1; l >= 0; l--) {
+        must(qwen3_use_layer(m, l, l - 1, &err), "layer");
+        const struct qwen3_acts *a = qwen3_layer_backward(m, l, dev, h[l], dh);
+        for (int i = 0; i < QWEN3_LINEARS; i++) {
+            size_t bytes = rows * (size_t)qwen3_weight(m, l, i)->rows * sizeof(float);
+            float *dy = get(b, a->dy[i], bytes);
+            out.dy[l * QWEN3_LINEARS + i] = dy;
+            aq_sha256_add(&sha, dy, bytes);
+        }
+    }
+    aq_sha256_hex(&sha, out.digest);
+    b->ops->free(b, logits, logit_bytes);
+    b->ops->free(b, loss, loss_bytes);
+    for (int64_t l = 0; l < c->layers + 2; l++)
+        b->ops->free(b, h[l], h_bytes);
+    free(h);
+    b->ops->tile_free(b, dev);
+    qwen3_close(m);
+    backend_close(b);
+    return out;
+}
+
+static void result_release(struct result *r, const struct qwen3_config *c)
+{
+    for (int64_t i = 0; i < c->layers * QWEN3_LINEARS; i++)
+        free(r->dy[i]);
+    free(r->dy);
+    free(r->logits);
+    free(r->loss);
+}
+
+static double distance(const float *found, const char *expected, int64_t n)
+{
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float e;
+        memcpy(&e, expected + i * 4, sizeof e);
+        diff += ((double)found[i] - e) * ((double)found[i] - e);
+        norm += (double)e * e;
+    }
+    return norm > 0 ? sqrt(diff / norm) : diff;
+}
+
+static void compare(const char *name, const struct st_file *f, const struct qwen3_config *c,
+                    const struct result *r)
+{
+    const struct st_tensor *z = st_need(f, "logits", ST_F32, 2, &err);
+    const struct st_tensor *loss = st_need(f, "loss", ST_F64, 1, &err);
+    must(z && loss ? 0 : -1, name);
+    tap_ok((int64_t)z->shape[0] == r->used, "%s: %d rows", name, (int)r->used);
+    double far = distance(r->logits, z->data, r->used * c->vocab);
+    tap_ok(far < 1e-5, "%s: logits (%.1e)", name, far);
+    far = 0;
+    for (uint64_t s = 0; s < loss->shape[0]; s++) {
+        double e;
+        memcpy(&e, (const char *)loss->data + s * 8, sizeof e);
+        far = fmax(far, fabs(r->loss[s] - e) / (e != 0 ? fabs(e) : 1));
+    }
+    tap_ok(far < 1e-5, "%s: loss of each sample (%.1e)", name, far);
+    double worst = 0;
+    int missing = 0;
+    for (int64_t l = 0; l < c->layers; l++) {
+        for (int i = 0; i < QWEN3_LINEARS; i++) {
+            char key[80];
+            (void)snprintf(key, sizeof key, "dy/%d.%s", (int)l, qwen3_linear_name(i));
+            const struct st_tensor *t = st_find(f, key);
+            missing += !t;
+            if (t)
+                worst = fmax(worst,
+                             distance(r->dy[l * QWEN3_LINEARS + i], t->data, (int64_t)t->elements));
+        }
+    }
+    tap_ok(!missing && worst < 1e-5, "%s: gradient at every linear (worst %.1e)", name, worst);
+}
+
+static void run_case(const char *name)
+{
+    char path[128];
+    struct st_file f;
+    struct tiles tiles, fewer;
+    (void)snprintf(path, sizeof path, "tests/oracle/qwen3/%s.safetensors", name);
+    must(st_open(&f, path, &err), path);
+    struct qwen3_source s = source_of(&f);
+    const struct st_tensor *ids = st_need(&f, "ids", ST_I32, 1, &err);
+    const struct st_tensor *offsets = st_need(&f, "offsets", ST_I64, 1, &err);
+    must(ids && offsets ? 0 : -1, path);
+    int32_t *id_copy = xmalloc(ids->elements * sizeof *id_copy);
+    int64_t *offset_copy = xmalloc(offsets->elements * sizeof *offset_copy);
+    memcpy(id_copy, ids->data, ids->elements * sizeof *id_copy);
+    memcpy(offset_copy, offsets->data, offsets->elements * sizeof *offset_copy);
+    int64_t seq_len = strtol(st_meta(&f, "seq_len"), NULL, 10);
+    struct tile_source from = {
+        id_copy,     offset_copy, (int64_t)offsets->elements - 1,
+        seq_len > 0, seq_len,     (int32_t)strtol(st_meta(&f, "pad_id"), NULL, 10)};
+    must(tiles_build(&tiles, &from, s.config.vocab, &err), "tiles");
+    tap_ok(tiles.count == 1, "%s: one tile", name);
+
+    struct result one = run_tile(&s, &tiles.items[0], 1);
+    compare(name, &f, &s.config, &one);
+    static const int threads[] = {2, 3, 8};
+    for (size_t i = 0; i < AQ_COUNT(threads); i++) {
+        struct result many = run_tile(&s, &tiles.items[0], threads[i]);
+        tap_ok(strcmp(one.digest, many.digest) == 0, "%s: same bits with %d threads", name,
+               threads[i]);
+        result_release(&many, &s.config);
+    }
+    from.samples = 3;
+    must(tiles_build(&fewer, &from, s.config.vocab, &err), "tiles");
+    struct result part = run_tile(&s, &fewer.items[0], 2);
+    tap_ok(memcmp(part.loss, one.loss, 3 * sizeof(double)) == 0 &&
+               memcmp(part.dy[0], one.dy[0],
+                      (size_t)(part.used * s.config.heads * s.config.head_dim) * 4) == 0,
+           "%s: same bits without the later samples", name);
+    result_release(&part, &s.config);
+    result_release(&one, &s.config);
+    tiles_release(&tiles);
+    tiles_release(&fewer);
+    free(id_copy);
+    free(offset_copy);
+    st_close(&f);
+}
+
+int main(void)
+{
+    static const char *const cases[] = {"plain", "grouped", "deep", "vl", "padded"};
+    for (size_t i = 0; i < AQ_COUNT(cases); i++)
+        run_case(cases[i]);
+    return tap_done();
+}
