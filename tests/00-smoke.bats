@@ -53,3 +53,15 @@ full_disk() {
     aq 0 make -s -C "$REPO" help
     has "$output" "test" && has "$output" "install"
 }
+
+closed_streams() {
+    run bash -c "$1 --help >&- 2>/dev/null"
+    is "$status" 1 || return 1
+    run bash -c "$1 --hepl 2>&-"
+    is "$status" 2 || return 1
+    is "$output" ""
+}
+
+@test "closed standard streams are no files" {
+    each_tool closed_streams
+}

@@ -54,6 +54,9 @@ static int read_all(int fd, const char *name, size_t max, struct aq_buf *out, st
 
 int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err *err)
 {
+    if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
+        return aq_err_set(err, AQ_EUSAGE,
+                          "standard input is a terminal: name a file, or pipe one in");
     if (strcmp(path, "-") == 0)
         return read_all(STDIN_FILENO, "standard input", max, out, err);
     struct stat st;

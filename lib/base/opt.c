@@ -7,14 +7,27 @@
 #include "base/suggest.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct aq_tool *current;
 static int verbosity;
+
+/* Operands and lists of values point into argv and live as long as the process: held here. */
+static const char ***kept;
+static size_t kept_count, kept_cap;
+static size_t most_values; /* no list can get longer than the command line */
+
+static const char **keep_values(void)
+{
+    AQ_GROW(kept, kept_count, kept_cap);
+    return kept[kept_count++] = xcalloc(most_values, sizeof **kept);
+}
 
 static bool flag_help, flag_version, flag_build, flag_result, flag_quiet;
 static const char *opt_output, *opt_progress;
@@ -233,7 +246,8 @@ static int set_value(const struct aq_opt *o, const char *value, struct aq_err *e
         return set_choice(o, value, err);
     case AQ_OPT_LIST: {
         struct aq_strings *l = o->dest;
-        AQ_GROW(l->items, l->count, l->cap);
+        if (!l->items)
+            l->items = keep_values();
         l->items[l->count++] = value;
         break;
     }
@@ -297,7 +311,8 @@ static int parse(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *er
 {
     struct cursor c = {argc, 1, argv};
     bool only_operands = false;
-    cl->args = xcalloc((size_t)argc + 1, sizeof *cl->args);
+    most_values = (size_t)argc + 1;
+    cl->args = keep_values();
     for (; c.at < argc; c.at++) {
         const char *a = argv[c.at];
         if (only_operands || a[0] != '-' || a[1] == '\0')
@@ -338,12 +353,24 @@ static bool answer_meta(const struct aq_tool *t, int *code)
     return true;
 }
 
+/*
+ * A standard stream that the caller closed would give its number to the next file opened, and
+ * messages would end up in a product. Held open the wrong way round, using it still fails.
+ */
+static void hold_standard_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
                    int *code)
 {
     struct aq_err err = {0};
     current = tool;
     *cl = (struct aq_cmdline){0};
+    hold_standard_streams();
     /* A reader that goes away is a write error with a message and exit 1. */
     (void)signal(SIGPIPE, SIG_IGN);
     int bad = parse(argc, argv, cl, &err);

@@ -39,8 +39,8 @@ enum aq_opt_type {
 };
 
 struct aq_strings {
-    const char **items; /* borrowed from argv */
-    size_t count, cap;
+    const char **items; /* owned by opt.c, pointing into argv */
+    size_t count;
 };
 
 struct aq_opt {
