@@ -1,0 +1,281 @@
+/* Rows through the steps of a plan. */
+#include "quant/plan.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+#include <float.h>
+#include <stdlib.h>
+
+enum { CHUNK = 64 }; /* blocks whose scales are made together */
+
+/* ---- scales from the data of a block ---- */
+
+/* NVFP4 with the block's scale made from its data, under the second-level range g. */
+static float nvfp4_scale(float m, float g)
+{
+    float gs = g / 2688; /* 6 * 448 */
+    if (!(gs > 0))
+        gs = 1e-12F;
+    float t = m / (6 * gs);
+    float s = num_round(t < 448 ? t : 448, NUM_E4M3) * gs;
+    return s >= 1e-5F ? s : 1;
+}
+
+/* NVFP4 with a calibrated amax for each block; a weight's is its own. */
+static float nvfp4_static_scale(float m, float g)
+{
+    struct plan_step e4m3 = {.op = KERNEL_FLOAT, .format = NUM_E4M3};
+    float mul, back;
+    plan_scales(&e4m3, g / 6, &mul, &back);
+    return num_round(m / 6 * mul, NUM_E4M3) * back;
+}
+
+/* MX: the exponent of the power of two that brings the block's largest within the format. */
+static int mx_exponent(const struct plan_step *s, float m)
+{
+    if (m == 0)
+        return 0;
+    float max = s->op == KERNEL_INT ? s->hi : s->format.max;
+    return num_ceil_log2((m < FLT_MAX ? m : FLT_MAX) / max);
+}
+
+static void block_scales(const struct quant_plan *p, const struct plan_step *s, float g,
+                         const float *m, size_t blocks, float *mul, float *back)
+{
+    for (size_t i = 0; i < blocks; i++) {
+        if (s->step.scope == QUANT_MX) {
+            int e = mx_exponent(s, m[i]);
+            mul[i] = num_from_e8m0((uint8_t)(127 - e));
+            back[i] = s->op == KERNEL_INT ? mul[i] : num_from_e8m0((uint8_t)(127 + e));
+        } else if (p->is_weight && !s->step.dynamic) {
+            back[i] = nvfp4_static_scale(m[i], g);
+        } else {
+            back[i] = nvfp4_scale(m[i], g);
+        }
+    }
+}
+
+/* ---- one step over one row ---- */
+
+static void run_kernel(const struct kernel_run *run, struct quant_stats *stats)
+{
+    const struct kernels *k = kernels_active();
+    if (stats)
+        k->count(run, stats);
+    k->quantize(run);
+}
+
+/* A row whose range is not finite has no scale: all of it is NaN. */
+static void fill_nan(const struct kernel_run *run, struct quant_stats *stats)
+{
+    static const float none = 0;
+    static const float f32 = NAN;
+    static const uint16_t bf16 = 0x7fc0;
+    struct kernel_run r = *run;
+    r.op = KERNEL_FLOAT;
+    r.mul = &none; /* nothing is clipped */
+    r.block = r.n;
+    if (stats)
+        kernels_active()->count(&r, stats);
+    size_t size = kernel_out_size(r.out);
+    if (size == 1) {
+        memset(r.to, 0, r.n);
+        return;
+    }
+    for (size_t i = 0; i < r.n; i++)
+        memcpy((char *)r.to + i * size, size == 2 ? (const void *)&bf16 : &f32, size);
+}
+
+/* Blocks whose scales come from their data, a chunk of them at a time. */
+static void quantize_blocks(const struct quant_plan *p, const struct plan_step *s, float g,
+                            const struct kernel_run *row, float *scales, float per_code,
+                            struct quant_stats *stats)
+{
+    float m[CHUNK], mul[CHUNK], back[CHUNK];
+    size_t span = CHUNK * row->block;
+    for (size_t at = 0; at < row->n; at += span) {
+        struct kernel_run run = *row;
+        run.n = row->n - at < span ? row->n - at : span;
+        run.from = (const char *)row->from + at * kernel_in_size(row->in);
+        run.to = (char *)row->to + at * kernel_out_size(row->out);
+        run.mul = mul;
+        run.back = back;
+        size_t blocks = (run.n + run.block - 1) / run.block;
+        kernels_active()->absmax_blocks(m, run.from, run.in, run.n, run.block);
+        block_scales(p, s, g, m, blocks, mul, back);
+        run_kernel(&run, stats);
+        for (size_t i = 0; scales && i < blocks; i++)
+            *scales++ = back[i] * per_code;
+    }
+}
+
+static void quantize_row(const struct quant_plan *p, const struct plan_step *s,
+                         const struct plan_row *row)
+{
+    struct kernel_run run = {
+        .from = row->from,
+        .to = row->to,
+        .in = row->in,
+        .out = row->out,
+        .n = (size_t)p->cols,
+        .block = (size_t)s->block,
+        .op = s->op,
+        .lo = s->lo,
+        .hi = s->hi,
+        .format = s->format,
+        .unit = s->unit,
+    };
+    float per_code = row->out == KERNEL_CODE_INT8 ? 1 / s->unit : 1;
+    float amax = s->step.scope == QUANT_TOKEN ? quant_absmax(row->from, row->in, run.n)
+                 : row->ranged                ? *row->ranged
+                                              : s->amax;
+    if (!isfinite(amax)) {
+        for (int64_t i = 0; row->scales && i < s->grid_cols; i++)
+            row->scales[i] = NAN;
+        fill_nan(&run, row->stats);
+        return;
+    }
+    if (s->step.scope == QUANT_NVFP4 || s->step.scope == QUANT_MX) {
+        quantize_blocks(p, s, amax, &run, row->scales, per_code, row->stats);
+        return;
+    }
+    float mul, back;
+    if (s->mul) {
+        run.mul = s->mul + row->r / s->rows_each * s->grid_cols;
+        run.back = s->back + row->r / s->rows_each * s->grid_cols;
+    } else {
+        plan_scales(s, amax, &mul, &back);
+        run.mul = &mul;
+        run.back = &back;
+    }
+    run_kernel(&run, row->stats);
+    for (int64_t i = 0; row->scales && i < s->grid_cols; i++)
+        row->scales[i] = run.back[i] * per_code;
+}
+
+void plan_apply_row(const struct quant_plan *p, int steps, const struct plan_row *row)
+{
+    struct plan_row pr = *row;
+    for (int k = 0; k < steps; k++) {
+        int last = k == steps - 1;
+        pr.to = last ? row->to : row->scratch;
+        pr.out = last ? row->out : p->rounding == QUANT_TO_BF16 ? KERNEL_F32_VIA_BF16 : KERNEL_F32;
+        pr.scales = last ? row->scales : NULL;
+        pr.stats = last ? row->stats : NULL;
+        quantize_row(p, &p->step[k], &pr);
+        pr.from = row->scratch;
+        pr.in = QUANT_F32;
+    }
+}
+
+/* ---- calls ---- */
+
+static void copy_rows(const struct kernel_run *run, struct quant_stats *stats)
+{
+    static const float none = 0;
+    struct kernel_run r = *run;
+    r.op = KERNEL_FLOAT;
+    r.mul = &none;
+    r.format = NUM_E4M3;
+    r.block = r.n;
+    if (stats && r.n)
+        kernels_active()->count(&r, stats);
+    r.op = KERNEL_COPY;
+    kernels_active()->quantize(&r);
+}
+
+/* The amax over the rows of this call, where the treatment asks for it. */
+static const float *call_range(const struct quant_plan *p, const void *from, enum quant_dtype in,
+                               int64_t rows, float *amax)
+{
+    const struct quant_step *t = &p->step[0].step;
+    int ranged =
+        !p->is_weight && t->dynamic && (t->scope == QUANT_TENSOR || t->scope == QUANT_NVFP4);
+    if (!ranged)
+        return NULL;
+    *amax = quant_absmax(from, in, (size_t)rows * (size_t)p->cols);
+    return amax;
+}
+
+static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0,
+                       int64_t r1, void *to, enum kernel_out out, float *scales,
+                       struct quant_stats *stats)
+{
+    assert(x->cols == p->cols && 0 <= r0 && r0 <= r1 && r1 <= x->rows);
+    assert(!p->is_weight || x->rows == p->rows);
+    size_t in_row = (size_t)p->cols * kernel_in_size(x->dtype);
+    size_t out_row = (size_t)p->cols * kernel_out_size(out);
+    const char *from = (const char *)x->data + (size_t)r0 * in_row;
+    if (p->steps == 0) {
+        struct kernel_run run = {.from = from,
+                                 .to = to,
+                                 .in = x->dtype,
+                                 .out = out,
+                                 .n = (size_t)(r1 - r0) * (size_t)p->cols};
+        copy_rows(&run, stats);
+        return;
+    }
+    float amax;
+    struct plan_row row = {.in = x->dtype, .out = out, .scales = scales, .stats = stats};
+    row.ranged = call_range(p, from, x->dtype, r1 - r0, &amax);
+    if (p->steps > 1)
+        row.scratch = xmalloc((size_t)p->cols * sizeof *row.scratch);
+    for (row.r = r0; row.r < r1; row.r++) {
+        row.from = from + (size_t)(row.r - r0) * in_row;
+        row.to = (char *)to + (size_t)(row.r - r0) * out_row;
+        plan_apply_row(p, p->steps, &row);
+        if (row.scales)
+            row.scales += p->step[p->steps - 1].grid_cols;
+    }
+    free(row.scratch);
+}
+
+void quant_apply(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0, int64_t r1,
+                 void *to, enum quant_dtype to_dtype, struct quant_stats *stats)
+{
+    assert(to_dtype == QUANT_F32 || p->rounding == QUANT_TO_BF16);
+    enum kernel_out out = to_dtype == QUANT_BF16         ? KERNEL_BF16
+                          : p->rounding == QUANT_TO_BF16 ? KERNEL_F32_VIA_BF16
+                                                         : KERNEL_F32;
+    apply_rows(p, x, r0, r1, to, out, NULL, stats);
+}
+
+int quant_code_form(const struct quant_plan *p, struct quant_code_form *form, struct aq_err *err)
+{
+    if (p->steps == 0)
+        return aq_err_set(err, AQ_EINPUT, "treatment 'none' has no codes");
+    if (p->rounding != QUANT_UNROUNDED)
+        return aq_err_set(err, AQ_EINPUT, "values rounded to bf16 are no codes with scales");
+    const struct plan_step *s = &p->step[p->steps - 1];
+    *form = (struct quant_code_form){
+        .k_block = s->block,
+        .scale_cols = s->grid_cols,
+        .divide = s->op == KERNEL_INT,
+        .int8 = s->unit > 0,
+    };
+    return 0;
+}
+
+void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0,
+                       int64_t r1, void *codes, enum quant_code code, float *scales,
+                       struct quant_stats *stats)
+{
+    assert(p->steps && p->rounding == QUANT_UNROUNDED);
+    assert(code == QUANT_CODE_BF16 || p->step[p->steps - 1].unit > 0);
+    apply_rows(p, x, r0, r1, codes, code == QUANT_INT8 ? KERNEL_CODE_INT8 : KERNEL_CODE_BF16,
+               scales, stats);
+}
+
+/* ---- ranges ---- */
+
+float quant_absmax(const void *x, enum quant_dtype dtype, size_t n)
+{
+    uint32_t m = kernels_active()->absmax(x, dtype, n);
+    return m > 0x7f800000 ? NAN : num_float(m);
+}
+
+void quant_absmax_cols(float *amax, const void *x, enum quant_dtype dtype, size_t n)
+{
+    kernels_active()->absmax_cols(amax, x, dtype, n);
+}

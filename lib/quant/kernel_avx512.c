@@ -1,0 +1,147 @@
+/* AVX-512 (F, BW, DQ, VL): 16 lanes. */
+#if defined(__x86_64__)
+
+#include "quant/kernel.h"
+
+#include <immintrin.h>
+
+#define VEC __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define V VEC static inline __attribute__((always_inline))
+
+enum { LANES = 16 };
+typedef __m512 vf;
+typedef __m512i vi;
+
+V vf v_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+V vf v_load_f32(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V vf v_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+V vf v_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+V vf v_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V vf v_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+V vf v_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+V vf v_max(vf a, vf b)
+{
+    return _mm512_max_ps(a, b);
+}
+V vf v_and(vf a, vf b)
+{
+    return _mm512_and_ps(a, b);
+}
+V vf v_or(vf a, vf b)
+{
+    return _mm512_or_ps(a, b);
+}
+V vf v_rint(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+V unsigned v_lt(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+V vi v_bits(vf a)
+{
+    return _mm512_castps_si512(a);
+}
+V vi vi_set1(int x)
+{
+    return _mm512_set1_epi32(x);
+}
+V vi vi_add(vi a, vi b)
+{
+    return _mm512_add_epi32(a, b);
+}
+V vi vi_max(vi a, vi b)
+{
+    return _mm512_max_epi32(a, b);
+}
+V vf vi_float(vi a)
+{
+    return _mm512_castsi512_ps(a);
+}
+V uint32_t vi_reduce_max(vi a)
+{
+    return (uint32_t)_mm512_reduce_max_epi32(a);
+}
+V float v_reduce_max(vf a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+
+V vf v_load_bf16(const void *p)
+{
+    __m256i h = _mm256_loadu_si256(p);
+    return vi_float(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+V void v_store_f32(void *p, vf a)
+{
+    _mm512_storeu_ps(p, a);
+}
+
+/* bf16 in the upper halves, rounded to nearest even; NaN made quiet. */
+V vi bf16_above(vf a)
+{
+    vi u = v_bits(a);
+    vi odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), vi_set1(1));
+    vi r = _mm512_add_epi32(u, _mm512_add_epi32(odd, vi_set1(0x7fff)));
+    return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, vi_set1(0x400000));
+}
+
+V void v_store_bf16(void *p, vf a)
+{
+    _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_above(a), 16)));
+}
+
+V vf v_via_bf16(vf a)
+{
+    return vi_float(_mm512_and_si512(bf16_above(a), vi_set1((int)0xffff0000)));
+}
+
+/* Whole numbers within -128..127; NaN becomes 0. */
+V void v_store_int8(void *p, vf a)
+{
+    vi q = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a);
+    _mm_storeu_si128(p, _mm512_cvtepi32_epi8(q));
+}
+
+/* The sign bit where a >= 0 does not hold: also for NaN, not for -0. */
+V vf v_sign_unless_ge0(vf a)
+{
+    __mmask16 m = _mm512_cmp_ps_mask(a, v_set1(0), _CMP_NGE_UQ);
+    return vi_float(_mm512_maskz_set1_epi32(m, (int)0x80000000));
+}
+
+#include "quant/kernel_simd.h"
+
+const struct kernels kernels_avx512 = {
+    .name = "avx512",
+    .quantize = quantize,
+    .count = count,
+    .absmax = absmax,
+    .absmax_cols = absmax_cols,
+    .absmax_blocks = absmax_blocks,
+};
+
+#endif

@@ -1,0 +1,339 @@
+/* Ranges and scales: from a treatment and a tensor to a plan. */
+#include "quant/plan.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Ranges up to this count as zero: the smallest subnormal of fp16. */
+#define TINY_AMAX 0x1p-24F
+
+void plan_scales(const struct plan_step *s, float amax, float *mul, float *back)
+{
+    if (s->op == KERNEL_INT) {
+        /* A range of zero quantizes everything to 0. */
+        *mul = amax <= TINY_AMAX ? 0 : s->hi / amax;
+        *back = amax <= TINY_AMAX ? 1 : *mul;
+    } else {
+        /* The reciprocal first: number / tensor in PyTorch, and not always 448 / amax. */
+        float recip = 1 / (amax <= TINY_AMAX ? 1 : amax);
+        *mul = recip * s->format.max;
+        *back = 1 / *mul;
+    }
+}
+
+static struct num_format number_format(enum quant_number number)
+{
+    switch (number) {
+    case QUANT_E4M3:
+        return NUM_E4M3;
+    case QUANT_E5M2:
+        return NUM_E5M2;
+    case QUANT_E2M1:
+        return NUM_E2M1;
+    case QUANT_E3M2:
+        return NUM_E3M2;
+    case QUANT_E2M3:
+        return NUM_E2M3;
+    case QUANT_INT:
+        break;
+    }
+    return NUM_E4M3; /* not read for integers */
+}
+
+/* The factor that turns all codes into integers of at most 127, if there is one. */
+static float code_unit(enum quant_number number)
+{
+    return number == QUANT_INT ? 1 : number == QUANT_E2M1 ? 2 : number == QUANT_E2M3 ? 8 : 0;
+}
+
+static void step_init(struct plan_step *s, const struct quant_step *step)
+{
+    *s = (struct plan_step){.step = *step, .format = number_format(step->number)};
+    s->op = step->scope == QUANT_NVFP4  ? KERNEL_RATIO
+            : step->number == QUANT_INT ? KERNEL_INT
+                                        : KERNEL_FLOAT;
+    s->hi = (float)((1 << (step->bits - 1)) - 1);
+    s->lo = step->scope == QUANT_MX ? -s->hi : -s->hi - 1;
+    s->unit = code_unit(step->number);
+}
+
+/* Where scales lie, and room for those that do not change. rows: 0 for an activation. */
+static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct aq_err *err)
+{
+    const struct quant_step *t = &s->step;
+    int stored = !t->dynamic;
+    s->block = cols;
+    s->rows_each = rows ? rows : INT64_MAX;
+    switch (t->scope) {
+    case QUANT_TENSOR:
+        break;
+    case QUANT_AXIS0:
+    case QUANT_TOKEN:
+        s->rows_each = 1;
+        break;
+    case QUANT_AXIS1:
+    case QUANT_HIDDEN:
+        s->block = 1;
+        break;
+    case QUANT_BLOCK:
+        s->block = t->block_cols;
+        s->rows_each = t->block_rows;
+        break;
+    case QUANT_NVFP4:
+    case QUANT_MX:
+        s->block = t->block_cols;
+        s->rows_each = 1;
+        stored = 0;
+        break;
+    }
+    s->grid_cols = cols / s->block + (cols % s->block != 0);
+    s->grid_rows = rows / s->rows_each + (rows % s->rows_each != 0);
+    if (rows == 0)
+        s->grid_rows = 1;
+    if (!stored)
+        return 0;
+    size_t n = (size_t)s->grid_rows * (size_t)s->grid_cols;
+    s->mul = calloc(n, sizeof *s->mul);
+    s->back = calloc(n, sizeof *s->back);
+    if (!s->mul || !s->back)
+        return aq_err_set(err, AQ_ERUN, "no memory for %zu scales", n);
+    return 0;
+}
+
+static void grid_scales(struct plan_step *s, const float *amax)
+{
+    size_t n = (size_t)s->grid_rows * (size_t)s->grid_cols;
+    for (size_t i = 0; i < n; i++)
+        plan_scales(s, amax[i], &s->mul[i], &s->back[i]);
+}
+
+/* ---- what goes with what ---- */
+
+static int refuse(const struct quant_step *t, const char *who, const char *rule, struct aq_err *err)
+{
+    char text[QUANT_TEXT_MAX];
+    struct quant_spec one = {.steps = 1, .step = {*t}};
+    quant_print(&one, text);
+    return aq_err_set(err, AQ_EINPUT, "%s: treatment '%s': %s", who, text, rule);
+}
+
+static int check_weight_step(const struct quant_step *t, const struct quant_matrix *w,
+                             struct aq_err *err)
+{
+    char rule[160];
+    if (t->scope == QUANT_TOKEN || t->scope == QUANT_HIDDEN)
+        return refuse(t, aq_show(w->name), "a scope of activations, not of a weight", err);
+    if (t->scope == QUANT_TENSOR && t->dynamic)
+        return refuse(t, aq_show(w->name), "a weight's range is its own: write 'static'", err);
+    if (t->block_cols > w->cols) {
+        snprintf(rule, sizeof rule, "blocks of %d along %lld inputs", t->block_cols,
+                 (long long)w->cols);
+        return refuse(t, aq_show(w->name), rule, err);
+    }
+    if (t->block_rows > w->rows) {
+        snprintf(rule, sizeof rule, "blocks of %d along %lld outputs", t->block_rows,
+                 (long long)w->rows);
+        return refuse(t, aq_show(w->name), rule, err);
+    }
+    return 0;
+}
+
+static int check_act_step(const struct quant_step *t, int64_t cols, const struct quant_range *range,
+                          struct aq_err *err)
+{
+    char rule[160];
+    if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1)
+        return refuse(t, "activation", "a scope of weights, not of an activation", err);
+    if (t->scope == QUANT_BLOCK)
+        return refuse(t, "activation",
+                      "static blocks fit one shape only, and activations have many", err);
+    if (t->block_cols > cols) {
+        snprintf(rule, sizeof rule, "blocks of %d along %lld features", t->block_cols,
+                 (long long)cols);
+        return refuse(t, "activation", rule, err);
+    }
+    if (t->dynamic)
+        return 0;
+    if (!range || (t->scope == QUANT_HIDDEN && !range->hidden))
+        return refuse(t, "activation", "static, but no calibrated range", err);
+    int64_t n = t->scope == QUANT_HIDDEN ? cols : 1;
+    const float *amax = t->scope == QUANT_HIDDEN ? range->hidden : &range->amax;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(amax[i]) || amax[i] < 0) {
+            snprintf(rule, sizeof rule,
+                     "calibrated range %lld is %g, expected a finite number >= 0", (long long)i,
+                     (double)amax[i]);
+            return refuse(t, "activation", rule, err);
+        }
+    return 0;
+}
+
+static int check_shape(const char *name, int64_t rows, int64_t cols, struct aq_err *err)
+{
+    int64_t bytes;
+    if (rows < 1 || cols < 1)
+        return aq_err_set(err, AQ_EINPUT, "%s: shape (%lld, %lld): nothing to quantize",
+                          aq_show(name), (long long)rows, (long long)cols);
+    if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, 4, &bytes))
+        return aq_err_set(err, AQ_EINPUT, "%s: shape (%lld, %lld) is too large", aq_show(name),
+                          (long long)rows, (long long)cols);
+    return 0;
+}
+
+/* ---- weights ---- */
+
+static int check_finite(const struct quant_matrix *w, struct aq_err *err)
+{
+    const char *row = w->data;
+    size_t size = kernel_in_size(w->dtype), cols = (size_t)w->cols;
+    for (int64_t r = 0; r < w->rows; r++, row += cols * size) {
+        if (isfinite(quant_absmax(row, w->dtype, cols)))
+            continue;
+        for (size_t c = 0; c < cols; c++) {
+            float a = quant_absmax(row + c * size, w->dtype, 1);
+            if (!isfinite(a))
+                return aq_err_set(err, AQ_EINPUT, "%s: element (%lld, %zu) is %s", aq_show(w->name),
+                                  (long long)r, c, isnan(a) ? "not a number" : "infinite");
+        }
+    }
+    return 0;
+}
+
+/* Raises the ranges that row r takes part in: one of the grid for every `block` columns. */
+static void raise_ranges(const struct plan_step *s, float *grid, const void *row,
+                         enum quant_dtype in, int64_t r, int64_t cols)
+{
+    float *amax = grid + r / s->rows_each * s->grid_cols;
+    if (s->block == 1) {
+        kernels_active()->absmax_cols(amax, row, in, (size_t)cols);
+        return;
+    }
+    size_t size = kernel_in_size(in);
+    for (int64_t c = 0, i = 0; c < cols; c += s->block, i++) {
+        size_t n = (size_t)(cols - c < s->block ? cols - c : s->block);
+        float m = quant_absmax((const char *)row + (size_t)c * size, in, n);
+        if (!(m <= amax[i]))
+            amax[i] = m;
+    }
+}
+
+/* Ranges of step k, from the weight as the steps before it left it. */
+static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix *w,
+                         struct aq_err *err)
+{
+    struct plan_step *s = &p->step[k];
+    struct plan_step whole = {.block = w->cols, .rows_each = w->rows, .grid_cols = 1};
+    const struct plan_step *grid = s->mul ? s : &whole; /* NVFP4: the second level */
+    size_t n = s->mul ? (size_t)s->grid_rows * (size_t)s->grid_cols : 1;
+    float *amax = calloc(n, sizeof *amax);
+    float *before = k ? malloc((size_t)w->cols * sizeof *before) : NULL;
+    enum kernel_out out = p->rounding == QUANT_TO_BF16 ? KERNEL_F32_VIA_BF16 : KERNEL_F32;
+    int rc = -1;
+    if (!amax || (k && !before)) {
+        aq_err_set(err, AQ_ERUN, "%s: no memory for %zu ranges", aq_show(w->name), n);
+        goto out;
+    }
+    size_t row_size = (size_t)w->cols * kernel_in_size(w->dtype);
+    for (int64_t r = 0; r < w->rows; r++) {
+        const void *row = (const char *)w->data + (size_t)r * row_size;
+        if (k) {
+            struct plan_row pr = {
+                .from = row, .in = w->dtype, .r = r, .to = before, .out = out, .scratch = before};
+            plan_apply_row(p, k, &pr);
+        }
+        raise_ranges(grid, amax, k ? before : row, k ? QUANT_F32 : w->dtype, r, w->cols);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(amax[i])) {
+            aq_err_set(err, AQ_EINPUT, "%s: not finite after step %d of its treatment",
+                       aq_show(w->name), k);
+            goto out;
+        }
+    if (s->mul)
+        grid_scales(s, amax);
+    else
+        s->amax = amax[0];
+    rc = 0;
+out:
+    free(amax);
+    free(before);
+    return rc;
+}
+
+static struct quant_plan *plan_new(const struct quant_spec *spec, int64_t rows, int64_t cols,
+                                   enum quant_rounding rounding)
+{
+    struct quant_plan *p = xcalloc(1, sizeof *p);
+    p->is_weight = rows > 0;
+    p->rounding = rounding;
+    p->rows = rows;
+    p->cols = cols;
+    p->steps = spec->steps;
+    for (int k = 0; k < spec->steps; k++)
+        step_init(&p->step[k], &spec->step[k]);
+    return p;
+}
+
+int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
+                      const struct quant_matrix *w, enum quant_rounding rounding,
+                      struct aq_err *err)
+{
+    *out = NULL;
+    if (check_shape(w->name, w->rows, w->cols, err) < 0)
+        return -1;
+    for (int k = 0; k < spec->steps; k++)
+        if (check_weight_step(&spec->step[k], w, err) < 0)
+            return -1;
+    if (check_finite(w, err) < 0)
+        return -1;
+    struct quant_plan *p = plan_new(spec, w->rows, w->cols, rounding);
+    for (int k = 0; k < spec->steps; k++) {
+        if (step_layout(&p->step[k], w->rows, w->cols, err) < 0 ||
+            (spec->step[k].scope != QUANT_MX && weight_ranges(p, k, w, err) < 0)) {
+            quant_plan_free(p);
+            return -1;
+        }
+    }
+    *out = p;
+    return 0;
+}
+
+/* ---- activations ---- */
+
+int quant_plan_act(struct quant_plan **out, const struct quant_spec *spec, int64_t cols,
+                   const struct quant_range *range, enum quant_rounding rounding,
+                   struct aq_err *err)
+{
+    *out = NULL;
+    if (check_shape("activation", 1, cols, err) < 0)
+        return -1;
+    if (spec->steps > 1)
+        return refuse(&spec->step[1], "activation", "only weights have sequences", err);
+    if (spec->steps && check_act_step(&spec->step[0], cols, range, err) < 0)
+        return -1;
+    struct quant_plan *p = plan_new(spec, 0, cols, rounding);
+    struct plan_step *s = &p->step[0];
+    if (spec->steps && step_layout(s, 0, cols, err) < 0) {
+        quant_plan_free(p);
+        return -1;
+    }
+    if (s->mul)
+        grid_scales(s, s->step.scope == QUANT_HIDDEN ? range->hidden : &range->amax);
+    if (spec->steps && s->step.scope == QUANT_NVFP4 && !s->step.dynamic)
+        s->amax = range->amax;
+    *out = p;
+    return 0;
+}
+
+void quant_plan_free(struct quant_plan *p)
+{
+    if (!p)
+        return;
+    for (int k = 0; k < p->steps; k++) {
+        free(p->step[k].mul);
+        free(p->step[k].back);
+    }
+    free(p);
+}

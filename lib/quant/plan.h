@@ -1,0 +1,50 @@
+/* What a plan holds; private to lib/quant. */
+#ifndef AQ_QUANT_PLAN_H
+#define AQ_QUANT_PLAN_H
+
+#include "quant/kernel.h"
+
+/* One step made ready: how its elements are computed, and its scales as far as they are known. */
+struct plan_step {
+    struct quant_step step;
+    enum kernel_op op;
+    float lo, hi;
+    struct num_format format;
+    float unit; /* makes its codes integers that fit int8; 0: nothing does */
+
+    /* The scales of element (r, c) are at [(r / rows_each) * grid_cols + c / block]. */
+    int64_t block, rows_each, grid_rows, grid_cols;
+    float *mul, *back; /* NULL where they are made from the rows at hand */
+
+    float amax; /* of the second level, for a weight or a static activation in NVFP4 */
+};
+
+struct quant_plan {
+    int is_weight;
+    enum quant_rounding rounding;
+    int64_t rows, cols; /* rows: of a weight, else 0 */
+    int32_t steps;
+    struct plan_step step[QUANT_MAX_STEPS];
+};
+
+/* A pair of scales from a range (integers and e4m3). Calibrated and dynamic ranges alike. */
+void plan_scales(const struct plan_step *s, float amax, float *mul, float *back);
+
+/*
+ * Row r of a matrix through the first `steps` steps; the last one writes `to`. scratch: a row of
+ * floats between the steps, not read for fewer than two. ranged: the amax of a dynamic range that
+ * reaches over several rows, else NULL. scales and stats may be NULL.
+ */
+struct plan_row {
+    const void *from;
+    enum quant_dtype in;
+    int64_t r;
+    void *to;
+    enum kernel_out out;
+    const float *ranged;
+    float *scratch, *scales;
+    struct quant_stats *stats;
+};
+void plan_apply_row(const struct quant_plan *p, int steps, const struct plan_row *row);
+
+#endif

@@ -1,0 +1,173 @@
+/*
+ * Fake quantization, exact to the bit: what a treatment does to a weight or to an activation.
+ *
+ *     spec   a treatment as numbers ("int4:block(-1:128):static"; grammar in conf/overlay.h)
+ *     plan   a spec made ready for one weight, or for the activations of one input: its scales
+ *     apply  rows in, quantized rows out, as dequantized values or as codes and scales
+ *
+ * Everything computes in fp32 with one rounding per operation, as ModelOpt does; the formulas are
+ * in docs/quantizers.md. Calls are single-threaded and share nothing but the plan, which they only
+ * read: callers run tiles of rows in parallel. Plain C, AVX2 and AVX-512 give the same bits.
+ *
+ * Plain numbers and no pointers in the spec: device plugins read it too.
+ */
+#ifndef AQ_QUANT_QUANT_H
+#define AQ_QUANT_QUANT_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- treatments ---- */
+
+enum quant_number { QUANT_INT, QUANT_E4M3, QUANT_E5M2, QUANT_E2M1, QUANT_E3M2, QUANT_E2M3 };
+
+enum quant_scope {
+    QUANT_TENSOR, /* one amax */
+    QUANT_AXIS0,  /* one per row of a weight */
+    QUANT_AXIS1,  /* one per column of a weight */
+    QUANT_HIDDEN, /* "axis-1": one per column of an activation */
+    QUANT_TOKEN,  /* one per row of an activation */
+    QUANT_BLOCK,  /* one per block_rows x block_cols of a weight */
+    QUANT_NVFP4,  /* an e4m3 scale per block_cols, under one amax for all */
+    QUANT_MX,     /* a power of two per block_cols */
+};
+
+struct quant_step {
+    enum quant_number number;
+    int32_t bits; /* QUANT_INT: 2 to 8 */
+    enum quant_scope scope;
+    int32_t block_rows, block_cols; /* 1 where not blocked */
+    int32_t dynamic;                /* amax of what is being quantized, not a stored one */
+};
+
+enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 256 };
+
+/* Steps are applied in order, each to the result of the one before. No step: left as it is. */
+struct quant_spec {
+    int32_t steps;
+    struct quant_step step[QUANT_MAX_STEPS];
+};
+
+/* The text must be the normal form. AQ_EINPUT names what is wrong. */
+int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
+/* The normal form; reads back to the same spec. */
+void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
+
+/*
+ * How the scales lie in a product along K, the columns of both operands; sequences: those of the
+ * last step.
+ */
+enum quant_class {
+    QUANT_NONE,
+    QUANT_ROW,    /* one scale a row: it goes to the fp32 result */
+    QUANT_KBLOCK, /* one a row and block of columns: per-block sums */
+    QUANT_KCOL,   /* one a column: the product itself must be in fp32 */
+};
+enum quant_class quant_class_of(const struct quant_spec *spec);
+
+/* ---- plans ---- */
+
+enum quant_dtype { QUANT_F32, QUANT_BF16 };
+
+/* Rows lie one behind the other without gaps; any alignment. */
+struct quant_matrix {
+    const void *data;
+    enum quant_dtype dtype;
+    int64_t rows, cols;
+    const char *name; /* for messages */
+};
+
+/* Dequantized values as they come, or rounded to the compute type after every step. */
+enum quant_rounding { QUANT_UNROUNDED, QUANT_TO_BF16 };
+
+/* The calibrated range of an activation. */
+struct quant_range {
+    float amax;          /* per tensor, and of the second level of NVFP4 */
+    const float *hidden; /* [cols], for QUANT_HIDDEN; copied */
+};
+
+struct quant_plan;
+
+/*
+ * A weight's ranges are its own. AQ_EINPUT: a treatment that weights do not have, a block longer
+ * than the matrix, an empty matrix or one that is too large, a NaN or an infinity in it.
+ * AQ_ERUN: no memory.
+ */
+int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
+                      const struct quant_matrix *w, enum quant_rounding rounding,
+                      struct aq_err *err) AQ_MUST_CHECK;
+/* range: NULL unless the spec is static. AQ_EINPUT also for a range that is negative or no number.
+ */
+int quant_plan_act(struct quant_plan **out, const struct quant_spec *spec, int64_t cols,
+                   const struct quant_range *range, enum quant_rounding rounding,
+                   struct aq_err *err) AQ_MUST_CHECK;
+void quant_plan_free(struct quant_plan *p); /* NULL is fine */
+
+/* ---- quantizing ---- */
+
+/* Counts of one or more calls, added up. */
+struct quant_stats {
+    uint64_t elements;
+    uint64_t clipped;   /* beyond the last code by more than its rounding (finite elements) */
+    uint64_t nonfinite; /* NaN and infinities in the input */
+};
+
+/*
+ * Rows r0 <= r < r1 of x (a weight: the plan's own), dequantized to `to`, which holds r1 - r0 rows.
+ * bf16 output needs a plan with QUANT_TO_BF16. `to` may be x->data + r0 rows if the types are the
+ * same. A dynamic amax "per tensor" is that of the rows of this call: pass a sample at a time.
+ * stats may be NULL, and costs a second look at the input if not.
+ */
+void quant_apply(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0, int64_t r1,
+                 void *to, enum quant_dtype to_dtype, struct quant_stats *stats);
+
+/*
+ * The same in two parts. For finite input, row r and column c,
+ *
+ *     dequantized = divide ? code / scale : code * scale       (fp32, one rounding)
+ *     scale       = scales[(r - r0) * scale_cols + c / k_block]
+ *
+ * equals quant_apply's fp32 result; in bf16 also the sign of a zero. Codes are exact in bf16 for
+ * every treatment, and in int8 where `int8` says so (NaN: 0).
+ */
+enum quant_code { QUANT_INT8, QUANT_CODE_BF16 };
+
+struct quant_code_form {
+    int64_t k_block, scale_cols;
+    int divide, int8;
+};
+
+/* AQ_EINPUT: the plan rounds its values, or has no step. */
+int quant_code_form(const struct quant_plan *p, struct quant_code_form *form,
+                    struct aq_err *err) AQ_MUST_CHECK;
+void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0,
+                       int64_t r1, void *codes, enum quant_code code, float *scales,
+                       struct quant_stats *stats);
+
+/* ---- ranges ---- */
+
+/* Largest magnitude of n elements; NaN if there is one. */
+float quant_absmax(const void *x, enum quant_dtype dtype, size_t n);
+/* amax[c] = max(amax[c], |x[c]|); a NaN anywhere stays. amax holds no negative number. */
+void quant_absmax_cols(float *amax, const void *x, enum quant_dtype dtype, size_t n);
+
+/* ---- the machine ---- */
+
+/*
+ * Which kernels run: "plain", "avx2", "avx512"; the best that the CPU has, or less if $AQ_CPU says
+ * so. quant_cpu_select is for tests and tools; not while other threads quantize.
+ */
+const char *quant_cpu(void);
+int quant_cpu_select(const char *name, struct aq_err *err) AQ_MUST_CHECK; /* NULL: the best */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
