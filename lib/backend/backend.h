@@ -29,7 +29,8 @@ extern "C" {
 enum { BACKEND_ABI = 1 };
 
 struct backend;
-struct quant_spec; /* quant/quant.h: plain numbers, readable by plugins */
+struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
+struct quant_range;
 
 /* What a plugin may ask of its host; it links with nothing of ours. */
 struct backend_host {
@@ -179,17 +180,20 @@ struct backend_ops {
     struct backend_operand *(*operand_new)(struct backend *b, int64_t rows, int64_t cols,
                                            int is_weight, struct aq_err *err);
     void (*operand_free)(struct backend *b, struct backend_operand *op);
-    /* w stays in use for as long as the operand holds it. spec NULL: unquantized. */
+    /* w stays in use for as long as the operand holds it. A spec without steps leaves it as it is;
+       an operand that already holds this weight with this spec costs nothing. */
     void (*quantize_weight)(struct backend *b, struct backend_operand *op,
                             const struct backend_weight *w, const struct quant_spec *spec);
     /*
-     * x stays in use likewise. amax, in host memory: the calibrated range of a static spec, one
-     * value or one a column; NULL for dynamic specs, for which "per tensor" is per sample. One
-     * operand serves products with any weight operand.
+     * x stays in use likewise. range: of a static spec, else NULL; in host memory, read before the
+     * call returns. A dynamic "per tensor" is per sample. One operand serves products with any
+     * weight operand. clipped: device F64 [samples], raised by the number of elements beyond the
+     * last code; may be NULL.
      */
     void (*quantize_act)(struct backend *b, struct backend_operand *op,
                          const struct backend_tile *t, const void *x, int64_t cols,
-                         const struct quant_spec *spec, const float *amax);
+                         const struct quant_spec *spec, const struct quant_range *range,
+                         double *clipped);
     /* y = Q(x) Q(W)^T */
     void (*linear_quantized)(struct backend *b, const struct backend_tile *t, void *y,
                              const struct backend_operand *x, const struct backend_operand *w);

@@ -54,6 +54,9 @@ struct qwen3_source {
     void *arg;
 };
 
+struct lm;                                             /* io/lm.h */
+struct qwen3_source qwen3_source_of_lm(struct lm *lm); /* lm is borrowed */
+
 struct qwen3;
 
 /* Names as in lm.json: "self_attn.q_proj" and so on; inputs "qkv", "o", "gate_up", "down". */

@@ -50,6 +50,29 @@ static void cpu_close(struct backend *b)
     free(c);
 }
 
+/*
+ * $AQ_MATRIX caps the instructions: "plain" (fp32 products alone), "avx512", "amx". The identity
+ * names what is used: its sums are rounded in another order than the BLAS's.
+ */
+static int choose_levels(struct cpu_backend *c, struct aq_err *err)
+{
+    const char *cap = getenv("AQ_MATRIX");
+    enum matrix_level most = MATRIX_AMX;
+    if (c->config.matrix == BACKEND_MATRIX_PLAIN || (cap && strcmp(cap, "plain") == 0))
+        most = MATRIX_NONE;
+    else if (cap && strcmp(cap, "avx512") == 0)
+        most = MATRIX_AVX512;
+    else if (cap && *cap && strcmp(cap, "amx") != 0)
+        return aq_err_set(err, AQ_EUSAGE, "AQ_MATRIX is '%s', expected plain, avx512 or amx",
+                          aq_show(cap));
+    for (int kind = MATRIX_INT8; kind <= MATRIX_BF16; kind++)
+        c->levels[kind] = matrix_best((enum matrix_kind)kind, most);
+    (void)snprintf(c->base.identity, sizeof c->base.identity, "cpu/%s/fp32%s%s", blas_name(),
+                   matrix_suffix(MATRIX_INT8, c->levels[MATRIX_INT8]),
+                   matrix_suffix(MATRIX_BF16, c->levels[MATRIX_BF16]));
+    return 0;
+}
+
 static int cpu_open(struct backend **out, const struct backend_host *host,
                     const struct backend_config *config, struct aq_err *err)
 {
@@ -61,8 +84,8 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     const char *warning = blas_init();
     if (warning)
         host->warn("%s", warning);
-    (void)snprintf(c->base.identity, sizeof c->base.identity, "cpu/%s/fp32", blas_name());
-    c->pool = aq_pool_new(config->threads, err);
+    if (choose_levels(c, err) == 0)
+        c->pool = aq_pool_new(config->threads, err);
     if (!c->pool) {
         free(c);
         return -1;

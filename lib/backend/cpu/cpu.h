@@ -9,6 +9,7 @@
 #define AQ_BACKEND_CPU_CPU_H
 
 #include "backend/backend.h"
+#include "backend/cpu/matrix.h"
 #include "base/pool.h"
 
 #include <stdbool.h>
@@ -25,10 +26,11 @@ struct cpu_backend {
     struct backend_host host;
     struct backend_config config;
     struct aq_pool *pool;
-    struct aq_err failed;       /* the first failure since the last sync; code 0: none */
-    struct cpu_buffer *scratch; /* one a worker */
-    struct cpu_buffer shared;   /* of the op that is running */
-    uint64_t used;              /* bytes held, limited by config.memory */
+    enum matrix_level levels[2]; /* by enum matrix_kind */
+    struct aq_err failed;        /* the first failure since the last sync; code 0: none */
+    struct cpu_buffer *scratch;  /* one a worker */
+    struct cpu_buffer shared;    /* of the op that is running */
+    uint64_t used;               /* bytes held, limited by config.memory */
 };
 
 struct backend_tile {
@@ -108,7 +110,7 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
                          const struct backend_weight *w, const struct quant_spec *spec);
 void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struct backend_tile *t,
                       const void *x, int64_t cols, const struct quant_spec *spec,
-                      const float *amax);
+                      const struct quant_range *range, double *clipped);
 void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
                           const struct backend_operand *x, const struct backend_operand *w);
 void cpu_score(struct backend *b, const struct backend_operand *w,

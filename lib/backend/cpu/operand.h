@@ -1,14 +1,71 @@
+/*
+ * A quantized operand on the CPU. A weight keeps its plan alone, and blocks of its rows are
+ * quantized in scratch just before the product that reads them. An activation takes each form
+ * that its products ask for once: fp32 values, or codes with one scale a row.
+ */
 #ifndef AQ_BACKEND_CPU_OPERAND_H
 #define AQ_BACKEND_CPU_OPERAND_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/matrix.h"
+#include "quant/quant.h"
+
+enum { MATRIX_KINDS = 2 };
+
+/* The forms of an activation, in one block of memory. */
+struct act_forms {
+    char *room;
+    size_t bytes;
+    float *values;             /* (rows, cols) */
+    float *row_scale;          /* [padded rows]: multiplies the codes */
+    void *codes[MATRIX_KINDS]; /* (padded rows, matrix_ld) */
+    bool has_values, has_codes[MATRIX_KINDS];
+};
 
 struct backend_operand {
-    int is_weight;
-    int64_t rows, cols;
-    const struct quant_spec *spec; /* NULL: unquantized */
-    const struct backend_weight *w;
-    const float *x;
+    int64_t rows, cols;     /* room */
+    struct quant_spec spec; /* no steps: as it is */
+    struct quant_plan *plan;
+    struct quant_matrix source;
+    bool has_codes; /* the plan has a code form */
+    struct quant_code_form form;
+    const struct backend_weight *w; /* of a weight */
+    const struct backend_tile *t;   /* of an activation */
+    struct act_forms *forms;
 };
+
+/* How a pair of operands is multiplied: in fp32, or on codes of a kind at a level. */
+struct product_form {
+    enum matrix_level level; /* MATRIX_NONE: fp32 */
+    enum matrix_kind kind;
+    int64_t block; /* codes of the weight that share a scale */
+};
+
+struct product_form operand_product_form(const struct cpu_backend *c,
+                                         const struct backend_operand *x,
+                                         const struct backend_operand *w);
+
+/* Makes the form that the product reads, if it is not there yet; not from within a unit. */
+void operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
+                     const struct product_form *form);
+/* fp32 values of a prepared activation. */
+const float *operand_values(const struct backend_operand *x);
+
+/* Rows of a weight operand in fp32, quantized; in room unless the map itself serves. */
+const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t rows, float *room);
+
+/*
+ * Rows of a weight as packed codes, padded to a group, and their scales as multipliers in blocks x
+ * padded rows. room: operand_packed_room bytes for `rows`.
+ */
+struct packed_rows {
+    const void *codes;
+    const float *scales;
+};
+size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,
+                           int64_t rows);
+struct packed_rows operand_packed_rows(const struct backend_operand *w,
+                                       const struct product_form *form, int64_t row, int64_t rows,
+                                       void *room);
 
 #endif

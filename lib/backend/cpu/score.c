@@ -7,82 +7,150 @@
 #include "backend/cpu/operand.h"
 #include "backend/cpu/simd.h"
 
+#include <stdlib.h>
+#include <string.h>
+
+/* Most jobs of one call; more are done in turns. */
+enum { JOBS = 64 };
+
 struct score_run {
     struct cpu_backend *c;
     const struct backend_operand *w;
     const struct backend_score_job *jobs;
+    struct product_form forms[JOBS];
     int count;
     int64_t width, units, out, depth;
     int32_t rows;
+    size_t room;   /* bytes of a worker's scratch for the block of weights; the result is behind */
     double *parts; /* (jobs, units, rows) */
-    float *y;      /* for linear_quantized */
-    const struct backend_operand *x;
+    float *y;      /* of linear_quantized; then jobs is one that has x alone */
 };
 
-static int64_t unit_cols(const struct score_run *s, int64_t unit)
+static bool same_form(const struct product_form *a, const struct product_form *b)
+{
+    return a->level == b->level && a->kind == b->kind && a->block == b->block;
+}
+
+/* z (padded rows, padded cols) on the matrix units */
+static void multiply_codes(const struct score_run *s, const struct product_form *form,
+                           const struct backend_operand *x, const struct packed_rows *w,
+                           int64_t cols, float *z, int32_t *sums)
+{
+    struct matrix_product p = {.level = form->level,
+                               .kind = form->kind,
+                               .rows = matrix_round(s->rows),
+                               .cols = matrix_round(cols),
+                               .ld = matrix_ld(form->kind, s->depth),
+                               .block = form->block,
+                               .a = x->forms->codes[form->kind],
+                               .w = w->codes,
+                               .row_scale = x->forms->row_scale,
+                               .col_scale = w->scales,
+                               .sums = sums,
+                               .c = z};
+    matrix_multiply(&p);
+}
+
+/* What to do with a job's block of results: rows of `cols` numbers, `ld` apart. */
+static void use_result(const struct score_run *s, int job, int64_t unit, const float *z,
+                       int64_t cols, int64_t ld)
 {
     int64_t at = unit * s->width;
-    return s->out - at < s->width ? s->out - at : s->width;
-}
-
-static void score_unit(void *arg, int64_t unit, int worker)
-{
-    const struct score_run *s = arg;
-    int64_t at = unit * s->width, cols = unit_cols(s, unit);
-    float *room = cpu_scratch(s->c, worker), *z = room + s->width * s->depth;
-    const float *panel = cpu_weight_rows(s->w->w, at, cols, room);
-    for (int k = 0; k < s->count; k++) {
-        const struct backend_score_job *j = &s->jobs[k];
-        const float *y = j->y, *dy = j->dy;
-        double *parts = s->parts + (k * s->units + unit) * s->rows;
-        blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, j->x->x, s->depth, panel, s->depth, 0, z,
-                  cols);
-        for (int32_t r = 0; r < j->tile->first[j->tile->samples]; r++)
-            parts[r] = simd_score(z + r * cols, y + r * s->out + at, dy + r * s->out + at, cols);
-    }
-}
-
-void cpu_score(struct backend *b, const struct backend_operand *w,
-               const struct backend_score_job *jobs, int count)
-{
-    struct score_run s = {.c = cpu_of(b), .w = w, .jobs = jobs, .count = count};
-    if (count == 0)
+    if (s->y) {
+        for (int32_t r = 0; r < s->rows; r++)
+            memcpy(s->y + r * s->out + at, z + r * ld, (size_t)cols * sizeof *z);
         return;
-    s.out = w->w->rows;
-    s.depth = w->w->cols;
-    s.rows = jobs[0].tile->rows;
-    s.width = cpu_unit_cols(s.out, s.depth);
-    s.units = cpu_units(s.out, s.depth);
-    if (!cpu_begin(s.c, (size_t)(s.width * (s.depth + s.rows)) * sizeof(float),
-                   (size_t)count * (size_t)s.units * (size_t)s.rows * sizeof(double)))
-        return;
-    s.parts = (double *)s.c->shared.data;
-    aq_pool_run(s.c->pool, s.units, score_unit, &s);
-    for (int k = 0; k < count; k++) {
-        const struct backend_tile *t = jobs[k].tile;
-        for (int32_t r = 0; r < t->first[t->samples]; r++)
-            for (int64_t u = 0; u < s.units; u++)
-                jobs[k].sums[t->sample_of[r]] += s.parts[(k * s.units + u) * s.rows + r];
     }
+    const struct backend_score_job *j = &s->jobs[job];
+    const float *y = j->y, *dy = j->dy;
+    double *parts = s->parts + (job * s->units + unit) * s->rows;
+    for (int32_t r = 0; r < j->tile->first[j->tile->samples]; r++)
+        parts[r] = simd_score(z + r * ld, y + r * s->out + at, dy + r * s->out + at, cols);
 }
 
 static void product_unit(void *arg, int64_t unit, int worker)
 {
     const struct score_run *s = arg;
-    int64_t at = unit * s->width, cols = unit_cols(s, unit);
-    const float *panel = cpu_weight_rows(s->w->w, at, cols, cpu_scratch(s->c, worker));
-    blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, s->x->x, s->depth, panel, s->depth, 0,
-              s->y + at, s->out);
+    int64_t at = unit * s->width;
+    int64_t cols = s->out - at < s->width ? s->out - at : s->width;
+    void *room = cpu_scratch(s->c, worker);
+    float *z = (float *)((char *)room + s->room);
+    int32_t *sums = (int32_t *)(z + matrix_round(s->rows) * matrix_round(s->width));
+    const float *panel = NULL;
+    struct packed_rows packed = {0};
+    for (int k = 0; k < s->count; k++) {
+        const struct product_form *form = &s->forms[k];
+        const struct backend_operand *x = s->jobs[k].x;
+        bool fresh = k == 0 || !same_form(form, &s->forms[k - 1]);
+        if (form->level == MATRIX_NONE) {
+            if (fresh)
+                panel = operand_rows(s->w, at, cols, room);
+            blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, operand_values(x), s->depth, panel,
+                      s->depth, 0, z, cols);
+            use_result(s, k, unit, z, cols, cols);
+        } else {
+            if (fresh)
+                packed = operand_packed_rows(s->w, form, at, cols, room);
+            multiply_codes(s, form, x, &packed, cols, z, sums);
+            use_result(s, k, unit, z, cols, matrix_round(cols));
+        }
+    }
+}
+
+/* Runs up to JOBS products with one weight; s has c, w, jobs, count, y. */
+static bool run_products(struct score_run *s)
+{
+    const struct backend_weight *w = s->w->w;
+    if (s->c->failed.code || !w)
+        return false;
+    s->out = w->rows;
+    s->depth = w->cols;
+    s->rows = s->jobs[0].tile->rows;
+    s->width = cpu_unit_cols(s->out, s->depth);
+    s->units = cpu_units(s->out, s->depth);
+    s->room = (size_t)(s->width * s->depth) * sizeof(float);
+    for (int k = 0; k < s->count; k++) {
+        struct product_form *form = &s->forms[k];
+        *form = operand_product_form(s->c, s->jobs[k].x, s->w);
+        if (form->level != MATRIX_NONE && operand_packed_room(s->w, form, s->width) > s->room)
+            s->room = operand_packed_room(s->w, form, s->width);
+        operand_prepare(s->c, s->jobs[k].x, form);
+    }
+    s->room = (s->room + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
+    size_t result = (size_t)(matrix_round(s->rows) * (matrix_round(s->width) + 1)) * sizeof(float);
+    size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows) * sizeof(double);
+    if (!cpu_begin(s->c, s->room + result, parts))
+        return false;
+    s->parts = (double *)s->c->shared.data;
+    aq_pool_run(s->c->pool, s->units, product_unit, s);
+    return true;
+}
+
+static void add_parts(const struct score_run *s, int job)
+{
+    const struct backend_tile *t = s->jobs[job].tile;
+    for (int32_t r = 0; r < t->first[t->samples]; r++)
+        for (int64_t u = 0; u < s->units; u++)
+            s->jobs[job].sums[t->sample_of[r]] += s->parts[(job * s->units + u) * s->rows + r];
+}
+
+void cpu_score(struct backend *b, const struct backend_operand *w,
+               const struct backend_score_job *jobs, int count)
+{
+    for (int done = 0; done < count; done += JOBS) {
+        struct score_run s = {.c = cpu_of(b), .w = w, .jobs = jobs + done};
+        s.count = count - done < JOBS ? count - done : JOBS;
+        if (!run_products(&s))
+            return;
+        for (int k = 0; k < s.count; k++)
+            add_parts(&s, k);
+    }
 }
 
 void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
                           const struct backend_operand *x, const struct backend_operand *w)
 {
-    struct score_run s = {.c = cpu_of(b), .w = w, .x = x, .y = y, .rows = t->rows};
-    s.out = w->w->rows;
-    s.depth = w->w->cols;
-    s.width = cpu_unit_cols(s.out, s.depth);
-    s.units = cpu_units(s.out, s.depth);
-    if (cpu_begin(s.c, (size_t)(s.width * s.depth) * sizeof(float), 0))
-        aq_pool_run(s.c->pool, s.units, product_unit, &s);
+    struct backend_score_job job = {.tile = t, .x = x};
+    struct score_run s = {.c = cpu_of(b), .w = w, .jobs = &job, .count = 1, .y = y};
+    (void)run_products(&s);
 }

@@ -1,0 +1,102 @@
+/*
+ * The AMX products on any machine: the tile instructions are done here in plain C, after Intel's
+ * description of them, and the file under test is compiled against these.
+ */
+#include "tap.h"
+
+#include "matrix_cases.h"
+
+#if defined(__x86_64__)
+
+enum { TILES = 8, TILE_ROWS = 16, TILE_BYTES = 64 };
+
+static unsigned char tiles[TILES][TILE_ROWS][TILE_BYTES];
+static int configured;
+
+static void emulated_loadconfig(const void *config)
+{
+    const unsigned char *c = config;
+    configured = c[0] == 1;
+    for (int t = 0; t < TILES; t++)
+        configured &= c[16 + 2 * t] == TILE_BYTES && c[17 + 2 * t] == 0 && c[48 + t] == TILE_ROWS;
+}
+
+static void emulated_loadd(int t, const void *from, int64_t stride)
+{
+    for (int r = 0; r < TILE_ROWS; r++)
+        memcpy(tiles[t][r], (const char *)from + r * stride, TILE_BYTES);
+}
+
+static void emulated_stored(int t, void *to, int64_t stride)
+{
+    for (int r = 0; r < TILE_ROWS; r++)
+        memcpy((char *)to + r * stride, tiles[t][r], TILE_BYTES);
+}
+
+static float widen(const unsigned char *half)
+{
+    unsigned char full[4] = {0, 0, half[0], half[1]};
+    float value;
+    memcpy(&value, full, sizeof value);
+    return value;
+}
+
+/* c[m][n] += sum over k of a[m][k] . b[k][n], each k a group of 4 bytes */
+static void emulated_product(int c, int a, int b, enum matrix_kind kind)
+{
+    for (int m = 0; m < TILE_ROWS; m++) {
+        for (int k = 0; k < TILE_BYTES / 4; k++) {
+            const unsigned char *x = &tiles[a][m][4 * k];
+            for (int n = 0; n < TILE_BYTES / 4; n++) {
+                const unsigned char *y = &tiles[b][k][4 * n];
+                unsigned char *to = &tiles[c][m][4 * n];
+                int32_t whole;
+                float sum;
+                memcpy(&whole, to, sizeof whole);
+                memcpy(&sum, to, sizeof sum);
+                for (int i = 0; i < 4; i++)
+                    whole += (int8_t)x[i] * (int8_t)y[i];
+                sum += widen(x) * widen(y) + widen(x + 2) * widen(y + 2);
+                memcpy(to, kind == MATRIX_INT8 ? (void *)&whole : (void *)&sum, 4);
+            }
+        }
+    }
+}
+
+#define MATRIX_AMX_EMULATED
+#define _tile_loadconfig(config) emulated_loadconfig(config)
+#define _tile_release() ((void)(configured = 0))
+#define _tile_zero(t) memset(tiles[t], 0, sizeof tiles[t])
+#define _tile_loadd(t, from, stride) emulated_loadd(t, from, stride)
+#define _tile_stored(t, to, stride) emulated_stored(t, to, stride)
+#define _tile_dpbssd(c, a, b) emulated_product(c, a, b, MATRIX_INT8)
+#define _tile_dpbf16ps(c, a, b) emulated_product(c, a, b, MATRIX_BF16)
+#include "backend/cpu/matrix_amx.c"
+
+int main(void)
+{
+    static const char *const kinds[] = {"int8", "bf16"};
+    if (!__builtin_cpu_supports("avx512bw")) { /* packing uses it, as every AMX machine can */
+        tap_skip("AMX emulated", "no AVX-512 to pack with");
+        return tap_done();
+    }
+    for (int kind = 0; kind < 2; kind++) {
+        for (size_t i = 0; i < AQ_COUNT(matrix_cases); i++) {
+            const struct matrix_case *c = &matrix_cases[i];
+            double far = matrix_distance(MATRIX_AMX, (enum matrix_kind)kind, c);
+            tap_ok(far < 1e-6, "AMX emulated, %s, %dx%dx%d block %d (%.1e)", kinds[kind],
+                   (int)c->rows, (int)c->cols, (int)c->depth, (int)c->block, far);
+        }
+    }
+    return tap_done();
+}
+
+#else
+
+int main(void)
+{
+    tap_skip("AMX emulated", "not an x86-64 machine");
+    return tap_done();
+}
+
+#endif

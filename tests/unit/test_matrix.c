@@ -1,0 +1,24 @@
+/* Every matrix level that this machine has, against plain C. */
+#include "tap.h"
+
+#include "matrix_cases.h"
+
+int main(void)
+{
+    static const char *const kinds[] = {"int8", "bf16"};
+    for (int kind = 0; kind < 2; kind++) {
+        enum matrix_level best = matrix_best((enum matrix_kind)kind, MATRIX_AMX);
+        if (best == MATRIX_NONE)
+            tap_skip(kinds[kind], "no such unit on this machine");
+        for (int level = MATRIX_AVX512; level <= (int)best; level++) {
+            for (size_t i = 0; i < AQ_COUNT(matrix_cases); i++) {
+                const struct matrix_case *c = &matrix_cases[i];
+                double far = matrix_distance((enum matrix_level)level, (enum matrix_kind)kind, c);
+                tap_ok(far < 1e-6, "%s %s, %dx%dx%d block %d (%.1e)", kinds[kind],
+                       matrix_level_name((enum matrix_level)level), (int)c->rows, (int)c->cols,
+                       (int)c->depth, (int)c->block, far);
+            }
+        }
+    }
+    return tap_done();
+}
