@@ -115,16 +115,13 @@ static void cheapest(const struct sel_problem *p, int *option)
     }
 }
 
-int sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out,
-              struct aq_err *err)
+void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out)
 {
     const struct sel_table *t = p->table;
     struct knapsack_problem problem = {t->count, p->start, p->costs, p->scores, 0};
     int64_t budget = budget_units(p, b);
     *out = (struct sel_choice){.option = xcalloc(t->count + 1, sizeof *out->option)};
-    struct knapsack *k = knapsack_solve(&problem, budget, budget, err);
-    if (!k)
-        return -1;
+    struct knapsack *k = knapsack_solve(&problem, budget, budget);
     ptrdiff_t at = knapsack_find(k, budget);
     if (at < 0) {
         cheapest(p, out->option);
@@ -137,7 +134,6 @@ int sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct se
     }
     knapsack_free(k);
     add_up(t, out);
-    return 0;
 }
 
 void sel_choice_release(struct sel_choice *c)
@@ -207,41 +203,48 @@ static void add_change(struct aq_buf *out, const struct sel_table *t, const char
     aq_buf_addc(out, '\n');
 }
 
-static void add_points(const struct sel_problem *p, const struct knapsack *k, struct aq_buf *out)
+/* Rows are made as the points come by. */
+struct writer {
+    const struct sel_problem *p;
+    struct aq_buf *out;
+    int *before, *now;
+    bool first;
+};
+
+static void add_point(const struct knapsack *k, size_t i, void *data)
 {
+    struct writer *w = data;
+    const struct sel_problem *p = w->p;
     const struct sel_table *t = p->table;
-    const struct knapsack_point *points = knapsack_points(k);
-    int *before = xcalloc(t->count + 1, sizeof *before), *now = xcalloc(t->count + 1, sizeof *now);
-    for (size_t i = 0; i < knapsack_count(k); i++) {
-        char bits[AQ_FMT_MAX], score_text[AQ_FMT_MAX];
-        double score = 0;
-        knapsack_choices(k, i, now);
-        for (size_t g = 0; g < t->count; g++)
-            score += p->scores[p->start[g] + (size_t)now[g]];
-        aq_fmt_double(sel_units_to_bits(p, points[i].cost), bits);
-        aq_fmt_double(score, score_text);
-        for (size_t g = 0; g < t->count; g++)
-            if (i == 0 || now[g] != before[g])
-                add_change(out, t, bits, score_text, g,
-                           i == 0 ? -1 : p->option[p->start[g] + (size_t)before[g]],
-                           p->option[p->start[g] + (size_t)now[g]]);
-        int *swap = before;
-        before = now;
-        now = swap;
-    }
-    free(before);
-    free(now);
+    char bits[AQ_FMT_MAX], score_text[AQ_FMT_MAX];
+    double score = 0;
+    knapsack_choices(k, i, w->now);
+    for (size_t g = 0; g < t->count; g++)
+        score += p->scores[p->start[g] + (size_t)w->now[g]];
+    aq_fmt_double(sel_units_to_bits(p, knapsack_points(k)[i].cost), bits);
+    aq_fmt_double(score, score_text);
+    for (size_t g = 0; g < t->count; g++)
+        if (w->first || w->now[g] != w->before[g])
+            add_change(w->out, t, bits, score_text, g,
+                       w->first ? -1 : p->option[p->start[g] + (size_t)w->before[g]],
+                       p->option[p->start[g] + (size_t)w->now[g]]);
+    int *swap = w->before;
+    w->before = w->now;
+    w->now = swap;
+    w->first = false;
 }
 
-int sel_frontier(const struct sel_problem *p, struct aq_buf *out, double *gap, struct aq_err *err)
+double sel_frontier(const struct sel_problem *p, struct aq_buf *out)
 {
     struct knapsack_problem problem = {p->table->count, p->start, p->costs, p->scores, 0};
-    struct knapsack *k = knapsack_solve(&problem, p->lo, p->hi, err);
-    if (!k)
-        return -1;
+    struct writer w = {.p = p,
+                       .out = out,
+                       .before = xcalloc(p->table->count + 1, sizeof *w.before),
+                       .now = xcalloc(p->table->count + 1, sizeof *w.now),
+                       .first = true};
     aq_buf_adds(out, "bits\tscore\tgroup\tfrom\tto\n");
-    add_points(p, k, out);
-    *gap = knapsack_gap(k);
-    knapsack_free(k);
-    return 0;
+    double gap = knapsack_sweep(&problem, p->lo, p->hi, add_point, &w);
+    free(w.before);
+    free(w.now);
+    return gap;
 }

@@ -41,14 +41,12 @@ void sel_problem_release(struct sel_problem *p);
 /* Effective bits of so many units. */
 double sel_units_to_bits(const struct sel_problem *p, int64_t units);
 
-int sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out,
-              struct aq_err *err) AQ_MUST_CHECK;
+void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out);
 /* ModelOpt's bisection for kl_div: minimises the worst score, and may miss the budget. */
 void sel_threshold(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out);
 void sel_choice_release(struct sel_choice *c);
 
-/* Every budget at once, as TSV: bits, score, group, from, to. *gap as in sel_choice. */
-int sel_frontier(const struct sel_problem *p, struct aq_buf *out, double *gap,
-                 struct aq_err *err) AQ_MUST_CHECK;
+/* Every budget at once, as TSV: bits, score, group, from, to. Returns the gap, as in sel_choice. */
+double sel_frontier(const struct sel_problem *p, struct aq_buf *out);
 
 #endif

@@ -69,13 +69,12 @@ static enum sel_monotone monotone_of(const char *text)
 
 /* ---- solving ---- */
 
-static int solve(struct run *r, struct sel_choice *out, struct aq_err *err)
+static void solve(struct run *r, struct sel_choice *out)
 {
-    if (strcmp(r->solver, "threshold") == 0) {
+    if (strcmp(r->solver, "threshold") == 0)
         sel_threshold(&r->problem, &r->budget, out);
-        return 0;
-    }
-    return sel_solve(&r->problem, &r->budget, out, err);
+    else
+        sel_solve(&r->problem, &r->budget, out);
 }
 
 /* What a rule cost: the score with all rules, minus the score without this one. */
@@ -85,8 +84,9 @@ static int cost_of_rule(struct run *r, size_t rule, struct aq_err *err)
     if (sel_menu_apply(&r->menu, &r->table, (ptrdiff_t)rule, err) < 0)
         return -1;
     sel_problem_release(&r->problem);
-    if (sel_problem_init(&r->problem, &r->table, err) < 0 || solve(r, &free_choice, err) < 0)
+    if (sel_problem_init(&r->problem, &r->table, err) < 0)
         return -1;
+    solve(r, &free_choice);
     r->rule_costs[rule] =
         r->choice.satisfied && free_choice.satisfied ? r->choice.score - free_choice.score : NAN;
     sel_choice_release(&free_choice);
@@ -142,12 +142,8 @@ static void report_precision(const struct run *r, double gap)
 static int write_frontier(struct run *r, struct aq_err *err)
 {
     struct aq_buf out = AQ_BUF_INIT;
-    double gap;
-    int status = sel_frontier(&r->problem, &out, &gap, err);
-    if (status == 0) {
-        report_precision(r, gap);
-        status = aq_write_file(r->q->output, out.data, out.len, err);
-    }
+    report_precision(r, sel_frontier(&r->problem, &out));
+    int status = aq_write_file(r->q->output, out.data, out.len, err);
     aq_buf_release(&out);
     return status;
 }
@@ -210,7 +206,8 @@ static int run(struct run *r, struct aq_err *err)
         return -1;
     if (r->q->frontier)
         return write_frontier(r, err);
-    if (solve(r, &r->choice, err) < 0 || cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
+    solve(r, &r->choice);
+    if (cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
         return -1;
     report_precision(r, r->choice.gap);
     return write_products(r, err);

@@ -4,10 +4,8 @@
  * for free: of two ways to one state the group added last, the first in order, decides.
  *
  * What keeps the lists short is a bound. Let L(w) be the least value of score + w * cost over all
- * assignments; it separates into groups. The corners of the lower convex hull of all assignments
- * are known at once (take the steps of the groups by falling gain per cost), and between two
- * corners a feasible score U(b) is known. An assignment that is optimal for the budget b has
- * score + w * cost <= U(b) + w * b for every w >= 0. So with
+ * assignments; it separates into groups. Let U(b) be the score of some assignment that budget b
+ * can pay. One that is optimal for b has score + w * cost <= U(b) + w * b for every w >= 0. So with
  *
  *     gap(w) = max over budgets b served by w of U(b) + w * b, minus L(w)
  *
@@ -15,6 +13,11 @@
  * weights w, where L_k is the same bound for the groups k.. alone. Over the cost of the state the
  * right-hand side is the upper envelope of straight lines, so the test costs one multiplication.
  * It drops no assignment that is optimal for a budget in the range.
+ *
+ * U comes from two sources. The corners of the lower convex hull of all assignments are known at
+ * once: take the steps of the groups by falling gain per cost. With these a first run over the
+ * groups, its lists thinned to a few hundred states, finds good answers between the corners; with
+ * those the second run is exact, and its lists are short because the answers were nearly best.
  */
 #include "solve/knapsack.h"
 #include "base/mem.h"
@@ -25,9 +28,12 @@
 #include <string.h>
 
 enum {
-    MAX_WEIGHTS = 512,         /* lines of the bound */
+    WEIGHT_WORK = 1 << 26,     /* lines of the bound times options: bounds the number of lines, */
+    MIN_WEIGHTS = 256,         /* which has at least this many */
     DEFAULT_STATES = 24 << 20, /* 6 bytes each, kept for walking back */
-    MIN_LEVEL = 1 << 12,       /* states a group may always have */
+    FIRST_STATES = 4 << 20,    /* of the first run */
+    MIN_LEVEL = 256,           /* states a group may always have */
+    MAX_FIRST_LEVEL = 4096,
 };
 
 /* An option that is worth having, and its number in the problem. */
@@ -54,12 +60,15 @@ struct step {
     double rate; /* gain / cost */
     double gain;
     int64_t cost;
-    size_t group, index; /* from option index - 1 of the group's hull to index */
+    size_t group;
+    int option;   /* that the step leads to */
+    size_t index; /* along the hull of the group */
 };
 
-/* The bound for one weight. */
+/* The bound for one weight, and the budgets that it serves. */
 struct weight {
-    double w, gap;
+    double w, bound, gap; /* bound: L(w) */
+    int64_t from, to;
 };
 
 /* A line of the envelope: at + slope * cost, the highest from cost `from` on. */
@@ -76,8 +85,12 @@ struct level {
 struct knapsack {
     size_t groups;
     struct level *levels;
-    struct knapsack_point *points;
+    struct knapsack_point *points; /* what the caller sees */
+    uint32_t *place;               /* of each point: in the first list, or a corner */
+    bool *is_corner;
     size_t count, states;
+    int *corner_option; /* choice of the cheapest corner, and the steps from it, kept for corners */
+    struct step *steps;
     double gap;
 };
 
@@ -88,15 +101,14 @@ struct solver {
     size_t *start;
     struct step *steps; /* by falling rate */
     size_t step_count;
-    int64_t least;      /* cost of the cheapest assignment */
-    double least_score; /* and its score */
+    struct knapsack_point *corners; /* of the hull: step_count + 1 */
     struct weight *weights;
     size_t weight_count;
     double *below; /* per weight: L_k of the groups from the current one on */
     struct line *lines;
     size_t line_count;
     int64_t lo, hi;
-    size_t level_cap;
+    size_t states;
     bool thinned;
 };
 
@@ -138,8 +150,6 @@ static void load_options(struct solver *s)
                                                  .score = p->scores[p->start[g] + i],
                                                  .number = (int)i};
         at += prune_options(s->options + at, n);
-        s->least += s->options[s->start[g]].cost;
-        s->least_score += s->options[s->start[g]].score;
     }
     s->start[p->groups] = at;
 }
@@ -167,6 +177,7 @@ static void add_steps(struct solver *s, size_t g, size_t *hull)
                                                   .gain = a->score - b->score,
                                                   .cost = b->cost - a->cost,
                                                   .group = g,
+                                                  .option = b->number,
                                                   .index = i};
     }
 }
@@ -190,6 +201,14 @@ static void make_steps(struct solver *s)
         add_steps(s, g, hull);
     free(hull);
     qsort(s->steps, s->step_count, sizeof *s->steps, by_rate);
+    s->corners = xcalloc(s->step_count + 1, sizeof *s->corners);
+    for (size_t g = 0; g < s->p->groups; g++) {
+        s->corners[0].cost += s->options[s->start[g]].cost;
+        s->corners[0].score += s->options[s->start[g]].score;
+    }
+    for (size_t i = 0; i < s->step_count; i++)
+        s->corners[i + 1] = (struct knapsack_point){s->corners[i].cost + s->steps[i].cost,
+                                                    s->corners[i].score - s->steps[i].gain};
 }
 
 /* ---- the bound ---- */
@@ -207,51 +226,58 @@ static double least_value(const struct solver *s, size_t g, double w)
 }
 
 /*
- * Chooses the weights: the steps that matter for budgets in [lo, hi], in at most MAX_WEIGHTS runs
- * of neighbours, each served by the rate of its middle step. Behind the last step nothing improves
- * and the weight 0 with gap 0 is right.
+ * Chooses the weights: the steps that matter for budgets in [lo, hi], in runs of neighbours, each
+ * served by the rate of its middle step. Behind the last step nothing improves: weight 0.
  */
 static void make_weights(struct solver *s)
 {
-    size_t n = s->step_count;
-    int64_t *cost = xcalloc(n + 1, sizeof *cost); /* of the hull corners */
-    double *score = xcalloc(n + 1, sizeof *score);
-    cost[0] = s->least;
-    score[0] = s->least_score;
-    for (size_t i = 0; i < n; i++) {
-        cost[i + 1] = cost[i] + s->steps[i].cost;
-        score[i + 1] = score[i] - s->steps[i].gain;
-    }
+    size_t n = s->step_count, options = s->start[s->p->groups];
     size_t first = 0, last = n; /* steps [first, last) lie between corners around the range */
-    while (first < n && cost[first + 1] <= s->lo)
+    while (first < n && s->corners[first + 1].cost <= s->lo)
         first++;
-    while (last > first && cost[last - 1] > s->hi)
+    while (last > first && s->corners[last - 1].cost > s->hi)
         last--;
-    size_t used = last - first, runs = used < MAX_WEIGHTS ? used : MAX_WEIGHTS;
+    size_t used = last - first, most = WEIGHT_WORK / (options + 1);
+    if (most < MIN_WEIGHTS)
+        most = MIN_WEIGHTS;
+    size_t runs = used < most ? used : most;
     s->weights = xcalloc(runs + 1, sizeof *s->weights);
     for (size_t r = 0; r < runs; r++) {
         size_t a = first + used * r / runs, b = first + used * (r + 1) / runs;
-        double w = s->steps[(a + b) / 2].rate, top = -INFINITY;
-        for (size_t i = a; i < b; i++) { /* U(budget) = score[i] up to the next corner */
-            int64_t until = cost[i + 1] - 1 < s->hi ? cost[i + 1] - 1 : s->hi;
-            top = fmax(top, score[i] + w * (double)until);
-        }
-        s->weights[s->weight_count++] = (struct weight){w, top};
+        s->weights[s->weight_count++] = (struct weight){.w = s->steps[(a + b) / 2].rate,
+                                                        .from = s->corners[a].cost,
+                                                        .to = s->corners[b].cost - 1};
     }
-    if (last == n && s->hi >= cost[n])
-        s->weights[s->weight_count++] = (struct weight){0.0, score[n]};
-    free(cost);
-    free(score);
-    for (size_t r = 0; r < s->weight_count; r++) {
-        struct weight *w = &s->weights[r];
-        double bound = 0;
+    if (last == n && s->hi >= s->corners[n].cost)
+        s->weights[s->weight_count++] =
+            (struct weight){.w = 0, .from = s->corners[n].cost, .to = s->hi};
+    for (size_t r = 0; r < s->weight_count; r++)
         for (size_t g = 0; g < s->p->groups; g++)
-            bound += least_value(s, g, w->w);
-        double slack = 1e-11 * (fabs(w->gap) + fabs(bound)); /* rounding must drop nothing */
-        w->gap = fmax(w->gap - bound, 0.0) + slack;
-    }
+            s->weights[r].bound += least_value(s, g, s->weights[r].w);
     s->below = xcalloc(s->weight_count + 1, sizeof *s->below);
     s->lines = xcalloc(s->weight_count + 1, sizeof *s->lines);
+}
+
+/*
+ * Sets the gaps by a staircase of affordable assignments: point i is what budgets from its cost up
+ * to the next point's can have. The first point must be the cheapest assignment.
+ */
+static void set_gaps(struct solver *s, const struct knapsack_point *points, size_t count)
+{
+    size_t at = 0;
+    for (size_t r = 0; r < s->weight_count; r++) {
+        struct weight *w = &s->weights[r];
+        int64_t from = w->from > s->lo ? w->from : s->lo, to = w->to < s->hi ? w->to : s->hi;
+        double top = -INFINITY;
+        while (at + 1 < count && points[at + 1].cost <= from)
+            at++;
+        for (size_t i = at; i < count && points[i].cost <= to; i++) {
+            int64_t end = i + 1 < count && points[i + 1].cost <= to ? points[i + 1].cost - 1 : to;
+            top = fmax(top, points[i].score + w->w * (double)end);
+        }
+        double slack = 1e-11 * (fabs(top) + fabs(w->bound)); /* rounding must drop nothing */
+        w->gap = fmax(top - w->bound, 0.0) + slack;
+    }
 }
 
 /* The upper envelope of the lines gap + L_k(w) - w * cost; weights fall, so slopes rise. */
@@ -333,10 +359,10 @@ static void merge_option(const struct solver *s, const struct list *acc, const s
  * Too many states: of each of level_cap equal stretches of cost only the best score stays. Every
  * state left is a true assignment, so the answer stays feasible; how good it is, the bound says.
  */
-static void thin(struct solver *s, struct list *l)
+static void thin(struct solver *s, struct list *l, size_t level_cap)
 {
     int64_t first = l->items[0].cost, span = l->items[l->count - 1].cost - first;
-    double width = (double)span / (double)(s->level_cap - 1);
+    double width = (double)span / (double)(level_cap - 1);
     size_t kept = 1; /* the cheapest state stays: it alone may be affordable */
     for (size_t i = 1; i < l->count; i++) {
         double here = floor((double)(l->items[i].cost - first) / width);
@@ -359,116 +385,217 @@ static void keep_level(struct level *level, const struct list *l)
     }
 }
 
-static void run_levels(struct solver *s, struct knapsack *k, struct list *last)
+static void swap_lists(struct list *a, struct list *b)
 {
-    struct list base = {0}, acc = {0}, out = {0};
-    int64_t before = s->least; /* least cost of the groups not yet added */
-    *push(&base) = (struct state){0};
-    for (size_t g = s->p->groups; g-- > 0;) {
+    struct list c = *a;
+    *a = *b;
+    *b = c;
+}
+
+/*
+ * Goes through the groups from the last to the first. levels: NULL to keep nothing. Gives up, with
+ * false, once there are more than `limit` states.
+ */
+static bool run_levels(struct solver *s, size_t level_cap, size_t limit, struct level *levels,
+                       struct list *result)
+{
+    struct list acc = {0}, out = {0};
+    int64_t before = s->corners[0].cost; /* least cost of the groups not yet added */
+    s->states = 0;
+    s->thinned = false;
+    memset(s->below, 0, s->weight_count * sizeof *s->below);
+    result->count = 0;
+    *push(result) = (struct state){0};
+    for (size_t g = s->p->groups; g-- > 0 && s->states <= limit;) {
         before -= s->options[s->start[g]].cost;
         for (size_t r = 0; r < s->weight_count; r++)
             s->below[r] += least_value(s, g, s->weights[r].w);
         make_envelope(s);
         acc.count = 0;
         for (size_t i = s->start[g]; i < s->start[g + 1]; i++) {
-            merge_option(s, &acc, &base, &s->options[i], s->hi - before, &out);
-            struct list swap = acc;
-            acc = out;
-            out = swap;
+            merge_option(s, &acc, result, &s->options[i], s->hi - before, &out);
+            swap_lists(&acc, &out);
         }
-        if (acc.count > s->level_cap)
-            thin(s, &acc);
-        keep_level(&k->levels[g], &acc);
-        k->states += acc.count;
-        struct list swap = base;
-        base = acc;
-        acc = swap;
+        if (acc.count > level_cap)
+            thin(s, &acc, level_cap);
+        if (levels)
+            keep_level(&levels[g], &acc);
+        s->states += acc.count;
+        swap_lists(result, &acc);
     }
-    *last = base;
     free(acc.items);
     free(out.items);
+    return s->states <= limit;
+}
+
+static size_t cap_of(size_t states, size_t groups, size_t most)
+{
+    size_t cap = states / (groups + 1);
+    return cap < MIN_LEVEL ? MIN_LEVEL : cap > most ? most : cap;
+}
+
+static struct knapsack_point *points_of(const struct list *l)
+{
+    struct knapsack_point *points = xcalloc(l->count + 1, sizeof *points);
+    for (size_t i = 0; i < l->count; i++)
+        points[i] = (struct knapsack_point){l->items[i].cost, l->items[i].score};
+    return points;
 }
 
 /* ---- the answer ---- */
 
-/* L(budget): no assignment of cost at most budget scores less. Corners of the hull, interpolated.
+/*
+ * How far the answer may be from the best: L, as a function of the budget, is the hull. Inside one
+ * step of it the hull falls and the answer is a staircase, so the worst is at the ends of stairs.
  */
 static double proven_gap(const struct solver *s, const struct knapsack *k)
 {
-    double gap = 0, score = s->least_score;
-    int64_t cost = s->least;
-    size_t at = 0; /* the last point that the corner can pay */
+    double gap = 0;
+    size_t at = 0;
     for (size_t i = 0; i <= s->step_count; i++) {
-        int64_t next = i < s->step_count ? cost + s->steps[i].cost : INT64_MAX;
+        int64_t cost = s->corners[i].cost,
+                top = i < s->step_count ? s->corners[i + 1].cost - 1 : s->hi;
         double w = i < s->step_count ? s->steps[i].rate : 0.0;
-        /* Inside [cost, next) the bound falls and the answer is a staircase: look at the stairs'
-         * ends. */
         while (at + 1 < k->count && k->points[at + 1].cost <= cost)
             at++;
-        for (size_t j = at; j < k->count && k->points[j].cost < next && k->points[j].cost <= s->hi;
-             j++) {
+        for (size_t j = at; j < k->count && k->points[j].cost <= top; j++) {
             int64_t end = j + 1 < k->count ? k->points[j + 1].cost - 1 : s->hi;
-            end = end < next - 1 ? end : next - 1;
-            end = end < s->hi ? end : s->hi;
-            if (end >= cost && end >= s->lo)
-                gap = fmax(gap, k->points[j].score - (score - w * (double)(end - cost)));
-        }
-        if (i < s->step_count) {
-            score -= s->steps[i].gain;
-            cost = next;
+            end = end < top ? end : top;
+            if (end >= cost && end >= s->lo && end <= s->hi)
+                gap = fmax(gap,
+                           k->points[j].score - (s->corners[i].score - w * (double)(end - cost)));
         }
     }
     return gap;
 }
 
-static void take_points(struct solver *s, struct knapsack *k, const struct list *l)
+static void keep_corners(const struct solver *s, struct knapsack *k)
 {
-    k->points = xcalloc(l->count + 1, sizeof *k->points);
-    k->count = l->count;
-    for (size_t i = 0; i < l->count; i++)
-        k->points[i] = (struct knapsack_point){l->items[i].cost, l->items[i].score};
-    k->gap = s->thinned ? proven_gap(s, k) : 0.0;
+    k->corner_option = xcalloc(k->groups + 1, sizeof *k->corner_option);
+    for (size_t g = 0; g < k->groups; g++)
+        k->corner_option[g] = s->options[s->start[g]].number;
+    k->steps = xcalloc(s->step_count + 1, sizeof *k->steps);
+    memcpy(k->steps, s->steps, s->step_count * sizeof *k->steps);
 }
 
-struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi,
-                                struct aq_err *err)
+static void add_point(struct knapsack *k, struct knapsack_point point, size_t place, bool is_corner)
+{
+    if (k->count && point.score >= k->points[k->count - 1].score)
+        return;
+    k->points[k->count] = point;
+    k->place[k->count] = (uint32_t)place;
+    k->is_corner[k->count++] = is_corner;
+}
+
+/*
+ * The points for the caller: the first list, and if that was thinned the better of it and the
+ * corners of the hull. Starts with what the budget lo can have.
+ */
+static void take_points(const struct solver *s, struct knapsack *k, const struct list *l,
+                        bool corners)
+{
+    size_t i = 0, c = 0, most = corners ? s->step_count + 1 : 0;
+    k->points = xcalloc(l->count + most + 1, sizeof *k->points);
+    k->place = xcalloc(l->count + most + 1, sizeof *k->place);
+    k->is_corner = xcalloc(l->count + most + 1, sizeof *k->is_corner);
+    while (most > 0 && s->corners[most - 1].cost > s->hi)
+        most--;
+    while (i < l->count || c < most) {
+        bool from_list = c >= most || (i < l->count && l->items[i].cost <= s->corners[c].cost);
+        struct knapsack_point p = from_list
+                                      ? (struct knapsack_point){l->items[i].cost, l->items[i].score}
+                                      : s->corners[c];
+        if (k->count && p.cost <= s->lo && p.score < k->points[k->count - 1].score)
+            k->count = 0; /* a better one for the budget lo */
+        add_point(k, p, from_list ? i : c, !from_list);
+        i += from_list;
+        c += !from_list;
+    }
+    if (corners)
+        keep_corners(s, k);
+}
+
+static void release_levels(struct knapsack *k)
+{
+    for (size_t g = 0; g < k->groups; g++) {
+        free(k->levels[g].parent);
+        free(k->levels[g].option);
+        k->levels[g] = (struct level){NULL, NULL};
+    }
+}
+
+/* False: more than max_states, and `strict` asks not to thin. */
+static bool solve(struct solver *s, struct knapsack *k, bool strict)
+{
+    struct list list = {0};
+    size_t groups = s->p->groups, states = s->p->max_states ? s->p->max_states : DEFAULT_STATES;
+    bool corners_only = groups > KNAPSACK_EXACT_GROUPS && s->hi > s->lo, done = true;
+    if (!corners_only) {
+        size_t first = states < FIRST_STATES ? states : FIRST_STATES;
+        make_weights(s);
+        set_gaps(s, s->corners, s->step_count + 1);
+        (void)run_levels(s, cap_of(first, groups, MAX_FIRST_LEVEL), SIZE_MAX, NULL, &list);
+        if (s->thinned) {
+            struct knapsack_point *good = points_of(&list);
+            set_gaps(s, good, list.count);
+            free(good);
+        }
+        done = run_levels(s, SIZE_MAX, states, k->levels, &list);
+        if (!done && !strict) {
+            release_levels(k);
+            done = run_levels(s, cap_of(states, groups, SIZE_MAX), SIZE_MAX, k->levels, &list);
+        }
+    }
+    if (done) {
+        k->states = s->states;
+        take_points(s, k, &list, corners_only || s->thinned);
+        k->gap = corners_only || s->thinned ? proven_gap(s, k) : 0.0;
+    }
+    free(list.items);
+    return done;
+}
+
+static struct knapsack *new_solution(const struct knapsack_problem *p, int64_t lo, int64_t hi,
+                                     bool strict)
 {
     struct solver s = {.p = p, .lo = lo, .hi = hi};
     struct knapsack *k = xcalloc(1, sizeof *k);
+    bool done = true;
     k->groups = p->groups;
     k->levels = xcalloc(p->groups + 1, sizeof *k->levels);
     load_options(&s);
-    if (hi >= s.least) {
-        struct list last = {0};
-        size_t states = p->max_states ? p->max_states : DEFAULT_STATES;
-        s.level_cap = states / (p->groups + 1);
-        if (s.level_cap < MIN_LEVEL)
-            s.level_cap = MIN_LEVEL;
-        make_steps(&s);
-        make_weights(&s);
-        run_levels(&s, k, &last);
-        take_points(&s, k, &last);
-        free(last.items);
-    }
+    make_steps(&s);
+    if (hi >= s.corners[0].cost)
+        done = solve(&s, k, strict);
     free(s.options);
     free(s.start);
     free(s.steps);
+    free(s.corners);
     free(s.weights);
     free(s.below);
     free(s.lines);
-    return k;
+    if (done)
+        return k;
+    knapsack_free(k);
+    return NULL;
+}
+
+struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi)
+{
+    return new_solution(p, lo, hi, false);
 }
 
 void knapsack_free(struct knapsack *k)
 {
     if (!k)
         return;
-    for (size_t g = 0; g < k->groups; g++) {
-        free(k->levels[g].parent);
-        free(k->levels[g].option);
-    }
+    release_levels(k);
     free(k->levels);
     free(k->points);
+    free(k->place);
+    free(k->is_corner);
+    free(k->corner_option);
+    free(k->steps);
     free(k);
 }
 
@@ -484,7 +611,13 @@ const struct knapsack_point *knapsack_points(const struct knapsack *k)
 
 void knapsack_choices(const struct knapsack *k, size_t i, int *choice)
 {
-    size_t at = i;
+    size_t at = k->place[i];
+    if (k->is_corner[i]) {
+        memcpy(choice, k->corner_option, k->groups * sizeof *choice);
+        for (size_t s = 0; s < at; s++)
+            choice[k->steps[s].group] = k->steps[s].option;
+        return;
+    }
     for (size_t g = 0; g < k->groups; g++) {
         choice[g] = k->levels[g].option[at];
         at = k->levels[g].parent[at];
@@ -502,6 +635,43 @@ ptrdiff_t knapsack_find(const struct knapsack *k, int64_t budget)
             above = middle;
     }
     return (ptrdiff_t)below - 1;
+}
+
+/* ---- every budget, in bounded memory ---- */
+
+struct sweep {
+    const struct knapsack_problem *p;
+    void (*visit)(const struct knapsack *k, size_t i, void *data);
+    void *data;
+    int64_t visited; /* cost of the last point shown; -1: none */
+    double gap;
+};
+
+static void sweep(struct sweep *w, int64_t lo, int64_t hi)
+{
+    struct knapsack *k = new_solution(w->p, lo, hi, lo < hi);
+    if (!k) { /* too much at once: the halves have fewer states each */
+        int64_t middle = lo + (hi - lo) / 2;
+        sweep(w, lo, middle);
+        sweep(w, middle + 1, hi);
+        return;
+    }
+    for (size_t i = 0; i < k->count; i++)
+        if (k->points[i].cost > w->visited && (w->visited < 0 || k->points[i].cost >= lo)) {
+            w->visit(k, i, w->data);
+            w->visited = k->points[i].cost;
+        }
+    if (k->gap > w->gap)
+        w->gap = k->gap;
+    knapsack_free(k);
+}
+
+double knapsack_sweep(const struct knapsack_problem *p, int64_t lo, int64_t hi,
+                      void (*visit)(const struct knapsack *k, size_t i, void *data), void *data)
+{
+    struct sweep w = {.p = p, .visit = visit, .data = data, .visited = -1};
+    sweep(&w, lo, hi);
+    return w.gap;
 }
 
 size_t knapsack_states(const struct knapsack *k)

@@ -9,13 +9,14 @@
 #ifndef AQ_SOLVE_KNAPSACK_H
 #define AQ_SOLVE_KNAPSACK_H
 
-#include "base/err.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KNAPSACK_MAX_OPTIONS = 65535 }; /* of one group */
+enum {
+    KNAPSACK_MAX_OPTIONS = 65535, /* of one group */
+    KNAPSACK_EXACT_GROUPS = 1000, /* above, a range of budgets is answered at the hull's corners */
+};
 
 struct knapsack_problem {
     size_t groups;
@@ -35,11 +36,9 @@ struct knapsack;
 
 /*
  * All undominated assignments that are the best for some budget in [lo, hi], by rising cost.
- * If hi is below the cheapest assignment there is no point at all. NULL with an error only when
- * memory runs out.
+ * If hi is below the cheapest assignment there is no point at all.
  */
-struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi,
-                                struct aq_err *err);
+struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi);
 void knapsack_free(struct knapsack *k);
 
 size_t knapsack_count(const struct knapsack *k);
@@ -51,10 +50,18 @@ ptrdiff_t knapsack_find(const struct knapsack *k, int64_t budget);
 /* States held for all groups together: what memory and time went into. */
 size_t knapsack_states(const struct knapsack *k);
 /*
- * Zero for an exact answer. Otherwise the states did not fit and some were dropped; then no budget
- * in the range has an assignment whose score is smaller than the returned one by more than this.
+ * Zero for an exact answer. Otherwise there were too many groups or states; then no budget in the
+ * range has an assignment whose score is smaller than the returned one by more than this.
  */
 double knapsack_gap(const struct knapsack *k);
+
+/*
+ * The same points one by one, by rising cost, in bounded memory: the range is cut in pieces until
+ * each has few enough states. visit may call knapsack_points(k)[i] and knapsack_choices(k, i).
+ * Returns the gap: 0 up to KNAPSACK_EXACT_GROUPS groups.
+ */
+double knapsack_sweep(const struct knapsack_problem *p, int64_t lo, int64_t hi,
+                      void (*visit)(const struct knapsack *k, size_t i, void *data), void *data);
 
 /* Cheapest and dearest useful assignment: what budgets make a difference. */
 void knapsack_reach(const struct knapsack_problem *p, int64_t *lo, int64_t *hi);
