@@ -1,50 +1,37 @@
-/* aq-report: a manifest as Markdown, JSON, TSV, pictures and one HTML page. */
-#include "base/file.h"
+/* aq-report: manifests as Markdown, JSON, TSV, pictures and one HTML page; sweeps; differences. */
 #include "base/opt.h"
-#include "report/report.h"
+#include "report/chart.h"
+#include "report/run.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { RESULT_VERSION = 1 };
 
 struct opts {
-    bool md, json, tsv;
-    const char *scheme;
+    bool md, json, tsv, html;
+    const char *svg, *all, *scheme;
 };
-
-static int write_one(const struct opts *o, const struct report *r, const char *path,
-                     struct aq_err *err)
-{
-    struct aq_buf out = AQ_BUF_INIT;
-    int status = 0;
-    if (o->md)
-        report_markdown(&out, r);
-    else if (o->json)
-        status = report_json(&out, r, err);
-    else
-        report_tsv(&out, r);
-    if (status == 0)
-        status = aq_write_file(path, out.data, out.len, err);
-    aq_buf_release(&out);
-    return status;
-}
 
 static int run(const struct opts *o, const struct aq_cmdline *cl, struct aq_err *err)
 {
-    struct manifest m;
-    struct report r;
-    if (o->md + o->json + o->tsv != 1)
-        return aq_err_set(err, AQ_EUSAGE, "give exactly one of --md, --json, --tsv");
-    if (manifest_read(&m, cl->count ? cl->args[0] : "-", err) < 0)
-        return -1;
-    int status = report_init(&r, &m, o->scheme, err);
-    if (status == 0) {
-        status = write_one(o, &r, cl->output, err);
-        report_release(&r);
-    }
-    manifest_release(&m);
-    return status;
+    struct report_request q = {.manifest = cl->count ? cl->args[0] : "-",
+                               .title = o->scheme,
+                               .chart = o->svg,
+                               .output = cl->output};
+    int chosen = o->md + o->json + o->tsv + o->html + (o->svg != NULL) + (o->all != NULL);
+    if (chosen != 1)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "give exactly one of --md, --json, --tsv, --html, --svg, --all");
+    if (o->all && cl->output)
+        return aq_err_set(err, AQ_EUSAGE, "--all writes into a directory: no --output");
+    if (o->all)
+        return report_all(&q, o->all, err);
+    q.format = o->md     ? REPORT_MD
+               : o->json ? REPORT_JSON
+               : o->tsv  ? REPORT_TSV
+               : o->html ? REPORT_HTML
+                         : REPORT_SVG;
+    return report_one(&q, err);
 }
 
 int main(int argc, char **argv)
@@ -53,14 +40,19 @@ int main(int argc, char **argv)
     const struct aq_opt table[] = {
         {"md", 0, AQ_OPT_FLAG, &o.md, NULL, "per-layer-sensitivity.md"},
         {"json", 0, AQ_OPT_FLAG, &o.json, NULL, "per-layer-sensitivity.json"},
-        {"tsv", 0, AQ_OPT_FLAG, &o.tsv, NULL, "one row per layer and candidate"},
+        {"tsv", 0, AQ_OPT_FLAG, &o.tsv, NULL, "one row for each layer and candidate"},
+        {"html", 0, AQ_OPT_FLAG, &o.html, NULL, "one self-contained page"},
+        {"svg", 0, AQ_OPT_CHOICE, &o.svg, "PICTURE", "heatmap, bars, frontier, depth or strip",
+         .choices = chart_names},
+        {"all", 0, AQ_OPT_TEXT, &o.all, "DIR", "all of these into a directory"},
         {"scheme", 0, AQ_OPT_TEXT, &o.scheme, "NAME", "title instead of the manifest's scheme"},
         AQ_OPT_END,
     };
     const struct aq_tool tool = {
         .name = "aq-report",
         .summary = "Reports from a quantization manifest.",
-        .usage = "aq-report (--md | --json | --tsv) [-o FILE] MANIFEST",
+        .usage = "aq-report (--md | --json | --tsv | --html | --svg PICTURE) [-o FILE] [MANIFEST]\n"
+                 "aq-report --all DIR [MANIFEST]",
         .example = "aq-report --md quant_manifest.json",
         .options = table,
         .result_version = RESULT_VERSION,

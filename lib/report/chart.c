@@ -1,0 +1,171 @@
+#include "report/chart.h"
+#include "base/mem.h"
+#include "report/svg.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const chart_names[CHARTS + 1] = {"heatmap", "bars", "frontier", "depth", "strip", NULL};
+
+void chart_draw(struct aq_buf *out, enum chart_kind kind, const struct report *r,
+                const struct curve *curve, struct chart_style style)
+{
+    switch (kind) {
+    case CHART_HEATMAP:
+        chart_heatmap(out, r, style);
+        break;
+    case CHART_BARS:
+        chart_bars(out, r, style);
+        break;
+    case CHART_FRONTIER:
+        chart_frontier(out, r, curve, style);
+        break;
+    case CHART_DEPTH:
+        chart_depth(out, r, style);
+        break;
+    case CHART_STRIP:
+        chart_strip(out, r, curve, style);
+        break;
+    case CHARTS:
+        break;
+    }
+}
+
+void chart_empty(struct aq_buf *out, struct chart_style style, const char *label, const char *why)
+{
+    svg_begin(out, style.width, 60, label, style.standalone);
+    svg_text(out, 12, 34, SVG_START, "soft", "%s", why);
+    svg_end(out);
+}
+
+double chart_title(struct aq_buf *out, const struct report *r, struct chart_style style,
+                   const char *what)
+{
+    if (!style.standalone)
+        return 4;
+    svg_text(out, 12, 22, SVG_START, "head", "%s", what);
+    svg_text(out, 12, 40, SVG_START, "small soft", "%s", svg_fit(r->title, style.width - 24));
+    return 52;
+}
+
+bool chart_decades(const double *values, size_t count, struct decades *d)
+{
+    double low = INFINITY, high = 0;
+    for (size_t i = 0; i < count; i++)
+        if (values[i] > 0) {
+            low = fmin(low, values[i]);
+            high = fmax(high, values[i]);
+        }
+    if (!(high > 0))
+        return false;
+    d->low = (int)floor(log10(low));
+    d->high = (int)ceil(log10(high));
+    if (d->high <= d->low)
+        d->high = d->low + 1;
+    return true;
+}
+
+int chart_decade_step(const struct decades *d, double length, double room)
+{
+    int step = 1;
+    while ((d->high - d->low) / step * room > length)
+        step++;
+    return step;
+}
+
+size_t chart_live_kinds(const struct report *r, size_t *kinds)
+{
+    bool *live = xcalloc(r->kind_count + 1, sizeof *live);
+    size_t n = 0;
+    for (size_t i = 0; i < r->count; i++)
+        if (r->rows[i].block >= 0 && r->rows[i].sensitivity > 0)
+            live[r->rows[i].kind] = true;
+    for (size_t k = 0; k < r->kind_count; k++)
+        if (live[k])
+            kinds[n++] = k;
+    free(live);
+    return n;
+}
+
+size_t chart_blocks(const struct report *r, const size_t *kinds, size_t count)
+{
+    long most = -1;
+    for (size_t i = 0; i < r->count; i++)
+        for (size_t k = 0; k < count; k++)
+            if (r->rows[i].kind == kinds[k] && r->rows[i].block > most)
+                most = r->rows[i].block;
+    return (size_t)(most + 1);
+}
+
+const char *chart_short_kind(const char *kind)
+{
+    const char *dot = strrchr(kind, '.');
+    return dot ? dot + 1 : kind;
+}
+
+size_t chart_tick_step(size_t count, double cell, double room)
+{
+    static const size_t steps[] = {1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000};
+    for (size_t i = 0; i < AQ_COUNT(steps); i++)
+        if ((double)steps[i] * cell >= room)
+            return steps[i];
+    return count;
+}
+
+/* ---- candidates ---- */
+
+static size_t name_length(const struct manifest_option *o)
+{
+    return o->name ? strlen(o->name) : strcspn(o->format, "(");
+}
+
+static const char *name_start(const struct manifest_option *o)
+{
+    return o->name ? o->name : o->format;
+}
+
+bool chart_same_candidate(const struct manifest_option *a, const struct manifest_option *b)
+{
+    size_t n = name_length(a);
+    return n == name_length(b) && strncmp(name_start(a), name_start(b), n) == 0;
+}
+
+char *chart_candidate_name(const struct manifest_option *o)
+{
+    return xstrndup(name_start(o), name_length(o));
+}
+
+size_t chart_candidates(const struct report *r, const struct manifest_option **list, size_t most)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->m->option_count; i++) {
+        const struct manifest_option *o = &r->m->options[i];
+        bool known = o->none;
+        for (size_t j = 0; j < n && !known; j++)
+            known = chart_same_candidate(o, list[j]);
+        if (!known && n < most)
+            list[n++] = o;
+    }
+    return n;
+}
+
+size_t chart_legend(struct aq_buf *out, struct chart_style style, double left, double y,
+                    const struct chart_key *keys, size_t count)
+{
+    double x = left;
+    size_t lines = 1;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = svg_fit(keys[i].text, style.width - left - 40);
+        double need = 18 + svg_text_width(text) + 16;
+        if (x > left && x + need > style.width - 8) {
+            x = left;
+            lines++;
+        }
+        double base = y + (double)(lines - 1) * 20;
+        svg_rect(out, x, base - 10, 12, 12, keys[i].class);
+        svg_text(out, x + 18, base, SVG_START, "small", "%s", text);
+        x += need;
+    }
+    return lines;
+}

@@ -1,0 +1,225 @@
+#include "report/curve.h"
+#include "base/mem.h"
+#include "solve/knapsack.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MOST_POINTS = 1500, /* kept for drawing */
+    MOST_RECIPES = 9,
+    CURVE_STATES = 6 << 20,
+};
+
+struct problem {
+    size_t *start;
+    int64_t *costs;
+    double *scores;
+    double unit, total, fixed;
+};
+
+static double number_at(const struct json *object, const char *key)
+{
+    const struct json *v =
+        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
+    if (!v || (json_type(v) != JSON_FLOAT && json_type(v) != JSON_INT))
+        return 0;
+    return json_number(v);
+}
+
+/* What effective bits are an average over; groups that are not searched stay at 16 bits. */
+static double denominator(const struct manifest *m, double searched)
+{
+    const struct json *weights = m->aq ? json_get(m->aq, "weights") : NULL;
+    const struct json *text = m->selection ? json_get(m->selection, "denominator") : NULL;
+    if (!weights || !text || json_type(text) != JSON_STRING)
+        return searched;
+    double total = number_at(weights, "lm");
+    if (strstr(json_string(text), "+head"))
+        total += number_at(weights, "head");
+    if (strstr(json_string(text), "+vision"))
+        total += number_at(weights, "vision");
+    return fmax(total, searched);
+}
+
+static double weights_of(const struct manifest_group *g)
+{
+    double weights = NAN;
+    for (size_t i = 0; i < g->count; i++)
+        if (g->options[i].bits > 0 && (isnan(weights) || g->options[i].none))
+            weights = g->options[i].cost * 16 / g->options[i].bits;
+    return weights;
+}
+
+static bool problem_init(struct problem *p, const struct manifest *m)
+{
+    double *costs = xcalloc(m->option_count + 1, sizeof *costs), sum = 0, searched = 0, excess;
+    size_t n = 0;
+    p->start = xcalloc(m->count + 1, sizeof *p->start);
+    p->costs = xcalloc(m->option_count + 1, sizeof *p->costs);
+    p->scores = xcalloc(m->option_count + 1, sizeof *p->scores);
+    bool known = m->count > 0;
+    double worst = 0;
+    for (size_t g = 0; g < m->count; g++) {
+        double dearest = 0, most = 0;
+        p->start[g] = n;
+        known = known && m->groups[g].count > 0;
+        for (size_t i = 0; i < m->groups[g].count; i++) {
+            costs[n] = m->groups[g].options[i].cost;
+            p->scores[n] = m->groups[g].options[i].score;
+            dearest = fmax(dearest, costs[n]);
+            most = fmax(most, fabs(p->scores[n++]));
+        }
+        sum += dearest;
+        worst += most;
+        searched += weights_of(&m->groups[g]);
+    }
+    p->start[m->count] = n;
+    known = known && isfinite(searched) && searched > 0 && isfinite(worst) &&
+            knapsack_units(costs, n, sum, p->costs, &p->unit, &excess);
+    p->total = denominator(m, searched);
+    p->fixed = p->total - searched;
+    free(costs);
+    return known;
+}
+
+static double units_to_bits(const struct problem *p, int64_t units)
+{
+    return ((double)units * p->unit + p->fixed) / p->total * 16;
+}
+
+static int64_t bits_to_units(const struct problem *p, double bits)
+{
+    return (int64_t)floor((p->total * bits / 16 - p->fixed) / p->unit);
+}
+
+/* ---- recipes at a few budgets ---- */
+
+/* Round budgets between the cheapest and the dearest useful one. */
+static void choose_budgets(struct curve *c, double low, double high)
+{
+    static const double steps[] = {0.05, 0.1, 0.25, 0.5, 1, 2, 4};
+    size_t s = 0;
+    while (s + 1 < AQ_COUNT(steps) && (high - low) / steps[s] > MOST_RECIPES - 1)
+        s++;
+    double first = ceil(low / steps[s] - 1e-9) * steps[s];
+    c->recipes = xcalloc(MOST_RECIPES + 1, sizeof *c->recipes);
+    if (first - low > 1e-9)
+        c->recipes[c->recipe_count++].budget = low;
+    for (size_t i = 0;
+         first + (double)i * steps[s] <= high + 1e-9 && c->recipe_count < MOST_RECIPES; i++)
+        c->recipes[c->recipe_count++].budget = first + (double)i * steps[s];
+}
+
+static void fill_recipes(struct curve *c, const struct manifest *m, const struct problem *p,
+                         const struct knapsack *k)
+{
+    for (size_t i = 0; i < c->recipe_count; i++) {
+        struct curve_recipe *r = &c->recipes[i];
+        /* rounding of the bits must not lose the cheapest assignment */
+        ptrdiff_t at = knapsack_find(k, bits_to_units(p, r->budget * (1 + 1e-12)));
+        at = at < 0 ? 0 : at;
+        r->option = xcalloc(m->count + 1, sizeof *r->option);
+        knapsack_choices(k, (size_t)at, r->option);
+        r->at = (struct curve_point){units_to_bits(p, knapsack_points(k)[at].cost),
+                                     knapsack_points(k)[at].score};
+    }
+}
+
+/* ---- formats used uniformly ---- */
+
+static size_t label_length(const struct manifest_option *o)
+{
+    return o->name ? strlen(o->name) : strcspn(o->format, "(");
+}
+
+static const char *label_text(const struct manifest_option *o)
+{
+    return o->name ? o->name : o->format;
+}
+
+static bool has_label(const struct manifest_option *o, const char *name)
+{
+    return strlen(name) == label_length(o) && strncmp(label_text(o), name, strlen(name)) == 0;
+}
+
+/* Every group takes the candidate where it may, else it stays unquantized. */
+static struct curve_point uniform_point(const struct manifest *m, const struct problem *p,
+                                        const char *name)
+{
+    double score = 0;
+    int64_t cost = 0;
+    for (size_t g = 0; g < m->count; g++) {
+        size_t take = m->groups[g].count - 1;
+        for (size_t i = 0; i < m->groups[g].count; i++)
+            if (has_label(&m->groups[g].options[i], name))
+                take = i;
+        score += p->scores[p->start[g] + take];
+        cost += p->costs[p->start[g] + take];
+    }
+    return (struct curve_point){units_to_bits(p, cost), score};
+}
+
+static void add_uniforms(struct curve *c, const struct manifest *m, const struct problem *p)
+{
+    size_t cap = 0;
+    for (size_t i = 0; i < m->option_count; i++) {
+        const struct manifest_option *o = &m->options[i];
+        bool known = o->none;
+        for (size_t u = 0; u < c->uniform_count && !known; u++)
+            known = has_label(o, c->uniforms[u].name);
+        if (known)
+            continue;
+        AQ_GROW(c->uniforms, c->uniform_count, cap);
+        struct curve_uniform *u = &c->uniforms[c->uniform_count++];
+        u->name = xstrndup(label_text(o), label_length(o));
+        u->at = uniform_point(m, p, u->name);
+    }
+}
+
+/* ---- all together ---- */
+
+static void keep_points(struct curve *c, const struct problem *p, const struct knapsack *k)
+{
+    size_t n = knapsack_count(k), step = n / MOST_POINTS + 1;
+    c->points = xcalloc(n / step + 2, sizeof *c->points);
+    for (size_t i = 0; i < n; i++)
+        if (i % step == 0 || i + 1 == n)
+            c->points[c->count++] = (struct curve_point){
+                units_to_bits(p, knapsack_points(k)[i].cost), knapsack_points(k)[i].score};
+    c->gap = knapsack_gap(k);
+}
+
+void curve_init(struct curve *c, const struct manifest *m)
+{
+    struct problem p = {0};
+    *c = (struct curve){0};
+    if (problem_init(&p, m)) {
+        struct knapsack_problem problem = {m->count, p.start, p.costs, p.scores, CURVE_STATES};
+        int64_t lo, hi;
+        knapsack_reach(&problem, &lo, &hi);
+        struct knapsack *k = knapsack_solve(&problem, lo, hi);
+        c->known = true;
+        keep_points(c, &p, k);
+        choose_budgets(c, units_to_bits(&p, lo), units_to_bits(&p, hi));
+        fill_recipes(c, m, &p, k);
+        add_uniforms(c, m, &p);
+        knapsack_free(k);
+    }
+    free(p.start);
+    free(p.costs);
+    free(p.scores);
+}
+
+void curve_release(struct curve *c)
+{
+    for (size_t i = 0; i < c->uniform_count; i++)
+        free(c->uniforms[i].name);
+    for (size_t i = 0; i < c->recipe_count; i++)
+        free(c->recipes[i].option);
+    free(c->points);
+    free(c->uniforms);
+    free(c->recipes);
+    *c = (struct curve){0};
+}

@@ -1,0 +1,39 @@
+/*
+ * What any budget would give, from the manifest alone: the frontier, the formats used uniformly,
+ * and the recipes at a few budgets.
+ */
+#ifndef AQ_REPORT_CURVE_H
+#define AQ_REPORT_CURVE_H
+
+#include "io/manifest.h"
+
+struct curve_point {
+    double bits, score;
+};
+
+struct curve_uniform {
+    char *name; /* candidate, or label if it has no name */
+    struct curve_point at;
+};
+
+struct curve_recipe {
+    double budget; /* effective bits asked for */
+    struct curve_point at;
+    int *option; /* of each group */
+};
+
+struct curve {
+    struct curve_point *points; /* by rising bits */
+    size_t count;
+    double gap; /* 0: exact */
+    struct curve_uniform *uniforms;
+    size_t uniform_count;
+    struct curve_recipe *recipes;
+    size_t recipe_count;
+    bool known; /* false: the costs of the manifest do not say what a budget is */
+};
+
+void curve_init(struct curve *c, const struct manifest *m);
+void curve_release(struct curve *c);
+
+#endif

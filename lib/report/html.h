@@ -1,0 +1,16 @@
+/* The parts that every HTML page of ours has: head with styles, foot with the sorting script. */
+#ifndef AQ_REPORT_HTML_H
+#define AQ_REPORT_HTML_H
+
+#include "report/chart.h"
+
+void html_begin(struct aq_buf *out, const char *title);
+void html_end(struct aq_buf *out);
+void html_text(struct aq_buf *out, const char *tag, const char *class, const char *text);
+/* <td> with the number for people, and the exact one for sorting. NAN: empty. */
+void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text);
+
+/* One self-contained page. */
+void report_html(struct aq_buf *out, const struct report *r, const struct curve *c);
+
+#endif

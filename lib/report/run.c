@@ -1,0 +1,129 @@
+#include "report/run.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "report/html.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A manifest, its report, and the curve once somebody asks for it. */
+struct session {
+    struct manifest manifest;
+    struct report report;
+    struct curve curve;
+    bool have_curve;
+};
+
+static int session_open(struct session *s, const struct report_request *q, struct aq_err *err)
+{
+    *s = (struct session){0};
+    if (manifest_read(&s->manifest, q->manifest, err) < 0)
+        return -1;
+    if (report_init(&s->report, &s->manifest, q->title, err) == 0)
+        return 0;
+    manifest_release(&s->manifest);
+    return -1;
+}
+
+static void session_close(struct session *s)
+{
+    curve_release(&s->curve);
+    report_release(&s->report);
+    manifest_release(&s->manifest);
+}
+
+static const struct curve *curve_of(struct session *s)
+{
+    if (!s->have_curve)
+        curve_init(&s->curve, &s->manifest);
+    s->have_curve = true;
+    return &s->curve;
+}
+
+static enum chart_kind chart_named(const char *name)
+{
+    int i = 0;
+    while (strcmp(chart_names[i], name) != 0)
+        i++;
+    return (enum chart_kind)i;
+}
+
+static int draw(struct aq_buf *out, struct session *s, enum report_format format, const char *chart,
+                struct aq_err *err)
+{
+    const struct chart_style file = {CHART_WIDE, true};
+    switch (format) {
+    case REPORT_MD:
+        report_markdown(out, &s->report);
+        return 0;
+    case REPORT_JSON:
+        return report_json(out, &s->report, err);
+    case REPORT_TSV:
+        report_tsv(out, &s->report);
+        return 0;
+    case REPORT_HTML:
+        report_html(out, &s->report, curve_of(s));
+        return 0;
+    case REPORT_SVG:
+        chart_draw(out, chart_named(chart), &s->report, curve_of(s), file);
+        return 0;
+    }
+    return 0;
+}
+
+static int write_product(struct session *s, enum report_format format, const char *chart,
+                         const char *path, struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    int status = draw(&out, s, format, chart, err);
+    if (status == 0)
+        status = aq_write_file(path, aq_buf_str(&out), out.len, err);
+    aq_buf_release(&out);
+    return status;
+}
+
+int report_one(const struct report_request *q, struct aq_err *err)
+{
+    struct session s;
+    if (session_open(&s, q, err) < 0)
+        return -1;
+    int status = write_product(&s, q->format, q->chart, q->output, err);
+    session_close(&s);
+    return status;
+}
+
+static int write_in(struct session *s, const char *dir, const char *name, enum report_format format,
+                    const char *chart, struct aq_err *err)
+{
+    char *path = aq_path_join(dir, name);
+    int status = write_product(s, format, chart, path, err);
+    free(path);
+    return status;
+}
+
+static int write_all(struct session *s, const char *dir, struct aq_err *err)
+{
+    if (aq_make_dirs(dir, err) < 0 ||
+        write_in(s, dir, "per-layer-sensitivity.md", REPORT_MD, NULL, err) < 0 ||
+        write_in(s, dir, "per-layer-sensitivity.json", REPORT_JSON, NULL, err) < 0 ||
+        write_in(s, dir, "per-layer-sensitivity.tsv", REPORT_TSV, NULL, err) < 0)
+        return -1;
+    for (int i = 0; i < CHARTS; i++) {
+        char *name = xasprintf("%s.svg", chart_names[i]);
+        int status = write_in(s, dir, name, REPORT_SVG, chart_names[i], err);
+        free(name);
+        if (status < 0)
+            return -1;
+    }
+    return write_in(s, dir, "report.html", REPORT_HTML, NULL, err);
+}
+
+int report_all(const struct report_request *q, const char *dir, struct aq_err *err)
+{
+    struct session s;
+    if (session_open(&s, q, err) < 0)
+        return -1;
+    int status = write_all(&s, dir, err);
+    session_close(&s);
+    return status;
+}

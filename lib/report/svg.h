@@ -1,0 +1,48 @@
+/*
+ * SVG by hand: a few shapes, text, one style sheet for light and dark, and the two colour scales.
+ * Positions are pixels; text is 12 px unless its class says otherwise.
+ */
+#ifndef AQ_REPORT_SVG_H
+#define AQ_REPORT_SVG_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    SVG_LEVELS = 24, /* of the sequential scale: classes s0 (low) to s23 (high) */
+    SVG_SERIES = 8,  /* colours that are told apart: classes k0 to k7 */
+};
+
+enum svg_anchor { SVG_START, SVG_MIDDLE, SVG_END };
+
+/* label: what a reader that cannot see the picture is told. standalone: with its own styles. */
+void svg_begin(struct aq_buf *out, double width, double height, const char *label, bool standalone);
+void svg_end(struct aq_buf *out);
+/* The rules that the pictures need, for a page that holds several of them. */
+void svg_styles(struct aq_buf *out);
+
+void svg_line(struct aq_buf *out, double x1, double y1, double x2, double y2, const char *class);
+void svg_rect(struct aq_buf *out, double x, double y, double w, double h, const char *class);
+/* The same with a text that shows under the pointer. */
+void svg_rect_titled(struct aq_buf *out, double x, double y, double w, double h, const char *class,
+                     const char *title);
+void svg_text(struct aq_buf *out, double x, double y, enum svg_anchor anchor, const char *class,
+              const char *fmt, ...) AQ_PRINTF(6, 7);
+
+/* About how wide a text comes out, for layout. */
+double svg_text_width(const char *text);
+/* The text cut in the middle to fit a width; lives in a ring of static buffers. */
+const char *svg_fit(const char *text, double width);
+
+/* "10⁻³" for -3. Ring of static buffers. */
+const char *svg_power(int exponent);
+/* A number for people: "0.342", "1.2e-05" as "1.2×10⁻⁵". Ring of static buffers. */
+const char *svg_number(double x);
+
+/* Class "s<n>" for a value on a log scale from low to high; "zero" for values <= 0. */
+const char *svg_level_class(double x, double low, double high);
+
+#endif
