@@ -1,0 +1,47 @@
+/*
+ * Ranges of the activations at the inputs of the linears, from one forward pass over all samples:
+ * the largest magnitude per tensor and sample, and per channel for the first so many samples, so
+ * that one pass serves all sizes of a data set.
+ *
+ *     amax                    F32 [layers * 4, samples]   pad rows included
+ *     pad                     F32 [layers * 4]            of a pad row; with padding only
+ *     channel/<layer>.<input> F32 [prefixes, in]          over the first samples; pad rows included
+ *
+ * Inputs of a layer, in order: qkv, o, gate_up, down.
+ */
+#ifndef AQ_SENS_RANGES_H
+#define AQ_SENS_RANGES_H
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "io/json.h"
+#include "nn/qwen3.h"
+#include "nn/tile.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RANGES_SCHEMA "aq.ranges/1"
+
+struct ranges {
+    int64_t layers, samples;
+    int64_t *prefixes; /* rising; the last is `samples` */
+    size_t prefix_count;
+    int64_t cols[QWEN3_INPUTS];
+    float *amax;                  /* [layers * 4][samples] */
+    float *pad;                   /* [layers * 4]; NULL without pad rows */
+    float *channel[QWEN3_INPUTS]; /* [layers][prefixes][cols] */
+};
+
+/*
+ * The tiles hold the samples of the last prefix and no others. A value that is not finite is
+ * AQ_ERUN and names layer, input and sample.
+ */
+int ranges_compute(struct ranges *r, struct qwen3 *m, struct backend *b, const struct tiles *tiles,
+                   const int64_t *prefixes, size_t prefix_count, struct aq_err *err) AQ_MUST_CHECK;
+/* metadata: object of strings, taken over. */
+int ranges_write(const struct ranges *r, const char *path, struct json *metadata,
+                 struct aq_err *err) AQ_MUST_CHECK;
+void ranges_release(struct ranges *r);
+
+#endif
