@@ -1,6 +1,11 @@
 #include "base/sha256.h"
 
+#include <stdbool.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -18,7 +23,7 @@ static uint32_t ror(uint32_t x, int n)
     return x >> n | x << (32 - n);
 }
 
-static void compress(uint32_t h[8], const unsigned char block[64])
+static void compress_block(uint32_t h[8], const unsigned char block[64])
 {
     uint32_t w[64];
     for (int i = 0; i < 16; i++)
@@ -31,17 +36,89 @@ static void compress(uint32_t h[8], const unsigned char block[64])
     }
     uint32_t v[8];
     memcpy(v, h, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        uint32_t s1 = ror(v[4], 6) ^ ror(v[4], 11) ^ ror(v[4], 25);
-        uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + K[i] + w[i];
-        uint32_t s0 = ror(v[0], 2) ^ ror(v[0], 13) ^ ror(v[0], 22);
-        uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += t1;
-        v[0] = t1 + t2;
-    }
+    for (int i = 0; i < 64; i += 8)
+        for (int j = 0; j < 8; j++) {
+            /* the roles of the eight words move on by one each round, the words stay */
+            uint32_t e = v[(12 - j) & 7], a = v[(8 - j) & 7];
+            uint32_t s1 = ror(e, 6) ^ ror(e, 11) ^ ror(e, 25);
+            uint32_t ch = (e & v[(13 - j) & 7]) ^ (~e & v[(14 - j) & 7]);
+            uint32_t t1 = v[(15 - j) & 7] + s1 + ch + K[i + j] + w[i + j];
+            uint32_t s0 = ror(a, 2) ^ ror(a, 13) ^ ror(a, 22);
+            uint32_t b = v[(9 - j) & 7], c = v[(10 - j) & 7];
+            v[(11 - j) & 7] += t1;
+            v[(15 - j) & 7] = t1 + s0 + ((a & b) ^ (a & c) ^ (b & c));
+        }
     for (int i = 0; i < 8; i++)
         h[i] += v[i];
+}
+
+static void compress_portable(uint32_t h[8], const unsigned char *p, size_t blocks)
+{
+    for (; blocks; blocks--, p += 64)
+        compress_block(h, p);
+}
+
+/* ---- with the processor's own instructions, ten times as fast ---- */
+
+#ifdef __x86_64__
+/* The instructions want the words as (f, e, b, a) and (h, g, d, c). */
+__attribute__((target("sha,sse4.1"))) static void
+compress_sha(uint32_t h[8], const unsigned char *p, size_t blocks)
+{
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i t = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)h), 0xb1);
+    __m128i s1 = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(h + 4)), 0x1b);
+    __m128i s0 = _mm_alignr_epi8(t, s1, 8);
+    s1 = _mm_blend_epi16(s1, t, 0xf0);
+    for (; blocks; blocks--, p += 64) {
+        __m128i w[4], old0 = s0, old1 = s1;
+        for (int i = 0; i < 4; i++)
+            w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(p + 16 * i)), swap);
+        for (int i = 0; i < 16; i++) {
+            __m128i now = w[i & 3];
+            __m128i k = _mm_add_epi32(now, _mm_loadu_si128((const __m128i *)(K + 4 * i)));
+            s1 = _mm_sha256rnds2_epu32(s1, s0, k);
+            s0 = _mm_sha256rnds2_epu32(s0, s1, _mm_shuffle_epi32(k, 0x0e));
+            __m128i next = _mm_sha256msg1_epu32(now, w[(i + 1) & 3]);
+            next = _mm_add_epi32(next, _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4));
+            w[i & 3] = _mm_sha256msg2_epu32(next, w[(i + 3) & 3]);
+        }
+        s0 = _mm_add_epi32(s0, old0);
+        s1 = _mm_add_epi32(s1, old1);
+    }
+    t = _mm_shuffle_epi32(s0, 0x1b);
+    s1 = _mm_shuffle_epi32(s1, 0xb1);
+    _mm_storeu_si128((__m128i *)h, _mm_blend_epi16(t, s1, 0xf0));
+    _mm_storeu_si128((__m128i *)(h + 4), _mm_alignr_epi8(s1, t, 8));
+}
+
+static bool has_sha(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1U << 29) &&
+           __builtin_cpu_supports("sse4.1");
+}
+#endif
+
+typedef void compress_fn(uint32_t h[8], const unsigned char *p, size_t blocks);
+
+static compress_fn *choose(void)
+{
+#ifdef __x86_64__
+    if (has_sha())
+        return compress_sha;
+#endif
+    return compress_portable;
+}
+
+static void compress(uint32_t h[8], const unsigned char *p, size_t blocks)
+{
+    /* all callers store the same pointer: a race changes nothing */
+    static _Atomic(compress_fn *) chosen;
+    compress_fn *f = chosen;
+    if (!f)
+        chosen = f = choose();
+    f(h, p, blocks);
 }
 
 void aq_sha256_init(struct aq_sha256 *s)
@@ -62,14 +139,13 @@ void aq_sha256_add(struct aq_sha256 *s, const void *data, size_t n)
         memcpy(s->block + have, p, take);
         if (have + take < 64)
             return;
-        compress(s->h, s->block);
+        compress(s->h, s->block, 1);
         p += take;
         n -= take;
     }
-    for (; n >= 64; p += 64, n -= 64)
-        compress(s->h, p);
-    if (n)
-        memcpy(s->block, p, n);
+    compress(s->h, p, n / 64);
+    if (n % 64)
+        memcpy(s->block, p + n / 64 * 64, n % 64);
 }
 
 void aq_sha256_hex(struct aq_sha256 *s, char out[AQ_SHA256_HEX])

@@ -72,6 +72,14 @@ static void add_all(struct aq_sha256 *s, const unsigned char *p, uint64_t n)
     }
 }
 
+/* Samples lie far apart: reading ahead of them could fetch the whole checkpoint. */
+static void advise(const struct lm *lm, int advice)
+{
+    for (size_t i = 0; i < lm->file_count; i++)
+        if (lm->files[i].map.size)
+            (void)madvise((void *)lm->files[i].map.data, lm->files[i].map.size, advice);
+}
+
 void lm_compute_digest(const struct lm *lm, enum lm_digest kind, char out[AQ_SHA256_HEX])
 {
     struct aq_sha256 s;
@@ -80,6 +88,8 @@ void lm_compute_digest(const struct lm *lm, enum lm_digest kind, char out[AQ_SHA
     uint64_t total = 0, done = 0;
     for (size_t i = 0; i < lm->count; i++)
         total += lm->tensors[i].end - lm->tensors[i].begin;
+    if (kind == LM_DIGEST_SAMPLE)
+        advise(lm, MADV_RANDOM);
     aq_progress_begin(&progress, "digest", total);
     aq_sha256_init(&s);
     add_arch(&s, &lm->arch, &line);
@@ -93,6 +103,7 @@ void lm_compute_digest(const struct lm *lm, enum lm_digest kind, char out[AQ_SHA
         aq_progress_update(&progress, done += t->end - t->begin);
     }
     aq_progress_end(&progress);
+    advise(lm, MADV_NORMAL);
     aq_sha256_hex(&s, out);
     aq_buf_release(&line);
 }

@@ -1,0 +1,88 @@
+/* aq-extract-lm: the language model inside a checkpoint, as byte ranges or as a copy. */
+#include "base/opt.h"
+#include "io/lm.h"
+#include "io/lm_extract.h"
+#include "io/lm_materialize.h"
+
+#include <string.h>
+
+enum { RESULT_VERSION = 1 };
+
+struct options {
+    const char *digest, *materialize;
+    uint64_t shard_bytes;
+};
+
+static void print_notes(struct aq_buf *notes)
+{
+    for (char *line = strtok(notes->data, "\n"); line; line = strtok(NULL, "\n"))
+        aq_warn("%s", line);
+    aq_buf_reset(notes);
+}
+
+static int extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_err *err)
+{
+    struct aq_buf notes = AQ_BUF_INIT;
+    int r = lm_extract(lm, dir, kind, &notes, err);
+    if (r == 0 && notes.len)
+        print_notes(&notes);
+    aq_buf_release(&notes);
+    return r;
+}
+
+static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+{
+    struct lm lm;
+    enum lm_digest kind = strcmp(o->digest, "full") == 0 ? LM_DIGEST_FULL : LM_DIGEST_SAMPLE;
+    /* of a copy, the digest is taken from the copy */
+    if (extract(&lm, cl->args[0], o->materialize ? LM_DIGEST_SAMPLE : kind, err) < 0)
+        return -1;
+    int r = 0;
+    if (o->materialize) {
+        r = lm_materialize(&lm, o->materialize, o->shard_bytes, err);
+        lm_close(&lm);
+        if (r == 0)
+            r = extract(&lm, o->materialize, kind, err);
+        if (r < 0)
+            return -1;
+    }
+    struct json *v = lm_to_json(&lm, "aq-extract-lm", RESULT_VERSION);
+    r = json_write_file(cl->output, v, err);
+    json_free(v);
+    lm_close(&lm);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const digests[] = {"sample", "full", NULL};
+    struct options o = {.digest = "sample", .shard_bytes = LM_SHARD_BYTES};
+    const struct aq_opt table[] = {
+        {"digest", 0, AQ_OPT_CHOICE, &o.digest, "KIND",
+         "sample: headers and 12 KiB a tensor (default); full: all bytes", digests},
+        {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
+         "also write the language model as a checkpoint of its own"},
+        {"shard-size", 0, AQ_OPT_SIZE, &o.shard_bytes, "SIZE",
+         "largest file of that copy (5000000000)"},
+        AQ_OPT_END};
+    const struct aq_tool tool = {
+        .name = "aq-extract-lm",
+        .summary = "find the language model in a Qwen3-VL or Qwen3 checkpoint",
+        .usage = "aq-extract-lm [--digest sample|full] [--materialize OUT] [-o FILE] DIR",
+        .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
+                   "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"
+                   "the language model is also written to OUT, and lm.json describes OUT.",
+        .example = "aq-extract-lm models/qwen3_vl_demo/checkpoint | jq .dropped",
+        .options = table,
+        .result_version = RESULT_VERSION,
+        .min_args = 1,
+        .max_args = 1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (run(&o, &cl, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
