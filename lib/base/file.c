@@ -244,8 +244,8 @@ int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t offset, stru
     return 0;
 }
 
-/* The rename itself must survive a power cut too. Some file systems refuse it: not our failure. */
-static void sync_directory(const char *path)
+/* Some file systems refuse this: not our failure. */
+void aq_sync_dir(const char *path)
 {
     char *dir = aq_path_dir(path);
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -273,7 +273,7 @@ int aq_out_commit(struct aq_out *o, struct aq_err *err)
     }
     if (o->temp) {
         forget_temp(o->slot);
-        sync_directory(o->path);
+        aq_sync_dir(o->path);
         free(o->temp);
         o->temp = NULL;
     }

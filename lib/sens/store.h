@@ -98,8 +98,6 @@ int store_begin(struct store_writer **out, const char *path, const struct store_
                 bool replace, struct aq_err *err) AQ_MUST_CHECK;
 /* Is this layer of the plan's row already there for the tile? */
 bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t tile);
-/* Number of rows of the plan that lack something among the tiles begin <= t < end they want. */
-size_t store_missing(const struct store_writer *w, const int64_t *tiles_wanted);
 /* One group of a layer for samples from <= i < to. */
 int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, int64_t to,
               const double *sums, const float *clip, struct aq_err *err) AQ_MUST_CHECK;
