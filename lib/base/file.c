@@ -1,8 +1,10 @@
 #include "base/file.h"
+#include "base/fmt.h"
 #include "base/mem.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -131,8 +133,6 @@ static void install_handlers(void)
         if (sigaction(fatal[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
             (void)sigaction(fatal[i], &sa, NULL);
     }
-    /* A file size limit is a write error with a message, not death by signal. */
-    (void)signal(SIGXFSZ, SIG_IGN);
 }
 
 static int register_temp(char *path)
@@ -173,21 +173,68 @@ static int open_direct(struct aq_out *o, struct aq_err *err)
     return 0;
 }
 
-static int open_temp(struct aq_out *o, struct aq_err *err)
+/*
+ * A name of its own beside the target, even against a process of the same number on another host:
+ * never a file that is there. It is short, since the target's name may be as long as names can be.
+ */
+static void create_temp(struct aq_out *o)
 {
+    enum { TRIES = 1000 }; /* leftovers of killed runs are in the way, and harmless */
     char *dir = aq_path_dir(o->path);
-    const char *slash = strrchr(o->path, '/');
-    /* A short name of its own: the target's name may already be as long as names can be. */
-    o->temp = xasprintf("%s/.aq-%ld-%.40s.tmp", dir, (long)getpid(), slash ? slash + 1 : o->path);
-    free(dir);
-    o->slot = register_temp(o->temp);
-    o->fd = open(o->temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (o->fd < 0) {
-        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
-        forget_temp(o->slot);
+    const char *slash = strrchr(o->path, '/'), *name = slash ? slash + 1 : o->path;
+    for (int i = 0; i < TRIES && o->fd < 0; i++) {
+        o->temp = xasprintf("%s/.aq-%ld-%d-%.40s.tmp", dir, (long)getpid(), i, name);
+        o->slot = register_temp(o->temp);
+        o->fd = open(o->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (o->fd >= 0)
+            break;
+        int error = errno;
+        forget_temp(o->slot); /* not ours to remove */
+        o->slot = -1;
         free(o->temp);
         o->temp = NULL;
-        o->slot = -1;
+        errno = error;
+        if (error != EEXIST)
+            break;
+    }
+    free(dir);
+}
+
+static int open_temp(struct aq_out *o, struct aq_err *err)
+{
+    create_temp(o);
+    if (o->fd < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
+        return aq_out_abort(o);
+    }
+    return 0;
+}
+
+/* The number in /dev/stdout and its like, which stand for a file that is open already; else -1. */
+static int inherited_fd(const char *path)
+{
+    static const char *const prefixes[] = {"/dev/fd/", "/proc/self/fd/"};
+    int64_t n;
+    if (strcmp(path, "/dev/stdout") == 0)
+        return STDOUT_FILENO;
+    if (strcmp(path, "/dev/stderr") == 0)
+        return STDERR_FILENO;
+    for (size_t i = 0; i < AQ_COUNT(prefixes); i++) {
+        size_t len = strlen(prefixes[i]);
+        if (strncmp(path, prefixes[i], len) == 0 && aq_parse_i64(path + len, &n) && n >= 0 &&
+            n <= INT_MAX)
+            return (int)n;
+    }
+    return -1;
+}
+
+/* A file that is open already is written on from where it stands, and never renamed over. */
+static int open_inherited(struct aq_out *o, const char *path, int fd, struct aq_err *err)
+{
+    o->path = xstrdup(path);
+    o->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (o->fd < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(path));
         return aq_out_abort(o);
     }
     return 0;
@@ -201,6 +248,9 @@ int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
         return 0;
     }
     struct stat st;
+    int inherited = inherited_fd(path);
+    if (inherited >= 0)
+        return open_inherited(o, path, inherited, err);
     if (stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode))
             return aq_err_set(err, AQ_ERUN, "cannot write '%s': it is a directory", aq_show(path));
@@ -209,6 +259,9 @@ int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
             return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(path));
         return S_ISREG(st.st_mode) ? open_temp(o, err) : open_direct(o, err);
     }
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+        return aq_err_set(err, AQ_ERUN, "cannot write '%s': a symbolic link to nowhere",
+                          aq_show(path));
     o->path = xstrdup(path);
     return open_temp(o, err);
 }

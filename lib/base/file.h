@@ -29,8 +29,9 @@ int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err) AQ_MUST_
 void aq_map_close(struct aq_map *m);
 
 /*
- * One product on its way to its final name. A path of NULL or "-" is standard output; a device or
- * a FIFO is written directly; a symbolic link is followed. Large products pwrite to out.fd.
+ * One product on its way to its final name. A path of NULL or "-" is standard output; a device, a
+ * FIFO and /dev/fd/N are written directly; a symbolic link is followed. Large products pwrite to
+ * out.fd.
  *
  *     struct aq_out out = AQ_OUT_INIT;
  *     if (aq_out_open(&out, path, err) < 0 || aq_out_write(&out, p, n, err) < 0 ||

@@ -371,8 +371,9 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
     current = tool;
     *cl = (struct aq_cmdline){0};
     hold_standard_streams();
-    /* A reader that goes away is a write error with a message and exit 1. */
+    /* A reader that goes away, or a file at its size limit, is a write error with a message. */
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     int bad = parse(argc, argv, cl, &err);
     if (bad == 0 && answer_meta(tool, code))
         return false;
