@@ -3,6 +3,7 @@
 
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "io/lm.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -26,7 +27,7 @@ static int read_meta(struct store *s, struct aq_err *err)
     s->meta = json_parse(text, strlen(text), "metadata", err);
     if (!s->meta)
         return -1;
-    struct jref root = jref_root(s->meta, "metadata"), identity, ranges;
+    struct jref root = jref_root(s->meta, "metadata"), identity, ranges, model;
     const char *schema;
     if (jref_string(&root, "schema", &schema, err) < 0)
         return -1;
@@ -34,9 +35,11 @@ static int read_meta(struct store *s, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT, "schema is '%s', expected '%s'", aq_show(schema),
                           STORE_SCHEMA);
     if (jref_get(&root, "identity", JSON_OBJECT, &identity, err) < 0 ||
+        jref_get(&root, "model", JSON_OBJECT, &model, err) < 0 ||
         jref_get(&root, "ranges", JSON_OBJECT, &ranges, err) < 0)
         return -1;
     s->identity = identity.v;
+    s->model = model.v;
     s->ranges = ranges.v;
     return 0;
 }
@@ -55,7 +58,31 @@ static int read_samples(struct store *s, const char *name, int32_t **out, struct
         memcpy(*out, t->data, t->shape[0] * sizeof **out);
     for (int64_t i = 0; i < s->shape.samples; i++)
         if ((*out)[i] < 0)
-            return aq_err_set(err, AQ_EINPUT, "tensor '%s' is negative at sample %" PRId64, name, i);
+            return aq_err_set(err, AQ_EINPUT, "tensor '%s' is negative at sample %" PRId64, name,
+                              i);
+    return 0;
+}
+
+/* Tiles follow one another without gaps, from the first sample to the last. */
+static int read_tiles(struct store *s, struct aq_err *err)
+{
+    const struct st_tensor *t = st_need(&s->file, "tile_first", ST_I32, 1, err);
+    if (!t)
+        return -1;
+    if (t->shape[0] < 2 || t->shape[0] - 1 > (uint64_t)s->shape.samples)
+        return aq_err_set(err, AQ_EINPUT, "tensor 'tile_first' has %" PRIu64 " elements",
+                          t->shape[0]);
+    s->shape.tiles = (int64_t)t->shape[0] - 1;
+    s->tile_first = xcalloc(t->shape[0], sizeof *s->tile_first);
+    memcpy(s->tile_first, t->data, t->shape[0] * sizeof *s->tile_first);
+    for (int64_t i = 0; i < s->shape.tiles; i++)
+        if (s->tile_first[i] >= s->tile_first[i + 1])
+            return aq_err_set(err, AQ_EINPUT, "tensor 'tile_first' does not rise at tile %" PRId64,
+                              i);
+    if (s->tile_first[0] != 0 || s->tile_first[s->shape.tiles] != s->shape.samples)
+        return aq_err_set(err, AQ_EINPUT,
+                          "tensor 'tile_first' runs from %d to %d, expected 0 to %" PRId64,
+                          s->tile_first[0], s->tile_first[s->shape.tiles], s->shape.samples);
     return 0;
 }
 
@@ -104,7 +131,7 @@ static int row_treatment(struct store *s, struct store_row *r, struct aq_err *er
     return 0;
 }
 
-/* The first row says how many layers and tiles there are. */
+/* The first row says how many layers there are. */
 static int first_shape(struct store *s, const struct store_key *key, struct aq_err *err)
 {
     char name[64];
@@ -112,10 +139,9 @@ static int first_shape(struct store *s, const struct store_key *key, struct aq_e
     const struct st_tensor *t = st_need(&s->file, name, ST_U8, 2, err);
     if (!t)
         return -1;
-    if (t->shape[0] < 1 || t->shape[0] > INT32_MAX || t->shape[1] < 1 || t->shape[1] > INT32_MAX)
+    if (t->shape[0] < 1 || t->shape[0] > LM_MAX_LAYERS)
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' has an impossible shape", name);
     s->shape.layers = (int64_t)t->shape[0];
-    s->shape.tiles = (int64_t)t->shape[1];
     return 0;
 }
 
@@ -125,7 +151,7 @@ static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *e
     if (!parse_key(t->name, &r.key))
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' has no proper name of a row",
                           aq_show(t->name));
-    if (!s->shape.tiles && first_shape(s, &r.key, err) < 0)
+    if (!s->shape.layers && first_shape(s, &r.key, err) < 0)
         return -1;
     int64_t groups = s->shape.layers * STORE_GROUPS;
     const void *have = NULL;
@@ -135,14 +161,18 @@ static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *e
         row_treatment(s, &r, err) < 0)
         return -1;
     r.have = have;
+    const struct json *method = json_get(s->identity, "method");
+    bool divergence =
+        method && json_type(method) == JSON_STRING && strcmp(json_string(method), "kl_div") == 0;
     for (int64_t i = 0; i < s->shape.layers * s->shape.tiles; i++)
         if (r.have[i] > 1)
-            return aq_err_set(err, AQ_EINPUT, "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1",
-                              r.key.id, r.key.prefix, r.have[i]);
+            return aq_err_set(err, AQ_EINPUT,
+                              "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1", r.key.id,
+                              r.key.prefix, r.have[i]);
     for (int64_t g = 0; g < groups; g++)
         for (int64_t i = 0; i < s->shape.samples; i++) {
             double x = store_sum(s, &r, g, i);
-            if (!(x >= 0) || isinf(x))
+            if (!isfinite(x) || (x < 0 && !divergence))
                 return aq_err_set(err, AQ_EINPUT,
                                   "tensor '%s' holds %g at group %" PRId64 ", sample %" PRId64,
                                   t->name, x, g, i);
@@ -166,7 +196,7 @@ static int read_rows(struct store *s, struct aq_err *err)
         if (strncmp(t->name, "s/", 2) == 0 && read_row(s, t, err) < 0)
             return -1;
     }
-    if (s->file.count != s->count * 3 + 2)
+    if (s->file.count != s->count * 3 + 3)
         return aq_err_set(err, AQ_EINPUT, "%zu tensors for %zu rows: some do not belong",
                           s->file.count, s->count);
     if (s->count == 0)
@@ -182,7 +212,8 @@ int store_open(struct store *s, const char *path, struct aq_err *err)
         return broken(path, err);
     s->path = xstrdup(path);
     if (read_meta(s, err) < 0 || read_samples(s, "labels", &s->labels, err) < 0 ||
-        read_samples(s, "sample_tokens", &s->sample_tokens, err) < 0 || read_rows(s, err) < 0) {
+        read_samples(s, "sample_tokens", &s->sample_tokens, err) < 0 || read_tiles(s, err) < 0 ||
+        read_rows(s, err) < 0) {
         broken(path, err);
         store_close(s);
         return -1;
@@ -198,6 +229,7 @@ void store_close(struct store *s)
     free(s->rows);
     free(s->labels);
     free(s->sample_tokens);
+    free(s->tile_first);
     free(s->path);
     *s = (struct store){0};
 }
@@ -228,6 +260,15 @@ double store_clip(const struct store *s, const struct store_row *r, int64_t grou
 bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile)
 {
     return r->have[layer * s->shape.tiles + tile] != 0;
+}
+
+bool store_complete(const struct store *s, const struct store_row *r, int64_t samples)
+{
+    for (int64_t tile = 0; tile < s->shape.tiles && s->tile_first[tile] < samples; tile++)
+        for (int64_t layer = 0; layer < s->shape.layers; layer++)
+            if (!store_have(s, r, layer, tile))
+                return false;
+    return true;
 }
 
 static void show_value(const struct json *v, struct aq_buf *out)
@@ -278,8 +319,7 @@ struct json *store_describe(const struct store *s)
         json_add_string(row, "w", r->w);
         json_add_string(row, "a", r->a);
         json_add_int(row, "prefix", r->key.prefix);
-        json_add_double(row, "complete",
-                        (double)have / (double)(s->shape.layers * s->shape.tiles));
+        json_add_double(row, "complete", (double)have / (double)(s->shape.layers * s->shape.tiles));
     }
     return v;
 }

@@ -5,7 +5,8 @@
  *     clip/<treatment id>/<prefix>  F32 [groups, samples]  activation elements beyond the last code
  *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums are there
  *     labels, sample_tokens         I32 [samples]
- *     metadata "aq"                 schema, identity, digests of the ranges, treatments
+ *     tile_first                    I32 [tiles + 1]  first sample of each tile; the last is samples
+ *     metadata "aq"                 schema, identity, model, digests of the ranges, treatments
  *
  * Where `have` is 0 the sums are 0 and must not be read. Group layer * 4 + k: k is q/k/v, o,
  * gate/up, down.
@@ -54,19 +55,25 @@ struct store {
     struct st_file file;
     struct json *meta;
     struct store_shape shape;
-    const struct json *identity, *ranges; /* objects inside meta */
-    struct store_row *rows;               /* by rising key */
+    const struct json *identity, *model, *ranges; /* objects inside meta */
+    struct store_row *rows;                       /* by rising key */
     size_t count;
     int32_t *labels, *sample_tokens; /* [samples] */
+    int32_t *tile_first;             /* [tiles + 1] */
 };
 
-/* Everything is checked: schema, shapes, flags, and that sums are finite and not negative. */
+/*
+ * Everything is checked: schema, shapes, flags, and that sums are finite and, being sums of
+ * squares, not negative. Only a divergence may be: it is a small difference of large numbers.
+ */
 int store_open(struct store *s, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void store_close(struct store *s);
 const struct store_row *store_find(const struct store *s, const char *id, int64_t prefix);
 double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
 double store_clip(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
 bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile);
+/* Is the row there in all layers for the first so many samples? */
+bool store_complete(const struct store *s, const struct store_row *r, int64_t samples);
 
 /*
  * The identities (JSON objects) must agree in every key; else AQ_EINPUT that names the first key
@@ -80,11 +87,20 @@ int store_same_identity(const struct json *found, const struct json *expected, c
 struct store_plan {
     struct store_shape shape;
     const struct json *identity; /* borrowed until the writer is closed */
+    const struct json *model;    /* see below */
     const struct json *ranges;   /* {"16": digest, ...} */
     const struct candidates *candidates;
     const struct score_rows *rows;
     const int32_t *labels, *sample_tokens;
+    const int32_t *tile_first;
 };
+
+struct lm;
+/*
+ * What scores.json tells of the model: {"weights": {"lm", "head", "vision"}, "linears":
+ * {"self_attn.q_proj": weights of one, ...}}. Caller frees.
+ */
+struct json *store_model(const struct lm *lm);
 
 struct store_writer;
 
