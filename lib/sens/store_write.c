@@ -1,5 +1,5 @@
 /* Writing a store: a part file of full size, filled a layer at a time, renamed at the end. */
-#include "sens/store.h"
+#include "sens/store_layout.h"
 
 #include "base/mem.h"
 #include "base/opt.h"
@@ -15,8 +15,8 @@
 /* A row of the new file. */
 struct out_row {
     struct store_key key;
-    const char *w, *a; /* borrowed from the plan's candidates or an old store */
-    uint8_t *have;     /* as far as known; written at checkpoints */
+    const char *w, *a;                  /* borrowed from the plan's candidates or an old store */
+    uint8_t *have;                      /* as far as known; written at checkpoints */
     uint64_t sums_at, clip_at, have_at; /* in the file */
     bool dirty;
 };
@@ -32,6 +32,7 @@ struct store_writer {
     const struct score_rows *wanted;
     struct store old[2]; /* STORE and STORE.part of before */
     size_t old_count;
+    bool has_store; /* the first of them is STORE */
     int fd;
 };
 
@@ -39,9 +40,7 @@ struct store_writer {
 
 static int by_key(const void *a, const void *b)
 {
-    const struct out_row *x = a, *y = b;
-    int c = strcmp(x->key.id, y->key.id);
-    return c ? c : (x->key.prefix > y->key.prefix) - (x->key.prefix < y->key.prefix);
+    return store_key_compare(&((const struct out_row *)a)->key, &((const struct out_row *)b)->key);
 }
 
 static struct out_row *find_row(const struct store_writer *w, const char *id, int64_t prefix)
@@ -103,7 +102,9 @@ static bool same_samples(const struct store *s, const struct store_plan *plan)
     size_t bytes = (size_t)plan->shape.samples * sizeof(int32_t);
     return s->shape.samples == plan->shape.samples && s->shape.layers == plan->shape.layers &&
            s->shape.tiles == plan->shape.tiles && memcmp(s->labels, plan->labels, bytes) == 0 &&
-           memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0;
+           memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0 &&
+           memcmp(s->tile_first, plan->tile_first,
+                  ((size_t)plan->shape.tiles + 1) * sizeof(int32_t)) == 0;
 }
 
 static int open_old(struct store_writer *w, const char *path, const struct store_plan *plan,
@@ -117,7 +118,8 @@ static int open_old(struct store_writer *w, const char *path, const struct store
     struct aq_err why = {0};
     int same = store_same_identity(s->identity, plan->identity, path, &why);
     if (same == 0 && !same_samples(s, plan)) {
-        aq_err_set(&why, AQ_EINPUT, "store '%s' has other samples, although its identity is the same",
+        aq_err_set(&why, AQ_EINPUT,
+                   "store '%s' has other samples, although its identity is the same",
                    aq_show(path));
         aq_err_hint(&why, "remove it to start over");
         same = -1;
@@ -151,63 +153,23 @@ static int open_old_part(struct store_writer *w, const struct store_plan *plan, 
 
 /* ---- the new file ---- */
 
-static struct json *metadata(const struct store_writer *w)
+/* The rows as the layout wants them. Caller frees. */
+static struct store_row *rows_to_declare(const struct store_writer *w)
 {
-    struct json *v = json_new_object();
-    json_add_string(v, "schema", STORE_SCHEMA);
-    json_add(v, "identity", json_copy(w->identity));
-    json_add(v, "ranges", json_copy(w->ranges));
-    struct json *all = json_add_object(v, "candidates");
-    for (size_t i = 0; i < w->count; i++) {
-        if (i && strcmp(w->rows[i].key.id, w->rows[i - 1].key.id) == 0)
-            continue;
-        struct json *one = json_add_object(all, w->rows[i].key.id);
-        json_add_string(one, "w", w->rows[i].w);
-        json_add_string(one, "a", w->rows[i].a);
-    }
-    return v;
+    struct store_row *rows = xcalloc(w->count + 1, sizeof *rows);
+    for (size_t i = 0; i < w->count; i++)
+        rows[i] = (struct store_row){.key = w->rows[i].key, .w = w->rows[i].w, .a = w->rows[i].a};
+    return rows;
 }
 
-static int declare_row(struct st_writer *st, const char *kind, const struct out_row *r,
-                       enum st_dtype dtype, int64_t rows, int64_t cols)
+static void declare_all(const struct store_writer *w, const struct store_plan *plan,
+                        struct store_layout *l)
 {
-    char name[64];
-    uint64_t shape[2] = {(uint64_t)rows, (uint64_t)cols};
-    (void)snprintf(name, sizeof name, "%s/%s/%" PRId64, kind, r->key.id, r->key.prefix);
-    return st_declare(st, name, dtype, 2, shape);
-}
-
-struct handles {
-    int labels, tokens;
-    int (*rows)[3];
-};
-
-static struct st_writer *declare_all(const struct store_writer *w, struct handles *h,
-                                     struct aq_err *err)
-{
-    struct aq_buf text = AQ_BUF_INIT;
-    struct json *meta = metadata(w), *outer = json_new_object();
-    int bad = json_write(&text, meta, JSON_COMPACT | JSON_SORT_KEYS, err);
-    json_free(meta);
-    if (bad < 0) {
-        json_free(outer);
-        return NULL;
-    }
-    json_add_string(outer, "aq", text.data);
-    aq_buf_release(&text);
-    struct st_writer *st = st_writer_new();
-    st_writer_metadata(st, outer);
-    uint64_t samples = (uint64_t)w->shape.samples;
-    h->labels = st_declare(st, "labels", ST_I32, 1, &samples);
-    h->tokens = st_declare(st, "sample_tokens", ST_I32, 1, &samples);
-    int64_t groups = w->shape.layers * STORE_GROUPS;
-    for (size_t i = 0; i < w->count; i++) {
-        const struct out_row *r = &w->rows[i];
-        h->rows[i][0] = declare_row(st, "s", r, ST_F64, groups, w->shape.samples);
-        h->rows[i][1] = declare_row(st, "clip", r, ST_F32, groups, w->shape.samples);
-        h->rows[i][2] = declare_row(st, "have", r, ST_U8, w->shape.layers, w->shape.tiles);
-    }
-    return st;
+    struct store_head h = {
+        .shape = w->shape, .identity = w->identity, .model = plan->model, .ranges = w->ranges};
+    struct store_row *rows = rows_to_declare(w);
+    store_layout_init(l, &h, rows, w->count);
+    free(rows);
 }
 
 static int put_bytes(struct store_writer *w, const void *p, size_t n, uint64_t at,
@@ -248,22 +210,31 @@ static int copy_old(struct store_writer *w, struct out_row *r, const struct stor
     return put_bytes(w, r->have, cells, r->have_at, err);
 }
 
-static int fill_new(struct store_writer *w, const struct store_plan *plan, struct st_writer *st,
-                    const struct handles *h, const struct aq_buf *header, struct aq_err *err)
+/* An array that all rows share. */
+static int put_array(struct store_writer *w, const struct store_layout *l, uint64_t data,
+                     int handle, const int32_t *from, int64_t n, struct aq_err *err)
+{
+    return put_bytes(w, from, (size_t)n * sizeof *from, data + st_declared_begin(l->w, handle),
+                     err);
+}
+
+static int fill_new(struct store_writer *w, const struct store_plan *plan,
+                    const struct store_layout *l, const struct aq_buf *header, struct aq_err *err)
 {
     uint64_t data = header->len;
-    size_t samples = (size_t)w->shape.samples * sizeof(int32_t);
-    if (ftruncate(w->fd, (off_t)(data + st_data_size(st))) < 0)
+    int64_t samples = w->shape.samples;
+    if (ftruncate(w->fd, (off_t)(data + st_data_size(l->w))) < 0)
         return aq_err_sys(err, AQ_ERUN, "cannot give '%s' its size", aq_show(w->part));
     if (put_bytes(w, header->data, header->len, 0, err) < 0 ||
-        put_bytes(w, plan->labels, samples, data + st_declared_begin(st, h->labels), err) < 0 ||
-        put_bytes(w, plan->sample_tokens, samples, data + st_declared_begin(st, h->tokens), err) < 0)
+        put_array(w, l, data, l->labels, plan->labels, samples, err) < 0 ||
+        put_array(w, l, data, l->sample_tokens, plan->sample_tokens, samples, err) < 0 ||
+        put_array(w, l, data, l->tile_first, plan->tile_first, w->shape.tiles + 1, err) < 0)
         return -1;
     for (size_t i = 0; i < w->count; i++) {
         struct out_row *r = &w->rows[i];
-        r->sums_at = data + st_declared_begin(st, h->rows[i][0]);
-        r->clip_at = data + st_declared_begin(st, h->rows[i][1]);
-        r->have_at = data + st_declared_begin(st, h->rows[i][2]);
+        r->sums_at = data + st_declared_begin(l->w, l->slots[i].sums);
+        r->clip_at = data + st_declared_begin(l->w, l->slots[i].clip);
+        r->have_at = data + st_declared_begin(l->w, l->slots[i].have);
         /* the part of before first: it holds at least what the store does */
         for (size_t k = w->old_count; k-- > 0;)
             if (copy_old(w, r, &w->old[k], err) < 0)
@@ -275,20 +246,18 @@ static int fill_new(struct store_writer *w, const struct store_plan *plan, struc
 /* Builds the new part under another name, so that a part of before stays whole until then. */
 static int start_part(struct store_writer *w, const struct store_plan *plan, struct aq_err *err)
 {
-    struct handles h = {.rows = xcalloc(w->count, sizeof *h.rows)};
+    struct store_layout l;
     struct aq_buf header = AQ_BUF_INIT;
     char *fresh = xasprintf("%s.new", w->part);
     int r = -1;
-    struct st_writer *st = declare_all(w, &h, err);
-    if (!st)
-        goto out;
-    st_header(st, &header);
+    declare_all(w, plan, &l);
+    st_header(l.w, &header);
     w->fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(fresh));
         goto out;
     }
-    if (fill_new(w, plan, st, &h, &header, err) < 0)
+    if (fill_new(w, plan, &l, &header, err) < 0)
         goto out;
     if (fdatasync(w->fd) < 0 || rename(fresh, w->part) < 0) {
         aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->part));
@@ -299,34 +268,29 @@ out:
     if (r < 0)
         (void)unlink(fresh);
     free(fresh);
-    free(h.rows);
     aq_buf_release(&header);
-    st_writer_free(st);
-    return r;
-}
-
-static int take_lock(struct store_writer *w, struct aq_err *err)
-{
-    char *name = xasprintf("%s.lock", w->path);
-    int r = aq_lock_take(&w->lock, name, err);
-    free(name);
+    store_layout_release(&l);
     return r;
 }
 
 static int begin(struct store_writer *w, const struct store_plan *plan, bool replace,
                  struct aq_err *err)
 {
-    if (take_lock(w, err) < 0 || open_old(w, w->path, plan, replace, err) < 0 ||
-        open_old_part(w, plan, err) < 0)
+    if (store_lock(&w->lock, w->path, err) < 0 || open_old(w, w->path, plan, replace, err) < 0)
+        return -1;
+    w->has_store = w->old_count > 0;
+    if (open_old_part(w, plan, err) < 0)
         return -1;
     for (size_t i = 0; i < plan->rows->count; i++) {
         const struct score_row *r = &plan->rows->items[i];
         const struct candidate *c = &plan->candidates->items[r->candidate];
         add_row(w, c->id, r->prefix, c->w, c->a);
     }
-    for (size_t k = 0; k < w->old_count; k++) {
-        keep_old_rows(w, &w->old[k]);
-        keep_old_ranges(w, &w->old[k]);
+    /* An unfinished part gives its sums to these rows, but no rows of its own: what a store holds
+       does not depend on runs that were broken off. */
+    if (w->has_store) {
+        keep_old_rows(w, &w->old[0]);
+        keep_old_ranges(w, &w->old[0]);
     }
     qsort(w->rows, w->count, sizeof *w->rows, by_key);
     w->of_plan = xcalloc(plan->rows->count, sizeof *w->of_plan);
