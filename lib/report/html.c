@@ -4,6 +4,7 @@
 #include "report/svg.h"
 
 #include <math.h>
+#include <stdio.h>
 
 static const char styles[] =
     ":root{color-scheme:light "
@@ -13,7 +14,7 @@ static const char styles[] =
     "(prefers-color-scheme:dark){:root{--page:#14171c;--ink:#e8eaee;--soft:#a3abb8;--line:#2d333c;"
     "--card:#1b1f26;--accent:#56a8e0;--note:#17222d}}"
     "*{box-sizing:border-box}"
-    "body{margin:0 auto;max-width:920px;padding:28px 24px "
+    "body{margin:0 auto;max-width:980px;padding:28px 24px "
     "64px;background:var(--page);color:var(--ink);"
     "font:16px/1.55 system-ui,-apple-system,\"Segoe UI\",Roboto,\"DejaVu "
     "Sans\",sans-serif;overflow-wrap:anywhere}"
@@ -31,7 +32,8 @@ static const char styles[] =
     ".scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}"
     "table{border-collapse:collapse;width:100%;font-size:.86rem;font-variant-numeric:tabular-nums}"
     "th,td{padding:5px 8px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}"
-    "td.n,th.n{text-align:right;white-space:nowrap}td.name{font-family:ui-monospace,Menlo,\"DejaVu "
+    "td.n,th.n{text-align:right;white-space:nowrap}td.name{white-space:nowrap;font-family:ui-"
+    "monospace,Menlo,\"DejaVu "
     "Sans Mono\",monospace;"
     "font-size:.8rem}"
     "th{position:sticky;top:0;background:var(--page)}th "
@@ -49,6 +51,8 @@ static const char styles[] =
     ".more{display:none}h1{font-size:1.3rem}.cards{grid-template-columns:1fr "
     "1fr}dl{grid-template-columns:1fr}"
     "dt{margin-top:6px}}"
+    ".swatch{display:inline-block!important;vertical-align:-1px}h3{font-size:1rem;margin:1.2em 0 "
+    ".3em}"
     "@media print{.scroll{overflow:visible}th{position:static}}";
 
 /* Sorting is all that needs a script; the page reads well without it. */
@@ -100,4 +104,12 @@ void html_number_cell(struct aq_buf *out, const char *class, double x, const cha
                 isnan(x) ? "" : aq_fmt_double(x, exact));
     escape_html(out, isnan(x) ? "" : text);
     aq_buf_adds(out, "</td>");
+}
+
+void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
+                     const char *unit)
+{
+    char text[64];
+    (void)snprintf(text, sizeof text, "%.*f%s", decimals, x, unit);
+    html_number_cell(out, class, x, text);
 }

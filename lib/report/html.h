@@ -10,6 +10,10 @@ void html_text(struct aq_buf *out, const char *tag, const char *class, const cha
 /* <td> with the number for people, and the exact one for sorting. NAN: empty. */
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text);
 
+/* The same with so many decimals and a unit. */
+void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
+                     const char *unit);
+
 /* One self-contained page. */
 void report_html(struct aq_buf *out, const struct report *r, const struct curve *c);
 

@@ -1,7 +1,9 @@
 #include "report/run.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "report/diff.h"
 #include "report/html.h"
+#include "report/summary.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -125,5 +127,46 @@ int report_all(const struct report_request *q, const char *dir, struct aq_err *e
         return -1;
     int status = write_all(&s, dir, err);
     session_close(&s);
+    return status;
+}
+
+int report_summary(const struct summary_request *q, struct aq_err *err)
+{
+    struct summary s;
+    struct aq_buf out = AQ_BUF_INIT;
+    int status = summary_read(&s, q->manifests, q->count, q->cells_json, q->keep_going, err);
+    if (status == 0) {
+        if (q->format == REPORT_MD)
+            summary_markdown(&out, &s);
+        else if (q->format == REPORT_TSV)
+            summary_tsv(&out, &s);
+        else
+            summary_html(&out, &s);
+        status = aq_write_file(q->output, out.data, out.len, err);
+    }
+    summary_release(&s);
+    aq_buf_release(&out);
+    return status;
+}
+
+int report_diff(const char *a, const char *b, enum report_format format, const char *output,
+                struct aq_err *err)
+{
+    const struct report_request first = {.manifest = a}, second = {.manifest = b};
+    struct session x, y;
+    struct aq_buf out = AQ_BUF_INIT;
+    if (session_open(&x, &first, err) < 0)
+        return -1;
+    int status = session_open(&y, &second, err);
+    if (status == 0) {
+        if (format == REPORT_MD)
+            diff_markdown(&out, &x.report, &y.report);
+        else
+            diff_tsv(&out, &x.report, &y.report);
+        status = aq_write_file(output, out.data, out.len, err);
+        session_close(&y);
+    }
+    session_close(&x);
+    aq_buf_release(&out);
     return status;
 }

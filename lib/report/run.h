@@ -21,4 +21,19 @@ int report_one(const struct report_request *q, struct aq_err *err) AQ_MUST_CHECK
 /* All products into a directory, which is made if need be. */
 int report_all(const struct report_request *q, const char *dir, struct aq_err *err) AQ_MUST_CHECK;
 
+/* A sweep: md, tsv or html. cells_json may be NULL. */
+struct summary_request {
+    const char *const *manifests;
+    size_t count;
+    const char *cells_json;
+    enum report_format format;
+    bool keep_going; /* leave out manifests that cannot be read */
+    const char *output;
+};
+int report_summary(const struct summary_request *q, struct aq_err *err) AQ_MUST_CHECK;
+
+/* Two manifests: md or tsv. */
+int report_diff(const char *a, const char *b, enum report_format format, const char *output,
+                struct aq_err *err) AQ_MUST_CHECK;
+
 #endif

@@ -1,0 +1,297 @@
+#include "report/summary.h"
+#include "base/mem.h"
+#include "base/names.h"
+#include "base/opt.h"
+#include "report/report.h"
+#include "solve/ranks.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one cell ---- */
+
+static double number_in(const struct json *object, const char *key)
+{
+    const struct json *v =
+        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
+    bool number = v && (json_type(v) == JSON_FLOAT || json_type(v) == JSON_INT);
+    return number ? json_number(v) : NAN;
+}
+
+/* Sums of the parts over all layers; NAN as soon as one is missing. */
+static void add_parts(struct summary_cell *c, const struct report_row *row)
+{
+    for (size_t i = 0; i < row->count; i++) {
+        const struct manifest_option *o = row->counted[i];
+        if (o->none || o->score != row->sensitivity)
+            continue;
+        c->weight_part += o->weight_only;
+        c->activation_part += o->activation_only;
+        return;
+    }
+}
+
+static bool has_candidate(const struct report_row *row)
+{
+    return row->count > 0 && !row->counted[0]->none;
+}
+
+static void fill_cell(struct summary_cell *c, const struct manifest *m, const struct report *r)
+{
+    cell_init(&c->cell, m);
+    const struct json *normalization = m->aq ? json_get(m->aq, "normalization") : NULL;
+    bool known = normalization && json_type(normalization) == JSON_STRING;
+    c->normalization = xstrdup(known ? json_string(normalization) : "-");
+    c->layers = xcalloc(r->count + 1, sizeof *c->layers);
+    c->scores = xcalloc(r->count + 1, sizeof *c->scores);
+    c->score = m->score;
+    c->effective_bits = m->effective_bits;
+    c->storage_bits = number_in(m->selection, "storage_bits");
+    c->satisfied = m->satisfied;
+    c->rho_size = c->tau_size = c->rho_cells = NAN;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct report_row *row = &r->rows[i];
+        if (!has_candidate(row))
+            continue;
+        c->layers[c->count] = xstrdup(row->group->layer);
+        c->scores[c->count] = row->sensitivity;
+        c->total += row->sensitivity;
+        if (row->sensitivity > c->scores[c->worst])
+            c->worst = c->count;
+        c->count++;
+        add_parts(c, row);
+    }
+    if (c->count == 0)
+        c->weight_part = c->activation_part = NAN;
+}
+
+static int read_cell(struct summary_cell *c, const char *path, struct aq_err *err)
+{
+    struct manifest m;
+    struct report r;
+    if (manifest_read(&m, path, err) < 0)
+        return -1;
+    int status = report_init(&r, &m, NULL, err);
+    if (status == 0) {
+        fill_cell(c, &m, &r);
+        report_release(&r);
+    }
+    manifest_release(&m);
+    return status;
+}
+
+static void release_cell(struct summary_cell *c)
+{
+    for (size_t i = 0; i < c->count; i++)
+        free(c->layers[i]);
+    free(c->layers);
+    free(c->scores);
+    free(c->normalization);
+    cell_release(&c->cell);
+}
+
+/* ---- agreement ---- */
+
+/* Scores of the layers that both cells have; a sweep's cells nearly always have the same. */
+static size_t common_scores(const struct summary_cell *a, const struct summary_cell *b, double *x,
+                            double *y)
+{
+    size_t n = 0;
+    bool same = a->count == b->count;
+    for (size_t i = 0; i < a->count && same; i++)
+        same = strcmp(a->layers[i], b->layers[i]) == 0;
+    if (same) {
+        memcpy(x, a->scores, a->count * sizeof *x);
+        memcpy(y, b->scores, a->count * sizeof *y);
+        return a->count;
+    }
+    struct aq_names names = AQ_NAMES_INIT;
+    for (size_t i = 0; i < b->count; i++)
+        aq_names_add(&names, b->layers[i]);
+    (void)aq_names_sort(&names);
+    for (size_t i = 0; i < a->count; i++) {
+        ptrdiff_t at = aq_names_find(&names, a->layers[i]);
+        if (at < 0)
+            continue;
+        x[n] = a->scores[i];
+        y[n++] = b->scores[at];
+    }
+    aq_names_release(&names);
+    return n;
+}
+
+static void agreement(const struct summary_cell *a, const struct summary_cell *b, double *rho,
+                      double *tau)
+{
+    double *x = xcalloc(a->count + 1, sizeof *x), *y = xcalloc(a->count + 1, sizeof *y);
+    size_t n = common_scores(a, b, x, y);
+    if (rho)
+        *rho = rank_spearman(x, y, n);
+    if (tau)
+        *tau = rank_kendall(x, y, n);
+    free(x);
+    free(y);
+}
+
+double summary_spearman(const struct summary_cell *a, const struct summary_cell *b)
+{
+    double rho;
+    agreement(a, b, &rho, NULL);
+    return rho;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return strcmp(a, b) == 0;
+}
+
+static bool same_kind(const struct cell *a, const struct cell *b)
+{
+    return same_text(a->model, b->model) && same_text(a->pair, b->pair) &&
+           same_text(a->granularity, b->granularity);
+}
+
+static int size_order(const char *size)
+{
+    static const char *const known[] = {"small", "medium", "large"};
+    for (size_t i = 0; i < AQ_COUNT(known); i++)
+        if (same_text(size, known[i]))
+            return (int)i;
+    return -1;
+}
+
+static void compare_sizes(struct summary *s, size_t i)
+{
+    struct summary_cell *c = &s->cells[i];
+    const struct summary_cell *largest = c;
+    for (size_t j = 0; j < s->count; j++)
+        if (same_kind(&c->cell, &s->cells[j].cell) &&
+            size_order(s->cells[j].cell.size) > size_order(largest->cell.size))
+            largest = &s->cells[j];
+    if (largest != c)
+        agreement(c, largest, &c->rho_size, &c->tau_size);
+}
+
+/* Ranks once per cell, then plain correlations: a sweep of hundreds has tens of thousands of pairs.
+ */
+static void compare_cells(struct summary *s)
+{
+    double *sum = xcalloc(s->count + 1, sizeof *sum);
+    size_t *pairs = xcalloc(s->count + 1, sizeof *pairs);
+    for (size_t i = 0; i < s->count; i++)
+        for (size_t j = i + 1; j < s->count; j++) {
+            const struct cell *a = &s->cells[i].cell, *b = &s->cells[j].cell;
+            if (!same_text(a->size, b->size) || !same_text(a->model, b->model))
+                continue;
+            double rho = summary_spearman(&s->cells[i], &s->cells[j]);
+            if (isnan(rho))
+                continue;
+            sum[i] += rho;
+            sum[j] += rho;
+            pairs[i]++;
+            pairs[j]++;
+        }
+    for (size_t i = 0; i < s->count; i++)
+        s->cells[i].rho_cells = pairs[i] ? sum[i] / (double)pairs[i] : NAN;
+    free(sum);
+    free(pairs);
+}
+
+/* Where the scores do not say it: weights alone are the cell with 16-bit activations. */
+static void find_parts(struct summary *s, size_t i)
+{
+    struct summary_cell *c = &s->cells[i];
+    const char *a = strstr(c->cell.pair, "_a");
+    if (!isnan(c->weight_part) || !a)
+        return;
+    char *plain = xasprintf("%.*s_afp16", (int)(a - c->cell.pair), c->cell.pair);
+    for (size_t j = 0; j < s->count; j++) {
+        const struct summary_cell *w = &s->cells[j];
+        if (same_text(w->cell.pair, plain) && same_text(w->cell.granularity, c->cell.granularity) &&
+            same_text(w->cell.size, c->cell.size) && same_text(w->cell.model, c->cell.model)) {
+            c->weight_part = w->total;
+            c->activation_part = c->total - w->total;
+        }
+    }
+    free(plain);
+}
+
+/* ---- what was left out ---- */
+
+static void add_skipped(struct summary *s, const char *pair, const char *granularity,
+                        const char *size, const char *reason)
+{
+    AQ_GROW(s->skipped, s->skipped_count, s->skipped_cap);
+    s->skipped[s->skipped_count++] = (struct summary_skipped){xstrdup(pair), xstrdup(granularity),
+                                                              xstrdup(size), xstrdup(reason)};
+}
+
+static int read_cells_json(struct summary *s, const char *path, struct aq_err *err)
+{
+    struct json *v = json_read(path, err);
+    if (!v)
+        return -1;
+    struct jref root = jref_root(v, path), list;
+    int r = jref_get(&root, "cells", JSON_ARRAY, &list, err);
+    size_t i = 0;
+    for (const struct json *c = r == 0 ? json_first(list.v) : NULL; c && r == 0;
+         c = json_next(c), i++) {
+        struct jref at = jref_child(&list, c, i), why;
+        const char *pair, *granularity, *size, *reason = "no reason given";
+        bool supported;
+        if (jref_string(&at, "pair", &pair, err) < 0 ||
+            jref_string(&at, "granularity", &granularity, err) < 0 ||
+            jref_string(&at, "size", &size, err) < 0 ||
+            jref_bool(&at, "supported", &supported, err) < 0)
+            r = -1;
+        else if (!supported && jref_has(&at, "reason", &why))
+            r = jref_string(&at, "reason", &reason, err);
+        if (r == 0 && !supported)
+            add_skipped(s, pair, granularity, size, reason);
+    }
+    json_free(v);
+    return r;
+}
+
+/* ---- all together ---- */
+
+int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
+                 bool keep_going, struct aq_err *err)
+{
+    *s = (struct summary){.cells = xcalloc(count + 1, sizeof *s->cells)};
+    for (size_t i = 0; i < count; i++) {
+        if (read_cell(&s->cells[s->count], paths[i], err) == 0) {
+            s->count++;
+            continue;
+        }
+        if (!keep_going)
+            return -1;
+        aq_warn("%s", err->msg);
+        add_skipped(s, "-", "-", "-", err->msg);
+    }
+    if (cells_json && read_cells_json(s, cells_json, err) < 0)
+        return -1;
+    for (size_t i = 0; i < s->count; i++) {
+        compare_sizes(s, i);
+        find_parts(s, i);
+        s->mixed = s->mixed || !same_text(s->cells[i].normalization, s->cells[0].normalization);
+    }
+    compare_cells(s);
+    return 0;
+}
+
+void summary_release(struct summary *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        release_cell(&s->cells[i]);
+    for (size_t i = 0; i < s->skipped_count; i++) {
+        free(s->skipped[i].pair);
+        free(s->skipped[i].granularity);
+        free(s->skipped[i].size);
+        free(s->skipped[i].reason);
+    }
+    free(s->cells);
+    free(s->skipped);
+    *s = (struct summary){0};
+}

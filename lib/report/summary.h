@@ -1,0 +1,55 @@
+/*
+ * Many manifests as one table: the cells of a sweep, what they add up to, how well their rankings
+ * agree, and what was left out.
+ */
+#ifndef AQ_REPORT_SUMMARY_H
+#define AQ_REPORT_SUMMARY_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "report/cell.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct summary_cell {
+    struct cell cell;
+    char *normalization; /* "-" if unknown */
+    char **layers;       /* of the groups with a candidate, in order */
+    double *scores;      /* their sensitivities */
+    size_t count;
+    double total;                               /* their sum */
+    double score, effective_bits, storage_bits; /* of the selection; NAN: unknown */
+    bool satisfied;
+    size_t worst;                        /* layer with the largest sensitivity */
+    double weight_part, activation_part; /* NAN: unknown */
+    /* agreement of rankings; NAN: nothing to compare with */
+    double rho_size, tau_size; /* with the largest data set of the same pair and granularity */
+    double rho_cells;          /* mean over the other cells of the same size */
+};
+
+struct summary_skipped {
+    char *pair, *granularity, *size, *reason;
+};
+
+struct summary {
+    struct summary_cell *cells; /* by model, pair, granularity, size as given */
+    size_t count;
+    struct summary_skipped *skipped;
+    size_t skipped_count, skipped_cap;
+    bool mixed; /* cells of several normalizations: totals do not compare */
+};
+
+/* cells_json: NULL, or the list of all cells with the reasons of those left out. */
+int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
+                 bool keep_going, struct aq_err *err) AQ_MUST_CHECK;
+void summary_release(struct summary *s);
+
+void summary_markdown(struct aq_buf *out, const struct summary *s);
+void summary_tsv(struct aq_buf *out, const struct summary *s);
+void summary_html(struct aq_buf *out, const struct summary *s);
+
+/* The correlation of two cells' rankings over the layers that both have; NAN if fewer than two. */
+double summary_spearman(const struct summary_cell *a, const struct summary_cell *b);
+
+#endif
