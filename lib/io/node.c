@@ -62,6 +62,7 @@ struct node *node_copy(struct aq_arena *a, const struct node *v)
 {
     struct node *copy = aq_arena_alloc(a, sizeof *copy);
     *copy = *v;
+    copy->up = NULL;
     if (!node_is_container(v))
         return copy;
     copy->index = NULL;
@@ -70,6 +71,7 @@ struct node *node_copy(struct aq_arena *a, const struct node *v)
     for (size_t i = 0; i < v->count; i++) {
         copy->items[i].key = v->items[i].key;
         copy->items[i].value = node_copy(a, v->items[i].value);
+        copy->items[i].value->up = copy;
     }
     return copy;
 }
@@ -260,6 +262,7 @@ static void append(struct aq_arena *a, struct node *v, const struct node *key, s
 void node_put(struct aq_arena *a, struct node *map, const struct node *key, struct node *value)
 {
     struct node_entry *e = find_entry(map, key);
+    value->up = map;
     if (e)
         e->value = value;
     else
@@ -285,6 +288,7 @@ bool node_drop(struct node *map, const struct node *key)
 
 void node_push(struct aq_arena *a, struct node *list, struct node *value)
 {
+    value->up = list;
     append(a, list, NULL, value);
 }
 
@@ -376,6 +380,29 @@ void node_print(struct aq_buf *out, const struct node *v)
         print_container(out, v);
         break;
     }
+}
+
+struct node *node_root(struct node *v)
+{
+    while (v->up)
+        v = v->up;
+    return v;
+}
+
+const char *node_path(struct aq_arena *a, const struct node *v)
+{
+    if (!v->up)
+        return "";
+    size_t i = 0;
+    while (i < v->up->count && v->up->items[i].value != v)
+        i++;
+    const char *before = node_path(a, v->up);
+    if (v->up->type == NODE_LIST)
+        return aq_arena_printf(a, "%s[%zu]", before, i);
+    if (i == v->up->count)
+        return before;
+    return aq_arena_printf(a, "%s%s%s", before, *before ? "." : "",
+                           node_key_text(a, v->up->items[i].key));
 }
 
 const char *node_key_text(struct aq_arena *a, const struct node *key)

@@ -43,10 +43,14 @@ struct node_entry {
 struct node {
     enum node_type type;
     struct place place;
+    struct node *up; /* the list or map that holds it; NULL at a root */
     union {
         bool b;
         double f;
-        const char *s;
+        struct {
+            const char *s;
+            char quote; /* of a string typed in an override: its quote character, else 0 */
+        };
         struct {
             int64_t i;
             const char *wide; /* digits of an integer beyond 64 bits, else NULL */
@@ -67,7 +71,7 @@ struct node *node_string(struct aq_arena *a, const char *s, struct place place);
 /* Plain decimal digits with an optional minus; any length. digits is kept if it is long. */
 struct node *node_int_text(struct aq_arena *a, const char *digits, struct place place);
 
-/* Deep, with the places of the original. */
+/* Deep, with the places of the original; belongs to nothing yet. */
 struct node *node_copy(struct aq_arena *a, const struct node *v);
 /* Python's ==: 8 equals 8.0 and true equals 1; order of keys does not matter. */
 bool node_equal(const struct node *a, const struct node *b);
@@ -92,6 +96,9 @@ bool node_is_container(const struct node *v);
 const char *node_type_name(const struct node *v); /* "a list", "an integer", ... */
 /* What Python's str() gives; used for keys, messages and text around interpolations. */
 void node_print(struct aq_buf *out, const struct node *v);
+/* "dataset.size", "hardware.device_indices[0]": the path of a value from its root. */
+const char *node_path(struct aq_arena *a, const struct node *v);
+struct node *node_root(struct node *v);
 /* A key as text, in the arena. */
 const char *node_key_text(struct aq_arena *a, const struct node *key);
 
