@@ -126,7 +126,7 @@ struct node *conf_resolve(struct conf_result *r)
 static struct node *fail_unknown(struct conf_result *r, const struct node *at, const char *part,
                                  const char *key, struct aq_err *err)
 {
-    struct aq_strings names = {0};
+    struct conf_names names = {0};
     for (size_t i = 0; at->type == NODE_MAP && i < at->count; i++) {
         AQ_GROW(names.items, names.count, names.cap);
         names.items[names.count++] = node_key_text(r->a, at->items[i].key);

@@ -187,7 +187,7 @@ static int fail(struct planner *p, struct place place, const char *text)
 
 static void hint_group(struct planner *p, const char *group, const char *name)
 {
-    struct aq_strings options = conf_options(p->s, group);
+    struct conf_names options = conf_options(p->s, group);
     if (options.count)
         conf_hint_options(p->err, aq_arena_printf(p->a, "options in '%s'", aq_show(group)), name,
                           &options);
@@ -366,7 +366,7 @@ static int choose_model(struct planner *p, struct def *d)
         strcmp(group + n - 5, "/arch") != 0 || strcmp(final_package(p->a, d, false), "model") != 0)
         return 0;
     const char *name = pick->value->s;
-    struct aq_strings models = conf_models(p->s);
+    struct conf_names models = conf_models(p->s);
     bool known = false;
     for (size_t i = 0; i < models.count; i++)
         known |= strcmp(models.items[i], name) == 0;
@@ -657,7 +657,7 @@ static int flatten(struct planner *p, const struct tree *t, struct aq_strmap *se
 static int fail_unused(struct planner *p, const struct pick *pick)
 {
     size_t n = strcspn(pick->key, "@");
-    struct aq_strings near = {0}, all = {0};
+    struct conf_names near = {0}, all = {0};
     for (size_t i = 0; i < p->choices->count; i++) {
         const char *key = p->choices->items[i].key->s;
         AQ_GROW(all.items, all.count, all.cap);

@@ -32,7 +32,7 @@ static int fail_size(struct conf_result *r, const struct node *size, const struc
     qsort(names, n, sizeof *names, by_text);
     aq_err_set(err, size->place.file ? AQ_EINPUT : AQ_EUSAGE, "unknown dataset.size '%s'",
                aq_show(size->s));
-    conf_hint_options(err, "sizes", size->s, &(struct aq_strings){.items = names, .count = n});
+    conf_hint_options(err, "sizes", size->s, &(struct conf_names){.items = names, .count = n});
     free(names);
     return -1;
 }
@@ -184,7 +184,7 @@ void run_formats_release(struct run_formats *f)
 
 static int fail_format(struct conf_search *s, const struct run *run, struct aq_err *err)
 {
-    struct aq_strings names = conf_options(s, "format");
+    struct conf_names names = conf_options(s, "format");
     aq_err_set(err, run->format_place.file ? AQ_EINPUT : AQ_EUSAGE,
                "unknown format '%s' (quant_pair.format_name)", aq_show(run->format_name));
     conf_hint_options(err, "formats", run->format_name, &names);

@@ -215,7 +215,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static void sort_names(struct aq_strings *names)
+static void sort_names(struct conf_names *names)
 {
     if (!names->count)
         return;
@@ -227,7 +227,7 @@ static void sort_names(struct aq_strings *names)
     names->count = kept;
 }
 
-static void list_dir(struct conf_search *s, const char *path, bool groups, struct aq_strings *out)
+static void list_dir(struct conf_search *s, const char *path, bool groups, struct conf_names *out)
 {
     DIR *d = opendir(path);
     if (!d)
@@ -245,9 +245,9 @@ static void list_dir(struct conf_search *s, const char *path, bool groups, struc
     (void)closedir(d);
 }
 
-static struct aq_strings list_all(struct conf_search *s, const char *group, bool groups)
+static struct conf_names list_all(struct conf_search *s, const char *group, bool groups)
 {
-    struct aq_strings names = {0};
+    struct conf_names names = {0};
     if (*group && !is_inside(group))
         return names;
     for (size_t i = 0; i < s->dirs.count; i++)
@@ -256,19 +256,19 @@ static struct aq_strings list_all(struct conf_search *s, const char *group, bool
     return names;
 }
 
-struct aq_strings conf_options(struct conf_search *s, const char *group)
+struct conf_names conf_options(struct conf_search *s, const char *group)
 {
     return list_all(s, group, false);
 }
 
-struct aq_strings conf_subgroups(struct conf_search *s, const char *group)
+struct conf_names conf_subgroups(struct conf_search *s, const char *group)
 {
     return list_all(s, group, true);
 }
 
-struct aq_strings conf_models(struct conf_search *s)
+struct conf_names conf_models(struct conf_search *s)
 {
-    struct aq_strings names = conf_subgroups(s, "model");
+    struct conf_names names = conf_subgroups(s, "model");
     size_t kept = 0;
     for (size_t i = 0; i < names.count; i++) {
         const char *n = names.items[i];
@@ -280,7 +280,7 @@ struct aq_strings conf_models(struct conf_search *s)
 }
 
 void conf_hint_options(struct aq_err *err, const char *what, const char *name,
-                       const struct aq_strings *options)
+                       const struct conf_names *options)
 {
     struct aq_buf list = AQ_BUF_INIT;
     const char *near = aq_nearest(name, options->items, options->count);

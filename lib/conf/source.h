@@ -8,11 +8,16 @@
 #define AQ_CONF_SOURCE_H
 
 #include "base/arena.h"
-#include "base/opt.h"
 #include "base/strmap.h"
 #include "io/node.h"
 
 #include <stdbool.h>
+
+/* A growing list of names, borrowed or in an arena; the list itself is freed by its holder. */
+struct conf_names {
+    const char **items;
+    size_t count, cap;
+};
 
 /* One item of a defaults list, as written. */
 struct conf_item {
@@ -35,7 +40,7 @@ struct conf_file {
 
 struct conf_search {
     struct aq_arena arena;
-    struct aq_strings dirs;
+    struct conf_names dirs;
     struct aq_strmap files;  /* name -> struct conf_file, or NULL for one that is not there */
     struct aq_strmap groups; /* name -> non-NULL if it is a directory */
 };
@@ -58,14 +63,14 @@ const char *conf_dir_of(struct conf_search *s, const char *name);
 bool conf_group_exists(struct conf_search *s, const char *group);
 
 /* Sorted names of a group's options, or of its subgroups; free .items. */
-struct aq_strings conf_options(struct conf_search *s, const char *group);
-struct aq_strings conf_subgroups(struct conf_search *s, const char *group);
+struct conf_names conf_options(struct conf_search *s, const char *group);
+struct conf_names conf_subgroups(struct conf_search *s, const char *group);
 
 /* Models are groups of their own: conf/model/NAME/arch/NAME.default.yaml. Free .items. */
-struct aq_strings conf_models(struct conf_search *s);
+struct conf_names conf_models(struct conf_search *s);
 
 /* The hint for an unknown name: the nearest one and the list. */
 void conf_hint_options(struct aq_err *err, const char *what, const char *name,
-                       const struct aq_strings *options);
+                       const struct conf_names *options);
 
 #endif

@@ -38,4 +38,10 @@ struct json *yaml_read(const char *path, struct aq_err *err);
  */
 struct node *yaml_resolve_plain(struct aq_arena *a, const char *text, struct place place);
 
+/* True if PyYAML would not read this plain text back as a string. */
+bool yaml_is_typed_plain(const char *text);
+
+/* Block style, byte for byte as OmegaConf.to_yaml writes it. */
+void yaml_write(struct aq_buf *out, const struct node *v);
+
 #endif

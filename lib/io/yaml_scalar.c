@@ -93,8 +93,11 @@ static bool is_int(const char *s)
     return !*base60_tail(any_of(p, DIGITS_));
 }
 
-/* Digits with a point, with or without an exponent, or base 60 with a point. */
-static bool is_pointed(const char *p, const char *digits_end)
+/*
+ * Digits with a point, with or without an exponent, or base 60 with a point. An exponent without
+ * a sign is OmegaConf's; PyYAML alone wants one.
+ */
+static bool is_pointed(const char *p, const char *digits_end, bool want_sign)
 {
     const char *point = digits_end;
     if (*point == ':')
@@ -104,14 +107,13 @@ static bool is_pointed(const char *p, const char *digits_end)
     const char *q = any_of(point + 1, DIGITS_);
     if (!*q)
         return true;
-    const char *e = point == digits_end ? exponent(q, false) : NULL;
     /* digits with loose underscores take only a signed exponent */
-    if (e && grouped_digits(p) != digits_end)
-        e = exponent(q, true);
+    bool loose = grouped_digits(p) != digits_end;
+    const char *e = point == digits_end ? exponent(q, want_sign || loose) : NULL;
     return e && !*e;
 }
 
-static bool is_float(const char *s)
+static bool is_float(const char *s, bool pyyaml_only)
 {
     if (*s == '.' && strspn(s + 1, DIGITS)) {
         const char *q = any_of(s + 1, DIGITS_);
@@ -124,9 +126,57 @@ static bool is_float(const char *s)
         return true;
     if (!strspn(p, DIGITS))
         return false;
-    const char *grouped = grouped_digits(p);
-    const char *e = exponent(grouped, false);
-    return (e && !*e) || is_pointed(p, any_of(p, DIGITS_));
+    const char *e = pyyaml_only ? NULL : exponent(grouped_digits(p), false);
+    return (e && !*e) || is_pointed(p, any_of(p, DIGITS_), pyyaml_only);
+}
+
+/* n1 to n2 digits; NULL if there are fewer */
+static const char *some_digits(const char *p, size_t n1, size_t n2)
+{
+    size_t n = strspn(p, DIGITS);
+    n = n > n2 ? n2 : n;
+    return n < n1 ? NULL : p + n;
+}
+
+/* "-d" or ":dd" pieces of dates and times */
+static const char *piece(const char *p, char separator, size_t n1, size_t n2)
+{
+    return p && *p == separator ? some_digits(p + 1, n1, n2) : NULL;
+}
+
+static bool is_zone(const char *p)
+{
+    p += strspn(p, " \t");
+    if (*p == 'Z')
+        return !p[1];
+    if (*p != '-' && *p != '+')
+        return false;
+    p = some_digits(p + 1, 1, 2);
+    return p && (!*p || ((p = piece(p, ':', 2, 2)) != NULL && !*p));
+}
+
+/* 2024-01-31, 2024-1-31 7:05:00.5 +01:00 */
+static bool is_timestamp(const char *s)
+{
+    const char *year = some_digits(s, 4, 4);
+    const char *day = piece(piece(year, '-', 2, 2), '-', 2, 2);
+    if (day && !*day)
+        return true;
+    const char *p = piece(piece(year, '-', 1, 2), '-', 1, 2);
+    if (!p || !*p || !strchr("Tt \t", *p))
+        return false;
+    p += *p == 'T' || *p == 't' ? 1 : strspn(p, " \t");
+    p = piece(piece(some_digits(p, 1, 2), ':', 2, 2), ':', 2, 2);
+    if (p && *p == '.')
+        p = any_of(p + 1, DIGITS);
+    return p && (!*p || is_zone(p));
+}
+
+bool yaml_is_typed_plain(const char *s)
+{
+    bool b;
+    return is_null(s) || is_bool(s, &b) || is_int(s) || is_float(s, true) || is_timestamp(s) ||
+           strcmp(s, "=") == 0 || strcmp(s, "<<") == 0;
 }
 
 /* ---- values ---- */
@@ -220,7 +270,7 @@ struct node *yaml_resolve_plain(struct aq_arena *a, const char *text, struct pla
         return node_bool(a, b, place);
     if (is_int(text))
         return make_int(a, text, place);
-    if (is_float(text))
+    if (is_float(text, false))
         return make_float(a, text, place);
     return node_string(a, text, place);
 }
