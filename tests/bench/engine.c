@@ -1,0 +1,343 @@
+/*
+ * The engine against the BLAS that it calls, in one process, at a 4B model's dimensions:
+ *
+ *     linear   linear ops with bf16 weights   / one sgemm on fp32 weights of the same shape
+ *     grid     scores of all treatments       / as many sgemm calls
+ *     units    the same on fp32               / on the matrix units, by product class
+ *     threads  a layer forward and backward: one thread / all
+ *
+ * Medians; every figure is a ratio of times taken in turn.
+ */
+#include "backend/backend.h"
+#include "backend/cpu/blas.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "base/progress.h"
+#include "nn/qwen3.h"
+#include "quant/quant.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 512, ROUNDS = 5, SAMPLES = 32 };
+
+static struct aq_err err;
+
+static void must(int good)
+{
+    if (!good) {
+        (void)fprintf(stderr, "bench: %s\n", err.msg);
+        exit(1);
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *times, int n)
+{
+    qsort(times, (size_t)n, sizeof *times, by_value);
+    return times[n / 2];
+}
+
+static float uniform(void)
+{
+    static uint64_t seed = 5;
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(seed >> 32) / 2147483648.0F;
+}
+
+static float *random_floats(int64_t n, float scale)
+{
+    float *x = aq_big_alloc((size_t)n * sizeof *x, "a matrix", &err);
+    must(x != NULL);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = uniform() * scale;
+    return x;
+}
+
+static uint16_t *random_bf16(int64_t n, float scale)
+{
+    uint16_t *x = aq_big_alloc((size_t)n * sizeof *x, "a matrix", &err);
+    must(x != NULL);
+    for (int64_t i = 0; i < n; i++) {
+        float v = uniform() * scale;
+        memcpy(&x[i], (char *)&v + 2, sizeof *x);
+    }
+    return x;
+}
+
+static struct backend *open_cpu(int threads, enum backend_matrix matrix)
+{
+    struct backend *b;
+    struct backend_config config = {.threads = threads, .matrix = matrix};
+    must(backend_open(&b, "cpu", &config, &err) == 0);
+    return b;
+}
+
+static struct backend_tile *open_tile(struct backend *b)
+{
+    static int32_t starts[SAMPLES + 1], zeros[ROWS], pos[ROWS];
+    static uint8_t pads[SAMPLES];
+    for (int s = 0; s <= SAMPLES; s++)
+        starts[s] = s * (ROWS / SAMPLES);
+    for (int r = 0; r < ROWS; r++)
+        pos[r] = r % (ROWS / SAMPLES);
+    struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, zeros, pos, zeros};
+    return b->ops->tile_new(b, &d, &err);
+}
+
+/* ---- sgemm on all threads, columns split evenly ---- */
+
+struct bare {
+    const float *x, *w;
+    float *y;
+    int64_t out, depth;
+    int threads;
+};
+
+static void bare_unit(void *arg, int64_t unit, int worker)
+{
+    const struct bare *p = arg;
+    int64_t from = p->out * unit / p->threads, to = p->out * (unit + 1) / p->threads;
+    (void)worker;
+    blas_gemm(BLAS_N, BLAS_T, ROWS, to - from, p->depth, p->x, p->depth, p->w + from * p->depth,
+              p->depth, 0, p->y + from, p->out);
+}
+
+static double time_bare(struct aq_pool *pool, struct bare *p)
+{
+    double t = aq_now();
+    p->threads = aq_pool_threads(pool);
+    aq_pool_run(pool, p->threads, bare_unit, p);
+    return aq_now() - t;
+}
+
+static const int64_t shapes[][2] = {{4096, 2560}, {1024, 2560}, {9728, 2560}, {2560, 9728}};
+
+static void bench_linear(int threads)
+{
+    struct backend *b = open_cpu(threads, BACKEND_MATRIX_PLAIN);
+    struct backend_tile *t = open_tile(b);
+    struct aq_pool *pool = aq_pool_new(threads, &err);
+    for (size_t i = 0; i < AQ_COUNT(shapes); i++) {
+        int64_t out = shapes[i][0], depth = shapes[i][1];
+        float *x = random_floats(ROWS * depth, 1), *y = random_floats(ROWS * out, 1);
+        float *w = random_floats(out * depth, 1);
+        uint16_t *half = random_bf16(out * depth, 1);
+        struct backend_weight bw = {half, BACKEND_BF16, out, depth, "w", half};
+        struct bare bare = {x, w, y, out, depth, 0};
+        double plain[ROUNDS], fwd[ROUNDS], bwd[ROUNDS];
+        for (int r = -1; r < ROUNDS; r++) {
+            double t0 = time_bare(pool, &bare), t1 = aq_now();
+            b->ops->linear_forward(b, t, y, x, &bw);
+            double t2 = aq_now();
+            b->ops->linear_backward(b, t, x, y, &bw, 0);
+            double t3 = aq_now();
+            if (r >= 0)
+                plain[r] = t0, fwd[r] = t2 - t1, bwd[r] = t3 - t2;
+        }
+        double rate = 2.0 * ROWS * (double)(out * depth) / median(plain, ROUNDS) * 1e-9;
+        printf("linear   %d thread%s %5lld x %5lld: sgemm %4.0f GFLOP/s, forward %3.0f %%, "
+               "backward %3.0f %% of it\n",
+               threads, threads > 1 ? "s" : " ", (long long)out, (long long)depth, rate,
+               100 * median(plain, ROUNDS) / median(fwd, ROUNDS),
+               100 * median(plain, ROUNDS) / median(bwd, ROUNDS));
+        aq_big_free(x, (size_t)(ROWS * depth) * 4);
+        aq_big_free(y, (size_t)(ROWS * out) * 4);
+        aq_big_free(w, (size_t)(out * depth) * 4);
+        aq_big_free(half, (size_t)(out * depth) * 2);
+    }
+    b->ops->tile_free(b, t);
+    backend_close(b);
+    aq_pool_free(pool);
+}
+
+/* ---- the grid: what the 16 pairs and 9 granularities come to ---- */
+
+static const struct family {
+    const char *name, *w[5], *a[7];
+} families[] = {
+    {"int8 weights, int activations",
+     {"int8:axis0:static", "int8:tensor:static", "int8:block(-1:64):static",
+      "int8:block(-1:128):static"},
+     {"int8:tensor:static", "int8:token:dynamic", "int4:tensor:static", "int4:token:dynamic"}},
+    {"int4 weights, int8 activations",
+     {"int4:axis0:static", "int4:block(-1:128):static", "int4:block(-1:64):static",
+      "int4:tensor:static"},
+     {"int8:tensor:static", "int8:token:dynamic", "int4:tensor:static", "int4:token:dynamic"}},
+    {"fp8 weights",
+     {"e4m3:tensor:static", "e4m3:axis0:static", "e4m3:block(-1:64):static",
+      "e4m3:block(-1:128):static"},
+     {"e4m3:tensor:static", "e4m3:token:dynamic", "int8:tensor:static", "int8:token:dynamic",
+      "int4:tensor:static"}},
+    {"fp8 activations, int weights",
+     {"int8:axis0:static", "int4:block(-1:128):static"},
+     {"e4m3:tensor:static", "e4m3:token:dynamic"}},
+    {"weights only",
+     {"e4m3:tensor:static", "int8:axis0:static", "int4:block(-1:128):static",
+      "e2m1:nvfp4(16):dynamic"},
+     {"none"}},
+    {"scales along K",
+     {"int8:axis1:static", "int4:axis1:static", "e4m3:axis1:static", "e2m1:nvfp4(16):dynamic"},
+     {"int8:tensor:static", "int8:token:dynamic", "e4m3:tensor:static", "e4m3:token:dynamic"}},
+};
+
+struct grid {
+    struct backend *b;
+    struct backend_tile *t;
+    const struct backend_weight *w;
+    float *x, *y, *dy;
+    double *sums;
+};
+
+static void parse(const char *text, struct quant_spec *spec)
+{
+    *spec = (struct quant_spec){0};
+    must(quant_parse(text, spec, &err) == 0);
+}
+
+/* Scores of a family's pairs; returns seconds, and the number of products in *products. */
+static double time_family(const struct grid *g, const struct family *f, int *products)
+{
+    struct backend *b = g->b;
+    struct backend_operand *xq[7], *wq = b->ops->operand_new(b, g->w->rows, g->w->cols, 1, &err);
+    struct backend_score_job jobs[7];
+    struct quant_spec spec;
+    struct quant_range range = {.amax = 1};
+    int acts = 0;
+    for (; acts < 7 && f->a[acts]; acts++)
+        xq[acts] = b->ops->operand_new(b, ROWS, g->w->cols, 0, &err);
+    double start = aq_now();
+    for (int i = 0; i < acts; i++) {
+        parse(f->a[i], &spec);
+        b->ops->quantize_act(b, xq[i], g->t, g->x, g->w->cols, &spec,
+                             spec.steps && !spec.step[0].dynamic ? &range : NULL, NULL);
+        jobs[i] = (struct backend_score_job){g->t, xq[i], g->y, g->dy, g->sums};
+    }
+    *products = 0;
+    for (int i = 0; i < 5 && f->w[i]; i++) {
+        parse(f->w[i], &spec);
+        b->ops->quantize_weight(b, wq, g->w, &spec);
+        b->ops->score(b, wq, jobs, acts);
+        *products += acts;
+    }
+    must(b->ops->sync(b, &err) == 0);
+    double seconds = aq_now() - start;
+    for (int i = 0; i < acts; i++)
+        b->ops->operand_free(b, xq[i]);
+    b->ops->operand_free(b, wq);
+    return seconds;
+}
+
+static void bench_grid(int64_t out, int64_t depth, int threads)
+{
+    static double sums[SAMPLES];
+    uint16_t *half = random_bf16(out * depth, 1);
+    struct backend_weight w = {half, BACKEND_BF16, out, depth, "w", half};
+    struct grid plain = {open_cpu(threads, BACKEND_MATRIX_PLAIN),
+                         NULL,
+                         &w,
+                         random_floats(ROWS * depth, 1),
+                         random_floats(ROWS * out, 1),
+                         random_floats(ROWS * out, 1e-3F),
+                         sums};
+    struct grid best = plain;
+    struct aq_pool *pool = aq_pool_new(threads, &err);
+    float *full = random_floats(out * depth, 1);
+    struct bare bare = {plain.x, full, random_floats(ROWS * out, 1), out, depth, 0};
+    best.b = open_cpu(threads, BACKEND_MATRIX_AUTO);
+    plain.t = open_tile(plain.b);
+    best.t = open_tile(best.b);
+    double all_bare = 0, all_plain = 0, all_best = 0;
+    printf("grid     %lld x %lld, %d threads, %s\n", (long long)out, (long long)depth, threads,
+           best.b->identity);
+    for (size_t i = 0; i < AQ_COUNT(families); i++) {
+        int products;
+        double slow = time_family(&plain, &families[i], &products), gemm = 0;
+        for (int k = 0; k < products; k++)
+            gemm += time_bare(pool, &bare);
+        double fast = time_family(&best, &families[i], &products);
+        printf("units    %-30s %2d products: fp32 %.2f x bare sgemm; matrix units %.2f times "
+               "faster than fp32\n",
+               families[i].name, products, slow / gemm, slow / fast);
+        all_bare += gemm;
+        all_plain += slow;
+        all_best += fast;
+    }
+    printf("grid     all: fp32 %.2f x bare sgemm; matrix units %.2f times faster than fp32\n",
+           all_plain / all_bare, all_plain / all_best);
+    backend_close(plain.b);
+    backend_close(best.b);
+    aq_pool_free(pool);
+}
+
+/* ---- a layer on one thread and on all ---- */
+
+struct weights {
+    uint16_t *pool;
+};
+
+/* Every tensor is the same random bytes: only the time is looked at. */
+static int find_weight(void *arg, const char *name, struct backend_weight *w, struct aq_err *e)
+{
+    const struct weights *s = arg;
+    static const struct {
+        const char *part;
+        int64_t rows, cols;
+    } known[] = {{"q_proj", 4096, 2560},    {"k_proj", 1024, 2560},    {"v_proj", 1024, 2560},
+                 {"o_proj", 2560, 4096},    {"gate_proj", 9728, 2560}, {"up_proj", 9728, 2560},
+                 {"down_proj", 2560, 9728}, {"embed", 512, 2560},      {"q_norm", 1, 128},
+                 {"k_norm", 1, 128},        {"norm", 1, 2560}};
+    for (size_t i = 0; i < AQ_COUNT(known); i++) {
+        if (strstr(name, known[i].part)) {
+            *w = (struct backend_weight){s->pool,       BACKEND_BF16,  known[i].rows,
+                                         known[i].cols, known[i].part, NULL};
+            return 0;
+        }
+    }
+    return aq_err_set(e, AQ_EINPUT, "no tensor '%s'", name);
+}
+
+static double time_layer(int threads, struct weights *weights)
+{
+    struct backend *b = open_cpu(threads, BACKEND_MATRIX_PLAIN);
+    struct backend_tile *t = open_tile(b);
+    struct qwen3_source source = {.config = {2560, 9728, 1, 32, 8, 128, 512, 5e6, 1e-6, 1},
+                                  .find = find_weight,
+                                  .arg = weights};
+    struct qwen3 *m;
+    float *h = random_floats(ROWS * 2560, 1), *dh = random_floats(ROWS * 2560, 1e-3F);
+    double times[3];
+    must(qwen3_open(&m, &source, b, ROWS, 1, &err) == 0 && qwen3_use_layer(m, 0, -1, &err) == 0);
+    for (int r = -1; r < 3; r++) {
+        double start = aq_now();
+        (void)qwen3_layer_backward(m, 0, t, h, dh);
+        if (r >= 0)
+            times[r] = aq_now() - start;
+    }
+    qwen3_close(m);
+    b->ops->tile_free(b, t);
+    backend_close(b);
+    aq_big_free(h, (size_t)ROWS * 2560 * 4);
+    aq_big_free(dh, (size_t)ROWS * 2560 * 4);
+    return median(times, 3);
+}
+
+int main(void)
+{
+    int cpus = aq_pool_cpus();
+    struct weights weights = {random_bf16((int64_t)9728 * 2560, 0.02F)};
+    bench_linear(1);
+    bench_linear(cpus);
+    double one = time_layer(1, &weights), all = time_layer(cpus, &weights);
+    printf("threads  layer, forward and backward: %.2f s on 1 thread, %.2f s on %d: %.2f times\n",
+           one, all, cpus, one / all);
+    bench_grid(4096, 2560, cpus);
+    bench_grid(2560, 9728, cpus);
+    return 0;
+}
