@@ -1,13 +1,8 @@
 /*
  * Ranges of the activations at the inputs of the linears, from one forward pass over all samples:
  * the largest magnitude per tensor and sample, and per channel for the first so many samples, so
- * that one pass serves all sizes of a data set.
- *
- *     amax                    F32 [layers * 4, samples]   pad rows included
- *     pad                     F32 [layers * 4]            of a pad row; with padding only
- *     channel/<layer>.<input> F32 [prefixes, in]          over the first samples; pad rows included
- *
- * Inputs of a layer, in order: qkv, o, gate_up, down.
+ * that one pass serves all sizes of a data set. Pad rows are included. The file is described in
+ * range_file.h, which reads it.
  */
 #ifndef AQ_SENS_RANGES_H
 #define AQ_SENS_RANGES_H
@@ -20,8 +15,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-
-#define RANGES_SCHEMA "aq.ranges/1"
 
 struct ranges {
     int64_t layers, samples;

@@ -5,19 +5,19 @@ Computes in float64 with transformers: logits, summed loss of each sample, and t
 that sum at the output of every linear. Writes one safetensors file a case, weights included
 (bf16 values, so that the model under test reads exactly the same numbers).
 
-    tests/oracle/qwen3.py                 rewrites tests/oracle/qwen3/*.safetensors
-    tests/oracle/qwen3.py --model DIR -o F  vectors of a checkpoint, without its weights
+    tests/oracle/qwen3.py         rewrites tests/oracle/qwen3/*.safetensors
+
+The demo checkpoint's file has no weights, and gradients of its first and last layer.
 
 Rows are packed as the engine packs them: the samples one behind the other; with padding, one pad
 row in front of each padded sample (the last of its equal pad rows).
 """
 
-import argparse
 import json
 import os
 
-import safetensors
 import safetensors.torch
+import tokenizers
 import torch
 import transformers
 from transformers.models.qwen3 import modeling_qwen3
@@ -141,6 +141,22 @@ def config_of(model):
     return out
 
 
+def demo(root, path):
+    """The shipped checkpoint on a caption of its own."""
+    directory = os.path.join(root, "models/qwen3_vl_demo/checkpoint")
+    model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
+        directory, dtype=torch.float64, attn_implementation="sdpa").eval()
+    tokenizer = tokenizers.Tokenizer.from_file(os.path.join(directory, "tokenizer.json"))
+    with open(os.path.join(root, "datasets/demo/captions_small.txt")) as f:
+        samples = [tokenizer.encode(line.strip()).ids for line in f][:1]
+    tensors = run(model, samples, 0)
+    last = model.config.text_config.num_hidden_layers - 1
+    kept = [f"dy/{i}." for i in (0, last)]
+    tensors = {n: t for n, t in tensors.items()
+               if not n.startswith("dy/") or n.startswith(tuple(kept))}
+    save(path, model, tensors, samples, 0)
+
+
 def save(path, model, tensors, samples, seq_len):
     offsets = [0]
     for ids in samples:
@@ -154,23 +170,8 @@ def save(path, model, tensors, samples, seq_len):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model")
-    parser.add_argument("--tokens", help="tokens.safetensors for --model")
-    parser.add_argument("--samples", type=int, default=6)
-    parser.add_argument("-o", "--output")
-    args = parser.parse_args()
     here = os.path.dirname(os.path.abspath(__file__))
-    if args.model:
-        auto = transformers.AutoModelForCausalLM
-        if "qwen3_vl" in open(os.path.join(args.model, "config.json")).read():
-            auto = transformers.Qwen3VLForConditionalGeneration
-        model = auto.from_pretrained(args.model, dtype=torch.float64, attn_implementation="sdpa")
-        with safetensors.safe_open(args.tokens, "pt") as f:
-            ids, offsets = f.get_tensor("ids").tolist(), f.get_tensor("offsets").tolist()
-        samples = [ids[offsets[i]:offsets[i + 1]] for i in range(args.samples)]
-        save(args.output, model, run(model.eval(), samples, 0), samples, 0)
-        return
+    demo(os.path.join(here, "../.."), os.path.join(here, "qwen3", "demo.safetensors"))
     for name, (*shape, seq_len) in CASES.items():
         torch.manual_seed(sorted(CASES).index(name))
         model = build(*shape).double().eval()
