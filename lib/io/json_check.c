@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,9 +51,14 @@ static int peek(const struct check *c)
     return c->at < c->len ? (unsigned char)c->text[c->at] : -1;
 }
 
+static bool is_blank(char ch)
+{
+    return ch == ' ' || ch == '\n' || ch == '\t' || ch == '\r';
+}
+
 static void skip_blanks(struct check *c)
 {
-    while (c->at < c->len && strchr(" \t\r\n", c->text[c->at]) && c->text[c->at])
+    while (c->at < c->len && is_blank(c->text[c->at]))
         c->at++;
 }
 

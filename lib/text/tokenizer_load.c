@@ -1,0 +1,517 @@
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- what must be as it is implemented ---- */
+
+static int need_text(const struct jref *object, const char *key, const char *wanted,
+                     struct aq_err *err)
+{
+    struct jref r;
+    const char *found;
+    if (!jref_has(object, key, &r))
+        return jref_fail(object, err, "no %s, expected '%s'", key, wanted);
+    if (jref_string(object, key, &found, err) < 0)
+        return -1;
+    if (strcmp(found, wanted) != 0)
+        return jref_fail(&r, err, "'%s' is not supported, expected '%s'", aq_show(found), wanted);
+    return 0;
+}
+
+/* Absent, null, false or "" all mean: off. */
+static int need_off(const struct jref *object, const char *const *keys, size_t count,
+                    struct aq_err *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct jref r;
+        if (!jref_has(object, keys[i], &r))
+            continue;
+        bool off = (json_type(r.v) == JSON_BOOL && !json_bool(r.v)) ||
+                   (json_type(r.v) == JSON_STRING && !*json_string(r.v));
+        if (!off)
+            return jref_fail(&r, err, "is set, which is not supported");
+    }
+    return 0;
+}
+
+static int check_byte_level(const struct jref *r, struct aq_err *err)
+{
+    static const char *const off[] = {"add_prefix_space", "use_regex"};
+    struct jref v;
+    if (need_text(r, "type", "ByteLevel", err) < 0)
+        return -1;
+    for (size_t i = 0; i < AQ_COUNT(off); i++)
+        if (!jref_has(r, off[i], &v)) /* their default is true */
+            return jref_fail(r, err, "%s is missing, expected false", off[i]);
+    return need_off(r, off, AQ_COUNT(off), err);
+}
+
+static int check_split(const struct jref *r, struct aq_err *err)
+{
+    static const char *const off[] = {"invert"};
+    struct jref pattern, regex;
+    if (need_text(r, "type", "Split", err) < 0 ||
+        jref_get(r, "pattern", JSON_OBJECT, &pattern, err) < 0 ||
+        jref_get(&pattern, "Regex", JSON_STRING, &regex, err) < 0)
+        return -1;
+    if (strcmp(json_string(regex.v), PRETOKEN_PATTERN) != 0)
+        return jref_fail(&regex, err, "the pattern is not the one of Qwen2 and Qwen3");
+    if (need_text(r, "behavior", "Isolated", err) < 0)
+        return -1;
+    return need_off(r, off, AQ_COUNT(off), err);
+}
+
+static int check_pre_tokenizer(const struct jref *root, struct aq_err *err)
+{
+    struct jref p, list;
+    if (jref_get(root, "pre_tokenizer", JSON_OBJECT, &p, err) < 0 ||
+        need_text(&p, "type", "Sequence", err) < 0 ||
+        jref_get(&p, "pretokenizers", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    if (json_size(list.v) != 2)
+        return jref_fail(&list, err, "%zu steps, expected Split and ByteLevel", json_size(list.v));
+    struct jref split = jref_child(&list, json_at(list.v, 0), 0);
+    struct jref bytes = jref_child(&list, json_at(list.v, 1), 1);
+    if (json_type(split.v) != JSON_OBJECT || json_type(bytes.v) != JSON_OBJECT)
+        return jref_fail(&list, err, "expected a list of objects");
+    return check_split(&split, err) < 0 ? -1 : check_byte_level(&bytes, err);
+}
+
+static int check_pipeline(const struct jref *root, struct aq_err *err)
+{
+    static const char *const own[] = {"truncation", "padding"};
+    struct jref r;
+    if (jref_get(root, "normalizer", JSON_OBJECT, &r, err) < 0 ||
+        need_text(&r, "type", "NFC", err) < 0 || check_pre_tokenizer(root, err) < 0)
+        return -1;
+    if (jref_has(root, "post_processor", &r) &&
+        (jref_get(root, "post_processor", JSON_OBJECT, &r, err) < 0 ||
+         need_text(&r, "type", "ByteLevel", err) < 0))
+        return -1;
+    return need_off(root, own, AQ_COUNT(own), err);
+}
+
+/* ---- vocabulary ---- */
+
+static int load_vocab(struct tokenizer *t, const struct jref *vocab, struct aq_err *err)
+{
+    size_t n = json_size(vocab->v);
+    if (n > TOKENIZER_MAX_VOCAB)
+        return jref_fail(vocab, err, "%zu symbols, the limit is %d", n, TOKENIZER_MAX_VOCAB);
+    vocab_init(&t->vocab, (uint32_t)n);
+    for (const struct json *v = json_first(vocab->v); v; v = json_next(v)) {
+        struct jref r = jref_child(vocab, v, 0);
+        int64_t id;
+        if (json_type(v) != JSON_INT || !json_int(v, &id) || id < 0 || id >= (int64_t)n)
+            return jref_fail(&r, err, "the ids of %zu symbols must be 0 to %zu, without gaps", n,
+                             n - 1);
+        if (!vocab_set(&t->vocab, (uint32_t)id, json_key(v)))
+            return jref_fail(&r, err, "id %lld is taken by '%s' already", (long long)id,
+                             aq_show(t->vocab.symbols[id]));
+    }
+    for (int b = 0; b < 256; b++) {
+        char symbol[4];
+        int len = aq_utf8_encode(byte_to_char((unsigned char)b), symbol);
+        int64_t id = vocab_id(&t->vocab, symbol, (size_t)len);
+        if (id < 0)
+            return jref_fail(vocab, err, "the symbol of byte 0x%02x is missing", b);
+        t->bpe.byte_id[b] = (int32_t)id;
+    }
+    return 0;
+}
+
+/* ---- merges ---- */
+
+struct piece {
+    const char *s;
+    size_t n;
+};
+
+/* NULL, or why the merge cannot be. */
+static const char *add_merge(struct tokenizer *t, struct piece left, struct piece right,
+                             uint32_t rank, struct aq_buf *joined)
+{
+    int64_t l = vocab_id(&t->vocab, left.s, left.n), r = vocab_id(&t->vocab, right.s, right.n);
+    if (left.n == 0 || right.n == 0)
+        return "a side of the merge is empty";
+    if (l < 0 || r < 0)
+        return "a side of the merge is not in the vocabulary";
+    aq_buf_reset(joined);
+    aq_buf_add(joined, left.s, left.n);
+    aq_buf_add(joined, right.s, right.n);
+    int64_t id = vocab_id(&t->vocab, joined->data, joined->len);
+    if (id < 0)
+        return "the merged symbol is not in the vocabulary";
+    if (!bpe_add_merge(&t->bpe, (uint32_t)l, (uint32_t)r, rank, (uint32_t)id))
+        return "the merge is there twice";
+    return NULL;
+}
+
+/* "left right", with exactly one blank. */
+static bool split_pair(const char *s, size_t n, struct piece *left, struct piece *right)
+{
+    const char *blank = memchr(s, ' ', n);
+    if (!blank || memchr(blank + 1, ' ', n - (size_t)(blank + 1 - s)))
+        return false;
+    *left = (struct piece){s, (size_t)(blank - s)};
+    *right = (struct piece){blank + 1, n - left->n - 1};
+    return true;
+}
+
+/* Both spellings: "a b" and ["a", "b"]. */
+static bool merge_sides(const struct json *v, struct piece *left, struct piece *right)
+{
+    if (json_type(v) == JSON_STRING)
+        return split_pair(json_string(v), strlen(json_string(v)), left, right);
+    if (json_type(v) != JSON_ARRAY)
+        return false;
+    const struct json *a = json_first(v), *b = a ? json_next(a) : NULL;
+    if (!b || json_next(b) || json_type(a) != JSON_STRING || json_type(b) != JSON_STRING)
+        return false;
+    *left = (struct piece){json_string(a), strlen(json_string(a))};
+    *right = (struct piece){json_string(b), strlen(json_string(b))};
+    return true;
+}
+
+static int load_merges(struct tokenizer *t, const struct jref *merges, struct aq_err *err)
+{
+    struct aq_buf joined = AQ_BUF_INIT;
+    uint32_t rank = 0;
+    int r = 0;
+    for (const struct json *v = json_first(merges->v); v && r == 0; v = json_next(v), rank++) {
+        struct piece left, right;
+        const char *why = "expected \"left right\" or [\"left\", \"right\"]";
+        if (merge_sides(v, &left, &right))
+            why = add_merge(t, left, right, rank, &joined);
+        if (why) {
+            struct jref place = jref_child(merges, v, rank);
+            r = jref_fail(&place, err, "%s", why);
+        }
+    }
+    aq_buf_release(&joined);
+    return r;
+}
+
+static int load_model(struct tokenizer *t, const struct jref *root, struct aq_err *err)
+{
+    static const char *const off[] = {
+        "dropout",  "unk_token",          "byte_fallback", "continuing_subword_prefix",
+        "fuse_unk", "end_of_word_suffix", "ignore_merges"};
+    struct jref model, vocab, merges;
+    if (jref_get(root, "model", JSON_OBJECT, &model, err) < 0 ||
+        need_text(&model, "type", "BPE", err) < 0 ||
+        need_off(&model, off, AQ_COUNT(off), err) < 0 ||
+        jref_get(&model, "vocab", JSON_OBJECT, &vocab, err) < 0 ||
+        jref_get(&model, "merges", JSON_ARRAY, &merges, err) < 0)
+        return -1;
+    size_t n = json_size(merges.v);
+    if (n > TOKENIZER_MAX_VOCAB)
+        return jref_fail(&merges, err, "%zu merges, the limit is %d", n, TOKENIZER_MAX_VOCAB);
+    bpe_init(&t->bpe, n);
+    return load_vocab(t, &vocab, err) < 0 ? -1 : load_merges(t, &merges, err);
+}
+
+/* ---- added tokens ---- */
+
+static int add_token(struct tokenizer *t, const struct jref *r, int64_t id, struct aq_err *err)
+{
+    static const char *const off[] = {"single_word", "lstrip", "rstrip", "normalized"};
+    const char *text;
+    if (jref_string(r, "content", &text, err) < 0 || need_off(r, off, AQ_COUNT(off), err) < 0)
+        return -1;
+    if (!*text || strlen(text) > ADDED_MAX_BYTES)
+        return jref_fail(r, err, "an added token of %zu bytes, expected 1 to %d", strlen(text),
+                         ADDED_MAX_BYTES);
+    int64_t known = vocab_id(&t->vocab, text, strlen(text));
+    bool clash = known >= 0 ? known != id : id < (int64_t)t->vocab.count;
+    if (id < 0 || id >= TOKENIZER_MAX_VOCAB || clash)
+        return jref_fail(r, err, "id %lld of added token '%s' does not fit the vocabulary",
+                         (long long)id, aq_show(text));
+    added_push(&t->added, text, (int32_t)id);
+    return 0;
+}
+
+static int finish_added(struct tokenizer *t, const struct jref *place, struct aq_err *err)
+{
+    const char *twice = added_sort(&t->added);
+    return twice ? jref_fail(place, err, "added token '%s' is there twice", aq_show(twice)) : 0;
+}
+
+static int load_added(struct tokenizer *t, const struct jref *root, struct aq_err *err)
+{
+    struct jref list;
+    if (!jref_has(root, "added_tokens", &list))
+        return 0;
+    if (jref_get(root, "added_tokens", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    size_t i = 0;
+    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+        struct jref r = jref_child(&list, v, i);
+        int64_t id;
+        if (jref_int(&r, "id", 0, TOKENIZER_MAX_VOCAB, &id, err) < 0 ||
+            add_token(t, &r, id, err) < 0)
+            return -1;
+    }
+    return finish_added(t, &list, err);
+}
+
+/* tokenizer_config.json's form, for vocab.json: an object of ids as text. */
+static int load_added_decoder(struct tokenizer *t, const struct jref *root, struct aq_err *err)
+{
+    struct jref map;
+    if (!jref_has(root, "added_tokens_decoder", &map))
+        return 0;
+    if (jref_get(root, "added_tokens_decoder", JSON_OBJECT, &map, err) < 0)
+        return -1;
+    for (const struct json *v = json_first(map.v); v; v = json_next(v)) {
+        struct jref r = jref_child(&map, v, 0);
+        char *end;
+        long long id = strtoll(json_key(v), &end, 10);
+        if (*end || end == json_key(v))
+            return jref_fail(&r, err, "'%s' is not an id", aq_show(json_key(v)));
+        if (add_token(t, &r, id, err) < 0)
+            return -1;
+    }
+    return finish_added(t, &map, err);
+}
+
+/* pad_token: a string or an object with content. Without a config file: <|endoftext|>. */
+static int load_pad(struct tokenizer *t, const struct jref *config, struct aq_err *err)
+{
+    const char *text = "<|endoftext|>";
+    struct jref r;
+    if (config) {
+        if (!jref_has(config, "pad_token", &r))
+            return 0;
+        if (json_type(r.v) == JSON_STRING)
+            text = json_string(r.v);
+        else if (jref_string(&r, "content", &text, err) < 0)
+            return -1;
+    }
+    const struct added_token *a = added_find(&t->added, text);
+    int64_t id = a ? a->id : vocab_id(&t->vocab, text, strlen(text));
+    if (id < 0 && config)
+        return jref_fail(&r, err, "pad token '%s' is not a token", aq_show(text));
+    t->pad_id = (int32_t)id;
+    return 0;
+}
+
+/* ---- tokenizer.json ---- */
+
+static struct tokenizer *new_tokenizer(void)
+{
+    struct tokenizer *t = xcalloc(1, sizeof *t);
+    t->pad_id = -1;
+    return t;
+}
+
+static int load_json(struct tokenizer *t, const struct jref *root, const struct jref *config,
+                     struct aq_err *err)
+{
+    if (json_type(root->v) != JSON_OBJECT)
+        return jref_fail(root, err, "expected a tokenizer's object, found %s",
+                         json_type_name(json_type(root->v)));
+    if (check_pipeline(root, err) < 0 || load_model(t, root, err) < 0 ||
+        load_added(t, root, err) < 0)
+        return -1;
+    return load_pad(t, config, err);
+}
+
+/* Takes over the trees; config may be NULL. */
+static struct tokenizer *from_json(struct json *v, const char *name, struct json *config,
+                                   const char *config_name, struct aq_err *err)
+{
+    struct tokenizer *t = new_tokenizer();
+    struct jref root = jref_root(v, name), c = {NULL};
+    if (config)
+        c = jref_root(config, config_name);
+    if (load_json(t, &root, config ? &c : NULL, err) < 0) {
+        tokenizer_free(t);
+        t = NULL;
+    }
+    json_free(v);
+    json_free(config);
+    return t;
+}
+
+struct tokenizer *tokenizer_parse(const char *json, size_t len, const char *name,
+                                  const char *config, size_t config_len, struct aq_err *err)
+{
+    struct json *c = NULL;
+    if (config && !(c = json_parse(config, config_len, "tokenizer_config.json", err)))
+        return NULL;
+    struct json *v = json_parse(json, len, name, err);
+    if (!v) {
+        json_free(c);
+        return NULL;
+    }
+    return from_json(v, name, c, "tokenizer_config.json", err);
+}
+
+/* ---- files ---- */
+
+static struct json *read_json(const char *path, struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    struct json *v = NULL;
+    if (aq_read_file(path, TOKENIZER_MAX_FILE, &text, err) == 0) {
+        if (text.len > 1 && memcmp(text.data, "\x1f\x8b", 2) == 0)
+            aq_err_set(err, AQ_EINPUT, "'%s' is gzip data: unpack it first", aq_show(path));
+        else
+            v = json_parse(aq_buf_str(&text), text.len, path, err);
+    }
+    aq_buf_release(&text);
+    return v;
+}
+
+/* tokenizer_config.json beside a file; *out stays NULL if there is none. */
+static int read_config(const char *dir, char **path, struct json **out, struct aq_err *err)
+{
+    *path = aq_path_join(dir, "tokenizer_config.json");
+    *out = NULL;
+    if (!aq_path_exists(*path))
+        return 0;
+    *out = read_json(*path, err);
+    return *out ? 0 : -1;
+}
+
+static int merge_lines(struct tokenizer *t, const struct aq_buf *text, const char *path,
+                       struct aq_err *err)
+{
+    struct aq_buf joined = AQ_BUF_INIT;
+    uint32_t rank = 0;
+    size_t line = 0;
+    const char *p = aq_buf_str(text), *stop = p + text->len;
+    int r = 0;
+    while (p < stop && r == 0) {
+        const char *nl = memchr(p, '\n', (size_t)(stop - p));
+        size_t n = (size_t)((nl ? nl : stop) - p), len = n && p[n - 1] == '\r' ? n - 1 : n;
+        line++;
+        if (len && !(line == 1 && len >= 8 && memcmp(p, "#version", 8) == 0)) {
+            struct piece left, right;
+            const char *why = "expected 'left right'";
+            if (split_pair(p, len, &left, &right))
+                why = add_merge(t, left, right, rank++, &joined);
+            if (why)
+                r = aq_err_set(err, AQ_EINPUT, "%s:%zu: %s", aq_show(path), line, why);
+        }
+        p += n + 1;
+    }
+    aq_buf_release(&joined);
+    return r;
+}
+
+static size_t count_lines(const struct aq_buf *text)
+{
+    size_t n = 1;
+    for (size_t i = 0; i < text->len; i++)
+        n += text->data[i] == '\n';
+    return n;
+}
+
+static int load_merges_file(struct tokenizer *t, const char *dir, const struct jref *vocab,
+                            struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    char *path = aq_path_join(dir, "merges.txt");
+    int r = -1;
+    if (!aq_path_exists(path)) {
+        aq_err_set(err, AQ_EINPUT, "'%s' is missing, vocab.json needs it", aq_show(path));
+    } else if (aq_read_file(path, TOKENIZER_MAX_FILE, &text, err) == 0) {
+        size_t lines = count_lines(&text);
+        if (lines > TOKENIZER_MAX_VOCAB + 2) {
+            aq_err_set(err, AQ_EINPUT, "'%s' has %zu lines, the limit is %d", aq_show(path), lines,
+                       TOKENIZER_MAX_VOCAB);
+        } else {
+            bpe_init(&t->bpe, lines);
+            r = load_vocab(t, vocab, err) < 0 ? -1 : merge_lines(t, &text, path, err);
+        }
+    }
+    aq_buf_release(&text);
+    free(path);
+    return r;
+}
+
+static struct tokenizer *open_vocab(const char *path, const char *dir, struct aq_err *err)
+{
+    struct json *v = read_json(path, err), *config = NULL;
+    char *config_path = NULL;
+    struct tokenizer *t = new_tokenizer();
+    int r = v ? read_config(dir, &config_path, &config, err) : -1;
+    if (r == 0) {
+        struct jref root = jref_root(v, path), c = {NULL};
+        if (json_type(v) != JSON_OBJECT)
+            r = jref_fail(&root, err, "expected an object of symbols");
+        if (r == 0)
+            r = load_merges_file(t, dir, &root, err);
+        if (config)
+            c = jref_root(config, config_path);
+        if (r == 0 && config)
+            r = load_added_decoder(t, &c, err);
+        if (r == 0)
+            r = load_pad(t, config ? &c : NULL, err);
+    }
+    json_free(v);
+    json_free(config);
+    free(config_path);
+    if (r == 0)
+        return t;
+    tokenizer_free(t);
+    return NULL;
+}
+
+static struct tokenizer *open_json(const char *path, const char *dir, struct aq_err *err)
+{
+    struct json *config;
+    char *config_path;
+    struct tokenizer *t = NULL;
+    if (read_config(dir, &config_path, &config, err) == 0) {
+        struct json *v = read_json(path, err);
+        if (v)
+            t = from_json(v, path, config, config_path, err);
+        else
+            json_free(config);
+    }
+    free(config_path);
+    return t;
+}
+
+static struct tokenizer *open_directory(const char *dir, struct aq_err *err)
+{
+    char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
+    struct tokenizer *t = NULL;
+    if (aq_path_exists(json))
+        t = open_json(json, dir, err);
+    else if (aq_path_exists(vocab))
+        t = open_vocab(vocab, dir, err);
+    else
+        aq_err_set(err, AQ_EINPUT,
+                   "'%s' holds no tokenizer: found neither tokenizer.json nor vocab.json",
+                   aq_show(dir));
+    free(json);
+    free(vocab);
+    return t;
+}
+
+struct tokenizer *tokenizer_open(const char *path, struct aq_err *err)
+{
+    struct stat st;
+    if (stat(path, &st) < 0) {
+        aq_err_sys(err, AQ_EINPUT, "cannot read tokenizer '%s'", aq_show(path));
+        return NULL;
+    }
+    if (S_ISDIR(st.st_mode))
+        return open_directory(path, err);
+    char *dir = aq_path_dir(path);
+    size_t n = strlen(path);
+    bool vocab = n >= 10 && strcmp(path + n - 10, "vocab.json") == 0;
+    struct tokenizer *t = vocab ? open_vocab(path, dir, err) : open_json(path, dir, err);
+    free(dir);
+    return t;
+}
