@@ -27,11 +27,12 @@ struct candidates {
     size_t count, cap;
 };
 
-/* Adds the treatment of a quant.json, unless it is there already. An unsupported cell is AQ_EINPUT. */
+/* Adds the treatment of a quant.json, unless it is there already. An unsupported cell is AQ_EINPUT.
+ */
 int candidates_add_file(struct candidates *c, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 /* The same from the two normal forms; the id is computed. */
-int candidates_add(struct candidates *c, const char *w, const char *a, struct aq_err *err)
-    AQ_MUST_CHECK;
+int candidates_add(struct candidates *c, const char *w, const char *a,
+                   struct aq_err *err) AQ_MUST_CHECK;
 void candidates_sort(struct candidates *c);
 void candidates_release(struct candidates *c);
 

@@ -16,8 +16,7 @@ static int read_prefixes(struct range_file *r, const struct jref *root, struct a
     for (const struct json *v = json_first(list.v); v; v = json_next(v)) {
         int64_t n;
         struct jref at = jref_child(&list, v, r->prefix_count);
-        if (!json_int(v, &n) || n < 1 ||
-            (r->prefix_count && n <= r->prefixes[r->prefix_count - 1]))
+        if (!json_int(v, &n) || n < 1 || (r->prefix_count && n <= r->prefixes[r->prefix_count - 1]))
             return jref_fail(&at, err, "expected rising positive integers");
         if (r->prefix_count == RANGES_MAX_PREFIXES)
             return jref_fail(&at, err, "more than %d prefixes", RANGES_MAX_PREFIXES);

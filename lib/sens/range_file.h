@@ -16,7 +16,6 @@
 #include "io/safetensors.h"
 #include "nn/qwen3.h"
 #include "quant/quant.h"
-
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,0 +1,116 @@
+#include "sens/scoring.h"
+
+#include "base/mem.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+bool scoring_wants(const struct scoring *s, size_t row, size_t tile)
+{
+    return tile >= s->first_tile && tile < s->end_tile &&
+           s->tiles->items[tile].sample < s->rows->items[row].samples;
+}
+
+bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t tile)
+{
+    return scoring_wants(s, row, tile) && !store_done(s->store, row, layer, (int64_t)tile);
+}
+
+static bool row_lacks(const struct scoring *s, size_t row, size_t tile)
+{
+    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
+        if (scoring_lacks(s, row, l, tile))
+            return true;
+    return false;
+}
+
+bool scoring_tile_lacks(const struct scoring *s, size_t tile)
+{
+    for (size_t r = 0; r < s->rows->count; r++)
+        if (row_lacks(s, r, tile))
+            return true;
+    return false;
+}
+
+size_t scoring_open_rows(const struct scoring *s)
+{
+    size_t open = 0;
+    for (size_t r = 0; r < s->rows->count; r++)
+        for (size_t t = s->first_tile; t < s->end_tile; t++)
+            if (row_lacks(s, r, t)) {
+                open++;
+                break;
+            }
+    return open;
+}
+
+int64_t scoring_lowest_layer(const struct scoring *s)
+{
+    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
+        for (size_t r = 0; r < s->rows->count; r++)
+            for (size_t t = s->first_tile; t < s->end_tile; t++)
+                if (scoring_lacks(s, r, l, t))
+                    return l;
+    return -1;
+}
+
+int scoring_group_of(enum qwen3_linear l)
+{
+    return l <= QWEN3_V ? 0 : l == QWEN3_O ? 1 : l <= QWEN3_UP ? 2 : 3;
+}
+
+enum qwen3_linear scoring_group_first(int group)
+{
+    static const enum qwen3_linear first[STORE_GROUPS] = {QWEN3_Q, QWEN3_O, QWEN3_GATE, QWEN3_DOWN};
+    return first[group];
+}
+
+const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
+                                        int64_t layer, enum qwen3_input input,
+                                        struct quant_range *room)
+{
+    if (row->prefix == 0)
+        return NULL;
+    /* the prefix was looked up when the rows were made */
+    int position = range_file_prefix(s->ranges, row->prefix, NULL);
+    range_file_get(s->ranges, layer, input, position, room);
+    return room;
+}
+
+static int check_finite(const struct scoring *s, size_t row, int64_t layer, size_t tile,
+                        const double *sums, struct aq_err *err)
+{
+    const struct tile *t = &s->tiles->items[tile];
+    const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
+    for (int g = 0; g < STORE_GROUPS; g++)
+        for (int32_t i = 0; i < t->desc.samples; i++)
+            if (!isfinite(sums[(int64_t)g * t->desc.samples + i]))
+                return aq_err_set(err, AQ_EINPUT,
+                                  "layers.%" PRId64 ".%s: the score of '%s | %s' is not finite at "
+                                  "sample %" PRId64,
+                                  layer, qwen3_linear_name(scoring_group_first(g)), c->w, c->a,
+                                  t->sample + i);
+    return 0;
+}
+
+int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile,
+                 const struct scoring_result *r, struct aq_err *err)
+{
+    const struct tile *t = &s->tiles->items[tile];
+    int32_t n = t->desc.samples;
+    if (check_finite(s, row, layer, tile, r->sums, err) < 0)
+        return -1;
+    float *clip = xcalloc((size_t)n, sizeof *clip);
+    int bad = 0;
+    for (int g = 0; g < STORE_GROUPS && bad == 0; g++) {
+        for (int32_t i = 0; i < n; i++) /* counts below 2^24: exact in a float */
+            clip[i] = (float)r->clip[(int64_t)g * n + i];
+        bad = store_put(s->store, row, layer * STORE_GROUPS + g, t->sample, t->sample + n,
+                        r->sums + (int64_t)g * n, clip, err);
+    }
+    free(clip);
+    if (bad == 0)
+        store_mark(s->store, row, layer, (int64_t)tile);
+    return bad;
+}
