@@ -26,6 +26,18 @@ struct ranges {
     float *channel[QWEN3_INPUTS]; /* [layers][prefixes][cols] */
 };
 
+/* What `aq-calib ranges` is asked for. */
+struct ranges_job {
+    const char *lm, *tokens; /* files */
+    const char *prefixes;    /* "16,128,512" */
+    const char *output;      /* NULL: standard output */
+    const char *device;
+    struct backend_config config;
+};
+
+/* Opens, computes and writes. A prefix that is no number or beyond the samples is AQ_EUSAGE. */
+int ranges_run(const struct ranges_job *job, struct aq_err *err) AQ_MUST_CHECK;
+
 /*
  * The tiles hold the samples of the last prefix and no others. A value that is not finite is
  * AQ_ERUN and names layer, input and sample.

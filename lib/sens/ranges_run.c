@@ -1,0 +1,107 @@
+/* The job of `aq-calib ranges`: files in, one file out. */
+#include "base/fmt.h"
+#include "base/mem.h"
+#include "io/lm.h"
+#include "sens/range_file.h"
+#include "sens/ranges.h"
+#include "sens/token_file.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "16,128,512": whole numbers, rising. Returns how many, or -1. */
+static int parse_prefixes(const char *text, int64_t *out, struct aq_err *err)
+{
+    char *copy = xstrdup(text), *rest = copy, *word;
+    int count = 0, status = 0;
+    while (status == 0 && (word = strsep(&rest, ","))) {
+        int64_t n;
+        if (!aq_parse_i64(word, &n) || n < 1)
+            status = aq_err_set(err, AQ_EUSAGE, "--prefix: '%s' is not a positive number",
+                                aq_show(word));
+        else if (count && n <= out[count - 1])
+            status =
+                aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 " does not come after %" PRId64, n,
+                           out[count - 1]);
+        else if (count == RANGES_MAX_PREFIXES)
+            status =
+                aq_err_set(err, AQ_EUSAGE, "--prefix: more than %d numbers", RANGES_MAX_PREFIXES);
+        else
+            out[count++] = n;
+    }
+    free(copy);
+    return status < 0 ? -1 : count;
+}
+
+static int add_metadata(struct json *root, const struct ranges *r, const struct lm *lm,
+                        const struct token_file *tokens, const struct backend *b,
+                        struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    struct json *aq = json_new_object();
+    json_add_string(aq, "schema", RANGES_SCHEMA);
+    struct json *list = json_add_array(aq, "prefixes");
+    for (size_t i = 0; i < r->prefix_count; i++)
+        (void)json_push(list, json_new_int(r->prefixes[i]));
+    json_add_string(aq, "lm", lm->digest);
+    json_add_string(aq, "tokens", tokens->digest);
+    json_add_string(aq, "backend", b->identity);
+    int status = json_write(&text, aq, JSON_COMPACT, err);
+    json_add_string(root, "aq", aq_buf_str(&text));
+    aq_buf_release(&text);
+    json_free(aq);
+    return status;
+}
+
+/* With all inputs open. */
+static int measure(const struct ranges_job *job, struct lm *lm, struct token_file *tokens,
+                   const int64_t *prefixes, int count, struct aq_err *err)
+{
+    struct qwen3_source source = qwen3_source_of_lm(lm);
+    struct backend *b = NULL;
+    struct qwen3 *m = NULL;
+    struct tiles tiles = {0};
+    struct ranges r = {0};
+    int status = -1;
+    if (prefixes[count - 1] > tokens->source.samples)
+        return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
+                          prefixes[count - 1], aq_show(job->tokens), tokens->source.samples);
+    tokens->source.samples = prefixes[count - 1];
+    if (tiles_build(&tiles, &tokens->source, source.config.vocab, err) < 0) {
+        (void)aq_err_prefix(err, "'%s'", aq_show(job->tokens));
+        goto out;
+    }
+    if (backend_open(&b, job->device, &job->config, err) < 0 ||
+        qwen3_open(&m, &source, b, tiles.rows, 0, err) < 0 ||
+        ranges_compute(&r, m, b, &tiles, prefixes, (size_t)count, err) < 0)
+        goto out;
+    struct json *meta = json_new_object();
+    status = add_metadata(meta, &r, lm, tokens, b, err);
+    if (status == 0)
+        status = ranges_write(&r, job->output, meta, err);
+    else
+        json_free(meta);
+out:
+    ranges_release(&r);
+    qwen3_close(m);
+    backend_close(b);
+    tiles_release(&tiles);
+    return status;
+}
+
+int ranges_run(const struct ranges_job *job, struct aq_err *err)
+{
+    int64_t prefixes[RANGES_MAX_PREFIXES];
+    struct token_file tokens = {0};
+    struct lm lm;
+    int count = parse_prefixes(job->prefixes, prefixes, err);
+    if (count < 0)
+        return -1;
+    int status = -1;
+    if (lm_open(&lm, job->lm, err) == 0 && token_file_open(&tokens, job->tokens, err) == 0)
+        status = measure(job, &lm, &tokens, prefixes, count, err);
+    token_file_close(&tokens);
+    lm_close(&lm);
+    return status;
+}
