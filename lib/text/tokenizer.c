@@ -37,8 +37,8 @@ int char_to_byte(uint32_t c)
 /* ---- encoding ---- */
 
 /* A stretch of text without added tokens. */
-static int encode_plain(struct tokenizer *t, const char *text, size_t len, struct ids *out,
-                        struct aq_err *err)
+static int encode_plain(struct tokenizer *t, const char *text, size_t len, size_t stop,
+                        struct ids *out, struct aq_err *err)
 {
     if (!nfc_is_trivial(text, len)) {
         if (nfc_normalize(&t->normalized, text, len, err) < 0)
@@ -46,7 +46,7 @@ static int encode_plain(struct tokenizer *t, const char *text, size_t len, struc
         text = aq_buf_str(&t->normalized);
         len = t->normalized.len;
     }
-    for (size_t at = 0; at < len;) {
+    for (size_t at = 0; at < len && out->count < stop;) {
         size_t end = pretoken_end(text, len, at);
         bpe_encode(&t->bpe, (const unsigned char *)text + at, end - at, out);
         at = end;
@@ -54,16 +54,17 @@ static int encode_plain(struct tokenizer *t, const char *text, size_t len, struc
     return 0;
 }
 
-int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, struct ids *out,
-                     struct aq_err *err)
+int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, size_t enough,
+                     struct ids *out, struct aq_err *err)
 {
+    size_t stop = out->count + enough;
     size_t bad = aq_utf8_check(text, len);
     if (bad < len)
         return aq_err_set(err, AQ_EINPUT, "not valid UTF-8 at byte %zu", bad + 1);
-    for (size_t at = 0; at < len;) {
+    for (size_t at = 0; at < len && out->count < stop;) {
         size_t end = len;
         const struct added_token *a = added_search(&t->added, text, len, at, &end);
-        if (encode_plain(t, text + at, end - at, out, err) < 0)
+        if (encode_plain(t, text + at, end - at, stop, out, err) < 0)
             return -1;
         if (a) {
             ids_reserve(out, 1);

@@ -31,11 +31,11 @@ struct tokenizer *tokenizer_parse(const char *json, size_t len, const char *name
 void tokenizer_free(struct tokenizer *t);
 
 /*
- * Appends the ids of a text. Bytes that are not UTF-8 are AQ_EINPUT, the message names their
- * offset.
+ * Appends the ids of a text; once there are `enough` of them, the rest of the text may be left
+ * out. Bytes that are not UTF-8 are AQ_EINPUT, the message names their offset.
  */
-int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, struct ids *out,
-                     struct aq_err *err) AQ_MUST_CHECK;
+int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, size_t enough,
+                     struct ids *out, struct aq_err *err) AQ_MUST_CHECK;
 
 int32_t tokenizer_pad_id(const struct tokenizer *t); /* -1: none */
 /* The bytes of a token, any bytes; nothing for an id that does not exist. */

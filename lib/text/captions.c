@@ -1,0 +1,141 @@
+#include "text/captions.h"
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "text/unicode.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BLOCK = 1 << 16 };
+
+int captions_open(struct captions *c, const char *path, struct aq_err *err)
+{
+    bool standard = strcmp(path, "-") == 0;
+    struct stat st;
+    *c = (struct captions){.fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)};
+    if (c->fd < 0)
+        return aq_err_sys(err, AQ_EINPUT, "cannot open captions '%s'", aq_show(path));
+    c->path = xstrdup(standard ? "standard input" : path);
+    c->block = xmalloc(BLOCK);
+    if (fstat(c->fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        captions_close(c);
+        return aq_err_set(err, AQ_EINPUT, "'%s' is a directory, expected a file of captions",
+                          aq_show(path));
+    }
+    return 0;
+}
+
+void captions_close(struct captions *c)
+{
+    if (c->fd > STDIN_FILENO)
+        (void)close(c->fd);
+    free(c->path);
+    free(c->block);
+    aq_buf_release(&c->text);
+    *c = (struct captions){.fd = -1};
+}
+
+/* 1: there are bytes at c->at; 0: end; -1: error. */
+static int fill(struct captions *c, struct aq_err *err)
+{
+    while (c->at == c->len && !c->ended) {
+        ssize_t n = read(c->fd, c->block, BLOCK);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return aq_err_sys(err, AQ_ERUN, "cannot read '%s'", aq_show(c->path));
+        c->ended = n == 0;
+        c->at = 0;
+        c->len = (size_t)n;
+    }
+    return c->at < c->len;
+}
+
+static size_t find_line_end(const char *p, size_t n)
+{
+    const char *lf = memchr(p, '\n', n);
+    size_t end = lf ? (size_t)(lf - p) : n;
+    const char *cr = memchr(p, '\r', end);
+    return cr ? (size_t)(cr - p) : end;
+}
+
+/* The next raw line into c->text: 1, or 0 if there is none. */
+static int read_line(struct captions *c, struct aq_err *err)
+{
+    bool any = false;
+    aq_buf_reset(&c->text);
+    for (;;) {
+        int r = fill(c, err);
+        if (r < 0)
+            return -1;
+        if (r == 0)
+            return any;
+        if (c->after_cr && c->block[c->at] == '\n')
+            c->at++;
+        c->after_cr = false;
+        if (c->at == c->len)
+            continue;
+        if (!any)
+            c->line++;
+        any = true;
+        size_t n = find_line_end(c->block + c->at, c->len - c->at);
+        if (c->text.len + n > CAPTIONS_MAX_LINE)
+            return aq_err_set(err, AQ_EINPUT, "%s:%" PRIu64 ": longer than %d bytes",
+                              aq_show(c->path), c->line, CAPTIONS_MAX_LINE);
+        aq_buf_add(&c->text, c->block + c->at, n);
+        c->at += n;
+        if (c->at < c->len) {
+            c->after_cr = c->block[c->at++] == '\r';
+            return 1;
+        }
+    }
+}
+
+/* Bytes of white space at the start. */
+static size_t leading(const unsigned char *s, size_t len)
+{
+    size_t at = 0;
+    uint32_t c = 0;
+    for (int n; (n = aq_utf8_decode(s + at, len - at, &c)) > 0 && char_is_strippable(c);)
+        at += (size_t)n;
+    return at;
+}
+
+/* Length without the white space at the end. */
+static size_t trailing(const unsigned char *s, size_t len)
+{
+    while (len) {
+        size_t from = len - 1;
+        uint32_t c = 0;
+        while (from && (s[from] & 0xc0) == 0x80)
+            from--;
+        if (aq_utf8_decode(s + from, len - from, &c) <= 0 || !char_is_strippable(c))
+            break;
+        len = from;
+    }
+    return len;
+}
+
+int captions_next(struct captions *c, const char **text, size_t *len, struct aq_err *err)
+{
+    int r;
+    while ((r = read_line(c, err)) > 0) {
+        const unsigned char *s = (const unsigned char *)aq_buf_str(&c->text);
+        size_t bad = aq_utf8_check(s, c->text.len);
+        if (bad < c->text.len)
+            return aq_err_set(err, AQ_EINPUT, "%s:%" PRIu64 ":%zu: not valid UTF-8 (byte 0x%02x)",
+                              aq_show(c->path), c->line, bad + 1, s[bad]);
+        size_t n = trailing(s, c->text.len), skip = leading(s, n);
+        if (n > skip) {
+            *text = (const char *)s + skip;
+            *len = n - skip;
+            return 1;
+        }
+    }
+    return r;
+}

@@ -1,0 +1,225 @@
+/* aq-calib: what calibration needs. Each subcommand is a table of options and one library call. */
+#include "base/mem.h"
+#include "base/opt.h"
+#include "base/suggest.h"
+#include "io/tokens.h"
+#include "text/dataset.h"
+#include "text/tokenizer.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RESULT_VERSION = 1 };
+
+/* ---- tokens ---- */
+
+struct tokens_options {
+    const char *tokenizer, *padding;
+    struct aq_strings sizes; /* NAME=FILE */
+    int64_t seq_len, limit;
+    bool dump;
+};
+
+/* Sizes by position, then those with names of their own. Names from --size are copied to *own. */
+static int collect_sizes(struct dataset_size *sizes, size_t *count, char **own,
+                         const struct tokens_options *o, const struct aq_cmdline *cl,
+                         struct aq_err *err)
+{
+    static const char *const names[] = {"small", "medium", "large"};
+    if (cl->count > (int)AQ_COUNT(names))
+        return aq_err_set(err, AQ_EUSAGE,
+                          "%d caption files, but only small, medium and large "
+                          "go by position: use --size NAME=FILE",
+                          cl->count);
+    for (int i = 0; i < cl->count; i++)
+        sizes[(*count)++] = (struct dataset_size){names[i], cl->args[i]};
+    for (size_t i = 0; i < o->sizes.count; i++) {
+        const char *text = o->sizes.items[i], *equals = strchr(text, '=');
+        if (!equals || equals == text || !equals[1])
+            return aq_err_set(err, AQ_EUSAGE, "--size '%s': expected NAME=FILE", aq_show(text));
+        own[i] = xstrndup(text, (size_t)(equals - text));
+        sizes[(*count)++] = (struct dataset_size){own[i], equals + 1};
+    }
+    for (size_t i = 0; i < *count; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(sizes[i].name, sizes[k].name) == 0)
+                return aq_err_set(err, AQ_EUSAGE, "size '%s' is given twice",
+                                  aq_show(sizes[i].name));
+    return *count ? 0 : aq_err_set(err, AQ_EUSAGE, "no caption file given");
+}
+
+struct dump {
+    struct tokenizer *tokenizer;
+    struct aq_buf piece;
+};
+
+/* Text, ids and pieces of one caption, for people. */
+static void dump_sample(void *context, int64_t sample, const char *text, size_t len,
+                        const int32_t *ids, size_t count)
+{
+    struct dump *d = context;
+    printf("%" PRId64 "\t%s\n\t", sample + 1, aq_show_n(text, len));
+    for (size_t i = 0; i < count; i++)
+        printf("%s%" PRId32, i ? " " : "", ids[i]);
+    printf("\n\t");
+    for (size_t i = 0; i < count; i++) {
+        aq_buf_reset(&d->piece);
+        tokenizer_piece(d->tokenizer, ids[i], &d->piece);
+        printf("[%s]", aq_show_n(aq_buf_str(&d->piece), d->piece.len));
+    }
+    putchar('\n');
+}
+
+static void warn_about(const struct tokens *t)
+{
+    int64_t bare = 0;
+    for (int64_t s = 0; s < t->samples; s++)
+        bare += t->offsets[s + 1] - t->offsets[s] == 1;
+    if (bare && !t->max_length)
+        aq_warn("%" PRId64 " captions have one token, hence nothing to predict", bare);
+    if (t->truncated)
+        aq_note(1, "%" PRId64 " captions were cut to %" PRId64 " tokens", t->truncated, t->seq_len);
+    aq_note(1, "%" PRId64 " captions, %" PRId64 " tokens", t->samples, t->id_count);
+}
+
+static int write_tokens(const struct tokens_options *o, const struct aq_cmdline *cl,
+                        const struct dataset_size *sizes, size_t count, struct aq_err *err)
+{
+    struct tokens tokens;
+    struct tokenizer *t = tokenizer_open(o->tokenizer, err);
+    if (!t)
+        return -1;
+    struct dump dump = {t, AQ_BUF_INIT};
+    struct dataset d = {.sizes = sizes,
+                        .count = count,
+                        .seq_len = o->seq_len,
+                        .max_length = strcmp(o->padding, "max_length") == 0,
+                        .limit = o->limit,
+                        .each = o->dump ? dump_sample : NULL,
+                        .context = &dump};
+    int r;
+    if (d.max_length && tokenizer_pad_id(t) < 0)
+        r = aq_err_set(err, AQ_EINPUT, "'%s' has no pad token, --padding max_length needs one",
+                       aq_show(o->tokenizer));
+    else
+        r = dataset_tokenize(&tokens, &d, t, err);
+    if (r == 0) {
+        warn_about(&tokens);
+        if (!o->dump || cl->output)
+            r = tokens_write(&tokens, cl->output, err);
+        tokens_release(&tokens);
+    }
+    aq_buf_release(&dump.piece);
+    tokenizer_free(t);
+    return r;
+}
+
+static int run_tokens(const struct tokens_options *o, const struct aq_cmdline *cl,
+                      struct aq_err *err)
+{
+    if (!o->tokenizer)
+        return aq_err_set(err, AQ_EUSAGE, "--tokenizer is missing");
+    if (!cl->output && !o->dump && isatty(STDOUT_FILENO))
+        return aq_err_set(err, AQ_EUSAGE, "the product is binary: use -o FILE");
+    size_t count = 0;
+    struct dataset_size *sizes = xcalloc((size_t)cl->count + o->sizes.count, sizeof *sizes);
+    char **own = xcalloc(o->sizes.count, sizeof *own);
+    int r = collect_sizes(sizes, &count, own, o, cl, err);
+    if (r == 0)
+        r = write_tokens(o, cl, sizes, count, err);
+    for (size_t i = 0; i < o->sizes.count; i++)
+        free(own[i]);
+    free(own);
+    free(sizes);
+    return r;
+}
+
+static int tokens_main(int argc, char **argv)
+{
+    static const char *const paddings[] = {"none", "max_length", NULL};
+    struct tokens_options o = {.padding = "none", .seq_len = 512};
+    const struct aq_opt table[] = {{"tokenizer", 't', AQ_OPT_TEXT, &o.tokenizer, "PATH",
+                                    "directory, tokenizer.json or vocab.json"},
+                                   {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N",
+                                    "longer captions lose their end (512)", NULL, 1, 1 << 20},
+                                   {"padding", 0, AQ_OPT_CHOICE, &o.padding, "RULE",
+                                    "none (default), or max_length: left padding to --seq-len",
+                                    paddings},
+                                   {"size", 0, AQ_OPT_LIST, &o.sizes, "NAME=FILE",
+                                    "a size with a name of its own, behind the operands"},
+                                   {"limit", 0, AQ_OPT_INT, &o.limit, "N",
+                                    "read no more than N captions", NULL, 1, DATASET_MAX_SAMPLES},
+                                   {"dump", 0, AQ_OPT_FLAG, &o.dump, NULL,
+                                    "print text, ids and pieces; the product only goes to -o then"},
+                                   AQ_OPT_END};
+    const struct aq_tool tool = {
+        .name = "aq-calib",
+        .command = "tokens",
+        .summary = "token ids of caption files",
+        .usage = "aq-calib tokens --tokenizer PATH [OPTION...] -o FILE SMALL [MEDIUM [LARGE]]",
+        .details = "The files are the sizes of one data set: each is a prefix of the next. One\n"
+                   "caption a line; blanks around it and empty lines do not count.",
+        .example = "aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --dump \\\n"
+                   "    datasets/demo/captions_small.txt",
+        .options = table,
+        .result_version = RESULT_VERSION,
+        .min_args = 0,
+        .max_args = -1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (run_tokens(&o, &cl, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
+/* ---- which one ---- */
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {{"tokens", tokens_main}};
+
+/* No subcommand: the common options, or an error that names the subcommands. */
+static int no_command(int argc, char **argv)
+{
+    const struct aq_opt none[] = {AQ_OPT_END};
+    const struct aq_tool tool = {.name = "aq-calib",
+                                 .summary = "what calibration needs of a data set: tokens",
+                                 .usage = "aq-calib tokens ... ; see aq-calib tokens --help",
+                                 .example = "aq-calib tokens --help",
+                                 .options = none,
+                                 .result_version = RESULT_VERSION,
+                                 .min_args = 0,
+                                 .max_args = -1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (cl.count)
+        aq_err_set(&err, AQ_EUSAGE, "unknown subcommand '%s'", aq_show(cl.args[0]));
+    else
+        aq_err_set(&err, AQ_EUSAGE, "no subcommand given");
+    struct aq_buf list = AQ_BUF_INIT;
+    const char *names[AQ_COUNT(commands)];
+    for (size_t i = 0; i < AQ_COUNT(commands); i++)
+        names[i] = commands[i].name;
+    aq_join_names(&list, names, AQ_COUNT(commands));
+    aq_err_hint(&err, "subcommands: %s", aq_buf_str(&list));
+    aq_buf_release(&list);
+    return aq_tool_fail(&err);
+}
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && i < AQ_COUNT(commands); i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    return no_command(argc, argv);
+}
