@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Reference forward and backward of small random Qwen3 models, for tests/unit/test_qwen3.c.
+"""Reference forward and backward of small random Qwen3 models, for tests/unit/test_qwen3.c and
+tests/unit/test_ranges.c.
 
-Computes in float64 with transformers: logits, summed loss of each sample, and the gradient of
-that sum at the output of every linear. Writes one safetensors file a case, weights included
+Computes in float64 with transformers: logits, summed loss of each sample, the gradient of that
+sum at the output of every linear, and the largest magnitudes at their inputs. Writes one safetensors file a case, weights included
 (bf16 values, so that the model under test reads exactly the same numbers).
 
     tests/oracle/qwen3.py         rewrites tests/oracle/qwen3/*.safetensors
@@ -45,6 +46,9 @@ CASES = {
     "padded": ("qwen3", False, 2, 28, 44, 4, 2, 8, 59, 1e6, 9),
 }
 LENGTHS = [5, 1, 9, 2, 7]
+PREFIXES = [2, 5]
+INPUTS = {"qkv": "self_attn.q_proj", "o": "self_attn.o_proj", "gate_up": "mlp.gate_proj",
+          "down": "mlp.down_proj"}
 PAD = 3
 
 
@@ -93,7 +97,7 @@ def run(model, samples, seq_len):
     """Expected tensors, rows packed. Each sample on its own, left-padded if seq_len."""
     found = {}
     layers = text_part(model).layers
-    logits, losses, grads = [], [], {}
+    logits, losses, grads, inputs = [], [], {}, {}
     hooks = []
     for i, layer in enumerate(layers):
         for name in LINEARS:
@@ -104,6 +108,11 @@ def run(model, samples, seq_len):
                 found[key] = output
 
             hooks.append(module.register_forward_hook(keep))
+        for name, reader in INPUTS.items():
+            def measure(_module, args, key=f"{i}.{name}"):
+                inputs.setdefault(key, []).append(args[0][0].detach().abs())
+
+            hooks.append(layer.get_submodule(reader).register_forward_pre_hook(measure))
     for ids in samples:
         pads = max(seq_len - len(ids), 0)
         row = torch.tensor([[PAD] * pads + ids])
@@ -128,6 +137,13 @@ def run(model, samples, seq_len):
         h.remove()
     out = {"logits": torch.cat(logits).float(), "loss": torch.tensor(losses, dtype=torch.float64)}
     out.update({f"dy/{k}": torch.cat(g).float() for k, g in grads.items()})
+    out["amax"] = torch.stack([torch.stack([x.max() for x in xs]) for xs in inputs.values()]).float()
+    if seq_len:
+        padded = [len(ids) < seq_len for ids in samples].index(True)
+        out["pad"] = torch.stack([xs[padded][0].max() for xs in inputs.values()]).float()
+    for key, xs in inputs.items():
+        rows = [torch.cat(xs[:p]).max(dim=0).values for p in PREFIXES]
+        out[f"channel/{key}"] = torch.stack(rows).float()
     return out
 
 
@@ -153,7 +169,7 @@ def demo(root, path):
     last = model.config.text_config.num_hidden_layers - 1
     kept = [f"dy/{i}." for i in (0, last)]
     tensors = {n: t for n, t in tensors.items()
-               if not n.startswith("dy/") or n.startswith(tuple(kept))}
+               if n in ("logits", "loss") or n.startswith(tuple(kept))}
     save(path, model, tensors, samples, 0)
 
 

@@ -5,69 +5,9 @@
  */
 #include "tap.h"
 
-#include "base/mem.h"
+#include "qwen3_case.h"
+
 #include "base/sha256.h"
-#include "io/json.h"
-#include "io/lm_extract.h"
-#include "io/safetensors.h"
-#include "nn/qwen3.h"
-
-#include <math.h>
-#include <stdlib.h>
-
-static struct aq_err err;
-
-static void must(int status, const char *what)
-{
-    if (status < 0) {
-        printf("Bail out! %s: %s\n", what, err.msg);
-        exit(2);
-    }
-}
-
-static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *e)
-{
-    const struct st_tensor *t = st_find(arg, name);
-    if (!t)
-        return aq_err_set(e, AQ_EINPUT, "there is no tensor '%s'", name);
-    *w = (struct backend_weight){.host = t->data,
-                                 .dtype = t->dtype == ST_BF16 ? BACKEND_BF16 : BACKEND_F32,
-                                 .rows = t->rank == 2 ? (int64_t)t->shape[0] : 1,
-                                 .cols = (int64_t)t->shape[t->rank - 1],
-                                 .name = t->name};
-    return 0;
-}
-
-static struct qwen3_source source_of(struct st_file *f)
-{
-    struct qwen3_source s = {.find = find_tensor, .arg = f};
-    struct qwen3_config *c = &s.config;
-    bool tied = false;
-    const char *text = st_meta(f, "config");
-    struct json *j = json_parse(text, strlen(text), "config", &err);
-    must(j ? 0 : -1, "config");
-    struct jref r = jref_root(j, "config");
-    const struct {
-        const char *key;
-        int64_t *to;
-    } ints[] = {
-        {"hidden_size", &c->hidden},
-        {"intermediate_size", &c->intermediate},
-        {"num_hidden_layers", &c->layers},
-        {"num_attention_heads", &c->heads},
-        {"num_key_value_heads", &c->kv_heads},
-        {"head_dim", &c->head_dim},
-        {"vocab_size", &c->vocab},
-    };
-    for (size_t i = 0; i < AQ_COUNT(ints); i++)
-        must(jref_int(&r, ints[i].key, 1, 1 << 20, ints[i].to, &err), "config");
-    must(jref_double(&r, "rope_theta", &c->rope_theta, &err), "config");
-    must(jref_double(&r, "rms_norm_eps", &c->eps, &err), "config");
-    must(jref_bool(&r, "tie_word_embeddings", &tied, &err), "config");
-    c->tied = tied;
-    json_free(j);
-    return s;
-}
 
 /* Everything one run of a case leaves: what is compared, and a digest of all of it. */
 struct result {
@@ -195,64 +135,37 @@ static void compare(const char *name, const struct st_file *f, const struct qwen
            name, compared, worst);
 }
 
-/* Weights are in the vectors' own file, or in a checkpoint. */
 static void run_case(const char *name, const char *checkpoint)
 {
-    char path[128];
-    struct st_file f;
+    struct qwen3_case c;
     struct tiles tiles, fewer;
-    struct lm lm;
-    struct aq_buf notes = AQ_BUF_INIT;
-    (void)snprintf(path, sizeof path, "tests/oracle/qwen3/%s.safetensors", name);
-    must(st_open(&f, path, &err), path);
-    struct qwen3_source s;
-    if (checkpoint) {
-        must(lm_extract(&lm, checkpoint, LM_DIGEST_SAMPLE, &notes, &err), checkpoint);
-        s = qwen3_source_of_lm(&lm);
-    } else {
-        s = source_of(&f);
-    }
-    const struct st_tensor *ids = st_need(&f, "ids", ST_I32, 1, &err);
-    const struct st_tensor *offsets = st_need(&f, "offsets", ST_I64, 1, &err);
-    must(ids && offsets ? 0 : -1, path);
-    int32_t *id_copy = xmalloc(ids->elements * sizeof *id_copy);
-    int64_t *offset_copy = xmalloc(offsets->elements * sizeof *offset_copy);
-    memcpy(id_copy, ids->data, ids->elements * sizeof *id_copy);
-    memcpy(offset_copy, offsets->data, offsets->elements * sizeof *offset_copy);
-    int64_t seq_len = strtol(st_meta(&f, "seq_len"), NULL, 10);
-    struct tile_source from = {
-        id_copy,     offset_copy, (int64_t)offsets->elements - 1,
-        seq_len > 0, seq_len,     (int32_t)strtol(st_meta(&f, "pad_id"), NULL, 10)};
-    must(tiles_build(&tiles, &from, s.config.vocab, &err), "tiles");
+    case_open(&c, name, checkpoint);
+    const struct qwen3_source *s = &c.source;
+    must(tiles_build(&tiles, &c.samples, s->config.vocab, &err), "tiles");
     tap_ok(tiles.count == 1, "%s: one tile", name);
 
-    struct result one = run_tile(&s, &tiles.items[0], 1);
-    compare(name, &f, &s.config, &one);
+    struct result one = run_tile(s, &tiles.items[0], 1);
+    compare(name, &c.file, &s->config, &one);
     static const int threads[] = {2, 3, 8};
     for (size_t i = 0; i < AQ_COUNT(threads); i++) {
-        struct result many = run_tile(&s, &tiles.items[0], threads[i]);
+        struct result many = run_tile(s, &tiles.items[0], threads[i]);
         tap_ok(strcmp(one.digest, many.digest) == 0, "%s: same bits with %d threads", name,
                threads[i]);
-        result_release(&many, &s.config);
+        result_release(&many, &s->config);
     }
-    if (from.samples > 3)
-        from.samples = 3;
-    must(tiles_build(&fewer, &from, s.config.vocab, &err), "tiles");
-    struct result part = run_tile(&s, &fewer.items[0], 2);
-    tap_ok(memcmp(part.loss, one.loss, (size_t)from.samples * sizeof(double)) == 0 &&
-               memcmp(part.dy[0], one.dy[0],
-                      (size_t)(part.used * s.config.heads * s.config.head_dim) * 4) == 0,
+    if (c.samples.samples > 3)
+        c.samples.samples = 3;
+    must(tiles_build(&fewer, &c.samples, s->config.vocab, &err), "tiles");
+    struct result part = run_tile(s, &fewer.items[0], 2);
+    size_t q_bytes = (size_t)(part.used * s->config.heads * s->config.head_dim) * sizeof(float);
+    tap_ok(memcmp(part.loss, one.loss, (size_t)c.samples.samples * sizeof(double)) == 0 &&
+               memcmp(part.dy[0], one.dy[0], q_bytes) == 0,
            "%s: same bits without the later samples", name);
-    result_release(&part, &s.config);
-    result_release(&one, &s.config);
+    result_release(&part, &s->config);
+    result_release(&one, &s->config);
     tiles_release(&tiles);
     tiles_release(&fewer);
-    free(id_copy);
-    free(offset_copy);
-    st_close(&f);
-    aq_buf_release(&notes);
-    if (checkpoint)
-        lm_close(&lm);
+    case_close(&c);
 }
 
 int main(void)
