@@ -124,7 +124,11 @@ E
         "*input_quantizer": {num_bits: 8, axis: null, enable: true}}, algorithm: "max"}')" '._aq.format = $f' run.json >own.json
     is "$(aq-overlay own.json)" "$first"
     jq '._aq.format.algorithm = "awq_lite"' own.json >awq.json
-    is "$(aq-overlay awq.json | jq -r .reason)" "algorithm 'awq_lite' is not computed, max and null are (rule 25)"
+    aq 0 aq-overlay awq.json
+    is "$(jq -c '[.supported, .algorithm]' <<<"$output")" '[true,"awq_lite"]'
+    is "$stderr" "aq-overlay: warning: algorithm 'awq_lite' is not applied: scores will be those of plain rounding"
+    aq 0 aq-overlay -q awq.json
+    is "$stderr" ""
 }
 
 @test "neither size nor budget shows in the product" {
@@ -198,9 +202,9 @@ E
 23	{"*weight_quantizer": {num_bits: 8, block_sizes: {"-3": 16}}}
 24	{"*input_quantizer": {num_bits: 8, axis: 0}}
 24	{"*input_quantizer": {num_bits: 8, axis: -1, type: "dynamic"}}
-26	{"*weight_quantizer": {enable: false}, "*input_quantizer": {enable: false}}
-26	{"*mlp*weight_quantizer": {num_bits: 8}}
-26	{}
+25	{"*weight_quantizer": {enable: false}, "*input_quantizer": {enable: false}}
+25	{"*mlp*weight_quantizer": {num_bits: 8}}
+25	{}
 E
 }
 

@@ -65,5 +65,5 @@ need_root() {
 
 # True in a sanitizer build, where limits on address space make no sense.
 sanitized() {
-    nm "$BIN"/aq-resolve 2>/dev/null | grep -q __asan_init
+    nm "$BIN"/aq-overlay 2>/dev/null | grep -q __asan_init
 }

@@ -54,6 +54,14 @@ static int check_supported(const struct json *quant, struct aq_err *err)
                       json_string(json_get(quant, "reason")));
 }
 
+static void warn_of_algorithm(const struct json *quant)
+{
+    const char *name = overlay_unapplied_algorithm(quant);
+    if (name && json_bool(json_get(quant, "supported")))
+        aq_warn("algorithm '%s' is not applied: scores will be those of plain rounding",
+                aq_show(name));
+}
+
 static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
 {
     if (check_options(o, cl, err) < 0)
@@ -64,6 +72,8 @@ static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_e
     struct json *quant = make_quant(o, conf_dir, cl->args[0], err);
     int bad = !quant || (o->strict && check_supported(quant, err) < 0) ||
               json_write_file(cl->output, quant, err) < 0;
+    if (!bad)
+        warn_of_algorithm(quant);
     json_free(quant);
     free(conf_dir);
     return bad ? -1 : 0;

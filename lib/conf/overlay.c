@@ -160,6 +160,12 @@ static const char *algorithm_name(const struct json *format)
     return a && json_type(a) == JSON_STRING ? json_string(a) : NULL;
 }
 
+const char *overlay_unapplied_algorithm(const struct json *quant)
+{
+    const char *name = algorithm_name(quant);
+    return name && strcmp(name, "max") != 0 ? name : NULL;
+}
+
 /* A pattern with a path, such as *mlp*weight_quantizer, and what it quantizes for nobody. */
 static const char *scoped_pattern(const struct json *cfg)
 {
@@ -174,7 +180,7 @@ static const char *scoped_pattern(const struct json *cfg)
     return NULL;
 }
 
-static void judge(const struct json *format, const char *algorithm, struct verdict *v)
+static void judge(const struct json *format, struct verdict *v)
 {
     const char *scoped;
     if (!v->w.runs)
@@ -186,23 +192,19 @@ static void judge(const struct json *format, const char *algorithm, struct verdi
         if (scoped)
             (void)snprintf(v->reason, sizeof v->reason,
                            "nothing is quantized: pattern '%.80s' names layers, and a candidate is "
-                           "applied to one nameless layer at a time (rule 26)",
+                           "applied to one nameless layer at a time (rule 25)",
                            aq_show(scoped));
         else
             (void)snprintf(v->reason, sizeof v->reason,
-                           "nothing is quantized, neither weights nor activations (rule 26)");
-    } else if (algorithm && strcmp(algorithm, "max") != 0) {
-        (void)snprintf(v->reason, sizeof v->reason,
-                       "algorithm '%.40s' is not computed, max and null are (rule 25)",
-                       aq_show(algorithm));
+                           "nothing is quantized, neither weights nor activations (rule 25)");
     }
 }
 
 static int find_verdict(const struct jref *format, bool fp4_always_16, struct verdict *v,
                         struct aq_err *err)
 {
-    const char *algorithm = algorithm_name(format->v);
-    struct treatment_rules rules = {.calibrated = algorithm, .fp4_always_16 = fp4_always_16};
+    struct treatment_rules rules = {.calibrated = algorithm_name(format->v),
+                                    .fp4_always_16 = fp4_always_16};
     struct jref cfg;
     struct steps w, a;
     *v = (struct verdict){0};
@@ -218,7 +220,7 @@ static int find_verdict(const struct jref *format, bool fp4_always_16, struct ve
            a47 = treatment_modelopt47_bits(a.q, a.count);
     v->modelopt40 = w40 < a40 ? w40 : a40;
     v->modelopt47 = w47 < a47 ? w47 : a47;
-    judge(format->v, algorithm, v);
+    judge(format->v, v);
     return 0;
 }
 

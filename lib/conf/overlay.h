@@ -73,7 +73,14 @@ struct json *overlay_merge(const struct jref *format, const struct jref *overrid
  */
 struct json *overlay_quant(const struct overlay_cell *cell, struct aq_err *err);
 
-/* The same for a run of aq-resolve (run.json). A format that the run does not carry is looked up.
+/*
+ * The algorithm of such a document if it is one that changes weights before they are rounded (AWQ,
+ * SmoothQuant, ...) and is therefore left out of what is computed; else NULL.
+ */
+const char *overlay_unapplied_algorithm(const struct json *quant);
+
+/* overlay_quant for a run of aq-resolve (run.json). A format that the run does not carry is looked
+ * up.
  */
 struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err);
 /* The same for conf/format/<format>.yaml and conf/quant_granularity/<granularity>.yaml; a

@@ -108,9 +108,8 @@ static struct json *quant_of(const struct json *vectors, const struct json *form
 /* Refusals of our own, where ModelOpt's validation has nothing to say. */
 static bool is_own_rule(const char *reason)
 {
-    static const char *const rules[] = {"(rule 2)",  "(rule 6)",  "(rule 8)",
-                                        "(rule 9)",  "(rule 10)", "(rule 11)",
-                                        "(rule 24)", "(rule 25)", "(rule 26)"};
+    static const char *const rules[] = {"(rule 2)",  "(rule 6)",  "(rule 8)",  "(rule 9)",
+                                        "(rule 10)", "(rule 11)", "(rule 24)", "(rule 25)"};
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (strstr(reason, rules[i]))
             return true;

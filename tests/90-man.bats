@@ -1,0 +1,145 @@
+#!/usr/bin/env bats
+# The manual: every tool has a page that knows all its options, pages are clean mdoc, and their examples run.
+#
+# An example is a literal display (.Bd -literal) in the section EXAMPLES. A line that begins with "$ " is a command, "> "
+# continues it, and the lines behind it, up to an empty one, are exactly what it prints. All examples of a page run in
+# order in one scratch directory, which has the product's conf/, pipelines/, models/ and datasets/.
+load helpers
+
+PAGES=$REPO/docs/man
+
+setup() {
+    need_command mandoc
+    cd "$BATS_TEST_TMPDIR" || return
+}
+
+# page FILE: as plain text in lines of any length.
+page() {
+    mandoc -T ascii -O width=1000 "$1" | col -bx
+}
+
+# options COMMAND...: the long and short options that its --help knows.
+options() {
+    "$@" --help | grep -E '^ {2,6}(-|  )' | grep -oE '(^| )--?[A-Za-z][A-Za-z0-9-]*' | grep -E -- '^ *(--[a-z][a-z0-9-]+|-[A-Za-z])$' | tr -d ' ' | sort -u
+}
+
+# subcommands TOOL: those that its usage shows.
+subcommands() {
+    "$1" --help | sed -n "1,/^\$/s/^[a-z: ]*$1 \([a-z]\{2,\}\)\( .*\)\?\$/\1/p" | sort -u
+}
+
+@test "every tool has a page, and the page names every option and every subcommand" {
+    local t name sub option missing=0
+    for t in "$BIN"/aq-*; do
+        name=$(basename "$t")
+        if [ ! -e "$PAGES/$name.1" ]; then
+            echo "$name has no page"
+            missing=$((missing + 1))
+            continue
+        fi
+        page "$PAGES/$name.1" >text
+        while read -r option; do
+            grep -qE -- "(^|[^a-z-])${option}([^a-z-]|\$)" text || { echo "$name.1 lacks $option"; missing=$((missing + 1)); }
+        done < <(
+            options "$name"
+            for sub in $(subcommands "$name"); do options "$name" "$sub"; done
+        )
+        for sub in $(subcommands "$name"); do
+            grep -qE -- "(^|[^a-z])${sub}([^a-z]|\$)" text || { echo "$name.1 lacks $sub"; missing=$((missing + 1)); }
+        done
+    done
+    is "$missing" 0
+}
+
+@test "no page has an option that the tool does not have" {
+    local t name sub option extra=0
+    for t in "$BIN"/aq-*; do
+        name=$(basename "$t")
+        [ -e "$PAGES/$name.1" ] || continue
+        {
+            options "$name"
+            for sub in $(subcommands "$name"); do options "$name" "$sub"; done
+        } >known
+        # what stands at the head of a list item is an option of this tool
+        while read -r option; do
+            grep -qxF -- "$option" known || { echo "$name.1 has $option"; extra=$((extra + 1)); }
+        done < <(sed -n 's/^\.It Fl //p' "$PAGES/$name.1" | grep -oE '(^|Fl )Fl [a-z][a-z0-9-]+' | sed -E 's/^(Fl )+/--/' | sort -u)
+    done
+    is "$extra" 0
+}
+
+@test "pages are clean mdoc" {
+    local p
+    for p in "$PAGES"/*.[1-9]; do
+        run mandoc -T lint -W warning "$p"
+        is "$output" "" && is "$status" 0 || { echo "page: $p"; return 1; }
+    done
+}
+
+@test "pages refer to pages that are there" {
+    local p ref
+    for p in "$PAGES"/*.[1-9]; do
+        while read -r ref; do
+            [ -e "$PAGES/$ref" ] || { echo "$(basename "$p") refers to $ref"; return 1; }
+        done < <(sed -nE 's/^\.Xr (aq[a-z-]*) ([1-9]).*/\1.\2/p' "$p" | sort -u)
+    done
+}
+
+# examples FILE: "C command", "O line of output" and "E" at the end of what a command prints.
+examples() {
+    page "$1" | awk '
+        /^[A-Z]/ { inside = $0 == "EXAMPLES"; next }
+        !inside { next }
+        /^           \$ / { if (command) print "E"; print "C " substr($0, 14); command = 1; next }
+        command && /^           > / { print "+ " substr($0, 14); next }
+        command && /^           / { print "O " substr($0, 12); next }
+        command { print "E"; command = 0 }
+        END { if (command) print "E" }'
+}
+
+# One command and what it should print (nothing said: anything).
+run_example() {
+    local command=$1 expected=$2 tool
+    for tool in $(grep -oE 'aq-[a-z]+(-lm)?' <<<"$command" | sort -u); do
+        [ -x "$BIN/$tool" ] || return 0
+    done
+    run --separate-stderr timeout 120 bash -eu -o pipefail -c "$command"
+    if [ "$status" -ne 0 ] || { [ -n "$expected" ] && [ "$output" != "$expected" ]; }; then
+        printf 'example: %s\nexit status: %s\nstdout:\n%s\nexpected:\n%s\nstderr:\n%s\n' "$command" "$status" "$output" "$expected" "$stderr"
+        return 1
+    fi
+}
+
+page_examples() {
+    local kind text command='' expected=''
+    while IFS= read -r line; do
+        kind=${line:0:1} text=${line:2}
+        case $kind in
+        C) command=$text expected='' ;;
+        +) command+=$'\n'$text ;;
+        O) expected+=${expected:+$'\n'}$text ;;
+        E) run_example "$command" "$expected" || return 1 ;;
+        esac
+    done < <(examples "$1")
+}
+
+@test "the examples of the manual run, and print what they say" {
+    local p d count=0
+    for p in "$PAGES"/*.[1-9]; do
+        mkdir scratch
+        for d in conf pipelines models datasets docs; do ln -s "$REPO/$d" "scratch/$d"; done
+        pushd scratch >/dev/null
+        page_examples "$p" || { echo "page: $p"; return 1; }
+        popd >/dev/null
+        rm -r scratch
+        count=$((count + $(examples "$p" | grep -c '^C' || true)))
+    done
+    [ "$count" -gt 3 ]
+}
+
+@test "every page of a tool has an example" {
+    local p
+    for p in "$PAGES"/aq-*.1; do
+        [ "$(examples "$p" | grep -c '^C')" -gt 0 ] || { echo "no example in $p"; return 1; }
+    done
+}
