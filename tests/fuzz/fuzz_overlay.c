@@ -1,6 +1,8 @@
-/* A run.json of any contents: refused, or a document that reads back equal. */
+/* A run.json of any contents: refused, or a document that reads back equal, whose treatments the
+ * engine reads. */
 #include "conf/overlay.h"
 #include "io/json.h"
+#include "quant/quant.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +33,15 @@ static const char *empty_tree(void)
     return tree;
 }
 
+static void check_treatment(const struct json *quant, const char *key)
+{
+    struct aq_err err = {0};
+    struct quant_spec spec;
+    const struct json *text = json_get(json_get(quant, "treatment"), key);
+    if (json_type(text) == JSON_STRING && quant_parse(json_string(text), &spec, &err) < 0)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct aq_err err = {0};
@@ -46,6 +57,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct json *again = json_parse(text.data, text.len, "quant.json", &err);
         if (!again || !json_equal(quant, again))
             abort();
+        check_treatment(quant, "w");
+        check_treatment(quant, "a");
         json_free(again);
         aq_buf_release(&text);
     } else if (err.code != AQ_EINPUT || !err.msg[0]) {

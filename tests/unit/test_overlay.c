@@ -5,6 +5,7 @@
 #include "conf/format.h"
 #include "conf/overlay.h"
 #include "conf/treatment.h"
+#include "quant/quant.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -214,14 +215,25 @@ static bool judge_row(const struct json *row, struct judged *j)
     return true;
 }
 
+static bool engine_reads(const struct treatment *t)
+{
+    struct aq_err err = {0};
+    struct quant_spec spec;
+    if (!t->runs || quant_parse(t->text, &spec, &err) == 0)
+        return true;
+    printf("# %s\n", err.msg);
+    return false;
+}
+
 static void test_quantizers(const struct json *vectors)
 {
     size_t n = json_size(json_get(vectors, "quantizers")), i = 0;
     struct judged *all = calloc(n ? n : 1, sizeof *all);
-    int unread = 0, wrongly_run = 0, unexplained = 0, pairs = 0, unequal = 0;
+    int unread = 0, foreign = 0, wrongly_run = 0, unexplained = 0, pairs = 0, unequal = 0;
     for (const struct json *row = json_first(json_get(vectors, "quantizers")); row;
          row = json_next(row), i++) {
         unread += !judge_row(row, &all[i]);
+        foreign += !engine_reads(&all[i].t);
         /* Blocks with a scale made from the data need a GPU in ModelOpt: no digest, no statement.
          */
         bool gpu = strstr(all[i].t.text, "mx(") || strstr(all[i].t.text, "nvfp4(");
@@ -244,6 +256,7 @@ static void test_quantizers(const struct json *vectors)
             }
         }
     tap_ok(unread == 0, "%zu quantizers are read", n);
+    tap_ok(foreign == 0, "the numeric engine reads their treatments");
     tap_ok(wrongly_run == 0 && unexplained == 0,
            "what ModelOpt does not run is refused, with a reason");
     tap_ok(pairs > 1000 && unequal == 0,
