@@ -22,7 +22,7 @@ need_preload() {
 each_product() {
     "$1" aq-overlay "$BATS_TEST_TMPDIR/run.json" || { echo "tool: aq-overlay"; return 1; }
     [ -x "$BIN/aq-resolve" ] || return 0
-    "$1" aq-resolve --config-name preset/qwen3_lm_sensitivity quant_pair=wint4_aint8 || { echo "tool: aq-resolve"; return 1; }
+    "$1" aq-resolve --config-name preset/qwen3_lm_sensitivity quant_pair=wint8_aint8 || { echo "tool: aq-resolve"; return 1; }
 }
 
 # One run with a fault. Sets $code, $message and $fired; the product is d/out.

@@ -6,39 +6,46 @@
 
 enum { LONGEST = 96 };
 
-/* Levenshtein distance; long words are never a slip of one another. */
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/*
+ * Edit distance in which two neighbours that changed places count once (hepl, help). Long words
+ * are never a slip of one another.
+ */
 static size_t distance(const char *a, const char *b)
 {
     size_t la = strlen(a), lb = strlen(b);
     if (la > LONGEST || lb > LONGEST)
         return SIZE_MAX;
-    size_t row[LONGEST + 1];
+    size_t rows[3][LONGEST + 1]; /* of the last three lengths of a, in turn */
     for (size_t j = 0; j <= lb; j++)
-        row[j] = j;
+        rows[0][j] = j;
     for (size_t i = 1; i <= la; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3], *above = rows[(i + 2) % 3];
+        const size_t *before = rows[(i + 1) % 3];
         row[0] = i;
         for (size_t j = 1; j <= lb; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
+            size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            best = least(best, least(above[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                best = least(best, before[j - 2] + 1);
             row[j] = best;
         }
     }
-    return row[lb];
+    return rows[la % 3][lb];
 }
 
 const char *aq_nearest(const char *word, const char *const *names, size_t count)
 {
     const char *best = NULL;
-    size_t least = strlen(word) / 3 + 2;
+    size_t limit = strlen(word) / 3 + 2;
     for (size_t i = 0; i < count; i++) {
         size_t d = distance(word, names[i]);
-        if (d < least) {
-            least = d;
+        if (d < limit) {
+            limit = d;
             best = names[i];
         }
     }

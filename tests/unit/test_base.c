@@ -89,6 +89,8 @@ static void test_nearest(void)
 {
     static const char *const names[] = {"effective_bits", "score_size", "batch_size"};
     tap_same(aq_nearest("efective_bits", names, 3), "effective_bits", "a slip is recognised");
+    static const char *const options[] = {"html", "help"};
+    tap_same(aq_nearest("hepl", options, 2), "help", "neighbours that changed places are one slip");
     tap_ok(aq_nearest("zzzzzz", names, 3) == NULL, "no slip, no suggestion");
 }
 
