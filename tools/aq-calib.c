@@ -1,8 +1,10 @@
 /* aq-calib: what calibration needs. Each subcommand is a table of options and one library call. */
 #include "base/mem.h"
 #include "base/opt.h"
+#include "base/pool.h"
 #include "base/suggest.h"
 #include "io/tokens.h"
+#include "sens/ranges.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 
@@ -178,25 +180,82 @@ static int tokens_main(int argc, char **argv)
     return aq_tool_finish();
 }
 
+/* ---- ranges ---- */
+
+static int run_ranges(struct ranges_job *job, const struct aq_cmdline *cl, struct aq_err *err)
+{
+    job->tokens = cl->args[0];
+    job->output = cl->output;
+    if (!job->lm)
+        return aq_err_set(err, AQ_EUSAGE, "--lm is missing");
+    if (!cl->output && isatty(STDOUT_FILENO))
+        return aq_err_set(err, AQ_EUSAGE, "the product is binary: use -o FILE");
+    return ranges_run(job, err);
+}
+
+static int ranges_main(int argc, char **argv)
+{
+    static const char *const dtypes[] = {"fp32", "bf16", NULL};
+    struct ranges_job job = {.device = "auto"};
+    const char *dtype = "fp32";
+    int64_t threads = 0;
+    const struct aq_opt table[] = {
+        {"lm", 0, AQ_OPT_TEXT, &job.lm, "FILE", "lm.json of the model"},
+        {"prefix", 0, AQ_OPT_TEXT, &job.prefixes, "N,...",
+         "ranges of channels over the first so many samples (default: the sizes of TOKENS)"},
+        {"dtype", 0, AQ_OPT_CHOICE, &dtype, "TYPE", "compute type of a GPU: fp32 (default) or bf16",
+         dtypes},
+        {"device", 0, AQ_OPT_TEXT, &job.device, "D", "auto (default), cpu, cuda, cuda:N"},
+        {"threads", 0, AQ_OPT_INT, &threads, "N", "CPU threads; default: all that may be used",
+         NULL, 1, AQ_POOL_MAX},
+        {"memory", 0, AQ_OPT_SIZE, &job.config.memory, "SIZE", "limit for activations"},
+        AQ_OPT_END};
+    const struct aq_tool tool = {
+        .name = "aq-calib",
+        .command = "ranges",
+        .summary = "largest magnitudes of the activations at the inputs of the linears",
+        .usage = "aq-calib ranges --lm FILE [--prefix N,...] [OPTION...] -o FILE TOKENS",
+        .details =
+            "One forward pass serves all sizes of a data set: ranges are kept per tensor and\n"
+            "sample, and per channel over the first N samples of each size.",
+        .example = "aq-calib ranges --lm lm.json --prefix 16,128 -o ranges.safetensors "
+                   "tokens.safetensors",
+        .options = table,
+        .result_version = RESULT_VERSION,
+        .min_args = 1,
+        .max_args = 1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    job.config.threads = (int)threads;
+    job.config.bf16 = strcmp(dtype, "bf16") == 0;
+    if (run_ranges(&job, &cl, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
 /* ---- which one ---- */
 
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = {{"tokens", tokens_main}};
+} commands[] = {{"tokens", tokens_main}, {"ranges", ranges_main}};
 
 /* No subcommand: the common options, or an error that names the subcommands. */
 static int no_command(int argc, char **argv)
 {
     const struct aq_opt none[] = {AQ_OPT_END};
-    const struct aq_tool tool = {.name = "aq-calib",
-                                 .summary = "what calibration needs of a data set: tokens",
-                                 .usage = "aq-calib tokens ... ; see aq-calib tokens --help",
-                                 .example = "aq-calib tokens --help",
-                                 .options = none,
-                                 .result_version = RESULT_VERSION,
-                                 .min_args = 0,
-                                 .max_args = -1};
+    const struct aq_tool tool = {
+        .name = "aq-calib",
+        .summary = "what calibration needs of a data set: tokens, ranges",
+        .usage = "aq-calib tokens ...\naq-calib ranges ... ; see aq-calib ranges --help",
+        .example = "aq-calib tokens --help",
+        .options = none,
+        .result_version = RESULT_VERSION,
+        .min_args = 0,
+        .max_args = -1};
     struct aq_cmdline cl;
     struct aq_err err = {0};
     int code;

@@ -29,7 +29,7 @@ struct ranges {
 /* What `aq-calib ranges` is asked for. */
 struct ranges_job {
     const char *lm, *tokens; /* files */
-    const char *prefixes;    /* "16,128,512" */
+    const char *prefixes;    /* "16,128,512"; NULL: the sizes of the tokens */
     const char *output;      /* NULL: standard output */
     const char *device;
     struct backend_config config;

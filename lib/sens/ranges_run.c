@@ -2,13 +2,23 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "io/lm.h"
+#include "io/tokens.h"
 #include "sens/range_file.h"
 #include "sens/ranges.h"
-#include "sens/token_file.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The data set's own sizes. */
+static int default_prefixes(const struct tokens *t, int64_t *out)
+{
+    int count = 0;
+    for (size_t i = 0; i < t->size_count && count < RANGES_MAX_PREFIXES; i++)
+        if (count == 0 || t->sizes[i].samples > out[count - 1])
+            out[count++] = t->sizes[i].samples;
+    return count;
+}
 
 /* "16,128,512": whole numbers, rising. Returns how many, or -1. */
 static int parse_prefixes(const char *text, int64_t *out, struct aq_err *err)
@@ -35,8 +45,7 @@ static int parse_prefixes(const char *text, int64_t *out, struct aq_err *err)
 }
 
 static int add_metadata(struct json *root, const struct ranges *r, const struct lm *lm,
-                        const struct token_file *tokens, const struct backend *b,
-                        struct aq_err *err)
+                        const struct tokens *tokens, const struct backend *b, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
     struct json *aq = json_new_object();
@@ -55,7 +64,7 @@ static int add_metadata(struct json *root, const struct ranges *r, const struct 
 }
 
 /* With all inputs open. */
-static int measure(const struct ranges_job *job, struct lm *lm, struct token_file *tokens,
+static int measure(const struct ranges_job *job, struct lm *lm, struct tokens *tokens,
                    const int64_t *prefixes, int count, struct aq_err *err)
 {
     struct qwen3_source source = qwen3_source_of_lm(lm);
@@ -64,11 +73,16 @@ static int measure(const struct ranges_job *job, struct lm *lm, struct token_fil
     struct tiles tiles = {0};
     struct ranges r = {0};
     int status = -1;
-    if (prefixes[count - 1] > tokens->source.samples)
+    if (prefixes[count - 1] > tokens->samples)
         return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
-                          prefixes[count - 1], aq_show(job->tokens), tokens->source.samples);
-    tokens->source.samples = prefixes[count - 1];
-    if (tiles_build(&tiles, &tokens->source, source.config.vocab, err) < 0) {
+                          prefixes[count - 1], aq_show(job->tokens), tokens->samples);
+    struct tile_source samples = {.ids = tokens->ids,
+                                  .offsets = tokens->offsets,
+                                  .samples = prefixes[count - 1],
+                                  .max_length = tokens->max_length,
+                                  .seq_len = tokens->seq_len,
+                                  .pad_id = tokens->pad_id};
+    if (tiles_build(&tiles, &samples, source.config.vocab, err) < 0) {
         (void)aq_err_prefix(err, "'%s'", aq_show(job->tokens));
         goto out;
     }
@@ -93,15 +107,17 @@ out:
 int ranges_run(const struct ranges_job *job, struct aq_err *err)
 {
     int64_t prefixes[RANGES_MAX_PREFIXES];
-    struct token_file tokens = {0};
+    struct tokens tokens = {0};
     struct lm lm;
-    int count = parse_prefixes(job->prefixes, prefixes, err);
+    int count = job->prefixes ? parse_prefixes(job->prefixes, prefixes, err) : 0, status = -1;
     if (count < 0)
         return -1;
-    int status = -1;
-    if (lm_open(&lm, job->lm, err) == 0 && token_file_open(&tokens, job->tokens, err) == 0)
+    if (lm_open(&lm, job->lm, err) == 0 && tokens_open(&tokens, job->tokens, err) == 0) {
+        if (count == 0)
+            count = default_prefixes(&tokens, prefixes);
         status = measure(job, &lm, &tokens, prefixes, count, err);
-    token_file_close(&tokens);
+    }
+    tokens_release(&tokens);
     lm_close(&lm);
     return status;
 }
