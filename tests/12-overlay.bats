@@ -239,6 +239,41 @@ E
     [ "$n" -ge 31 ]
 }
 
+# every_run OVERRIDE...: a line "supported treatment_id" for each cell of the shipped tree, made by aq-resolve.
+every_run() {
+    local line
+    while IFS= read -r line; do
+        aq-overlay <<<"$line" || return 1
+    done < <(AQ_CONF=$REPO/conf aq-resolve -q -m "$@") | jq -r '[.supported, .treatment_id] | @tsv'
+}
+
+@test "the shipped tree: 128 of upstream's 144 cells run, 82 distinct as its kernels read FP4 blocks, 90 as configured" {
+    [ -x "$BIN/aq-resolve" ] || skip "aq-resolve is not built"
+    local pairs grans
+    pairs=$(cd "$REPO/conf/quant_pair" && ls w*[48]_a*[0-9].yaml | grep -v wfp4_afp4 | sed 's/.yaml//' | paste -sd,)
+    grans=$(cd "$REPO/conf/quant_granularity" && ls | grep -vE 'w_group128_a_token|a_per_hidden_channel' | sed 's/.yaml//' | paste -sd,)
+    every_run "quant_pair=$pairs" "quant_granularity=$grans" autoquant=modelopt_parity >parity
+    is "$(wc -l <parity) $(grep -c ^true parity) $(grep ^true parity | sort -u | wc -l)" "144 128 82"
+    every_run "quant_pair=$pairs" "quant_granularity=$grans" >honour
+    is "$(wc -l <honour) $(grep -c ^true honour) $(grep ^true honour | sort -u | wc -l)" "144 128 90"
+}
+
+@test "the granularities of docs/formats.md, of the tests and of conf/ are one" {
+    local g name weights inputs n=0
+    for g in "$REPO"/conf/quant_granularity/*.yaml; do
+        name=$(basename "$g" .yaml)
+        is "$(aq-overlay --format FP8_DEFAULT_CFG --granularity "$g" | jq -c .quant_granularity)" \
+            "$(aq-overlay --format FP8_DEFAULT_CFG --granularity "$name" | jq -c .quant_granularity)" || return 1
+        IFS='|' read -r _ _ weights inputs _ < <(grep "^| \`$name\` | .* | .* | .* | .* | .* | .* |" "$REPO/docs/formats.md")
+        printf 'name: %s\nquant_cfg_overrides: {%s%s%s}\n' "$name" "${weights:+$(tr -d '\`' <<<"${weights// /}" | sed -n 's/^{/"*weight_quantizer": {/p')}" \
+            "$([[ $weights == *{* && $inputs == *{* ]] && echo ', ')" "$(tr -d '\`' <<<"$inputs" | sed -n 's/^ {/"*input_quantizer": {/p')" | sed 's/:\([^ ]\)/: \1/g' >doc.yaml
+        is "$(aq-overlay --format FP8_DEFAULT_CFG --granularity doc.yaml | jq -c .quant_granularity)" \
+            "$(aq-overlay --format FP8_DEFAULT_CFG --granularity "$g" | jq -c .quant_granularity)" || { cat doc.yaml; return 1; }
+        n=$((n + 1))
+    done
+    is "$n" 11
+}
+
 @test "a granularity from a file, in YAML and in JSON" {
     printf 'name: mine\nquant_cfg_overrides:\n  "*weight_quantizer":\n    block_sizes: {-1: 32}\n' >g.yaml
     is "$(aq-overlay --format INT8_WEIGHT_ONLY_CFG --granularity g.yaml | jq -r '.quant_granularity.name, .treatment.w')" $'mine\nint8:block(-1:32):static'
