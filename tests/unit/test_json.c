@@ -48,6 +48,75 @@ static void test_refusals(void)
     refused(deep, "x.json:1:202: nested too deeply");
 }
 
+struct text {
+    const char *bytes;
+    size_t size;
+};
+#define TEXT(literal) {literal, sizeof(literal) - 1}
+
+/* The refusals that conformance suites ask for, by the part of the grammar that is broken. */
+static const struct text broken[] = {
+    /* arrays */
+    TEXT("[1 true]"), TEXT("[a"), TEXT("[\"\": 1]"), TEXT("[\"\"],"), TEXT("[1,,2]"), TEXT("[\"x\",,]"),
+    TEXT("[\"x\"]]"), TEXT("[\"\",]"), TEXT("[\"x\""), TEXT("[3[4]]"), TEXT("[1:2]"), TEXT("[,]"), TEXT("[   , \"\"]"),
+    TEXT("[\"a\",\n4\n,1,"), TEXT("[1,,]"), TEXT("[\"\va\"\\f]"), TEXT("[*]"), TEXT("[1,"), TEXT("[{}"), TEXT("["),
+    TEXT("]"), TEXT("[\f]"), TEXT("[\xe2\x81\xa0]"), TEXT("[1]x"), TEXT("[1]]"), TEXT("[][]"), TEXT("[<null>]"),
+    /* words */
+    TEXT("[fals]"), TEXT("[nul]"), TEXT("[tru]"), TEXT("[True]"), TEXT("[truth]"), TEXT("[ false, nul"), TEXT("abc"), TEXT("*"),
+    TEXT("nulll"), TEXT("\xe5"), TEXT("<.>"),
+    /* numbers */
+    TEXT("[++1234]"), TEXT("[+Inf]"), TEXT("[-01]"), TEXT("[-1.0.]"), TEXT("[-2.]"), TEXT("[-NaN]"), TEXT("[.-1]"), TEXT("[.2e-3]"),
+    TEXT("[0.1.2]"), TEXT("[0.3e+]"), TEXT("[0.3e]"), TEXT("[0.e1]"), TEXT("[0E+]"), TEXT("[0E]"), TEXT("[0e+]"), TEXT("[1.0e-]"),
+    TEXT("[1 000.0]"), TEXT("[1eE2]"), TEXT("[2.e+3]"), TEXT("[9.e+]"), TEXT("[Inf]"), TEXT("[\xef\xbc\x91]"), TEXT("[1+2]"),
+    TEXT("[0x1]"), TEXT("[0x42]"), TEXT("[0e+-1]"), TEXT("[-123.123foo]"), TEXT("[123\xe5]"), TEXT("[1e1\xe5]"), TEXT("[-Infinity]"),
+    TEXT("[-foo]"), TEXT("[- 1]"), TEXT("[-012]"), TEXT("[-.123]"), TEXT("[-1x]"), TEXT("[1ea]"), TEXT("[1.2a-3]"),
+    TEXT("[1.8011670033376514H-308]"), TEXT("[012]"), TEXT("2@"), TEXT("-"), TEXT("1]"), TEXT("[1_000]"),
+    /* objects */
+    TEXT("{[: \"x\"}"), TEXT("{\"x\", null}"), TEXT("{\"x\"::\"b\"}"), TEXT("{\xf0\x9f\x87\xa8}"), TEXT("{\"a\":\"a\" 123}"),
+    TEXT("{\"a\" b}"), TEXT("{:\"b\"}"), TEXT("{\"a\" \"b\"}"), TEXT("{\"a\":"), TEXT("{\"a\""), TEXT("{1:1}"), TEXT("{9999E9999:1}"),
+    TEXT("{null:null,null:null}"), TEXT("{\"id\":0,,,,,}"), TEXT("{'a':0}"), TEXT("{\"a\":\"b\",,\"c\":\"d\"}"), TEXT("{\"a\":\"a"),
+    TEXT("{ \"foo\" : \"bar\", \"a\" }"), TEXT("{}}"), TEXT("{]"), TEXT("{["), TEXT("{,"), TEXT("{\"a\": true} \"x\""),
+    /* comments */
+    TEXT("{\"a\":\"b\"}/**/"), TEXT("{\"a\":\"b\"}//"), TEXT("{\"a\":\"b\"}/"), TEXT("{\"a\":\"b\"}#"), TEXT("{\"a\":/*comment*/\"b\"}"),
+    /* strings */
+    TEXT("[\"\\uD800\\\"]"), TEXT("[\"\\uD800\\u\"]"), TEXT("[\"\\uD800\\u1\"]"), TEXT("[\"\\uD800\\u1x\"]"), TEXT("[\xc3\xa9]"),
+    TEXT("[\"\\x00\"]"), TEXT("[\"\\\\\\\"]"), TEXT("[\"\\\t\"]"), TEXT("[\"\\\xf0\x9f\x8c\x80\"]"), TEXT("[\"\\\"]"),
+    TEXT("[\"\\u00A\"]"), TEXT("[\"\\uD834\\uDd\"]"), TEXT("[\"\\uD800\\uD800\\x\"]"), TEXT("[\"\\u\xe5\"]"), TEXT("[\"\\a\"]"),
+    TEXT("[\"\\uqqqq\"]"), TEXT("[\\u0020\"asd\"]"), TEXT("[\\n]"), TEXT("\""), TEXT("['single quote']"), TEXT("[\"new\nline\"]"),
+    TEXT("\"\\UA66D\""), TEXT("\"\"x"), TEXT("[\"asd]"), TEXT("[\"\x1f\"]"), TEXT("[\"\\uDC00\\uD800\"]"),
+    /* bytes */
+    TEXT("123\0"), TEXT("[\0]"), TEXT("[\"a\0a\"]"), TEXT("[\"\\\0\"]"), TEXT("\xef\xbb{}"), TEXT("\xef\xbb\xbf"), TEXT("\xff\xfe[\0]\0"),
+    TEXT("[\"\xe9\"]"), TEXT("[\"\xc0\xaf\"]"), TEXT("[\"\xed\xa0\x80\"]"), TEXT("[\"\xf4\xbf\xbf\xbf\"]"), TEXT("[\"\xe0\xff\"]"),
+    TEXT("[\"\x81\"]"), TEXT("{\"\xb9\":\"0\"}"), TEXT("\xa0[1]"), TEXT("\xc2\xa0[1]"), TEXT("\xe2\x80\xa8[1]"),
+};
+
+/* What must pass, and comes out as the second text. */
+static const char *const sound[][2] = {
+    {"[[]   ]", "[[]]"}, {"[\"\"]", "[\"\"]"}, {" []\n", "[]"}, {"\t[\r\n1 , 2 ]", "[1, 2]"}, {"[1,null,null,null,2]", "[1, null, null, null, 2]"},
+    {"[0e+1]", "[0.0]"}, {"[-0]", "[0]"}, {"[20e1]", "[200.0]"}, {"[1E22]", "[1e+22]"}, {"[1E-2]", "[0.01]"}, {"[1.5e+9999]", NULL}, {"[-1]", "[-1]"},
+    {"[123.456e78]", "[1.23456e+80]"}, {"{\"\":0}", "{\"\": 0}"}, {"{\"foo\\u0020bar\": 42}", "{\"foo bar\": 42}"},
+    {"{\"a\":[]}", "{\"a\": []}"}, {"[\"\\u0060\\u012a\\u12AB\"]", "[\"`\\u012a\\u12ab\"]"}, {"[\"\\uD801\\udc37\"]", "[\"\\ud801\\udc37\"]"},
+    {"[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"]", "[\"\\\"\\\\/\\b\\f\\n\\r\\t\"]"}, {"[\"\\\\u0000\"]", "[\"\\\\u0000\"]"},
+    {"[\"a/*b*/c/*d//e\"]", "[\"a/*b*/c/*d//e\"]"}, {"[\"\\uDBFF\\uDFFF\"]", "[\"\\udbff\\udfff\"]"}, {"[\"\x7f\"]", "[\"\x7f\"]"},
+    {"[\"\xe2\x80\xa8\"]", "[\"\\u2028\"]"}, {"[\"\xef\xbf\xbf\"]", "[\"\\uffff\"]"}, {"\"\"", "\"\""}, {"false", "false"}, {"42", "42"},
+    {"-0.1", "-0.1"}, {"null", "null"}, {"{\"min\": -1.0e+28, \"max\": 1.0e+28}", "{\"min\": -1e+28, \"max\": 1e+28}"},
+};
+
+static void test_conformance(void)
+{
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        struct aq_err err = {0};
+        struct json *v = json_parse(broken[i].bytes, broken[i].size, "x.json", &err);
+        tap_ok(v == NULL && err.code == AQ_EINPUT, "refused: %s", aq_show_n(broken[i].bytes, broken[i].size));
+        json_free(v);
+    }
+    for (size_t i = 0; i < sizeof sound / sizeof *sound; i++)
+        if (sound[i][1])
+            round_trip(sound[i][0], sound[i][1]);
+        else
+            refused(sound[i][0], NULL);
+}
+
 static void test_round_trips(void)
 {
     round_trip("{\"a\": 8, \"b\": 8.0, \"c\": 1e3}", "{\"a\": 8, \"b\": 8.0, \"c\": 1000.0}");
@@ -109,6 +178,7 @@ static void test_building(void)
 int main(void)
 {
     test_refusals();
+    test_conformance();
     test_round_trips();
     test_refs();
     test_building();
