@@ -98,7 +98,7 @@ struct store_plan {
 struct lm;
 /*
  * What scores.json tells of the model: {"weights": {"lm", "head", "vision"}, "linears":
- * {"self_attn.q_proj": weights of one, ...}}. Caller frees.
+ * {"self_attn.q_proj": weights of one, ...}, "inputs": {"qkv": columns, ...}}. Caller frees.
  */
 struct json *store_model(const struct lm *lm);
 

@@ -106,6 +106,14 @@ struct json *store_model(const struct lm *lm)
         json_add_int(linears, linear, n);
         of_layer += n;
     }
+    struct json *inputs = json_add_object(model, "inputs");
+    static const enum qwen3_linear readers[QWEN3_INPUTS] = {QWEN3_Q, QWEN3_O, QWEN3_GATE,
+                                                            QWEN3_DOWN};
+    for (int i = 0; i < QWEN3_INPUTS; i++) {
+        (void)snprintf(name, sizeof name, "%s.weight", qwen3_linear_name(readers[i]));
+        json_add_int(inputs, qwen3_input_name((enum qwen3_input)i),
+                     (int64_t)lm_layer_tensor(lm, 0, name)->shape[1]);
+    }
     for (size_t i = 0; i < lm->dropped_count; i++)
         vision += (int64_t)lm->dropped[i].linear_weights;
     json_add_int(weights, "lm", of_layer * lm->arch.num_hidden_layers);
