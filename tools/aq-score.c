@@ -1,8 +1,200 @@
 /* aq-score: how much each layer suffers under each candidate, for every cell of a sweep at once. */
+#include "base/mem.h"
 #include "base/opt.h"
+#include "sens/collect.h"
 #include "sens/score_run.h"
+#include "sens/store.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* ---- aq-score collect ---- */
+
+static int collect_one(const struct store *s, const char *run, const char *quant,
+                       const char *output, struct aq_err *err)
+{
+    struct json *v = collect_cell(s, run, quant, err);
+    int r = v ? json_write_file(output, v, err) : -1;
+    json_free(v);
+    return r;
+}
+
+static int collect(const char *run, const char *quant, const char *cells,
+                   const struct aq_cmdline *cl, struct aq_err *err)
+{
+    struct store s;
+    size_t written = 0;
+    if (cells ? run || quant || cl->output : !run || !quant)
+        return aq_err_set(err, AQ_EUSAGE, "give either --run and --quant, or --cells alone");
+    if (store_open(&s, cl->args[0], err) < 0)
+        return -1;
+    int r = cells ? collect_cells(&s, cells, &written, err)
+                  : collect_one(&s, run, quant, cl->output, err);
+    if (r == 0 && cells)
+        aq_note(1, "%zu cells collected", written);
+    store_close(&s);
+    return r;
+}
+
+static int main_collect(int argc, char **argv)
+{
+    const char *run = NULL, *quant = NULL, *cells = NULL;
+    const struct aq_opt table[] = {
+        {"run", 0, AQ_OPT_TEXT, &run, "RUN.json", "the cell's run, from aq-resolve"},
+        {"quant", 0, AQ_OPT_TEXT, &quant, "QUANT.json", "its quantization, from aq-overlay"},
+        {"cells", 0, AQ_OPT_TEXT, &cells, "CELLS.json",
+         "all cells of a sweep: each DIR/run.json and DIR/../quant.json\n"
+         "to DIR/scores.json, written if its bytes change"},
+        AQ_OPT_END};
+    const struct aq_tool tool = {
+        .name = "aq-score",
+        .command = "collect",
+        .summary = "Turns rows of a store into the scores of a cell.",
+        .usage = "aq-score collect --run RUN.json --quant QUANT.json [-o SCORES.json] STORE\n"
+                 "aq-score collect --cells CELLS.json STORE",
+        .example = "aq-score collect --run run.json --quant quant.json store | jq '.groups[0]'",
+        .options = table,
+        .result_version = SCORE_RESULT_VERSION,
+        .min_args = 1,
+        .max_args = 1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (collect(run, quant, cells, &cl, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
+/* ---- aq-score merge ---- */
+
+static int main_merge(int argc, char **argv)
+{
+    const struct aq_opt table[] = {AQ_OPT_END};
+    const struct aq_tool tool = {
+        .name = "aq-score",
+        .command = "merge",
+        .summary = "Makes one store of the parts that --shard wrote. Their order does not matter.",
+        .usage = "aq-score merge -o STORE PART...",
+        .example = "aq-score merge -o store.safetensors shards/*.safetensors",
+        .options = table,
+        .result_version = SCORE_RESULT_VERSION,
+        .min_args = 1,
+        .max_args = -1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (store_merge(cl.output, cl.args, (size_t)cl.count, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
+/* ---- aq-score ls ---- */
+
+static void print_rows(const struct json *v)
+{
+    const struct json *rows = json_get(v, "rows");
+    printf("treatment_id\tw\ta\tprefix\tcomplete\n");
+    for (const struct json *r = json_first(rows); r; r = json_next(r)) {
+        int64_t prefix = 0;
+        (void)json_int(json_get(r, "prefix"), &prefix);
+        printf("%s\t%s\t%s\t%lld\t%.4g\n", json_string(json_get(r, "treatment_id")),
+               json_string(json_get(r, "w")), json_string(json_get(r, "a")), (long long)prefix,
+               json_number(json_get(r, "complete")));
+    }
+}
+
+static int ls(const struct aq_cmdline *cl, bool as_json, struct aq_err *err)
+{
+    struct store s;
+    if (store_open(&s, cl->args[0], err) < 0)
+        return -1;
+    struct json *v = store_describe(&s);
+    int r = 0;
+    if (as_json)
+        r = json_write_file(cl->output, v, err);
+    else
+        print_rows(v);
+    json_free(v);
+    store_close(&s);
+    return r;
+}
+
+static int main_ls(int argc, char **argv)
+{
+    bool as_json = false;
+    const struct aq_opt table[] = {
+        {"json", 0, AQ_OPT_FLAG, &as_json, NULL, "identity, digests and rows as JSON"}, AQ_OPT_END};
+    const struct aq_tool tool = {.name = "aq-score",
+                                 .command = "ls",
+                                 .summary = "Lists the candidates of a store.",
+                                 .usage = "aq-score ls [--json] STORE",
+                                 .example = "aq-score ls --json store.safetensors | jq .identity",
+                                 .options = table,
+                                 .result_version = SCORE_RESULT_VERSION,
+                                 .min_args = 1,
+                                 .max_args = 1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (ls(&cl, as_json, &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
+/* ---- aq-score gc ---- */
+
+static int gc(const char *cells, const char *path, struct aq_err *err)
+{
+    struct candidates keep = {0};
+    size_t dropped = 0;
+    if (!cells)
+        return aq_err_set(err, AQ_EUSAGE, "--keep is needed: what shall stay?");
+    int r = collect_treatments(cells, &keep, err);
+    const char **ids = xcalloc(keep.count + 1, sizeof *ids);
+    for (size_t i = 0; i < keep.count; i++)
+        ids[i] = keep.items[i].id;
+    if (r == 0)
+        r = store_gc(path, ids, keep.count, &dropped, err);
+    if (r == 0)
+        aq_note(0, "%zu rows dropped", dropped);
+    free(ids);
+    candidates_release(&keep);
+    return r;
+}
+
+static int main_gc(int argc, char **argv)
+{
+    const char *cells = NULL;
+    const struct aq_opt table[] = {
+        {"keep", 0, AQ_OPT_TEXT, &cells, "CELLS.json", "keep the candidates of these cells"},
+        AQ_OPT_END};
+    const struct aq_tool tool = {.name = "aq-score",
+                                 .command = "gc",
+                                 .summary = "Drops from a store the candidates that no cell needs.",
+                                 .usage = "aq-score gc --keep CELLS.json STORE",
+                                 .example = "aq-score gc --keep cells.json store.safetensors",
+                                 .options = table,
+                                 .result_version = SCORE_RESULT_VERSION,
+                                 .min_args = 1,
+                                 .max_args = 1};
+    struct aq_cmdline cl;
+    struct aq_err err = {0};
+    int code;
+    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
+        return code;
+    if (gc(cells, cl.args[0], &err) < 0)
+        return aq_tool_fail(&err);
+    return aq_tool_finish();
+}
+
+/* ---- aq-score ---- */
 
 static const char *const methods[] = {"gradient", NULL};
 static const char *const dtypes[] = {"fp32",     "bf16",    "fp16", "float32",
@@ -87,5 +279,13 @@ static int score_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    static const struct {
+        const char *name;
+        int (*main)(int argc, char **argv);
+    } commands[] = {
+        {"collect", main_collect}, {"merge", main_merge}, {"ls", main_ls}, {"gc", main_gc}};
+    for (size_t i = 0; argc > 1 && i < AQ_COUNT(commands); i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].main(argc - 1, argv + 1);
     return score_main(argc, argv);
 }
