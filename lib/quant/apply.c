@@ -11,17 +11,6 @@ enum { CHUNK = 64 }; /* blocks whose scales are made together */
 
 /* ---- scales from the data of a block ---- */
 
-/* NVFP4 with the block's scale made from its data, under the second-level range g. */
-static float nvfp4_scale(float m, float g)
-{
-    float gs = g / 2688; /* 6 * 448 */
-    if (!(gs > 0))
-        gs = 1e-12F;
-    float t = m / (6 * gs);
-    float s = num_round(t < 448 ? t : 448, NUM_E4M3) * gs;
-    return s >= 1e-5F ? s : 1;
-}
-
 /* NVFP4 with a calibrated amax for each block; a weight's is its own. */
 static float nvfp4_static_scale(float m, float g)
 {
@@ -40,18 +29,24 @@ static int mx_exponent(const struct plan_step *s, float m)
     return num_ceil_log2((m < FLT_MAX ? m : FLT_MAX) / max);
 }
 
+/* Scales of the blocks with the maxima m; g: the second level of NVFP4. */
 static void block_scales(const struct quant_plan *p, const struct plan_step *s, float g,
                          const float *m, size_t blocks, float *mul, float *back)
 {
+    int is_static = p->is_weight && !s->step.dynamic;
+    if (s->step.scope == QUANT_NVFP4 && !is_static) {
+        float gs = g / 2688; /* 6 * 448 */
+        kernels_active()->nvfp4_scales(back, mul, m, blocks, gs > 0 ? gs : 1e-12F);
+        return;
+    }
     for (size_t i = 0; i < blocks; i++) {
-        if (s->step.scope == QUANT_MX) {
+        if (s->step.scope == QUANT_NVFP4) {
+            back[i] = nvfp4_static_scale(m[i], g);
+            mul[i] = 1 / back[i];
+        } else {
             int e = mx_exponent(s, m[i]);
             mul[i] = num_from_e8m0((uint8_t)(127 - e));
             back[i] = s->op == KERNEL_INT ? mul[i] : num_from_e8m0((uint8_t)(127 + e));
-        } else if (p->is_weight && !s->step.dynamic) {
-            back[i] = nvfp4_static_scale(m[i], g);
-        } else {
-            back[i] = nvfp4_scale(m[i], g);
         }
     }
 }

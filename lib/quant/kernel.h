@@ -12,7 +12,8 @@ enum kernel_op {
     KERNEL_INT,   /* q = clamp(rint(x * mul), lo, hi);  y = q / back */
     KERNEL_FLOAT, /* q = format(x * mul);               y = q * back */
     KERNEL_COPY,  /* y = x: for treatments without a step, and what speed is compared with */
-    KERNEL_RATIO, /* q = format(|x| / back), negative unless x >= 0;  y = q * back */
+    KERNEL_RATIO, /* q = format(|x| / back), negative unless x >= 0;  y = q * back;
+                     mul: 1 / back if known, else NULL */
 };
 
 enum kernel_out {
@@ -47,6 +48,8 @@ struct kernels {
     void (*absmax_cols)(float *amax, const void *x, enum quant_dtype in, size_t n);
     /* One for every `block` neighbours and the rest; NaN is passed over. */
     void (*absmax_blocks)(float *m, const void *x, enum quant_dtype in, size_t n, size_t block);
+    /* From block maxima, not NaN, under gs > 0: the second-level range over 6 * 448. */
+    void (*nvfp4_scales)(float *scale, float *recip, const float *m, size_t n, float gs);
 };
 
 extern const struct kernels kernels_plain;

@@ -1,11 +1,11 @@
-/* AVX2: 8 lanes. */
+/* AVX2 and FMA: 8 lanes. */
 #if defined(__x86_64__)
 
 #include "quant/kernel.h"
 
 #include <immintrin.h>
 
-#define VEC __attribute__((target("avx2")))
+#define VEC __attribute__((target("avx2,fma")))
 #define V VEC static inline __attribute__((always_inline))
 
 enum { LANES = 8 };
@@ -36,6 +36,14 @@ V vf v_div(vf a, vf b)
 {
     return _mm256_div_ps(a, b);
 }
+V vf v_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+V vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
 V vf v_min(vf a, vf b)
 {
     return _mm256_min_ps(a, b);
@@ -63,6 +71,14 @@ V unsigned v_lt(vf a, vf b)
 V vi v_bits(vf a)
 {
     return _mm256_castps_si256(a);
+}
+V vi vi_load(const void *p)
+{
+    return _mm256_loadu_si256(p);
+}
+V vi vi_shl16(vi a)
+{
+    return _mm256_slli_epi32(a, 16);
 }
 V vi vi_set1(int x)
 {
@@ -122,6 +138,13 @@ V void v_store_bf16(void *p, vf a)
     _mm_storeu_si128(p, _mm256_castsi256_si128(h));
 }
 
+/* Even and odd elements, joined again. */
+V void v_store_bf16_pair(void *p, vf even, vf odd)
+{
+    vi low = _mm256_srli_epi32(bf16_above(even), 16);
+    _mm256_storeu_si256(p, _mm256_blend_epi16(low, bf16_above(odd), 0xaa));
+}
+
 V vf v_via_bf16(vf a)
 {
     return vi_float(_mm256_and_si256(bf16_above(a), vi_set1((int)0xffff0000)));
@@ -134,6 +157,12 @@ V void v_store_int8(void *p, vf a)
     q = _mm256_permute4x64_epi64(_mm256_packs_epi32(q, q), 0x08);
     __m128i h = _mm256_castsi256_si128(q);
     _mm_storel_epi64(p, _mm_packs_epi16(h, h));
+}
+
+/* x < y ? a : b */
+V vf v_select_lt(vf x, vf y, vf a, vf b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
 }
 
 /* The sign bit where a >= 0 does not hold: also for NaN, not for -0. */
@@ -151,6 +180,7 @@ const struct kernels kernels_avx2 = {
     .absmax = absmax,
     .absmax_cols = absmax_cols,
     .absmax_blocks = absmax_blocks,
+    .nvfp4_scales = nvfp4_scales,
 };
 
 #endif

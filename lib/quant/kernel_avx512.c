@@ -36,6 +36,14 @@ V vf v_div(vf a, vf b)
 {
     return _mm512_div_ps(a, b);
 }
+V vf v_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+V vf v_fnma(vf a, vf b, vf c)
+{
+    return _mm512_fnmadd_ps(a, b, c);
+}
 V vf v_min(vf a, vf b)
 {
     return _mm512_min_ps(a, b);
@@ -63,6 +71,14 @@ V unsigned v_lt(vf a, vf b)
 V vi v_bits(vf a)
 {
     return _mm512_castps_si512(a);
+}
+V vi vi_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+V vi vi_shl16(vi a)
+{
+    return _mm512_slli_epi32(a, 16);
 }
 V vi vi_set1(int x)
 {
@@ -114,6 +130,13 @@ V void v_store_bf16(void *p, vf a)
     _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_above(a), 16)));
 }
 
+/* Even and odd elements, joined again. */
+V void v_store_bf16_pair(void *p, vf even, vf odd)
+{
+    vi low = _mm512_srli_epi32(bf16_above(even), 16);
+    _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaa, low, bf16_above(odd)));
+}
+
 V vf v_via_bf16(vf a)
 {
     return vi_float(_mm512_and_si512(bf16_above(a), vi_set1((int)0xffff0000)));
@@ -124,6 +147,12 @@ V void v_store_int8(void *p, vf a)
 {
     vi q = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a);
     _mm_storeu_si128(p, _mm512_cvtepi32_epi8(q));
+}
+
+/* x < y ? a : b */
+V vf v_select_lt(vf x, vf y, vf a, vf b)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
 }
 
 /* The sign bit where a >= 0 does not hold: also for NaN, not for -0. */
@@ -142,6 +171,7 @@ const struct kernels kernels_avx512 = {
     .absmax = absmax,
     .absmax_cols = absmax_cols,
     .absmax_blocks = absmax_blocks,
+    .nvfp4_scales = nvfp4_scales,
 };
 
 #endif

@@ -133,6 +133,16 @@ static void absmax_blocks(float *m, const void *x, enum quant_dtype in, size_t n
     }
 }
 
+static void nvfp4_scales(float *scale, float *recip, const float *m, size_t n, float gs)
+{
+    for (size_t i = 0; i < n; i++) {
+        float t = m[i] / (6 * gs);
+        float s = num_round(t, NUM_E4M3) * gs;
+        scale[i] = s < 1e-5F ? 1 : s;
+        recip[i] = 1 / scale[i];
+    }
+}
+
 const struct kernels kernels_plain = {
     .name = "plain",
     .quantize = quantize,
@@ -140,4 +150,5 @@ const struct kernels kernels_plain = {
     .absmax = absmax,
     .absmax_cols = absmax_cols,
     .absmax_blocks = absmax_blocks,
+    .nvfp4_scales = nvfp4_scales,
 };

@@ -31,33 +31,62 @@ VEC_INLINE vf v_sign(vf x)
 }
 
 /*
- * Rounding by adding and subtracting a number so large that its last bit is the step. Its
- * exponent is that of x plus 23 - man, but not less than that of the smallest normal number; its
- * mantissa is 1.5, so that neither sign leaves the binade.
+ * Rounding by adding and subtracting a number so large that its last bit is the step: its exponent
+ * is that of x plus 23 - man, but not less than that of the smallest normal number; its mantissa
+ * is 1.5, far from the ends of the binade.
  */
-VEC_INLINE vf round_format(vf x, struct num_format f)
+VEC_INLINE vf round_magnitude(vf a, struct num_format f)
 {
-    vf max = v_set1(f.max), min = v_set1(-f.max), sign = v_sign(x);
-    if (f.has_nan)
-        x = v_max(min, v_min(max, x)); /* NaN goes through */
-    else
-        x = v_max(v_min(x, max), min); /* NaN becomes max */
-    vi e = v_bits(v_and(x, vi_float(vi_set1(0x7f800000))));
-    e = vi_max(e, vi_set1((f.emin + 127) << 23));
+    vf max = v_set1(f.max);
+    a = f.has_nan ? v_min(max, a) : v_min(a, max); /* NaN goes through, or becomes max */
+    vi e = vi_max(v_bits(v_and(a, vi_float(vi_set1(0x7f800000)))), vi_set1((f.emin + 127) << 23));
     vf magic = vi_float(vi_add(e, vi_set1(((23 - f.man) << 23) | 0x400000)));
-    vf q = v_sub(v_add(x, magic), magic);
-    return v_or(v_abs(q), sign);
+    return v_sub(v_add(a, magic), magic);
 }
 
-VEC_INLINE vf code_of(vf x, vf mul, vf back, const struct kernel_run *r, enum kernel_op op,
-                      struct num_format format)
+/*
+ * a / b by the reciprocal r = 1 / b, itself correctly rounded: the second line takes off the
+ * remainder, which FMA gives exactly. That leaves an error of 2^-47, and rounds correctly for
+ * whole numbers a up to 128, and on the right side of every boundary between codes of e2m1 for any
+ * a: tests/unit/test_quant_ratio.c tries all b. b and r are to be far from the ends of the range.
+ * The sign of a zero may be lost.
+ */
+VEC_INLINE vf ratio(vf a, vf b, vf r)
 {
-    if (op == KERNEL_INT)
-        return v_max(v_set1(r->lo), v_min(v_set1(r->hi), v_rint(v_mul(x, mul))));
-    if (op == KERNEL_FLOAT)
-        return round_format(v_mul(x, mul), format);
-    vf q = v_abs(round_format(v_div(v_abs(x), back), format));
-    return v_or(q, v_sign_unless_ge0(x));
+    vf q = v_mul(a, r);
+    return v_fma(v_fnma(b, q, a), r, q);
+}
+
+static inline int ratio_is_safe(float back)
+{
+    return back >= 0x1p-100F && back <= 0x1p100F;
+}
+
+/* What all elements of a span share; recip is 1 / back. */
+struct scales {
+    vf mul, back, recip, lo, hi;
+};
+
+VEC_INLINE void quantize_vector(vf x, const struct scales *s, enum kernel_op op,
+                                struct num_format format, int by_recip, vf *code, vf *value)
+{
+    if (op == KERNEL_COPY) {
+        *code = *value = x;
+    } else if (op == KERNEL_INT) {
+        vf q = v_max(s->lo, v_min(s->hi, v_rint(v_mul(x, s->mul))));
+        *code = q;
+        *value = by_recip ? v_or(ratio(q, s->back, s->recip), v_sign(q)) : v_div(q, s->back);
+    } else if (op == KERNEL_FLOAT) {
+        vf v = v_mul(x, s->mul);
+        *code = v_or(round_magnitude(v_abs(v), format), v_sign(v));
+        *value = v_mul(*code, s->back);
+    } else {
+        /* Quotients that overflow here become NaN, and with that the largest code, as they should;
+           those that underflow are far below the smallest one. */
+        vf a = v_abs(x), u = by_recip ? ratio(a, s->back, s->recip) : v_div(a, s->back);
+        *code = v_or(v_abs(round_magnitude(u, format)), v_sign_unless_ge0(x));
+        *value = v_mul(*code, s->back);
+    }
 }
 
 VEC_INLINE void store(void *to, size_t i, enum kernel_out out, vf code, vf value, float unit)
@@ -72,18 +101,6 @@ VEC_INLINE void store(void *to, size_t i, enum kernel_out out, vf code, vf value
         v_store_bf16((char *)to + 2 * i, code);
     else
         v_store_int8((char *)to + i, v_mul(code, v_set1(unit)));
-}
-
-VEC_INLINE void one_vector(const struct kernel_run *r, size_t i, vf mul, vf back, enum kernel_op op,
-                           struct num_format format, enum quant_dtype in, enum kernel_out out)
-{
-    vf x = load(r->from, in, i);
-    if (op == KERNEL_COPY) {
-        store(r->to, i, out, x, x, 1);
-        return;
-    }
-    vf q = code_of(x, mul, back, r, op, format);
-    store(r->to, i, out, q, op == KERNEL_INT ? v_div(q, back) : v_mul(q, back), r->unit);
 }
 
 /* Elements i0 to i1 of a run, all of one block or of one column each, by the plain kernel. */
@@ -103,22 +120,61 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
         kernels_plain.quantize(&tail);
 }
 
+/*
+ * Elements i to end, which share their scales. From bf16 to bf16 the even and the odd elements are
+ * taken apart where they are: a shift and a mask instead of two conversions.
+ */
+VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end, const struct scales *s,
+                       enum kernel_op op, struct num_format format, enum quant_dtype in,
+                       enum kernel_out out, int by_recip)
+{
+    vf code, value, odd_code, odd_value;
+    if (in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16))
+        for (; i + 2 * LANES <= end; i += 2 * LANES) {
+            vi x = vi_load((const char *)r->from + 2 * i);
+            quantize_vector(vi_float(vi_shl16(x)), s, op, format, by_recip, &code, &value);
+            quantize_vector(v_and(vi_float(x), vi_float(vi_set1((int)0xffff0000))), s, op, format,
+                            by_recip, &odd_code, &odd_value);
+            int codes = out == KERNEL_CODE_BF16;
+            v_store_bf16_pair((char *)r->to + 2 * i, codes ? code : value,
+                              codes ? odd_code : odd_value);
+        }
+    for (; i + LANES <= end; i += LANES) {
+        quantize_vector(load(r->from, in, i), s, op, format, by_recip, &code, &value);
+        store(r->to, i, out, code, value, r->unit);
+    }
+    return i;
+}
+
 VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_format format,
                      enum quant_dtype in, enum kernel_out out)
 {
+    struct scales s = {v_set1(1), v_set1(1), v_set1(1), v_set1(r->lo), v_set1(r->hi)};
     if (r->block == 1) {
         size_t i = 0;
-        for (; i + LANES <= r->n; i += LANES)
-            one_vector(r, i, v_load_f32(r->mul + i), v_load_f32(r->back + i), op, format, in, out);
+        for (; i + LANES <= r->n; i += LANES) {
+            s.mul = op == KERNEL_RATIO ? s.mul : v_load_f32(r->mul + i);
+            s.back = v_load_f32(r->back + i);
+            span(r, i, i + LANES, &s, op, format, in, out, 0);
+        }
         by_plain(r, i, r->n, NULL);
         return;
     }
     for (size_t b = 0, at = 0; at < r->n; b++, at += r->block) {
-        size_t end = r->n - at < r->block ? r->n : at + r->block, i = at;
-        vf mul = v_set1(op == KERNEL_INT || op == KERNEL_FLOAT ? r->mul[b] : 1);
-        vf back = v_set1(op == KERNEL_COPY ? 1 : r->back[b]);
-        for (; i + LANES <= end; i += LANES)
-            one_vector(r, i, mul, back, op, format, in, out);
+        size_t end = r->n - at < r->block ? r->n : at + r->block, i;
+        int by_recip = 0;
+        if (op == KERNEL_INT || op == KERNEL_FLOAT)
+            s.mul = v_set1(r->mul[b]);
+        if (op != KERNEL_COPY)
+            s.back = v_set1(r->back[b]);
+        if (op == KERNEL_INT && (by_recip = ratio_is_safe(r->back[b])))
+            s.recip = v_set1(1 / r->back[b]);
+        if (op == KERNEL_RATIO && (by_recip = r->mul && ratio_is_safe(r->back[b])))
+            s.recip = v_set1(r->mul[b]);
+        if (by_recip)
+            i = span(r, at, end, &s, op, format, in, out, 1);
+        else
+            i = span(r, at, end, &s, op, format, in, out, 0);
         if (i < end)
             by_plain(r, i, end, NULL);
     }
@@ -268,26 +324,59 @@ VEC static void absmax_cols(float *amax, const void *x, enum quant_dtype in, siz
     kernels_plain.absmax_cols(amax + i, (const char *)x + i * kernel_in_size(in), in, n - i);
 }
 
-VEC_INLINE void absmax_blocks_loop(float *m, const void *x, enum quant_dtype in, size_t n,
-                                   size_t block)
+VEC_INLINE void absmax_blocks_f32(float *m, const float *x, size_t n, size_t block)
 {
     for (size_t at = 0; at < n; at += block) {
         size_t end = n - at < block ? n : at + block, i = at;
         vf v = v_set1(0);
         for (; i + LANES <= end; i += LANES)
-            v = v_max(v_abs(load(x, in, i)), v); /* passes over NaN */
+            v = v_max(v_abs(v_load_f32((const char *)x + 4 * i)), v); /* passes over NaN */
         float best = v_reduce_max(v), tail = 0;
         if (i < end)
-            kernels_plain.absmax_blocks(&tail, (const char *)x + i * kernel_in_size(in), in,
-                                        end - i, end - i);
+            kernels_plain.absmax_blocks(&tail, (const char *)x + 4 * i, QUANT_F32, end - i,
+                                        end - i);
         *m++ = best > tail ? best : tail;
+    }
+}
+
+/* Magnitudes of bf16 are ordered as 16-bit integers; a NaN, above them all, is seen at the end. */
+VEC_INLINE void absmax_blocks_bf16(float *m, const char *x, size_t n, size_t block)
+{
+    __m128i magnitude = _mm_set1_epi16(0x7fff);
+    for (size_t at = 0; at < n; at += block, m++) {
+        size_t end = n - at < block ? n : at + block, i = at;
+        __m128i v = _mm_setzero_si128();
+        for (; i + 8 <= end; i += 8)
+            v = _mm_max_epu16(v,
+                              _mm_and_si128(_mm_loadu_si128((const void *)(x + 2 * i)), magnitude));
+        /* there is an instruction for the least of eight: of the complements */
+        v = _mm_minpos_epu16(_mm_xor_si128(v, _mm_set1_epi16(-1)));
+        *m = num_from_bf16((uint16_t)~_mm_cvtsi128_si32(v));
+        if (i < end || isnan(*m))
+            kernels_plain.absmax_blocks(m, x + 2 * at, QUANT_BF16, end - at, end - at);
     }
 }
 
 VEC static void absmax_blocks(float *m, const void *x, enum quant_dtype in, size_t n, size_t block)
 {
     if (in == QUANT_BF16)
-        absmax_blocks_loop(m, x, QUANT_BF16, n, block);
+        absmax_blocks_bf16(m, x, n, block);
     else
-        absmax_blocks_loop(m, x, QUANT_F32, n, block);
+        absmax_blocks_f32(m, x, n, block);
+}
+
+/* ---- block scales of NVFP4 ---- */
+
+VEC static void nvfp4_scales(float *scale, float *recip, const float *m, size_t n, float gs)
+{
+    size_t i = 0;
+    vf six = v_set1(6 * gs), second = v_set1(gs), one = v_set1(1), least = v_set1(1e-5F);
+    for (; i + LANES <= n; i += LANES) {
+        vf t = v_div(v_load_f32(m + i), six); /* no NaN */
+        vf s = v_mul(round_magnitude(t, NUM_E4M3), second);
+        s = v_select_lt(s, least, one, s);
+        v_store_f32(scale + i, s);
+        v_store_f32(recip + i, v_div(one, s));
+    }
+    kernels_plain.nvfp4_scales(scale + i, recip + i, m + i, n - i, gs);
 }
