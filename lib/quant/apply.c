@@ -29,26 +29,29 @@ static int mx_exponent(const struct plan_step *s, float m)
     return num_ceil_log2((m < FLT_MAX ? m : FLT_MAX) / max);
 }
 
-/* Scales of the blocks with the maxima m; g: the second level of NVFP4. */
-static void block_scales(const struct quant_plan *p, const struct plan_step *s, float g,
-                         const float *m, size_t blocks, float *mul, float *back)
+/*
+ * Scales of the blocks with the maxima m; g: the second level of NVFP4. Returns what a kernel_run
+ * is to have as mul.
+ */
+static const float *block_scales(const struct quant_plan *p, const struct plan_step *s, float g,
+                                 const float *m, size_t blocks, float *mul, float *back)
 {
     int is_static = p->is_weight && !s->step.dynamic;
     if (s->step.scope == QUANT_NVFP4 && !is_static) {
         float gs = g / 2688; /* 6 * 448 */
         kernels_active()->nvfp4_scales(back, mul, m, blocks, gs > 0 ? gs : 1e-12F);
-        return;
+        return g < 0x1p90F ? mul : NULL; /* none is below 1e-5 */
     }
     for (size_t i = 0; i < blocks; i++) {
         if (s->step.scope == QUANT_NVFP4) {
             back[i] = nvfp4_static_scale(m[i], g);
-            mul[i] = 1 / back[i];
         } else {
             int e = mx_exponent(s, m[i]);
             mul[i] = num_from_e8m0((uint8_t)(127 - e));
             back[i] = s->op == KERNEL_INT ? mul[i] : num_from_e8m0((uint8_t)(127 + e));
         }
     }
+    return s->op == KERNEL_RATIO ? NULL : mul;
 }
 
 /* ---- one step over one row ---- */
@@ -94,11 +97,10 @@ static void quantize_blocks(const struct quant_plan *p, const struct plan_step *
         run.n = row->n - at < span ? row->n - at : span;
         run.from = (const char *)row->from + at * kernel_in_size(row->in);
         run.to = (char *)row->to + at * kernel_out_size(row->out);
-        run.mul = mul;
         run.back = back;
         size_t blocks = (run.n + run.block - 1) / run.block;
         kernels_active()->absmax_blocks(m, run.from, run.in, run.n, run.block);
-        block_scales(p, s, g, m, blocks, mul, back);
+        run.mul = block_scales(p, s, g, m, blocks, mul, back);
         run_kernel(&run, stats);
         for (size_t i = 0; scales && i < blocks; i++)
             *scales++ = back[i] * per_code;

@@ -13,7 +13,7 @@ enum kernel_op {
     KERNEL_FLOAT, /* q = format(x * mul);               y = q * back */
     KERNEL_COPY,  /* y = x: for treatments without a step, and what speed is compared with */
     KERNEL_RATIO, /* q = format(|x| / back), negative unless x >= 0;  y = q * back;
-                     mul: 1 / back if known, else NULL */
+                     mul: 1 / back, or NULL if one is beyond 2^100 or below 2^-100 */
 };
 
 enum kernel_out {

@@ -111,6 +111,12 @@ V float v_reduce_max(vf a)
     return num_float(vi_reduce_max(v_bits(a)));
 }
 
+/* The lower half of the lanes and the upper half. */
+V vf v_set2(float low, float high)
+{
+    return _mm256_insertf128_ps(_mm256_set1_ps(low), _mm_set1_ps(high), 1);
+}
+
 V vf v_load_bf16(const void *p)
 {
     return vi_float(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
@@ -165,10 +171,11 @@ V vf v_select_lt(vf x, vf y, vf a, vf b)
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, y, _CMP_LT_OQ));
 }
 
-/* The sign bit where a >= 0 does not hold: also for NaN, not for -0. */
-V vf v_sign_unless_ge0(vf a)
+/* a with the sign bit set where x >= 0 does not hold: also for NaN, not for -0. */
+V vf v_minus_unless_ge0(vf a, vf x)
 {
-    return v_and(_mm256_cmp_ps(a, v_set1(0), _CMP_NGE_UQ), vi_float(vi_set1((int)0x80000000)));
+    vf m = _mm256_cmp_ps(x, v_set1(0), _CMP_NGE_UQ);
+    return v_or(a, v_and(m, vi_float(vi_set1((int)0x80000000))));
 }
 
 #include "quant/kernel_simd.h"

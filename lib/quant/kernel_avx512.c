@@ -105,6 +105,12 @@ V float v_reduce_max(vf a)
     return _mm512_reduce_max_ps(a);
 }
 
+/* The lower half of the lanes and the upper half. */
+V vf v_set2(float low, float high)
+{
+    return _mm512_insertf32x8(_mm512_set1_ps(low), _mm256_set1_ps(high), 1);
+}
+
 V vf v_load_bf16(const void *p)
 {
     __m256i h = _mm256_loadu_si256(p);
@@ -119,9 +125,9 @@ V void v_store_f32(void *p, vf a)
 /* bf16 in the upper halves, rounded to nearest even; NaN made quiet. */
 V vi bf16_above(vf a)
 {
-    vi u = v_bits(a);
-    vi odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), vi_set1(1));
-    vi r = _mm512_add_epi32(u, _mm512_add_epi32(odd, vi_set1(0x7fff)));
+    vi u = v_bits(a), up = vi_set1(0x8000);
+    vi r = _mm512_add_epi32(u, vi_set1(0x7fff));
+    r = _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(u, vi_set1(0x10000)), u, up);
     return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, vi_set1(0x400000));
 }
 
@@ -155,11 +161,11 @@ V vf v_select_lt(vf x, vf y, vf a, vf b)
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
 }
 
-/* The sign bit where a >= 0 does not hold: also for NaN, not for -0. */
-V vf v_sign_unless_ge0(vf a)
+/* a with the sign bit set where x >= 0 does not hold: also for NaN, not for -0. */
+V vf v_minus_unless_ge0(vf a, vf x)
 {
-    __mmask16 m = _mm512_cmp_ps_mask(a, v_set1(0), _CMP_NGE_UQ);
-    return vi_float(_mm512_maskz_set1_epi32(m, (int)0x80000000));
+    __mmask16 m = _mm512_cmp_ps_mask(x, v_set1(0), _CMP_NGE_UQ);
+    return vi_float(_mm512_mask_or_epi32(v_bits(a), m, v_bits(a), vi_set1((int)0x80000000)));
 }
 
 #include "quant/kernel_simd.h"

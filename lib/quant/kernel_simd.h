@@ -84,7 +84,7 @@ VEC_INLINE void quantize_vector(vf x, const struct scales *s, enum kernel_op op,
         /* Quotients that overflow here become NaN, and with that the largest code, as they should;
            those that underflow are far below the smallest one. */
         vf a = v_abs(x), u = by_recip ? ratio(a, s->back, s->recip) : v_div(a, s->back);
-        *code = v_or(v_abs(round_magnitude(u, format)), v_sign_unless_ge0(x));
+        *code = v_minus_unless_ge0(round_magnitude(u, format), x);
         *value = v_mul(*code, s->back);
     }
 }
@@ -121,28 +121,76 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
 }
 
 /*
- * Elements i to end, which share their scales. From bf16 to bf16 the even and the odd elements are
- * taken apart where they are: a shift and a mask instead of two conversions.
+ * 2 * LANES elements from bf16 to bf16: the even and the odd ones are taken apart where they are,
+ * by a shift and a mask instead of two conversions.
  */
+VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct scales *s,
+                            enum kernel_op op, struct num_format format, enum kernel_out out,
+                            int by_recip)
+{
+    vf even, odd, even_code, odd_code;
+    vi x = vi_load((const char *)r->from + 2 * i);
+    quantize_vector(vi_float(vi_shl16(x)), s, op, format, by_recip, &even_code, &even);
+    quantize_vector(v_and(vi_float(x), vi_float(vi_set1((int)0xffff0000))), s, op, format, by_recip,
+                    &odd_code, &odd);
+    if (out == KERNEL_CODE_BF16)
+        v_store_bf16_pair((char *)r->to + 2 * i, even_code, odd_code);
+    else
+        v_store_bf16_pair((char *)r->to + 2 * i, even, odd);
+}
+
+VEC_INLINE int is_two(enum quant_dtype in, enum kernel_out out)
+{
+    return in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
+}
+
+/* Elements i to end, which share their scales; returns where it stopped. */
 VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end, const struct scales *s,
                        enum kernel_op op, struct num_format format, enum quant_dtype in,
                        enum kernel_out out, int by_recip)
 {
-    vf code, value, odd_code, odd_value;
-    if (in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16))
-        for (; i + 2 * LANES <= end; i += 2 * LANES) {
-            vi x = vi_load((const char *)r->from + 2 * i);
-            quantize_vector(vi_float(vi_shl16(x)), s, op, format, by_recip, &code, &value);
-            quantize_vector(v_and(vi_float(x), vi_float(vi_set1((int)0xffff0000))), s, op, format,
-                            by_recip, &odd_code, &odd_value);
-            int codes = out == KERNEL_CODE_BF16;
-            v_store_bf16_pair((char *)r->to + 2 * i, codes ? code : value,
-                              codes ? odd_code : odd_value);
-        }
+    if (is_two(in, out))
+        for (; i + 2 * LANES <= end; i += 2 * LANES)
+            two_vectors(r, i, s, op, format, out, by_recip);
     for (; i + LANES <= end; i += LANES) {
+        vf code, value;
         quantize_vector(load(r->from, in, i), s, op, format, by_recip, &code, &value);
         store(r->to, i, out, code, value, r->unit);
     }
+    return i;
+}
+
+/*
+ * Blocks of a few vectors in one loop, since starting one for each would cost more than the work.
+ * The even elements of two vectors are those of the first one, then those of the second.
+ */
+enum { SHORT_BLOCK = 32 };
+
+VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct scales s, enum kernel_op op,
+                               struct num_format format, enum quant_dtype in, enum kernel_out out,
+                               int by_recip)
+{
+    if (r->block < LANES || r->block > SHORT_BLOCK || (r->block & (r->block - 1)))
+        return 0;
+    const float *mul = by_recip || op != KERNEL_RATIO ? r->mul : r->back;
+    size_t unit = r->block > 2 * LANES ? r->block : 2 * LANES, i = 0;
+    int shift = __builtin_ctzll(r->block);
+    for (; i + unit <= r->n; i += unit)
+        for (size_t k = i; k < i + unit; k += 2 * LANES) {
+            size_t b = k >> shift, c = (k + LANES) >> shift;
+            if (is_two(in, out)) {
+                s.back = v_set2(r->back[b], r->back[c]);
+                s.mul = s.recip = v_set2(mul[b], mul[c]);
+                two_vectors(r, k, &s, op, format, out, by_recip);
+                continue;
+            }
+            s.back = v_set1(r->back[b]);
+            s.mul = s.recip = v_set1(mul[b]);
+            span(r, k, k + LANES, &s, op, format, in, out, by_recip);
+            s.back = v_set1(r->back[c]);
+            s.mul = s.recip = v_set1(mul[c]);
+            span(r, k + LANES, k + 2 * LANES, &s, op, format, in, out, by_recip);
+        }
     return i;
 }
 
@@ -160,7 +208,12 @@ VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_f
         by_plain(r, i, r->n, NULL);
         return;
     }
-    for (size_t b = 0, at = 0; at < r->n; b++, at += r->block) {
+    size_t at = 0;
+    if (op == KERNEL_RATIO && r->mul)
+        at = short_blocks(r, s, op, format, in, out, 1);
+    else if (op != KERNEL_COPY)
+        at = short_blocks(r, s, op, format, in, out, 0);
+    for (size_t b = at / r->block; at < r->n; b++, at += r->block) {
         size_t end = r->n - at < r->block ? r->n : at + r->block, i;
         int by_recip = 0;
         if (op == KERNEL_INT || op == KERNEL_FLOAT)
@@ -169,7 +222,7 @@ VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_f
             s.back = v_set1(r->back[b]);
         if (op == KERNEL_INT && (by_recip = ratio_is_safe(r->back[b])))
             s.recip = v_set1(1 / r->back[b]);
-        if (op == KERNEL_RATIO && (by_recip = r->mul && ratio_is_safe(r->back[b])))
+        if (op == KERNEL_RATIO && (by_recip = r->mul != NULL))
             s.recip = v_set1(r->mul[b]);
         if (by_recip)
             i = span(r, at, end, &s, op, format, in, out, 1);
@@ -339,19 +392,19 @@ VEC_INLINE void absmax_blocks_f32(float *m, const float *x, size_t n, size_t blo
     }
 }
 
-/* Magnitudes of bf16 are ordered as 16-bit integers; a NaN, above them all, is seen at the end. */
+/*
+ * Magnitudes of bf16 are ordered as 15-bit integers; a NaN, above them all, is seen at the end.
+ * There is an instruction for the least of eight, so this looks for the least complement.
+ */
 VEC_INLINE void absmax_blocks_bf16(float *m, const char *x, size_t n, size_t block)
 {
-    __m128i magnitude = _mm_set1_epi16(0x7fff);
+    const __m128i all = _mm_set1_epi16(0x7fff);
     for (size_t at = 0; at < n; at += block, m++) {
         size_t end = n - at < block ? n : at + block, i = at;
-        __m128i v = _mm_setzero_si128();
+        __m128i v = all;
         for (; i + 8 <= end; i += 8)
-            v = _mm_max_epu16(v,
-                              _mm_and_si128(_mm_loadu_si128((const void *)(x + 2 * i)), magnitude));
-        /* there is an instruction for the least of eight: of the complements */
-        v = _mm_minpos_epu16(_mm_xor_si128(v, _mm_set1_epi16(-1)));
-        *m = num_from_bf16((uint16_t)~_mm_cvtsi128_si32(v));
+            v = _mm_min_epu16(v, _mm_andnot_si128(_mm_loadu_si128((const void *)(x + 2 * i)), all));
+        *m = num_from_bf16((uint16_t)(0x7fff ^ _mm_cvtsi128_si32(_mm_minpos_epu16(v))));
         if (i < end || isnan(*m))
             kernels_plain.absmax_blocks(m, x + 2 * at, QUANT_BF16, end - at, end - at);
     }
