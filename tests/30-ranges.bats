@@ -1,0 +1,108 @@
+#!/usr/bin/env bats
+# aq-calib ranges: one pass over the demo model; the same bytes for any number of threads; what it refuses.
+load helpers
+
+setup_file() {
+    export W=$BATS_FILE_TMPDIR
+    cd "$REPO" || return
+    aq 0 aq-extract-lm models/qwen3_vl_demo/checkpoint -o "$W/lm.json"
+    aq 0 aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint -o "$W/tokens" datasets/demo/captions_{small,medium}.txt
+    aq 0 aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --padding max_length --seq-len 32 -o "$W/padded" datasets/demo/captions_small.txt
+    aq 0 aq-calib ranges --lm "$W/lm.json" -o "$W/ranges" "$W/tokens"
+}
+
+setup() {
+    cd "$REPO" || return
+}
+
+ranges() {
+    aq 0 aq-calib ranges --lm "$W/lm.json" "$@"
+}
+
+# header FILE: the JSON header of a safetensors file.
+header() {
+    local n
+    n=$(od -An -t u8 -N 8 "$1" | tr -d ' ')
+    tail -c +9 "$1" | head -c "$n"
+}
+
+# floats FILE TENSOR: its numbers, one a line.
+floats() {
+    local n begin end
+    n=$(od -An -t u8 -N 8 "$1" | tr -d ' ')
+    read -r begin end < <(header "$1" | jq -r --arg t "$2" '.[$t].data_offsets | "\(.[0]) \(.[1])"')
+    tail -c +$((9 + n + begin)) "$1" | head -c $((end - begin)) | od -An -v -t f4 -w4
+}
+
+@test "the file has a row for every input and a channel range for every size" {
+    is "$(header "$W/ranges" | jq -c '.amax | [.dtype, .shape]')" '["F32",[28,128]]'
+    is "$(header "$W/ranges" | jq -c '."channel/6.down" | [.dtype, .shape]')" '["F32",[2,384]]'
+    is "$(header "$W/ranges" | jq -c '."channel/0.o".shape')" '[2,384]'
+    is "$(header "$W/ranges" | jq -r '.__metadata__.aq' | jq -c '[.schema, .prefixes]')" '["aq.ranges/1",[16,128]]'
+    is "$(header "$W/ranges" | jq '.pad')" null
+}
+
+@test "the largest channel is the largest sample, at each size" {
+    local sample channel n
+    for n in 16 128; do
+        sample=$(floats "$W/ranges" amax | head -n "$n" | sort -g | tail -n 1)
+        channel=$(floats "$W/ranges" channel/0.qkv | tail -n +$((n == 16 ? 1 : 257)) | head -n 256 | sort -g | tail -n 1)
+        is "$channel" "$sample"
+    done
+}
+
+@test "the same bytes for 1, 2, 3 and 8 threads" {
+    local n
+    for n in 1 2 3 8; do
+        ranges --threads "$n" -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
+        cmp "$BATS_TEST_TMPDIR/r" "$W/ranges"
+    done
+}
+
+@test "a shorter prefix gives the same numbers" {
+    ranges --prefix 16 -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
+    floats "$BATS_TEST_TMPDIR/r" channel/3.gate_up >a
+    floats "$W/ranges" channel/3.gate_up | head -n 256 >b
+    cmp a b
+    rm -f a b
+}
+
+@test "with padding, the pad row has a range, and every sample's range includes it" {
+    ranges -o "$BATS_TEST_TMPDIR/r" "$W/padded"
+    is "$(header "$BATS_TEST_TMPDIR/r" | jq -c '.pad.shape')" '[28]'
+    local pad least
+    pad=$(floats "$BATS_TEST_TMPDIR/r" pad | head -n 1)
+    least=$(floats "$BATS_TEST_TMPDIR/r" amax | head -n 16 | sort -g | head -n 1)
+    awk -v p="$pad" -v l="$least" 'BEGIN { exit !(p > 0 && l >= p) }'
+}
+
+@test "through a pipe, and with the product on standard output" {
+    aq-calib ranges --lm "$W/lm.json" "$W/tokens" | cmp - "$W/ranges"
+}
+
+@test "what is typed wrongly" {
+    refused 2 "--lm is missing" aq-calib ranges "$W/tokens"
+    refused 2 "'x' is not a positive number" aq-calib ranges --lm "$W/lm.json" --prefix 16,x "$W/tokens"
+    refused 2 "16 does not come after 128" aq-calib ranges --lm "$W/lm.json" --prefix 128,16 "$W/tokens"
+    refused 2 "has 128 samples" aq-calib ranges --lm "$W/lm.json" --prefix 16,512 "$W/tokens"
+    refused 2 "unknown device" aq-calib ranges --lm "$W/lm.json" --device gpu "$W/tokens"
+    refused 2 "threads" aq-calib ranges --lm "$W/lm.json" --threads 0 "$W/tokens"
+    AQ_MATRIX=wide refused 2 "AQ_MATRIX is 'wide'" aq-calib ranges --lm "$W/lm.json" "$W/tokens"
+}
+
+@test "files that are something else" {
+    refused 3 "not valid UTF-8" aq-calib ranges --lm "$W/tokens" "$W/lm.json"
+    refused 3 "ranges" aq-calib ranges --lm "$W/lm.json" "$W/ranges"
+    head -c 1000 "$W/tokens" >"$BATS_TEST_TMPDIR/cut"
+    refused 3 "cut" aq-calib ranges --lm "$W/lm.json" "$BATS_TEST_TMPDIR/cut"
+}
+
+@test "a limit that is too small is named before the work" {
+    refused 1 "memory limit" aq-calib ranges --lm "$W/lm.json" --memory 1M "$W/tokens"
+}
+
+@test "cuda without a plugin says what is missing" {
+    AQ_BACKEND_PATH=$BATS_TEST_TMPDIR refused 4 "no plugin" aq-calib ranges --lm "$W/lm.json" --device cuda "$W/tokens"
+    echo text >"$BATS_TEST_TMPDIR/aq-backend-cuda.so"
+    AQ_BACKEND_PATH=$BATS_TEST_TMPDIR refused 4 "cannot load plugin" aq-calib ranges --lm "$W/lm.json" --device cuda "$W/tokens"
+}
