@@ -129,6 +129,12 @@ static bool is_core_tag(const char *tag)
     return false;
 }
 
+/* Is a key of a mapping next? */
+static bool at_key(const struct reader *r)
+{
+    return r->depth && r->stack[r->depth - 1].v->type == NODE_MAP && !r->stack[r->depth - 1].key;
+}
+
 static struct node *scalar(struct reader *r, const yaml_event_t *ev)
 {
     const char *value = (const char *)ev->data.scalar.value;
@@ -147,8 +153,8 @@ static struct node *scalar(struct reader *r, const yaml_event_t *ev)
             return NULL;
         }
         v = tagged_scalar(r, tag, text, place);
-    } else if (plain && !tag && strcmp(text, "=") == 0) {
-        fail(r, ev, "a plain '=' has no meaning here, quote it");
+    } else if (plain && !tag && !at_key(r) && (strcmp(text, "=") == 0 || strcmp(text, "<<") == 0)) {
+        fail(r, ev, "a plain '=' or '<<' has no meaning here, quote it");
         return NULL;
     } else {
         v = plain && !tag ? yaml_resolve_plain(r->a, text, place) : node_string(r->a, text, place);

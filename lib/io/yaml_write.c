@@ -397,12 +397,15 @@ static void write_map(struct emitter *e, const struct node *v)
         const struct node *key = v->items[i].key;
         bool simple = is_simple_key(key);
         write_indent(e);
-        if (!simple)
+        if (simple) {
+            write_scalar(e, key, true);
+            indicator(e, ":", false, false);
+        } else {
             indicator(e, "?", true, true);
-        write_scalar(e, key, simple);
-        if (!simple)
+            write_node(e, key, true);
             write_indent(e);
-        indicator(e, ":", !simple, !simple);
+            indicator(e, ":", true, true);
+        }
         write_node(e, v->items[i].value, true);
     }
 }

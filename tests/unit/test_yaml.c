@@ -72,7 +72,7 @@ static void refusals(void)
     refuses("a: !foo x\n", "this tag is not supported");
     refuses("a: !!int x\n", "this is not a number");
     refuses("a: 0x_\n", "this is not a number");
-    refuses("a: =\n", "a plain '=' has no meaning here");
+    refuses("a: =\n", "a plain '=' or '<<' has no meaning here");
     refuses("? [1]\n: 2\n", "a mapping key must be a plain value");
     refuses("~: 2\n", "a mapping key must not be null");
     refuses("-1: a\n'-1': b\n", "t.yaml: two keys become '-1' in JSON");
