@@ -62,7 +62,7 @@ int aq_verbosity(void)
     return verbosity;
 }
 
-static void say(const char *kind, const char *fmt, va_list ap)
+static AQ_PRINTF(2, 0) void say(const char *kind, const char *fmt, va_list ap)
 {
     (void)fprintf(stderr, "%s: %s", aq_tool_name(), kind);
     (void)vfprintf(stderr, fmt, ap);
