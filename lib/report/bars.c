@@ -38,7 +38,10 @@ static void bars_init(struct bars *b, const struct report *r, struct chart_style
         b->most = fmax(b->most, end);
     }
     b->row = b->narrow ? 38 : 24;
-    b->left = b->narrow ? 12 : 250;
+    double longest = 0;
+    for (size_t i = 0; i < b->count; i++)
+        longest = fmax(longest, svg_text_width(r->by_sensitivity[i]->short_name));
+    b->left = b->narrow ? 12 : fmin(longest, 234) + 16;
     b->share_w = b->narrow ? 0 : 130;
     b->share_x = style.width - b->share_w - 52;
     b->text_x = b->narrow ? style.width - 136 : b->share_x - 96;
@@ -73,10 +76,10 @@ static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double 
     double length = b->width * row->sensitivity / b->most, error = error_of(row);
     double bar_y = b->narrow ? y + 18 : y + 5, middle = bar_y + 7;
     if (b->narrow)
-        svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->group->layer, 330));
+        svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->short_name, 330));
     else
         svg_text(out, b->left - 8, y + 16, SVG_END, "mono", "%s",
-                 svg_fit(row->group->layer, b->left - 16));
+                 svg_fit(row->short_name, b->left - 16));
     svg_rect(out, b->left, bar_y, length, 14, "k0");
     if (error > 0) {
         double from = b->left + b->width * fmax(0, row->sensitivity - error) / b->most;

@@ -60,7 +60,7 @@ static bool map_init(struct map *m, const struct report *r, struct chart_style s
         longest = fmax(longest, svg_text_width(r->kinds[m->kinds[k]]));
     m->left = m->down ? 34 : fmin(longest, 190) + 20;
     m->cell_w =
-        fmin((style.width - m->left - 12) / (double)(across ? across : 1), m->down ? 90 : 22);
+        fmin((style.width - m->left - 12) / (double)(across ? across : 1), m->down ? 90 : 40);
     m->cell_h = m->down ? fmin(15, fmax(0.6, 1200.0 / (double)(along ? along : 1))) : 22;
     return any;
 }
@@ -139,7 +139,8 @@ static void draw_cells(struct aq_buf *out, const struct map *m, const struct man
 /* The colour bar, with as many decades labelled as fit. */
 static void draw_scale(struct aq_buf *out, const struct map *m, double y)
 {
-    double width = fmin(m->style.width - 90, 420), left = 24, bar = width / SVG_LEVELS;
+    double width = fmin(m->style.width - m->left - 90, 420), left = m->down ? 24 : m->left,
+           bar = width / SVG_LEVELS;
     for (int i = 0; i < SVG_LEVELS; i++) {
         double low = pow(10, m->d.low), high = pow(10, m->d.high);
         double value = low * pow(high / low, (i + 0.5) / SVG_LEVELS);

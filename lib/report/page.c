@@ -126,7 +126,13 @@ static void add_cards(struct aq_buf *out, const struct report *r)
         add_card(out, svg_number(storage), "stored bits of a weight, block scales included");
     if (!isnan(m->score))
         add_card(out, svg_number(m->score), "total score of the selection");
-    add_card(out, svg_number((double)r->count), "groups of layers, each with one format");
+    size_t searched = 0;
+    for (size_t i = 0; i < r->count; i++)
+        searched += r->rows[i].count > 0 && !r->rows[i].counted[0]->none;
+    char groups[32];
+    (void)snprintf(groups, sizeof groups, "%zu", searched);
+    add_card(out, groups, "groups of layers, each with one format%s",
+             searched < r->count ? "; the others stay as they are" : "");
     if (r->total > 0) {
         char share[32];
         (void)snprintf(share, sizeof share, "%.0f %%", 100 * share_of_worst(r, 5));
@@ -156,8 +162,8 @@ static void add_confidence(struct aq_buf *out, const struct report *r)
     else
         paragraph(
             out, NULL,
-            "When a difference matters: two layers differ for sure when their scores are further "
-            "apart than two standard errors of the difference. Among the %zu worst, %zu of %zu "
+            "When a difference matters: these samples tell two layers apart when their scores "
+            "differ by more than two standard errors of the difference. Among the %zu worst, %zu of %zu "
             "neighbours pass that test; the order of the others could change with other samples.",
             pairs + 1, apart, pairs);
 }
@@ -265,7 +271,7 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
     const struct manifest_option *chosen = g->chosen >= 0 ? &g->options[g->chosen] : NULL;
     char text[64];
     aq_buf_addf(out, "<tr><td class=\"n\" data-v=\"%zu\">%zu</td>", i + 1, i + 1);
-    html_text(out, "td", "name", g->layer);
+    html_text(out, "td", "name", row->short_name);
     html_number_cell(out, NULL, row->sensitivity, svg_number(row->sensitivity));
     double error = error_of(row);
     html_number_cell(out, "more", error, svg_number(error));

@@ -11,20 +11,25 @@
  * all-digit component is the block, what follows is the kind. Towers stay apart: a name that has a
  * "visual" component before the block gets it into the kind.
  */
-static void split_layer(const char *layer, long *block, char **kind)
+static char *split_layer(struct report_row *row, const char *layer)
 {
-    *block = -1;
-    bool visual = false;
-    for (const char *part = layer; part; part = strchr(part, '.') ? strchr(part, '.') + 1 : NULL) {
+    const char *stack = layer; /* the component before the number */
+    const char *visual = NULL;
+    row->block = -1;
+    row->short_name = layer;
+    for (const char *part = layer; *part;) {
         size_t n = strcspn(part, ".");
         if (n > 0 && n < 7 && strspn(part, "0123456789") == n && part[n] == '.') {
-            *block = strtol(part, NULL, 10);
-            *kind = xasprintf("%s%s", visual ? "visual." : "", part + n + 1);
-            return;
+            row->block = strtol(part, NULL, 10);
+            row->short_name = visual ? visual : stack;
+            return xasprintf("%s%s", visual ? "visual." : "", part + n + 1);
         }
-        visual = visual || (n == 6 && strncmp(part, "visual", n) == 0);
+        if (n == 6 && strncmp(part, "visual", n) == 0)
+            visual = part;
+        stack = part;
+        part += n + (part[n] == '.');
     }
-    *kind = xstrdup(layer);
+    return xstrdup(layer);
 }
 
 /* Kinds in order of appearance; many rows share few of them. */
@@ -95,7 +100,7 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
     size_t used = 0;
     for (size_t i = 0; i < m->count; i++) {
         fill_row(r, &r->rows[i], &m->groups[i], &used);
-        split_layer(m->groups[i].layer, &r->rows[i].block, &kinds[i]);
+        kinds[i] = split_layer(&r->rows[i], m->groups[i].layer);
         r->by_sensitivity[i] = &r->rows[i];
         r->total += r->rows[i].sensitivity;
     }

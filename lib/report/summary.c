@@ -62,6 +62,12 @@ static void fill_cell(struct summary_cell *c, const struct manifest *m, const st
         c->count++;
         add_parts(c, row);
     }
+    struct aq_sha256 names;
+    aq_sha256_init(&names);
+    for (size_t i = 0; i < c->count; i++)
+        aq_sha256_add(&names, c->layers[i], strlen(c->layers[i]) + 1);
+    aq_sha256_hex(&names, c->digest);
+    c->ranks = rank_averages(c->scores, c->count);
     if (c->count == 0)
         c->weight_part = c->activation_part = NAN;
 }
@@ -87,21 +93,24 @@ static void release_cell(struct summary_cell *c)
         free(c->layers[i]);
     free(c->layers);
     free(c->scores);
+    free(c->ranks);
     free(c->normalization);
     cell_release(&c->cell);
 }
 
 /* ---- agreement ---- */
 
-/* Scores of the layers that both cells have; a sweep's cells nearly always have the same. */
+static bool same_layers(const struct summary_cell *a, const struct summary_cell *b)
+{
+    return strcmp(a->digest, b->digest) == 0;
+}
+
+/* Scores of the layers that both cells have. */
 static size_t common_scores(const struct summary_cell *a, const struct summary_cell *b, double *x,
                             double *y)
 {
     size_t n = 0;
-    bool same = a->count == b->count;
-    for (size_t i = 0; i < a->count && same; i++)
-        same = strcmp(a->layers[i], b->layers[i]) == 0;
-    if (same) {
+    if (same_layers(a, b)) {
         memcpy(x, a->scores, a->count * sizeof *x);
         memcpy(y, b->scores, a->count * sizeof *y);
         return a->count;
@@ -126,18 +135,18 @@ static void agreement(const struct summary_cell *a, const struct summary_cell *b
 {
     double *x = xcalloc(a->count + 1, sizeof *x), *y = xcalloc(a->count + 1, sizeof *y);
     size_t n = common_scores(a, b, x, y);
-    if (rho)
-        *rho = rank_spearman(x, y, n);
-    if (tau)
-        *tau = rank_kendall(x, y, n);
+    *rho = rank_spearman(x, y, n);
+    *tau = rank_kendall(x, y, n);
     free(x);
     free(y);
 }
 
 double summary_spearman(const struct summary_cell *a, const struct summary_cell *b)
 {
-    double rho;
-    agreement(a, b, &rho, NULL);
+    if (same_layers(a, b))
+        return rank_correlation(a->ranks, b->ranks, a->count);
+    double rho, tau;
+    agreement(a, b, &rho, &tau);
     return rho;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/sha256.h"
 #include "report/cell.h"
 
 #include <stdbool.h>
@@ -17,8 +18,10 @@ struct summary_cell {
     char *normalization; /* "-" if unknown */
     char **layers;       /* of the groups with a candidate, in order */
     double *scores;      /* their sensitivities */
+    double *ranks;       /* average ranks of the scores */
     size_t count;
-    double total;                               /* their sum */
+    char digest[AQ_SHA256_HEX]; /* of the names: cells of a sweep nearly always have the same */
+    double total;               /* their sum */
     double score, effective_bits, storage_bits; /* of the selection; NAN: unknown */
     bool satisfied;
     size_t worst;                        /* layer with the largest sensitivity */

@@ -22,8 +22,7 @@ static int by_value(const void *a, const void *b)
     return p->value < q->value ? -1 : p->value > q->value;
 }
 
-/* Ranks from 1; equal values share the mean of their places. */
-static double *average_ranks(const double *v, size_t n)
+double *rank_averages(const double *v, size_t n)
 {
     struct place *order = xcalloc(n + 1, sizeof *order);
     double *rank = xcalloc(n + 1, sizeof *rank);
@@ -42,20 +41,24 @@ static double *average_ranks(const double *v, size_t n)
     return rank;
 }
 
+double rank_correlation(const double *a, const double *b, size_t n)
+{
+    double mean = ((double)n + 1) / 2, ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < n; i++) {
+        ab += (a[i] - mean) * (b[i] - mean);
+        aa += (a[i] - mean) * (a[i] - mean);
+        bb += (b[i] - mean) * (b[i] - mean);
+    }
+    return n >= 2 && aa > 0 && bb > 0 ? ab / sqrt(aa * bb) : NAN;
+}
+
 double rank_spearman(const double *x, const double *y, size_t n)
 {
-    if (n < 2)
-        return NAN;
-    double *a = average_ranks(x, n), *b = average_ranks(y, n);
-    double mean = ((double)n + 1) / 2, xy = 0, xx = 0, yy = 0;
-    for (size_t i = 0; i < n; i++) {
-        xy += (a[i] - mean) * (b[i] - mean);
-        xx += (a[i] - mean) * (a[i] - mean);
-        yy += (b[i] - mean) * (b[i] - mean);
-    }
+    double *a = rank_averages(x, n), *b = rank_averages(y, n);
+    double rho = rank_correlation(a, b, n);
     free(a);
     free(b);
-    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : NAN;
+    return rho;
 }
 
 static int by_x_then_y(const void *a, const void *b)

@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 
+/* Ranks from 1; equal values share the mean of their places. Caller frees. */
+double *rank_averages(const double *v, size_t n);
+/* The correlation of two lists of average ranks: Spearman's rho of what they rank. */
+double rank_correlation(const double *a, const double *b, size_t n);
 /* Spearman's rho: the correlation of the average ranks. NAN below 2 values or if one list is flat.
  */
 double rank_spearman(const double *x, const double *y, size_t n);
