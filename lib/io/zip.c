@@ -7,8 +7,9 @@ enum {
     LOCAL_SIGNATURE = 0x04034b50,
     CENTRAL_SIGNATURE = 0x02014b50,
     END_SIGNATURE = 0x06054b50,
-    VERSION = 10,        /* needed for stored entries */
-    FIRST_DATE = 0x0021, /* 1980-01-01, the earliest the format can say */
+    VERSION = 10,            /* needed for stored entries */
+    FIRST_DATE = 0x0021,     /* 1980-01-01, the earliest the format can say */
+    ATTRIBUTES = 0600 << 16, /* what Python's zipfile gives to data */
 };
 
 uint32_t zip_crc32(const void *data, size_t n)
@@ -71,7 +72,7 @@ void zip_add(struct zip_writer *z, const char *name, const void *data, size_t n)
     add_u16(&z->central, 0); /* comment */
     add_u16(&z->central, 0); /* disk */
     add_u16(&z->central, 0); /* internal attributes */
-    add_u32(&z->central, 0); /* external attributes */
+    add_u32(&z->central, ATTRIBUTES);
     add_u32(&z->central, (uint32_t)at);
     aq_buf_add(&z->central, name, name_len);
     z->count++;

@@ -120,6 +120,6 @@ double rank_kendall(const double *x, const double *y, size_t n)
     free(spare);
     double concordant_minus =
         (double)all - (double)tied_x - (double)tied_y + (double)tied_both - 2 * (double)swaps;
-    double scale = sqrt((double)(all - tied_x)) * sqrt((double)(all - tied_y));
+    double scale = sqrt((double)(all - tied_x) * (double)(all - tied_y));
     return scale > 0 ? concordant_minus / scale : NAN;
 }
