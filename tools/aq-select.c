@@ -2,7 +2,7 @@
 #include "base/opt.h"
 #include "sens/select_run.h"
 
-#include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 /* Raised whenever equal inputs may give another manifest. */
@@ -39,9 +39,8 @@ static int check(const struct sel_request *q, bool have_bits, struct aq_err *err
 int main(int argc, char **argv)
 {
     struct sel_request q = {.result_version = RESULT_VERSION};
-    const double not_given = -1;
-    uint64_t no_size = UINT64_MAX;
-    q.bits = not_given;
+    const uint64_t no_size = UINT64_MAX;
+    q.bits = NAN; /* what no option value gives */
     q.bytes = no_size;
     const struct aq_opt table[] = {
         {"effective-bits", 0, AQ_OPT_DOUBLE, &q.bits, "B", "budget: average bits of a weight"},
@@ -80,7 +79,7 @@ int main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    bool have_bits = q.bits != not_given, have_size = q.bytes != no_size;
+    bool have_bits = !isnan(q.bits), have_size = q.bytes != no_size;
     if (have_size && q.bytes == 0) {
         aq_err_set(&err, AQ_EUSAGE, "--size must be above 0");
         return aq_tool_fail(&err);

@@ -89,6 +89,17 @@ static const char *field(char c)
     return c == ' ' ? "_" : NULL;
 }
 
+static const char *nothing(char c)
+{
+    (void)c;
+    return NULL;
+}
+
+void escape_plain(struct aq_buf *out, const char *text)
+{
+    escape(out, text, nothing);
+}
+
 void escape_html(struct aq_buf *out, const char *text)
 {
     escape(out, text, html);

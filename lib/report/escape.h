@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 
+void escape_plain(struct aq_buf *out, const char *text); /* that and nothing else */
 void escape_html(struct aq_buf *out, const char *text);  /* also SVG and attribute values */
 void escape_cell(struct aq_buf *out, const char *text);  /* of a Markdown table: | < & too */
 void escape_code(struct aq_buf *out, const char *text);  /* between backticks */

@@ -174,7 +174,7 @@ void chart_heatmap(struct aq_buf *out, const struct report *r, struct chart_styl
         if (m.panel_count > 1) {
             char *name = chart_candidate_name(m.panels[p]);
             svg_text(out, m.left, y + 14, SVG_START, "head", "%s",
-                     svg_fit(name, style.width - m.left));
+                     svg_fit_head(name, style.width - m.left));
             free(name);
             top += 22;
         }

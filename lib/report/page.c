@@ -163,7 +163,8 @@ static void add_confidence(struct aq_buf *out, const struct report *r)
         paragraph(
             out, NULL,
             "When a difference matters: these samples tell two layers apart when their scores "
-            "differ by more than two standard errors of the difference. Among the %zu worst, %zu of %zu "
+            "differ by more than two standard errors of the difference. Among the %zu worst, %zu "
+            "of %zu "
             "neighbours pass that test; the order of the others could change with other samples.",
             pairs + 1, apart, pairs);
 }

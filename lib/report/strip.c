@@ -91,7 +91,7 @@ static void draw_panel(struct aq_buf *out, const struct strip *s, size_t k, doub
 {
     double top = y + 24, left = x + s->left;
     svg_text(out, left, y + 15, SVG_START, "head", "%s",
-             svg_fit(s->r->kinds[s->kinds[k]], s->panel_w - s->left));
+             svg_fit_head(s->r->kinds[s->kinds[k]], s->panel_w - s->left));
     for (size_t row = 0; row < s->rows; row++) {
         double row_y = top + (double)row * ROW;
         if (row < s->c->recipe_count)

@@ -235,16 +235,25 @@ static size_t prefix_bytes(const char *text, size_t n)
 
 const char *svg_fit(const char *text, double width)
 {
+    struct aq_buf visible = AQ_BUF_INIT; /* hidden characters become longer */
+    escape_plain(&visible, text);
+    const char *all = aq_buf_str(&visible);
     char *out = ring_buffer();
-    size_t points = code_points(text), room = (size_t)fmax(3, width / char_width);
+    size_t points = code_points(all), room = (size_t)fmax(3, width / char_width);
     if (points <= room) {
-        (void)snprintf(out, RING_CAP, "%s", text);
-        return out;
+        (void)snprintf(out, RING_CAP, "%s", all);
+    } else {
+        size_t left = (room - 1) / 2, right = room - 1 - left;
+        size_t head = prefix_bytes(all, left), tail = prefix_bytes(all, points - right);
+        (void)snprintf(out, RING_CAP, "%.*s…%s", (int)head, all, all + tail);
     }
-    size_t left = (room - 1) / 2, right = room - 1 - left;
-    size_t head = prefix_bytes(text, left), tail = prefix_bytes(text, points - right);
-    (void)snprintf(out, RING_CAP, "%.*s…%s", (int)head, text, text + tail);
+    aq_buf_release(&visible);
     return out;
+}
+
+const char *svg_fit_head(const char *text, double width)
+{
+    return svg_fit(text, width * 0.76); /* bold, and a size larger */
 }
 
 const char *svg_power(int exponent)

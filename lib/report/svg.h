@@ -36,6 +36,7 @@ void svg_text(struct aq_buf *out, double x, double y, enum svg_anchor anchor, co
 double svg_text_width(const char *text);
 /* The text cut in the middle to fit a width; lives in a ring of static buffers. */
 const char *svg_fit(const char *text, double width);
+const char *svg_fit_head(const char *text, double width); /* for the class head */
 
 /* "10⁻³" for -3. Ring of static buffers. */
 const char *svg_power(int exponent);

@@ -47,6 +47,30 @@ static void collect_candidates(struct sel_cell *c)
     }
 }
 
+/* In the order, and with the quantization, that a selection over several cells wrote down. */
+static void order_candidates(struct sel_cell *c)
+{
+    const struct json *q = c->quantization, *list = q ? json_get(q, "candidates") : NULL;
+    size_t at = 0;
+    if (!list || json_type(list) != JSON_OBJECT)
+        return;
+    for (const struct json *v = json_first(list); v; v = json_next(v))
+        for (size_t i = at; i < c->candidate_count; i++) {
+            struct sel_candidate found = c->candidates[i];
+            if (!found.name || strcmp(found.name, json_key(v)) != 0)
+                continue;
+            found.quantization = v;
+            if (json_type(v) == JSON_OBJECT) {
+                const struct json *format = json_get(v, "base_format_name");
+                found.format =
+                    format && json_type(format) == JSON_STRING ? json_string(format) : NULL;
+            }
+            memmove(c->candidates + at + 1, c->candidates + at, (i - at) * sizeof found);
+            c->candidates[at++] = found;
+            break;
+        }
+}
+
 /* Only once all values are read: until then a missing name says "by label". */
 static void name_candidates(struct sel_cell *c)
 {
@@ -181,6 +205,7 @@ int sel_read_manifest(struct sel_cell *c, struct json *root, struct aq_err *err)
         read_own(c, &at, err) < 0)
         return -1;
     collect_candidates(c);
+    order_candidates(c);
     c->group_count = m->count;
     c->groups = xcalloc(m->count, sizeof *c->groups);
     c->values = xcalloc(m->count * c->candidate_count + 1, sizeof *c->values);

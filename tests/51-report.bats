@@ -1,0 +1,337 @@
+#!/usr/bin/env bats
+# aq-report: published reports to the byte, every product well formed, hostile names, sweeps, speed.
+load helpers
+
+setup() {
+    cd "$BATS_TEST_TMPDIR"
+    PUBLISHED=$SHARED/data/published
+}
+
+cell() {
+    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
+}
+
+# manifest FILE: a mixed one of two cells
+manifest() {
+    cell a.json wint4_aint8/default 4.125 1
+    cell b.json wint8_aint8/default 8 2
+    aq-select --effective-bits 6 a.json b.json -o "$1"
+}
+
+# The free prose of a published report: four bullets and a note, which are in our own words.
+without_prose() {
+    sed -E '/^- \*\*(Layer|Num Bits|Sensitivity|Size Cost)\*\*/d; /^Note:/d' "$1"
+}
+
+# ---- the fixed products ----
+
+@test "published sets: JSON to the byte, Markdown to the byte but for the prose" {
+    need_shared
+    local d m
+    for d in wfp8_afp8 wint4_aint8 int8_lm_large; do
+        m=$(echo "$PUBLISHED/$d"/*_quant_manifest.json)
+        aq-report --json "$m" -o r.json
+        cmp r.json "$PUBLISHED/$d/per-layer-sensitivity.json"
+        aq-report --md "$m" -o r.md
+        without_prose r.md >ours
+        without_prose "$PUBLISHED/$d/per-layer-sensitivity.md" >theirs
+        cmp ours theirs
+        is "$(grep -cE '^- \*\*(Layer|Num Bits|Sensitivity|Size Cost)\*\*|^Note:' r.md)" 5
+        is "$(wc -l <r.md)" "$(wc -l <"$PUBLISHED/$d/per-layer-sensitivity.md")"
+    done
+}
+
+@test "Markdown has the data set, the quantization and several formats in one cell" {
+    manifest m.json
+    aq 0 aq-report --md m.json
+    has "$output" '- **Calibration samples:** `16` / `16` (used / max)'
+    has "$output" '## Quantization'
+    has "$output" '- **Candidate:** `wint8_aint8/default`'
+    has "$output" '- **Overrides:** `{}`'
+    [[ $output =~ \|layers\.[0-9].mlp.gate_proj\|4\.1,\ 8\.0\|[0-9.e+-]+,\ [0-9.e+-]+\| ]]
+    aq 0 aq-report --md --scheme other m.json
+    has "$output" 'AutoQuant Layer Sensitivity (other)
+==================================='
+}
+
+@test "JSON shows the first format that counts, sorted by it" {
+    manifest m.json
+    aq-report --json m.json -o r.json
+    is "$(jq -c 'keys_unsorted' r.json)" '["scheme","model","dataset","quantization","run_config","autoquant_state","layer_sensitivity"]'
+    is "$(jq -c '[.layer_sensitivity[].sensitivity] | . == (sort | reverse)' r.json)" true
+    is "$(jq -c '[.layer_sensitivity[].num_bits] | unique' r.json)" '[4.125]'
+    is "$(tail -c 1 r.json)" "}"
+}
+
+@test "the table is rectangular, has no blanks inside, and sorts" {
+    manifest m.json
+    aq-report --tsv m.json >t.tsv
+    is "$(head -1 t.tsv)" "$(printf 'model\tpair\tgranularity\tsize\tlayer\tcandidate\tsensitivity\tstderr\tper_batch_mean\tbits\tstorage_bits\tsize_cost\tchosen\trank')"
+    is "$(awk -F'\t' '{ print NF }' t.tsv | sort -u)" 14
+    is "$(grep -c ' ' t.tsv)" 0
+    is "$(wc -l <t.tsv)" 49
+    is "$(awk -F'\t' '$13 == 1' t.tsv | wc -l)" 16
+    is "$(sed 1d t.tsv | sort -k7g | tail -1 | cut -f7)" "$(jq '[.layer_sensitivity[].importance] | max' m.json)"
+}
+
+@test "manifests that lack what others have" {
+    manifest m.json
+    jq 'del(.model, .dataset, .quantization, .run_config, .selection, .aq, .sensitivity_ranking) | del(.layer_sensitivity[] | .rank, .importance, .candidates, .stderr, .storage_bits)
+        | .unknown = {"kept": 1}' m.json >old.json
+    aq 0 aq-report --md old.json
+    has "$output" '**Model:** `unknown`
+
+**Effective bits (from search):**'
+    aq 0 aq-report --json old.json
+    is "$(jq -c '[keys_unsorted, .model]' <<<"$output")" '[["scheme","model","autoquant_state","layer_sensitivity"],{}]'
+    aq 0 aq-report --tsv old.json
+    aq 0 aq-report --all out old.json
+    jq '.layer_sensitivity = {} | del(.sensitivity_ranking, .selection)' m.json >none.json
+    aq 0 aq-report --all out none.json
+    has "$(cat out/heatmap.svg)" "No layer has a score above zero."
+    jq '.autoquant_state.score = null | .autoquant_state.constraints.effective_bits = null' m.json >null.json
+    aq 0 aq-report --md null.json
+    has "$output" '**Effective bits (from search):** `None`'
+    has "$output" '**Total AutoQuant score:** `None`'
+    cell one.json w4/default 4 1 1
+    jq '.groups |= .[3:]' one.json | aq-select -o one.out
+    aq 0 aq-report --all out one.out
+}
+
+# ---- pictures and pages ----
+
+well_formed() {
+    python3 - "$@" <<'END'
+import sys, xml.dom.minidom
+for p in sys.argv[1:]:
+    xml.dom.minidom.parse(p)
+END
+}
+
+@test "--all writes all products, the pictures are XML, the page loads nothing" {
+    need_command python3
+    manifest m.json
+    aq 0 aq-report --all out m.json
+    is "$(ls out | tr '\n' ' ')" "bars.svg depth.svg frontier.svg heatmap.svg per-layer-sensitivity.json per-layer-sensitivity.md per-layer-sensitivity.tsv report.html strip.svg "
+    well_formed out/*.svg
+    is "$(grep -cE '(src|href)=|url\(|@import|https?://' out/report.html | tr -d '\n')" "$(grep -c 'http://www.w3.org/2000/svg' out/report.html)"
+    has "$(cat out/report.html)" "default-src 'none'"
+    has "$(cat out/report.html)" "prefers-color-scheme:dark"
+    has "$(cat out/report.html)" "not a divergence in nats"
+    local k
+    for k in heatmap bars frontier depth strip; do
+        aq-report --svg $k m.json | cmp - out/$k.svg
+    done
+    aq-report --html m.json | cmp - out/report.html
+    aq-report --all again m.json
+    diff -r out again
+}
+
+@test "the page is nested properly" {
+    need_command python3
+    manifest m.json
+    aq-report --html m.json >r.html
+    aq-report summary --html m.json >s.html
+    python3 - r.html s.html <<'END'
+import sys
+from html.parser import HTMLParser
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+class P(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open = []
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+    def handle_startendtag(self, tag, attrs):
+        pass
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, (self.getpos(), tag, self.open[-3:])
+        self.open.pop()
+for path in sys.argv[1:]:
+    p = P()
+    p.feed(open(path, encoding="utf-8").read())
+    assert not p.open, p.open
+END
+}
+
+# Nothing that a terminal or a Markdown renderer would act on; code spans are text.
+inert() {
+    local text
+    text=$(sed 's/`[^`]*`//g' <<<"$1")
+    [[ $1 != *$'\e'* && $text != *'<img'* ]]
+}
+
+@test "hostile names: no markup, no table cell, no escape sequence, no change of direction" {
+    need_command python3
+    manifest m.json
+    local evil=$'layers.1.<img src=x onerror=alert(1)>|\e]0;x\a\u202e\u2066`"\'&\t\nx' bytes
+    jq --arg n "$evil" '.scheme.name = $n | .model.id = $n | .dataset.name = $n | .dataset.size = $n
+        | .layer_sensitivity |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
+        | .sensitivity_ranking[] |= (if .name == "layers.0.self_attn.q_proj.quant_recipe" then .name = $n + ".quant_recipe" else . end)
+        | .selection.recipe |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
+        | .quantization.candidates[$n] = {base_format_name: $n} | .selection.pins = [{match: $n, rule: $n, score_cost: 1}]' m.json >evil.json
+    aq 0 aq-report --all out evil.json
+    well_formed out/*.svg
+    for f in out/*.md out/*.tsv out/*.html out/*.svg; do
+        bytes=$(LC_ALL=C grep -c -P '\x1b|\x07|\xe2\x80\xae|\xe2\x81\xa6' "$f" || true)
+        is "$f: $bytes" "$f: 0"
+    done
+    is "$(grep -c '<img' out/report.html out/*.svg | grep -v ':0$' || true)" ""
+    is "$(awk -F'\t' '{ print NF }' out/per-layer-sensitivity.tsv | sort -u)" 14
+    # a pipe in a name stays inside its cell
+    is "$(grep -F 'onerror' out/per-layer-sensitivity.md | grep '^|' | sed 's/\\|//g' | awk -F'|' '{ print NF }')" 6
+    aq 0 aq-report summary --md evil.json
+    inert "$output"
+    aq 0 aq-report diff --tsv evil.json m.json
+    is "$(awk -F'\t' '{ print NF }' <<<"$output" | sort -u)" 8
+    aq 0 aq-report diff --md evil.json m.json
+    inert "$output"
+}
+
+# ---- bad manifests ----
+
+bad() {
+    [ -e m.json ] || manifest m.json
+    jq "$1" m.json >bad.json
+    refused 3 "$2" aq-report --md bad.json
+}
+
+@test "manifests that are none are refused with the place" {
+    local first='.layer_sensitivity["layers.0.self_attn.q_proj.quant_recipe"]'
+    bad '[.]' "expected a manifest, an object, found a list"
+    bad 'del(.layer_sensitivity)' "expected the keys 'layer_sensitivity' and 'autoquant_state'"
+    bad 'del(.autoquant_state)' "expected the keys 'layer_sensitivity' and 'autoquant_state'"
+    bad '.layer_sensitivity = []' "layer_sensitivity: expected an object, found a list"
+    bad '.autoquant_state = 5' "autoquant_state: expected an object, found an integer"
+    bad '.autoquant_state.is_satisfied = "yes"' "is_satisfied: expected a boolean, found a string"
+    bad 'del(.scheme)' "key 'scheme' is missing"
+    bad 'del(.scheme.name)' "scheme.name is missing"
+    bad '.dataset = "x"' "dataset: expected an object, found a string"
+    bad "$first = 5" "expected an object, found an integer"
+    bad "del($first.scores)" "key 'scores' is missing"
+    bad "$first.scores = [1]" "expected 3 values, one for each format, found 1"
+    bad "$first.scores[0] = \"1\"" "scores[0]: expected a number, found a string"
+    bad "$first.scores[0] = null" "scores[0]: expected a number, found null"
+    bad "$first.costs[0] = -1" "costs[0]: a cost cannot be negative"
+    bad "$first.formats[0] = 5" "formats[0]: expected a string, found an integer"
+    bad "$first.formats[1] = $first.formats[0]" "appears twice"
+    bad "$first.importance = 0.5" "but the largest score is"
+    bad "$first.importance = \"x\"" "importance: expected a number, found a string"
+    bad "$first.rank = 99" "by ascending importance"
+    bad "$first.rank = 1.5" "rank: expected an integer, found a number"
+    bad '.sensitivity_ranking[0].name = "x"' "sensitivity_ranking[0]: disagrees with the table"
+    bad '.sensitivity_ranking |= .[1:]' "sensitivity_ranking[0]: disagrees with the table"
+    bad '.sensitivity_ranking |= .[:-1]' "expected 16 entries as in the table, found 15"
+    bad '.selection.recipe["nowhere"] = {candidate: "NONE"}' "the table has no such layer"
+    bad '.selection.recipe["layers.0.self_attn.q_proj.quant_recipe"].candidate = "x"' "candidate 'x' is not in the table"
+    bad 'del(.selection.recipe["layers.0.self_attn.q_proj.quant_recipe"])' "expected 16 layers as in the table, found 15"
+    bad "$first.stderr = [1]" "stderr: expected 3 values"
+    sed '0,/"scores": \[/s//"scores": [ NaN,/' m.json >nan.json
+    refused 3 "nan.json:" aq-report --md nan.json
+    head -c 3000 m.json >cut.json
+    refused 3 "cut.json:" aq-report --html cut.json
+    refused 3 "not a quantization manifest" aq-report --md a.json
+    refused 1 "cannot open 'none.json'" aq-report --md none.json
+}
+
+@test "options that do not go together" {
+    manifest m.json
+    refused 2 "give exactly one of" aq-report m.json
+    refused 2 "give exactly one of" aq-report --md --tsv m.json
+    refused 2 "--all writes into a directory" aq-report --all out -o x m.json
+    refused 2 "--svg: 'pie' is not one of: heatmap, bars, frontier, depth, strip" aq-report --svg pie m.json
+    refused 2 "unexpected operand" aq-report --md m.json m.json
+    refused 2 "give exactly one of --md, --tsv, --html" aq-report summary m.json
+    refused 2 "missing operand" aq-report summary --md
+    refused 2 "missing operand" aq-report diff --md m.json
+    refused 1 "ro/x" aq-report --md m.json -o ro/x
+    aq-report --md <m.json >/dev/null
+    aq-report --md - <m.json >/dev/null
+}
+
+# ---- sweeps ----
+
+sweep() {
+    local s=1 size pair
+    for size in small large; do
+        for pair in wint4_afp16:4.125 wint4_aint8:4.125 wint8_aint8:8; do
+            cell x.json "${pair%%:*}/default" "${pair##*:}" $((s++))
+            jq --arg s $size '.run.dataset.size = $s | .groups[] |= (.weight_only = null | .activation_only = null)' x.json | aq-select -q --effective-bits 16 -o "${pair%%:*}-$size.json"
+        done
+    done
+    rm x.json
+}
+
+@test "a sweep: totals, agreement, parts, and cells left out with their reasons" {
+    sweep
+    printf '{"cells": [{"pair": "wfp4_afp8", "granularity": "w_per_tensor", "size": "small", "supported": false, "reason": "axis | with dynamic blocks", "dir": "x"},
+        {"pair": "wint4_aint8", "granularity": "default", "size": "small", "supported": true, "reason": null, "dir": "y"}]}' >cells.json
+    aq-report summary --tsv --cells cells.json wint*.json >s.tsv
+    is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 18
+    is "$(wc -l <s.tsv)" 8
+    has "$(tail -1 s.tsv)" "axis_|_with_dynamic_blocks"
+    is "$(awk -F'\t' '$2 == "wint4_aint8" && $4 == "small" { print ($12 + $13 - $5) ^ 2 < 1e-12 * $5 ^ 2 }' s.tsv)" 1
+    is "$(awk -F'\t' '$4 == "small" && $18 == "-" && $14 == "-"' s.tsv | wc -l)" 0
+    is "$(awk -F'\t' '$4 == "large" && $14 != "-"' s.tsv | wc -l)" 0
+    is "$(awk -F'\t' 'NR > 1 && $16 != "-" && ($16 < -1 || $16 > 1)' s.tsv | wc -l)" 0
+    aq 0 aq-report summary --md --cells cells.json wint*.json
+    has "$output" "## Cells left out"
+    has "$output" 'axis \| with dynamic blocks'
+    aq 0 aq-report summary --html --cells cells.json wint*.json
+    has "$output" "Do the pairs agree on the order?"
+    jq '.aq.normalization = "per_batch_mean"' wint8_aint8-small.json >other.json
+    aq 0 aq-report summary --md other.json wint4_aint8-small.json
+    has "$output" "their totals do not compare"
+}
+
+@test "a broken manifest in a sweep is named; --keep-going reports the rest" {
+    sweep
+    echo '{' >broken.json
+    refused 3 "broken.json:" aq-report summary --md wint4_aint8-small.json broken.json wint8_aint8-small.json
+    aq 0 aq-report summary --md -k wint4_aint8-small.json broken.json wint8_aint8-small.json
+    has "$stderr" "warning: broken.json:"
+    has "$output" "2 cells, 1 left out"
+    echo '{"cells": [{"pair": 1}]}' >cells.json
+    refused 3 "cells.json: cells[0].pair: expected a string, found an integer" aq-report summary --md --cells cells.json wint4_aint8-small.json
+}
+
+@test "the difference of two cells" {
+    sweep
+    aq-report diff --tsv wint4_aint8-small.json wint8_aint8-small.json >d.tsv
+    is "$(wc -l <d.tsv)" 17
+    is "$(awk -F'\t' 'NR > 1 { r = $4 > 1 ? $4 : 1 / $4; if (NR > 2 && r > last * 1.000001) exit 1; last = r }' d.tsv && echo sorted)" sorted
+    aq 0 aq-report diff --md wint4_aint8-small.json wint4_aint8-small.json
+    has "$output" "Spearman 1.0000, Kendall 1.0000"
+    cell a.json wint4_aint8/default 4.125 2 3
+    aq-select a.json -o three.json
+    aq 0 aq-report diff --md wint4_aint8-small.json three.json
+    has "$output" "**Layers in both:** 12 of 16"
+}
+
+# ---- speed ----
+
+@test "10,000 groups below a second, 300 cells below a second, the page below 20 MB" {
+    sanitized && skip "not in a sanitizer build"
+    cell a.json wint4_aint8/default 4.125 1 2500
+    aq-select -q --effective-bits 16 a.json -o m.json
+    best=9000
+    for i in 1 2 3; do
+        t0=$(date +%s%N)
+        aq-report --html m.json -o r.html
+        t=$((($(date +%s%N) - t0) / 1000000))
+        [ $t -ge $best ] || best=$t
+    done
+    [ $best -lt 2000 ] || { echo "$best ms for the page"; return 1; }
+    [ "$(stat -c %s r.html)" -lt 20000000 ]
+    cell a.json wint4_aint8/default 4.125 1 36
+    aq-select -q --effective-bits 16 a.json -o s.json
+    best=9000
+    for i in 1 2 3; do
+        t0=$(date +%s%N)
+        aq-report summary --html $(yes s.json | head -300) -o s.html
+        t=$((($(date +%s%N) - t0) / 1000000))
+        [ $t -ge $best ] || best=$t
+    done
+    [ $best -lt 2000 ] || { echo "$best ms for the summary"; return 1; }
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bats
+# The reports in a real browser: texts of the pictures do not touch, nothing leaves its frame, and pages do not
+# scroll sideways, on a desk and on a phone, in light and dark.
+load helpers
+
+setup() {
+    cd "$BATS_TEST_TMPDIR"
+    BROWSER=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || skip "no browser"
+}
+
+cell() {
+    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "$5" >"$1"
+}
+
+browse() {
+    timeout 60 "$BROWSER" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$PWD/profile" "$@" 2>/dev/null
+}
+
+# clean PAGE...: each in two frames, of a desk and of a phone; the page around them collects the verdicts.
+clean() {
+    local page width
+    {
+        echo '<!doctype html><body><pre id="v"></pre><script>addEventListener("message",e=>{v.textContent+="("+e.data+")\n"})</script>'
+        for page in "$@"; do
+            { sed 's#</body>##; s#</html>##' "$page"
+              echo '<script>'; cat "$REPO/tests/browser/check.js"; echo '</script></body></html>'; } >"checked-$page"
+            for width in 1100 390; do echo "<iframe src=\"checked-$page\" width=$width height=900></iframe>"; done
+        done
+    } >frames.html
+    browse --window-size=1300,1000 --virtual-time-budget=5000 --dump-dom "file://$PWD/frames.html" | sed -n '/id="v"/,/<.pre>/p' >verdicts
+    if [ "$(grep -c ': clean)' verdicts)" -ne $(($# * 2)) ]; then
+        cat verdicts
+        return 1
+    fi
+}
+
+@test "the published sets" {
+    need_shared
+    local d
+    for d in wfp8_afp8 wint4_aint8 int8_lm_large; do
+        aq-report --html "$SHARED/data/published/$d"/*_quant_manifest.json -o $d.html
+    done
+    clean wfp8_afp8.html wint4_aint8.html int8_lm_large.html
+}
+
+@test "one layer, a mix of three formats over 36 layers, a summary" {
+    cell one.json wint8_aint8/default 8 1 1
+    aq-select one.json -o one.out
+    aq-report --html one.out -o one.html
+    local i=0 b files=()
+    for b in 4.125 6 8; do
+        cell $((++i)).json w$i/default $b $i 36
+        aq-select -q --effective-bits 16 $i.json -o cell$i.out
+    done
+    aq-select --effective-bits 6 1.json 2.json 3.json -o mix.out
+    aq-report --html mix.out -o mix.html
+    aq-report summary --html cell?.out -o summary.html
+    clean one.html mix.html summary.html
+}
+
+@test "layers of long and hostile names" {
+    cell a.json wint4_aint8/a_rather_long_name_of_a_granularity_that_somebody_made 4.125 1 6
+    jq '.groups[] |= (.name |= "model.language_model.with.a.long.prefix." + . + ".and_an_ending_longer_than_usual" | .members = [.name])
+        | .groups[0] |= (.name = "<script>document.title=1</script>|\u202e" | .members = [.name])' a.json >b.json
+    aq-select -q --effective-bits 16 b.json -o long.out
+    aq-report --html long.out -o long.html
+    clean long.html
+    has "$(browse --dump-dom "file://$PWD/long.html" | grep -o '<title>.*</title>')" "Layer sensitivity"
+}
+
+@test "the table sorts by its headings" {
+    cell a.json wint8_aint8/default 8 1 4
+    aq-select a.json | aq-report --html -o r.html
+    { sed 's#</body>##; s#</html>##' r.html
+      echo '<script>const t=document.querySelector("table.sortable"),h=t.querySelectorAll("th button");
+        h[2].click(); h[2].click(); const v=[...t.tBodies[0].rows].map(r=>+r.cells[2].dataset.v);
+        document.documentElement.dataset.sorted=v.every((x,i)=>i===0||x>=v[i-1]) && t.querySelectorAll("th")[2].getAttribute("aria-sort");
+        </script></body></html>'; } >s.html
+    has "$(browse --dump-dom "file://$PWD/s.html" | head -5)" 'data-sorted="ascending"'
+}
+
+@test "a picture of the page, light and dark, is not empty" {
+    cell a.json wint8_aint8/default 8 1 4
+    aq-select a.json | aq-report --html -o r.html
+    browse --window-size=1100,900 --screenshot="$PWD/light.png" "file://$PWD/r.html" >/dev/null
+    browse --window-size=1100,900 --blink-settings=preferredColorScheme=0 --screenshot="$PWD/dark.png" "file://$PWD/r.html" >/dev/null
+    [ "$(stat -c %s light.png)" -gt 20000 ] && [ "$(stat -c %s dark.png)" -gt 20000 ]
+    ! cmp -s light.png dark.png
+}
