@@ -1,6 +1,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/opt.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,8 +73,11 @@ int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err
     return r;
 }
 
+static void watch_maps(void);
+
 int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     static const unsigned char nothing[1];
     struct stat st;
     *m = (struct aq_map){NULL, 0};
@@ -95,6 +99,7 @@ int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err)
             return -1;
         }
         m->data = p;
+        (void)pthread_once(&once, watch_maps);
     }
     (void)close(fd);
     return 0;
@@ -113,11 +118,16 @@ enum { MAX_TEMPS = 64 };
 static char *volatile temps[MAX_TEMPS]; /* read by the signal handler */
 static pthread_mutex_t temps_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void remove_temps_and_die(int sig)
+static void remove_temps(void)
 {
     for (int i = 0; i < MAX_TEMPS; i++)
         if (temps[i])
             (void)unlink(temps[i]);
+}
+
+static void remove_temps_and_die(int sig)
+{
+    remove_temps();
     /* SA_RESETHAND put the default action back: the parent sees the true cause of death. */
     (void)raise(sig);
 }
@@ -133,6 +143,26 @@ static void install_handlers(void)
         if (sigaction(fatal[i], NULL, &old) == 0 && old.sa_handler == SIG_DFL)
             (void)sigaction(fatal[i], &sa, NULL);
     }
+}
+
+/* A mapped file was cut short by somebody, or its disk failed: there is no way to go on. */
+static void die_of_lost_map(int sig)
+{
+    static const char text[] = ": a mapped file changed while it was read, or cannot be read\n";
+    const char *name = aq_tool_name();
+    (void)sig;
+    remove_temps();
+    (void)!write(STDERR_FILENO, name, strlen(name));
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(AQ_ERUN);
+}
+
+static void watch_maps(void)
+{
+    struct sigaction old, sa = {.sa_handler = die_of_lost_map};
+    (void)sigemptyset(&sa.sa_mask);
+    if (sigaction(SIGBUS, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+        (void)sigaction(SIGBUS, &sa, NULL);
 }
 
 static int register_temp(char *path)

@@ -19,7 +19,10 @@
 int aq_read_file(const char *path, size_t max, struct aq_buf *out,
                  struct aq_err *err) AQ_MUST_CHECK;
 
-/* A read-only map of a regular file. data is never NULL for an open map, even of an empty file. */
+/*
+ * A read-only map of a regular file. data is never NULL for an open map, even of an empty file. If
+ * the file is cut short while it is mapped, touching the lost part ends the program with a message.
+ */
 struct aq_map {
     const unsigned char *data;
     size_t size;
