@@ -283,7 +283,7 @@ static void cut_short(void)
     pid_t child = fork();
     if (child == 0) {
         struct st_file f;
-        (void)freopen("/dev/null", "w", stderr);
+        (void)close(STDERR_FILENO);
         if (st_open(&f, path, NULL) < 0 || truncate(path, 100) < 0)
             _exit(9);
         volatile unsigned char last = ((const unsigned char *)f.tensors[0].data)[BYTES - 1];
