@@ -36,10 +36,10 @@ looking_only := $(strip $(foreach l,n q t,$(findstring $(l),$(make_letters))))
 say   = $(if $(V),,@printf '  %-8s %s\n' '$(1)' '$(2)';)
 quote = '$(subst ','\'',$(1))'
 
-# $(call stamp,FILE,TEXT): a file that is out of date exactly when its text differs.
+# $(call stamp,FILE,VARIABLE): a file that is out of date exactly when its text differs from the variable's.
 define stamp_rule
-$(1): $$(if $$(subst |$(2)|,,|$$(file <$(1))|),FORCE)
-	@mkdir -p $$(@D); printf '%s\n' $(call quote,$(2)) >$$@
+$(1): $$(if $$(subst |$$($(2))|,,|$$(file <$(1))|),FORCE)
+	@mkdir -p $$(@D); printf '%s\n' $$(call quote,$$($(2))) >$$@
 endef
 stamp = $(eval $(call stamp_rule,$(1),$(2)))
 

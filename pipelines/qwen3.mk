@@ -51,7 +51,7 @@ int8-phases:
 	+@case '$(or $(filter publish tmp,$(OUTPUT_MODE)),$(if $(OUTPUT_MODE),bad,publish))' in \
 	  publish) exec $(MAKE) -f $(PIPELINES)/qwen3.mk sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' LAYOUT=publish ;; \
 	  tmp) exec $(MAKE) -f $(PIPELINES)/qwen3.mk sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' \
-	         OUTPUT_DIR='$(TMP_ROOT)/$(or $(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL)),qwen3_vl_demo)_autoquant_int8_lm_$$$${dataset.size}' ;; \
+	         OUTPUT_DIR='$(TMP_ROOT)/$(or $(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL)),qwen3_vl_demo)_autoquant_int8_lm_$${dataset.size}' ;; \
 	  *) echo "OUTPUT_MODE must be publish or tmp" >&2; exit 1 ;; \
 	esac
 else
@@ -98,7 +98,7 @@ else
 
 make_cells = $(PIPELINES)/cells $(1) $(MODEL) $(DATASET) $(EXPERIMENT) $(LAYOUT) '$(PAIRS)' '$(GRANS)' '$(SIZES)' '$(DEVICE)' \
 	$(call quote,$(OUTPUT_DIR)) $(call quote,$(OVERRIDES))
-cells_text := $(subst ','\'',$(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(shell $(AQ_BIN)/aq-resolve --result-version).$(shell $(AQ_BIN)/aq-overlay --result-version))
+cells_text := $(strip $(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(shell $(AQ_BIN)/aq-resolve --result-version).$(shell $(AQ_BIN)/aq-overlay --result-version))
 
 ifdef LOOKING
 # Up to date: use what is there. Else compose into a scratch directory and pretend.
@@ -108,17 +108,15 @@ ifdef fresh
 include $(P)/cells.mk
 else
 scratch := $(shell mktemp -d)
-cells_status := $(shell $(call make_cells,$(scratch)) >&2 && sed -i 's|$(scratch)|$(P)|g' $(scratch)/cells.mk && echo ok)
-ifneq ($(cells_status),ok)
+ifneq ($(shell AQ_BIN=$(AQ_BIN) AQ_CELLS_ROOT=$(scratch) $(call make_cells,$(P)) >&2 && echo ok),ok)
 $(shell rm -rf $(scratch))
 $(error the cells cannot be composed)
 endif
-include $(scratch)/cells.mk
-cells_json := $(file <$(scratch)/cells.json)
+-include $(scratch)/cells.mk
 $(shell rm -rf $(scratch))
 endif
 else
-$(eval $(call stamp_rule,$(ARGS)/cells,$(cells_text)))
+$(call stamp,$(ARGS)/cells,cells_text)
 $(P)/cells.mk: $(ARGS)/cells $(PIPELINES)/cells
 	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call make_cells,$(P))
 -include $(P)/cells.d
@@ -141,19 +139,21 @@ TOKENS := $(D)/tokens.safetensors
 RANGES := $(D)/ranges.safetensors
 STORE  := $(D)/store-$(METHOD).safetensors
 
-ifeq ($(or $(LOOKING),$(wildcard $(MODEL_PATH)/config.json $(STORE))),)
+# cells.mk is made first, and make starts over with it: until then there is nothing to check
+ifeq ($(or $(LOOKING),$(if $(RUNS),,none),$(wildcard $(MODEL_PATH)/config.json $(STORE))),)
 $(error no checkpoint at '$(MODEL_PATH)' (model.path): set it with OVERRIDES="model.path=/path/to/checkpoint")
 endif
-ifeq ($(or $(LOOKING),$(CAPTIONS)),)
+ifeq ($(or $(LOOKING),$(if $(RUNS),,none),$(CAPTIONS)),)
 $(error no captions for DATASET=$(DATASET): see datasets/ and conf/dataset/$(DATASET).yaml)
 endif
 
 version = $(shell $(AQ_BIN)/aq-$(1) --result-version)
-$(call stamp,$(ARGS)/extract,$(MODEL_PATH) $(call version,extract-lm))
-$(call stamp,$(ARGS)/calib,$(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib))
-$(call stamp,$(ARGS)/score,$(DTYPE) $(ROUNDING) $(PREFIXES) $(SCORE_SAMPLES) $(call version,score))
-$(call stamp,$(ARGS)/select,$(call version,select))
-$(call stamp,$(ARGS)/report,$(call version,report))
+extract_text := $(MODEL_PATH) $(call version,extract-lm)
+calib_text   := $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
+score_text   := $(DTYPE) $(ROUNDING) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
+select_text  := $(call version,select)
+report_text  := $(call version,report)
+$(foreach s,extract calib score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
 
 $(LM): $(wildcard $(MODEL_PATH)/config.json $(MODEL_PATH)/*.safetensors $(MODEL_PATH)/*.index.json) $(ARGS)/extract
 	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(MODEL_PATH)
@@ -165,7 +165,7 @@ $(RANGES): $(LM) $(TOKENS)
 
 # ---- the store: all cells in one call, by content ----
 
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(PREFIXES) --score-samples $(SCORE_SAMPLES) \
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(SCORE_PREFIXES) --score-samples $(SCORE_SAMPLES) \
 	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --device $(DEVICE_SET) $(if $(INCLUDE_HEAD),--include-lm-head) --replace
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
@@ -188,7 +188,9 @@ endif
 COLLECTED := $(D)/.collected-$(METHOD)
 $(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wildcard $(SCORES)),$(SCORES)),FORCE)
 	$(call say,COLLECT,$(words $(SCORES)) cells)$(AQ_BIN)/aq-score collect --cells $(P)/cells.json $(STORE); touch $@
-$(SCORES): $(COLLECTED) ;
+# The empty recipe makes make look at the file's time again: scores that did not change stop the chain. When only
+# looking, nothing changes, and an older file is not something to do.
+$(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 
 # $(1): directory/scheme
 do_select  = $(call say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
@@ -197,8 +199,11 @@ do_report  = $(call say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1))
 do_publish = $(call say,PUBLISH,$(@D))$(PIPELINES)/publish $(@D) $(1)/composed-config.yaml $(1)/per-layer-sensitivity.md \
 	$(1)/per-layer-sensitivity.json $(1)/$(2)_autoquant_state.pt $(1)/$(2)_quant_manifest.json
 
-sweep: $(REPORTS) $(P)/summary.md $(PUBLISHED)
-	@echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'
+sweep: $(RUNS:run.json=composed-config.yaml) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(PUBLISHED)
+# a recipe of a phony target would always be something to do: under -q there is none
+ifeq ($(findstring q,$(looking_only)),)
+sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'
+endif
 publish: sweep
 	@printf '%s\n' $(sort $(patsubst %/,%,$(dir $(PUBLISHED))))
 
@@ -210,7 +215,8 @@ $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.js
 
 BITS_DIR := $(P)/select/$(or $(BITS),default)
 SELECTED := $(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(BITS_DIR)/$(s)/report.html))
-$(call stamp,$(ARGS)/menu-$(or $(BITS),default),$(PAIRS) / $(GRANS))
+menu_text := $(PAIRS) / $(GRANS)
+$(call stamp,$(ARGS)/menu-$(or $(BITS),default),menu_text)
 select: $(SELECTED)
 	@for f in $(SELECTED:report.html=*_quant_manifest.json); do \
 	  jq -r --arg f "$$f" '"\($$f): \(.selection.effective_bits) bits, score \(.autoquant_state.score)"' "$$f"; done

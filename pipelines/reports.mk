@@ -20,7 +20,7 @@ endif
 
 MANIFESTS := $(foreach w,$(wanted),$(wildcard $(w)))
 # Cells that were asked for by name must be there; with the default of all pairs, those that exist are meant.
-lacking := $(foreach w,$(wanted),$(if $(wildcard $(w)),,$(w)))
+lacking := $(strip $(foreach w,$(wanted),$(if $(wildcard $(w)),,$(w))))
 ifneq ($(and $(lacking),$(or $(filter-out undefined,$(PAIRS_GIVEN)),$(if $(MANIFESTS),,none))),)
 $(error report-only was requested, but there is no manifest at: $(wordlist 1,5,$(lacking))$(if $(word 6,$(lacking)), and more))
 endif
@@ -33,4 +33,4 @@ $(addprefix $(dir $(1)),$(REPORT_NAMES)) &: $(1)
 endef
 $(foreach m,$(MANIFESTS),$(eval $(call report_rule,$(m))))
 
-$(GOALS): $(foreach m,$(MANIFESTS),$(dir $(m))$(lastword $(REPORT_NAMES)))
+$(GOALS): $(foreach m,$(MANIFESTS),$(addprefix $(dir $(m)),$(REPORT_NAMES)))
