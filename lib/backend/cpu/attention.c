@@ -4,6 +4,7 @@
  */
 #include "backend/cpu/blas.h"
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
 
 #include <math.h>
 #include <string.h>
@@ -51,16 +52,10 @@ static void probabilities(const struct attention *a, const struct head *h, float
               h->n);
     float scale = 1 / sqrtf((float)a->dim);
     for (int64_t t = 0; t < h->n; t++) {
-        float *row = p + t * h->n, top = -INFINITY;
-        for (int64_t s = 0; s <= t; s++) {
+        float *row = p + t * h->n;
+        for (int64_t s = 0; s <= t; s++)
             row[s] *= scale;
-            top = row[s] > top ? row[s] : top;
-        }
-        double sum = 0;
-        for (int64_t s = 0; s <= t; s++) {
-            row[s] = expf(row[s] - top);
-            sum += row[s];
-        }
+        double sum = simd()->exps(row, row, simd()->top(row, t + 1), 1, t + 1);
         float inverse = (float)(1 / sum);
         for (int64_t s = 0; s <= t; s++)
             row[s] *= inverse;

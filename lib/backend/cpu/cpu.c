@@ -121,16 +121,36 @@ static void cpu_free(struct backend *b, void *p, size_t bytes)
     cpu_of(b)->used -= bytes;
 }
 
+/* Large blocks are shared by the threads: one alone does not fill the memory's bandwidth. */
+enum { BLOCK = 256 << 10 };
+
+struct block_job {
+    char *to;
+    const char *from; /* NULL: zeros */
+    size_t bytes;
+};
+
+static void block_unit(void *arg, int64_t unit, int worker)
+{
+    const struct block_job *j = arg;
+    size_t at = (size_t)unit * BLOCK, n = j->bytes - at < BLOCK ? j->bytes - at : BLOCK;
+    (void)worker;
+    if (j->from)
+        memcpy(j->to + at, j->from + at, n);
+    else
+        memset(j->to + at, 0, n);
+}
+
 static void cpu_zero(struct backend *b, void *p, size_t bytes)
 {
-    (void)b;
-    memset(p, 0, bytes);
+    struct block_job j = {p, NULL, bytes};
+    aq_pool_run(cpu_of(b)->pool, (int64_t)((bytes + BLOCK - 1) / BLOCK), block_unit, &j);
 }
 
 static void cpu_copy(struct backend *b, void *to, const void *from, size_t bytes)
 {
-    (void)b;
-    memcpy(to, from, bytes);
+    struct block_job j = {to, from, bytes};
+    aq_pool_run(cpu_of(b)->pool, (int64_t)((bytes + BLOCK - 1) / BLOCK), block_unit, &j);
 }
 
 static int cpu_sync(struct backend *b, struct aq_err *err)
@@ -194,6 +214,7 @@ static struct backend_tile *cpu_tile_new(struct backend *b, const struct backend
     t->pos = dup_bytes(desc->pos, rows * sizeof *t->pos);
     t->target = dup_bytes(desc->target, rows * sizeof *t->target);
     t->sample_of = xmalloc(rows * sizeof *t->sample_of);
+    t->angles = xcalloc(1, sizeof *t->angles);
     for (size_t r = 0; r < rows; r++)
         t->sample_of[r] = -1;
     for (int32_t s = 0; s < t->samples; s++)
@@ -213,6 +234,9 @@ static void cpu_tile_free(struct backend *b, struct backend_tile *t)
     free(t->pos);
     free(t->target);
     free(t->sample_of);
+    free(t->angles->cos);
+    free(t->angles->sin);
+    free(t->angles);
     free(t);
 }
 

@@ -39,6 +39,14 @@ struct backend_tile {
     uint8_t *pad;
     int32_t *ids, *pos, *target;
     int32_t *sample_of; /* [rows]; -1 behind the last */
+    struct cpu_angles *angles;
+};
+
+/* Cosines and sines of a tile's positions, made by the first op that needs them. */
+struct cpu_angles {
+    double theta;
+    int64_t half;     /* of a head's size; 0: none yet */
+    float *cos, *sin; /* (rows, half) */
 };
 
 static inline struct cpu_backend *cpu_of(struct backend *b)

@@ -5,6 +5,7 @@
  */
 #include "backend/cpu/blas.h"
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
 
 #include <math.h>
 #include <string.h>
@@ -26,7 +27,7 @@ struct head_job {
     /* loss */
     struct partial *parts; /* (units, rows) */
     float *target_logit;   /* [rows] */
-    double *log_sum;       /* [rows] */
+    float *top, *inverse;  /* [rows]: of the whole row; 1 / its sum */
     float *dz;             /* (rows, chunk) */
     float *dh;
     int64_t chunk, chunk_at;
@@ -51,14 +52,6 @@ static const float *block_weights(const struct head_job *j, int64_t unit, float 
     int64_t at = unit * j->width;
     int64_t cols = j->w->rows - at < j->width ? j->w->rows - at : j->width;
     return cpu_weight_rows(j->w, at, cols, room);
-}
-
-static float row_top(const float *z, int64_t n)
-{
-    float top = -INFINITY;
-    for (int64_t i = 0; i < n; i++)
-        top = z[i] > top || isnan(z[i]) ? z[i] : top;
-    return top;
 }
 
 /* Adds b to a, both relative to their own top. */
@@ -95,10 +88,8 @@ static void sums_unit(void *arg, int64_t unit, int worker)
             continue;
         if (target >= 0 && target < cols)
             j->target_logit[r] = z[target];
-        float top = row_top(z, cols);
-        double sum = 0;
-        for (int64_t i = 0; i < cols; i++)
-            sum += expf(z[i] - top);
+        float top = simd()->top(z, cols);
+        double sum = simd()->exps(NULL, z, top, 1, cols);
         j->parts[unit * j->rows + r] = (struct partial){top, sum, 0};
     }
 }
@@ -116,8 +107,7 @@ static void slope_unit(void *arg, int64_t part, int worker)
             memset(dz, 0, (size_t)cols * sizeof *dz);
             continue;
         }
-        for (int64_t i = 0; i < cols; i++)
-            dz[i] = expf((float)(z[i] - j->log_sum[r]));
+        (void)simd()->exps(dz, z, j->top[r], j->inverse[r], cols);
         int64_t target = j->t->target[r] - first;
         if (target >= 0 && target < cols)
             dz[target] -= 1;
@@ -144,8 +134,9 @@ static void sum_losses(const struct head_job *j, double *loss)
         if (j->t->target[r] < 0)
             continue;
         struct partial p = merged(j->parts, j->units, j->rows, r);
-        j->log_sum[r] = p.top + log(p.sum);
-        loss[j->t->sample_of[r]] += j->log_sum[r] - j->target_logit[r];
+        j->top[r] = (float)p.top;
+        j->inverse[r] = (float)(1 / p.sum);
+        loss[j->t->sample_of[r]] += p.top + log(p.sum) - j->target_logit[r];
     }
 }
 
@@ -161,12 +152,13 @@ void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, voi
     int64_t back = cpu_unit_cols(hidden, j.chunk) * j.chunk;
     int64_t each = j.width * (hidden + t->rows) > back ? j.width * (hidden + t->rows) : back;
     if (!cpu_begin(j.c, (size_t)each * sizeof(float),
-                   parts + rows * (sizeof(double) + sizeof(float) * (size_t)(1 + j.chunk))))
+                   parts + rows * sizeof(float) * (size_t)(3 + j.chunk)))
         return;
     j.parts = (struct partial *)j.c->shared.data;
-    j.log_sum = (double *)(j.c->shared.data + parts);
-    j.target_logit = (float *)(j.log_sum + rows);
-    j.dz = j.target_logit + rows;
+    j.target_logit = (float *)(j.c->shared.data + parts);
+    j.top = j.target_logit + rows;
+    j.inverse = j.top + rows;
+    j.dz = j.inverse + rows;
     aq_pool_run(j.c->pool, j.units, sums_unit, &j);
     sum_losses(&j, loss);
     memset(dh, 0, rows * (size_t)hidden * sizeof(float));
@@ -194,7 +186,7 @@ static void kl_unit(void *arg, int64_t unit, int worker)
         (void)block_logits(j, unit, j->hq[k], panel, zq);
         for (int32_t r = 0; r < j->rows; r++) {
             const float *a = z + r * cols, *b = zq + r * cols;
-            double top = row_top(a, cols), topq = row_top(b, cols);
+            double top = simd()->top(a, cols), topq = simd()->top(b, cols);
             struct partial p = {top, 0, 0}, q = {topq, 0, 0};
             for (int64_t i = 0; i < cols; i++) {
                 double e = exp(a[i] - top);

@@ -33,7 +33,7 @@ void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows,
     for (int64_t r = 0; r < rows; r++, dst += cols) {
         int64_t at = (row + r) * w->cols + col;
         if (w->dtype == BACKEND_BF16)
-            simd_widen_bf16(dst, from + at * 2, cols);
+            simd()->widen_bf16(dst, from + at * 2, cols);
         else
             memcpy(dst, from + at * 4, (size_t)cols * sizeof *dst);
     }

@@ -1,7 +1,6 @@
 /* silu(gate) * up, and back. */
 #include "backend/cpu/cpu.h"
-
-#include <math.h>
+#include "backend/cpu/simd.h"
 
 enum { ROWS = 16 };
 
@@ -21,20 +20,18 @@ static int64_t end_of(const struct mlp_job *j, int64_t unit)
 static void forward_unit(void *arg, int64_t unit, int worker)
 {
     const struct mlp_job *j = arg;
+    int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    for (int64_t i = unit * ROWS * j->cols; i < end_of(j, unit); i++)
-        j->y[i] = j->gate[i] / (1 + expf(-j->gate[i])) * j->up[i];
+    simd()->swiglu(j->y + at, j->gate + at, j->up + at, end_of(j, unit) - at);
 }
 
 static void backward_unit(void *arg, int64_t unit, int worker)
 {
     const struct mlp_job *j = arg;
+    int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    for (int64_t i = unit * ROWS * j->cols; i < end_of(j, unit); i++) {
-        float a = j->gate[i], s = 1 / (1 + expf(-a));
-        j->dgate[i] = j->dy[i] * j->up[i] * s * (1 + a * (1 - s));
-        j->dup[i] = j->dy[i] * a * s;
-    }
+    simd()->swiglu_backward(j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at,
+                            end_of(j, unit) - at);
 }
 
 static void run(struct mlp_job *j, aq_pool_fn *fn)

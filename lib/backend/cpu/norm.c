@@ -1,5 +1,7 @@
 /* Embedding, residuals, norms and the rotation: row by row, sums of a row in double. */
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/simd.h"
+#include "base/mem.h"
 
 #include <math.h>
 #include <string.h>
@@ -53,9 +55,9 @@ void cpu_embed(struct backend *b, const struct backend_tile *t, void *h,
 static void add_unit(void *arg, int64_t unit, int worker)
 {
     const struct rows_job *j = arg;
+    int64_t from = unit * ROWS * j->cols;
     (void)worker;
-    for (int64_t i = unit * ROWS * j->cols; i < end_row(j, unit) * j->cols; i++)
-        j->out[i] += j->x[i];
+    simd()->add(j->out + from, j->x + from, end_row(j, unit) * j->cols - from);
 }
 
 void cpu_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols)
@@ -68,29 +70,20 @@ void cpu_add(struct backend *b, const struct backend_tile *t, void *y, const voi
 /* 1 / sqrt(mean(x^2) + eps) */
 static double inverse_rms(const float *x, int64_t n, double eps)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * x[i];
-    return 1 / sqrt(sum / (double)n + eps);
+    return 1 / sqrt(simd()->dot(x, NULL, x, n) / (double)n + eps);
 }
 
 static void norm_row(float *y, const float *x, const float *w, int64_t n, double eps)
 {
-    float r = (float)inverse_rms(x, n, eps);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = w[i] * (x[i] * r);
+    simd()->norm(y, x, w, (float)inverse_rms(x, n, eps), n);
 }
 
 /* dx += r u - x r^3 (sum u x) / n with u = dy w */
 static void norm_row_backward(float *dx, const float *dy, const float *x, const float *w, int64_t n,
                               double eps)
 {
-    double r = inverse_rms(x, n, eps), dot = 0;
-    for (int64_t i = 0; i < n; i++)
-        dot += (double)dy[i] * w[i] * x[i];
-    float scale = (float)r, slope = (float)(r * r * r * dot / (double)n);
-    for (int64_t i = 0; i < n; i++)
-        dx[i] += scale * (dy[i] * w[i]) - x[i] * slope;
+    double r = inverse_rms(x, n, eps), dot = simd()->dot(dy, w, x, n);
+    simd()->norm_backward(dx, dy, x, w, (float)r, (float)(r * r * r * dot / (double)n), n);
 }
 
 static void norm_forward_unit(void *arg, int64_t unit, int worker)
@@ -110,14 +103,13 @@ static void norm_backward_unit(void *arg, int64_t unit, int worker)
                           j->cols, j->eps);
 }
 
-/* Takes `more` shared floats besides the norm's weight. */
-static bool begin_norm(struct rows_job *j, const struct backend_weight *w, size_t more)
+static bool begin_norm(struct rows_job *j, const struct backend_weight *w)
 {
-    if (!cpu_begin(j->c, 0, ((size_t)w->cols + more) * sizeof(float)))
+    if (!cpu_begin(j->c, 0, (size_t)w->cols * sizeof(float)))
         return false;
     float *room = (float *)j->c->shared.data;
-    cpu_weight_panel(w, 0, 1, 0, w->cols, room + more);
-    j->w = room + more;
+    cpu_weight_panel(w, 0, 1, 0, w->cols, room);
+    j->w = room;
     j->cols = w->cols;
     return true;
 }
@@ -126,7 +118,7 @@ void cpu_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *
                          const struct backend_weight *w, double eps)
 {
     struct rows_job j = {.c = cpu_of(b), .t = t, .out = y, .x = x, .eps = eps};
-    if (begin_norm(&j, w, 0))
+    if (begin_norm(&j, w))
         run_rows(&j, norm_forward_unit);
 }
 
@@ -134,32 +126,40 @@ void cpu_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void 
                           const void *x, const struct backend_weight *w, double eps)
 {
     struct rows_job j = {.c = cpu_of(b), .t = t, .out = dx, .dy = dy, .x = x, .eps = eps};
-    if (begin_norm(&j, w, 0))
+    if (begin_norm(&j, w))
         run_rows(&j, norm_backward_unit);
 }
 
 /* ---- norm and rotation of heads ---- */
 
 /* Angles as the model computes them: position times an fp32 frequency, in fp32. */
-static bool begin_rope(struct rows_job *j, const struct backend_weight *w, double theta)
+static const struct cpu_angles *angles_of(const struct backend_tile *t, int64_t dim, double theta)
 {
-    int64_t half = w->cols / 2;
-    size_t table = (size_t)(j->t->rows * half);
-    if (!begin_norm(j, w, 2 * table))
-        return false;
-    float *cosines = (float *)j->c->shared.data, *sines = cosines + table;
+    struct cpu_angles *a = t->angles;
+    int64_t half = dim / 2;
+    if (a->half == half && a->theta == theta)
+        return a;
+    a->half = half;
+    a->theta = theta;
+    a->cos = xreallocarray(a->cos, (size_t)(t->rows * half), sizeof *a->cos);
+    a->sin = xreallocarray(a->sin, (size_t)(t->rows * half), sizeof *a->sin);
     for (int64_t k = 0; k < half; k++) {
-        float exponent = (float)(2 * k) / (float)w->cols;
-        float frequency = 1.0F / powf((float)theta, exponent);
-        for (int32_t r = 0; r < j->t->rows; r++) {
-            float angle = (float)j->t->pos[r] * frequency;
-            cosines[r * half + k] = cosf(angle);
-            sines[r * half + k] = sinf(angle);
+        float frequency = 1.0F / powf((float)theta, (float)(2 * k) / (float)dim);
+        for (int32_t r = 0; r < t->rows; r++) {
+            float angle = (float)t->pos[r] * frequency;
+            a->cos[r * half + k] = cosf(angle);
+            a->sin[r * half + k] = sinf(angle);
         }
     }
-    j->cos = cosines;
-    j->sin = sines;
-    return true;
+    return a;
+}
+
+static bool begin_rope(struct rows_job *j, const struct backend_weight *w, double theta)
+{
+    const struct cpu_angles *a = angles_of(j->t, w->cols, theta);
+    j->cos = a->cos;
+    j->sin = a->sin;
+    return begin_norm(j, w);
 }
 
 static void rope_forward_unit(void *arg, int64_t unit, int worker)

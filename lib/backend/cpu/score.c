@@ -65,7 +65,7 @@ static void use_result(const struct score_run *s, int job, int64_t unit, const f
     const float *y = j->y, *dy = j->dy;
     double *parts = s->parts + (job * s->units + unit) * s->rows;
     for (int32_t r = 0; r < j->tile->first[j->tile->samples]; r++)
-        parts[r] = simd_score(z + r * ld, y + r * s->out + at, dy + r * s->out + at, cols);
+        parts[r] = simd()->score(z + r * ld, y + r * s->out + at, dy + r * s->out + at, cols);
 }
 
 static void product_unit(void *arg, int64_t unit, int worker)

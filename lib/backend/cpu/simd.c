@@ -1,119 +1,391 @@
 #include "backend/cpu/simd.h"
 
+#include <math.h>
+#include <pthread.h>
+#include <stddef.h>
 #include <string.h>
 
-enum { LANES = 16 };
+/*
+ * A loop body works on 16 lanes; the rest of a row goes through the same body by way of a padded
+ * copy. The functions below are inlined into one variant for each instruction set.
+ */
+enum { LANES = 16, HALF = LANES / 2 };
 
 typedef float f32v __attribute__((vector_size(LANES * 4)));
-typedef float f32h __attribute__((vector_size(LANES * 2)));
-typedef double f64h __attribute__((vector_size(LANES * 4))); /* 8 lanes */
+typedef float f32h __attribute__((vector_size(HALF * 4)));
+typedef double f64h __attribute__((vector_size(HALF * 8)));
+typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
 typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
 typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void widen_body(float *dst, const void *src, int64_t n)
+/* Through pointers: a function of the base instruction set cannot return so wide a vector. */
+INLINE void load(f32v *v, const float *from, int64_t n)
 {
-    const char *from = src;
+    if (n >= LANES) {
+        memcpy(v, from, sizeof *v);
+        return;
+    }
+    *v = (f32v){0};
+    memcpy(v, from, (size_t)n * sizeof *from);
+}
+
+INLINE void store(float *to, const f32v *v, int64_t n)
+{
+    memcpy(to, v, n >= LANES ? sizeof *v : (size_t)n * sizeof *to);
+}
+
+INLINE void widen_halves(const f32v *v, f64h *low, f64h *high)
+{
+    f32h a, b;
+    memcpy(&a, v, sizeof a);
+    memcpy(&b, (const char *)v + sizeof a, sizeof b);
+    *low = __builtin_convertvector(a, f64h);
+    *high = __builtin_convertvector(b, f64h);
+}
+
+INLINE double sum_of(const f64h *low, const f64h *high)
+{
+    f64h both = *low + *high;
+    double sum = 0;
+    for (int l = 0; l < HALF; l++)
+        sum += both[l];
+    return sum;
+}
+
+/* mask lanes are all ones or zeros */
+INLINE void choose(f32v *to, const i32v *mask, const f32v *yes, const f32v *no)
+{
+    i32v bits = (*mask & (i32v)*yes) | (~*mask & (i32v)*no);
+    memcpy(to, &bits, sizeof bits);
+}
+
+/*
+ * exp to about 2 units in the last place, for x from -87 to 88 (beyond, the value at the end; NaN
+ * stays): x = n ln 2 + r, then Taylor to the 7th power, whose error at |r| = ln 2 / 2 is 5e-9.
+ */
+INLINE void exp_of(f32v *y, const f32v *x)
+{
+    const float low = -87, high = 88, to_integer = 12582912; /* 1.5 * 2^23 */
+    const float log2e = 1.44269504F, ln2_high = 0.693359375F, ln2_low = -2.12194440e-4F;
+    f32v v = *x, floor = (f32v){0} + low, ceiling = (f32v){0} + high;
+    i32v below = v<floor, above = v> ceiling;
+    choose(&v, &below, &floor, &v);
+    choose(&v, &above, &ceiling, &v);
+    f32v shifted = v * log2e + to_integer, n = shifted - to_integer;
+    f32v r = v - n * ln2_high - n * ln2_low;
+    f32v p = r * (1.0F / 5040) + 1.0F / 720;
+    p = p * r + 1.0F / 120;
+    p = p * r + 1.0F / 24;
+    p = p * r + 1.0F / 6;
+    p = p * r + 0.5F;
+    p = p * r + 1.0F;
+    p = p * r + 1.0F;
+    i32v power = (((i32v)shifted - 0x4b400000) + 127) << 23;
+    *y = p * (f32v)power;
+}
+
+/* ---- the loops: a step takes up to 16 elements, and all but the last exactly 16 ---- */
+
+#define STEPS(n, step)                                                                             \
+    do {                                                                                           \
+        int64_t i = 0;                                                                             \
+        for (; i + LANES <= (n); i += LANES)                                                       \
+            step(LANES);                                                                           \
+        if (i < (n))                                                                               \
+            step((n)-i);                                                                           \
+    } while (0)
+
+INLINE void widen_body(float *to, const void *from, int64_t n)
+{
+    const char *bytes = from;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         u16v half;
-        memcpy(&half, from + i * 2, sizeof half);
+        memcpy(&half, bytes + i * 2, sizeof half);
         u32v full = __builtin_convertvector(half, u32v) << 16;
-        memcpy(dst + i, &full, sizeof full);
+        memcpy(to + i, &full, sizeof full);
     }
     for (; i < n; i++) {
         uint16_t half;
-        memcpy(&half, from + i * 2, sizeof half);
+        memcpy(&half, bytes + i * 2, sizeof half);
         uint32_t full = (uint32_t)half << 16;
-        memcpy(dst + i, &full, sizeof full);
+        memcpy(to + i, &full, sizeof full);
     }
 }
 
-/* Through a pointer: a function of the base instruction set cannot return so wide a vector. */
-INLINE void add_square(f64h *sum, const float *found, const float *expected, const float *slope)
+INLINE void add_step(float *y, const float *x, int64_t n)
 {
-    f32h c, y, g;
-    memcpy(&c, found, sizeof c);
-    memcpy(&y, expected, sizeof y);
-    memcpy(&g, slope, sizeof g);
-    f64h p = __builtin_convertvector(c - y, f64h) * __builtin_convertvector(g, f64h);
-    *sum += p * p;
+    f32v a, b;
+    load(&a, y, n);
+    load(&b, x, n);
+    a += b;
+    store(y, &a, n);
+}
+
+INLINE void add_body(float *y, const float *x, int64_t n)
+{
+#define STEP(count) add_step(y + i, x + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void score_step(f64h sum[2], const float *found, const float *expected, const float *slope,
+                       int64_t n)
+{
+    f32v c, y, g;
+    f64h d0, d1, g0, g1;
+    load(&c, found, n);
+    load(&y, expected, n);
+    load(&g, slope, n);
+    c -= y;
+    widen_halves(&c, &d0, &d1);
+    widen_halves(&g, &g0, &g1);
+    d0 *= g0;
+    d1 *= g1;
+    sum[0] += d0 * d0;
+    sum[1] += d1 * d1;
 }
 
 INLINE double score_body(const float *found, const float *expected, const float *slope, int64_t n)
 {
-    enum { HALF = LANES / 2 };
-    f64h a = {0}, b = {0};
+    f64h sum[2] = {{0}, {0}};
+#define STEP(count) score_step(sum, found + i, expected + i, slope + i, count)
+    STEPS(n, STEP);
+#undef STEP
+    return sum_of(&sum[0], &sum[1]);
+}
+
+INLINE void dot_step(f64h sum[2], const float *a, const float *b, const float *c, int64_t n)
+{
+    f32v x, y, z;
+    f64h x0, x1, y0, y1, z0, z1;
+    load(&x, a, n);
+    load(&y, c, n);
+    widen_halves(&x, &x0, &x1);
+    widen_halves(&y, &y0, &y1);
+    if (b) {
+        load(&z, b, n);
+        widen_halves(&z, &z0, &z1);
+        x0 *= z0;
+        x1 *= z1;
+    }
+    sum[0] += x0 * y0;
+    sum[1] += x1 * y1;
+}
+
+INLINE double dot_body(const float *a, const float *b, const float *c, int64_t n)
+{
+    f64h sum[2] = {{0}, {0}};
+#define STEP(count) dot_step(sum, a + i, b ? b + i : NULL, c + i, count)
+    STEPS(n, STEP);
+#undef STEP
+    return sum_of(&sum[0], &sum[1]);
+}
+
+INLINE void norm_step(float *y, const float *x, const float *w, float r, int64_t n)
+{
+    f32v a, b;
+    load(&a, x, n);
+    load(&b, w, n);
+    a = b * (a * r);
+    store(y, &a, n);
+}
+
+INLINE void norm_body(float *y, const float *x, const float *w, float r, int64_t n)
+{
+#define STEP(count) norm_step(y + i, x + i, w + i, r, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void norm_backward_step(float *dx, const float *dy, const float *x, const float *w,
+                               float scale, float slope, int64_t n)
+{
+    f32v to, g, a, b;
+    load(&to, dx, n);
+    load(&g, dy, n);
+    load(&a, x, n);
+    load(&b, w, n);
+    to += g * b * scale - a * slope;
+    store(dx, &to, n);
+}
+
+INLINE void norm_backward_body(float *dx, const float *dy, const float *x, const float *w,
+                               float scale, float slope, int64_t n)
+{
+#define STEP(count) norm_backward_step(dx + i, dy + i, x + i, w + i, scale, slope, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void exps_step(f64h sum[2], float *y, const float *x, float top, float factor, int64_t n)
+{
+    f32v v;
+    f64h v0, v1;
+    load(&v, x, n);
+    v -= top;
+    exp_of(&v, &v);
+    if (n < LANES) { /* the padding must not count */
+        f32v all = v;
+        load(&v, (const float *)&all, n);
+    }
+    widen_halves(&v, &v0, &v1);
+    sum[0] += v0;
+    sum[1] += v1;
+    v *= factor;
+    if (y)
+        store(y, &v, n);
+}
+
+INLINE double exps_body(float *y, const float *x, float top, float factor, int64_t n)
+{
+    f64h sum[2] = {{0}, {0}};
+#define STEP(count) exps_step(sum, y ? y + i : NULL, x + i, top, factor, count)
+    STEPS(n, STEP);
+#undef STEP
+    return sum_of(&sum[0], &sum[1]);
+}
+
+/* s = 1 / (1 + exp(-a)) */
+INLINE void sigmoid(f32v *s, const f32v *a)
+{
+    f32v minus = -*a;
+    exp_of(s, &minus);
+    *s = 1 / (1 + *s);
+}
+
+INLINE void swiglu_step(float *y, const float *gate, const float *up, int64_t n)
+{
+    f32v a, b, s;
+    load(&a, gate, n);
+    load(&b, up, n);
+    sigmoid(&s, &a);
+    a = a * s * b;
+    store(y, &a, n);
+}
+
+INLINE void swiglu_body(float *y, const float *gate, const float *up, int64_t n)
+{
+#define STEP(count) swiglu_step(y + i, gate + i, up + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void swiglu_backward_step(float *dgate, float *dup, const float *dy, const float *gate,
+                                 const float *up, int64_t n)
+{
+    f32v g, a, b, s;
+    load(&g, dy, n);
+    load(&a, gate, n);
+    load(&b, up, n);
+    sigmoid(&s, &a);
+    f32v to_gate = g * b * s * (1 + a * (1 - s)), to_up = g * a * s;
+    store(dgate, &to_gate, n);
+    store(dup, &to_up, n);
+}
+
+INLINE void swiglu_backward_body(float *dgate, float *dup, const float *dy, const float *gate,
+                                 const float *up, int64_t n)
+{
+#define STEP(count) swiglu_backward_step(dgate + i, dup + i, dy + i, gate + i, up + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE float top_body(const float *x, int64_t n)
+{
+    f32v best = (f32v){0} - INFINITY;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        add_square(&a, found + i, expected + i, slope + i);
-        add_square(&b, found + i + HALF, expected + i + HALF, slope + i + HALF);
+        f32v v;
+        load(&v, x + i, LANES);
+        i32v take = (v > best) | (v != v); /* a NaN wins and stays */
+        choose(&best, &take, &v, &best);
     }
-    double sum = 0;
-    for (; i < n; i++) {
-        float d = found[i] - expected[i];
-        double p = (double)d * slope[i];
-        sum += p * p;
-    }
-    a += b;
-    for (int l = 0; l < HALF; l++)
-        sum += a[l];
-    return sum;
+    float top = -INFINITY;
+    for (; i < n; i++)
+        top = x[i] > top || isnan(x[i]) ? x[i] : top;
+    for (int l = 0; l < LANES; l++)
+        top = best[l] > top || isnan(best[l]) ? best[l] : top;
+    return top;
 }
 
-#if defined(__x86_64__)
-#define VARIANT(name, result, params, args, target_name)                                           \
-    __attribute__((target(target_name))) static result name params                                 \
+/* ---- one variant of each for an instruction set ---- */
+
+#define VARIANT(set, attribute)                                                                    \
+    attribute static void widen_##set(float *to, const void *from, int64_t n)                      \
     {                                                                                              \
-        return args;                                                                               \
-    }
-#define WIDEN (float *dst, const void *src, int64_t n)
-#define SCORE (const float *found, const float *expected, const float *slope, int64_t n)
-VARIANT(widen_avx2, void, WIDEN, widen_body(dst, src, n), "avx2")
-VARIANT(widen_avx512, void, WIDEN, widen_body(dst, src, n), "avx512f,avx512bw,avx512vl")
-VARIANT(score_avx2, double, SCORE, score_body(found, expected, slope, n), "avx2")
-VARIANT(score_avx512, double, SCORE, score_body(found, expected, slope, n),
-        "avx512f,avx512bw,avx512vl")
+        widen_body(to, from, n);                                                                   \
+    }                                                                                              \
+    attribute static void add_##set(float *y, const float *x, int64_t n)                           \
+    {                                                                                              \
+        add_body(y, x, n);                                                                         \
+    }                                                                                              \
+    attribute static double score_##set(const float *found, const float *expected,                 \
+                                        const float *slope, int64_t n)                             \
+    {                                                                                              \
+        return score_body(found, expected, slope, n);                                              \
+    }                                                                                              \
+    attribute static double dot_##set(const float *a, const float *b, const float *c, int64_t n)   \
+    {                                                                                              \
+        return b ? dot_body(a, b, c, n) : dot_body(a, NULL, c, n);                                 \
+    }                                                                                              \
+    attribute static void norm_##set(float *y, const float *x, const float *w, float r, int64_t n) \
+    {                                                                                              \
+        norm_body(y, x, w, r, n);                                                                  \
+    }                                                                                              \
+    attribute static void norm_backward_##set(float *dx, const float *dy, const float *x,          \
+                                              const float *w, float scale, float slope, int64_t n) \
+    {                                                                                              \
+        norm_backward_body(dx, dy, x, w, scale, slope, n);                                         \
+    }                                                                                              \
+    attribute static double exps_##set(float *y, const float *x, float top, float factor,          \
+                                       int64_t n)                                                  \
+    {                                                                                              \
+        return y ? exps_body(y, x, top, factor, n) : exps_body(NULL, x, top, factor, n);           \
+    }                                                                                              \
+    attribute static void swiglu_##set(float *y, const float *gate, const float *up, int64_t n)    \
+    {                                                                                              \
+        swiglu_body(y, gate, up, n);                                                               \
+    }                                                                                              \
+    attribute static void swiglu_backward_##set(float *dgate, float *dup, const float *dy,         \
+                                                const float *gate, const float *up, int64_t n)     \
+    {                                                                                              \
+        swiglu_backward_body(dgate, dup, dy, gate, up, n);                                         \
+    }                                                                                              \
+    attribute static float top_##set(const float *x, int64_t n)                                    \
+    {                                                                                              \
+        return top_body(x, n);                                                                     \
+    }                                                                                              \
+    static const struct simd table_##set = {widen_##set, add_##set,    score_##set,                \
+                                            dot_##set,   norm_##set,   norm_backward_##set,        \
+                                            exps_##set,  swiglu_##set, swiglu_backward_##set,      \
+                                            top_##set};
 
-static int level(void)
-{
-    static int known = -1;
-    int l = __atomic_load_n(&known, __ATOMIC_RELAXED);
-    if (l < 0) {
-        l = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl")
-                ? 2
-            : __builtin_cpu_supports("avx2") ? 1
-                                             : 0;
-        __atomic_store_n(&known, l, __ATOMIC_RELAXED);
-    }
-    return l;
-}
+VARIANT(plain, )
+#if defined(__x86_64__)
+VARIANT(avx2, __attribute__((target("avx2"))))
+VARIANT(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))))
 #endif
 
-void simd_widen_bf16(float *dst, const void *src, int64_t n)
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const struct simd *chosen = &table_plain;
+
+static void choose_table(void)
 {
 #if defined(__x86_64__)
-    if (level() == 2) {
-        widen_avx512(dst, src, n);
-        return;
-    }
-    if (level() == 1) {
-        widen_avx2(dst, src, n);
-        return;
-    }
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        chosen = &table_avx512;
+    else if (__builtin_cpu_supports("avx2"))
+        chosen = &table_avx2;
 #endif
-    widen_body(dst, src, n);
 }
 
-double simd_score(const float *found, const float *expected, const float *slope, int64_t n)
+const struct simd *simd(void)
 {
-#if defined(__x86_64__)
-    if (level() == 2)
-        return score_avx512(found, expected, slope, n);
-    if (level() == 1)
-        return score_avx2(found, expected, slope, n);
-#endif
-    return score_body(found, expected, slope, n);
+    (void)pthread_once(&once, choose_table);
+    return chosen;
 }

@@ -1,16 +1,36 @@
 /*
  * The elementwise loops that need vector instructions to keep up with the products. Written once
  * over vectors of 16 lanes; the best instruction set is chosen at run time, and all give the
- * same bits.
+ * same bits. Sums are in double.
  */
 #ifndef AQ_BACKEND_CPU_SIMD_H
 #define AQ_BACKEND_CPU_SIMD_H
 
 #include <stdint.h>
 
-/* n bf16 values at any address to fp32. */
-void simd_widen_bf16(float *dst, const void *src, int64_t n);
-/* Sum of ((found - expected) * slope)^2; difference in fp32, the rest in double. */
-double simd_score(const float *found, const float *expected, const float *slope, int64_t n);
+struct simd {
+    /* n bf16 values at any address to fp32 */
+    void (*widen_bf16)(float *to, const void *from, int64_t n);
+    /* y += x */
+    void (*add)(float *y, const float *x, int64_t n);
+    /* sum of ((found - expected) * slope)^2; the difference in fp32 */
+    double (*score)(const float *found, const float *expected, const float *slope, int64_t n);
+    /* sum of a b c; b may be NULL: sum of a c */
+    double (*dot)(const float *a, const float *b, const float *c, int64_t n);
+    /* y = w (x r) */
+    void (*norm)(float *y, const float *x, const float *w, float r, int64_t n);
+    /* dx += scale dy w - slope x */
+    void (*norm_backward)(float *dx, const float *dy, const float *x, const float *w, float scale,
+                          float slope, int64_t n);
+    /* y = exp(x - top) * factor, and the sum of the exp; y may be NULL, or x */
+    double (*exps)(float *y, const float *x, float top, float factor, int64_t n);
+    void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
+                            const float *up, int64_t n);
+    /* the largest; NaN if there is one */
+    float (*top)(const float *x, int64_t n);
+};
+
+const struct simd *simd(void);
 
 #endif
