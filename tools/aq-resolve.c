@@ -110,6 +110,8 @@ static int produce(struct resolver *r, const struct options *o, const char *outp
                                                           : RESOLVE_JSON;
     int result =
         o->multirun ? resolve_all(r, format, &jobs, err) : resolve_one(r, format, &jobs, err);
+    if (result == 0 && o->dir)
+        result = resolve_check_subdirs(r, &jobs, err);
     if (result == 0)
         result = o->dir ? write_each(&jobs, o->dir, yaml, &targets, err)
                         : write_together(&jobs, output, yaml, &targets, err);

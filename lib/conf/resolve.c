@@ -246,9 +246,12 @@ int resolve_all(struct resolver *r, enum resolve_format format, struct resolved_
         return -1;
     int result = resolve_jobs(r, &plan, format, out, err);
     sweep_release(&plan);
-    if (result == 0)
-        result = check_distinct(r, out, out_dir_of, err);
-    return result < 0 ? -1 : check_distinct(r, out, subdir_of, err);
+    return result < 0 ? -1 : check_distinct(r, out, out_dir_of, err);
+}
+
+int resolve_check_subdirs(struct resolver *r, const struct resolved_list *l, struct aq_err *err)
+{
+    return check_distinct(r, l, subdir_of, err);
 }
 
 /* ---- questions ---- */

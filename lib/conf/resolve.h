@@ -51,6 +51,9 @@ int resolve_one(struct resolver *r, enum resolve_format format, struct resolved_
 /* All jobs of a sweep; two jobs with one output directory are an error. */
 int resolve_all(struct resolver *r, enum resolve_format format, struct resolved_list *out,
                 struct aq_err *err) AQ_MUST_CHECK;
+/* For products below hydra.sweep.subdir: no two jobs may share it. */
+int resolve_check_subdirs(struct resolver *r, const struct resolved_list *l, struct aq_err *err)
+    AQ_MUST_CHECK;
 void resolved_release(struct resolved_list *l);
 
 /*

@@ -31,10 +31,15 @@ static int fail(const struct override *o, const char *what, struct aq_err *err)
     return aq_err_set(err, AQ_EUSAGE, "override '%s': %s", aq_show(o->text), what);
 }
 
-static void add_text(struct aq_arena *a, struct sweep_key *k, const char *key, const char *value)
+static void add_typed(struct sweep_key *k, const char *text)
 {
     AQ_GROW(k->texts.items, k->texts.count, k->texts.cap);
-    k->texts.items[k->texts.count++] = aq_arena_printf(a, "%s=%s", key, value);
+    k->texts.items[k->texts.count++] = text;
+}
+
+static void add_text(struct aq_arena *a, struct sweep_key *k, const char *key, const char *value)
+{
+    add_typed(k, aq_arena_printf(a, "%s=%s", key, value));
 }
 
 static void add_value(struct aq_arena *a, struct sweep_key *k, const char *key,
@@ -123,6 +128,11 @@ static int add_glob(struct conf_search *s, struct aq_arena *a, const struct over
     return 0;
 }
 
+static bool is_of_hydra(const struct override *o)
+{
+    return strncmp(o->key, "hydra.", 6) == 0 || strncmp(o->key, "hydra/", 6) == 0;
+}
+
 static bool is_whole(const struct node *v)
 {
     return v->type == NODE_INT && !v->wide;
@@ -132,7 +142,7 @@ static int add_sweep(struct conf_search *s, struct aq_arena *a, const struct ove
                      struct sweep_key *k, const char *key, struct aq_err *err)
 {
     const struct sweep *sw = o->value.sweep;
-    if (strncmp(o->key, "hydra.", 6) == 0 || strncmp(o->key, "hydra/", 6) == 0)
+    if (is_of_hydra(o))
         return fail(o, "values of hydra cannot be swept", err);
     switch (sw->kind) {
     case SWEEP_SIMPLE:
@@ -174,7 +184,9 @@ static int expand(struct conf_search *s, struct aq_arena *a, const struct overri
         const char *key = override_key_element(a, o);
         struct sweep_key *k = slot(p, by_key, key);
         k->number = o->number;
-        if (o->value.sweep) {
+        if (is_of_hydra(o) && !o->value.sweep) {
+            add_typed(k, o->text);
+        } else if (o->value.sweep) {
             if (add_sweep(s, a, o, k, key, err) < 0)
                 return -1;
         } else if (o->has_value) {
