@@ -60,7 +60,7 @@ else
 
 settings := $(shell $(PIPELINES)/settings CONF=$(call quote,$(CONF)) PAIRS_GIVEN=$(PAIRS_GIVEN) \
 	$(foreach k,$(filter-out CELL OUTPUT_MODE PRESET,$(KNOBS)),$(k)=$(call quote,$($(k)))))
-$(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(w:error=%=%))))
+$(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 ifeq ($(settings),)
 $(error pipelines/settings failed)
 endif
