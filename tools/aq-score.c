@@ -196,7 +196,7 @@ static int main_gc(int argc, char **argv)
 
 /* ---- aq-score ---- */
 
-static const char *const methods[] = {"gradient", NULL};
+static const char *const methods[] = {"gradient", "kl_div", NULL};
 static const char *const dtypes[] = {"fp32",     "bf16",    "fp16", "float32",
                                      "bfloat16", "float16", NULL};
 static const char *const roundings[] = {"none", "dtype", NULL};

@@ -10,8 +10,7 @@
 
 #include "base/mem.h"
 #include "base/opt.h"
-#include "base/progress.h"
-#include "sens/kept.h"
+#include "sens/walk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -33,38 +32,26 @@ struct gradient {
     const struct scoring *s;
     struct backend *b;
     const struct backend_ops *op;
-    struct backend_tile **tiles; /* of the shard; NULL where nothing is lacking */
-    struct kept *kept; /* slot layer * tiles + tile: input of the layer, then dL/d of it */
-    void *scratch[2];
-    size_t state_bytes;
+    struct walk w; /* the input of a layer gives way to the gradient there */
     struct scoring_bytes plan;
     struct place *places; /* [tiles_at_once] */
     char *batch;          /* memory of the places; NULL: a single place uses the model's buffers */
-    struct backend_operand *w;
-    double *sums;     /* device: [place][row][2][STORE_GROUPS][max_samples] */
+    struct backend_operand *weight;
+    double *sums;     /* device: [place][row][2][STORE_GROUPS][samples] */
     double *host;     /* the same for one place */
     size_t cell_sums; /* doubles of one place and row */
-    int32_t max_samples;
-    struct aq_progress progress;
-    uint64_t done;
 };
 
 /* ---- sizes ---- */
-
-static size_t act_bytes(const struct scoring *s, int64_t cols)
-{
-    size_t n = (size_t)s->tiles->rows * (size_t)cols * s->b->act_size;
-    return (n + 255) / 256 * 256;
-}
 
 /* Inputs, outputs and gradients of one tile. */
 static size_t place_bytes(const struct scoring *s)
 {
     size_t sum = 0;
     for (int i = 0; i < QWEN3_INPUTS; i++)
-        sum += act_bytes(s, qwen3_input_cols(s->model, (enum qwen3_input)i));
+        sum += walk_act_bytes(s, qwen3_input_cols(s->model, (enum qwen3_input)i));
     for (int l = 0; l < QWEN3_LINEARS; l++)
-        sum += 2 * act_bytes(s, qwen3_weight(s->model, 0, (enum qwen3_linear)l)->rows);
+        sum += 2 * walk_act_bytes(s, qwen3_weight(s->model, 0, (enum qwen3_linear)l)->rows);
     return sum;
 }
 
@@ -88,18 +75,9 @@ static int64_t largest_weight(const struct scoring *s)
     return most;
 }
 
-static int32_t most_samples(const struct scoring *s)
-{
-    int32_t most = 1;
-    for (size_t t = s->first_tile; t < s->end_tile; t++)
-        if (s->tiles->items[t].desc.samples > most)
-            most = s->tiles->items[t].desc.samples;
-    return most;
-}
-
 static uint64_t cell_bytes(const struct scoring *s)
 {
-    return UINT64_C(2) * STORE_GROUPS * (uint64_t)most_samples(s) * sizeof(double);
+    return UINT64_C(2) * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double);
 }
 
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
@@ -110,12 +88,12 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     largest_linear(s, &rows, &cols);
     *out = (struct scoring_bytes){
         .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
-        .kept = (uint64_t)(c->layers + 1) * tiles * act_bytes(s, c->hidden),
+        .kept = (uint64_t)(c->layers + 1) * tiles * walk_act_bytes(s, c->hidden),
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)cols * 8;
     uint64_t w_operand = (uint64_t)largest_weight(s) * 5;
     uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
-    uint64_t least = out->model + w_operand + act_operand + sums + 2 * act_bytes(s, c->hidden);
+    uint64_t least = out->model + w_operand + act_operand + sums + 2 * walk_act_bytes(s, c->hidden);
     if (s->memory && least > s->memory)
         return aq_err_set(err, AQ_ERUN,
                           "--memory %.0f MB is too little: one tile of this model needs %.0f MB",
@@ -142,10 +120,10 @@ static void carve_place(struct gradient *g, struct place *p, char *at)
 {
     for (int i = 0; i < QWEN3_INPUTS; i++) {
         p->acts.x[i] = at;
-        at += act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i));
+        at += walk_act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i));
     }
     for (int l = 0; l < QWEN3_LINEARS; l++) {
-        size_t n = act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
+        size_t n = walk_act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
         p->acts.y[l] = at;
         p->acts.dy[l] = at + n;
         at += 2 * n;
@@ -169,41 +147,16 @@ static int take_places(struct gradient *g, struct aq_err *err)
         if (!g->places[i].x)
             return -1;
     }
-    g->w = g->op->operand_new(g->b, rows, cols, 1, err);
-    return g->w ? 0 : -1;
-}
-
-static int take_tiles(struct gradient *g, struct aq_err *err)
-{
-    g->tiles = xcalloc(g->s->tiles->count, sizeof(struct backend_tile *));
-    for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
-        if (!scoring_tile_lacks(g->s, t))
-            continue;
-        g->tiles[t] = g->op->tile_new(g->b, &g->s->tiles->items[t].desc, err);
-        if (!g->tiles[t])
-            return -1;
-    }
-    return 0;
+    g->weight = g->op->operand_new(g->b, rows, cols, 1, err);
+    return g->weight ? 0 : -1;
 }
 
 static int set_up(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    const struct qwen3_config *c = qwen3_config(s->model);
-    if (gradient_plan(s, &g->plan, err) < 0 || take_tiles(g, err) < 0)
+    if (gradient_plan(s, &g->plan, err) < 0 || walk_open(&g->w, s, g->plan.spilled > 0, err) < 0)
         return -1;
-    g->state_bytes = act_bytes(s, c->hidden);
-    int64_t slots = (c->layers + 1) * (int64_t)(s->end_tile - s->first_tile);
-    if (kept_new(&g->kept, g->b, slots, g->state_bytes, g->plan.spilled ? 0 : UINT64_MAX,
-                 s->spill_dir, err) < 0)
-        return -1;
-    for (int i = 0; i < 2; i++) {
-        g->scratch[i] = g->op->alloc(g->b, g->state_bytes, "a layer input", err);
-        if (!g->scratch[i])
-            return -1;
-    }
-    g->max_samples = most_samples(s);
-    g->cell_sums = 2 * STORE_GROUPS * (size_t)g->max_samples;
+    g->cell_sums = 2 * STORE_GROUPS * (size_t)g->w.max_samples;
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
     g->host = xcalloc(s->rows->count * g->cell_sums, sizeof *g->host);
     return g->sums ? take_places(g, err) : -1;
@@ -215,140 +168,50 @@ static void tear_down(struct gradient *g)
     for (size_t i = 0; g->places && i < g->plan.tiles_at_once; i++)
         if (g->places[i].x)
             op->operand_free(g->b, g->places[i].x);
-    if (g->w)
-        op->operand_free(g->b, g->w);
+    if (g->weight)
+        op->operand_free(g->b, g->weight);
     if (g->batch)
         op->free(g->b, g->batch, g->plan.batch);
     if (g->sums)
         op->free(g->b, g->sums, g->plan.sums);
-    for (int i = 0; i < 2; i++)
-        if (g->scratch[i])
-            op->free(g->b, g->scratch[i], g->state_bytes);
-    for (size_t t = 0; g->tiles && t < g->s->tiles->count; t++)
-        if (g->tiles[t])
-            op->tile_free(g->b, g->tiles[t]);
-    kept_free(g->kept);
+    if (g->w.op)
+        walk_close(&g->w);
     free(g->places);
-    free(g->tiles);
     free(g->host);
-}
-
-static int64_t slot_of(const struct gradient *g, int64_t layer, size_t tile)
-{
-    return layer * (int64_t)(g->s->end_tile - g->s->first_tile) +
-           (int64_t)(tile - g->s->first_tile);
-}
-
-static void advance(struct gradient *g, uint64_t steps)
-{
-    g->done += steps;
-    aq_progress_update(&g->progress, g->done);
-}
-
-/* ---- forward ---- */
-
-static int forward_tile(struct gradient *g, int64_t layer, size_t tile, struct aq_err *err)
-{
-    int64_t from = slot_of(g, layer, tile), to = slot_of(g, layer + 1, tile);
-    void *in = kept_get(g->kept, from, g->scratch[0], err);
-    if (!in)
-        return -1;
-    void *out = kept_place(g->kept, to, g->scratch[1]);
-    qwen3_layer_forward(g->s->model, layer, g->tiles[tile], in, out, NULL);
-    return kept_put(g->kept, to, out, err);
-}
-
-static int forward(struct gradient *g, struct aq_err *err)
-{
-    int64_t layers = qwen3_config(g->s->model)->layers;
-    if (qwen3_use_ends(g->s->model, err) < 0)
-        return -1;
-    for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
-        if (!g->tiles[t])
-            continue;
-        void *h = kept_place(g->kept, slot_of(g, 0, t), g->scratch[0]);
-        qwen3_embed(g->s->model, g->tiles[t], h);
-        if (kept_put(g->kept, slot_of(g, 0, t), h, err) < 0)
-            return -1;
-    }
-    for (int64_t l = 0; l < layers; l++) {
-        if (qwen3_use_layer(g->s->model, l, l + 1 < layers ? l + 1 : -1, err) < 0)
-            return -1;
-        for (size_t t = g->s->first_tile; t < g->s->end_tile; t++)
-            if (g->tiles[t] && forward_tile(g, l, t, err) < 0)
-                return -1;
-        advance(g, 1);
-    }
-    return 0;
 }
 
 /* ---- head ---- */
 
-/* A loss that is no number: find the layer where the numbers end, for the message. */
-static int blame_layer(struct gradient *g, size_t tile, int64_t sample, struct aq_err *err)
-{
-    int64_t layers = qwen3_config(g->s->model)->layers;
-    size_t n = g->state_bytes / g->b->act_size;
-    if (g->b->act_size != sizeof(float))
-        return aq_err_set(err, AQ_EINPUT, "the loss of sample %" PRId64 " is not finite", sample);
-    float *h = xmalloc(g->state_bytes);
-    int64_t bad = 0;
-    for (; bad <= layers; bad++) {
-        const void *p = kept_get(g->kept, slot_of(g, bad, tile), g->scratch[1], err);
-        if (!p || g->op->download(g->b, h, p, g->state_bytes, err) < 0) {
-            free(h);
-            return -1;
-        }
-        size_t i = 0;
-        while (i < n && isfinite(h[i]))
-            i++;
-        if (i < n)
-            break;
-    }
-    free(h);
-    if (bad > layers)
-        return aq_err_set(err, AQ_EINPUT,
-                          "the loss of sample %" PRId64 " is not finite: look at the head", sample);
-    char where[48] = "embedding";
-    if (bad)
-        (void)snprintf(where, sizeof where, "output of layer %" PRId64, bad - 1);
-    return aq_err_set(err, AQ_EINPUT,
-                      "the %s is not finite (tile of sample %" PRId64
-                      "): a weight is NaN or infinite, or the numbers overflow",
-                      where, sample);
-}
-
 static int check_loss(struct gradient *g, size_t tile, const double *loss, struct aq_err *err)
 {
-    const struct tile *t = &g->s->tiles->items[tile];
-    for (int32_t i = 0; i < t->desc.samples; i++)
+    for (int32_t i = 0; i < g->s->tiles->items[tile].desc.samples; i++)
         if (!isfinite(loss[i]))
-            return blame_layer(g, tile, t->sample + i, err);
+            return walk_blame(&g->w, tile, i, "head: the loss", err);
     return 0;
 }
 
 static int head(struct gradient *g, struct aq_err *err)
 {
     int64_t layers = qwen3_config(g->s->model)->layers;
-    size_t bytes = (size_t)g->max_samples * sizeof(double);
-    double sum = 0, *loss = xcalloc((size_t)g->max_samples, sizeof *loss);
+    size_t bytes = (size_t)g->w.max_samples * sizeof(double);
+    double sum = 0, *loss = xcalloc((size_t)g->w.max_samples, sizeof *loss);
     int64_t labels = 0;
     int bad = 0;
     for (size_t t = g->s->first_tile; t < g->s->end_tile && bad == 0; t++) {
-        if (!g->tiles[t])
+        if (!g->w.tiles[t])
             continue;
         const struct tile *tile = &g->s->tiles->items[t];
-        int64_t slot = slot_of(g, layers, t);
-        void *h = kept_get(g->kept, slot, g->scratch[0], err);
+        int64_t slot = walk_slot(&g->w, layers, t);
+        void *h = kept_get(g->w.kept, slot, g->w.scratch[0], err);
         bad = -1;
         if (!h)
             break;
-        qwen3_loss(g->s->model, g->tiles[t], h, g->sums, g->scratch[1]);
+        qwen3_loss(g->s->model, g->w.tiles[t], h, g->sums, g->w.scratch[1]);
         size_t used = (size_t)tile->desc.samples * sizeof(double);
         if (g->op->download(g->b, loss, g->sums, used < bytes ? used : bytes, err) < 0 ||
             check_loss(g, t, loss, err) < 0)
             break;
-        bad = kept_put(g->kept, slot, g->scratch[1], err);
+        bad = kept_put(g->w.kept, slot, g->w.scratch[1], err);
         for (int32_t i = 0; i < tile->desc.samples; i++) {
             sum += loss[i];
             labels += tile->labels[i];
@@ -379,26 +242,27 @@ static double *group_sums(const struct gradient *g, size_t place, size_t row, in
 static int backward_tile(struct gradient *g, int64_t layer, struct place *p, bool scored,
                          struct aq_err *err)
 {
-    int64_t in = slot_of(g, layer, p->tile), out = slot_of(g, layer + 1, p->tile);
-    void *h = kept_get(g->kept, in, g->scratch[0], err);
-    void *dh = h ? kept_get(g->kept, out, g->scratch[1], err) : NULL;
+    int64_t in = walk_slot(&g->w, layer, p->tile), out = walk_slot(&g->w, layer + 1, p->tile);
+    void *h = kept_get(g->w.kept, in, g->w.scratch[0], err);
+    void *dh = h ? kept_get(g->w.kept, out, g->w.scratch[1], err) : NULL;
     if (!dh)
         return -1;
     const struct qwen3_acts *acts =
-        qwen3_layer_backward(g->s->model, layer, g->tiles[p->tile], h, dh);
+        qwen3_layer_backward(g->s->model, layer, g->w.tiles[p->tile], h, dh);
     if (!g->batch) {
         p->acts = *acts;
     } else if (scored) {
         for (int i = 0; i < QWEN3_INPUTS; i++)
             g->op->copy(g->b, p->acts.x[i], acts->x[i],
-                        act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i)));
+                        walk_act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i)));
         for (int l = 0; l < QWEN3_LINEARS; l++) {
-            size_t n = act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
+            size_t n =
+                walk_act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
             g->op->copy(g->b, p->acts.y[l], acts->y[l], n);
             g->op->copy(g->b, p->acts.dy[l], acts->dy[l], n);
         }
     }
-    return kept_put(g->kept, in, dh, err); /* the layer's input is not needed again */
+    return kept_put(g->w.kept, in, dh, err); /* the layer's input is not needed again */
 }
 
 /* One linear under one row, over the tiles of the batch that lack it. */
@@ -417,16 +281,16 @@ static void score_row(struct gradient *g, int64_t layer, enum qwen3_linear l, si
             continue;
         /* members of a group share their input: count its clipped elements once */
         double *clip = scoring_group_first(group) == l ? group_sums(g, i, row, group, 1) : NULL;
-        g->op->quantize_act(g->b, p->x, g->tiles[p->tile], p->acts.x[in],
+        g->op->quantize_act(g->b, p->x, g->w.tiles[p->tile], p->acts.x[in],
                             qwen3_input_cols(s->model, in), &c->as, range, clip);
-        jobs[count++] = (struct backend_score_job){.tile = g->tiles[p->tile],
+        jobs[count++] = (struct backend_score_job){.tile = g->w.tiles[p->tile],
                                                    .x = p->x,
                                                    .y = p->acts.y[l],
                                                    .dy = p->acts.dy[l],
                                                    .sums = group_sums(g, i, row, group, 0)};
     }
     if (count)
-        g->op->score(g->b, g->w, jobs, count);
+        g->op->score(g->b, g->weight, jobs, count);
 }
 
 static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, size_t places)
@@ -447,7 +311,7 @@ static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l,
         if (handled[first] || !row_lacks_here(g, layer, first, places))
             continue;
         const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        g->op->quantize_weight(g->b, g->w, qwen3_weight(s->model, layer, l), &c->ws);
+        g->op->quantize_weight(g->b, g->weight, qwen3_weight(s->model, layer, l), &c->ws);
         for (size_t row = first; row < s->rows->count; row++) {
             const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
             if (handled[row] || strcmp(d->w, c->w) != 0)
@@ -504,7 +368,7 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
 {
     size_t places = 0;
     for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
-        if (!g->tiles[t])
+        if (!g->w.tiles[t])
             continue;
         bool scored = place_scored(g, layer, t);
         struct place *p = &g->places[places];
@@ -530,16 +394,16 @@ static int run(struct gradient *g, struct aq_err *err)
     if (lowest < 0)
         return 0;
     uint64_t each = 3 + s->rows->count; /* a backward layer against a forward one */
-    aq_progress_begin(&g->progress, "scoring",
+    aq_progress_begin(&g->w.progress, "scoring",
                       (uint64_t)layers + each * (uint64_t)(layers - lowest));
-    if (set_up(g, err) < 0 || forward(g, err) < 0 || head(g, err) < 0)
+    if (set_up(g, err) < 0 || walk_forward(&g->w, err) < 0 || head(g, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= lowest; l--) {
         if (qwen3_use_layer(s->model, l, l > lowest ? l - 1 : -1, err) < 0 ||
             backward_layer(g, l, err) < 0)
             return -1;
         aq_note(2, "layer %" PRId64 " is in the store", l);
-        advance(g, each);
+        walk_advance(&g->w, each);
     }
     return g->op->sync(g->b, err);
 }
@@ -548,7 +412,7 @@ int gradient_run(const struct scoring *s, struct aq_err *err)
 {
     struct gradient g = {.s = s, .b = s->b, .op = s->b->ops};
     int r = run(&g, err);
-    aq_progress_end(&g.progress);
+    aq_progress_end(&g.w.progress);
     tear_down(&g);
     return r;
 }

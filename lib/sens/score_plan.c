@@ -114,7 +114,7 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     struct scoring_bytes bytes;
     struct store old;
     bool have_old = false;
-    if (gradient_plan(s, &bytes, err) < 0)
+    if ((s->kl_div ? kl_plan : gradient_plan)(s, &bytes, err) < 0)
         return -1;
     if (path && aq_path_exists(path)) {
         if (store_open(&old, path, err) < 0)

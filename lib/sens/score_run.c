@@ -32,7 +32,7 @@ struct run {
     int64_t prefixes[MAX_PREFIXES];
     size_t prefix_count;
     int64_t samples; /* scored: the first so many */
-    bool bf16;
+    bool bf16, kl_div;
     char *spill_dir;
 };
 
@@ -180,16 +180,16 @@ static struct json *identity_of(const struct run *r)
     return v;
 }
 
-/* Facts of the samples, in the arrays of the plan. */
-static void describe_samples(const struct tiles *tiles, int32_t *labels, int32_t *counts,
-                             int32_t *first)
+/* Facts of the samples, in the arrays of the plan. What is averaged over: targets, or positions. */
+static void describe_samples(const struct tiles *tiles, bool kl_div, int32_t *labels,
+                             int32_t *counts, int32_t *first)
 {
     int32_t sample = 0;
     for (size_t t = 0; t < tiles->count; t++) {
         const struct tile *tile = &tiles->items[t];
         first[t] = sample;
         for (int32_t i = 0; i < tile->desc.samples; i++, sample++) {
-            labels[sample] = tile->labels[i];
+            labels[sample] = kl_div ? tile->tokens[i] + tile->pads[i] : tile->labels[i];
             counts[sample] = tile->tokens[i];
         }
     }
@@ -202,7 +202,7 @@ static int open_store(struct run *r, struct aq_err *err)
     int32_t *labels = xcalloc(samples, sizeof *labels), *counts = xcalloc(samples, sizeof *counts);
     int32_t *first = xcalloc(r->tiles.count + 1, sizeof *first);
     struct json *model = store_model(&r->lm);
-    describe_samples(&r->tiles, labels, counts, first);
+    describe_samples(&r->tiles, r->kl_div, labels, counts, first);
     struct store_plan plan = {
         .shape = {r->lm.arch.num_hidden_layers, r->tokens.samples, (int64_t)r->tiles.count},
         .identity = r->identity,
@@ -242,7 +242,7 @@ static int compute(struct run *r, struct aq_err *err)
 {
     size_t open = scoring_open_rows(&r->s);
     if (open) {
-        if (gradient_run(&r->s, err) < 0)
+        if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;
         aq_note(1, "weights brought in: %.1f MB", (double)qwen3_weight_bytes_read(r->model) / 1e6);
     }
@@ -265,6 +265,7 @@ static int run(struct run *r, struct aq_err *err)
                             .candidates = &r->candidates,
                             .rows = &r->rows,
                             .ranges = r->ranges.path ? &r->ranges : NULL,
+                            .kl_div = r->kl_div,
                             .memory = o->memory,
                             .spill_dir = r->spill_dir};
     if (take_shard(r, err) < 0)
@@ -282,7 +283,7 @@ static int run(struct run *r, struct aq_err *err)
 
 int score_run(const struct score_options *o, struct aq_err *err)
 {
-    struct run r = {.o = o};
+    struct run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
     int bad = run(&r, err);
     store_writer_free(r.store);
     qwen3_close(r.model);

@@ -28,6 +28,7 @@ struct scoring {
     struct range_file *ranges; /* NULL if no row has a prefix */
     struct store_writer *store;
     size_t first_tile, end_tile; /* the shard */
+    bool kl_div;                 /* else gradient */
     uint64_t memory;             /* limit in bytes; 0: none */
     const char *spill_dir;
 };
@@ -78,5 +79,7 @@ struct scoring_bytes {
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out,
                   struct aq_err *err) AQ_MUST_CHECK;
 int gradient_run(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
+int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err) AQ_MUST_CHECK;
+int kl_run(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

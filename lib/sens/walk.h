@@ -1,0 +1,44 @@
+/*
+ * The pass that all methods begin with: forward over all tiles that lack something, layer by layer,
+ * with every layer's input kept. What a method does next starts from these.
+ */
+#ifndef AQ_SENS_WALK_H
+#define AQ_SENS_WALK_H
+
+#include "base/progress.h"
+#include "sens/kept.h"
+#include "sens/scoring.h"
+
+struct walk {
+    const struct scoring *s;
+    struct backend *b;
+    const struct backend_ops *op;
+    struct backend_tile **tiles; /* of the shard; NULL where nothing is lacking */
+    struct kept *kept;           /* slot walk_slot(layer, tile): input of the layer */
+    void *scratch[2];            /* states on their way from and to the file */
+    size_t state_bytes;
+    int32_t max_samples; /* of a tile */
+    struct aq_progress progress;
+    uint64_t done;
+};
+
+/* Elements of an activation with so many columns, in bytes, cut to a boundary. */
+size_t walk_act_bytes(const struct scoring *s, int64_t cols);
+int32_t walk_most_samples(const struct scoring *s);
+
+/* spilled: keep the inputs in a file. walk_close also after a failure. */
+int walk_open(struct walk *w, const struct scoring *s, bool spilled,
+              struct aq_err *err) AQ_MUST_CHECK;
+void walk_close(struct walk *w);
+/* Slot of a layer's input; layer == layers: the output of the last. */
+int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile);
+/* Fills all slots; a step of progress a layer. */
+int walk_forward(struct walk *w, struct aq_err *err) AQ_MUST_CHECK;
+void walk_advance(struct walk *w, uint64_t steps);
+/*
+ * Something of this sample is not finite: AQ_EINPUT that names the first layer whose output is not,
+ * or `what` if all are. Reads the kept inputs, so they must still be there.
+ */
+int walk_blame(struct walk *w, size_t tile, int32_t sample, const char *what, struct aq_err *err);
+
+#endif
