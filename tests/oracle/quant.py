@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """Fake quantization by nvidia-modelopt on the CPU: vectors for tests/unit/test_quant_oracle.c.
 
-    tests/oracle/quant.py > tests/oracle/quant/modelopt_cpu.tsv
+    tests/oracle/quant.py modelopt > tests/oracle/quant/modelopt_cpu.tsv
+    tests/oracle/quant.py formulas > tests/oracle/quant/formulas.tsv
 
 Inputs come from a generator that the test repeats in C (tests/unit/quant_inputs.h), so that a case is
 one word: of a line of role, treatment, distribution and dtype, one word for every shape in the head of
 the file, the first 16 digits of the SHA-256 of ModelOpt's output with every NaN written as
-7fc0(0000). Formats that ModelOpt has on GPUs only: quant_gpu.py.
+7fc0(0000).
+
+ModelOpt has no CPU path for NVFP4 and MX. `quant.py formulas` writes their vectors from the formulas
+of docs/quantizers.md, by numpy and searches in tables of codes (formulas.tsv); quant_gpu.py holds
+those formulas against ModelOpt on a GPU.
 """
 import hashlib
+import sys
 import warnings
 
 import numpy as np
@@ -61,7 +67,7 @@ def inputs(dist, rows, cols, number):
         x = bell(r) * np.float32(2.0**120)
     elif dist == "ties":
         sign = np.where(t & np.uint64(1), np.float32(-1), np.float32(1))
-        if number == "e4m3":
+        if number.startswith("e"):
             m = (np.uint64(16) + (r & np.uint64(15))).astype(np.float32)
             x = m * np.ldexp(np.float32(1), ((r >> np.uint64(8)) % np.uint64(19)).astype(np.int64) - 14).astype(np.float32)
             top = np.float32(448)
@@ -79,6 +85,14 @@ def inputs(dist, rows, cols, number):
     else:
         raise ValueError(dist)
     return x.astype(np.float32).reshape(rows, cols)
+
+
+def tensor(dist, rows, cols, number, dtype):
+    """The inputs as a tensor; torch gives NaN in bf16 all bits, ours is 7fc0."""
+    x = torch.from_numpy(inputs(dist, rows, cols, number)).to(dtype)
+    if dtype == torch.bfloat16:
+        x.view(torch.int16)[torch.isnan(x)] = 0x7FC0
+    return x
 
 
 def digest(y):
@@ -156,24 +170,140 @@ def cases():
     yield "w", "e4m3:axis0:static+int8:tensor:static"
 
 
+# ---- formats without a CPU path: the formulas ----
+
+def magnitudes(exp_bits, man, top):
+    """All numbers of a format from 0 to top, by their definition."""
+    bias = 2 ** (exp_bits - 1) - 1
+    m = [f * 2.0 ** (1 - bias - man) for f in range(2**man)]
+    m += [(1 + f / 2**man) * 2.0 ** (e - bias) for e in range(1, 2**exp_bits) for f in range(2**man)]
+    return np.array([v for v in m if v <= top])
+
+
+TABLE = {
+    "e2m1": magnitudes(2, 1, 6.0), "e3m2": magnitudes(3, 2, 28.0), "e2m3": magnitudes(2, 3, 7.5),
+    "e4m3": magnitudes(4, 3, 448.0), "e5m2": magnitudes(5, 2, 57344.0), "int8": np.arange(128.0),
+}
+
+
+def nearest(a, number):
+    """Magnitudes to the nearest code, ties to the even one; NaN as the format has it."""
+    table = TABLE[number]
+    middles = (table[1:] + table[:-1]) / 2
+    v = a.astype(np.float64)
+    nan = np.isnan(v)
+    v = np.where(nan, np.inf, v)
+    below = np.searchsorted(middles, v, side="left")  # a middle itself counts as below
+    tie = (below < len(middles)) & (middles[np.minimum(below, len(middles) - 1)] == v)
+    q = table[np.where(tie & (below % 2 == 1), below + 1, below)].astype(np.float32)
+    return np.where(nan & (number in ("e4m3", "e5m2", "int8")), np.float32(np.nan), q)
+
+
+def in_blocks(x, b):
+    rows, cols = x.shape
+    padded = np.zeros((rows, -(-cols // b) * b), np.float32)
+    padded[:, :cols] = x
+    return padded.reshape(rows, -1, b)
+
+
+def unblock(y, cols):
+    return y.reshape(y.shape[0], -1)[:, :cols]
+
+
+def nvfp4(x, b, g, static):
+    f = np.float32
+    if not np.isfinite(g):
+        return np.full(x.shape, np.nan, f)
+    xb = in_blocks(x, b)
+    m = np.nanmax(np.where(np.isnan(xb), f(0), np.abs(xb)), axis=-1, keepdims=True)
+    if static:
+        a = f(g / f(6))
+        k = f(f(f(1) / (f(1) if a <= 2.0**-24 else a)) * f(448))
+        s = nearest((m / f(6)) * k, "e4m3") * f(f(1) / k)
+    else:
+        gs = f(g / f(2688))
+        gs = gs if gs > 0 else f(1e-12)
+        t = np.minimum(m / f(f(6) * gs), f(448))
+        s = nearest(t, "e4m3") * gs
+        s = np.where(s >= f(1e-5), s, f(1))
+    q = nearest(np.abs(xb) / s, "e2m1")
+    return unblock(np.where(xb >= 0, q, -q) * s, x.shape[1])
+
+
+def mx(x, b, number):
+    f = np.float32
+    xb = in_blocks(x, b)
+    m = np.where(np.isnan(xb), f(0), np.minimum(np.abs(xb), np.finfo(f).max)).max(axis=-1, keepdims=True)
+    r = m / f(TABLE[number][-1])
+    frac, e = np.frexp(r.astype(np.float64))
+    e = np.where(frac == 0.5, e - 1, e)
+    e = np.where(m == 0, 0, np.clip(e, -127, 127))
+    up, down = np.ldexp(f(1), e).astype(f), np.ldexp(f(1), -e).astype(f)
+    q = np.copysign(nearest(np.abs(xb) * down, number), xb)
+    return unblock(q * up, x.shape[1])
+
+
+def by_formula(role, treatment, x):
+    """x: fp32 values, bf16 ones widened."""
+    number, scope, when = treatment.split(":")
+    b = int(scope[scope.index("(") + 1 : -1])
+    with np.errstate(all="ignore"):
+        if scope.startswith("mx"):
+            return mx(x, b, number)
+        rows = x if role == "w" or when == "dynamic" else x[: (x.shape[0] + 1) // 2]
+        return nvfp4(x, b, np.abs(rows).max(), role == "w" and when == "static")
+
+
+def formula_cases():
+    for treatment in ("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(5):dynamic", "e2m1:nvfp4(32):dynamic",
+                      "e2m1:nvfp4(16):static", "e2m1:nvfp4(7):static"):
+        yield "w", treatment
+    for number in TABLE:
+        for b in (8, 16, 32):
+            yield "w", f"{number}:mx({b}):dynamic"
+    for treatment in ("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):static", "e2m1:nvfp4(9):static"):
+        yield "a", treatment
+    for number in TABLE:
+        yield "a", f"{number}:mx(32):dynamic"
+
+
+def formula_case(role, treatment, dist, rows, cols, dtype):
+    if int(treatment.split("(")[1].split(")")[0]) > cols:
+        return "-"
+    x = tensor(dist, rows, cols, treatment.split(":")[0], dtype)
+    return digest(torch.from_numpy(by_formula(role, treatment, x.float().numpy())).to(dtype))
+
+
+# ---- files ----
+
 def case(role, treatment, dist, rows, cols, dtype):
     if "-2:3" in treatment and rows < 3:
         return "-"  # we refuse blocks longer than the matrix
-    x = torch.from_numpy(inputs(dist, rows, cols, treatment.split(":")[0])).to(dtype)
+    x = tensor(dist, rows, cols, treatment.split(":")[0], dtype)
     with torch.no_grad():
         return digest((as_weight if role == "w" else as_activation)(treatment, x))
 
 
-def main():
-    print(f"# tests/oracle/quant.py: nvidia-modelopt {modelopt.__version__}, torch {torch.__version__}")
+def write(which, one):
     print("# shapes", *(f"{r}x{c}" for r, c in SHAPES))
-    for role, treatment in cases():
+    for role, treatment in which:
         for dist in DISTS + ["nonfinite"]:
-            if dist == "nonfinite" and treatment.endswith("static"):
-                continue  # the calibrator refuses it, and so do we
+            if dist == "nonfinite" and (role == "w" or treatment.endswith("static")):
+                continue  # refused, as by ModelOpt's calibrator
             for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
-                words = [case(role, treatment, dist, r, c, dtype) for r, c in SHAPES]
+                words = [one(role, treatment, dist, r, c, dtype) for r, c in SHAPES]
                 print(role, treatment, dist, name, *words, sep="\t")
+
+
+def main():
+    if sys.argv[1:] == ["modelopt"]:
+        print(f"# quant.py modelopt: nvidia-modelopt {modelopt.__version__}, torch {torch.__version__}")
+        write(cases(), case)
+    elif sys.argv[1:] == ["formulas"]:
+        print(f"# quant.py formulas: numpy {np.__version__}, torch {torch.__version__}")
+        write(formula_cases(), formula_case)
+    else:
+        sys.exit("usage: quant.py modelopt | formulas")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ static inline float bell(uint64_t r)
 
 static inline float tie(const char *number, uint64_t i, uint64_t r)
 {
-    if (strcmp(number, "e4m3") == 0)
+    if (number[0] == 'e')
         return i % 8 == 0 ? 448 : (float)(16 + (r & 15)) * num_pow2((int)((r >> 8) % 19) - 14);
     int hi = (1 << (atoi(number + 3) - 1)) - 1;
     return i % 8 == 0 ? (float)hi : (float)(r % (uint64_t)(hi + 1)) + 0.5F;
