@@ -32,9 +32,10 @@ static int fail_at(const struct parser *p, const char *at, const char *what)
 
 static int fail(const struct parser *p, const char *what)
 {
-    if (p->now.token == TOK_BAD)
+    if (*p->now.at == '{' && p->now.at > p->text && p->now.at[-1] == '$')
+        what = "an interpolation is not closed";
+    else if (p->now.token == TOK_BAD)
         what = *p->now.at == '\'' || *p->now.at == '"' ? "this quote is not closed"
-               : *p->now.at == '$'                     ? "an interpolation is not closed"
                                                        : "this character needs quotes";
     return fail_at(p, p->now.at, what);
 }

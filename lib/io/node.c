@@ -470,7 +470,7 @@ static struct json *to_json(struct aq_arena *scratch, const struct node *v, stru
         return v->wide ? json_parse(v->wide, strlen(v->wide), "integer", err) : json_new_int(v->i);
     case NODE_FLOAT:
         if (!isfinite(v->f)) {
-            aq_err_set(err, AQ_EINPUT, "%s cannot be written as JSON",
+            aq_err_set(err, v->place.file ? AQ_EINPUT : AQ_EUSAGE, "%s cannot be written as JSON",
                        isnan(v->f) ? "NaN" : "infinity");
             return NULL;
         }

@@ -102,7 +102,8 @@ struct node *node_root(struct node *v);
 /* A key as text, in the arena. */
 const char *node_key_text(struct aq_arena *a, const struct node *key);
 
-/* JSON with string keys. An infinity, a NaN or two keys that become one: AQ_EINPUT, named. */
+/* JSON with string keys. An infinity, a NaN or two keys that become one is an error, named:
+   AQ_EUSAGE if an override set it, else AQ_EINPUT. */
 struct json *node_to_json(const struct node *v, struct aq_err *err);
 
 #endif
