@@ -209,7 +209,8 @@ publish: sweep
 
 summary: $(P)/summary.md
 $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call say,SUMMARY,$(P))$(foreach f,md tsv html,$(AQ_BIN)/aq-report summary --$(f) --cells $(P)/cells.json -o $(P)/summary.$(f) $(MANIFESTS);)
+	$(call say,SUMMARY,$(P))for f in md tsv html; do \
+	  xargs -a $(P)/.manifests $(AQ_BIN)/aq-report summary --$$f --cells $(P)/cells.json -o $(P)/summary.$$f; done
 
 # ---- one recipe over all cells ----
 
@@ -223,8 +224,8 @@ select: $(SELECTED)
 define select_rule
 $(BITS_DIR)/$(1)/report.html: $$(SCORES_$(1)) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
 	$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
-	$(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt \
-	  -o $$(@D)/mixed_autoquant_lm_quant_manifest.json $$(SCORES_$(1)); \
+	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) \
+	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
 	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(eval $(call select_rule,$(s)))))
