@@ -3,10 +3,37 @@
 #
 # An example is a literal display (.Bd -literal) in the section EXAMPLES. A line that begins with "$ " is a command, "> "
 # continues it, and the lines behind it, up to an empty one, are exactly what it prints. All examples of a page run in
-# order in one scratch directory, which has the product's conf/, pipelines/, models/ and datasets/.
+# order in one scratch directory. It has the product's conf/, pipelines/, models/ and datasets/, and files of a small sweep of the
+# demo model under the names that manuals use: see sweep().
 load helpers
 
 PAGES=$REPO/docs/man
+
+# lm.json, tokens.safetensors, ranges.safetensors, store.safetensors, two cells a/ and b/ with run.json, quant.json and scores.json,
+# and quant_manifest.json over both; as far as the tools are built.
+sweep() {
+    local demo=$REPO/models/qwen3_vl_demo/checkpoint pair cell
+    export AQ_CONF=$REPO/conf
+    for cell in a:wfp8_afp8 b:wint4_aint8; do
+        pair=${cell#*:} cell=${cell%:*}
+        mkdir -p "$cell"
+        aq-resolve -q --config-name preset/demo "quant_pair=$pair" dataset.size=small -o $cell/run.json && aq-overlay $cell/run.json -o $cell/quant.json
+    done
+    aq-extract-lm "$demo" -o lm.json
+    aq-calib tokens --tokenizer "$demo" -o tokens.safetensors "$REPO"/datasets/demo/captions_{small,medium}.txt
+    aq-calib ranges --lm lm.json -o ranges.safetensors tokens.safetensors
+    aq-score -q --lm lm.json --tokens tokens.safetensors --ranges ranges.safetensors --prefix 16,128 --score-samples 16 -o store.safetensors {a,b}/quant.json
+    for cell in a b; do
+        aq-score collect --run $cell/run.json --quant $cell/quant.json -o $cell/scores.json store.safetensors
+    done
+    aq-select -q --effective-bits 6 -o quant_manifest.json {a,b}/scores.json
+    cp a/run.json a/quant.json a/scores.json .
+}
+
+setup_file() {
+    mkdir "$BATS_FILE_TMPDIR/sweep"
+    (cd "$BATS_FILE_TMPDIR/sweep" && sweep >log 2>&1) || true
+}
 
 setup() {
     need_command mandoc
@@ -127,12 +154,12 @@ page_examples() {
 @test "the examples of the manual run, and print what they say" {
     local p d count=0
     for p in "$PAGES"/*.[1-9]; do
-        mkdir scratch
+        cp -R "$BATS_FILE_TMPDIR/sweep" scratch
         for d in conf pipelines models datasets docs; do ln -s "$REPO/$d" "scratch/$d"; done
         pushd scratch >/dev/null
-        page_examples "$p" || { echo "page: $p"; return 1; }
+        page_examples "$p" || { echo "page: $p"; cat log; return 1; }
         popd >/dev/null
-        rm -r scratch
+        rm -rf scratch
         count=$((count + $(examples "$p" | grep -c '^C' || true)))
     done
     [ "$count" -gt 3 ]
