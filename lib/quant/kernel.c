@@ -8,28 +8,34 @@
 static const struct kernels *active;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* From the plainest to the best; available() looks at the machine. */
-static const struct kernels *const levels[] = {
-    &kernels_plain,
+/* From the plainest to the best. */
 #if defined(__x86_64__)
-    &kernels_avx2,
-    &kernels_avx512,
-#endif
+enum { PLAIN, AVX2, AVX512, LEVELS };
+static const struct kernels *const levels[LEVELS] = {
+    [PLAIN] = &kernels_plain,
+    [AVX2] = &kernels_avx2,
+    [AVX512] = &kernels_avx512,
 };
-enum { LEVELS = sizeof levels / sizeof *levels };
 
 static bool available(int level)
 {
-#if defined(__x86_64__)
     __builtin_cpu_init();
-    if (level == 1)
+    if (level == AVX2)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (level == 2)
+    if (level == AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#endif
-    return level == 0;
+    return level == PLAIN;
 }
+#else
+enum { PLAIN, LEVELS };
+static const struct kernels *const levels[LEVELS] = {[PLAIN] = &kernels_plain};
+
+static bool available(int level)
+{
+    return level == PLAIN;
+}
+#endif
 
 static int find(const char *name)
 {

@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* Ranges up to this count as zero: the smallest subnormal of fp16. */
@@ -111,62 +110,60 @@ static void grid_scales(struct plan_step *s, const float *amax)
 
 /* ---- what goes with what ---- */
 
-static int refuse(const struct quant_step *t, const char *who, const char *rule, struct aq_err *err)
+static int refuse(const struct quant_step *t, const char *who, struct aq_err *err, const char *rule,
+                  ...) AQ_PRINTF(4, 5);
+
+static int refuse(const struct quant_step *t, const char *who, struct aq_err *err, const char *rule,
+                  ...)
 {
     char text[QUANT_TEXT_MAX];
     struct quant_spec one = {.steps = 1, .step = {*t}};
+    va_list ap;
     quant_print(&one, text);
-    return aq_err_set(err, AQ_EINPUT, "%s: treatment '%s': %s", who, text, rule);
+    va_start(ap, rule);
+    aq_err_vset(err, AQ_EINPUT, rule, ap);
+    va_end(ap);
+    return aq_err_prefix(err, "%s: treatment '%s'", who, text);
 }
 
 static int check_weight_step(const struct quant_step *t, const struct quant_matrix *w,
                              struct aq_err *err)
 {
-    char rule[160];
+    const char *name = aq_show(w->name);
     if (t->scope == QUANT_TOKEN || t->scope == QUANT_HIDDEN)
-        return refuse(t, aq_show(w->name), "a scope of activations, not of a weight", err);
+        return refuse(t, name, err, "a scope of activations, not of a weight");
     if (t->scope == QUANT_TENSOR && t->dynamic)
-        return refuse(t, aq_show(w->name), "a weight's range is its own: write 'static'", err);
-    if (t->block_cols > w->cols) {
-        snprintf(rule, sizeof rule, "blocks of %d along %lld inputs", t->block_cols,
-                 (long long)w->cols);
-        return refuse(t, aq_show(w->name), rule, err);
-    }
-    if (t->block_rows > w->rows) {
-        snprintf(rule, sizeof rule, "blocks of %d along %lld outputs", t->block_rows,
-                 (long long)w->rows);
-        return refuse(t, aq_show(w->name), rule, err);
-    }
+        return refuse(t, name, err, "a weight's range is its own: write 'static'");
+    if (t->block_cols > w->cols)
+        return refuse(t, name, err, "blocks of %d along %lld inputs", t->block_cols,
+                      (long long)w->cols);
+    if (t->block_rows > w->rows)
+        return refuse(t, name, err, "blocks of %d along %lld outputs", t->block_rows,
+                      (long long)w->rows);
     return 0;
 }
 
 static int check_act_step(const struct quant_step *t, int64_t cols, const struct quant_range *range,
                           struct aq_err *err)
 {
-    char rule[160];
+    const char *who = "activation";
     if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1)
-        return refuse(t, "activation", "a scope of weights, not of an activation", err);
+        return refuse(t, who, err, "a scope of weights, not of an activation");
     if (t->scope == QUANT_BLOCK)
-        return refuse(t, "activation",
-                      "static blocks fit one shape only, and activations have many", err);
-    if (t->block_cols > cols) {
-        snprintf(rule, sizeof rule, "blocks of %d along %lld features", t->block_cols,
-                 (long long)cols);
-        return refuse(t, "activation", rule, err);
-    }
+        return refuse(t, who, err, "static blocks fit one shape only, and activations have many");
+    if (t->block_cols > cols)
+        return refuse(t, who, err, "blocks of %d along %lld features", t->block_cols,
+                      (long long)cols);
     if (t->dynamic)
         return 0;
     if (!range || (t->scope == QUANT_HIDDEN && !range->hidden))
-        return refuse(t, "activation", "static, but no calibrated range", err);
+        return refuse(t, who, err, "static, but no calibrated range");
     int64_t n = t->scope == QUANT_HIDDEN ? cols : 1;
     const float *amax = t->scope == QUANT_HIDDEN ? range->hidden : &range->amax;
     for (int64_t i = 0; i < n; i++)
-        if (!isfinite(amax[i]) || amax[i] < 0) {
-            snprintf(rule, sizeof rule,
-                     "calibrated range %lld is %g, expected a finite number >= 0", (long long)i,
-                     (double)amax[i]);
-            return refuse(t, "activation", rule, err);
-        }
+        if (!isfinite(amax[i]) || amax[i] < 0)
+            return refuse(t, who, err, "calibrated range %lld is %g, expected a finite number >= 0",
+                          (long long)i, (double)amax[i]);
     return 0;
 }
 
@@ -310,7 +307,7 @@ int quant_plan_act(struct quant_plan **out, const struct quant_spec *spec, int64
     if (check_shape("activation", 1, cols, err) < 0)
         return -1;
     if (spec->steps > 1)
-        return refuse(&spec->step[1], "activation", "only weights have sequences", err);
+        return refuse(&spec->step[1], "activation", err, "only weights have sequences");
     if (spec->steps && check_act_step(&spec->step[0], cols, range, err) < 0)
         return -1;
     struct quant_plan *p = plan_new(spec, 0, cols, rounding);

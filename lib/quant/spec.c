@@ -184,20 +184,20 @@ static void print_step(const struct quant_step *s, char *out, size_t size)
 {
     char lengths[40] = "";
     if (s->scope == QUANT_NVFP4 || s->scope == QUANT_MX)
-        snprintf(lengths, sizeof lengths, "(%d)", s->block_cols);
+        (void)snprintf(lengths, sizeof lengths, "(%d)", s->block_cols);
     else if (s->scope == QUANT_BLOCK && s->block_rows == 1)
-        snprintf(lengths, sizeof lengths, "(-1:%d)", s->block_cols);
+        (void)snprintf(lengths, sizeof lengths, "(-1:%d)", s->block_cols);
     else if (s->scope == QUANT_BLOCK && s->block_cols == 1)
-        snprintf(lengths, sizeof lengths, "(-2:%d)", s->block_rows);
+        (void)snprintf(lengths, sizeof lengths, "(-2:%d)", s->block_rows);
     else if (s->scope == QUANT_BLOCK)
-        snprintf(lengths, sizeof lengths, "(-1:%d,-2:%d)", s->block_cols, s->block_rows);
-    snprintf(out, size, "%s:%s%s:%s", number_text(s), scopes[s->scope].text, lengths,
-             s->dynamic ? "dynamic" : "static");
+        (void)snprintf(lengths, sizeof lengths, "(-1:%d,-2:%d)", s->block_cols, s->block_rows);
+    (void)snprintf(out, size, "%s:%s%s:%s", number_text(s), scopes[s->scope].text, lengths,
+                   s->dynamic ? "dynamic" : "static");
 }
 
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX])
 {
-    snprintf(out, QUANT_TEXT_MAX, "none");
+    (void)snprintf(out, QUANT_TEXT_MAX, "none");
     size_t at = 0;
     for (int i = 0; i < spec->steps; i++) {
         if (i)

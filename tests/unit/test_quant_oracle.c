@@ -133,7 +133,7 @@ static int replay_line(char *line, long shape[SHAPES][2], int shapes, struct tal
     snprintf(c.dtype, sizeof c.dtype, "%s", word[3]);
     if (strcmp(c.treatment, t->treatment) != 0)
         report(t);
-    strcpy(t->treatment, c.treatment);
+    snprintf(t->treatment, sizeof t->treatment, "%s", c.treatment);
     for (int i = 0; i < shapes; i++) {
         const char *want = strtok(NULL, "\t\n");
         if (!want)
