@@ -93,11 +93,11 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)cols * 8;
     uint64_t w_operand = (uint64_t)largest_weight(s) * 5;
     uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
-    uint64_t least = out->model + w_operand + act_operand + sums + 2 * walk_act_bytes(s, c->hidden);
+    out->scratch = scoring_scratch(s);
+    uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
+                     2 * walk_act_bytes(s, c->hidden);
     if (s->memory && least > s->memory)
-        return aq_err_set(err, AQ_ERUN,
-                          "--memory %.0f MB is too little: one tile of this model needs %.0f MB",
-                          (double)s->memory / 1e6, ceil((double)least / 1e6));
+        return scoring_too_little(s, least, err);
     uint64_t room = s->memory ? s->memory - least : UINT64_MAX;
     /* Kept inputs first: a file is far slower than quantizing a weight once more. */
     if (out->kept > room)

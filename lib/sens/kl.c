@@ -65,11 +65,10 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
         .sums = rows * 2 * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double),
         .tiles_at_once = 1,
     };
-    uint64_t least = out->model + out->operands + out->sums + 2 * state + 2 * each;
+    out->scratch = scoring_scratch(s);
+    uint64_t least = out->scratch + out->model + out->operands + out->sums + 2 * state + 2 * each;
     if (s->memory && least > s->memory)
-        return aq_err_set(err, AQ_ERUN,
-                          "--memory %.0f MB is too little: one tile of this model needs %.0f MB",
-                          (double)s->memory / 1e6, ceil((double)least / 1e6));
+        return scoring_too_little(s, least, err);
     uint64_t room = s->memory ? s->memory - least : UINT64_MAX;
     if (out->kept > room)
         out->spilled = out->kept;

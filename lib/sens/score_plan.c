@@ -133,6 +133,7 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     print_bytes("tiles scored together", bytes.batch);
     print_bytes("quantized operands", bytes.operands);
     print_bytes("score sums", bytes.sums);
+    print_bytes("scratch", bytes.scratch);
     printf("  %-34s %12zu\n", "tiles at once", bytes.tiles_at_once);
     print_work(s, &n);
     if (path && aq_path_exists(path))

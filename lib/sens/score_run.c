@@ -147,7 +147,6 @@ static int open_model(struct run *r, struct aq_err *err)
     struct backend_config config = {
         .struct_size = sizeof config,
         .threads = (int)o->threads,
-        .memory = o->memory,
         .bf16 = r->bf16,
         .operand_rounding = strcmp(o->operand_rounding, "dtype") == 0,
         .matrix = o->plain_products ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO,
@@ -240,7 +239,7 @@ static int take_shard(struct run *r, struct aq_err *err)
 
 static int compute(struct run *r, struct aq_err *err)
 {
-    size_t open = scoring_open_rows(&r->s);
+    size_t open = scoring_open_candidates(&r->s);
     if (open) {
         if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;
@@ -248,7 +247,7 @@ static int compute(struct run *r, struct aq_err *err)
     }
     if (store_commit(r->store, err) < 0)
         return -1;
-    aq_note(0, "%zu candidates computed, %zu were in the store", open, r->rows.count - open);
+    aq_note(0, "%zu candidates computed, %zu were in the store", open, r->candidates.count - open);
     return 0;
 }
 

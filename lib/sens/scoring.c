@@ -33,15 +33,25 @@ bool scoring_tile_lacks(const struct scoring *s, size_t tile)
     return false;
 }
 
-size_t scoring_open_rows(const struct scoring *s)
+static bool row_is_open(const struct scoring *s, size_t row)
 {
-    size_t open = 0;
-    for (size_t r = 0; r < s->rows->count; r++)
-        for (size_t t = s->first_tile; t < s->end_tile; t++)
-            if (row_lacks(s, r, t)) {
-                open++;
-                break;
-            }
+    for (size_t t = s->first_tile; t < s->end_tile; t++)
+        if (row_lacks(s, row, t))
+            return true;
+    return false;
+}
+
+/* Rows of a candidate are neighbours. */
+size_t scoring_open_candidates(const struct scoring *s)
+{
+    size_t open = 0, last = SIZE_MAX;
+    for (size_t r = 0; r < s->rows->count; r++) {
+        size_t c = s->rows->items[r].candidate;
+        if (c != last && row_is_open(s, r)) {
+            open++;
+            last = c;
+        }
+    }
     return open;
 }
 
@@ -113,4 +123,29 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
     if (bad == 0)
         store_mark(s->store, row, layer, (int64_t)tile);
     return bad;
+}
+
+/*
+ * A worker's scratch holds a block of weights in two forms (8 MB each at most: PANEL_FLOATS of
+ * backend/cpu/linear.c) and the block's results; partial sums are shared.
+ */
+uint64_t scoring_scratch(const struct scoring *s)
+{
+    const uint64_t base = UINT64_C(16) << 20, panel = UINT64_C(8) << 20;
+    const uint64_t block_cols = 544, jobs = 64, units = 32;
+    uint64_t rows = (uint64_t)s->tiles->rows, largest = 0;
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
+        uint64_t bytes = (uint64_t)(w->rows * w->cols) * sizeof(float);
+        largest = bytes > largest ? bytes : largest;
+    }
+    uint64_t each = 2 * (largest < panel ? largest : panel) + rows * block_cols * 2 * sizeof(float);
+    return base + (uint64_t)s->b->threads * each + jobs * units * rows * sizeof(double);
+}
+
+int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err)
+{
+    return aq_err_set(err, AQ_ERUN,
+                      "--memory %.0f MB is too little: one tile of this model needs %.0f MB",
+                      (double)s->memory / 1e6, ceil((double)least / 1e6));
 }

@@ -39,8 +39,8 @@ bool scoring_wants(const struct scoring *s, size_t row, size_t tile);
 bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t tile);
 /* Does any row lack the tile, in any layer? */
 bool scoring_tile_lacks(const struct scoring *s, size_t tile);
-/* Rows that lack anything. */
-size_t scoring_open_rows(const struct scoring *s);
+/* Candidates of which any row lacks anything. */
+size_t scoring_open_candidates(const struct scoring *s);
 /* The lowest layer that any row lacks; -1: none. */
 int64_t scoring_lowest_layer(const struct scoring *s);
 
@@ -73,8 +73,13 @@ struct scoring_bytes {
     uint64_t batch;    /* inputs, outputs and gradients of the tiles scored together */
     uint64_t operands; /* quantized weight and activations */
     uint64_t sums;
+    uint64_t scratch; /* of the backend's ops, as far as it is known here */
     size_t tiles_at_once;
 };
+/* Scratch of the CPU's ops for this model; and what a process takes before it scores. */
+uint64_t scoring_scratch(const struct scoring *s);
+/* AQ_ERUN that says how much one tile needs. */
+int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
 /* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out,
                   struct aq_err *err) AQ_MUST_CHECK;

@@ -1,0 +1,297 @@
+# aq-score on a tiny random model: the same bytes whatever the way, and what is refused.
+load helpers
+
+setup_file() {
+    load helpers
+    export T=$BATS_FILE_TMPDIR
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 128 --intermediate 256 --scale 0.08 "$T/model"
+    aq-extract-lm -o "$T/lm.json" "$T/model"
+    # 48 samples of 3 to 40 tokens: three tiles
+    for i in $(seq 48); do seq -s' ' $((i * 7)) $((i * 7 + 2 + i * 11 % 38)); done >"$T/ids"
+    "$O"/tests/make_tokens --sizes 8,40 -o "$T/tokens" <"$T/ids"
+    aq-calib ranges --lm "$T/lm.json" --prefix 8,40 -o "$T/ranges" "$T/tokens"
+    for f in FP8_DEFAULT_CFG INT8_WEIGHT_ONLY_CFG INT4_WEIGHT_INT8_ACT_CFG NVFP4_WEIGHT_ONLY_CFG FP16_WEIGHT_INT8_ACT_CFG; do
+        aq-overlay --format $f -o "$T/$f.json"
+    done
+    aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/token.json"
+    score "$T/whole"
+}
+
+score() { # score STORE [OPTION...]: all candidates
+    local store=$1
+    shift
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 8,40 --score-samples 40 --device cpu \
+        -o "$store" "$@" "$T"/*_CFG.json "$T/token.json" 2>"$store.log"
+}
+
+same() { cmp "$1" "$T/whole"; }
+
+some() { # the fastest useful call, for refusals: some STORE [OPTION...]
+    local store=$1
+    shift
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --prefix 8 --score-samples 8 --device cpu -o "$store" "$@" \
+        "$T/INT8_WEIGHT_ONLY_CFG.json"
+}
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return
+    export AQ_CONF=$REPO/conf
+    export -f score some
+}
+
+@test "a store that has everything is left as it is, and nothing is computed" {
+    cp "$T/whole" s
+    score s
+    has "$(cat s.log)" "0 candidates computed"
+    same s
+    [ ! -e s.part ]
+}
+
+@test "the same bytes for 1, 2 and 8 threads" {
+    for n in 1 2 8; do
+        score s$n --threads $n
+        same s$n
+    done
+}
+
+@test "the same bytes from 1, 3 and 7 shards, merged in any order" {
+    for n in 1 3 7; do
+        for k in $(seq $n); do score part-$n-"$k" --shard "$k/$n"; done
+        aq 0 aq-score merge -o m$n $(ls part-$n-? | sort -r)
+        same m$n
+    done
+}
+
+@test "the same bytes within --memory, where layer inputs go to a file" {
+    score s --memory 1M || true
+    need=$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' s.log)
+    score s --memory "${need}000000" --dry-run >plan
+    grep "in a file" plan
+    score s --memory "${need}000000"
+    same s
+}
+
+@test "candidates and samples added one after another give the bytes of all at once" {
+    for q in "$T"/*_CFG.json "$T/token.json"; do
+        for n in 8 40; do
+            aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 8,40 --score-samples $n \
+                --device cpu -q -o s "$q"
+        done
+    done
+    same s
+}
+
+@test "kill -9 at 20 random points converges to the same bytes" {
+    start=$(date +%s%N)
+    score timing
+    whole=$((($(date +%s%N) - start) / 1000000))
+    RANDOM=7
+    for i in $(seq 20); do
+        score s &
+        pid=$!
+        sleep "$(printf '0.%03d' $((RANDOM % whole % 1000)))"
+        pkill -9 -P $pid || true
+        kill -9 $pid 2>/dev/null || true
+        wait $pid || true
+        if [ -e s ]; then same s; fi
+        if [ $((i % 5)) -eq 0 ]; then rm -f s; fi
+    done
+    score s
+    same s
+    [ ! -e s.part ]
+}
+
+@test "SIGTERM keeps what was finished" {
+    aq 143 timeout --preserve-status -s TERM 0.15 bash -c 'score s; exit $?' || true
+    score s
+    same s
+}
+
+@test "one writer at a time" {
+    cp "$T/whole" s
+    exec 8>s.lock
+    flock 8
+    refused 1 "is in use" some s
+    exec 8>&-
+}
+
+@test "a store of another model, data set, method, dtype or rounding is not touched; --replace starts over" {
+    some s
+    cp s before
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 128 --intermediate 256 --seed 2 model2
+    aq-extract-lm -o lm2.json model2
+    refused 3 "another 'lm'" some s --lm lm2.json
+    head -40 "$T/ids" | "$O"/tests/make_tokens -o tokens2
+    refused 3 "another 'tokens'" some s --tokens tokens2
+    refused 3 "another 'method'" some s --method kl_div
+    refused 3 "another 'dtype'" some s --dtype fp32
+    refused 3 "another 'operand_rounding'" some s --operand-rounding dtype
+    cmp s before
+    aq 0 some s --dtype fp32 --replace
+    has "$stderr" "starting over"
+}
+
+@test "a store of another result_version is not used" {
+    some s
+    LC_ALL=C sed -i 's/\\"result_version\\": *1/\\"result_version\\": 7/' s
+    run --separate-stderr some s
+    [ "$status" -eq 3 ]
+}
+
+@test "a truncated store, a wrong file and impossible numbers are refused and kept" {
+    some s
+    size=$(stat -c %s s)
+    for n in 0 4 8 100 $((size / 2)) $((size - 1)); do
+        head -c "$n" s >cut
+        cp cut before
+        refused 3 "cut" some cut
+        refused 3 "cut" aq-score ls cut
+        cmp cut before
+    done
+    refused 3 "tokens" aq-score ls "$T/tokens"
+    # the widest type comes first: the data begin with a sum
+    at=$((8 + $(od -An -tu8 -N8 s)))
+    for bytes in '\000\000\000\000\000\000\370\177' '\000\000\000\000\000\000\360\277'; do
+        cp s bad
+        printf "$bytes" | dd of=bad bs=1 seek=$at conv=notrunc status=none
+        refused 3 "sample 0" some bad
+    done
+}
+
+@test "an unreadable part file is left behind with a warning" {
+    head -c 3000 /dev/urandom >s.part
+    aq 0 some s
+    has "$stderr" "cannot be used"
+}
+
+@test "tokens outside the vocabulary, no samples, ranges of other data" {
+    echo "1 2 600" | "$O"/tests/make_tokens -o wide
+    refused 3 "token id 600" some s --tokens wide --prefix 1 --score-samples 1
+    head -40 "$T/ids" | "$O"/tests/make_tokens -o tokens2
+    refused 3 "" aq-score --lm "$T/lm.json" --tokens tokens2 --ranges "$T/ranges" --prefix 8 --score-samples 8 \
+        --device cpu -o s "$T/FP8_DEFAULT_CFG.json"
+    refused 3 "16" aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 16 --score-samples 8 \
+        --device cpu -o s "$T/FP8_DEFAULT_CFG.json"
+    [ ! -e s ]
+}
+
+@test "NaN and infinity in a weight are named" {
+    for bytes in '\300\177' '\200\177'; do
+        "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 128 --intermediate 256 bad
+        aq-extract-lm -o lm0.json bad
+        at=$(jq '.tensors[] | select(.name == "layers.1.mlp.up_proj.weight") | .begin' lm0.json)
+        printf "$bytes" | dd of=bad/model.safetensors bs=1 seek=$((at + 2 * 5000)) conv=notrunc status=none
+        aq-extract-lm -o bad.json bad
+        refused 3 "not finite in sample" some s --lm bad.json
+        has "$stderr" "layer 1"
+    done
+}
+
+@test "what is typed" {
+    refused 2 "--shard" some s --shard 4/3
+    refused 2 "--prefix" some s --prefix 8,x
+    refused 2 "score-samples" some s --score-samples 0
+    refused 2 "threads" some s --threads 0
+    refused 2 "threads" some s --threads -1
+    refused 2 "-o STORE" aq-score --lm a --tokens b --prefix 8 --score-samples 8 x.json
+    refused 3 "fp16" some s --dtype fp16
+    refused 4 "device" some s --device cuda
+    refused 2 "device" some s --device tpu
+}
+
+@test "a sample of one token, and no label at all" {
+    printf '5\n6 7 8\n' | "$O"/tests/make_tokens -o one
+    aq 0 some s --tokens one --prefix 2 --score-samples 2
+    printf '5\n6\n' | "$O"/tests/make_tokens -o none
+    aq 0 some n --tokens none --prefix 2 --score-samples 2
+    cell run.json 2
+    aq 0 aq-score collect --run run.json --quant "$T/INT8_WEIGHT_ONLY_CFG.json" s
+    refused 3 "no labels" aq-score collect --run run.json --quant "$T/INT8_WEIGHT_ONLY_CFG.json" n
+}
+
+@test "the plan writes nothing and counts what is missing" {
+    aq 0 some s --dry-run
+    [ ! -e s ] && [ ! -e s.part ] && [ ! -e s.lock ]
+    has "$output" "rows to compute"
+    cp "$T/whole" s
+    aq 0 score s --dry-run
+    grep -E 'rows to compute +0' <<<"$output"
+}
+
+@test "weights are brought in twice, at most" {
+    bytes=$(jq '[.tensors[] | .end - .begin] | add' "$T/lm.json")
+    aq 0 some s -v
+    read -r mb <<<"$(sed -nE 's/.*weights brought in: ([0-9.]+) MB.*/\1/p' <<<"$stderr")"
+    jq -en --argjson mb "$mb" --argjson b "$bytes" '$mb * 1e6 <= 2.05 * $b'
+}
+
+@test "kl_div: the same store for any threads and shards, and within --memory" {
+    kl() { local s=$1; shift; some "$s" --method kl_div --score-samples 40 --prefix 40 "$@" 2>"$s.log"; }
+    kl a --threads 1
+    kl b --threads 2
+    cmp a b
+    for k in 1 2 3; do kl p$k --shard $k/3; done
+    aq-score merge -o m p3 p1 p2
+    cmp a m
+    kl c --memory 1M || true
+    kl c --memory "$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' c.log)000000"
+    cmp a c
+}
+
+# cell FILE SAMPLES: a run of that size
+cell() {
+    jq -n --argjson n "$2" '{model: {name: "m", path: "model", dtype: "bf16"},
+      dataset: {name: "d", size: "s", root: "r", captions_path: "r/c", max_calib_samples: null, calib_seq_len: 512, padding: "none",
+                size_to_max_samples: {s: 99}},
+      quant_pair: {name: "pair"}, quant_granularity: {name: "default"},
+      autoquant: {method: "gradient", batch_size: 8, effective_bits: 8.0, score_size: 128, normalization: "per_token",
+                  operand_rounding: "none"},
+      _aq: {schema: "aq.run/1", scheme_name: "pair_autoquant_lm", num_calib_samples: $n, score_samples: $n}}' >"$1"
+}
+
+@test "collect: a prefix is scored from its own rows; parts; sums add up" {
+    cell run.json 40
+    aq 0 aq-score collect --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" -o scores.json "$T/whole"
+    jq -e '.schema == "aq.scores/1" and (.groups | length) == 12 and .identity.prefix == 40 and .identity.ranges != null
+           and .groups[0].members == ["layers.0.self_attn.q_proj", "layers.0.self_attn.k_proj", "layers.0.self_attn.v_proj"]
+           and .groups[0].activation_only > 0 and .groups[0].weight_only == null
+           and (.batches | map(.[0])) == [8, 8, 8, 8, 8] and (.batches | map(.[1]) | add) == .labels
+           and .run.dataset.max_calib_samples == 99 and .weights.lm > 0' scores.json
+    jq -e '.labels as $n | [.groups[] | (.per_token * $n / .sum - 1) | fabs < 1e-12] | all' scores.json
+    cell run8.json 8
+    aq 0 aq-score collect --run run8.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" -o scores8.json "$T/whole"
+    jq -en --slurpfile a scores.json --slurpfile b scores8.json '$a[0].identity.ranges != $b[0].identity.ranges'
+    aq 0 aq-select scores.json
+}
+
+@test "collect: what is missing is named, with the command; a sweep goes on" {
+    cell run.json 40
+    score half --shard 1/3
+    refused 3 "lacks candidate" aq-score collect --run run.json --quant "$T/FP8_DEFAULT_CFG.json" half
+    has "$stderr" "run aq-score --prefix 40"
+    mkdir -p a/c b/c
+    cp run.json a/c && cp run.json b/c
+    cp "$T/FP8_DEFAULT_CFG.json" a/quant.json
+    aq-overlay --format FP8_WEIGHT_ONLY_CFG -o b/quant.json
+    jq -n '{cells: [{dir: "b/c", supported: true}, {dir: "a/c", supported: true}, {dir: "x", supported: false}]}' >cells.json
+    refused 3 "lacks candidate" aq-score collect --cells cells.json "$T/whole"
+    [ -e a/c/scores.json ] && [ ! -e b/c/scores.json ]
+    touch -d 2001-01-01 a/c/scores.json
+    aq 3 aq-score collect --cells cells.json "$T/whole"
+    is "$(stat -c %y a/c/scores.json | cut -c1-4)" 2001
+    cp "$T/whole" s
+    aq 0 aq-score gc --keep cells.json s
+    is "$(aq-score ls --json s | jq -c '[.rows[].w] | unique')" '["e4m3:tensor:static"]'
+    same "$T/whole"
+}
+
+@test "merge refuses parts of different stores, and equal places that differ" {
+    some a --score-samples 40
+    some b --dtype fp32
+    refused 3 "another 'dtype'" aq-score merge -o m a b
+    cp a c
+    at=$((8 + $(od -An -tu8 -N8 c)))
+    printf '\001' | dd of=c bs=1 seek=$at conv=notrunc status=none
+    refused 3 "another sum" aq-score merge -o m a c
+    [ ! -e m ]
+}
