@@ -133,6 +133,23 @@ static float normal(uint64_t *state)
     return (float)(sum - 2 * 65535) / 37837.2F; /* 65536 x sqrt(4 / 12) */
 }
 
+/*
+ * fp16 of an fp32 pattern, to nearest even; in integers because clang 14 has no _Float16 here.
+ * Weights are finite and far below 65504.
+ */
+static uint16_t to_half(uint32_t bits)
+{
+    uint32_t sign = bits >> 16 & 0x8000, mantissa = (bits & 0x7fffff) | 0x800000;
+    int exponent = (int)(bits >> 23 & 0xff) - 127;
+    int drop = exponent >= -14 ? 13 : -1 - exponent; /* below 2^-14 the grid stops shrinking */
+    if (drop > 24)
+        return (uint16_t)sign;
+    uint32_t half = mantissa >> drop, rest = mantissa & ((1U << drop) - 1), tie = 1U << (drop - 1);
+    half += rest > tie || (rest == tie && (half & 1));
+    /* the leading bit of a normal number, carries included, adds one to the exponent's field */
+    return (uint16_t)(sign + half + (exponent >= -14 ? (uint32_t)(exponent + 14) << 10 : 0));
+}
+
 static void store(unsigned char *to, enum st_dtype dtype, float x)
 {
     uint32_t bits;
@@ -144,8 +161,9 @@ static void store(unsigned char *to, enum st_dtype dtype, float x)
         to[0] = (unsigned char)(bits >> 16);
         to[1] = (unsigned char)(bits >> 24);
     } else {
-        _Float16 h = (_Float16)x;
-        memcpy(to, &h, 2);
+        uint16_t half = to_half(bits);
+        to[0] = (unsigned char)half;
+        to[1] = (unsigned char)(half >> 8);
     }
 }
 
