@@ -139,16 +139,19 @@ static void quantize_row(const struct quant_plan *p, const struct plan_step *s,
     }
     float mul, back;
     if (s->mul) {
+        const float *grid = s->back + row->r / s->rows_each * s->grid_cols;
         run.mul = s->mul + row->r / s->rows_each * s->grid_cols;
-        run.back = s->back + row->r / s->rows_each * s->grid_cols;
+        run.back = grid;
+        for (int64_t i = 0; row->scales && i < s->grid_cols; i++)
+            row->scales[i] = grid[i] * per_code;
     } else {
         plan_scales(s, amax, &mul, &back);
         run.mul = &mul;
         run.back = &back;
+        if (row->scales)
+            *row->scales = back * per_code;
     }
     run_kernel(&run, row->stats);
-    for (int64_t i = 0; row->scales && i < s->grid_cols; i++)
-        row->scales[i] = run.back[i] * per_code;
 }
 
 void plan_apply_row(const struct quant_plan *p, int steps, const struct plan_row *row)

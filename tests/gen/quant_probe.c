@@ -70,7 +70,7 @@ static void probe(const struct quant_matrix *m, const char *text)
     quant_plan_free(p);
     char snr[32] = "inf";
     if (e.noise > 0)
-        snprintf(snr, sizeof snr, "%.2f", 10 * log10(e.signal / e.noise));
+        (void)snprintf(snr, sizeof snr, "%.2f", 10 * log10(e.signal / e.noise));
     printf("%s\t%s\t%lld\t%.6e\t%s\t%.6e\t%.6f\n", m->name, text, (long long)n, e.noise / (double)n,
            snr, e.largest, (double)e.stats.clipped / (double)n);
 }

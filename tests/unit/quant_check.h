@@ -85,7 +85,7 @@ static inline int check_fail(struct check *c, const char *what, size_t at)
 {
     char text[QUANT_TEXT_MAX];
     quant_print(c->spec, text);
-    snprintf(c->what, sizeof c->what, "%s: %.60s, byte or element %zu", text, what, at);
+    (void)snprintf(c->what, sizeof c->what, "%s: %.60s, byte or element %zu", text, what, at);
     return -1;
 }
 

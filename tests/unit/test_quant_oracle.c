@@ -128,12 +128,12 @@ static int replay_line(char *line, long shape[SHAPES][2], int shapes, struct tal
     for (int i = 1; i < 4; i++)
         if (!(word[i] = strtok(NULL, "\t\n")))
             return -1;
-    snprintf(c.treatment, sizeof c.treatment, "%s", word[1]);
-    snprintf(c.dist, sizeof c.dist, "%s", word[2]);
-    snprintf(c.dtype, sizeof c.dtype, "%s", word[3]);
+    (void)snprintf(c.treatment, sizeof c.treatment, "%s", word[1]);
+    (void)snprintf(c.dist, sizeof c.dist, "%s", word[2]);
+    (void)snprintf(c.dtype, sizeof c.dtype, "%s", word[3]);
     if (strcmp(c.treatment, t->treatment) != 0)
         report(t);
-    snprintf(t->treatment, sizeof t->treatment, "%s", c.treatment);
+    (void)snprintf(t->treatment, sizeof t->treatment, "%s", c.treatment);
     for (int i = 0; i < shapes; i++) {
         const char *want = strtok(NULL, "\t\n");
         if (!want)
