@@ -98,7 +98,7 @@ floats() {
 }
 
 @test "a limit that is too small is named before the work" {
-    refused 1 "memory limit" aq-calib ranges --lm "$W/lm.json" --memory 1M "$W/tokens"
+    refused 1 "memory limit" aq-calib ranges -q --lm "$W/lm.json" --memory 1M "$W/tokens"
 }
 
 @test "cuda without a plugin says what is missing" {

@@ -1,8 +1,12 @@
 #include "backend/cpu/blas.h"
 
+#include "base/mem.h"
+
 #include <cblas.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 /*
  * OpenBLAS's own calls, weak so that any other CBLAS links too. Its serial variant hands out work
@@ -18,12 +22,55 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
 static int locked;
 static char name[64] = "cblas";
+static char modest[200];
 static const char *warning;
+
+/*
+ * OpenBLAS knows processors by model number, and takes one that it does not know for a very old
+ * one. It chooses when it is loaded, so that the environment alone can tell it better.
+ */
+static bool too_modest(const char *core)
+{
+#if defined(__x86_64__)
+    static const char *const wide[] = {"SkylakeX", "Cooperlake", "SapphireRapids"};
+    static const char *const plain[] = {"Haswell", "Zen", "Excavator"};
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
+    const char *const *fits = avx512 ? wide : plain;
+    size_t count = avx512 ? AQ_COUNT(wide) : AQ_COUNT(plain);
+    if (!avx512 && !__builtin_cpu_supports("avx2"))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(core, fits[i]) == 0)
+            return false;
+    return true;
+#else
+    (void)core;
+    return false;
+#endif
+}
+
+static const char *better_core(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512f") ? "SkylakeX" : "Haswell";
+#else
+    return "";
+#endif
+}
 
 static void init(void)
 {
-    if (openblas_get_corename)
-        (void)snprintf(name, sizeof name, "openblas-%s", openblas_get_corename());
+    if (openblas_get_corename) {
+        const char *core = openblas_get_corename();
+        (void)snprintf(name, sizeof name, "openblas-%s", core);
+        if (too_modest(core)) {
+            (void)snprintf(modest, sizeof modest,
+                           "OpenBLAS takes this processor for a '%s': OPENBLAS_CORETYPE=%s in the "
+                           "environment makes its products faster",
+                           core, better_core());
+            warning = modest;
+        }
+    }
     if (!openblas_get_parallel) {
         /* Unknown library: only one caller at a time is safe whatever it is. */
         locked = 1;
