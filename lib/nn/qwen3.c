@@ -136,8 +136,12 @@ static int64_t buffer_cols(const struct qwen3_config *c, int buffer)
         weight_shape(c, reader[buffer - X0], &rows, &cols);
         return cols;
     }
-    if ((buffer >= Y0 && buffer <= Y_LAST) || (buffer >= DY0 && buffer <= DY_LAST)) {
-        weight_shape(c, buffer - (buffer <= Y_LAST ? Y0 : DY0), &rows, &cols);
+    if (buffer >= Y0 && buffer <= Y_LAST) {
+        weight_shape(c, buffer - Y0, &rows, &cols);
+        return rows;
+    }
+    if (buffer >= DY0 && buffer <= DY_LAST) {
+        weight_shape(c, buffer - DY0, &rows, &cols);
         return rows;
     }
     switch (buffer) {

@@ -73,6 +73,9 @@ static int measure(const struct ranges_job *job, struct lm *lm, struct tokens *t
     struct tiles tiles = {0};
     struct ranges r = {0};
     int status = -1;
+    if (count < 1)
+        return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
+                          aq_show(job->tokens));
     if (prefixes[count - 1] > tokens->samples)
         return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
                           prefixes[count - 1], aq_show(job->tokens), tokens->samples);

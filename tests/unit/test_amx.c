@@ -71,7 +71,7 @@ static void emulated_product(int c, int a, int b, enum matrix_kind kind)
 #define _tile_stored(t, to, stride) emulated_stored(t, to, stride)
 #define _tile_dpbssd(c, a, b) emulated_product(c, a, b, MATRIX_INT8)
 #define _tile_dpbf16ps(c, a, b) emulated_product(c, a, b, MATRIX_BF16)
-#include "backend/cpu/matrix_amx.c"
+#include "backend/cpu/matrix_amx.c" /* NOLINT(bugprone-suspicious-include) */
 
 int main(void)
 {

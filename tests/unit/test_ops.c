@@ -48,7 +48,8 @@ static void make_tile(int vocab)
             targets[r] = r + 1 < starts[s + 1] ? (int)(fabs(uniform()) * vocab) : -1;
         }
     }
-    struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, ids, positions, targets};
+    static const struct backend_tile_desc d = {ROWS, SAMPLES,   starts, pads,
+                                               ids,  positions, targets};
     tile = be->ops->tile_new(be, &d, &err);
 }
 
@@ -155,7 +156,7 @@ static void ref_attention(const struct dims *d, double *const *in, double *out)
         if (visible(r, &first) < 0)
             continue;
         for (int h = 0; h < d->heads; h++) {
-            double p[ROWS], sum = 0;
+            double p[ROWS] = {0}, sum = 0;
             const double *q = in[0] + (r * d->heads + h) * n;
             for (int s = first; s <= r; s++) {
                 const double *k = in[1] + (s * d->kv_heads + h / group) * n;

@@ -27,6 +27,12 @@ static double uniform(void)
     return (double)(int64_t)(seed ^ seed >> 29) / 9223372036854775808.0;
 }
 
+/* Through void: the very bits are what is compared. */
+static int same_bits(const void *a, const void *b, size_t bytes)
+{
+    return memcmp(a, b, bytes) == 0;
+}
+
 static void must(int status)
 {
     if (status < 0) {
@@ -189,8 +195,8 @@ static void test_values(void)
         double far = far_apart(found, expected);
         if (i == 0) {
             double none[SAMPLES] = {0};
-            tap_ok(memcmp(found, none, sizeof none) == 0, "unquantized: exactly 0");
-            tap_ok(memcmp(yq, y, sizeof yq) == 0, "unquantized: the same output");
+            tap_ok(same_bits(found, none, sizeof none), "unquantized: exactly 0");
+            tap_ok(same_bits(yq, y, sizeof yq), "unquantized: the same output");
             continue;
         }
         tap_ok(far < 1e-5, "%s | %s: fp32 (%.1e)", pairs[i].w, pairs[i].a, far);
@@ -213,8 +219,8 @@ static void test_bits(void)
         for (size_t k = 0; k < AQ_COUNT(threads); k++) {
             struct bench s = bench_open(threads[k], BACKEND_MATRIX_AUTO);
             score_pair(&s, &pairs[i], sums[k > 0], yq[k > 0]);
-            same &= k == 0 || (memcmp(sums[0], sums[1], sizeof sums[0]) == 0 &&
-                               memcmp(yq[0], yq[1], sizeof yq[0]) == 0);
+            same &= k == 0 || (same_bits(sums[0], sums[1], sizeof sums[0]) &&
+                               same_bits(yq[0], yq[1], sizeof yq[0]));
             bench_close(&s);
         }
         tap_ok(same, "%s | %s: same bits with 1, 2, 3 and 8 threads", pairs[i].w, pairs[i].a);
@@ -246,7 +252,7 @@ static void test_jobs(void)
     for (int i = 0; i < (int)ACTS; i++) {
         struct pair p = {"int8:axis0:static", acts[i]};
         score_pair(&s, &p, alone, yq);
-        tap_ok(memcmp(alone, together[i], sizeof alone) == 0,
+        tap_ok(same_bits(alone, together[i], sizeof alone),
                "%s: same bits alone and among other jobs", acts[i]);
         b->ops->operand_free(b, xq[i]);
     }

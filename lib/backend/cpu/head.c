@@ -154,8 +154,8 @@ void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, voi
     if (!cpu_begin(j.c, (size_t)each * sizeof(float),
                    parts + rows * sizeof(float) * (size_t)(3 + j.chunk)))
         return;
-    j.parts = (struct partial *)j.c->shared.data;
-    j.target_logit = (float *)(j.c->shared.data + parts);
+    j.parts = (void *)j.c->shared.data;
+    j.target_logit = (void *)(j.c->shared.data + parts);
     j.top = j.target_logit + rows;
     j.inverse = j.top + rows;
     j.dz = j.inverse + rows;
@@ -211,7 +211,7 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
     if (!cpu_begin(j.c, (size_t)(j.width * (head->cols + 2 * t->rows)) * sizeof(float),
                    2 * parts * sizeof *j.parts))
         return;
-    j.parts = (struct partial *)j.c->shared.data;
+    j.parts = (void *)j.c->shared.data;
     j.changed = j.parts + parts;
     aq_pool_run(j.c->pool, j.units, kl_unit, &j);
     for (int k = 0; k < count; k++) {

@@ -41,9 +41,9 @@ void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows,
 
 const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_t rows, float *room)
 {
-    const char *from = w->dev;
-    if (w->dtype == BACKEND_F32 && (uintptr_t)from % sizeof(float) == 0)
-        return (const float *)from + row * w->cols;
+    const float *map = w->dev;
+    if (w->dtype == BACKEND_F32 && (uintptr_t)map % sizeof *map == 0)
+        return map + row * w->cols;
     cpu_weight_panel(w, row, rows, 0, w->cols, room);
     return room;
 }

@@ -107,7 +107,7 @@ static bool begin_norm(struct rows_job *j, const struct backend_weight *w)
 {
     if (!cpu_begin(j->c, 0, (size_t)w->cols * sizeof(float)))
         return false;
-    float *room = (float *)j->c->shared.data;
+    float *room = (void *)j->c->shared.data;
     cpu_weight_panel(w, 0, 1, 0, w->cols, room);
     j->w = room;
     j->cols = w->cols;

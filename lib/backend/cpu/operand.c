@@ -25,7 +25,7 @@ static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols
         free(f);
         return NULL;
     }
-    f->values = (float *)f->room;
+    f->values = (void *)f->room;
     f->row_scale = f->values + rows * cols;
     f->codes[MATRIX_INT8] = f->room + lead;
     f->codes[MATRIX_BF16] = f->room + lead + int8;
@@ -273,7 +273,7 @@ struct packed_rows operand_packed_rows(const struct backend_operand *w,
     int64_t ld = matrix_ld(form->kind, cols), padded = matrix_round(rows);
     int64_t blocks = w->form.scale_cols;
     char *packed = room, *codes = packed + padded * ld * size;
-    float *scales = (float *)(codes + padded * ld * size), *raw = scales + padded * blocks;
+    float *scales = (void *)(codes + padded * ld * size), *raw = scales + padded * blocks;
     quant_apply_codes(w->plan, &w->source, row, row + rows, codes,
                       form->kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, raw, NULL);
     spread_rows(codes, rows, cols * size, ld * size);

@@ -74,8 +74,8 @@ static void product_unit(void *arg, int64_t unit, int worker)
     int64_t at = unit * s->width;
     int64_t cols = s->out - at < s->width ? s->out - at : s->width;
     void *room = cpu_scratch(s->c, worker);
-    float *z = (float *)((char *)room + s->room);
-    int32_t *sums = (int32_t *)(z + matrix_round(s->rows) * matrix_round(s->width));
+    float *z = (void *)((char *)room + s->room);
+    int32_t *sums = (void *)(z + matrix_round(s->rows) * matrix_round(s->width));
     const float *panel = NULL;
     struct packed_rows packed = {0};
     for (int k = 0; k < s->count; k++) {
@@ -121,7 +121,7 @@ static bool run_products(struct score_run *s)
     size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows) * sizeof(double);
     if (!cpu_begin(s->c, s->room + result, parts))
         return false;
-    s->parts = (double *)s->c->shared.data;
+    s->parts = (void *)s->c->shared.data;
     aq_pool_run(s->c->pool, s->units, product_unit, s);
     return true;
 }

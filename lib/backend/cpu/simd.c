@@ -301,7 +301,8 @@ INLINE float top_body(const float *x, int64_t n)
     for (; i + LANES <= n; i += LANES) {
         f32v v;
         load(&v, x + i, LANES);
-        i32v take = (v > best) | (v != v); /* a NaN wins and stays */
+        /* a NaN, which alone differs from itself, wins and stays */
+        i32v take = (v > best) | (v != v); /* NOLINT(misc-redundant-expression) */
         choose(&best, &take, &v, &best);
     }
     float top = -INFINITY;
@@ -314,6 +315,7 @@ INLINE float top_body(const float *x, int64_t n)
 
 /* ---- one variant of each for an instruction set ---- */
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): an attribute cannot stand in parentheses */
 #define VARIANT(set, attribute)                                                                    \
     attribute static void widen_##set(float *to, const void *from, int64_t n)                      \
     {                                                                                              \
@@ -363,6 +365,8 @@ INLINE float top_body(const float *x, int64_t n)
                                             dot_##set,   norm_##set,   norm_backward_##set,        \
                                             exps_##set,  swiglu_##set, swiglu_backward_##set,      \
                                             top_##set};
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 VARIANT(plain, )
 #if defined(__x86_64__)

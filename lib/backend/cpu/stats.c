@@ -48,7 +48,7 @@ void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, in
     int64_t units = (cols + CHANNELS - 1) / CHANNELS;
     if (!cpu_begin(c, 0, (size_t)(units * t->samples) * sizeof(float)))
         return;
-    struct amax_job j = {t, x, cols, from, to, per_sample, per_channel, (float *)c->shared.data};
+    struct amax_job j = {t, x, cols, from, to, per_sample, per_channel, (void *)c->shared.data};
     aq_pool_run(c->pool, units, amax_unit, &j);
     for (int32_t s = from; per_sample && s < to; s++) {
         per_sample[s] = 0;
