@@ -22,6 +22,7 @@ static void add_title(struct aq_buf *out, const struct report *r)
         aq_buf_addc(out, '=');
         at += n > 0 ? (size_t)n : 1;
     }
+    aq_buf_release(&line);
     aq_buf_adds(out, "\n\n\n**Scheme:** `");
     escape_code(out, r->title);
     aq_buf_adds(out, "`\n\n**Model:** `");

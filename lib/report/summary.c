@@ -54,7 +54,7 @@ static void fill_cell(struct summary_cell *c, const struct manifest *m, const st
         const struct report_row *row = &r->rows[i];
         if (!has_candidate(row))
             continue;
-        c->layers[c->count] = xstrdup(row->group->layer);
+        c->layers[c->count] = xstrdup(row->short_name);
         c->scores[c->count] = row->sensitivity;
         c->total += row->sensitivity;
         if (row->sensitivity > c->scores[c->worst])
@@ -161,7 +161,7 @@ static bool same_kind(const struct cell *a, const struct cell *b)
            same_text(a->granularity, b->granularity);
 }
 
-static int size_order(const char *size)
+int summary_size_order(const char *size)
 {
     static const char *const known[] = {"small", "medium", "large"};
     for (size_t i = 0; i < AQ_COUNT(known); i++)
@@ -176,7 +176,7 @@ static void compare_sizes(struct summary *s, size_t i)
     const struct summary_cell *largest = c;
     for (size_t j = 0; j < s->count; j++)
         if (same_kind(&c->cell, &s->cells[j].cell) &&
-            size_order(s->cells[j].cell.size) > size_order(largest->cell.size))
+            summary_size_order(s->cells[j].cell.size) > summary_size_order(largest->cell.size))
             largest = &s->cells[j];
     if (largest != c)
         agreement(c, largest, &c->rho_size, &c->tau_size);

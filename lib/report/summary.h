@@ -16,7 +16,7 @@
 struct summary_cell {
     struct cell cell;
     char *normalization; /* "-" if unknown */
-    char **layers;       /* of the groups with a candidate, in order */
+    char **layers;       /* short names of the groups with a candidate, in order */
     double *scores;      /* their sensitivities */
     double *ranks;       /* average ranks of the scores */
     size_t count;
@@ -52,6 +52,8 @@ void summary_markdown(struct aq_buf *out, const struct summary *s);
 void summary_tsv(struct aq_buf *out, const struct summary *s);
 void summary_html(struct aq_buf *out, const struct summary *s);
 
+/* 0 for small, 1 for medium, 2 for large; -1 for any other name. */
+int summary_size_order(const char *size);
 /* The correlation of two cells' rankings over the layers that both have; NAN if fewer than two. */
 double summary_spearman(const struct summary_cell *a, const struct summary_cell *b);
 

@@ -79,6 +79,13 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
     free(granularities.items);
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+    int order = summary_size_order(x) - summary_size_order(y);
+    return order ? order : strcmp(x, y);
+}
+
 static void add_grids(struct aq_buf *out, const struct summary *s)
 {
     struct texts sizes = {0};
@@ -90,6 +97,8 @@ static void add_grids(struct aq_buf *out, const struct summary *s)
             high = fmax(high, s->cells[i].total);
         }
     }
+    if (sizes.count > 1)
+        qsort(sizes.items, sizes.count, sizeof *sizes.items, by_size);
     aq_buf_adds(out, "<section>\n<h2>Totals</h2>\n<p class=\"soft\">The sum of all layers' "
                      "sensitivities; the squares "
                      "show it on one log scale.</p>\n");

@@ -38,7 +38,7 @@ static void scale_rules(struct aq_buf *out, bool dark)
     for (int i = 0; i < SVG_LEVELS; i++) {
         unsigned char rgb[3];
         double t = (double)i / (SVG_LEVELS - 1);
-        magma_at(dark ? 0.10 + 0.88 * t : 0.98 - 0.90 * t, rgb);
+        magma_at(dark ? 0.16 + 0.82 * t : 0.98 - 0.90 * t, rgb);
         aq_buf_addf(out, ".aq .s%d{fill:#%02x%02x%02x}", i, rgb[0], rgb[1], rgb[2]);
     }
     for (int i = 0; i < SVG_SERIES; i++) {
@@ -274,6 +274,10 @@ const char *svg_power(int exponent)
 const char *svg_number(double x)
 {
     char *out = ring_buffer();
+    if (isnan(x)) { /* not known: nothing to show */
+        out[0] = '\0';
+        return out;
+    }
     if (x == 0 || (fabs(x) >= 1e-3 && fabs(x) < 1e5)) {
         (void)snprintf(out, RING_CAP, "%.3g", x);
         if (fabs(x) >= 1000)
