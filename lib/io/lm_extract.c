@@ -246,6 +246,27 @@ static int drop_tensor(struct extraction *x, const struct st_tensor *t)
     return 0;
 }
 
+/* The tie wins, but a head of other weights means that one of the two files is wrong. */
+static void compare_heads(const struct extraction *x, struct aq_buf *notes)
+{
+    enum { SAMPLE = 4096 };
+    const struct ckpt_tensor *head = ckpt_find(&x->ckpt, "lm_head.weight");
+    const struct lm_tensor *embed = &x->lm->tensors[0];
+    if (!x->lm->arch.tie_word_embeddings || !head)
+        return;
+    uint64_t n = embed->end - embed->begin, step = n < SAMPLE ? n : SAMPLE;
+    bool same = head->t->end - head->t->begin == n && head->t->dtype == embed->dtype;
+    for (int i = 0; i < 3 && same; i++) {
+        uint64_t at = (n - step) / 2 * (uint64_t)i; /* first, middle, last */
+        same = memcmp((const char *)head->t->data + at, (const char *)embed->data + at, step) == 0;
+    }
+    if (!same)
+        aq_buf_addf(notes,
+                    "%s: lm_head.weight differs from the embedding it is tied to: it is "
+                    "not used\n",
+                    aq_show(x->ckpt.dir));
+}
+
 static int by_source(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -286,6 +307,7 @@ int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_bu
     lm->digest_kind = kind;
     lm_compute_digest(lm, kind, lm->digest);
     aq_buf_add(notes, aq_buf_str(&x.ckpt.notes), x.ckpt.notes.len);
+    compare_heads(&x, notes);
     r = 0;
 out:
     ckpt_close(&x.ckpt);

@@ -1,0 +1,409 @@
+# aq-extract-lm: what lm.json says, the copy, and the checkpoints that are refused.
+load helpers
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return
+    GEN=$O/tests/random_checkpoint
+}
+
+# config FILTER: the tiny checkpoint's config.json changed by jq
+config() {
+    jq "$1" tiny/config.json >new.json
+    mv new.json tiny/config.json
+}
+
+# bad_config FILTER TEXT: refused with that text
+bad_config() {
+    cp tiny/config.json kept.json
+    config "$1"
+    refused 3 "$2" aq-extract-lm tiny || {
+        echo "filter: $1"
+        return 1
+    }
+    cp kept.json tiny/config.json
+}
+
+# change_index FILTER
+change_index() {
+    jq "$1" tiny/model.safetensors.index.json >new.json
+    mv new.json tiny/model.safetensors.index.json
+}
+
+@test "architecture, tensors, head and what was dropped" {
+    "$GEN" --shards 3 tiny
+    aq 0 aq-extract-lm tiny
+    is "$(jq -c '[.schema, .root, .head, .arch.hidden_size, .arch.rope_theta, (.tensors | length)]' <<<"$output")" \
+        '["aq.lm/1","tiny","embed_tokens.weight",64,5000000,24]'
+    is "$(jq -r '.tensors[1, 4, -1].name' <<<"$output")" $'layers.0.input_layernorm.weight\nlayers.0.self_attn.v_proj.weight\nnorm.weight'
+    is "$(jq -c '.dropped' <<<"$output")" \
+        '[{"prefix":"model.visual.","tensors":51,"elements":239904,"linears":17,"linear_weights":163840}]'
+    is "$(jq -c '.digest.kind, .provenance' <<<"$output")" $'"sample"\n{"tool":"aq-extract-lm","result_version":1,"inputs":{}}'
+    # the byte ranges are those of the files
+    python=$(jq -r '.tensors[] | select(.name == "layers.1.mlp.down_proj.weight") | "\(.file) \(.begin) \(.end)"' <<<"$output")
+    read -r file begin end <<<"$python"
+    is $((end - begin)) $((64 * 128 * 2))
+    [ -e "tiny/$(jq -r ".files[$file].name" <<<"$output")" ]
+}
+
+@test "the 4B model's headers: figures of the published checkpoint, in no time and little memory" {
+    "$GEN" -p 4b --sparse --shards 4 big
+    start=$(date +%s%N)
+    aq 0 aq-extract-lm -o lm.json big
+    ms=$((($(date +%s%N) - start) / 1000000))
+    sanitized || [ "$ms" -lt 1000 ]
+    is "$(jq -c .dropped lm.json)" \
+        '[{"prefix":"model.visual.","tensors":315,"elements":415347712,"linears":105,"linear_weights":412614656}]'
+    is "$(jq '[.tensors[] | .shape | reduce .[] as $d (1; . * $d)] | add' lm.json)" 4022468096
+    is "$(jq '[.tensors[] | select(.name | test("_proj")) | .shape[0] * .shape[1]] | add' lm.json)" 3633315840
+    if ! sanitized && [ -x /usr/bin/time ]; then
+        /usr/bin/time -f %M -o rss aq-extract-lm -o lm.json big
+        [ "$(cat rss)" -lt 100000 ]
+    fi
+}
+
+@test "the digest knows the weights, not the files they lie in" {
+    "$GEN" --shards 3 tiny
+    "$GEN" single
+    "$GEN" --seed 2 other
+    "$GEN" --theta 10000 theta
+    digest() { aq-extract-lm "$@" | jq -r .digest.sha256; }
+    is "$(digest tiny)" "$(digest single)"
+    is "$(digest --digest full tiny)" "$(digest --digest full single)"
+    [ "$(digest tiny)" != "$(digest other)" ]
+    [ "$(digest tiny)" != "$(digest theta)" ]
+    [ "$(digest tiny)" != "$(digest --digest full tiny)" ]
+}
+
+@test "materialize: a checkpoint of its own with the same tensors, in one file or in shards" {
+    for opts in "--kind qwen3_vl" "--kind qwen3 --tied no" "--shards 3 --copy-head"; do
+        # shellcheck disable=SC2086
+        "$GEN" $opts from
+        aq 0 aq-extract-lm -o from.json from
+        aq 0 aq-extract-lm --materialize to -o to.json from
+        is "$(jq -r .model_type to/config.json)" qwen3
+        is "$(jq -r .digest.sha256 to.json)" "$(jq -r .digest.sha256 from.json)"
+        is "$(jq -c .dropped to.json)" '[]'
+        is "$(jq -r '[.tensors[] | .source] | .[0], .[-1]' to.json)" \
+            "model.embed_tokens.weight"$'\n'"$(jq -r 'if .arch.tie_word_embeddings then "model.norm.weight" else "lm_head.weight" end' to.json)"
+        aq 0 aq-extract-lm --materialize sharded --shard-size 100K -o sharded.json from
+        [ "$(jq '.files | length' sharded.json)" -ge 3 ]
+        aq 0 aq-extract-lm --digest full -o a.json from
+        aq 0 aq-extract-lm --digest full -o b.json sharded
+        is "$(jq -r .digest.sha256 a.json)" "$(jq -r .digest.sha256 b.json)"
+        rm -r from to sharded
+    done
+}
+
+@test "materialize: the bytes that transformers was seen to load" {
+    cd "$REPO/tests/oracle/materialize" || return
+    "$GEN" --seed 7 "$BATS_TEST_TMPDIR/from"
+    aq-extract-lm --materialize "$BATS_TEST_TMPDIR/to" "$BATS_TEST_TMPDIR/from" >/dev/null
+    (cd "$BATS_TEST_TMPDIR/to" && sha256sum -- *) | diff - sha256sums
+}
+
+@test "materialize: never over a checkpoint, nor into its own source" {
+    "$GEN" tiny
+    before=$(cat tiny/* | sha256sum)
+    refused 1 "'tiny' holds a checkpoint already" aq-extract-lm --materialize tiny tiny
+    "$GEN" --seed 2 other
+    refused 1 "'other' holds a checkpoint already" aq-extract-lm --materialize other tiny
+    is "$(cat tiny/* | sha256sum)" "$before"
+    refused 1 "" aq-extract-lm --materialize tiny/config.json tiny
+    refused 1 "" aq-extract-lm --materialize /proc/no/where tiny
+}
+
+@test "materialize: a full disk leaves nothing under a final name, and works afterwards" {
+    need_root
+    "$GEN" --vocab 20000 tiny
+    mkdir full
+    mount -t tmpfs -o size=1m none full 2>/dev/null || skip "no tmpfs here"
+    run --separate-stderr aq-extract-lm --materialize full/to tiny
+    left=$(find full -type f | wc -l)
+    umount full
+    is "$status" 1
+    has "$stderr" "No space left on device"
+    is "$left" 0
+    aq 0 aq-extract-lm --materialize full/to tiny
+}
+
+@test "memory stays small while more is copied" {
+    sanitized && skip "memory of a sanitizer build says nothing"
+    [ -x /usr/bin/time ] || skip "no time(1)"
+    "$GEN" -p 4b --layers 1 --vocab 20000 --vision-depth 0 --sparse big
+    /usr/bin/time -f %M -o rss aq-extract-lm --materialize copy -o lm.json big
+    [ "$(cat rss)" -lt 100000 ]
+}
+
+@test "the three naming regimes, and a language model without prefix" {
+    for prefix in model.language_model. language_model. model. ""; do
+        "$GEN" --prefix "$prefix" --vision-depth 0 tiny
+        aq 0 aq-extract-lm tiny
+        is "$(jq -r '.tensors[2].source' <<<"$output")" "${prefix}layers.0.self_attn.q_proj.weight"
+        is "$(jq -r '.tensors[2].name' <<<"$output")" "layers.0.self_attn.q_proj.weight"
+        rm -r tiny
+    done
+}
+
+@test "a repeated head is dropped where it is tied, and said to differ if it does" {
+    "$GEN" --copy-head tiny
+    aq 0 aq-extract-lm tiny
+    is "$(jq -c '.head, .dropped[] | select(.prefix? == "lm_head.")? // .' <<<"$output" | head -2 | tail -1)" \
+        '{"prefix":"lm_head.","tensors":1,"elements":32768,"linears":0,"linear_weights":0}'
+    has "$stderr" "lm_head.weight differs from the embedding it is tied to"
+}
+
+@test "directories that are none" {
+    refused 3 "cannot read checkpoint directory 'nothing'" aq-extract-lm nothing
+    touch file
+    refused 3 "'file' is not a directory" aq-extract-lm file
+    mkdir empty
+    refused 3 "found neither model.safetensors nor model.safetensors.index.json" aq-extract-lm empty
+    touch empty/pytorch_model.bin
+    refused 3 "holds no checkpoint" aq-extract-lm empty
+    has "$stderr" "PyTorch files are not read"
+    refused 2 "" aq-extract-lm
+    refused 2 "" aq-extract-lm a b
+    refused 2 "--digest" aq-extract-lm --digest none empty
+}
+
+@test "shards: missing, empty, unfinished, with other tensors than the index says" {
+    "$GEN" --shards 3 tiny
+    mv tiny/model-00002-of-00003.safetensors kept
+    refused 3 "shard 2 of 3 is not there: 'model-00002-of-00003.safetensors'" aq-extract-lm tiny
+    has "$stderr" "the first is 'model."
+    touch tiny/model-00002-of-00003.safetensors.incomplete
+    refused 3 "shard 2 of 3" aq-extract-lm tiny
+    has "$stderr" "finish the download"
+    : >tiny/model-00002-of-00003.safetensors
+    refused 3 "too short for a safetensors header: 0 bytes" aq-extract-lm tiny
+    cp tiny/model-00001-of-00003.safetensors tiny/model-00002-of-00003.safetensors
+    refused 3 "is missing, although model.safetensors.index.json places it there" aq-extract-lm tiny
+    head -c 90000 kept >tiny/model-00002-of-00003.safetensors
+    refused 3 "truncated" aq-extract-lm tiny
+    mv kept tiny/model-00002-of-00003.safetensors
+    aq 0 aq-extract-lm tiny
+}
+
+@test "index: names that leave the directory are refused before anything is opened" {
+    need_command strace
+    "$GEN" --shards 2 tiny
+    cp tiny/model.safetensors.index.json kept.json
+    for name in ../x.safetensors /etc/passwd a/../../x a/b.safetensors . .. "" 'C:\x' "$(head -c 5000 /dev/zero | tr '\0' n)"; do
+        jq --arg n "$name" '.weight_map["model.language_model.norm.weight"] = $n' kept.json >tiny/model.safetensors.index.json
+        refused 3 "shard names must be plain file names" strace -f -o trace -e trace=openat aq-extract-lm tiny
+        run ! grep -E 'passwd|safetensors"|/x"' trace
+    done
+    # \u0000 cannot even be parsed
+    sed 's/"model-00002-of-00002.safetensors"/"x\\u0000y"/' kept.json >tiny/model.safetensors.index.json
+    refused 3 "\\u0000" aq-extract-lm tiny
+}
+
+@test "index: values and maps of the wrong kind" {
+    "$GEN" --shards 2 tiny
+    cp tiny/model.safetensors.index.json kept.json
+    while IFS='~' read -r filter text; do
+        jq "$filter" kept.json >tiny/model.safetensors.index.json
+        refused 3 "$text" aq-extract-lm tiny || {
+            echo "filter: $filter"
+            return 1
+        }
+    done <<'CASES'
+.weight_map["model.language_model.norm.weight"] = 7~weight_map.model.language_model.norm.weight: expected a file name, found an integer
+.weight_map["model.language_model.norm.weight"] = null~expected a file name, found null
+del(.weight_map)~key 'weight_map' is missing
+.weight_map = []~weight_map: expected an object, found a list
+.weight_map = {}~weight_map: names no tensors
+[]~expected an object
+.weight_map["x"] = "model-00001-of-00002.safetensors"~tensor 'x' is missing
+CASES
+    echo '{"weight_map": {"a": "b", "a": "c"}}' >tiny/model.safetensors.index.json
+    refused 3 "appears twice" aq-extract-lm tiny
+    # total_size is of no importance
+    for size in 1 '"x"' null 1e30; do
+        jq ".metadata.total_size = $size" kept.json >tiny/model.safetensors.index.json
+        aq 0 aq-extract-lm tiny
+    done
+}
+
+@test "index: a tensor it does not name is ignored with a warning; one in two shards is refused" {
+    "$GEN" --shards 2 tiny
+    change_index 'del(.weight_map["model.visual.blocks.0.norm1.weight"])'
+    aq 0 aq-extract-lm tiny
+    has "$stderr" "1 tensors that model.safetensors.index.json does not name are ignored, the first is 'model.visual.blocks.0.norm1.weight'"
+    "$GEN" single
+    mv single/model.safetensors tiny/model-00002-of-00002.safetensors
+    change_index '.weight_map[]? |= .'
+    refused 3 "is in 'model-00001-of-00002.safetensors' and in 'model-00002-of-00002.safetensors'" aq-extract-lm tiny
+}
+
+@test "both forms: the single file is taken, and it says so" {
+    "$GEN" --shards 2 tiny
+    "$GEN" --seed 3 single
+    mv single/model.safetensors tiny/
+    aq 0 aq-extract-lm tiny
+    is "$(jq -c '[.files[].name]' <<<"$output")" '["model.safetensors"]'
+    has "$stderr" "warning: both model.safetensors and model.safetensors.index.json are there"
+}
+
+@test "config.json: missing, empty, cut off, not an object" {
+    "$GEN" tiny
+    cp tiny/config.json kept.json
+    rm tiny/config.json
+    refused 3 "'tiny/config.json' is missing" aq-extract-lm tiny
+    : >tiny/config.json
+    refused 3 "tiny/config.json:1:1:" aq-extract-lm tiny
+    echo '[]' >tiny/config.json
+    refused 3 "tiny/config.json: expected an object, found a list" aq-extract-lm tiny
+    head -c 300 kept.json >tiny/config.json
+    refused 3 "tiny/config.json:" aq-extract-lm tiny
+}
+
+@test "config.json: kinds of models" {
+    "$GEN" tiny
+    for type in llama qwen2 qwen3_moe qwen3_vl_moe phi; do
+        bad_config ".model_type = \"$type\"" "model_type '$type' is not supported"
+        has "$stderr" "supported are qwen3, qwen3_vl, qwen3_vl_text"
+    done
+    bad_config 'del(.model_type)' "key 'model_type' is missing"
+    bad_config 'del(.text_config)' "key 'text_config' is missing"
+    bad_config '.text_config.model_type = "llama"' "text_config.model_type: 'llama' is not supported"
+    config 'del(.vision_config)'
+    aq 0 aq-extract-lm tiny
+}
+
+@test "config.json: sizes of every wrong kind" {
+    "$GEN" tiny
+    for key in hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size; do
+        for value in 0 -1 2.5 '"4096"' 2147483648 9223372036854775808; do
+            bad_config ".text_config.$key = $value" "text_config.$key: expected an integer"
+        done
+    done
+    for key in hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size; do
+        bad_config "del(.text_config.$key)" "text_config: key '$key' is missing"
+        bad_config ".text_config.$key = null" "text_config.$key: expected an integer, found null"
+    done
+    bad_config '.text_config.num_key_value_heads = 3' "num_key_value_heads 3 does not divide num_attention_heads 4"
+    bad_config '.text_config.head_dim = 31' "head_dim 31 is odd"
+    bad_config 'del(.text_config.head_dim) | .text_config.num_attention_heads = 6 | .text_config.num_key_value_heads = 6' "no head_dim"
+}
+
+@test "config.json: what the engine does not compute is refused by name" {
+    "$GEN" tiny
+    while IFS='~' read -r filter text; do
+        bad_config "$filter" "$text"
+    done <<'CASES'
+del(.text_config.rope_theta)~rope_theta is missing
+.text_config.rope_theta = 0~rope_theta is 0, expected a positive number
+.text_config.rope_theta = -1~rope_theta is -1
+.text_config.rope_theta = "1e6"~rope_theta: expected a number, found a string
+.text_config.rms_norm_eps = 0~rms_norm_eps is 0
+.text_config.rms_norm_eps = -1e-6~rms_norm_eps is -1e-06
+.text_config.rope_scaling = {"rope_type": "yarn", "factor": 4}~rope_scaling.rope_type: 'yarn' is not supported, expected 'default'
+.text_config.rope_scaling = {"type": "linear"}~rope_scaling.type: 'linear' is not supported
+.text_config.rope_scaling = {"factor": 4}~rope_scaling: key 'rope_type' is missing
+.text_config.rope_scaling = 4~rope_scaling: expected an object
+.text_config.rope_parameters = {"rope_theta": 7, "rope_type": "default"}~rope_theta is 5e+06, but 7 in rope_parameters
+.text_config.rope_parameters = {"rope_type": "llama3"}~rope_parameters.rope_type: 'llama3' is not supported
+.text_config.partial_rotary_factor = 0.5~partial_rotary_factor: 0.5 is not supported
+.text_config.attention_bias = true~attention_bias: true is not supported
+.text_config.use_sliding_window = true~use_sliding_window: true is not supported
+.text_config.layer_types = ["full_attention", "sliding_attention"]~layer_types[1]: only 'full_attention' is supported
+.text_config.layer_types = ["full_attention"]~layer_types: 1 entries for 2 layers
+.text_config.hidden_act = "gelu"~hidden_act: 'gelu' is not supported, expected 'silu'
+.quantization_config = {"quant_method": "fp8"}~quantization_config: the checkpoint is quantized already
+.text_config.tie_word_embeddings = false~tie_word_embeddings is true at the top, false in text_config
+.tie_word_embeddings = false | .text_config.tie_word_embeddings = false~tensor 'lm_head.weight' is missing, and config.json does not tie it
+.tie_word_embeddings = 1~tie_word_embeddings: expected a boolean
+CASES
+    # newer files keep theta inside rope_parameters
+    config 'del(.text_config.rope_theta, .text_config.rope_scaling) | .text_config.rope_parameters = {"rope_theta": 5e6, "rope_type": "default"}'
+    aq 0 aq-extract-lm tiny
+    is "$(jq .arch.rope_theta <<<"$output")" 5000000
+}
+
+@test "tensors: missing, unexpected, of another shape or dtype, layers too few or too many" {
+    "$GEN" --layers 3 tiny
+    bad_config '.text_config.num_hidden_layers = 4' "config.json says 4 layers, the first 3 are there"
+    bad_config '.text_config.num_hidden_layers = 65536' "config.json says 65536 layers, the first 3 are there"
+    bad_config '.text_config.num_hidden_layers = 2' "unexpected tensor 'model.language_model.layers.2."
+    has "$stderr" "config.json says 2 layers, the checkpoint has 3"
+    bad_config '.text_config.vocab_size = 511' "embed_tokens.weight' has shape [512, 64], config.json needs [511, 64]"
+    bad_config '.text_config.intermediate_size = 127' "gate_proj.weight' has shape [128, 64], config.json needs [127, 64]"
+    bad_config '.text_config.head_dim = 16' "q_proj.weight' has shape [128, 64], config.json needs [64, 64]"
+    edit() { python3 - "$1" "$2" <<'PY'
+import sys
+p = "tiny/model.safetensors"
+b = open(p, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = b[8:8 + n].replace(sys.argv[1].encode(), sys.argv[2].encode(), 1)
+open(p, "wb").write(len(h).to_bytes(8, "little") + h + b[8 + n:])
+PY
+    }
+    need_command python3
+    cp tiny/model.safetensors kept
+    edit layers.1.self_attn.q_norm.weight layers.1.self_attn.q_norm.bias
+    refused 3 "tensor 'model.language_model.layers.1.self_attn.q_norm.weight' is missing" aq-extract-lm tiny
+    cp kept tiny/model.safetensors
+    edit model.visual.blocks.0.norm1.bias model.language_model.layers.0.self_attn.q_proj.bias
+    refused 3 "unexpected tensor 'model.language_model.layers.0.self_attn.q_proj.bias'" aq-extract-lm tiny
+    cp kept tiny/model.safetensors
+    edit '"model.language_model.layers.1.mlp.down_proj.weight":{"dtype":"BF16","shape":[64,128]' \
+        '"model.language_model.layers.1.mlp.down_proj.weight":{"dtype":"BF16","shape":[128,64]'
+    refused 3 "down_proj.weight' has shape [128, 64], config.json needs [64, 128]" aq-extract-lm tiny
+    cp kept tiny/model.safetensors
+    edit '"model.language_model.layers.1.mlp.down_proj.weight":{"dtype":"BF16"' \
+        '"model.language_model.layers.1.mlp.down_proj.weight":{"dtype":"I16"'
+    refused 3 "down_proj.weight' has dtype I16, expected BF16, F16 or F32" aq-extract-lm tiny
+    cp kept tiny/model.safetensors
+    edit model.language_model.embed_tokens.weight model.language_model.embed_token.weight
+    refused 3 "tensor 'embed_tokens.weight' is missing (looked for the prefixes" aq-extract-lm tiny
+}
+
+@test "weights that are quantized already are advised against" {
+    need_command python3
+    "$GEN" --dtype f16 tiny
+    python3 - <<'PY'
+import json
+p = "tiny/model.safetensors"
+b = open(p, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = json.loads(b[8:8 + n])
+name = "model.language_model.layers.0.mlp.up_proj.weight"
+data = b[8 + n:]
+order = sorted((k for k in h if k != "__metadata__"), key=lambda k: h[k]["data_offsets"][0])
+out = b""
+for k in order:
+    s, e = h[k]["data_offsets"]
+    piece = data[s:e] if k != name else data[s:s + (e - s) // 2]
+    h[k]["data_offsets"] = [len(out), len(out) + len(piece)]
+    out += piece
+h[name]["dtype"] = "F8_E4M3"
+t = json.dumps(h).encode()
+open(p, "wb").write(len(t).to_bytes(8, "little") + t + out)
+PY
+    refused 3 "up_proj.weight' has dtype F8_E4M3" aq-extract-lm tiny
+    has "$stderr" "take the checkpoint it was made from"
+}
+
+@test "a model as deep as 1,000 layers is read in a moment" {
+    "$GEN" --layers 1000 --hidden 8 --intermediate 8 --heads 1 --kv-heads 1 --head-dim 8 --vocab 16 --shards 200 --vision-depth 0 deep
+    start=$SECONDS
+    aq 0 aq-extract-lm -o lm.json deep
+    [ $((SECONDS - start)) -lt 10 ]
+    is "$(jq '.tensors | length' lm.json)" 11002
+    ulimit -n 16
+    aq 0 aq-extract-lm -o lm.json deep
+}
+
+@test "NaN in a weight is no matter of the extraction; -o, --quiet, help and version work" {
+    "$GEN" tiny
+    printf '\x7f\xff\x7f\xff' | dd of=tiny/model.safetensors bs=1 seek=100000 conv=notrunc 2>/dev/null
+    aq 0 aq-extract-lm -q -o out/lm.json tiny || true
+    mkdir -p out
+    aq 0 aq-extract-lm -o out/lm.json tiny
+    is "$output" ""
+    aq 0 aq-extract-lm --help
+    has "$output" "--materialize"
+    aq 0 aq-extract-lm --result-version
+    is "$output" 1
+}
