@@ -1,0 +1,246 @@
+# aq-calib tokens: caption files in, ids out, and what is refused. The ids themselves: tests/unit/test_tokenizer.c.
+load helpers
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return
+    TINY=$REPO/tests/data/tiny-tokenizer
+    DEMO=$REPO/datasets/demo
+}
+
+# meta FILE: the metadata as JSON
+meta() {
+    local n
+    n=$(od -An -t u8 -N 8 "$1")
+    tail -c +9 "$1" | head -c "$n" | jq -r '.__metadata__.aq'
+}
+
+# ids FILE: the ids, one a line
+ids() {
+    local n at
+    n=$(od -An -t u8 -N 8 "$1")
+    read -r at end <<<"$(tail -c +9 "$1" | head -c "$n" | jq -r '.ids.data_offsets | "\(.[0]) \(.[1])"')"
+    tail -c +$((9 + n + at)) "$1" | head -c $((end - at)) | od -An -v -t d4 -w4 | tr -d ' '
+}
+
+# dump TEXT...: captions from printf, ids of each on a line
+dumped() {
+    printf "$@" >captions.txt
+    aq 0 aq-calib tokens -q -t "$TINY" --dump captions.txt || return 1
+    sed -n 's/^\t\([0-9 ]*\)$/\1/p' <<<"$output"
+}
+
+bad() {
+    refused "$@"
+}
+
+@test "sizes, padding, counts and digest" {
+    aq 0 aq-calib tokens -t "$TINY" --padding max_length --seq-len 40 -o t.st "$DEMO"/captions_{small,medium,large}.txt
+    is "$output$stderr" ""
+    is "$(meta t.st | jq -c 'del(.digest)')" \
+        '{"schema":"aq.tokens/1","sizes":{"small":16,"medium":128,"large":512},"padding":"max_length","seq_len":40,"pad_id":320,"truncated":'"$(meta t.st | jq .truncated)"'}'
+    aq-calib tokens -t "$TINY" --seq-len 40 -o u.st --size few="$DEMO/captions_small.txt" --size many="$DEMO/captions_large.txt"
+    is "$(meta u.st | jq -c .sizes)" '{"few":16,"many":512}'
+    is "$(ids t.st | sha256sum)" "$(ids u.st | sha256sum)"
+    [ "$(meta t.st | jq .digest)" != "$(meta u.st | jq .digest)" ]
+    aq-calib tokens -t "$TINY/tokenizer.json" --padding max_length --seq-len 40 "$DEMO"/captions_{small,medium,large}.txt | cmp - t.st
+}
+
+@test "captions of the shipped data give the published ids" {
+    need_shared
+    gzip -dc "$SHARED/data/qwen3-tokenizer/tokenizer.json.gz" >tokenizer.json
+    cp "$SHARED/data/qwen3-tokenizer/tokenizer_config.json" .
+    start=$(date +%s%N)
+    aq 0 aq-calib tokens -v -t . -o t.st "$SHARED"/data/vlm-quantize-calib/coco2017_captions_{small,medium,large}.txt
+    ms=$((($(date +%s%N) - start) / 1000000))
+    sanitized || [ "$ms" -lt 2000 ]
+    has "$stderr" "512 captions, 6066 tokens"
+    is "$(meta t.st | jq .pad_id)" 151643
+    is "$(ids t.st | head -11 | tr '\n' ' ')" "32 883 911 311 470 264 8683 448 806 31415 81512 "
+}
+
+@test "line ends, blanks, empty lines, byte-order mark" {
+    want=$(dumped 'a b\nc\n')
+    is "$(dumped 'a b\r\nc\r\n')" "$want"
+    is "$(dumped 'a b\rc')" "$want"
+    is "$(dumped 'a b\r\n\n\r\r\n  \t\nc')" "$want"
+    is "$(dumped ' \t a b \xc2\xa0\xe3\x80\x80\n\x1cc\x0b\x0c\n')" "$want"
+    is "$(dumped 'a b\nc\r')" "$want"
+    # U+2028 ends no line; a byte-order mark is a character like others
+    is "$(dumped 'a\xe2\x80\xa8b' | wc -l)" 1
+    [ "$(dumped '\xef\xbb\xbfa b\nc\n')" != "$want" ]
+    # a line that is cut anywhere by the reader's blocks
+    for n in 65533 65534 65535 65536 65537; do
+        { head -c $n /dev/zero | tr '\0' x; printf '\r\nab\r\n'; } >long.txt
+        aq 0 aq-calib tokens -q -t "$TINY" --dump long.txt
+        is "$(grep -c '^[0-9]' <<<"$output")" 2
+    done
+}
+
+@test "added tokens in a caption, a truncated caption, a caption of one token" {
+    has "$(dumped 'a<|endoftext|>b')" " 320 "
+    printf 'a man rides the red horse\nx\n' >c.txt
+    aq 0 aq-calib tokens -v -t "$TINY" --seq-len 3 -o t.st c.txt
+    has "$stderr" "1 captions have one token, hence nothing to predict"
+    has "$stderr" "1 captions were cut to 3 tokens"
+    is "$(meta t.st | jq -c '[.truncated, .seq_len]')" '[1,3]'
+    is "$(ids t.st | wc -l)" 4
+    aq 0 aq-calib tokens -t "$TINY" --seq-len 1 -o t.st c.txt
+}
+
+@test "sizes that are no prefixes" {
+    printf 'a\nb\n' >small.txt
+    printf 'a\nc\nd\n' >large.txt
+    bad 3 "small.txt:2: 'b' differs from large.txt:2: 'c'" aq-calib tokens -t "$TINY" -o t.st small.txt large.txt
+    has "$stderr" "each size must be a prefix of the next one"
+    printf 'a\n\n b \n\nd\n' >large.txt
+    aq 0 aq-calib tokens -t "$TINY" -o t.st small.txt large.txt
+    bad 3 "'small' has more captions than 'medium'" aq-calib tokens -t "$TINY" -o u.st large.txt small.txt
+    bad 3 "sizes must rise" aq-calib tokens -t "$TINY" -o u.st large.txt small.txt large.txt
+    [ ! -e u.st ]
+}
+
+@test "caption files that are none" {
+    : >empty
+    printf '\n  \r\n\t\n' >blank
+    mkdir dir
+    bad 3 "'empty' holds no captions" aq-calib tokens -t "$TINY" -o t empty
+    bad 3 "'blank' holds no captions" aq-calib tokens -t "$TINY" -o t blank
+    bad 3 "'dir' is a directory" aq-calib tokens -t "$TINY" -o t dir
+    bad 3 "cannot open captions 'none'" aq-calib tokens -t "$TINY" -o t none
+    bad 2 "no caption file given" aq-calib tokens -t "$TINY" -o t
+    [ ! -e t ]
+}
+
+@test "UTF-8 that is none: file, line and byte" {
+    for seq in '\xff' '\xc0\x80' '\xed\xa0\x80' '\xf5\x80\x80\x80' '\xe2\x82' '\x80' '\xf0\x9f\x98'; do
+        printf "good\nab${seq}\nc\n" >c.txt
+        bad 3 "c.txt:2:3: not valid UTF-8" aq-calib tokens -t "$TINY" -o t c.txt
+    done
+    printf 'a\0b\n' >c.txt
+    aq 0 aq-calib tokens -t "$TINY" -o t c.txt
+    is "$(ids t | wc -l)" 3
+}
+
+@test "pipes and standard input" {
+    want=$(aq-calib tokens -t "$TINY" "$DEMO/captions_small.txt" | sha256sum)
+    is "$(aq-calib tokens -t "$TINY" - <"$DEMO/captions_small.txt" | sha256sum)" "$want"
+    is "$(aq-calib tokens -t "$TINY" <(cat "$DEMO/captions_small.txt") | sha256sum)" "$want"
+}
+
+@test "options" {
+    for n in 0 -1 2147483648 1e3 5x ''; do
+        bad 2 "seq-len" aq-calib tokens -t "$TINY" --seq-len="$n" -o t "$DEMO/captions_small.txt"
+    done
+    for n in 0 -1 1000000000000; do
+        bad 2 "limit" aq-calib tokens -t "$TINY" --limit="$n" -o t "$DEMO/captions_small.txt"
+    done
+    bad 2 "padding" aq-calib tokens -t "$TINY" --padding left -o t "$DEMO/captions_small.txt"
+    bad 2 "--size 'x': expected NAME=FILE" aq-calib tokens -t "$TINY" --size x -o t
+    bad 2 "--size '=x'" aq-calib tokens -t "$TINY" --size =x -o t
+    bad 2 "size 'small' is given twice" aq-calib tokens -t "$TINY" --size small=x -o t y
+    bad 2 "4 caption files" aq-calib tokens -t "$TINY" -o t a b c d
+    bad 2 "--tokenizer is missing" aq-calib tokens -o t "$DEMO/captions_small.txt"
+    bad 2 "unknown subcommand 'tokns'" aq-calib tokns
+    bad 2 "no subcommand given" aq-calib
+    aq 0 aq-calib --help
+    aq 0 aq-calib tokens --help
+    has "$output" "--padding"
+    aq 0 aq-calib tokens -t "$TINY" --limit 5 -o t "$DEMO"/captions_{small,large}.txt
+    is "$(meta t | jq -c .sizes)" '{"small":5,"large":5}'
+}
+
+@test "tokenizers that are none" {
+    mkdir none
+    bad 3 "found neither tokenizer.json nor vocab.json" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    bad 3 "cannot read tokenizer 'gone'" aq-calib tokens -t gone -o t "$DEMO/captions_small.txt"
+    gzip -c "$TINY/tokenizer.json" >none/tokenizer.json
+    bad 3 "gzip data: unpack it first" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    : >none/tokenizer.json
+    bad 3 "none/tokenizer.json:1:1" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    echo '{}' >none/tokenizer.json
+    bad 3 "key 'normalizer' is missing" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    size=$(stat -c %s "$TINY/tokenizer.json")
+    for ((i = 1; i < 50; i++)); do
+        head -c $((size * i / 50)) "$TINY/tokenizer.json" >none/tokenizer.json
+        bad 3 "none/tokenizer.json:" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    done
+    cp "$TINY/tokenizer.json" none/
+    echo '{"pad_token": "<|none|>"}' >none/tokenizer_config.json
+    bad 3 "pad token '<|none|>' is not a token" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    echo '{"pad_token": {"content": "<|im_start|>"}}' >none/tokenizer_config.json
+    aq 0 aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    is "$(meta t | jq .pad_id)" 321
+    echo '{"pad_token": null}' >none/tokenizer_config.json
+    bad 3 "has no pad token, --padding max_length needs one" aq-calib tokens --padding max_length -t none -o t2 "$DEMO/captions_small.txt"
+    [ ! -e t2 ]
+}
+
+@test "merges as text, and vocab.json with merges.txt, give the same" {
+    want=$(aq-calib tokens -t "$TINY" "$DEMO/captions_large.txt" | sha256sum)
+    mkdir text old
+    jq -c '.model.merges |= map(join(" "))' "$TINY/tokenizer.json" >text/tokenizer.json
+    cp "$TINY/tokenizer_config.json" text/
+    is "$(aq-calib tokens -t text "$DEMO/captions_large.txt" | sha256sum)" "$want"
+    jq -c .model.vocab "$TINY/tokenizer.json" >old/vocab.json
+    { echo '#version: 0.2'; jq -r '.model.merges[] | join(" ")' "$TINY/tokenizer.json"; } >old/merges.txt
+    jq -c '{added_tokens_decoder: (.added_tokens | map({key: (.id | tostring), value: del(.id)}) | from_entries), pad_token: "<|endoftext|>"}' \
+        "$TINY/tokenizer.json" >old/tokenizer_config.json
+    is "$(aq-calib tokens -t old "$DEMO/captions_large.txt" | sha256sum)" "$want"
+    is "$(aq-calib tokens -t old/vocab.json "$DEMO/captions_large.txt" | sha256sum)" "$want"
+    truncate -s -1 old/merges.txt
+    is "$(aq-calib tokens -t old "$DEMO/captions_large.txt" | sha256sum)" "$want"
+    echo ' x' >>old/merges.txt
+    bad 3 "old/merges.txt:" aq-calib tokens -t old -o t "$DEMO/captions_small.txt"
+    rm old/merges.txt
+    bad 3 "'old/merges.txt' is missing" aq-calib tokens -t old -o t "$DEMO/captions_small.txt"
+}
+
+@test "no merges at all, merges in a circle, huge added tokens" {
+    mkdir t
+    jq -c '.model.merges = [] | .model.vocab |= with_entries(select(.value < 256))
+        | .added_tokens = [{id: 256, content: "<|endoftext|>"}]' "$TINY/tokenizer.json" >t/tokenizer.json
+    printf 'the man' >c.txt
+    aq 0 aq-calib tokens -t t -o t.st c.txt
+    is "$(ids t.st | wc -l)" 7
+    # each merge makes a symbol that is longer than its parts: a circle needs a pair twice
+    jq -c '.model.merges += [.model.merges[0]]' "$TINY/tokenizer.json" >t/tokenizer.json
+    bad 3 "the merge is there twice" aq-calib tokens -t t -o t.st c.txt
+    jq -c '.added_tokens[0].content = ("x" * 100000)' "$TINY/tokenizer.json" >t/tokenizer.json
+    bad 3 "an added token of 100000 bytes, expected 1 to 256" aq-calib tokens -t t -o t.st c.txt
+    jq -c '.added_tokens = [range(100000) | {id: (320 + .), content: "<\(.)>"}]' "$TINY/tokenizer.json" >t/tokenizer.json
+    printf '<99999><0>' >c.txt
+    aq 0 aq-calib tokens -q -t t -o t.st c.txt
+    is "$(ids t.st | tr '\n' ' ')" "100319 320 "
+}
+
+@test "a line of ten megabytes, and one above the limit" {
+    head -c 10000000 /dev/zero | tr '\0' a >long.txt
+    start=$SECONDS
+    aq 0 aq-calib tokens -t "$TINY" -o t.st long.txt
+    [ $((SECONDS - start)) -lt 20 ]
+    is "$(meta t.st | jq .truncated)" 1
+    head -c 16777217 /dev/zero | tr '\0' a >long.txt
+    bad 3 "long.txt:1: longer than 16777216 bytes" aq-calib tokens -t "$TINY" -o t2.st long.txt
+}
+
+@test "a million captions; the first 512 of them at once" {
+    yes 'a man rides the red horse in the garden' | head -n 1000000 >many.txt
+    start=$(date +%s%N)
+    aq 0 aq-calib tokens -t "$TINY" --limit 512 -o t.st many.txt
+    ms=$((($(date +%s%N) - start) / 1000000))
+    [ "$ms" -lt 2000 ]
+    is "$(meta t.st | jq .sizes.small)" 512
+    sanitized && return
+    start=$SECONDS
+    aq 0 aq-calib tokens -t "$TINY" -o t.st many.txt
+    [ $((SECONDS - start)) -lt 30 ]
+    is "$(meta t.st | jq .sizes.small)" 1000000
+}
+
+@test "the product replaces an old one only when it is whole" {
+    echo old >t.st
+    printf 'good\n\xff\n' >c.txt
+    bad 3 "c.txt:2:1" aq-calib tokens -t "$TINY" -o t.st c.txt
+    is "$(cat t.st)" old
+    is "$(find . -name '.aq-*' | wc -l)" 0
+}
