@@ -46,7 +46,8 @@ int decimal_compare(const struct decimal *a, const struct decimal *b)
     int sa = decimal_sign(a), sb = decimal_sign(b);
     if (sa != sb)
         return sa < sb ? -1 : 1;
-    return sa * memcmp(a->digit, b->digit, DECIMAL_DIGITS);
+    int order = memcmp(a->digit, b->digit, DECIMAL_DIGITS);
+    return sa < 0 ? -order : order;
 }
 
 /* Half to even, at the 28th significant digit. */

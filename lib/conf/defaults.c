@@ -264,6 +264,16 @@ static void choose(struct planner *p, struct pick pick)
     add_pick(p, &p->picks, &p->pick_count, &p->pick_cap, &p->pick_by_key, pick);
 }
 
+static bool names_options(const struct node *v)
+{
+    if (!v || v->type != NODE_LIST)
+        return v && v->type == NODE_STRING;
+    for (size_t i = 0; i < v->count; i++)
+        if (v->items[i].value->type != NODE_STRING)
+            return false;
+    return true;
+}
+
 static int take_group(struct planner *p, const struct override *o)
 {
     struct place place = {NULL, o->number};
@@ -282,10 +292,7 @@ static int take_group(struct planner *p, const struct override *o)
         add_pick(p, &p->deletions, &p->deletion_count, &p->deletion_cap, &p->deletion_by_key, pick);
         return 0;
     }
-    bool names = v->type == NODE_STRING || v->type == NODE_LIST;
-    for (size_t i = 0; v->type == NODE_LIST && i < v->count; i++)
-        names &= v->items[i].value->type == NODE_STRING;
-    if (!names)
+    if (!names_options(v))
         return fail(p, place,
                     aq_arena_printf(p->a,
                                     "the option of group '%s' must be a string or a list of "

@@ -95,8 +95,10 @@ static int descend(struct interp *in, struct node *v, struct node *from, const c
                         node_type_name(at), aq_show(parts[i]));
             return INTERP_ERROR;
         }
-        if (step(in, v, at, parts[i], &at) < 0)
+        struct node *next;
+        if (step(in, v, at, parts[i], &next) < 0)
             return INTERP_ERROR;
+        at = next;
         if (!at || (asking && is_missing(at)))
             return INTERP_NOT_FOUND;
         if (is_missing(at)) {

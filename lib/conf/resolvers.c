@@ -174,6 +174,7 @@ struct node *interp_call(struct interp *in, struct node *v, const char *name,
             continue;
         if (args->count < resolvers[i].min || args->count > resolvers[i].max)
             return interp_fail(in, v, "%s: wrong number of arguments (%zu)", name, args->count);
+        /* cppcheck-suppress returnDanglingLifetime ; the node returned is of the arena */
         return resolvers[i].resolve(&c);
     }
     interp_fail(in, v, "unsupported interpolation type '%s'", aq_show(name));

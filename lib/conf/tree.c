@@ -283,15 +283,11 @@ int tree_apply(struct interp *in, struct node *root, const struct override *o)
                           aq_show(o->text), aq_show(o->key));
     if (c.count + (o->value.node ? node_depth(o->value.node) : 0) > NODE_MAX_DEPTH)
         return fail(&c, "nested too deeply (limit 128)");
-    switch (o->kind) {
-    case OVERRIDE_DELETE:
+    if (o->kind == OVERRIDE_DELETE)
         return delete_value(&c, root);
-    case OVERRIDE_ADD:
+    if (!o->value.node)
+        return fail(&c, "a value is missing");
+    if (o->kind == OVERRIDE_ADD)
         return add_value(&c, root, o->value.node);
-    case OVERRIDE_FORCE:
-        return set_value(&c, root, o->value.node, true);
-    case OVERRIDE_SET:
-        break;
-    }
-    return set_value(&c, root, o->value.node, false);
+    return set_value(&c, root, o->value.node, o->kind == OVERRIDE_FORCE);
 }

@@ -203,7 +203,7 @@ static int read_tie(struct lm_arch *a, const struct jref *root, const struct jre
 int lm_config_read(struct lm_arch *a, const struct json *config, const char *name,
                    struct aq_err *err)
 {
-    struct jref root = jref_root(config, name), text, r;
+    struct jref root = jref_root(config, name), text = root, r;
     *a = (struct lm_arch){.rms_norm_eps = 1e-6};
     if (json_type(config) != JSON_OBJECT)
         return jref_fail(&root, err, "expected an object, found %s",

@@ -111,7 +111,7 @@ static int read_extra(struct manifest_group *g, const struct jref *entry, const 
     size_t i = 0;
     for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
         struct jref at = jref_child(&list, v, i);
-        double *out = (double *)((char *)&g->options[i] + offset);
+        double *out = (void *)((char *)&g->options[i] + offset);
         if (json_type(v) != JSON_NULL && finite_number(&at, out, err) < 0)
             return -1;
     }

@@ -251,7 +251,7 @@ static void append(struct aq_arena *a, struct node *v, const struct node *key, s
     v->items[v->count].key = key;
     v->items[v->count].value = value;
     v->count++;
-    if (v->type == NODE_MAP && v->count > INDEX_FROM) {
+    if (key && v->count > INDEX_FROM) {
         if (v->index)
             *slot_of(v, key) = (uint32_t)v->count;
         else

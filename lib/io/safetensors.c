@@ -148,13 +148,16 @@ static int fail_entry(struct reading *r, const struct st_tensor *t, const char *
                   json_type_name(json_type(v)), expected);
 }
 
-static int read_dtype(struct reading *r, struct st_tensor *t, const struct json *v,
-                      const struct st_dtype_info **d)
+/* NULL after a failure. */
+static const struct st_dtype_info *read_dtype(struct reading *r, struct st_tensor *t,
+                                              const struct json *v)
 {
-    if (!v || json_type(v) != JSON_STRING)
-        return fail_entry(r, t, "dtype", v, "a string");
-    *d = st_dtype_named(json_string(v));
-    if (!*d) {
+    if (!v || json_type(v) != JSON_STRING) {
+        fail_entry(r, t, "dtype", v, "a string");
+        return NULL;
+    }
+    const struct st_dtype_info *d = st_dtype_named(json_string(v));
+    if (!d) {
         const char *names[32];
         struct aq_buf list = AQ_BUF_INIT;
         for (size_t i = 0; i < st_dtype_count; i++)
@@ -163,11 +166,11 @@ static int read_dtype(struct reading *r, struct st_tensor *t, const struct json 
         refuse(r, "tensor '%s': unknown dtype '%s'", aq_show(t->name), aq_show(json_string(v)));
         aq_err_hint(r->err, "known: %s", aq_buf_str(&list));
         aq_buf_release(&list);
-        return -1;
+        return NULL;
     }
-    t->dtype = (*d)->dtype;
-    memcpy(t->dtype_name, (*d)->name, strlen((*d)->name) + 1);
-    return 0;
+    t->dtype = d->dtype;
+    memcpy(t->dtype_name, d->name, strlen(d->name) + 1);
+    return d;
 }
 
 static int read_shape(struct reading *r, struct st_tensor *t, const struct json *v)
@@ -222,7 +225,6 @@ static int check_size(struct reading *r, struct st_tensor *t, const struct st_dt
 
 static int read_entry(struct reading *r, struct st_tensor *t, const struct json *v)
 {
-    const struct st_dtype_info *d = NULL;
     t->name = json_key(v);
     size_t len = strlen(t->name);
     if (len > ST_MAX_NAME)
@@ -231,8 +233,8 @@ static int read_entry(struct reading *r, struct st_tensor *t, const struct json 
     if (json_type(v) != JSON_OBJECT)
         return refuse(r, "tensor '%s': entry is %s, expected an object", aq_show(t->name),
                       json_type_name(json_type(v)));
-    if (read_dtype(r, t, json_get(v, "dtype"), &d) < 0 ||
-        read_shape(r, t, json_get(v, "shape")) < 0 ||
+    const struct st_dtype_info *d = read_dtype(r, t, json_get(v, "dtype"));
+    if (!d || read_shape(r, t, json_get(v, "shape")) < 0 ||
         read_offsets(r, t, json_get(v, "data_offsets")) < 0)
         return -1;
     return check_size(r, t, d);

@@ -108,7 +108,7 @@ static void add_entry(struct aq_buf *out, const struct declared *d)
     for (int i = 0; i < d->rank; i++)
         aq_buf_addf(out, "%s%llu", i ? "," : "", (unsigned long long)d->shape[i]);
     aq_buf_addf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)d->begin,
-                (unsigned long long)(d->begin + d->bytes));
+                (unsigned long long)d->begin + (unsigned long long)d->bytes);
 }
 
 static void add_metadata(struct aq_buf *out, const struct json *m)

@@ -56,7 +56,8 @@ static void draw_grid(struct aq_buf *out, const struct bars *b, double top)
         step *= step / unit == 1 ? 2 : step / unit == 2 ? 2.5 : 2;
     while (b->most / step < 2)
         step /= 2;
-    for (double v = 0; v <= b->most; v += step) {
+    for (int i = 0; i * step <= b->most; i++) {
+        double v = i * step;
         double x = b->left + b->width * v / b->most;
         svg_line(out, x, top, x, bottom, "grid");
         svg_text(out, x, bottom + 16, SVG_MIDDLE, "small soft", "%s", svg_number(v));

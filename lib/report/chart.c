@@ -69,7 +69,8 @@ bool chart_decades(const double *values, size_t count, struct decades *d)
 int chart_decade_step(const struct decades *d, double length, double room)
 {
     int step = 1;
-    while ((d->high - d->low) / step * room > length)
+    int decades = d->high - d->low;
+    for (int lines = decades; lines * room > length; lines = decades / step)
         step++;
     return step;
 }

@@ -64,7 +64,8 @@ static void draw_axes(struct aq_buf *out, const struct frame *f)
     while (s + 1 < AQ_COUNT(steps) && f->width * steps[s] / (f->high - f->low) < 38)
         s++;
     double bottom = f->top + f->height;
-    for (double b = ceil(f->low / steps[s]) * steps[s]; b <= f->high; b += steps[s]) {
+    for (int n = (int)ceil(f->low / steps[s]); n * steps[s] <= f->high; n++) {
+        double b = n * steps[s];
         svg_line(out, x_at(f, b), f->top, x_at(f, b), bottom, "grid");
         svg_text(out, x_at(f, b), bottom + 16, SVG_MIDDLE, "small soft", "%g", b);
     }

@@ -139,9 +139,10 @@ void chart_strip(struct aq_buf *out, const struct report *r, const struct curve 
     struct aq_buf body = AQ_BUF_INIT;
     double y = chart_title(&body, r, style, "Recipe at several budgets (effective bits)") + 16;
     y += 20 * (double)draw_legend(&body, &s, y);
-    for (size_t k = 0; k < s.kind_count; k++)
-        draw_panel(&body, &s, k, (double)(k % s.columns) * s.panel_w,
-                   y + (double)(k / s.columns) * s.panel_h);
+    for (size_t k = 0; k < s.kind_count; k++) {
+        size_t line = k / s.columns, column = k % s.columns;
+        draw_panel(&body, &s, k, (double)column * s.panel_w, y + (double)line * s.panel_h);
+    }
     size_t lines = (s.kind_count + s.columns - 1) / s.columns;
     svg_begin(out, style.width, y + (double)lines * s.panel_h, label, style.standalone);
     aq_buf_add(out, body.data, body.len);

@@ -111,7 +111,7 @@ static void print_work(const struct scoring *s, const struct count *n)
 int score_plan_print(struct scoring *s, const char *path, const struct json *identity,
                      struct aq_err *err)
 {
-    struct scoring_bytes bytes;
+    struct scoring_bytes bytes = {0};
     struct store old;
     bool have_old = false;
     if ((s->kl_div ? kl_plan : gradient_plan)(s, &bytes, err) < 0)

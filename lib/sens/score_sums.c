@@ -33,7 +33,8 @@ static double batch_term(const double *sums, const int32_t *labels, int64_t coun
 void score_sums(struct score_sums *out, const double *sums, const int32_t *labels, int64_t count,
                 int64_t batch, bool kl_div)
 {
-    double squares = 0, batches = (double)((count + batch - 1) / batch);
+    int64_t batch_count = (count + batch - 1) / batch;
+    double squares = 0, batches = (double)batch_count;
     *out = (struct score_sums){0};
     per_token(out, sums, labels, count);
     for (int64_t at = 0; at < count; at += batch) {

@@ -75,6 +75,15 @@ static void buffer_release(struct row_buffer *b)
     free(b->have);
 }
 
+/* Of the same bits: a NaN equals itself, and 0 is not -0. */
+static bool same_double(double a, double b)
+{
+    uint64_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    return x == y;
+}
+
 /* A tile of a layer: all of it goes over, or must equal what is there. */
 static int take_tile(struct row_buffer *b, const struct store *s, const struct store_row *r,
                      int64_t layer, int64_t tile, struct aq_err *err)
@@ -86,7 +95,7 @@ static int take_tile(struct row_buffer *b, const struct store *s, const struct s
         for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++) {
             double sum = store_sum(s, r, g, i);
             int64_t at = g * s->shape.samples + i;
-            if (*have && memcmp(&sum, &b->sums[at], sizeof sum) != 0)
+            if (*have && !same_double(sum, b->sums[at]))
                 return aq_err_set(err, AQ_EINPUT,
                                   "store '%s' has another sum than the rest for %s|%s at layer "
                                   "%" PRId64 ", sample %" PRId64,

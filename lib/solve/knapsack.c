@@ -325,7 +325,7 @@ static void merge_option(const struct solver *s, const struct list *acc, const s
     double best = INFINITY;
     out->count = 0;
     while (i < acc->count || j < base->count) {
-        struct state next;
+        struct state next = {0};
         if (j < base->count) {
             next = (struct state){.cost = base->items[j].cost + o->cost,
                                   .score = base->items[j].score + o->score,

@@ -82,7 +82,7 @@ static struct quant_plan *plan(const struct job *j, const struct quant_matrix *x
     if (quant_parse(j->text, &spec, &err) < 0 ||
         (j->is_weight ? quant_plan_weight(&p, &spec, x, rounding, &err)
                       : quant_plan_act(&p, &spec, x->cols, NULL, rounding, &err)) < 0) {
-        fprintf(stderr, "%s\n", err.msg);
+        (void)fprintf(stderr, "%s\n", err.msg);
         exit(1);
     }
     return p;
@@ -138,7 +138,7 @@ int main(int argc, char **argv)
         return 2;
     void *from = aq_big_alloc(bytes, "input", &err), *to = aq_big_alloc(bytes, "output", &err);
     if (!from || !to) {
-        fprintf(stderr, "%s\n", err.msg);
+        (void)fprintf(stderr, "%s\n", err.msg);
         return 1;
     }
     memset(to, 1, bytes);

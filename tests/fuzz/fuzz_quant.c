@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (c.x.rows < 1)
         return -1;
     if (quant_check(&c) < 0) {
-        fprintf(stderr, "%s\n", c.what);
+        (void)fprintf(stderr, "%s\n", c.what);
         abort();
     }
     return 0;

@@ -61,7 +61,7 @@ static void probe(const struct quant_matrix *m, const char *text)
     int64_t n = m->rows * m->cols;
     if (quant_parse(text, &spec, &err) < 0 ||
         quant_plan_weight(&p, &spec, m, QUANT_UNROUNDED, &err) < 0) {
-        fprintf(stderr, "quant_probe: %s\n", err.msg);
+        (void)fprintf(stderr, "quant_probe: %s\n", err.msg);
         printf("%s\t%s\t%lld\t-\t-\t-\t-\n", m->name, text, (long long)n);
         return;
     }
@@ -80,11 +80,11 @@ int main(int argc, char **argv)
     struct st_file f;
     struct aq_err err = {0};
     if (argc < 2) {
-        fprintf(stderr, "usage: quant_probe FILE.safetensors [TREATMENT...]\n");
+        (void)fprintf(stderr, "usage: quant_probe FILE.safetensors [TREATMENT...]\n");
         return AQ_EUSAGE;
     }
     if (st_open(&f, argv[1], &err) < 0) {
-        fprintf(stderr, "quant_probe: %s\n", err.msg);
+        (void)fprintf(stderr, "quant_probe: %s\n", err.msg);
         return err.code;
     }
     const char *const *texts = argc > 2 ? (const char *const *)argv + 2 : usual;

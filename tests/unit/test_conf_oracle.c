@@ -169,7 +169,7 @@ static void sweep_case(const struct json *c, void *with)
     struct tree *t = with;
     struct aq_arena a = AQ_ARENA_INIT;
     struct aq_err err = {0};
-    struct sweep_plan plan;
+    struct sweep_plan plan = {0};
     const char **args;
     size_t n = args_of(c, "args", &args);
     struct override *list = xcalloc(n + 1, sizeof *list);

@@ -99,8 +99,8 @@ enum { SHAPES = 8 };
 static int read_shapes(char *line, long shape[SHAPES][2])
 {
     int n = 0;
-    strtok(line, " \n");
-    strtok(NULL, " \n");
+    (void)strtok(line, " \n"); /* "#", "shapes" */
+    (void)strtok(NULL, " \n");
     for (char *w; (w = strtok(NULL, " \n")) != NULL && n < SHAPES; n++)
         if (sscanf(w, "%ldx%ld", &shape[n][0], &shape[n][1]) != 2)
             return 0;
@@ -172,7 +172,7 @@ static int replay(const char *path)
         else if (line[0] != '#' && replay_line(line, shape, shapes, &t) < 0)
             tap_ok(0, "%s: bad line: %s", path, line);
     }
-    fclose(f);
+    (void)fclose(f);
     report(&t);
     tap_ok(t.total > 0, "%d cases in %s", t.total, path);
     return t.total;
