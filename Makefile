@@ -168,11 +168,17 @@ test-gpu: all test-bin
 bench: all $(BENCHES)
 	$(Q)O=$(O) tests/bench/run $(BENCH)
 
-# Fuzzers compile the library again, instrumented; they need clang with its run-time library.
-FUZZ_FLAGS := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -O1 -g -DAQ_FUZZING
-$(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(LIB_SRC) $(O)/flags
-	$(call say,FUZZ,$@)mkdir -p $(@D); $(CLANG) -std=gnu11 $(ALL_CPPFLAGS) $(DATADIRS) $(NUMERIC) $(FUZZ_FLAGS) -pthread \
-	    -o $@ $< $(LIB_SRC) $(LIBS)
+# Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.
+FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
+FUZZ_OBJ   := $(LIB_SRC:%.c=$(O)/fuzz/obj/%.o)
+$(O)/fuzz/obj/%.o: %.c $(O)/flags | $(O)/probe.mk
+	$(call say,CC,$< (fuzz))mkdir -p $(@D); $(CLANG) $(ALL_CPPFLAGS) -std=gnu11 $(NUMERIC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -pthread \
+	    $(EXTRA_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
+$(O)/fuzz/libaq.a: $(FUZZ_OBJ)
+	$(call say,AR,$@)rm -f $@; ar rcs $@ $^
+$(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/fuzz/libaq.a
+	$(call say,FUZZ,$@)$(CLANG) $(ALL_CPPFLAGS) -std=gnu11 $(DATADIRS) $(FUZZ_FLAGS) -fsanitize=fuzzer -pthread -o $@ $^ $(LIBS)
+-include $(FUZZ_OBJ:.o=.d)
 fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 5
 ## fuzz-smoke: every fuzzer for FUZZ_SECONDS (5) from its seeds
