@@ -285,6 +285,9 @@ quick() {
     refused 2 "x: infinity cannot be written as JSON" aq-resolve +x=inf
     refused 2 "found the string 'foo'" aq-resolve autoquant.method=foo
     has "$stderr" "gradient, kl_div"
+    sed 's/format_name/fomat_name/' conf/quant_pair/wfp8_afp8.yaml >conf/quant_pair/typo.yaml
+    refused 3 "the configuration has no 'quant_pair.format_name', which 'conf/quant_pair/typo.yaml' should set" aq-resolve quant_pair=typo
+    has "$stderr" "is 'fomat_name' meant to be 'format_name'?"
     sed -i 's/^batch_size: 8.*/batch_size: many/' conf/autoquant/gradient_default.yaml
     refused 3 "conf/autoquant/gradient_default.yaml:4: autoquant.batch_size: expected an integer" aq-resolve
 }

@@ -125,39 +125,13 @@ examples() {
         END { if (command) print "E" }'
 }
 
-# One command and what it should print (nothing said: anything).
-run_example() {
-    local command=$1 expected=$2 tool
-    for tool in $(grep -oE 'aq-[a-z]+(-lm)?' <<<"$command" | sort -u); do
-        [ -x "$BIN/$tool" ] || return 0
-    done
-    run --separate-stderr timeout 120 bash -eu -o pipefail -c "$command"
-    if [ "$status" -ne 0 ] || { [ -n "$expected" ] && [ "$output" != "$expected" ]; }; then
-        printf 'example: %s\nexit status: %s\nstdout:\n%s\nexpected:\n%s\nstderr:\n%s\n' "$command" "$status" "$output" "$expected" "$stderr"
-        return 1
-    fi
-}
-
-page_examples() {
-    local kind text command='' expected=''
-    while IFS= read -r line; do
-        kind=${line:0:1} text=${line:2}
-        case $kind in
-        C) command=$text expected='' ;;
-        +) command+=$'\n'$text ;;
-        O) expected+=${expected:+$'\n'}$text ;;
-        E) run_example "$command" "$expected" || return 1 ;;
-        esac
-    done < <(examples "$1")
-}
-
 @test "the examples of the manual run, and print what they say" {
     local p d count=0
     for p in "$PAGES"/*.[1-9]; do
         cp -R "$BATS_FILE_TMPDIR/sweep" scratch
         for d in conf pipelines models datasets docs; do ln -s "$REPO/$d" "scratch/$d"; done
         pushd scratch >/dev/null
-        page_examples "$p" || { echo "page: $p"; cat log; return 1; }
+        run_examples < <(examples "$p") || { echo "page: $p"; cat log; return 1; }
         popd >/dev/null
         rm -rf scratch
         count=$((count + $(examples "$p" | grep -c '^C' || true)))

@@ -67,3 +67,33 @@ need_root() {
 sanitized() {
     nm "$BIN"/aq-overlay 2>/dev/null | grep -q __asan_init
 }
+
+# One command and what it should print (nothing said: anything). Tools that are not built are passed over.
+run_example() {
+    local command=$1 expected=$2 tool
+    while read -r tool; do
+        [ -x "$BIN/$tool" ] || return 0
+    done < <(grep -oE 'aq-[a-z]+(-lm)?' <<<"$command" | sort -u)
+    run --separate-stderr timeout 120 bash -eu -o pipefail -c "$command"
+    if [ "$status" -ne 0 ] || { [ -n "$expected" ] && [ "$output" != "$expected" ]; }; then
+        printf 'example: %s\nexit status: %s\nstdout:\n%s\nexpected:\n%s\nstderr:\n%s\n' "$command" "$status" "$output" "$expected" "$stderr"
+        return 1
+    fi
+}
+
+# Examples of a document, one thing a line of stdin: "C command", "+ line" that continues it, "O line" that it prints, "E" at
+# its end; "F file" and "L line": a file of these lines.
+run_examples() {
+    local line text command='' expected='' file=''
+    while IFS= read -r line; do
+        text=${line:2}
+        case ${line:0:1} in
+        C) command=$text expected='' ;;
+        +) command+=$'\n'$text ;;
+        O) expected+=${expected:+$'\n'}$text ;;
+        E) run_example "$command" "$expected" || return 1 ;;
+        F) file=$text && mkdir -p "$(dirname "$file")" && : >"$file" ;;
+        L) printf '%s\n' "$text" >>"$file" ;;
+        esac
+    done
+}

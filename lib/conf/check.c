@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "base/suggest.h"
 
 #include <stdio.h>
@@ -187,6 +188,25 @@ static int check_value(const struct rule *r, const struct node *v, const char *k
     return 0;
 }
 
+/* Most often the key is there, in another spelling, in the file that made the group. */
+static int fail_missing(const struct node *group, const struct rule *r, const char *key,
+                        struct aq_err *err)
+{
+    if (!group || !group->place.file)
+        return aq_err_set(err, AQ_EUSAGE, "the configuration has no '%s'", key);
+    struct aq_names names = AQ_NAMES_INIT;
+    for (size_t i = 0; i < group->count; i++)
+        if (group->items[i].key->type == NODE_STRING)
+            aq_names_add(&names, group->items[i].key->s);
+    const char *near = aq_nearest(r->key, names.names, names.count);
+    aq_err_set(err, AQ_EINPUT, "the configuration has no '%s', which '%s' should set", key,
+               aq_show(group->place.file));
+    if (near)
+        aq_err_hint(err, "is '%s' meant to be '%s'?", aq_show(near), r->key);
+    aq_names_release(&names);
+    return -1;
+}
+
 static int check_rule(const struct rule *r, const struct node *app, struct aq_err *err)
 {
     char key[80];
@@ -198,8 +218,7 @@ static int check_rule(const struct rule *r, const struct node *app, struct aq_er
     const struct node *v = group ? node_get(group, r->key) : NULL;
     if (v)
         return check_value(r, v, key, err);
-    return r->flags & REQUIRED ? aq_err_set(err, AQ_EUSAGE, "the configuration has no '%s'", key)
-                               : 0;
+    return r->flags & REQUIRED ? fail_missing(group, r, key, err) : 0;
 }
 
 int check_run(const struct node *app, struct aq_err *err)
