@@ -33,7 +33,7 @@ V         ?=
 make_letters := $(filter-out -%,$(firstword -$(MAKEFLAGS)))$(filter-out --%,$(filter -%,$(firstword -$(MAKEFLAGS))))
 looking_only := $(strip $(foreach l,n q t,$(findstring $(l),$(make_letters))))
 
-say   = $(if $(V),,@printf '  %-8s %s\n' '$(1)' '$(2)';)
+say   = $(if $(V),,@$(if $(findstring s,$(make_letters)),,printf '  %-8s %s\n' '$(1)' '$(2)';))
 quote = '$(subst ','\'',$(1))'
 
 # $(call stamp,FILE,VARIABLE): a file that is out of date exactly when its text differs from the variable's.

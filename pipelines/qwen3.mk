@@ -58,8 +58,13 @@ else
 
 # ---- settings: checked in one place, before anything is written ----
 
+# the make under the lock gets what its parent has checked
+ifeq ($(AQ_LOCKED),)
 settings := $(shell $(PIPELINES)/settings CONF=$(call quote,$(CONF)) PAIRS_GIVEN=$(PAIRS_GIVEN) \
 	$(foreach k,$(filter-out CELL OUTPUT_MODE PRESET,$(KNOBS)),$(k)=$(call quote,$($(k)))))
+else
+settings := $(AQ_LOCKED)
+endif
 $(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 ifeq ($(settings),)
 $(error pipelines/settings failed)
@@ -90,15 +95,19 @@ ifeq ($(or $(LOOKING),$(AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
 $(GOALS): locked ; @:
 locked:
-	+@mkdir -p $(P); flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(PIPELINES)/qwen3.mk $(GOALS) AQ_LOCKED=1 || { \
+	+@mkdir -p $(P); flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(PIPELINES)/qwen3.mk $(GOALS) AQ_LOCKED=$(call quote,$(settings)) || { \
 	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
 else
 
 # ---- configuration plane ----
 
+# what each tool calls the version of its results: a rebuilt binary alone remakes nothing
+versions := $(shell for t in resolve overlay extract-lm calib score select report; do echo $$t=$$($(AQ_BIN)/aq-$$t --result-version); done)
+version   = $(patsubst $(1)=%,%,$(filter $(1)=%,$(versions)))
+
 make_cells = $(PIPELINES)/cells $(1) $(MODEL) $(DATASET) $(EXPERIMENT) $(LAYOUT) '$(PAIRS)' '$(GRANS)' '$(SIZES)' '$(DEVICE)' \
 	$(call quote,$(OUTPUT_DIR)) $(call quote,$(OVERRIDES))
-cells_text := $(strip $(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(shell $(AQ_BIN)/aq-resolve --result-version).$(shell $(AQ_BIN)/aq-overlay --result-version))
+cells_text := $(strip $(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(call version,resolve).$(call version,overlay))
 
 ifdef LOOKING
 # Up to date: use what is there. Else compose into a scratch directory and pretend.
@@ -147,7 +156,6 @@ ifeq ($(or $(LOOKING),$(if $(RUNS),,none),$(CAPTIONS)),)
 $(error no captions for DATASET=$(DATASET): see datasets/ and conf/dataset/$(DATASET).yaml)
 endif
 
-version = $(shell $(AQ_BIN)/aq-$(1) --result-version)
 extract_text := $(MODEL_PATH) $(call version,extract-lm)
 calib_text   := $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
 score_text   := $(DTYPE) $(ROUNDING) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)

@@ -189,6 +189,8 @@ forget() { : >"$AQ_STUB_LOG"; }
     aq 2 sweep SHARDS=0
     aq 2 sweep OVERRIDES=quant_pair=wfp8_afp8
     has "$stderr" "use PAIRS"
+    aq 2 sweep OVERRIDES=runner.output_dir=out
+    has "$stderr" "use OUTPUT_DIR"
     aq 2 sweep OUTPUT_DIR=out
     has "$stderr" "one directory for 4 cells"
     [ ! -e tmp ]
