@@ -36,6 +36,7 @@ CUDA        ?= $(if $(NVCC),1,0)
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
+quote = '$(subst ','\'',$(1))'
 
 # ---- what the machine has: probed once, kept in $(O)/probe.mk ----
 
@@ -66,23 +67,29 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototypes -W
 ifdef DEVELOPER
 WARN += -Werror
 endif
-HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
+HARDEN := -fstack-protector-strong -fstack-clash-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 ifneq ($(SAN),)
 HARDEN :=
 SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 # Scores are measurements: no contraction into FMA behind the source's back, never -ffast-math.
 NUMERIC := -ffp-contract=off
-ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib -I$(O)/gen $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib $(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = -std=gnu11 -fPIC $(WARN) $(NUMERIC) $(HARDEN) $(CFLAGS) $(SANFLAGS) -pthread
 ALL_LDFLAGS  = -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS) $(SANFLAGS) -pthread
 LIBS         = $(PKG_LIBS) -ldl -lm
 DATADIRS     := -DAQ_DATADIR='"$(datadir)/aq"' -DAQ_LIBEXECDIR='"$(libexecdir)/aq"'
 
+# $(call stamp,TEXT): the target is a file of this text, and changes only with it.
+stamp = @mkdir -p $(@D); new=$(call quote,$(1)); [ "$$new" = "$$(cat $@ 2>/dev/null || true)" ] || printf '%s\n' "$$new" >$@
 $(O)/flags: FORCE
-	@mkdir -p $(@D)
-	@new='$(subst ','\'',$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS) $(DATADIRS))'; \
-	[ "$$new" = "$$(cat $@ 2>/dev/null || true)" ] || printf '%s\n' "$$new" >$@
+	$(call stamp,$(VERSION) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBS))
+# Where things will be installed: only what looks there is compiled again.
+$(O)/dirs: FORCE
+	$(call stamp,$(DATADIRS))
+$(O)/lib/conf/search.o $(O)/lib/backend/backend.o: $(O)/dirs
+$(O)/nvcc: FORCE
+	$(call stamp,$(NVCC) $(NVCCFLAGS) $(CUDA_ARCHS))
 
 # ---- sources: adding a file to a directory is enough ----
 
@@ -143,7 +150,7 @@ $(PRELOADS): $(O)/tests/%.so: tests/preload/%.c
 CUDA_ARCHS ?= 80 90
 NVCCFLAGS  ?= -O3 -lineinfo
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(O)/%.cu.o)
-$(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/flags
+$(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 	$(call say,NVCC,$<)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -Ilib -D_GNU_SOURCE --fmad=false -Xcompiler -fPIC,-Wall \
 	    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90 \
 	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
@@ -216,7 +223,8 @@ format:
 	$(Q)clang-format -i $(C_FILES)
 ## compdb: compile_commands.json for editors
 compdb:
-	$(Q)bear -- $(MAKE) -B CUDA=0 O=$(O)/compdb tools test-bin
+	$(Q)printf '%s\n' $(filter %.c,$(C_FILES)) | jq -Rn --arg dir '$(CURDIR)' --arg cc $(call quote,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(DATADIRS)) \
+	    '[inputs | {directory: $$dir, file: ., command: "\($$cc) -c \(.)"}]' >compile_commands.json
 
 # ---- install ----
 

@@ -52,8 +52,8 @@ int resolve_one(struct resolver *r, enum resolve_format format, struct resolved_
 int resolve_all(struct resolver *r, enum resolve_format format, struct resolved_list *out,
                 struct aq_err *err) AQ_MUST_CHECK;
 /* For products below hydra.sweep.subdir: no two jobs may share it. */
-int resolve_check_subdirs(struct resolver *r, const struct resolved_list *l, struct aq_err *err)
-    AQ_MUST_CHECK;
+int resolve_check_subdirs(struct resolver *r, const struct resolved_list *l,
+                          struct aq_err *err) AQ_MUST_CHECK;
 void resolved_release(struct resolved_list *l);
 
 /*

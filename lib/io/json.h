@@ -46,7 +46,7 @@ bool json_bool(const struct json *v);
 const char *json_string(const struct json *v);     /* borrowed */
 double json_number(const struct json *v);          /* of an int or a float */
 bool json_int(const struct json *v, int64_t *out); /* false: not an int, or beyond 64 bits */
-const char *json_wide_int(const struct json *v); /* digits of an int beyond 64 bits, else NULL */
+const char *json_wide_int(const struct json *v);   /* digits of an int beyond 64 bits, else NULL */
 
 /*
  * A place in a document, for typed reading with messages such as

@@ -18,12 +18,26 @@ static void test_doubles(void)
         double x;
         const char *text;
     } cases[] = {
-        {0, "0.0"}, {-0.0, "-0.0"}, {1, "1.0"}, {8, "8.0"}, {0.1, "0.1"}, {24903680, "24903680.0"},
-        {1e15, "1000000000000000.0"}, {1e16, "1e+16"}, {123456789012345680.0, "1.2345678901234568e+17"},
-        {1e-4, "0.0001"}, {5.6e-05, "5.6e-05"}, {1e-5, "1e-05"}, {1.5e300, "1.5e+300"},
-        {5e-324, "5e-324"}, {2.2250738585072014e-308, "2.2250738585072014e-308"},
-        {1.7976931348623157e308, "1.7976931348623157e+308"}, {0.30000000000000004, "0.30000000000000004"},
-        {9007199254740993.0, "9007199254740992.0"}, {-1234.5, "-1234.5"}, {100, "100.0"},
+        {0, "0.0"},
+        {-0.0, "-0.0"},
+        {1, "1.0"},
+        {8, "8.0"},
+        {0.1, "0.1"},
+        {24903680, "24903680.0"},
+        {1e15, "1000000000000000.0"},
+        {1e16, "1e+16"},
+        {123456789012345680.0, "1.2345678901234568e+17"},
+        {1e-4, "0.0001"},
+        {5.6e-05, "5.6e-05"},
+        {1e-5, "1e-05"},
+        {1.5e300, "1.5e+300"},
+        {5e-324, "5e-324"},
+        {2.2250738585072014e-308, "2.2250738585072014e-308"},
+        {1.7976931348623157e308, "1.7976931348623157e+308"},
+        {0.30000000000000004, "0.30000000000000004"},
+        {9007199254740993.0, "9007199254740992.0"},
+        {-1234.5, "-1234.5"},
+        {100, "100.0"},
     };
     char out[AQ_FMT_MAX];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -47,7 +61,8 @@ static void test_parsing(void)
     int64_t i;
     double d;
     uint64_t s;
-    static const char *const bad_ints[] = {"", " 5", "5 ", "+5", "0x10", "1e3", "5.0", "9223372036854775808", "-"};
+    static const char *const bad_ints[] = {
+        "", " 5", "5 ", "+5", "0x10", "1e3", "5.0", "9223372036854775808", "-"};
     for (size_t k = 0; k < sizeof bad_ints / sizeof *bad_ints; k++)
         tap_ok(!aq_parse_i64(bad_ints[k], &i), "'%s' is no integer", bad_ints[k]);
     tap_ok(aq_parse_i64("-42", &i) && i == -42, "-42");
@@ -57,32 +72,38 @@ static void test_parsing(void)
     tap_ok(aq_parse_double("5.4", &d) && d == 5.4, "5.4");
     tap_ok(aq_parse_size("1.5G", &s) && s == 1610612736, "1.5G");
     tap_ok(aq_parse_size("64KiB", &s) && s == 65536, "64KiB");
-    tap_ok(!aq_parse_size("8X", &s) && !aq_parse_size("G", &s) && !aq_parse_size("-1", &s), "no sizes");
+    tap_ok(!aq_parse_size("8X", &s) && !aq_parse_size("G", &s) && !aq_parse_size("-1", &s),
+           "no sizes");
 }
 
 static void test_sha256(void)
 {
     char hex[AQ_SHA256_HEX];
     aq_sha256_of("", 0, hex);
-    tap_same(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "sha256 of nothing");
+    tap_same(hex, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+             "sha256 of nothing");
     aq_sha256_of("abc", 3, hex);
-    tap_same(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "sha256 of abc");
+    tap_same(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+             "sha256 of abc");
     struct aq_sha256 s;
     aq_sha256_init(&s);
     for (int k = 0; k < 1000000; k++)
         aq_sha256_add(&s, "a", 1);
     aq_sha256_hex(&s, hex);
-    tap_same(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0", "sha256 of a million a");
+    tap_same(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+             "sha256 of a million a");
 }
 
 static void test_utf8(void)
 {
-    static const char *const bad[] = {"\xff", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\x80"};
+    static const char *const bad[] = {"\xff",     "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                      "\xe2\x82", "\x80"};
     for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
         tap_ok(aq_utf8_check(bad[k], strlen(bad[k])) == 0, "invalid UTF-8 %zu is found", k);
     static const char good[] = "caf\xc3\xa9 \xf0\x9f\x98\x80 plain text behind";
     tap_ok(aq_utf8_check(good, strlen(good)) == strlen(good), "valid UTF-8 passes");
-    tap_same(aq_show("a\033[31m\xe2\x80\xae\xff"), "a\\x1b[31m\\u{202e}\\xff", "hostile names are made printable");
+    tap_same(aq_show("a\033[31m\xe2\x80\xae\xff"), "a\\x1b[31m\\u{202e}\\xff",
+             "hostile names are made printable");
 }
 
 static void test_nearest(void)

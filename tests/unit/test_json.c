@@ -31,12 +31,14 @@ static void round_trip(const char *text, const char *expected)
 
 static void test_refusals(void)
 {
+    /* clang-format off */
     static const char *const bad[] = {
         "", " ", "{", "[1,]", "{\"a\":1,}", "[01]", "[1.]", "[.5]", "[+1]", "[1e]", "[NaN]", "[Infinity]", "[-]",
         "{a:1}", "{'a':1}", "[\"\t\"]", "[\"\\x\"]", "[\"\\u12g4\"]", "[\"\\ud800\"]", "[\"\\udc00\"]", "[1] 2",
         "\xef\xbb\xbf{}", "[\"\xff\"]", "nul", "tru", "[1 2]", "{\"a\" 1}", "{\"a\":}", "[,1]", "{,}", "[1e400]",
         "// c\n1", "[\"a", "\v1",
     };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refused(bad[i], NULL);
     refused("{\"a\": 1,\n \"\\u0061\": 2}", "x.json:2:3: key 'a' appears twice");
@@ -52,8 +54,12 @@ struct text {
     const char *bytes;
     size_t size;
 };
-#define TEXT(literal) {literal, sizeof(literal) - 1}
+#define TEXT(literal)                                                                              \
+    {                                                                                              \
+        literal, sizeof(literal) - 1                                                               \
+    }
 
+/* clang-format off */
 /* The refusals that conformance suites ask for, by the part of the grammar that is broken. */
 static const struct text broken[] = {
     /* arrays */
@@ -102,12 +108,15 @@ static const char *const sound[][2] = {
     {"-0.1", "-0.1"}, {"null", "null"}, {"{\"min\": -1.0e+28, \"max\": 1.0e+28}", "{\"min\": -1e+28, \"max\": 1e+28}"},
 };
 
+/* clang-format on */
+
 static void test_conformance(void)
 {
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         struct aq_err err = {0};
         struct json *v = json_parse(broken[i].bytes, broken[i].size, "x.json", &err);
-        tap_ok(v == NULL && err.code == AQ_EINPUT, "refused: %s", aq_show_n(broken[i].bytes, broken[i].size));
+        tap_ok(v == NULL && err.code == AQ_EINPUT, "refused: %s",
+               aq_show_n(broken[i].bytes, broken[i].size));
         json_free(v);
     }
     for (size_t i = 0; i < sizeof sound / sizeof *sound; i++)
@@ -120,9 +129,12 @@ static void test_conformance(void)
 static void test_round_trips(void)
 {
     round_trip("{\"a\": 8, \"b\": 8.0, \"c\": 1e3}", "{\"a\": 8, \"b\": 8.0, \"c\": 1000.0}");
-    round_trip("[9007199254740993, -9223372036854775808]", "[9007199254740993, -9223372036854775808]");
-    round_trip("[0.1000000000000000000000000000000000000000000000000000000000000000000000001]", "[0.1]");
-    round_trip("[\"\\u00e9\\ud83d\\ude00\\n\\\"\\\\/\"]", "[\"\\u00e9\\ud83d\\ude00\\n\\\"\\\\/\"]");
+    round_trip("[9007199254740993, -9223372036854775808]",
+               "[9007199254740993, -9223372036854775808]");
+    round_trip("[0.1000000000000000000000000000000000000000000000000000000000000000000000001]",
+               "[0.1]");
+    round_trip("[\"\\u00e9\\ud83d\\ude00\\n\\\"\\\\/\"]",
+               "[\"\\u00e9\\ud83d\\ude00\\n\\\"\\\\/\"]");
     round_trip("{\"z\": null, \"a\": [true, false], \"e\": {}, \"l\": []}",
                "{\"z\": null, \"a\": [true, false], \"e\": {}, \"l\": []}");
     round_trip("[-0.0, 1E-7]", "[-0.0, 1e-07]");
@@ -139,7 +151,8 @@ static void test_refs(void)
     tap_ok(jref_get(&root, "groups", JSON_ARRAY, &groups, &err) == 0, "groups");
     second = jref_child(&groups, json_at(groups.v, 1), 1);
     tap_ok(jref_double(&second, "sum", &d, &err) < 0, "a string is no number");
-    tap_same(err.msg, "s.json: groups[1].sum: expected a number, found a string", "path in the message");
+    tap_same(err.msg, "s.json: groups[1].sum: expected a number, found a string",
+             "path in the message");
     tap_ok(jref_int(&root, "n", 0, 10, &n, &err) < 0, "3.5 is no integer");
     tap_same(err.msg, "s.json: n: expected an integer, found a number", "path in the message");
     tap_ok(jref_get(&root, "nope", JSON_ARRAY, &second, &err) < 0, "missing");
@@ -159,7 +172,8 @@ static void test_building(void)
     json_push(json_add_array(o, "l"), json_new_null());
     tap_ok(json_remove(o, "d") && !json_remove(o, "d"), "remove");
     tap_ok(json_write(&out, o, JSON_SORT_KEYS | JSON_NEWLINE, &err) == 0, "write");
-    tap_same(aq_buf_str(&out), "{\n  \"i\": 9223372036854775807,\n  \"l\": [\n    null\n  ],\n  \"s\": \"y\"\n}\n",
+    tap_same(aq_buf_str(&out),
+             "{\n  \"i\": 9223372036854775807,\n  \"l\": [\n    null\n  ],\n  \"s\": \"y\"\n}\n",
              "pretty");
     json_add_double(o, "bad", 0.0 / 0.0);
     tap_ok(json_write(&out, o, 0, &err) < 0, "NaN is not written");
