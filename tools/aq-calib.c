@@ -111,7 +111,7 @@ static int write_tokens(const struct tokens_options *o, const struct aq_cmdline 
     if (r == 0) {
         warn_about(&tokens);
         if (!o->dump || cl->output)
-            r = tokens_write(&tokens, cl->output, err);
+            r = tokens_write(&tokens, "aq-calib", RESULT_VERSION, cl->output, err);
         tokens_release(&tokens);
     }
     aq_buf_release(&dump.piece);

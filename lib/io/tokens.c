@@ -160,7 +160,18 @@ int tokens_open(struct tokens *t, const char *path, struct aq_err *err)
 
 /* ---- writing ---- */
 
-int tokens_write(const struct tokens *t, const char *path, struct aq_err *err)
+static void add_provenance(struct json *meta, const struct tokens *t, const char *tool,
+                           int result_version)
+{
+    struct json *inputs = product_add_provenance(meta, tool, result_version);
+    if (t->tokenizer[0])
+        json_add_string(inputs, "tokenizer", t->tokenizer);
+    if (t->captions[0])
+        json_add_string(inputs, "captions", t->captions);
+}
+
+int tokens_write(const struct tokens *t, const char *tool, int result_version, const char *path,
+                 struct aq_err *err)
 {
     char digest[AQ_SHA256_HEX];
     struct aq_buf text = AQ_BUF_INIT;
@@ -168,6 +179,7 @@ int tokens_write(const struct tokens *t, const char *path, struct aq_err *err)
     uint64_t ids = (uint64_t)t->id_count, offsets = (uint64_t)t->samples + 1;
     tokens_digest(t, digest);
     json_add_string(meta, "digest", digest);
+    add_provenance(meta, t, tool, result_version);
     add_compact(&text, meta);
     json_add_string(outer, "aq", text.data);
     struct st_writer *w = st_writer_new();

@@ -6,7 +6,7 @@
  *     ids      I32 [N]
  *     offsets  I64 [S + 1]: sample s is ids[offsets[s]] to ids[offsets[s + 1] - 1]
  *     metadata "aq": {"schema": "aq.tokens/1", "sizes": {"small": 16, ...}, "padding": s,
- *              "seq_len": n, "pad_id": n, "truncated": n, "digest": s}
+ *              "seq_len": n, "pad_id": n, "truncated": n, "digest": s, "provenance": {...}}
  */
 #ifndef AQ_IO_TOKENS_H
 #define AQ_IO_TOKENS_H
@@ -36,14 +36,16 @@ struct tokens {
     int64_t seq_len, truncated;
     int32_t pad_id;
     char digest[AQ_SHA256_HEX];
+    char tokenizer[AQ_SHA256_HEX], captions[AQ_SHA256_HEX]; /* inputs; written, not read back */
 };
 
 /* All that the format promises is checked, the digest included. */
 int tokens_open(struct tokens *t, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void tokens_release(struct tokens *t);
 /* Computes the digest and writes; t->digest is not read. path NULL or "-": standard output. */
-int tokens_write(const struct tokens *t, const char *path, struct aq_err *err) AQ_MUST_CHECK;
-/* SHA-256 of the ids, the offsets and the metadata but the digest. */
+int tokens_write(const struct tokens *t, const char *tool, int result_version, const char *path,
+                 struct aq_err *err) AQ_MUST_CHECK;
+/* SHA-256 of the ids, the offsets and the metadata before the digest. */
 void tokens_digest(const struct tokens *t, char out[AQ_SHA256_HEX]);
 
 #endif

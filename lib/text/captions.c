@@ -58,10 +58,10 @@ static int fill(struct captions *c, struct aq_err *err)
 
 static size_t find_line_end(const char *p, size_t n)
 {
-    const char *lf = memchr(p, '\n', n);
-    size_t end = lf ? (size_t)(lf - p) : n;
-    const char *cr = memchr(p, '\r', end);
-    return cr ? (size_t)(cr - p) : end;
+    size_t i = 0;
+    while (i < n && p[i] != '\n' && p[i] != '\r')
+        i++;
+    return i;
 }
 
 /* The next raw line into c->text: 1, or 0 if there is none. */

@@ -11,6 +11,7 @@ struct walk {
     const struct dataset *d;
     struct captions *files;
     int64_t *samples; /* of each file that has ended; -1 while it goes on */
+    struct aq_sha256 captions;
     struct aq_err *err;
 };
 
@@ -67,6 +68,8 @@ static int add_sample(struct tokens *out, struct walk *w, struct tokenizer *t, s
         ids->count = from + most;
         out->truncated++;
     }
+    aq_sha256_add(&w->captions, text, len);
+    aq_sha256_add(&w->captions, "\n", 1);
     if (w->d->each)
         w->d->each(w->d->context, out->samples, text, len, ids->items + from, ids->count - from);
     out->samples++;
@@ -135,6 +138,8 @@ int dataset_tokenize(struct tokens *out, const struct dataset *d, struct tokeniz
     w.files = xcalloc(d->count, sizeof *w.files);
     w.samples = xcalloc(d->count, sizeof *w.samples);
     out->sizes = xcalloc(d->count, sizeof *out->sizes);
+    aq_sha256_init(&w.captions);
+    memcpy(out->tokenizer, tokenizer_digest(t), sizeof out->tokenizer);
     for (size_t k = 0; k < d->count && r == 0; k++) {
         w.samples[k] = -1;
         r = captions_open(&w.files[k], d->sizes[k].path, err);
@@ -144,6 +149,7 @@ int dataset_tokenize(struct tokens *out, const struct dataset *d, struct tokeniz
         r = tokenize_all(out, &w, t, &ids);
     if (r == 0)
         r = record_sizes(out, &w);
+    aq_sha256_hex(&w.captions, out->captions);
     out->ids = ids.items;
     out->id_count = (int64_t)ids.count;
     for (size_t k = 0; k < open; k++)

@@ -76,6 +76,11 @@ int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, size_t e
     return 0;
 }
 
+const char *tokenizer_digest(const struct tokenizer *t)
+{
+    return t->digest;
+}
+
 int32_t tokenizer_pad_id(const struct tokenizer *t)
 {
     return t->pad_id;

@@ -37,6 +37,8 @@ void tokenizer_free(struct tokenizer *t);
 int tokenizer_encode(struct tokenizer *t, const char *text, size_t len, size_t enough,
                      struct ids *out, struct aq_err *err) AQ_MUST_CHECK;
 
+/* SHA-256 of the files that it was read from, one after the other; of memory: of that text. */
+const char *tokenizer_digest(const struct tokenizer *t);
 int32_t tokenizer_pad_id(const struct tokenizer *t); /* -1: none */
 /* The bytes of a token, any bytes; nothing for an id that does not exist. */
 void tokenizer_piece(const struct tokenizer *t, int32_t id, struct aq_buf *out);

@@ -2,6 +2,7 @@
 #ifndef AQ_TEXT_TOKENIZER_IMPL_H
 #define AQ_TEXT_TOKENIZER_IMPL_H
 
+#include "base/sha256.h"
 #include "io/json.h"
 #include "text/added.h"
 #include "text/tokenizer.h"
@@ -12,6 +13,8 @@ struct tokenizer {
     struct bpe bpe;
     struct added added;
     int32_t pad_id;
+    struct aq_sha256 sum; /* of what is being read */
+    char digest[AQ_SHA256_HEX];
     struct aq_buf normalized; /* scratch */
 };
 

@@ -308,55 +308,60 @@ static struct tokenizer *new_tokenizer(void)
 {
     struct tokenizer *t = xcalloc(1, sizeof *t);
     t->pad_id = -1;
+    aq_sha256_init(&t->sum);
     return t;
 }
 
-static int load_json(struct tokenizer *t, const struct jref *root, const struct jref *config,
-                     struct aq_err *err)
+/* Ends the loading: NULL if it failed. */
+static struct tokenizer *loaded(struct tokenizer *t, int r)
 {
-    if (json_type(root->v) != JSON_OBJECT)
-        return jref_fail(root, err, "expected a tokenizer's object, found %s",
-                         json_type_name(json_type(root->v)));
-    if (check_pipeline(root, err) < 0 || load_model(t, root, err) < 0 ||
-        load_added(t, root, err) < 0)
-        return -1;
-    return load_pad(t, config, err);
+    if (r == 0) {
+        aq_sha256_hex(&t->sum, t->digest);
+        return t;
+    }
+    tokenizer_free(t);
+    return NULL;
 }
 
-/* Takes over the trees; config may be NULL. */
-static struct tokenizer *from_json(struct json *v, const char *name, struct json *config,
-                                   const char *config_name, struct aq_err *err)
+static struct json *parse_text(struct tokenizer *t, const char *text, size_t len, const char *name,
+                               struct aq_err *err)
 {
-    struct tokenizer *t = new_tokenizer();
+    aq_sha256_add(&t->sum, text, len);
+    return json_parse(text, len, name, err);
+}
+
+/* config may be NULL. */
+static int load_json(struct tokenizer *t, const struct json *v, const char *name,
+                     const struct json *config, const char *config_name, struct aq_err *err)
+{
     struct jref root = jref_root(v, name), c = {NULL};
     if (config)
         c = jref_root(config, config_name);
-    if (load_json(t, &root, config ? &c : NULL, err) < 0) {
-        tokenizer_free(t);
-        t = NULL;
-    }
-    json_free(v);
-    json_free(config);
-    return t;
+    if (json_type(v) != JSON_OBJECT)
+        return jref_fail(&root, err, "expected a tokenizer's object, found %s",
+                         json_type_name(json_type(v)));
+    if (check_pipeline(&root, err) < 0 || load_model(t, &root, err) < 0 ||
+        load_added(t, &root, err) < 0)
+        return -1;
+    return load_pad(t, config ? &c : NULL, err);
 }
 
 struct tokenizer *tokenizer_parse(const char *json, size_t len, const char *name,
                                   const char *config, size_t config_len, struct aq_err *err)
 {
-    struct json *c = NULL;
-    if (config && !(c = json_parse(config, config_len, "tokenizer_config.json", err)))
-        return NULL;
-    struct json *v = json_parse(json, len, name, err);
-    if (!v) {
-        json_free(c);
-        return NULL;
-    }
-    return from_json(v, name, c, "tokenizer_config.json", err);
+    static const char config_name[] = "tokenizer_config.json";
+    struct tokenizer *t = new_tokenizer();
+    struct json *c = config ? parse_text(t, config, config_len, config_name, err) : NULL;
+    struct json *v = config && !c ? NULL : parse_text(t, json, len, name, err);
+    int r = v ? load_json(t, v, name, c, config_name, err) : -1;
+    json_free(v);
+    json_free(c);
+    return loaded(t, r);
 }
 
 /* ---- files ---- */
 
-static struct json *read_json(const char *path, struct aq_err *err)
+static struct json *read_json(struct tokenizer *t, const char *path, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
     struct json *v = NULL;
@@ -364,20 +369,21 @@ static struct json *read_json(const char *path, struct aq_err *err)
         if (text.len > 1 && memcmp(text.data, "\x1f\x8b", 2) == 0)
             aq_err_set(err, AQ_EINPUT, "'%s' is gzip data: unpack it first", aq_show(path));
         else
-            v = json_parse(aq_buf_str(&text), text.len, path, err);
+            v = parse_text(t, aq_buf_str(&text), text.len, path, err);
     }
     aq_buf_release(&text);
     return v;
 }
 
 /* tokenizer_config.json beside a file; *out stays NULL if there is none. */
-static int read_config(const char *dir, char **path, struct json **out, struct aq_err *err)
+static int read_config(struct tokenizer *t, const char *dir, char **path, struct json **out,
+                       struct aq_err *err)
 {
     *path = aq_path_join(dir, "tokenizer_config.json");
     *out = NULL;
     if (!aq_path_exists(*path))
         return 0;
-    *out = read_json(*path, err);
+    *out = read_json(t, *path, err);
     return *out ? 0 : -1;
 }
 
@@ -425,6 +431,7 @@ static int load_merges_file(struct tokenizer *t, const char *dir, const struct j
         aq_err_set(err, AQ_EINPUT, "'%s' is missing, vocab.json needs it", aq_show(path));
     } else if (aq_read_file(path, TOKENIZER_MAX_FILE, &text, err) == 0) {
         size_t lines = count_lines(&text);
+        aq_sha256_add(&t->sum, text.data, text.len);
         if (lines > TOKENIZER_MAX_VOCAB + 2) {
             aq_err_set(err, AQ_EINPUT, "'%s' has %zu lines, the limit is %d", aq_show(path), lines,
                        TOKENIZER_MAX_VOCAB);
@@ -438,48 +445,41 @@ static int load_merges_file(struct tokenizer *t, const char *dir, const struct j
     return r;
 }
 
-static struct tokenizer *open_vocab(const char *path, const char *dir, struct aq_err *err)
+static int load_vocab_files(struct tokenizer *t, const struct json *v, const char *path,
+                            const char *dir, const struct json *config, const char *config_path,
+                            struct aq_err *err)
 {
-    struct json *v = read_json(path, err), *config = NULL;
-    char *config_path = NULL;
+    struct jref root = jref_root(v, path), c = {NULL};
+    if (json_type(v) != JSON_OBJECT)
+        return jref_fail(&root, err, "expected an object of symbols");
+    if (load_merges_file(t, dir, &root, err) < 0)
+        return -1;
+    if (!config)
+        return load_pad(t, NULL, err);
+    c = jref_root(config, config_path);
+    return load_added_decoder(t, &c, err) < 0 ? -1 : load_pad(t, &c, err);
+}
+
+/* path is a tokenizer.json, or a vocab.json with merges.txt beside it. */
+static struct tokenizer *open_file(const char *path, const char *dir, bool vocab,
+                                   struct aq_err *err)
+{
     struct tokenizer *t = new_tokenizer();
-    int r = v ? read_config(dir, &config_path, &config, err) : -1;
-    if (r == 0) {
-        struct jref root = jref_root(v, path), c = {NULL};
-        if (json_type(v) != JSON_OBJECT)
-            r = jref_fail(&root, err, "expected an object of symbols");
-        if (r == 0)
-            r = load_merges_file(t, dir, &root, err);
-        if (config)
-            c = jref_root(config, config_path);
-        if (r == 0 && config)
-            r = load_added_decoder(t, &c, err);
-        if (r == 0)
-            r = load_pad(t, config ? &c : NULL, err);
-    }
+    struct json *config, *v = NULL;
+    char *config_path;
+    int r = read_config(t, dir, &config_path, &config, err);
+    if (r == 0)
+        v = read_json(t, path, err);
+    if (!v)
+        r = -1;
+    else if (vocab)
+        r = load_vocab_files(t, v, path, dir, config, config_path, err);
+    else
+        r = load_json(t, v, path, config, config_path, err);
     json_free(v);
     json_free(config);
     free(config_path);
-    if (r == 0)
-        return t;
-    tokenizer_free(t);
-    return NULL;
-}
-
-static struct tokenizer *open_json(const char *path, const char *dir, struct aq_err *err)
-{
-    struct json *config;
-    char *config_path;
-    struct tokenizer *t = NULL;
-    if (read_config(dir, &config_path, &config, err) == 0) {
-        struct json *v = read_json(path, err);
-        if (v)
-            t = from_json(v, path, config, config_path, err);
-        else
-            json_free(config);
-    }
-    free(config_path);
-    return t;
+    return loaded(t, r);
 }
 
 static struct tokenizer *open_directory(const char *dir, struct aq_err *err)
@@ -487,9 +487,9 @@ static struct tokenizer *open_directory(const char *dir, struct aq_err *err)
     char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
     struct tokenizer *t = NULL;
     if (aq_path_exists(json))
-        t = open_json(json, dir, err);
+        t = open_file(json, dir, false, err);
     else if (aq_path_exists(vocab))
-        t = open_vocab(vocab, dir, err);
+        t = open_file(vocab, dir, true, err);
     else
         aq_err_set(err, AQ_EINPUT,
                    "'%s' holds no tokenizer: found neither tokenizer.json nor vocab.json",
@@ -511,7 +511,7 @@ struct tokenizer *tokenizer_open(const char *path, struct aq_err *err)
     char *dir = aq_path_dir(path);
     size_t n = strlen(path);
     bool vocab = n >= 10 && strcmp(path + n - 10, "vocab.json") == 0;
-    struct tokenizer *t = vocab ? open_vocab(path, dir, err) : open_json(path, dir, err);
+    struct tokenizer *t = open_file(path, dir, vocab, err);
     free(dir);
     return t;
 }

@@ -76,7 +76,7 @@ int main(int argc, char **argv)
     }
     free(copy);
     if (r == 0)
-        r = tokens_write(&t, cl.output, &err);
+        r = tokens_write(&t, "make_tokens", 1, cl.output, &err);
     tokens_release(&t);
     return r < 0 ? aq_tool_fail(&err) : aq_tool_finish();
 }

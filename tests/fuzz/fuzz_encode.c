@@ -1,0 +1,72 @@
+/*
+ * Any bytes through the tiny tokenizer: the pieces of the ids are the text in NFC; both merge loops
+ * agree; and a split stands where it does. Run in the root of the repository.
+ */
+#include "base/utf8.h"
+#include "text/normalize.h"
+#include "text/pretokenize.h"
+#include "text/tokenizer_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct tokenizer *tiny(void)
+{
+    static struct tokenizer *t;
+    struct aq_err err = {0};
+    if (!t && !(t = tokenizer_open("tests/data/tiny-tokenizer", &err))) {
+        (void)fprintf(stderr, "%s\n", err.msg);
+        exit(1);
+    }
+    return t;
+}
+
+/* Added tokens are cut out before NFC, so they are left out of this comparison. */
+static void check_round_trip(struct tokenizer *t, const char *text, size_t len)
+{
+    struct ids ids = {.items = NULL};
+    struct aq_buf pieces = AQ_BUF_INIT, nfc = AQ_BUF_INIT;
+    size_t at;
+    if (tokenizer_encode(t, text, len, SIZE_MAX / 2, &ids, NULL) < 0)
+        abort();
+    for (size_t i = 0; i < ids.count; i++)
+        tokenizer_piece(t, ids.items[i], &pieces);
+    if (nfc_normalize(&nfc, text, len, NULL) < 0)
+        abort();
+    if (!added_search(&t->added, text, len, 0, &at) &&
+        (nfc.len != pieces.len || (nfc.len && memcmp(nfc.data, pieces.data, nfc.len) != 0)))
+        abort();
+    aq_buf_release(&nfc);
+    aq_buf_release(&pieces);
+    ids_release(&ids);
+}
+
+static void check_merges(struct tokenizer *t, const unsigned char *bytes, size_t n)
+{
+    struct ids a = {.items = NULL}, b = {.items = NULL};
+    bpe_encode(&t->bpe, bytes, n, &a);
+    bpe_encode_long(&t->bpe, bytes, n, &b);
+    if (a.count != b.count || (a.count && memcmp(a.items, b.items, a.count * sizeof *a.items) != 0))
+        abort();
+    ids_release(&a);
+    ids_release(&b);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct tokenizer *t = tiny();
+    struct ids ids = {.items = NULL};
+    const char *text = (const char *)data;
+    if (size == 0)
+        return 0;
+    check_merges(t, data, size);
+    if (aq_utf8_check(text, size) == size)
+        check_round_trip(t, text, size);
+    else if (tokenizer_encode(t, text, size, 100, &ids, NULL) == 0)
+        abort();
+    ids_release(&ids);
+    return 0;
+}
