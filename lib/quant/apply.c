@@ -11,13 +11,25 @@ enum { CHUNK = 64 }; /* blocks whose scales are made together */
 
 /* ---- scales from the data of a block ---- */
 
-/* NVFP4 with a calibrated amax for each block; a weight's is its own. */
-static float nvfp4_static_scale(float m, float g)
+/* NVFP4 with a calibrated amax for each block (a weight's is its own): e4m3 under g / 6. */
+static void nvfp4_static_second(float g, float *mul, float *back)
 {
     struct plan_step e4m3 = {.op = KERNEL_FLOAT, .format = NUM_E4M3};
+    plan_scales(&e4m3, g / 6, mul, back);
+}
+
+static float nvfp4_static_scale(float m, float g)
+{
     float mul, back;
-    plan_scales(&e4m3, g / 6, &mul, &back);
+    nvfp4_static_second(g, &mul, &back);
     return num_round(m / 6 * mul, NUM_E4M3) * back;
+}
+
+/* The scale of the tensor, under which every block has one in e4m3. */
+static float nvfp4_dynamic_second(float g)
+{
+    float gs = g / 2688; /* 6 * 448 */
+    return gs > 0 ? gs : 1e-12F;
 }
 
 /* MX: the exponent of the power of two that brings the block's largest within the format. */
@@ -38,8 +50,7 @@ static const float *block_scales(const struct quant_plan *p, const struct plan_s
 {
     int is_static = p->is_weight && !s->step.dynamic;
     if (s->step.scope == QUANT_NVFP4 && !is_static) {
-        float gs = g / 2688; /* 6 * 448 */
-        kernels_active()->nvfp4_scales(back, mul, m, blocks, gs > 0 ? gs : 1e-12F);
+        kernels_active()->nvfp4_scales(back, mul, m, blocks, nvfp4_dynamic_second(g));
         return g < 0x1p90F ? mul : NULL; /* none is below 1e-5 */
     }
     for (size_t i = 0; i < blocks; i++) {
@@ -265,6 +276,23 @@ void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x,
     assert(code == QUANT_CODE_BF16 || p->step[p->steps - 1].unit > 0);
     apply_rows(p, x, r0, r1, codes, code == QUANT_INT8 ? KERNEL_CODE_INT8 : KERNEL_CODE_BF16,
                scales, stats);
+}
+
+float quant_bf16_unit(const struct quant_plan *p)
+{
+    if (p->steps == 0)
+        return 0;
+    const struct plan_step *s = &p->step[p->steps - 1];
+    if (p->rounding == QUANT_TO_BF16 || s->step.scope == QUANT_MX)
+        return 1;
+    if (s->step.scope != QUANT_NVFP4 || (s->step.dynamic && !p->is_weight))
+        return 0;
+    float mul, unit = nvfp4_dynamic_second(s->amax);
+    if (p->is_weight && !s->step.dynamic)
+        nvfp4_static_second(s->amax, &mul, &unit);
+    else if (s->amax > 0x1p16F)
+        return 0; /* blocks far below it can have the scale 1 and values other than 0 */
+    return isnormal(unit) && isnormal(1 / unit) ? unit : 0;
 }
 
 /* ---- ranges ---- */

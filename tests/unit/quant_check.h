@@ -132,6 +132,21 @@ static inline int check_codes(struct check *c, const struct check_outs *o, const
     return 0;
 }
 
+/* Values over their unit are exact in bf16, but for the roundings of the fp32 value itself. */
+static inline int check_unit(struct check *c, const struct check_outs *o, int via_bf16)
+{
+    struct quant_plan *p = check_plan(c, via_bf16 ? QUANT_TO_BF16 : QUANT_UNROUNDED);
+    float unit = quant_bf16_unit(p);
+    const float *y = o->out[via_bf16];
+    quant_plan_free(p);
+    for (int64_t i = 0; unit > 0 && i < c->x.rows * c->x.cols; i++) {
+        float v = num_from_bf16(num_to_bf16(y[i] * (1 / unit))) * unit;
+        if ((isnormal(y[i]) || y[i] == 0) && !(fabsf(v - y[i]) <= fabsf(y[i]) * 0x1p-22F))
+            return check_fail(c, "a value over its unit", (size_t)i);
+    }
+    return 0;
+}
+
 static inline int check_int8(struct check *c, const struct check_outs *o)
 {
     struct quant_plan *p = check_plan(c, QUANT_UNROUNDED);
@@ -188,6 +203,8 @@ static inline int quant_check(struct check *c)
     }
     if (rc == 0 && !plain.refused && c->spec->steps)
         rc = check_int8(c, &plain);
+    for (int via_bf16 = 0; rc == 0 && !plain.refused && via_bf16 < 2; via_bf16++)
+        rc = check_unit(c, &plain, via_bf16);
     check_outs_release(&plain);
     if (quant_cpu_select(NULL, NULL) < 0)
         rc = -1;

@@ -60,10 +60,11 @@ struct bench {
     struct backend_weight w;
 };
 
-static struct bench bench_open(int threads, enum backend_matrix matrix)
+static struct bench bench_open(int threads, enum backend_matrix matrix, int rounding)
 {
     struct bench s = {.w = {weights, BACKEND_BF16, OUT, COLS, "w", weights}};
-    struct backend_config config = {.threads = threads, .matrix = matrix};
+    struct backend_config config = {
+        .threads = threads, .matrix = matrix, .bf16 = rounding, .operand_rounding = rounding};
     struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, zeros, zeros, zeros};
     must(backend_open(&s.b, "cpu", &config, &err));
     s.t = s.b->ops->tile_new(s.b, &d, &err);
@@ -96,6 +97,11 @@ static const struct pair pairs[] = {
     {"int8:axis1:static", "int8:tensor:static"},
     {"e2m1:nvfp4(16):dynamic", "int8:tensor:static"},
     {"e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):static"},
+    {"e2m1:nvfp4(16):static", "e4m3:token:dynamic"},
+    {"e2m1:nvfp4(64):dynamic", "int4:token:dynamic"},
+    {"none", "e2m1:nvfp4(16):static"},
+    {"int4:axis0:static", "e2m1:nvfp4(16):static"},
+    {"e4m3:mx(32):dynamic", "e2m1:mx(16):dynamic"},
 };
 
 static void parse(const char *text, struct quant_spec *spec)
@@ -185,8 +191,8 @@ static double far_apart(const double *found, const double *expected)
 static void test_values(void)
 {
     static float yq[ROWS * OUT];
-    struct bench plain = bench_open(2, BACKEND_MATRIX_PLAIN);
-    struct bench best = bench_open(2, BACKEND_MATRIX_AUTO);
+    struct bench plain = bench_open(2, BACKEND_MATRIX_PLAIN, 0);
+    struct bench best = bench_open(2, BACKEND_MATRIX_AUTO, 0);
     printf("# %s, %s\n", plain.b->identity, best.b->identity);
     for (size_t i = 0; i < AQ_COUNT(pairs); i++) {
         double expected[SAMPLES], found[SAMPLES], fast[SAMPLES];
@@ -208,6 +214,23 @@ static void test_values(void)
     bench_close(&best);
 }
 
+/* Operands rounded to bf16 are numbers that the bf16 unit multiplies as they are. */
+static void test_rounded(void)
+{
+    static float yq[ROWS * OUT];
+    struct bench plain = bench_open(2, BACKEND_MATRIX_PLAIN, 1);
+    struct bench best = bench_open(2, BACKEND_MATRIX_AUTO, 1);
+    for (size_t i = 1; i < AQ_COUNT(pairs); i++) {
+        double found[SAMPLES], fast[SAMPLES];
+        score_pair(&plain, &pairs[i], found, yq);
+        score_pair(&best, &pairs[i], fast, yq);
+        double far = far_apart(fast, found);
+        tap_ok(far < 1e-5, "%s | %s, rounded: matrix units (%.1e)", pairs[i].w, pairs[i].a, far);
+    }
+    bench_close(&plain);
+    bench_close(&best);
+}
+
 /* All pairs with one weight treatment in one call, on any number of threads. */
 static void test_bits(void)
 {
@@ -217,7 +240,7 @@ static void test_bits(void)
     for (size_t i = 0; i < AQ_COUNT(pairs); i++) {
         int same = 1;
         for (size_t k = 0; k < AQ_COUNT(threads); k++) {
-            struct bench s = bench_open(threads[k], BACKEND_MATRIX_AUTO);
+            struct bench s = bench_open(threads[k], BACKEND_MATRIX_AUTO, 0);
             score_pair(&s, &pairs[i], sums[k > 0], yq[k > 0]);
             same &= k == 0 || (same_bits(sums[0], sums[1], sizeof sums[0]) &&
                                same_bits(yq[0], yq[1], sizeof yq[0]));
@@ -233,7 +256,7 @@ static void test_jobs(void)
                                        "int4:tensor:static"};
     enum { ACTS = AQ_COUNT(acts) };
     static float yq[ROWS * OUT];
-    struct bench s = bench_open(2, BACKEND_MATRIX_AUTO);
+    struct bench s = bench_open(2, BACKEND_MATRIX_AUTO, 0);
     struct backend *b = s.b;
     struct backend_operand *xq[ACTS], *wq = b->ops->operand_new(b, OUT, COLS, 1, &err);
     struct backend_score_job jobs[ACTS];
@@ -262,7 +285,7 @@ static void test_jobs(void)
 
 static void test_clipped(void)
 {
-    struct bench s = bench_open(2, BACKEND_MATRIX_AUTO);
+    struct bench s = bench_open(2, BACKEND_MATRIX_AUTO, 0);
     struct backend *b = s.b;
     struct backend_operand *xq = b->ops->operand_new(b, ROWS, COLS, 0, &err);
     struct quant_spec spec;
@@ -286,6 +309,7 @@ int main(void)
 {
     make_data();
     test_values();
+    test_rounded();
     test_bits();
     test_jobs();
     test_clipped();

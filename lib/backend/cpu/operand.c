@@ -1,5 +1,6 @@
 #include "backend/cpu/operand.h"
 
+#include "backend/cpu/simd.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
@@ -71,12 +72,14 @@ static void drop_plan(struct backend_operand *op)
     quant_plan_free(op->plan);
     op->plan = NULL;
     op->has_codes = false;
+    op->unit = 0;
 }
 
-static void note_code_form(struct backend_operand *op)
+static void note_code_forms(struct backend_operand *op)
 {
     struct aq_err no_codes;
     op->has_codes = quant_code_form(op->plan, &op->form, &no_codes) == 0;
+    op->unit = quant_bf16_unit(op->plan);
 }
 
 void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
@@ -90,13 +93,15 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
     op->spec = *spec;
     op->source = (struct quant_matrix){w->dev, w->dtype == BACKEND_BF16 ? QUANT_BF16 : QUANT_F32,
                                        w->rows, w->cols, w->name};
+    if (spec->steps == 0)
+        op->unit = w->dtype == BACKEND_BF16 ? 1 : 0;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0))
         return;
     if (quant_plan_weight(&op->plan, spec, &op->source, rounding_of(c), &c->failed) < 0) {
         op->w = NULL;
         return;
     }
-    note_code_form(op);
+    note_code_forms(op);
 }
 
 struct clip_job {
@@ -131,7 +136,7 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
     if (spec->steps == 0 || !cpu_begin(c, 0, 0) ||
         quant_plan_act(&op->plan, spec, cols, range, rounding_of(c), &c->failed) < 0)
         return;
-    note_code_form(op);
+    note_code_forms(op);
     if (clipped) {
         struct clip_job j = {op, clipped};
         aq_pool_run(c->pool, t->samples, clip_unit, &j);
@@ -140,32 +145,36 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
 
 /* ---- which product ---- */
 
-static bool codes_fit(const struct backend_operand *op, enum matrix_kind kind)
+/* Are the codes multiples of the unit, rather than the treatment's own? */
+static bool by_unit(const struct backend_operand *op, enum matrix_kind kind)
 {
-    return kind == MATRIX_BF16 || op->form.int8;
+    return kind == MATRIX_BF16 && op->unit > 0;
+}
+
+/* Codes that share a scale, in a product of this kind; 0: it cannot be made. */
+static int64_t scale_block(const struct backend_operand *op, enum matrix_kind kind)
+{
+    if (by_unit(op, kind))
+        return matrix_ld(kind, op->source.cols);
+    if (!op->has_codes || (kind == MATRIX_INT8 && !op->form.int8))
+        return 0;
+    if (op->form.scale_cols == 1)
+        return matrix_ld(kind, op->source.cols);
+    return op->form.k_block * matrix_code_size(kind) % MATRIX_LINE == 0 ? op->form.k_block : 0;
 }
 
 struct product_form operand_product_form(const struct cpu_backend *c,
                                          const struct backend_operand *x,
                                          const struct backend_operand *w)
 {
-    static const struct product_form plain = {MATRIX_NONE, MATRIX_INT8, 0};
-    if (!x->plan || !w->plan || !x->has_codes || !w->has_codes || x->form.scale_cols != 1)
-        return plain;
     for (int kind = MATRIX_INT8; kind <= MATRIX_BF16; kind++) {
         struct product_form f = {c->levels[kind], (enum matrix_kind)kind, 0};
-        int64_t size = matrix_code_size(f.kind);
-        if (f.level == MATRIX_NONE || !codes_fit(x, f.kind) || !codes_fit(w, f.kind))
-            continue;
-        if (w->form.scale_cols == 1)
-            f.block = matrix_ld(f.kind, w->source.cols);
-        else if (w->form.k_block * size % MATRIX_LINE == 0)
-            f.block = w->form.k_block;
-        else
-            continue;
-        return f;
+        f.block = scale_block(w, f.kind);
+        if (f.level != MATRIX_NONE && f.block > 0 &&
+            scale_block(x, f.kind) == matrix_ld(f.kind, x->source.cols))
+            return f;
     }
-    return plain;
+    return (struct product_form){MATRIX_NONE, MATRIX_INT8, 0};
 }
 
 /* ---- activations, a sample at a time ---- */
@@ -183,6 +192,28 @@ static void values_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
                 QUANT_F32, NULL);
+}
+
+/* n values as multiples of the operand's unit. */
+static void narrow(const struct backend_operand *op, const float *values, uint16_t *codes,
+                   int64_t n)
+{
+    simd()->narrow_bf16(codes, values, 1 / op->unit, n);
+}
+
+/* A sample of an activation whose values are there already. */
+static void units_unit(void *arg, int64_t unit, int worker)
+{
+    const struct act_job *j = arg;
+    const struct backend_operand *op = j->op;
+    int64_t cols = op->source.cols, ld = matrix_ld(MATRIX_BF16, cols);
+    (void)worker;
+    for (int64_t r = op->t->first[unit]; r < op->t->first[unit + 1]; r++) {
+        uint16_t *codes = (uint16_t *)op->forms->codes[MATRIX_BF16] + r * ld;
+        narrow(op, op->forms->values + r * cols, codes, cols);
+        memset(codes + cols, 0, (size_t)(ld - cols) * sizeof *codes);
+        op->forms->row_scale[r] = op->unit;
+    }
 }
 
 /* Rows that lie without gaps get their padding, from the last to the first. */
@@ -217,27 +248,33 @@ static void codes_unit(void *arg, int64_t unit, int worker)
         scale[r] = multiplier(&op->form, scale[r]);
 }
 
+static void prepare_values(struct cpu_backend *c, const struct backend_operand *x)
+{
+    struct act_forms *f = x->forms;
+    struct act_job j = {.op = x};
+    int64_t used = x->t->first[x->t->samples], cols = x->source.cols;
+    if (f->has_values)
+        return;
+    aq_pool_run(c->pool, x->t->samples, values_unit, &j);
+    memset(f->values + used * cols, 0, (size_t)((x->t->rows - used) * cols) * sizeof(float));
+    f->has_values = true;
+}
+
 void operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
                      const struct product_form *form)
 {
     struct act_forms *f = x->forms;
     struct act_job j = {.op = x, .kind = form->kind};
-    int64_t used = x->t->first[x->t->samples], cols = x->source.cols;
     if (!x->plan)
         return;
-    if (form->level == MATRIX_NONE) {
-        if (f->has_values)
-            return;
-        aq_pool_run(c->pool, x->t->samples, values_unit, &j);
-        memset(f->values + used * cols, 0, (size_t)((x->t->rows - used) * cols) * sizeof(float));
-        f->has_values = true;
+    bool units = by_unit(x, form->kind);
+    if (form->level == MATRIX_NONE || units)
+        prepare_values(c, x);
+    if (form->level == MATRIX_NONE || f->has_codes[form->kind])
         return;
-    }
-    if (f->has_codes[form->kind])
-        return;
-    int64_t ld_bytes = matrix_ld(form->kind, cols) * matrix_code_size(form->kind);
-    int64_t padded = matrix_round(x->t->rows);
-    aq_pool_run(c->pool, x->t->samples, codes_unit, &j);
+    int64_t used = x->t->first[x->t->samples], padded = matrix_round(x->t->rows);
+    int64_t ld_bytes = matrix_ld(form->kind, x->source.cols) * matrix_code_size(form->kind);
+    aq_pool_run(c->pool, x->t->samples, units ? units_unit : codes_unit, &j);
     memset((char *)f->codes[form->kind] + used * ld_bytes, 0, (size_t)((padded - used) * ld_bytes));
     memset(f->row_scale + used, 0, (size_t)(padded - used) * sizeof(float));
     f->has_codes[form->kind] = true;
@@ -261,26 +298,60 @@ const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t 
 size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,
                            int64_t rows)
 {
-    size_t codes = (size_t)padded_bytes(form->kind, rows, w->source.cols);
-    return 2 * codes + 2 * (size_t)(matrix_round(rows) * w->form.scale_cols) * sizeof(float);
+    size_t codes = 2 * (size_t)padded_bytes(form->kind, rows, w->source.cols);
+    size_t padded = (size_t)matrix_round(rows);
+    if (by_unit(w, form->kind)) /* with a scale for every row, and a row of values */
+        return codes + (padded + (size_t)w->source.cols) * sizeof(float);
+    return codes + 2 * padded * (size_t)w->form.scale_cols * sizeof(float);
+}
+
+/* Rows of a weight as multiples of its unit, ld apart. row_room: a row of values. */
+static void unit_rows(const struct backend_operand *w, int64_t row, int64_t rows, uint16_t *codes,
+                      float *row_room)
+{
+    int64_t cols = w->source.cols, ld = matrix_ld(MATRIX_BF16, cols);
+    for (int64_t r = row; r < row + rows; r++, codes += ld) {
+        if (w->plan) {
+            quant_apply(w->plan, &w->source, r, r + 1, row_room, QUANT_F32, NULL);
+            narrow(w, row_room, codes, cols);
+        } else {
+            memcpy(codes, (const char *)w->source.data + r * cols * 2, (size_t)cols * 2);
+        }
+        memset(codes + cols, 0, (size_t)(ld - cols) * sizeof *codes);
+    }
+}
+
+/* The treatment's own codes, ld apart, and scales as multipliers in blocks x padded rows. */
+static void code_rows(const struct backend_operand *w, enum matrix_kind kind, int64_t row,
+                      int64_t rows, char *codes, float *scales)
+{
+    int64_t size = matrix_code_size(kind), cols = w->source.cols, ld = matrix_ld(kind, cols);
+    int64_t padded = matrix_round(rows), blocks = w->form.scale_cols;
+    float *raw = scales + padded * blocks;
+    quant_apply_codes(w->plan, &w->source, row, row + rows, codes,
+                      kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, raw, NULL);
+    spread_rows(codes, rows, cols * size, ld * size);
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t r = 0; r < padded; r++)
+            scales[b * padded + r] = r < rows ? multiplier(&w->form, raw[r * blocks + b]) : 0;
 }
 
 struct packed_rows operand_packed_rows(const struct backend_operand *w,
                                        const struct product_form *form, int64_t row, int64_t rows,
                                        void *room)
 {
-    int64_t size = matrix_code_size(form->kind), cols = w->source.cols;
-    int64_t ld = matrix_ld(form->kind, cols), padded = matrix_round(rows);
-    int64_t blocks = w->form.scale_cols;
+    int64_t size = matrix_code_size(form->kind), ld = matrix_ld(form->kind, w->source.cols);
+    int64_t padded = matrix_round(rows);
     char *packed = room, *codes = packed + padded * ld * size;
-    float *scales = (void *)(codes + padded * ld * size), *raw = scales + padded * blocks;
-    quant_apply_codes(w->plan, &w->source, row, row + rows, codes,
-                      form->kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, raw, NULL);
-    spread_rows(codes, rows, cols * size, ld * size);
-    memset(codes + rows * ld * size, 0, (size_t)((padded - rows) * ld * size));
-    for (int64_t b = 0; b < blocks; b++)
+    float *scales = (void *)(codes + padded * ld * size);
+    if (by_unit(w, form->kind)) {
+        unit_rows(w, row, rows, (void *)codes, scales + padded);
         for (int64_t r = 0; r < padded; r++)
-            scales[b * padded + r] = r < rows ? multiplier(&w->form, raw[r * blocks + b]) : 0;
+            scales[r] = r < rows ? w->unit : 0;
+    } else {
+        code_rows(w, form->kind, row, rows, codes, scales);
+    }
+    memset(codes + rows * ld * size, 0, (size_t)((padded - rows) * ld * size));
     matrix_pack(form->level, form->kind, codes, padded, ld, packed);
     return (struct packed_rows){packed, scales};
 }

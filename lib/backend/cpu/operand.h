@@ -2,6 +2,10 @@
  * A quantized operand on the CPU. A weight keeps its plan alone, and blocks of its rows are
  * quantized in scratch just before the product that reads them. An activation takes each form
  * that its products ask for once: fp32 values, or codes with one scale a row.
+ *
+ * Codes of a bf16 product are the treatment's own, or, where its values are multiples of one number
+ * (`unit`) that are exact in bf16, those multiples: so NVFP4 needs no sums of short blocks, and a
+ * bf16 weight that is left as it is can be multiplied as it lies.
  */
 #ifndef AQ_BACKEND_CPU_OPERAND_H
 #define AQ_BACKEND_CPU_OPERAND_H
@@ -29,6 +33,7 @@ struct backend_operand {
     struct quant_matrix source;
     bool has_codes; /* the plan has a code form */
     struct quant_code_form form;
+    float unit;                     /* its values are bf16 numbers times this; 0: they are not */
     const struct backend_weight *w; /* of a weight */
     const struct backend_tile *t;   /* of an activation */
     struct act_forms *forms;

@@ -115,6 +115,25 @@ INLINE void widen_body(float *to, const void *from, int64_t n)
     }
 }
 
+INLINE void narrow_step(uint16_t *to, const float *x, float factor, int64_t n)
+{
+    f32v v;
+    load(&v, x, n);
+    v *= factor;
+    u32v bits = (u32v)v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    /* a NaN, which alone differs from itself, must not be rounded into a number */
+    u32v nan = (u32v)(v != v); /* NOLINT(misc-redundant-expression) */
+    u16v half = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), u16v);
+    memcpy(to, &half, n >= LANES ? sizeof half : (size_t)n * sizeof *to);
+}
+
+INLINE void narrow_body(uint16_t *to, const float *x, float factor, int64_t n)
+{
+#define STEP(count) narrow_step(to + i, x + i, factor, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
 INLINE void add_step(float *y, const float *x, int64_t n)
 {
     f32v a, b;
@@ -321,6 +340,10 @@ INLINE float top_body(const float *x, int64_t n)
     {                                                                                              \
         widen_body(to, from, n);                                                                   \
     }                                                                                              \
+    attribute static void narrow_##set(uint16_t *to, const float *x, float factor, int64_t n)      \
+    {                                                                                              \
+        narrow_body(to, x, factor, n);                                                             \
+    }                                                                                              \
     attribute static void add_##set(float *y, const float *x, int64_t n)                           \
     {                                                                                              \
         add_body(y, x, n);                                                                         \
@@ -361,10 +384,10 @@ INLINE float top_body(const float *x, int64_t n)
     {                                                                                              \
         return top_body(x, n);                                                                     \
     }                                                                                              \
-    static const struct simd table_##set = {widen_##set, add_##set,    score_##set,                \
-                                            dot_##set,   norm_##set,   norm_backward_##set,        \
-                                            exps_##set,  swiglu_##set, swiglu_backward_##set,      \
-                                            top_##set};
+    static const struct simd table_##set = {widen_##set,           narrow_##set, add_##set,        \
+                                            score_##set,           dot_##set,    norm_##set,       \
+                                            norm_backward_##set,   exps_##set,   swiglu_##set,     \
+                                            swiglu_backward_##set, top_##set};
 
 /* NOLINTEND(bugprone-macro-parentheses) */
 

@@ -11,6 +11,8 @@
 struct simd {
     /* n bf16 values at any address to fp32 */
     void (*widen_bf16)(float *to, const void *from, int64_t n);
+    /* x * factor to bf16, to nearest */
+    void (*narrow_bf16)(uint16_t *to, const float *x, float factor, int64_t n);
     /* y += x */
     void (*add)(float *y, const float *x, int64_t n);
     /* sum of ((found - expected) * slope)^2; the difference in fp32 */
