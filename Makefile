@@ -172,7 +172,7 @@ test-san: all test-bin
 test-gpu: all test-bin
 	$(Q)O=$(O) tests/run --gpu
 ## bench: speed as ratios against a peer or a ceiling measured in the same run
-bench: all $(BENCHES)
+bench: all test-bin $(BENCHES)
 	$(Q)O=$(O) tests/bench/run $(BENCH)
 
 # Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.

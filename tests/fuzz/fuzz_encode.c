@@ -1,10 +1,9 @@
 /*
- * Any bytes through the tiny tokenizer: the pieces of the ids are the text in NFC; both merge loops
- * agree; and a split stands where it does. Run in the root of the repository.
+ * Any bytes through the tiny tokenizer: the pieces of the ids are the text in NFC, and both merge
+ * loops agree. Run in the root of the repository.
  */
 #include "base/utf8.h"
 #include "text/normalize.h"
-#include "text/pretokenize.h"
 #include "text/tokenizer_impl.h"
 
 #include <stdio.h>
