@@ -330,6 +330,8 @@ every_run() {
     refused 3 "run.json: quant_pair.format_name: unknown format 'NOPE_CFG'" aq-overlay run.json
     make_run ../../x '{}'
     refused 3 "run.json: quant_pair.format_name: unknown format '../../x'" aq-overlay run.json
+    make_run FP8_DEFAULT_CFG '{}' '._aq.schema = "aq.run/2"'
+    refused 3 "run.json: _aq.schema: expected 'aq.run/1', as this version writes it" aq-overlay run.json
     refused 1 "cannot open 'no.json'" aq-overlay no.json
     refused 3 "'.' is a directory, expected a file" aq-overlay .
 }
@@ -380,8 +382,13 @@ E
     jq -n '[range(100000) | {key: "k\(.)", value: .}] | from_entries + {quant_pair: {format_name: "FP8_DEFAULT_CFG"},
         quant_granularity: {name: "d", quant_cfg_overrides: {}}}' >run.json
     aq 0 timeout 5 aq-overlay run.json
-    { printf '[%.0s' {1..100000}; echo; } >run.json
-    refused 3 "run.json:1:202: nested too deeply" timeout 5 aq-overlay run.json
+    # ten million levels, on a small stack; and the deepest that is read
+    yes '[' | head -n 10000000 | tr -d '\n' >run.json
+    refused 3 "run.json:1:202: nested too deeply" bash -c 'ulimit -s 256; timeout 5 aq-overlay run.json'
+    yes '{"a":' | head -n 1000000 | tr -d '\n' >run.json
+    refused 3 "run.json:1:1002: nested too deeply" bash -c 'ulimit -s 256; timeout 5 aq-overlay run.json'
+    { printf '[%.0s' {1..200} && printf ']%.0s' {1..200}; } >run.json
+    refused 3 "run.json: expected a run of aq-resolve, found a list" bash -c 'ulimit -s 256; aq-overlay run.json'
 }
 
 @test "a broken format file spoils the label of nobody silently" {

@@ -44,8 +44,8 @@ int aq_err_hint(struct aq_err *err, const char *fmt, ...) AQ_PRINTF(2, 3);
 
 /*
  * A copy of text (a name from a file, an argument) that is safe to print on a terminal: control
- * characters, invalid UTF-8 and bidirectional marks become \xNN or \u{NNNN}; long text is cut in
- * the middle. The result lives in a ring of static buffers: good for one message, not for keeping.
+ * characters, invalid UTF-8 and bidirectional marks become \xNN or \u{NNNN}; long text ends in
+ * "...". The result lives in a ring of static buffers: good for one message, not for keeping.
  * Not thread-safe; for messages only.
  */
 const char *aq_show(const char *text);

@@ -296,35 +296,31 @@ int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
     return open_temp(o, err);
 }
 
-int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err)
+/* At an offset, or with -1 where the file stands. */
+static int write_all(struct aq_out *o, const char *p, size_t n, off_t at, struct aq_err *err)
 {
-    const char *at = p;
     while (n) {
-        ssize_t w = write(o->fd, at, n);
+        ssize_t w = at < 0 ? write(o->fd, p, n) : pwrite(o->fd, p, n, at);
         if (w < 0 && errno == EINTR)
             continue;
         if (w < 0)
             return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(out_name(o)));
-        at += w;
+        p += w;
         n -= (size_t)w;
+        if (at >= 0)
+            at += w;
     }
     return 0;
 }
 
+int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err)
+{
+    return write_all(o, p, n, -1, err);
+}
+
 int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t offset, struct aq_err *err)
 {
-    const char *at = p;
-    while (n) {
-        ssize_t w = pwrite(o->fd, at, n, (off_t)offset);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w < 0)
-            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(out_name(o)));
-        at += w;
-        offset += (size_t)w;
-        n -= (size_t)w;
-    }
-    return 0;
+    return write_all(o, p, n, (off_t)offset, err);
 }
 
 /* Some file systems refuse this: not our failure. */

@@ -57,11 +57,6 @@ const char *aq_tool_name(void)
     return current ? current->name : "aq";
 }
 
-int aq_verbosity(void)
-{
-    return verbosity;
-}
-
 static AQ_PRINTF(2, 0) void say(const char *kind, const char *fmt, va_list ap)
 {
     (void)fprintf(stderr, "%s: %s", aq_tool_name(), kind);

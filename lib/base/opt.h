@@ -90,7 +90,6 @@ int aq_tool_finish(void);
 /* Messages on stderr as "aq-x: ..."; a note only with -v, a warning unless -q. */
 void aq_warn(const char *fmt, ...) AQ_PRINTF(1, 2);
 void aq_note(int level, const char *fmt, ...) AQ_PRINTF(2, 3);
-int aq_verbosity(void);
 const char *aq_tool_name(void);
 
 #endif

@@ -1,16 +1,13 @@
 #include "base/strmap.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 static struct aq_strmap_slot *find(const struct aq_strmap *m, const char *key)
 {
-    uint64_t h = 14695981039346656037U; /* FNV-1a */
-    for (const unsigned char *p = (const unsigned char *)key; *p; p++)
-        h = (h ^ *p) * 1099511628211U;
-    size_t at = h & (m->cap - 1);
+    size_t at = aq_hash(AQ_HASH_START, key, strlen(key)) & (m->cap - 1);
     while (m->slots[at].key && strcmp(m->slots[at].key, key) != 0)
         at = (at + 1) & (m->cap - 1);
     return &m->slots[at];

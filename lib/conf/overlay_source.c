@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "conf/format.h"
 #include "conf/overlay.h"
+#include "conf/run_schema.h"
 #include "io/yaml.h"
 
 #include <stdlib.h>
@@ -28,19 +29,6 @@ static int read_fp4_block(const struct jref *run, bool *always_16, struct aq_err
     return jref_fail(&v, err, "expected honour or 16");
 }
 
-/* Another product in the place of a run is told by its schema. */
-static int check_is_run(const struct jref *run, struct aq_err *err)
-{
-    struct jref schema;
-    if (json_type(run->v) != JSON_OBJECT)
-        return jref_fail(run, err, "expected a run of aq-resolve, found %s",
-                         json_type_name(json_type(run->v)));
-    if (jref_has(run, "schema", &schema) && json_type(schema.v) == JSON_STRING)
-        return jref_fail(run, err, "schema is '%s', expected a run of aq-resolve",
-                         aq_show(json_string(schema.v)));
-    return 0;
-}
-
 static struct json *load_named_format(const char *conf_dir, const struct jref *name,
                                       struct aq_err *err)
 {
@@ -56,7 +44,8 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
 {
     struct overlay_cell cell = {.conf_dir = conf_dir};
     struct jref pair, name, granularity, aq;
-    if (check_is_run(run, err) < 0 || jref_get(run, "quant_pair", JSON_OBJECT, &pair, err) < 0 ||
+    if (run_check_schema(run, err) < 0 ||
+        jref_get(run, "quant_pair", JSON_OBJECT, &pair, err) < 0 ||
         jref_get(&pair, "format_name", JSON_STRING, &name, err) < 0 ||
         jref_get(run, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
         jref_string(&granularity, "name", &cell.granularity, err) < 0 ||

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "conf/check.h"
 #include "conf/format.h"
+#include "conf/run_schema.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -226,7 +227,7 @@ struct json *run_to_json(struct conf_search *s, struct run_formats *formats, con
         return NULL;
     }
     struct json *aq = json_add_object(root, "_aq");
-    json_add_string(aq, "schema", "aq.run/1");
+    json_add_string(aq, "schema", RUN_SCHEMA);
     json_add_string(aq, "scheme_name", run->scheme_name);
     json_add_int(aq, "num_calib_samples", run->calib_samples);
     json_add_int(aq, "score_samples", run->score_samples);

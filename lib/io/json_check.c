@@ -1,4 +1,6 @@
 #include "io/json_check.h"
+#include "base/buf.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "io/json.h"
@@ -25,6 +27,7 @@ struct check {
     int depth;
     struct key *keys; /* of all open objects, innermost last */
     size_t key_count, key_cap;
+    struct aq_buf one, other; /* unescaped keys that are compared */
     struct json_numbers *numbers;
     struct aq_err *err;
 };
@@ -166,50 +169,49 @@ static void unescape_key(const struct check *c, const struct key *k, struct aq_b
 
 static uint64_t hash_key(const struct check *c, const struct key *k)
 {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    uint64_t h = AQ_HASH_START;
     for (size_t i = 0; i < k->len;) {
         char piece[4];
         int n;
         i += unescape(c->text + k->begin + i, piece, &n);
-        for (int j = 0; j < n; j++)
-            h = (h ^ (unsigned char)piece[j]) * 0x100000001b3u;
+        h = aq_hash(h, piece, (size_t)n);
     }
     return h;
 }
 
 /* ---- duplicate keys ---- */
 
-static int by_hash(const void *a, const void *b)
+/* By hash, then by text: keys may be made to collide. No key holds a NUL. */
+static int compare_keys(struct check *c, const struct key *x, const struct key *y)
 {
-    const struct key *x = a, *y = b;
     if (x->hash != y->hash)
         return x->hash < y->hash ? -1 : 1;
-    return x->begin < y->begin ? -1 : x->begin > y->begin;
+    unescape_key(c, x, &c->one);
+    unescape_key(c, y, &c->other);
+    return strcmp(aq_buf_str(&c->one), aq_buf_str(&c->other));
+}
+
+static int by_key(const void *a, const void *b, void *check)
+{
+    const struct key *x = a, *y = b;
+    int order = compare_keys(check, x, y);
+    return order ? order : x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
 static int check_duplicates(struct check *c, size_t first)
 {
     struct key *keys = c->keys + first;
     size_t n = c->key_count - first;
-    if (n < 2)
-        return 0;
-    qsort(keys, n, sizeof *keys, by_hash);
-    struct aq_buf a = AQ_BUF_INIT, b = AQ_BUF_INIT;
-    int r = 0;
-    for (size_t i = 1; i < n && r == 0; i++) {
-        if (keys[i].hash != keys[i - 1].hash)
-            continue;
-        unescape_key(c, &keys[i - 1], &a);
-        unescape_key(c, &keys[i], &b);
-        if (a.len != b.len || memcmp(aq_buf_str(&a), aq_buf_str(&b), a.len) != 0)
+    if (n > 1)
+        qsort_r(keys, n, sizeof *keys, by_key, c);
+    for (size_t i = 1; i < n; i++) {
+        if (compare_keys(c, &keys[i - 1], &keys[i]) != 0)
             continue;
         char what[300];
-        (void)snprintf(what, sizeof what, "key '%s' appears twice", aq_show(aq_buf_str(&b)));
-        r = fail_at(c, keys[i].begin, what);
+        (void)snprintf(what, sizeof what, "key '%s' appears twice", aq_show(aq_buf_str(&c->one)));
+        return fail_at(c, keys[i].begin, what);
     }
-    aq_buf_release(&a);
-    aq_buf_release(&b);
-    return r;
+    return 0;
 }
 
 /* ---- numbers ---- */
@@ -378,6 +380,8 @@ int json_check(const char *text, size_t len, const char *name, struct json_numbe
             r = fail(&c, "unexpected text after the value");
     }
     free(c.keys);
+    aq_buf_release(&c.one);
+    aq_buf_release(&c.other);
     return r;
 }
 

@@ -1,5 +1,6 @@
 #include "io/node.h"
 #include "base/fmt.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 #include <inttypes.h>
@@ -159,24 +160,17 @@ static bool same_key(const struct node *a, const struct node *b)
 
 enum { INDEX_FROM = 16 };
 
-static uint32_t hash_bytes(uint32_t h, const void *p, size_t n)
+static uint64_t hash_key(const struct node *key)
 {
-    for (const unsigned char *c = p; n--; c++)
-        h = (h ^ *c) * 16777619U; /* FNV-1a */
-    return h;
-}
-
-static uint32_t hash_key(const struct node *key)
-{
-    uint32_t h = 2166136261U + (uint32_t)key->type;
+    uint64_t h = AQ_HASH_START + (uint64_t)key->type;
     switch (key->type) {
     case NODE_STRING:
-        return hash_bytes(h, key->s, strlen(key->s));
+        return aq_hash(h, key->s, strlen(key->s));
     case NODE_INT:
-        return key->wide ? hash_bytes(h, key->wide, strlen(key->wide))
-                         : hash_bytes(h, &key->i, sizeof key->i);
-    case NODE_FLOAT:
-        return key->f == 0 ? h : hash_bytes(h, &key->f, sizeof key->f);
+        return key->wide ? aq_hash(h, key->wide, strlen(key->wide))
+                         : aq_hash(h, &key->i, sizeof key->i);
+    case NODE_FLOAT: /* the two zeros are one key */
+        return key->f == 0 ? h : aq_hash(h, &key->f, sizeof key->f);
     default:
         return h + key->b;
     }
@@ -380,13 +374,6 @@ void node_print(struct aq_buf *out, const struct node *v)
         print_container(out, v);
         break;
     }
-}
-
-struct node *node_root(struct node *v)
-{
-    while (v->up)
-        v = v->up;
-    return v;
 }
 
 const char *node_path(struct aq_arena *a, const struct node *v)

@@ -98,7 +98,6 @@ const char *node_type_name(const struct node *v); /* "a list", "an integer", ...
 void node_print(struct aq_buf *out, const struct node *v);
 /* "dataset.size", "hardware.device_indices[0]": the path of a value from its root. */
 const char *node_path(struct aq_arena *a, const struct node *v);
-struct node *node_root(struct node *v);
 /* A key as text, in the arena. */
 const char *node_key_text(struct aq_arena *a, const struct node *key);
 

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "base/opt.h"
+#include "conf/run_schema.h"
 #include "io/product.h"
 #include "nn/qwen3.h"
 #include "sens/score_sums.h"
@@ -76,9 +77,8 @@ static int check_identity(const struct cell *c, struct aq_err *err)
 static int read_run(struct cell *c, struct aq_err *err)
 {
     struct jref root = jref_root(c->run, c->run_path);
-    const struct json *v = c->run;
-    if (json_type(v) != JSON_OBJECT)
-        return jref_fail(&root, err, "expected an object, found %s", json_type_name(json_type(v)));
+    if (run_check_schema(&root, err) < 0)
+        return -1;
     struct jref *const parts[] = {&c->model, &c->dataset, &c->pair, &c->autoquant, &c->aq};
     static const char *const names[] = {"model", "dataset", "quant_pair", "autoquant", "_aq"};
     for (size_t i = 0; i < AQ_COUNT(parts); i++) {

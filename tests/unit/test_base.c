@@ -1,15 +1,22 @@
-/* lib/base: numbers, sizes, digests, UTF-8, messages. */
+/* lib/base: numbers, sizes, memory, tables, digests, UTF-8, messages. */
 #include "tap.h"
 
+#include "base/arena.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/fmt.h"
+#include "base/mem.h"
+#include "base/names.h"
 #include "base/sha256.h"
+#include "base/strmap.h"
 #include "base/suggest.h"
 #include "base/utf8.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void test_doubles(void)
 {
@@ -76,6 +83,89 @@ static void test_parsing(void)
            "no sizes");
 }
 
+static void test_sizes(void)
+{
+    size_t n = 7;
+    tap_ok(aq_mul(SIZE_MAX, 1, &n) && n == SIZE_MAX, "the largest product");
+    tap_ok(aq_mul(SIZE_MAX, 0, &n) && n == 0, "nothing of something large");
+    n = 7;
+    tap_ok(!aq_mul(SIZE_MAX / 2 + 1, 2, &n) && n == 7,
+           "a product too large leaves the result alone");
+    tap_ok(aq_add(SIZE_MAX - 1, 1, &n) && n == SIZE_MAX, "the largest sum");
+    n = 7;
+    tap_ok(!aq_add(SIZE_MAX, 1, &n) && n == 7, "a sum too large leaves the result alone");
+    (void)fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)close(STDERR_FILENO);
+        free(xreallocarray(NULL, SIZE_MAX / 2, 4));
+        _exit(0);
+    }
+    int status = -1;
+    (void)waitpid(pid, &status, 0);
+    tap_ok(WIFEXITED(status) && WEXITSTATUS(status) == AQ_ERUN,
+           "an array too large ends the program with 1");
+    struct aq_err err = {0};
+    tap_ok(!aq_big_alloc(SIZE_MAX / 4, "the sums", &err) && err.code == AQ_ERUN &&
+               strstr(err.msg, "MB for the sums"),
+           "a large block that is not to be had is an error with size and purpose");
+}
+
+static void test_buffers(void)
+{
+    struct aq_buf b = AQ_BUF_INIT;
+    tap_same(aq_buf_str(&b), "", "an empty buffer is a text");
+    for (int i = 0; i < 1000; i++)
+        aq_buf_addf(&b, "%03d,", i);
+    tap_ok(b.len == 4000 && memcmp(b.data + 3996, "999,", 5) == 0, "a buffer grows");
+    aq_buf_reset(&b);
+    aq_buf_add(&b, "a\0b", 3);
+    tap_ok(b.len == 3 && b.data[1] == '\0' && b.data[3] == '\0', "bytes, and a NUL behind them");
+    char *p = aq_buf_detach(&b);
+    tap_ok(memcmp(p, "a\0b", 4) == 0 && !b.data, "detached");
+    free(p);
+
+    struct aq_arena a = AQ_ARENA_INIT;
+    const char *first = aq_arena_strdup(&a, "first");
+    unsigned char *large = aq_arena_alloc(&a, 1 << 20);
+    tap_ok((uintptr_t)large % 16 == 0 && large[0] == 0 && large[(1 << 20) - 1] == 0,
+           "a large piece, aligned and zeroed");
+    tap_same(first, "first", "earlier pieces stay");
+    tap_same(aq_arena_printf(&a, "%s-%d", first, 2), "first-2", "printed");
+    aq_arena_reset(&a);
+    tap_ok(a.total == 0 && a.blocks, "emptied, with a block for the next round");
+    aq_arena_release(&a);
+}
+
+static void test_tables(void)
+{
+    enum { MANY = 1000 };
+    static char keys[MANY][8];
+    struct aq_strmap m = AQ_STRMAP_INIT;
+    struct aq_names names = AQ_NAMES_INIT;
+    int bad = 0;
+    tap_ok(!aq_strmap_has(&m, "x") && !aq_strmap_get(&m, "x"), "an empty table has nothing");
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "k%d", i);
+        aq_strmap_put(&m, keys[i], keys[i]);
+        aq_names_add(&names, keys[i]);
+    }
+    aq_strmap_put(&m, "k7", NULL);
+    tap_ok(m.count == MANY && aq_strmap_has(&m, "k7") && !aq_strmap_get(&m, "k7"),
+           "a value is replaced, also by none");
+    tap_ok(aq_names_sort(&names) == -1, "no name twice");
+    for (int i = 0; i < MANY; i++)
+        bad += (i != 7 && aq_strmap_get(&m, keys[i]) != keys[i]) ||
+               aq_names_find(&names, keys[i]) != i;
+    tap_ok(bad == 0 && aq_names_find(&names, "k") == -1 && !aq_strmap_has(&m, "k"),
+           "all found, and nothing else");
+    aq_names_add(&names, "k500");
+    aq_names_add(&names, "k3");
+    tap_ok(aq_names_sort(&names) == MANY, "the first name that comes again");
+    aq_strmap_release(&m);
+    aq_names_release(&names);
+}
+
 static void test_sha256(void)
 {
     char hex[AQ_SHA256_HEX];
@@ -119,6 +209,9 @@ int main(void)
 {
     test_doubles();
     test_parsing();
+    test_sizes();
+    test_buffers();
+    test_tables();
     test_sha256();
     test_utf8();
     test_nearest();
