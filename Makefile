@@ -74,7 +74,7 @@ SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 # Scores are measurements: no contraction into FMA behind the source's back, never -ffast-math.
 NUMERIC := -ffp-contract=off
-ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib $(PKG_CFLAGS) $(CPPFLAGS)
+ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib -I$(O)/gen $(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = -std=gnu11 -fPIC $(WARN) $(NUMERIC) $(HARDEN) $(CFLAGS) $(SANFLAGS) -pthread
 ALL_LDFLAGS  = -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS) $(SANFLAGS) -pthread
 LIBS         = $(PKG_LIBS) -ldl -lm
@@ -101,6 +101,7 @@ BENCH_SRC := $(sort $(wildcard tests/bench/*.c))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 PRELOAD_SRC := $(sort $(wildcard tests/preload/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(O)/%.o)
+ASSETS    := $(patsubst lib/%,$(O)/gen/%.h,$(sort $(wildcard lib/*/*.css lib/*/*.js)))
 TOOLS     := $(TOOL_SRC:tools/%.c=$(O)/bin/%)
 UNITS     := $(UNIT_SRC:tests/unit/%.c=$(O)/tests/%)
 GENS      := $(GEN_SRC:tests/gen/%.c=$(O)/tests/%)
@@ -118,7 +119,11 @@ all: tools plugin
 tools: $(TOOLS)
 plugin: $(PLUGIN)
 
-$(O)/%.o: %.c $(O)/flags | $(O)/probe.mk
+# Style sheets and scripts become string literals for C to include, without indentation.
+$(ASSETS): $(O)/gen/%.h: lib/%
+	$(call say,GEN,$<)mkdir -p $(@D); sed 's/^ *//; s/[\\"]/\\&/g; s/.*/"&\\n"/' $< >$@
+
+$(O)/%.o: %.c $(O)/flags | $(O)/probe.mk $(ASSETS)
 	$(call say,CC,$<)mkdir -p $(@D); $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(EXTRA_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
 
 EXTRA_lib_base_build = -DAQ_VERSION='"$(VERSION)"' -DAQ_CFLAGS='"$(subst ",\",$(ALL_CFLAGS))"' -DAQ_LIBS='"$(PKG_LIBS)"'
@@ -178,7 +183,7 @@ bench: all test-bin $(BENCHES)
 # Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.
 FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
 FUZZ_OBJ   := $(LIB_SRC:%.c=$(O)/fuzz/obj/%.o)
-$(O)/fuzz/obj/%.o: %.c $(O)/flags | $(O)/probe.mk
+$(O)/fuzz/obj/%.o: %.c $(O)/flags | $(O)/probe.mk $(ASSETS)
 	$(call say,CC,$< (fuzz))mkdir -p $(@D); $(CLANG) $(ALL_CPPFLAGS) -std=gnu11 $(NUMERIC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -pthread \
 	    $(EXTRA_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
 $(O)/fuzz/libaq.a: $(FUZZ_OBJ)
@@ -208,14 +213,14 @@ lint-layers:
 	$(call say,LAYERS,lib)tests/layers
 lint-shell:
 	$(call say,LINT,shell)shellcheck -x $(SH_FILES)
-lint-cppcheck: | $(O)/probe.mk
+lint-cppcheck: | $(O)/probe.mk $(ASSETS)
 	$(call say,LINT,cppcheck)mkdir -p $(O)/cppcheck; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr \
 	    --error-exitcode=1 --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches --suppress=varFuncNullUB --cppcheck-build-dir=$(O)/cppcheck \
-	    -D_GNU_SOURCE -D__x86_64__ -Ilib -j2 lib tools tests/unit tests/gen
+	    -D_GNU_SOURCE -D__x86_64__ -Ilib -I$(O)/gen -j2 lib tools tests/unit tests/gen
 TIDY_SRC := $(filter %.c,$(C_FILES))
 TIDY_OK  := $(TIDY_SRC:%.c=$(O)/tidy/%.ok)
 lint-tidy: $(TIDY_OK)
-$(TIDY_OK): $(O)/tidy/%.ok: %.c .clang-tidy $(O)/flags
+$(TIDY_OK): $(O)/tidy/%.ok: %.c .clang-tidy $(O)/flags | $(ASSETS)
 	$(call say,TIDY,$<)mkdir -p $(@D); clang-tidy --quiet $< -- $(ALL_CPPFLAGS) $(DATADIRS) -std=gnu11 2>&1 \
 	    | { grep -vE '^[0-9]+ warnings? (generated|treated)|^Suppressed|^Use -header-filter' || true; }; touch $@
 ## format: clang-format over all C sources

@@ -98,6 +98,20 @@ without_prose() {
     aq 0 aq-report --all out one.out
 }
 
+@test "what a model is called: its name, else the end of its path" {
+    manifest m.json
+    local case expected
+    for case in '{id: "models/x/checkpoint", name: "tiny"}|tiny' '{id: "/data/models/Big-4B/"}|Big-4B' '{}|-'; do
+        expected=${case#*|}
+        jq ".model = ${case%|*}" m.json >n.json
+        is "$(aq-report --tsv n.json | sed -n '2p' | cut -f1)" "$expected"
+        has "$(aq-report --html n.json | grep -m1 lead)" "Model <code>$expected</code>"
+        has "$(aq-report summary --md n.json)" "Model: \`$expected\`"
+    done
+    jq '.model.name = 5' m.json >n.json
+    refused 3 "model.name: expected a string, found an integer" aq-report --md n.json
+}
+
 # ---- pictures and pages ----
 
 well_formed() {
@@ -117,7 +131,7 @@ END
     is "$(grep -cE '(src|href)=|url\(|@import|https?://' out/report.html | tr -d '\n')" "$(grep -c 'http://www.w3.org/2000/svg' out/report.html)"
     has "$(cat out/report.html)" "default-src 'none'"
     has "$(cat out/report.html)" "prefers-color-scheme:dark"
-    has "$(cat out/report.html)" "not a divergence in nats"
+    has "$(tr '\n' ' ' <out/report.html)" "twice the score is not twice the damage"
     local k
     for k in heatmap bars frontier depth strip; do
         aq-report --svg $k m.json | cmp - out/$k.svg

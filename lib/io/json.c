@@ -154,6 +154,23 @@ struct json *json_get(const struct json *object, const char *key)
     return NULL;
 }
 
+const struct json *json_find(const struct json *object, const char *key)
+{
+    return object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
+}
+
+const char *json_find_string(const struct json *object, const char *key)
+{
+    const struct json *v = json_find(object, key);
+    return v && json_type(v) == JSON_STRING ? json_string(v) : NULL;
+}
+
+double json_find_number(const struct json *object, const char *key)
+{
+    const struct json *v = json_find(object, key);
+    return v && (json_type(v) == JSON_INT || json_type(v) == JSON_FLOAT) ? json_number(v) : NAN;
+}
+
 struct json *json_at(const struct json *array, size_t index)
 {
     cJSON *c = item(array)->child;

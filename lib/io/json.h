@@ -41,6 +41,11 @@ size_t json_size(const struct json *v);                            /* O(n) */
 struct json *json_get(const struct json *object, const char *key); /* NULL if absent; O(n) */
 struct json *json_at(const struct json *array, size_t index);      /* NULL if absent; O(n) */
 
+/* Members that are optional in every way: NULL or NAN unless `object` is an object and has it. */
+const struct json *json_find(const struct json *object, const char *key);
+const char *json_find_string(const struct json *object, const char *key);
+double json_find_number(const struct json *object, const char *key);
+
 /* Values without ceremony. The type must be right: asserted. */
 bool json_bool(const struct json *v);
 const char *json_string(const struct json *v);     /* borrowed */

@@ -33,6 +33,23 @@ char *manifest_format_label(const char *format)
     return xstrndup(format, strcspn(format, "("));
 }
 
+static size_t candidate_length(const struct manifest_option *o)
+{
+    return o->name ? strlen(o->name) : strcspn(o->format, "(");
+}
+
+char *manifest_candidate(const struct manifest_option *o)
+{
+    return xstrndup(o->name ? o->name : o->format, candidate_length(o));
+}
+
+bool manifest_same_candidate(const struct manifest_option *a, const struct manifest_option *b)
+{
+    size_t n = candidate_length(a);
+    return n == candidate_length(b) &&
+           strncmp(a->name ? a->name : a->format, b->name ? b->name : b->format, n) == 0;
+}
+
 /* ---- one entry of the table ---- */
 
 static int list_of(const struct jref *entry, const char *key, size_t count, struct jref *list,
@@ -393,8 +410,10 @@ static int read_head(struct manifest *m, const struct jref *root, struct aq_err 
     if (!m->model)
         return 0;
     model = jref_child(root, m->model, 0);
-    if (jref_has(&model, "id", &at))
-        return jref_string(&model, "id", &m->model_id, err);
+    if (jref_has(&model, "id", &at) && jref_string(&model, "id", &m->model_id, err) < 0)
+        return -1;
+    if (jref_has(&model, "name", &at))
+        return jref_string(&model, "name", &m->model_name, err);
     return 0;
 }
 

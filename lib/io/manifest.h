@@ -48,7 +48,7 @@ struct manifest {
     const struct json *scheme, *state;                 /* objects, always there */
     const struct json *model, *dataset, *quantization; /* NULL if absent */
     const struct json *run_config, *selection, *aq;    /* NULL if absent */
-    const char *scheme_name, *model_id;                /* NULL if absent */
+    const char *scheme_name, *model_id, *model_name;   /* NULL if absent */
     double effective_bits, score;                      /* of the search; NAN for null */
     bool satisfied;
 };
@@ -63,5 +63,9 @@ void manifest_release(struct manifest *m);
 double manifest_format_bits(const char *format);
 /* "NAME" of the same text; caller frees. */
 char *manifest_format_label(const char *format);
+
+/* What a candidate is called: its name, or the label of its format if it has none. Caller frees. */
+char *manifest_candidate(const struct manifest_option *o);
+bool manifest_same_candidate(const struct manifest_option *a, const struct manifest_option *b);
 
 #endif

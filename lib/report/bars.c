@@ -1,6 +1,6 @@
 /*
- * The worst layers: bars on a linear scale, because proportion is what the score means, with one
- * standard error on both sides, and the share of the total that they add up to.
+ * The worst layers: bars on a linear scale, so that lengths are shares of the total, with one
+ * standard error on both sides, and the share that they add up to.
  */
 #include "report/chart.h"
 #include "report/svg.h"
@@ -18,22 +18,13 @@ struct bars {
     bool narrow;
 };
 
-/* Standard error of the option that the sensitivity comes from; NAN: unknown. */
-static double error_of(const struct report_row *row)
-{
-    for (size_t i = 0; i < row->count; i++)
-        if (row->counted[i]->score == row->sensitivity)
-            return row->counted[i]->error;
-    return NAN;
-}
-
 static void bars_init(struct bars *b, const struct report *r, struct chart_style style)
 {
     *b = (struct bars){.r = r, .narrow = style.width < 500};
     while (b->count < r->count && b->count < WORST && r->by_sensitivity[b->count]->sensitivity > 0)
         b->count++;
     for (size_t i = 0; i < b->count; i++) {
-        double error = error_of(r->by_sensitivity[i]);
+        double error = r->by_sensitivity[i]->worst->error;
         double end = r->by_sensitivity[i]->sensitivity + (error > 0 ? error : 0);
         b->most = fmax(b->most, end);
     }
@@ -60,7 +51,7 @@ static void draw_grid(struct aq_buf *out, const struct bars *b, double top)
         double v = i * step;
         double x = b->left + b->width * v / b->most;
         svg_line(out, x, top, x, bottom, "grid");
-        svg_text(out, x, bottom + 16, SVG_MIDDLE, "small soft", "%s", svg_number(v));
+        svg_text(out, x, bottom + 16, SVG_MIDDLE, "small soft", "%s", svg_round_number(v));
     }
     if (b->narrow)
         return;
@@ -74,7 +65,7 @@ static void draw_grid(struct aq_buf *out, const struct bars *b, double top)
 static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double y, double share)
 {
     const struct report_row *row = b->r->by_sensitivity[i];
-    double length = b->width * row->sensitivity / b->most, error = error_of(row);
+    double length = b->width * row->sensitivity / b->most, error = row->worst->error;
     double bar_y = b->narrow ? y + 18 : y + 5, middle = bar_y + 7;
     if (b->narrow)
         svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->short_name, 330));

@@ -4,13 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *text_at(const struct json *object, const char *key)
-{
-    const struct json *v =
-        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
-    return v && json_type(v) == JSON_STRING && *json_string(v) ? json_string(v) : NULL;
-}
-
 /* The name of the only candidate of the manifest; NULL if there are several. */
 static const char *only_candidate(const struct manifest *m)
 {
@@ -50,10 +43,12 @@ static char *pair_of_scheme(const char *scheme)
 void cell_init(struct cell *c, const struct manifest *m)
 {
     const char *candidate = only_candidate(m), *slash = candidate ? strchr(candidate, '/') : NULL;
-    const struct json *q = m->quantization;
-    const char *granularity = q ? text_at(json_get(q, "quant_granularity"), "name") : NULL;
-    const char *size = text_at(m->dataset, "size");
-    c->model = m->model_id ? last_component(m->model_id) : xstrdup("-");
+    const char *granularity =
+        json_find_string(json_find(m->quantization, "quant_granularity"), "name");
+    const char *size = json_find_string(m->dataset, "size");
+    c->model = m->model_name ? xstrdup(m->model_name)
+               : m->model_id ? last_component(m->model_id)
+                             : xstrdup("-");
     c->pair =
         slash ? xstrndup(candidate, (size_t)(slash - candidate)) : pair_of_scheme(m->scheme_name);
     c->granularity = xstrdup(granularity ? granularity : slash ? slash + 1 : "-");

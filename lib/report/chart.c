@@ -75,6 +75,25 @@ int chart_decade_step(const struct decades *d, double length, double room)
     return step;
 }
 
+double chart_frame_y(const struct chart_frame *f, double value)
+{
+    double e = value > 0 ? fmax(log10(value), f->d.low) : f->d.low;
+    return f->top + f->height * (f->d.high - e) / (f->d.high - f->d.low);
+}
+
+void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis)
+{
+    double right = f->left + f->width, bottom = f->top + f->height;
+    int step = chart_decade_step(&f->d, f->height, 22);
+    for (int e = f->d.low; e <= f->d.high; e += step) {
+        double y = chart_frame_y(f, pow(10, e));
+        svg_line(out, f->left, y, right, y, "grid");
+        svg_text(out, f->left - 6, y + 4, SVG_END, "small soft", "%s", svg_power(e));
+    }
+    svg_line(out, f->left, bottom, right, bottom, "axis");
+    svg_text(out, f->left + f->width / 2, bottom + 34, SVG_MIDDLE, "small soft", "%s", axis);
+}
+
 size_t chart_live_kinds(const struct report *r, size_t *kinds)
 {
     bool *live = xcalloc(r->kind_count + 1, sizeof *live);
@@ -116,27 +135,6 @@ size_t chart_tick_step(size_t count, double cell, double room)
 
 /* ---- candidates ---- */
 
-static size_t name_length(const struct manifest_option *o)
-{
-    return o->name ? strlen(o->name) : strcspn(o->format, "(");
-}
-
-static const char *name_start(const struct manifest_option *o)
-{
-    return o->name ? o->name : o->format;
-}
-
-bool chart_same_candidate(const struct manifest_option *a, const struct manifest_option *b)
-{
-    size_t n = name_length(a);
-    return n == name_length(b) && strncmp(name_start(a), name_start(b), n) == 0;
-}
-
-char *chart_candidate_name(const struct manifest_option *o)
-{
-    return xstrndup(name_start(o), name_length(o));
-}
-
 size_t chart_candidates(const struct report *r, const struct manifest_option **list, size_t most)
 {
     size_t n = 0;
@@ -144,7 +142,7 @@ size_t chart_candidates(const struct report *r, const struct manifest_option **l
         const struct manifest_option *o = &r->m->options[i];
         bool known = o->none;
         for (size_t j = 0; j < n && !known; j++)
-            known = chart_same_candidate(o, list[j]);
+            known = manifest_same_candidate(o, list[j]);
         if (!known && n < most)
             list[n++] = o;
     }

@@ -47,6 +47,16 @@ struct decades {
 bool chart_decades(const double *values, size_t count, struct decades *d);
 /* Decades between two labels that need `room` pixels on an axis of this length. */
 int chart_decade_step(const struct decades *d, double length, double room);
+
+/* A picture with a log scale upwards. What lies below the lowest decade is drawn on it. */
+struct chart_frame {
+    double left, top, width, height;
+    struct decades d;
+};
+double chart_frame_y(const struct chart_frame *f, double value);
+/* The decades, the axis below and what it counts. */
+void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis);
+
 /* Cells between two labels that need `room` pixels: a round number. */
 size_t chart_tick_step(size_t count, double cell, double room);
 
@@ -58,8 +68,6 @@ const char *chart_short_kind(const char *kind); /* "q_proj" of "self_attn.q_proj
 
 /* The quantized candidates, in order of appearance: at most `most` of them. */
 size_t chart_candidates(const struct report *r, const struct manifest_option **list, size_t most);
-bool chart_same_candidate(const struct manifest_option *a, const struct manifest_option *b);
-char *chart_candidate_name(const struct manifest_option *o); /* caller frees */
 
 /* Coloured squares with texts, left to right, as many lines as needed (20 px each): returns them.
  */

@@ -19,28 +19,19 @@ struct problem {
     double unit, total, fixed;
 };
 
-static double number_at(const struct json *object, const char *key)
-{
-    const struct json *v =
-        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
-    if (!v || (json_type(v) != JSON_FLOAT && json_type(v) != JSON_INT))
-        return 0;
-    return json_number(v);
-}
-
 /* What effective bits are an average over; groups that are not searched stay at 16 bits. */
 static double denominator(const struct manifest *m, double searched)
 {
-    const struct json *weights = m->aq ? json_get(m->aq, "weights") : NULL;
-    const struct json *text = m->selection ? json_get(m->selection, "denominator") : NULL;
-    if (!weights || !text || json_type(text) != JSON_STRING)
+    const struct json *weights = json_find(m->aq, "weights");
+    const char *parts = json_find_string(m->selection, "denominator");
+    if (!weights || !parts)
         return searched;
-    double total = number_at(weights, "lm");
-    if (strstr(json_string(text), "+head"))
-        total += number_at(weights, "head");
-    if (strstr(json_string(text), "+vision"))
-        total += number_at(weights, "vision");
-    return fmax(total, searched);
+    double total = json_find_number(weights, "lm");
+    if (strstr(parts, "+head"))
+        total += json_find_number(weights, "head");
+    if (strstr(parts, "+vision"))
+        total += json_find_number(weights, "vision");
+    return fmax(total, searched); /* also if one of them is missing */
 }
 
 static double weights_of(const struct manifest_group *g)
@@ -129,31 +120,16 @@ static void fill_recipes(struct curve *c, const struct manifest *m, const struct
 
 /* ---- formats used uniformly ---- */
 
-static size_t label_length(const struct manifest_option *o)
-{
-    return o->name ? strlen(o->name) : strcspn(o->format, "(");
-}
-
-static const char *label_text(const struct manifest_option *o)
-{
-    return o->name ? o->name : o->format;
-}
-
-static bool has_label(const struct manifest_option *o, const char *name)
-{
-    return strlen(name) == label_length(o) && strncmp(label_text(o), name, strlen(name)) == 0;
-}
-
 /* Every group takes the candidate where it may, else it stays unquantized. */
 static struct curve_point uniform_point(const struct manifest *m, const struct problem *p,
-                                        const char *name)
+                                        const struct manifest_option *o)
 {
     double score = 0;
     int64_t cost = 0;
     for (size_t g = 0; g < m->count; g++) {
         size_t take = m->groups[g].count - 1;
         for (size_t i = 0; i < m->groups[g].count; i++)
-            if (has_label(&m->groups[g].options[i], name))
+            if (manifest_same_candidate(&m->groups[g].options[i], o))
                 take = i;
         score += p->scores[p->start[g] + take];
         cost += p->costs[p->start[g] + take];
@@ -168,13 +144,12 @@ static void add_uniforms(struct curve *c, const struct manifest *m, const struct
         const struct manifest_option *o = &m->options[i];
         bool known = o->none;
         for (size_t u = 0; u < c->uniform_count && !known; u++)
-            known = has_label(o, c->uniforms[u].name);
+            known = manifest_same_candidate(o, c->uniforms[u].candidate);
         if (known)
             continue;
         AQ_GROW(c->uniforms, c->uniform_count, cap);
-        struct curve_uniform *u = &c->uniforms[c->uniform_count++];
-        u->name = xstrndup(label_text(o), label_length(o));
-        u->at = uniform_point(m, p, u->name);
+        c->uniforms[c->uniform_count++] =
+            (struct curve_uniform){.candidate = o, .at = uniform_point(m, p, o)};
     }
 }
 
@@ -214,8 +189,6 @@ void curve_init(struct curve *c, const struct manifest *m)
 
 void curve_release(struct curve *c)
 {
-    for (size_t i = 0; i < c->uniform_count; i++)
-        free(c->uniforms[i].name);
     for (size_t i = 0; i < c->recipe_count; i++)
         free(c->recipes[i].option);
     free(c->points);

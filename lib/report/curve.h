@@ -12,7 +12,7 @@ struct curve_point {
 };
 
 struct curve_uniform {
-    char *name; /* candidate, or label if it has no name */
+    const struct manifest_option *candidate; /* its first appearance */
     struct curve_point at;
 };
 

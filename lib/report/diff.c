@@ -87,8 +87,7 @@ static char *chosen_of(const struct report_row *row)
 {
     if (!row || row->group->chosen < 0)
         return xstrdup("-");
-    const struct manifest_option *o = &row->group->options[row->group->chosen];
-    return o->name ? xstrdup(o->name) : manifest_format_label(o->format);
+    return manifest_candidate(&row->group->options[row->group->chosen]);
 }
 
 static double ratio(const struct line *l)

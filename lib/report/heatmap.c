@@ -29,7 +29,7 @@ static const struct manifest_option *option_of(const struct report_row *row,
                                                const struct manifest_option *panel)
 {
     for (size_t i = 0; i < row->count; i++)
-        if (chart_same_candidate(row->counted[i], panel))
+        if (manifest_same_candidate(row->counted[i], panel))
             return row->counted[i];
     return NULL;
 }
@@ -172,7 +172,7 @@ void chart_heatmap(struct aq_buf *out, const struct report *r, struct chart_styl
     for (size_t p = 0; p < m.panel_count; p++) {
         double top = y + 22;
         if (m.panel_count > 1) {
-            char *name = chart_candidate_name(m.panels[p]);
+            char *name = manifest_candidate(m.panels[p]);
             svg_text(out, m.left, y + 14, SVG_START, "head", "%s",
                      svg_fit_head(name, style.width - m.left));
             free(name);

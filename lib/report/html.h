@@ -6,10 +6,26 @@
 
 void html_begin(struct aq_buf *out, const char *title);
 void html_end(struct aq_buf *out);
+
+/* <tag class="...">text</tag>; class may be NULL. */
 void html_text(struct aq_buf *out, const char *tag, const char *class, const char *text);
+/* A section with its heading and, unless NULL, a paragraph below it. */
+void html_section(struct aq_buf *out, const char *heading, const char *intro);
+void html_section_end(struct aq_buf *out);
+
+/*
+ * A table that may scroll sideways. Classes: "n" for numbers, "more" for what a phone has no room
+ * for, "name" for what is in a fixed-width face.
+ */
+struct html_column {
+    const char *class; /* NULL: none */
+    const char *label;
+};
+void html_table(struct aq_buf *out, bool sortable, const struct html_column *columns, size_t count);
+void html_table_end(struct aq_buf *out);
+
 /* <td> with the number for people, and the exact one for sorting. NAN: empty. */
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text);
-
 /* The same with so many decimals and a unit. */
 void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
                      const char *unit);

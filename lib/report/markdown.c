@@ -78,13 +78,6 @@ static void add_dataset(struct aq_buf *out, const struct json *d)
     aq_buf_release(&most);
 }
 
-static const char *string_in(const struct json *object, const char *key)
-{
-    const struct json *v =
-        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
-    return v && json_type(v) == JSON_STRING ? json_string(v) : NULL;
-}
-
 static void add_code_bullet(struct aq_buf *out, const char *name, const char *text)
 {
     if (!text)
@@ -96,9 +89,9 @@ static void add_code_bullet(struct aq_buf *out, const char *name, const char *te
 
 static void add_format(struct aq_buf *out, const struct json *q)
 {
-    const struct json *granularity = json_get(q, "quant_granularity");
-    add_code_bullet(out, "Base format", string_in(q, "base_format_name"));
-    const char *w = string_in(q, "weight"), *a = string_in(q, "activation");
+    const struct json *granularity = json_find(q, "quant_granularity");
+    add_code_bullet(out, "Base format", json_find_string(q, "base_format_name"));
+    const char *w = json_find_string(q, "weight"), *a = json_find_string(q, "activation");
     if (w && a) {
         aq_buf_adds(out, "- **Dtypes (W / A):** `");
         escape_code(out, w);
@@ -106,10 +99,8 @@ static void add_format(struct aq_buf *out, const struct json *q)
         escape_code(out, a);
         aq_buf_adds(out, "`\n");
     }
-    add_code_bullet(out, "Granularity", string_in(granularity, "name"));
-    const struct json *overrides = granularity && json_type(granularity) == JSON_OBJECT
-                                       ? json_get(granularity, "quant_cfg_overrides")
-                                       : NULL;
+    add_code_bullet(out, "Granularity", json_find_string(granularity, "name"));
+    const struct json *overrides = json_find(granularity, "quant_cfg_overrides");
     struct aq_buf text = AQ_BUF_INIT;
     if (overrides && json_write(&text, overrides, JSON_COMPACT | JSON_SORT_KEYS, NULL) == 0)
         add_code_bullet(out, "Overrides", aq_buf_str(&text));
@@ -158,7 +149,8 @@ static const char explanation[] =
     "format.\n"
     "- **Sensitivity**: Sum over tokens and outputs of (gradient x output change) squared when "
     "this group alone is "
-    "quantized. Compare it within one table only, by rank and by proportion; it is not a loss.\n"
+    "quantized. Compare it within one table only, by rank and by share; it is not a loss, and "
+    "twice the number is not twice the damage.\n"
     "- **Size Cost**: Weights of the group times bits, in units of 16-bit weights.\n"
     "\n"
     "Note: Handles in the manifest end in `.quant_recipe`; the table leaves that ending out. A "

@@ -67,15 +67,17 @@ static void fill_row(struct report *r, struct report_row *row, const struct mani
     for (size_t i = 0; i < g->count; i++)
         real = real || !g->options[i].none;
     row->group = g;
+    row->searched = real;
     row->counted = r->counted + *used;
     for (size_t i = 0; i < g->count; i++) {
         const struct manifest_option *o = &g->options[i];
         if (real && o->none)
             continue;
-        if (row->count == 0 || o->score > row->sensitivity)
-            row->sensitivity = o->score;
+        if (!row->worst || o->score > row->worst->score)
+            row->worst = o;
         row->counted[row->count++] = o;
     }
+    row->sensitivity = row->worst ? row->worst->score : 0;
     *used += row->count;
 }
 

@@ -16,7 +16,9 @@ struct report_row {
     const struct manifest_group *group;
     const struct manifest_option **counted; /* at least one, unless the group has no format */
     size_t count;
-    double sensitivity;     /* the largest score that counts; 0 if there is none */
+    bool searched;                       /* there is something to choose */
+    const struct manifest_option *worst; /* of those that count; NULL if there is none */
+    double sensitivity;                  /* its score, else 0 */
     const char *short_name; /* the layer's name without what stands before the stack of blocks */
     long block;             /* number of the decoder or vision block in the name; -1: none */
     size_t kind;            /* what it is inside its block: index into report.kinds */

@@ -25,13 +25,11 @@ struct strip {
     bool chosen; /* the last row is the manifest's own recipe */
 };
 
-static const char *const classes[SVG_SERIES] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
-
 static const char *class_of(const struct strip *s, const struct manifest_option *o)
 {
     for (size_t i = 0; i < s->candidate_count && !o->none; i++)
-        if (chart_same_candidate(o, s->candidates[i]))
-            return classes[i % SVG_SERIES];
+        if (manifest_same_candidate(o, s->candidates[i]))
+            return svg_series_class(i);
     return "zero";
 }
 
@@ -113,10 +111,10 @@ static size_t draw_legend(struct aq_buf *out, const struct strip *s, double y)
     struct chart_key keys[MOST_CANDIDATES + 1];
     char *texts[MOST_CANDIDATES];
     for (size_t i = 0; i < s->candidate_count; i++) {
-        char *name = chart_candidate_name(s->candidates[i]);
+        char *name = manifest_candidate(s->candidates[i]);
         texts[i] = xasprintf("%s (%.4g bits)", svg_fit(name, s->style.width - 130),
                              s->candidates[i]->bits);
-        keys[i] = (struct chart_key){classes[i % SVG_SERIES], texts[i]};
+        keys[i] = (struct chart_key){svg_series_class(i), texts[i]};
         free(name);
     }
     keys[s->candidate_count] = (struct chart_key){"zero", "not quantized (16 bits)"};

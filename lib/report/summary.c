@@ -11,48 +11,28 @@
 
 /* ---- one cell ---- */
 
-static double number_in(const struct json *object, const char *key)
-{
-    const struct json *v =
-        object && json_type(object) == JSON_OBJECT ? json_get(object, key) : NULL;
-    bool number = v && (json_type(v) == JSON_FLOAT || json_type(v) == JSON_INT);
-    return number ? json_number(v) : NAN;
-}
-
 /* Sums of the parts over all layers; NAN as soon as one is missing. */
 static void add_parts(struct summary_cell *c, const struct report_row *row)
 {
-    for (size_t i = 0; i < row->count; i++) {
-        const struct manifest_option *o = row->counted[i];
-        if (o->none || o->score != row->sensitivity)
-            continue;
-        c->weight_part += o->weight_only;
-        c->activation_part += o->activation_only;
-        return;
-    }
-}
-
-static bool has_candidate(const struct report_row *row)
-{
-    return row->count > 0 && !row->counted[0]->none;
+    c->weight_part += row->worst->weight_only;
+    c->activation_part += row->worst->activation_only;
 }
 
 static void fill_cell(struct summary_cell *c, const struct manifest *m, const struct report *r)
 {
     cell_init(&c->cell, m);
-    const struct json *normalization = m->aq ? json_get(m->aq, "normalization") : NULL;
-    bool known = normalization && json_type(normalization) == JSON_STRING;
-    c->normalization = xstrdup(known ? json_string(normalization) : "-");
+    const char *normalization = json_find_string(m->aq, "normalization");
+    c->normalization = xstrdup(normalization ? normalization : "-");
     c->layers = xcalloc(r->count + 1, sizeof *c->layers);
     c->scores = xcalloc(r->count + 1, sizeof *c->scores);
     c->score = m->score;
     c->effective_bits = m->effective_bits;
-    c->storage_bits = number_in(m->selection, "storage_bits");
+    c->storage_bits = json_find_number(m->selection, "storage_bits");
     c->satisfied = m->satisfied;
     c->rho_size = c->tau_size = c->rho_cells = NAN;
     for (size_t i = 0; i < r->count; i++) {
         const struct report_row *row = &r->rows[i];
-        if (!has_candidate(row))
+        if (!row->searched)
             continue;
         c->layers[c->count] = xstrdup(row->short_name);
         c->scores[c->count] = row->sensitivity;

@@ -27,13 +27,28 @@ static size_t text_index(struct texts *t, const char *text)
     return t->count++;
 }
 
-static void swatch(struct aq_buf *out, double x, double low, double high)
+/* A table whose columns after the first are numbers. */
+static void begin_matrix(struct aq_buf *out, const char *corner, const char *const *names,
+                         size_t count)
 {
-    aq_buf_addf(out,
-                "<svg class=\"aq swatch\" width=\"12\" height=\"12\" aria-hidden=\"true\"><rect "
-                "class=\"%s\" "
-                "width=\"12\" height=\"12\"/></svg>",
-                svg_level_class(x, low, high));
+    struct html_column *columns = xcalloc(count + 1, sizeof *columns);
+    columns[0] = (struct html_column){NULL, corner};
+    for (size_t i = 0; i < count; i++)
+        columns[i + 1] = (struct html_column){"n name", names[i]};
+    html_table(out, false, columns, count + 1);
+    free(columns);
+}
+
+/* c: NULL if there is no such cell. */
+static void add_total(struct aq_buf *out, const struct summary_cell *c, double low, double high)
+{
+    aq_buf_adds(out, "<td class=\"n\">");
+    if (c)
+        aq_buf_addf(out,
+                    "%s <svg class=\"aq swatch\" width=\"12\" height=\"12\" aria-hidden=\"true\">"
+                    "<rect class=\"%s\" width=\"12\" height=\"12\"/></svg>",
+                    svg_number(c->total), svg_level_class(c->total, low, high));
+    aq_buf_adds(out, "</td>");
 }
 
 /* ---- totals: pairs x granularities, one table for each size ---- */
@@ -47,33 +62,22 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
             (void)text_index(&pairs, s->cells[i].cell.pair);
             (void)text_index(&granularities, s->cells[i].cell.granularity);
         }
-    const struct summary_cell **at = xcalloc(pairs.count * granularities.count + 1, sizeof *at);
+    size_t across = granularities.count;
+    const struct summary_cell **at = xcalloc(pairs.count * across + 1, sizeof *at);
     for (size_t i = 0; i < s->count; i++)
         if (strcmp(s->cells[i].cell.size, size) == 0)
-            at[text_index(&pairs, s->cells[i].cell.pair) * granularities.count +
+            at[text_index(&pairs, s->cells[i].cell.pair) * across +
                text_index(&granularities, s->cells[i].cell.granularity)] = &s->cells[i];
-    aq_buf_adds(out, "<h3>");
-    escape_html(out, size);
-    aq_buf_adds(out, "</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th>pair</th>");
-    for (size_t g = 0; g < granularities.count; g++)
-        html_text(out, "th", "n", granularities.items[g]);
-    aq_buf_adds(out, "</tr></thead>\n<tbody>\n");
+    html_text(out, "h3", NULL, size);
+    begin_matrix(out, "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
         aq_buf_adds(out, "<tr>");
         html_text(out, "td", "name", pairs.items[p]);
-        for (size_t g = 0; g < granularities.count; g++) {
-            const struct summary_cell *c = at[p * granularities.count + g];
-            aq_buf_adds(out, "<td class=\"n\">");
-            if (c) {
-                escape_html(out, svg_number(c->total));
-                aq_buf_addc(out, ' ');
-                swatch(out, c->total, low, high);
-            }
-            aq_buf_adds(out, "</td>");
-        }
+        for (size_t g = 0; g < across; g++)
+            add_total(out, at[p * across + g], low, high);
         aq_buf_adds(out, "</tr>\n");
     }
-    aq_buf_adds(out, "</tbody>\n</table></div>\n");
+    html_table_end(out);
     free(at);
     free(pairs.items);
     free(granularities.items);
@@ -99,51 +103,56 @@ static void add_grids(struct aq_buf *out, const struct summary *s)
     }
     if (sizes.count > 1)
         qsort(sizes.items, sizes.count, sizeof *sizes.items, by_size);
-    aq_buf_adds(out, "<section>\n<h2>Totals</h2>\n<p class=\"soft\">The sum of all layers' "
-                     "sensitivities; the squares "
-                     "show it on one log scale.</p>\n");
+    html_section(out, "Totals",
+                 "The sum of all layers' sensitivities; the squares show it on one log scale.");
     for (size_t i = 0; i < sizes.count; i++)
         add_grid(out, s, sizes.items[i], low, high);
-    aq_buf_adds(out, "</section>\n");
+    html_section_end(out);
     free(sizes.items);
 }
 
 /* ---- agreement ---- */
 
-static void add_matrix(struct aq_buf *out, const struct summary *s)
+static const char *largest_size(const struct summary *s)
+{
+    const char *size = s->count ? s->cells[0].cell.size : "";
+    for (size_t i = 1; i < s->count; i++)
+        if (summary_size_order(s->cells[i].cell.size) > summary_size_order(size))
+            size = s->cells[i].cell.size;
+    return size;
+}
+
+static void add_agreement(struct aq_buf *out, const struct summary *s)
 {
     enum { MOST = 24 };
     const struct summary_cell *list[MOST];
+    const char *names[MOST];
     size_t n = 0;
-    const char *size = s->count ? s->cells[s->count - 1].cell.size : "";
+    const char *size = largest_size(s);
     const char *granularity = s->count ? s->cells[0].cell.granularity : "";
     for (size_t i = 0; i < s->count && n < MOST; i++)
         if (strcmp(s->cells[i].cell.size, size) == 0 &&
-            strcmp(s->cells[i].cell.granularity, granularity) == 0)
+            strcmp(s->cells[i].cell.granularity, granularity) == 0) {
+            names[n] = s->cells[i].cell.pair;
             list[n++] = &s->cells[i];
+        }
     if (n < 2)
         return;
-    aq_buf_adds(out, "<section>\n<h2>Do the pairs agree on the order?</h2>\n<p "
-                     "class=\"soft\">Spearman's rank correlation, "
-                     "granularity <code>");
-    escape_html(out, granularity);
-    aq_buf_adds(out, "</code>, size <code>");
-    escape_html(out, size);
-    aq_buf_adds(out, "</code>. 1 is the same order; near 1, a cheap pair can rank the layers for "
-                     "the others.</p>\n"
-                     "<div class=\"scroll\"><table>\n<thead><tr><th></th>");
-    for (size_t i = 0; i < n; i++)
-        html_text(out, "th", "n", list[i]->cell.pair);
-    aq_buf_adds(out, "</tr></thead>\n<tbody>\n");
+    char *intro = xasprintf("Spearman's rank correlation, granularity %s, size %s. 1 is the same "
+                            "order; near 1, a cheap pair can rank the layers for the others.",
+                            granularity, size);
+    html_section(out, "Do the pairs agree on the order?", intro);
+    free(intro);
+    begin_matrix(out, "", names, n);
     for (size_t i = 0; i < n; i++) {
         aq_buf_adds(out, "<tr>");
-        html_text(out, "td", "name", list[i]->cell.pair);
-        for (size_t j = 0; j < n; j++) {
+        html_text(out, "td", "name", names[i]);
+        for (size_t j = 0; j < n; j++)
             html_fixed_cell(out, NULL, summary_spearman(list[i], list[j]), 3, "");
-        }
         aq_buf_adds(out, "</tr>\n");
     }
-    aq_buf_adds(out, "</tbody>\n</table></div>\n</section>\n");
+    html_table_end(out);
+    html_section_end(out);
 }
 
 /* ---- every cell ---- */
@@ -170,33 +179,32 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c)
 
 static void add_rows(struct aq_buf *out, const struct summary *s)
 {
-    aq_buf_adds(
-        out, "<section>\n<h2>Every cell</h2>\n<p class=\"soft\">Headings sort. Weights and "
-             "activations: the total when only "
-             "those are quantized. Agreement with the largest data set of the same cell (rho: "
-             "Spearman, tau: Kendall), "
-             "and the mean rho with the other cells of the size.</p>\n<div class=\"scroll\"><table "
-             "class=\"sortable\">\n"
-             "<thead><tr><th>pair</th><th>granularity</th><th>size</th><th class=\"n\">total</th>"
-             "<th class=\"n more\">selection</th><th class=\"n\">bits</th><th class=\"more\">worst "
-             "layer</th>"
-             "<th class=\"n more\">its share</th><th class=\"n more\">weights</th><th class=\"n "
-             "more\">activations</th>"
-             "<th class=\"n more\">rho, size</th><th class=\"n more\">tau, size</th><th "
-             "class=\"n\">rho, cells</th>"
-             "</tr></thead>\n<tbody>\n");
+    static const struct html_column columns[] = {{NULL, "pair"},          {NULL, "granularity"},
+                                                 {NULL, "size"},          {"n", "total"},
+                                                 {"n more", "selection"}, {"n", "bits"},
+                                                 {"more", "worst layer"}, {"n more", "its share"},
+                                                 {"n more", "weights"},   {"n more", "activations"},
+                                                 {"n more", "rho, size"}, {"n more", "tau, size"},
+                                                 {"n", "rho, cells"}};
+    html_section(out, "Every cell",
+                 "Headings sort. Weights and activations: the total when only those are "
+                 "quantized. Agreement with the largest data set of the same cell (rho: Spearman, "
+                 "tau: Kendall), and the mean rho with the other cells of the size.");
+    html_table(out, true, columns, AQ_COUNT(columns));
     for (size_t i = 0; i < s->count; i++)
         add_row(out, &s->cells[i]);
-    aq_buf_adds(out, "</tbody>\n</table></div>\n</section>\n");
+    html_table_end(out);
+    html_section_end(out);
 }
 
 static void add_skipped(struct aq_buf *out, const struct summary *s)
 {
+    static const struct html_column columns[] = {
+        {NULL, "pair"}, {NULL, "granularity"}, {NULL, "size"}, {NULL, "reason"}};
     if (!s->skipped_count)
         return;
-    aq_buf_adds(out, "<section>\n<h2>Cells left out</h2>\n<div "
-                     "class=\"scroll\"><table>\n<thead><tr><th>pair</th>"
-                     "<th>granularity</th><th>size</th><th>reason</th></tr></thead>\n<tbody>\n");
+    html_section(out, "Cells left out", NULL);
+    html_table(out, false, columns, AQ_COUNT(columns));
     for (size_t i = 0; i < s->skipped_count; i++) {
         const struct summary_skipped *k = &s->skipped[i];
         aq_buf_adds(out, "<tr>");
@@ -206,32 +214,41 @@ static void add_skipped(struct aq_buf *out, const struct summary *s)
         html_text(out, "td", NULL, k->reason);
         aq_buf_adds(out, "</tr>\n");
     }
-    aq_buf_adds(out, "</tbody>\n</table></div>\n</section>\n");
+    html_table_end(out);
+    html_section_end(out);
 }
 
-void summary_html(struct aq_buf *out, const struct summary *s)
+static void add_head(struct aq_buf *out, const struct summary *s)
 {
-    html_begin(out, "Summary of the sweep");
     aq_buf_adds(out, "<header>\n<h1>Summary of the sweep</h1>\n<p class=\"lead\">");
     if (s->count) {
         aq_buf_adds(out, "Model ");
         html_text(out, "code", NULL, s->cells[0].cell.model);
         aq_buf_adds(out, ", ");
     }
-    aq_buf_addf(out,
-                "%zu cells, %zu left out</p>\n</header>\n<section class=\"note\">\n<p>A total is a "
-                "sum of squares, "
-                "(gradient × change of the output)², over all layers: not a loss. Twice the total "
-                "means about twice "
-                "the harm; differences of a few per cent mean nothing. Compare cells of one data "
-                "size only.</p>\n",
-                s->count, s->skipped_count);
+    aq_buf_addf(out, "%zu cells, %zu left out</p>\n</header>\n", s->count, s->skipped_count);
+}
+
+static void add_meaning(struct aq_buf *out, const struct summary *s)
+{
+    aq_buf_adds(out, "<section class=\"note\">\n");
+    html_text(out, "p", NULL,
+              "A total is a sum of squares, (gradient × change of the output)², over all layers: "
+              "not a loss. Twice the total is not twice the damage, and differences of a few per "
+              "cent mean nothing. Compare cells of one data size only.");
     if (s->mixed)
-        aq_buf_adds(out, "<p><b>These cells have different normalizations: their totals do not "
-                         "compare.</b></p>\n");
-    aq_buf_adds(out, "</section>\n");
+        html_text(out, "p", NULL,
+                  "These cells have different normalizations: their totals do not compare.");
+    html_section_end(out);
+}
+
+void summary_html(struct aq_buf *out, const struct summary *s)
+{
+    html_begin(out, "Summary of the sweep");
+    add_head(out, s);
+    add_meaning(out, s);
     add_grids(out, s);
-    add_matrix(out, s);
+    add_agreement(out, s);
     add_rows(out, s);
     add_skipped(out, s);
     html_end(out);

@@ -122,10 +122,11 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
         escape_code(out, s->cells[0].cell.model);
         aq_buf_addf(out, "`, %zu cells, %zu left out.\n\n", s->count, s->skipped_count);
     }
-    aq_buf_adds(out, "*Total* is the sum of all layers' sensitivities, *Score* that of the "
-                     "selection. They are sums of\n"
-                     "squares, not losses: compare them as proportions, and only between cells "
-                     "with the same data size.\n");
+    aq_buf_adds(out,
+                "*Total* is the sum of all layers' sensitivities, *Score* that of the "
+                "selection. They are sums of\n"
+                "squares, not losses, and twice the total is not twice the damage: compare cells "
+                "with the same data size only.\n");
     if (s->mixed)
         aq_buf_adds(
             out, "**These cells have different normalizations: their totals do not compare.**\n");

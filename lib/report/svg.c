@@ -90,6 +90,12 @@ const char *svg_level_class(double x, double low, double high)
     return names[i < 0 ? 0 : i >= SVG_LEVELS ? SVG_LEVELS - 1 : i];
 }
 
+const char *svg_series_class(size_t i)
+{
+    static const char *const names[SVG_SERIES] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
+    return names[i % SVG_SERIES];
+}
+
 /* ---- shapes ---- */
 
 /* Positions with at most one decimal, without trailing zeros. */
@@ -193,17 +199,17 @@ void svg_text(struct aq_buf *out, double x, double y, enum svg_anchor anchor, co
 
 /* ---- text ---- */
 
+enum { RING_CAP = 512 };
+
 static char *ring_buffer(void)
 {
-    enum { RING = 16, CAP = 512 };
-    static char ring[RING][CAP];
+    enum { RING = 16 };
+    static char ring[RING][RING_CAP];
     static int next;
     char *text = ring[next];
     next = (next + 1) % RING;
     return text;
 }
-
-enum { RING_CAP = 512 };
 
 /* Sans-serif faces differ; this is on the wide side of all that are common. */
 static const double char_width = 6.9;
@@ -271,25 +277,37 @@ const char *svg_power(int exponent)
     return out;
 }
 
-const char *svg_number(double x)
+/* digits: '3' for three of them, 'r' for those of a round number. */
+static const char *number_text(double x, char digits)
 {
     char *out = ring_buffer();
+    double size = fabs(x);
     if (isnan(x)) { /* not known: nothing to show */
         out[0] = '\0';
         return out;
     }
-    if (x == 0 || (fabs(x) >= 1e-3 && fabs(x) < 1e5)) {
-        (void)snprintf(out, RING_CAP, "%.3g", x);
-        if (fabs(x) >= 1000)
-            (void)snprintf(out, RING_CAP, "%.0f", x);
+    if (size == 0 || (size >= 1e-3 && size < 1e5)) {
+        bool whole = size == 0 || size >= 99.95; /* else a point at the end */
+        (void)snprintf(out, RING_CAP, whole ? "%.0f" : digits == '3' ? "%#.3g" : "%.4g", x);
         return out;
     }
-    int exponent = (int)floor(log10(fabs(x)));
+    int exponent = (int)floor(log10(size));
     double mantissa = x / pow(10, exponent);
     if (fabs(mantissa) >= 9.995) { /* would round up to 10 */
         mantissa /= 10;
         exponent++;
     }
-    (void)snprintf(out, RING_CAP, "%.2f×%s", mantissa, svg_power(exponent));
+    (void)snprintf(out, RING_CAP, digits == '3' ? "%.2f×%s" : "%.4g×%s", mantissa,
+                   svg_power(exponent));
     return out;
+}
+
+const char *svg_number(double x)
+{
+    return number_text(x, '3');
+}
+
+const char *svg_round_number(double x)
+{
+    return number_text(x, 'r');
 }

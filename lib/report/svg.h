@@ -40,9 +40,12 @@ const char *svg_fit_head(const char *text, double width); /* for the class head 
 
 /* "10⁻³" for -3. Ring of static buffers. */
 const char *svg_power(int exponent);
-/* A number for people: "0.342", "1.2e-05" as "1.2×10⁻⁵". Ring of static buffers. */
+/* Numbers for people: three digits ("0.342", "1.20×10⁻⁵"), or as many as a round number has ("2",
+ * "2×10⁻⁵"). "" for NAN. Ring of static buffers. */
 const char *svg_number(double x);
+const char *svg_round_number(double x);
 
+const char *svg_series_class(size_t i); /* "k0" to "k7", and from the start again */
 /* Class "s<n>" for a value on a log scale from low to high; "zero" for values <= 0. */
 const char *svg_level_class(double x, double low, double high);
 

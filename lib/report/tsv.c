@@ -19,14 +19,13 @@ static void add_row(struct aq_buf *out, const struct cell *c, const struct manif
                     size_t i)
 {
     const struct manifest_option *o = &g->options[i];
-    char *label = manifest_format_label(o->format);
-    const char *texts[] = {c->model, c->pair,  c->granularity,
-                           c->size,  g->layer, o->name ? o->name : label};
+    char *candidate = manifest_candidate(o);
+    const char *texts[] = {c->model, c->pair, c->granularity, c->size, g->layer, candidate};
     for (size_t t = 0; t < AQ_COUNT(texts); t++) {
         escape_field(out, texts[t]);
         aq_buf_addc(out, '\t');
     }
-    free(label);
+    free(candidate);
     add_number(out, o->score);
     add_number(out, o->error);
     add_number(out, o->per_batch_mean);

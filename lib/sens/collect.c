@@ -199,7 +199,9 @@ static int add_run(const struct cell *c, struct json *root, struct aq_err *err)
     struct json *run = json_add_object(root, "run");
     if (add_scheme(c, run, err) < 0)
         return -1;
-    copy_member(json_add_object(run, "model"), "id", &c->model, "path");
+    struct json *model = json_add_object(run, "model");
+    copy_member(model, "id", &c->model, "path");
+    copy_member(model, "name", &c->model, "name");
     add_dataset(c, run);
     struct json *q = json_add_object(run, "quantization");
     for (size_t i = 0; i < AQ_COUNT(quantization); i++)
