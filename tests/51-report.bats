@@ -105,7 +105,7 @@ without_prose() {
         expected=${case#*|}
         jq ".model = ${case%|*}" m.json >n.json
         is "$(aq-report --tsv n.json | sed -n '2p' | cut -f1)" "$expected"
-        has "$(aq-report --html n.json | grep -m1 lead)" "Model <code>$expected</code>"
+        has "$(aq-report --html n.json | grep 'class="lead"')" "Model <code>$expected</code>"
         has "$(aq-report summary --md n.json)" "Model: \`$expected\`"
     done
     jq '.model.name = 5' m.json >n.json
