@@ -259,6 +259,13 @@ CASES
     refused 3 "tiny/config.json: expected an object, found a list" aq-extract-lm tiny
     head -c 300 kept.json >tiny/config.json
     refused 3 "tiny/config.json:" aq-extract-lm tiny
+    truncate -s 2G tiny/config.json
+    refused 3 "'tiny/config.json' is larger than the limit of 1073741824 bytes" aq-extract-lm tiny
+    cp kept.json tiny/config.json
+    # what it says of dtypes is of no importance: the tensors know
+    config '.torch_dtype = "float32" | .text_config.dtype = "float8_e4m3fn"'
+    aq 0 aq-extract-lm tiny
+    is "$(jq -r '.tensors[2].dtype' <<<"$output")" BF16
 }
 
 @test "config.json: kinds of models" {
@@ -360,6 +367,64 @@ PY
     cp kept tiny/model.safetensors
     edit model.language_model.embed_tokens.weight model.language_model.embed_token.weight
     refused 3 "tensor 'embed_tokens.weight' is missing (looked for the prefixes" aq-extract-lm tiny
+}
+
+@test "50 MB of metadata in a header are read and forgotten" {
+    need_command python3
+    "$GEN" tiny
+    aq-extract-lm -o plain.json tiny
+    python3 - <<'PY'
+p = "tiny/model.safetensors"
+b = open(p, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = b'{"__metadata__":{"notes":"' + b"m" * 50000000 + b'","format":"pt"},' + b[8:8 + n].split(b"},", 1)[1]
+open(p, "wb").write(len(h).to_bytes(8, "little") + h + b[8 + n:])
+PY
+    aq 0 aq-extract-lm -o noted.json tiny
+    is "$(jq -r .digest.sha256 noted.json)" "$(jq -r .digest.sha256 plain.json)"
+    [ "$(stat -c %s noted.json)" -lt 20000 ]
+}
+
+# The reader of lm.json is the same in every tool; aq-calib ranges is the first to open one.
+@test "lm.json edited by hand is refused" {
+    "$GEN" tiny
+    aq-extract-lm -o lm.json tiny
+    echo 1 2 3 | "$O/tests/make_tokens" -o tokens.st
+    while IFS='~' read -r filter text; do
+        jq "$filter" lm.json >bad.json
+        refused 3 "bad.json: $text" aq-calib ranges --lm bad.json -o r.st tokens.st || {
+            echo "filter: $filter"
+            return 1
+        }
+    done <<'CASES'
+.tensors[3].end = 99999999~tensors[3]: bytes
+.tensors[3].end -= 2~tensors[3]: bytes 123320 to 131510 do not fit dtype and shape
+.tensors[3].begin = -1~tensors[3].begin: expected an integer from 0
+.tensors[3].file = 7~tensors[3].file: expected an integer from 0 to 0
+.tensors[3].shape = [32, 64]~tensors[3].shape: the architecture needs [64, 64]
+.tensors[3].dtype = "F8_E4M3"~tensors[3]: dtype is 'F8_E4M3', expected BF16, F16 or F32
+.tensors[3].name = "layers.0.mlp.up_proj.weight"~tensors[3]: tensor is 'layers.0.mlp.up_proj.weight', expected 'layers.0.self_attn.k_proj.weight'
+.tensors[3] |= (.begin -= 2 | .end -= 2)~tensors 'layers.0.self_attn.k_norm.weight' and 'layers.0.self_attn.k_proj.weight' overlap
+del(.tensors[3])~tensors: 23 tensors, the architecture has 24
+.arch.num_hidden_layers = 60000~tensors: 24 tensors, the architecture has 660002
+.arch.head_dim = 31~arch: head_dim 31 is odd
+.files[0].name = "../x"~files[0]: '../x' is not a plain file name
+.files[0].name = "/etc/passwd"~files[0]: '/etc/passwd' is not a plain file name
+.files[0].bytes = 5~tensors[0]: bytes
+.files[0].bytes += 1~'tiny/model.safetensors' has 751160 bytes, 751161 when it was extracted
+.digest.sha256 = "00"~digest: sha256 is not 64 hexadecimal digits
+.digest.sha256 |= sub("^.."; "zz")~digest: sha256 is not
+.digest.kind = "x"~digest: kind is 'x', expected sample or full
+.head = "lm_head.weight"~head is 'lm_head.weight', the architecture says 'embed_tokens.weight'
+.schema = "aq.lm/2"~schema is 'aq.lm/2', expected 'aq.lm/1'
+CASES
+    jq '.digest.sha256 |= ("0" * 64)' lm.json >bad.json
+    refused 3 "the checkpoint in 'tiny' has changed" aq-calib ranges --lm bad.json -o r.st tokens.st
+    # a file that was replaced since
+    "$GEN" --seed 2 tiny
+    refused 3 "the checkpoint in 'tiny' has changed" aq-calib ranges --lm lm.json -o r.st tokens.st
+    has "$stderr" "run aq-extract-lm again"
+    [ ! -e r.st ]
 }
 
 @test "weights that are quantized already are advised against" {

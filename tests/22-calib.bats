@@ -148,6 +148,8 @@ bad() {
     has "$output" "--padding"
     aq 0 aq-calib tokens -t "$TINY" --limit 5 -o t "$DEMO"/captions_{small,large}.txt
     is "$(meta t | jq -c .sizes)" '{"small":5,"medium":5}'
+    aq 0 aq-calib tokens -t "$TINY" --limit 10000000 -o t "$DEMO/captions_small.txt"
+    is "$(meta t | jq -c .sizes)" '{"small":16}'
 }
 
 @test "tokenizers that are none" {
@@ -165,6 +167,8 @@ bad() {
         head -c $((size * part / 50)) "$TINY/tokenizer.json" >none/tokenizer.json
         bad 3 "none/tokenizer.json:" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     done
+    truncate -s 257M none/tokenizer.json
+    bad 3 "'none/tokenizer.json' is larger than the limit of 268435456 bytes" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     cp "$TINY/tokenizer.json" none/
     echo '{"pad_token": "<|none|>"}' >none/tokenizer_config.json
     bad 3 "pad token '<|none|>' is not a token" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"

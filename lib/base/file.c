@@ -35,10 +35,18 @@ static int open_for_reading(const char *path, struct stat *st, struct aq_err *er
     return fd;
 }
 
+enum { READ_STEP = 65536 };
+
+static int fail_size(const char *name, size_t max, struct aq_err *err)
+{
+    return aq_err_set(err, AQ_EINPUT, "'%s' is larger than the limit of %zu bytes", aq_show(name),
+                      max);
+}
+
 static int read_all(int fd, const char *name, size_t max, struct aq_buf *out, struct aq_err *err)
 {
     for (;;) {
-        aq_buf_reserve(out, 65536);
+        aq_buf_reserve(out, READ_STEP);
         ssize_t n = read(fd, out->data + out->len, out->cap - out->len - 1);
         if (n < 0 && errno == EINTR)
             continue;
@@ -48,8 +56,7 @@ static int read_all(int fd, const char *name, size_t max, struct aq_buf *out, st
             break;
         out->len += (size_t)n;
         if (out->len > max)
-            return aq_err_set(err, AQ_EINPUT, "'%s' is larger than the limit of %zu bytes",
-                              aq_show(name), max);
+            return fail_size(name, max, err);
     }
     out->data[out->len] = '\0';
     return 0;
@@ -66,9 +73,14 @@ int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err
     int fd = open_for_reading(path, &st, err);
     if (fd < 0)
         return -1;
-    if (S_ISREG(st.st_mode) && st.st_size > 0 && (size_t)st.st_size <= max)
-        aq_buf_reserve(out, (size_t)st.st_size + 1);
-    int r = read_all(fd, path, max, out, err);
+    size_t size = S_ISREG(st.st_mode) && st.st_size > 0 ? (size_t)st.st_size : 0;
+    int r;
+    if (size > max) {
+        r = fail_size(path, max, err);
+    } else {
+        aq_buf_reserve(out, size + READ_STEP); /* in one piece, the read that finds the end too */
+        r = read_all(fd, path, max, out, err);
+    }
     (void)close(fd);
     return r;
 }

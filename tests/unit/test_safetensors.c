@@ -86,7 +86,10 @@ static void json_rules(void)
     refused("{", 0, "header:1:", "rule 5: not JSON");
     refused("[]", 0, "header is a list", "rule 5: not an object");
     refused("null", 0, "header is null", "rule 5: null");
+    refused("7", 0, "header is an integer", "rule 5: a number");
     refused("{}x", 0, "header:1:", "rule 5: trailing text");
+    refused("\xef\xbb\xbf{}", 0, "header:1:1", "a byte-order mark before the header");
+    refused_bytes("\x04\0\0\0\0\0\0\0{\0}\0", 12, "header:1:2", "a header in UTF-16");
     refused(" {}", 0, "begins with a blank", "a blank before the header");
     refused_bytes("\x04\0\0\0\0\0\0\0{}\0\0", 12, "header:1:", "padded with NUL");
     accepted("{}\r \t\n", 0, 0, "blanks behind the header");
@@ -118,6 +121,8 @@ static void entry_rules(void)
     refused(ENTRY("\"U8\"", "[\"2\"]", "[0,2]"), 2, "shape[0] is a string", "\"2\"");
     refused(ENTRY("\"U8\"", "[01]", "[0,1]"), 1, "header:1:", "leading zero");
     refused(ENTRY("\"U8\"", "[18446744073709551616]", "[0,1]"), 1, "beyond 64 bits", "2^64");
+    refused(ENTRY("\"U8\"", "[100000000000000000000000000000000000000000000]", "[0,1]"), 1,
+            "beyond 64 bits", "10^44");
     refused(ENTRY("\"U8\"", "[1]", "[0]"), 1, "has 1 numbers", "one offset");
     refused(ENTRY("\"U8\"", "[1]", "[0,1,2]"), 1, "has 3 numbers", "three offsets");
     refused(ENTRY("\"U8\"", "[1]", "[\"0\",\"1\"]"), 1, "data_offsets[0] is a string", "strings");
