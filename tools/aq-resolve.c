@@ -51,8 +51,7 @@ static int write_each(const struct resolved_list *jobs, const char *dir, bool ya
         const struct resolved *job = &jobs->items[i];
         char *sub = aq_path_join(dir, job->subdir);
         char *path = aq_path_join(sub, yaml ? "composed-config.yaml" : "run.json");
-        AQ_GROW(targets->items, targets->count, targets->cap);
-        targets->items[targets->count++] = path;
+        conf_names_add(targets, path);
         int result = aq_make_dirs(sub, err);
         if (result == 0)
             result = aq_write_if_changed(path, job->text, job->len, err);
@@ -72,10 +71,8 @@ static int write_together(const struct resolved_list *jobs, const char *output, 
             aq_buf_adds(&all, "---\n");
         aq_buf_add(&all, jobs->items[i].text, jobs->items[i].len);
     }
-    if (output) {
-        AQ_GROW(targets->items, targets->count, targets->cap);
-        targets->items[targets->count++] = xstrdup(output);
-    }
+    if (output)
+        conf_names_add(targets, xstrdup(output));
     int result = aq_write_file(output, aq_buf_str(&all), all.len, err);
     aq_buf_release(&all);
     return result;
@@ -87,10 +84,8 @@ static int write_depfile(const struct resolved_list *jobs, const struct conf_nam
     struct aq_buf text = AQ_BUF_INIT;
     struct conf_names files = {0};
     for (size_t i = 0; i < jobs->count; i++)
-        for (size_t k = 0; k < jobs->items[i].files.count; k++) {
-            AQ_GROW(files.items, files.count, files.cap);
-            files.items[files.count++] = jobs->items[i].files.items[k];
-        }
+        for (size_t k = 0; k < jobs->items[i].files.count; k++)
+            conf_names_add(&files, jobs->items[i].files.items[k]);
     int result = resolve_depfile(&text, targets, &files, err);
     if (result == 0)
         result = aq_write_if_changed(path, aq_buf_str(&text), text.len, err);

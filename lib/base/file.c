@@ -484,3 +484,9 @@ bool aq_path_exists(const char *path)
     struct stat st;
     return stat(path, &st) == 0;
 }
+
+bool aq_is_directory(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}

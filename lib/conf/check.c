@@ -90,8 +90,8 @@ int check_fail(const struct node *v, const char *key, const char *expected, stru
         aq_buf_adds(&found, "null");
     else
         node_print(&found, v);
-    aq_err_set(err, v->place.file ? AQ_EINPUT : AQ_EUSAGE, "%s: expected %s, found %s", key,
-               expected, aq_show(found.data));
+    aq_err_set(err, place_class(v->place), "%s: expected %s, found %s", key, expected,
+               aq_show(found.data));
     if (v->place.file)
         aq_err_prefix(err, "%s:%d", aq_show(v->place.file), v->place.line);
     aq_buf_release(&found);

@@ -1,7 +1,6 @@
 #include "conf/compose.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-
 #include "conf/hydra_node.h"
 #include "conf/tree.h"
 
@@ -12,7 +11,7 @@
 
 static int fail_searchpath(const struct node *v, struct aq_err *err)
 {
-    return aq_err_set(err, v->place.file ? AQ_EINPUT : AQ_EUSAGE,
+    return aq_err_set(err, place_class(v->place),
                       "hydra.searchpath must be a list of directories such as file://DIR");
 }
 
@@ -27,10 +26,7 @@ static int add_searchpath(struct conf_search *s, const struct node *list, struct
         if (v->type != NODE_STRING)
             return fail_searchpath(list, err);
         const char *dir = strncmp(v->s, "file://", 7) == 0 ? v->s + 7 : v->s;
-        bool known = false;
-        for (size_t d = 0; d < s->dirs.count; d++)
-            known |= strcmp(s->dirs.items[d], dir) == 0;
-        if (!known && conf_search_add(s, dir, err) < 0)
+        if (!conf_names_have(&s->dirs, dir) && conf_search_add(s, dir, err) < 0)
             return -1;
     }
     return 0;
@@ -65,8 +61,8 @@ static int check_hydra(const struct node *hydra, struct aq_err *err)
 {
     if (hydra->type == NODE_MAP)
         return 0;
-    return aq_err_set(err, hydra->place.file ? AQ_EINPUT : AQ_EUSAGE,
-                      "'hydra' must be a mapping, found %s", node_type_name(hydra));
+    return aq_err_set(err, place_class(hydra->place), "'hydra' must be a mapping, found %s",
+                      node_type_name(hydra));
 }
 
 static int apply_overrides(const struct conf_job *job, struct conf_result *r, struct aq_err *err)
@@ -127,10 +123,8 @@ static struct node *fail_unknown(struct conf_result *r, const struct node *at, c
                                  const char *key, struct aq_err *err)
 {
     struct conf_names names = {0};
-    for (size_t i = 0; at->type == NODE_MAP && i < at->count; i++) {
-        AQ_GROW(names.items, names.count, names.cap);
-        names.items[names.count++] = node_key_text(r->a, at->items[i].key);
-    }
+    for (size_t i = 0; at->type == NODE_MAP && i < at->count; i++)
+        conf_names_add(&names, node_key_text(r->a, at->items[i].key));
     aq_err_set(err, AQ_EUSAGE, "there is no key '%s'", aq_show(key));
     conf_hint_options(err, "keys here", part, &names);
     free(names.items);

@@ -164,24 +164,11 @@ static bool is_interpolated(const struct def *d)
 
 /* ---- errors ---- */
 
-/* What was typed is a usage error, what stands in a file is bad input. */
-static int class_of(struct place place)
-{
-    return place.file ? AQ_EINPUT : AQ_EUSAGE;
-}
-
-static const char *place_text(struct planner *p, struct place place)
-{
-    if (!place.file)
-        return aq_arena_printf(p->a, "override %d", place.line);
-    return aq_arena_printf(p->a, "%s:%d", aq_show(place.file), place.line);
-}
-
 static int fail(struct planner *p, struct place place, const char *text)
 {
-    aq_err_set(p->err, class_of(place), "%s", text);
+    aq_err_set(p->err, place_class(place), "%s", text);
     if (place.file)
-        aq_err_prefix(p->err, "%s", place_text(p, place));
+        aq_err_prefix(p->err, "%s", place_text(p->a, place));
     return -1;
 }
 
@@ -374,9 +361,7 @@ static int choose_model(struct planner *p, struct def *d)
         return 0;
     const char *name = pick->value->s;
     struct conf_names models = conf_models(p->s);
-    bool known = false;
-    for (size_t i = 0; i < models.count; i++)
-        known |= strcmp(models.items[i], name) == 0;
+    bool known = conf_names_have(&models, name);
     if (!known) {
         fail(p, pick->place, aq_arena_printf(p->a, "unknown model '%s'", aq_show(name)));
         conf_hint_options(p->err, "models", name, &models);
@@ -573,7 +558,7 @@ static int load(struct planner *p, struct tree *t)
         return 0;
     if (p->err->code == AQ_EUSAGE && t->def.place.file) {
         p->err->code = AQ_EINPUT;
-        aq_err_prefix(p->err, "%s", place_text(p, t->def.place));
+        aq_err_prefix(p->err, "%s", place_text(p->a, t->def.place));
     }
     return -1;
 }
@@ -667,12 +652,9 @@ static int fail_unused(struct planner *p, const struct pick *pick)
     struct conf_names near = {0}, all = {0};
     for (size_t i = 0; i < p->choices->count; i++) {
         const char *key = p->choices->items[i].key->s;
-        AQ_GROW(all.items, all.count, all.cap);
-        all.items[all.count++] = key;
-        if (strncmp(key, pick->key, n) == 0 && (!key[n] || key[n] == '@')) {
-            AQ_GROW(near.items, near.count, near.cap);
-            near.items[near.count++] = key;
-        }
+        conf_names_add(&all, key);
+        if (strncmp(key, pick->key, n) == 0 && (!key[n] || key[n] == '@'))
+            conf_names_add(&near, key);
     }
     struct aq_buf list = AQ_BUF_INIT;
     aq_join_names(&list, near.items, near.count);

@@ -1,78 +1,37 @@
 #include "conf/format.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/suggest.h"
+#include "conf/names.h"
 #include "conf/quantizer.h"
 #include "io/yaml.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- the directory ---- */
 
-struct names {
-    char **items;
-    size_t count, cap;
-};
-
-static void names_release(struct names *n)
-{
-    for (size_t i = 0; i < n->count; i++)
-        free(n->items[i]);
-    free(n->items);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void add_name(struct names *n, const char *file)
-{
-    static const char ending[] = ".yaml";
-    size_t len = strlen(file), cut = sizeof ending - 1;
-    if (file[0] == '.' || len <= cut || strcmp(file + len - cut, ending) != 0)
-        return;
-    AQ_GROW(n->items, n->count, n->cap);
-    n->items[n->count++] = xstrndup(file, len - cut);
-}
-
 /* All formats, sorted. */
-static int list_formats(const char *dir, struct names *n, struct aq_err *err)
+static int list_formats(struct aq_arena *a, const char *dir, struct conf_names *n,
+                        struct aq_err *err)
 {
-    DIR *d = opendir(dir);
-    if (!d)
-        return aq_err_sys(err, AQ_ERUN, "cannot open directory '%s'", aq_show(dir));
-    errno = 0;
-    for (const struct dirent *e; (e = readdir(d));)
-        add_name(n, e->d_name);
-    int bad = errno ? aq_err_sys(err, AQ_ERUN, "cannot read directory '%s'", aq_show(dir)) : 0;
-    (void)closedir(d);
-    if (n->count)
-        qsort(n->items, n->count, sizeof *n->items, compare_names);
-    return bad;
+    if (conf_names_list(n, a, dir, CONF_OPTIONS) < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot read directory '%s'", aq_show(dir));
+    conf_names_sort(n);
+    return 0;
 }
 
 int format_unknown(const char *dir, const char *what, const char *name, struct aq_err *err)
 {
-    struct names n = {0};
-    if (list_formats(dir, &n, err) < 0) {
-        names_release(&n);
-        return -1;
+    struct aq_arena a = AQ_ARENA_INIT;
+    struct conf_names n = {0};
+    if (list_formats(&a, dir, &n, err) == 0) {
+        aq_err_set(err, AQ_EUSAGE, "unknown %s '%s': no such file in '%s'", what, aq_show(name),
+                   aq_show(dir));
+        conf_hint_options(err, "there are", name, &n);
     }
-    const char *const *items = (const char *const *)n.items;
-    const char *near = aq_nearest(name, items, n.count);
-    struct aq_buf list = AQ_BUF_INIT;
-    aq_join_names(&list, items, n.count);
-    aq_err_set(err, AQ_EUSAGE, "unknown %s '%s': no such file in '%s'", what, aq_show(name),
-               aq_show(dir));
-    aq_err_hint(err, "%s%s%sthere are: %s", near ? "did you mean " : "", near ? near : "",
-                near ? "? " : "", aq_buf_str(&list));
-    aq_buf_release(&list);
-    names_release(&n);
+    free(n.items);
+    aq_arena_release(&a);
     return -1;
 }
 
@@ -202,8 +161,7 @@ struct json *format_load(const char *conf_dir, const char *name, struct aq_err *
 
 /* ---- labels ---- */
 
-/* algorithm may be absent in the one and null in the other only by a fault that format_check saw.
- */
+/* Both have passed format_check, so both keys are there. */
 static bool same_contents(const struct json *a, const struct json *b)
 {
     return json_equal(json_get(a, "quant_cfg"), json_get(b, "quant_cfg")) &&
@@ -219,9 +177,10 @@ static bool is_preset(const struct json *format)
 int format_label(const char *conf_dir, const struct json *format, int index,
                  char label[FORMAT_LABEL], struct aq_err *err)
 {
-    struct names n = {0};
+    struct aq_arena a = AQ_ARENA_INIT;
+    struct conf_names n = {0};
     char *dir = aq_path_join(conf_dir, "format");
-    int bad = list_formats(dir, &n, err);
+    int bad = list_formats(&a, dir, &n, err);
     (void)snprintf(label, FORMAT_LABEL, "CUSTOM_%d", index);
     for (size_t i = 0; i < n.count && bad == 0; i++) {
         char *path = xasprintf("%s/%s.yaml", dir, n.items[i]);
@@ -236,7 +195,8 @@ int format_label(const char *conf_dir, const struct json *format, int index,
         }
         json_free(v);
     }
-    names_release(&n);
+    free(n.items);
+    aq_arena_release(&a);
     free(dir);
     return bad;
 }

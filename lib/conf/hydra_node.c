@@ -1,6 +1,7 @@
 #include "conf/hydra_node.h"
 #include "base/buf.h"
 #include "base/mem.h"
+#include "conf/names.h"
 #include "conf/override.h"
 
 #include <stdlib.h>
@@ -54,32 +55,21 @@ struct node *hydra_defaults(struct aq_arena *a)
     return hydra;
 }
 
-static bool is_of_hydra(const struct override *o)
-{
-    return strncmp(o->key, "hydra.", 6) == 0 || strncmp(o->key, "hydra/", 6) == 0;
-}
-
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* The application's overrides as typed, sorted, with commas between them. */
 static const char *override_dirname(struct aq_arena *a, const struct override *overrides,
                                     size_t count)
 {
-    const char **texts = xcalloc(count + 1, sizeof *texts);
-    size_t n = 0;
+    struct conf_names texts = {0};
     for (size_t i = 0; i < count; i++)
-        if (!is_of_hydra(&overrides[i]))
-            texts[n++] = overrides[i].text;
-    qsort(texts, n, sizeof *texts, by_text);
+        if (!override_of_hydra(&overrides[i]))
+            conf_names_add(&texts, overrides[i].text);
+    conf_names_sort(&texts);
     struct aq_buf name = AQ_BUF_INIT;
-    for (size_t i = 0; i < n; i++)
-        aq_buf_addf(&name, "%s%s", i ? "," : "", texts[i]);
+    for (size_t i = 0; i < texts.count; i++)
+        aq_buf_addf(&name, "%s%s", i ? "," : "", texts.items[i]);
     const char *kept = aq_arena_strdup(a, aq_buf_str(&name));
     aq_buf_release(&name);
-    free(texts);
+    free(texts.items);
     return kept;
 }
 
@@ -89,7 +79,7 @@ void hydra_fill(struct aq_arena *a, struct node *hydra, const struct node *choic
     struct node *job = node_get(hydra, "job"), *runtime = node_get(hydra, "runtime");
     struct node *typed = node_get(hydra, "overrides");
     for (size_t i = 0; typed && typed->type == NODE_MAP && i < count; i++) {
-        struct node *list = node_get(typed, is_of_hydra(&overrides[i]) ? "hydra" : "task");
+        struct node *list = node_get(typed, override_of_hydra(&overrides[i]) ? "hydra" : "task");
         if (list && list->type == NODE_LIST)
             node_push(a, list, node_string(a, overrides[i].text, builtin));
     }

@@ -20,14 +20,9 @@ struct node *interp_fail(struct interp *in, const struct node *v, const char *fm
 {
     va_list ap;
     va_start(ap, fmt);
-    aq_err_vset(in->err, v->place.file ? AQ_EINPUT : AQ_EUSAGE, fmt, ap);
+    aq_err_vset(in->err, place_class(v->place), fmt, ap);
     va_end(ap);
     return NULL;
-}
-
-static bool is_missing(const struct node *v)
-{
-    return v->type == NODE_STRING && strcmp(v->s, "???") == 0;
 }
 
 /* ---- keys ---- */
@@ -99,9 +94,9 @@ static int descend(struct interp *in, struct node *v, struct node *from, const c
         if (step(in, v, at, parts[i], &next) < 0)
             return INTERP_ERROR;
         at = next;
-        if (!at || (asking && is_missing(at)))
+        if (!at || (asking && node_is_missing(at)))
             return INTERP_NOT_FOUND;
-        if (is_missing(at)) {
+        if (node_is_missing(at)) {
             interp_fail(in, v, "'%s' is still ??? and needs a value",
                         aq_show(node_path(in->a, at)));
             return INTERP_ERROR;
@@ -185,7 +180,7 @@ static struct node *deep(struct interp *in, struct node *v, int depth)
     struct node *raw = interp_value(in, v);
     if (!raw)
         return NULL;
-    if (is_missing(raw)) {
+    if (node_is_missing(raw)) {
         const char *path = node_path(in->a, v);
         interp_fail(in, v, "'%s' is still ??? and needs a value", aq_show(path));
         aq_err_hint(in->err, "give it one: %s=VALUE", aq_show(path));

@@ -187,25 +187,6 @@ static bool closes_element(enum token t)
     return t == TOK_COMMA || t == TOK_LIST_CLOSE || t == TOK_MAP_CLOSE || t == TOK_END;
 }
 
-static struct node *typed(struct reader *r, struct lexeme l)
-{
-    struct interp *in = r->in;
-    struct node *v = NULL;
-    switch (l.token) {
-    case TOK_INT:
-        v = lex_int_value(in->a, l.at, l.len, r->v->place);
-        return v ? v : fail(r, "this integer has too many digits");
-    case TOK_FLOAT:
-        return lex_float_value(in->a, l.at, l.len, r->v->place);
-    case TOK_NULL:
-        return node_new(in->a, NODE_NULL, r->v->place);
-    case TOK_BOOL:
-        return node_bool(in->a, l.len == 4, r->v->place);
-    default:
-        return node_string(in->a, aq_arena_strndup(in->a, l.at, l.len), r->v->place);
-    }
-}
-
 static void add_lexeme(struct pieces *p, struct lexeme l)
 {
     if (l.token != TOK_ESC) {
@@ -244,7 +225,8 @@ static struct node *primitive(struct reader *r, bool key)
     }
     if (count == 1 && !p.only && first.token != TOK_ESC) {
         aq_buf_release(&p.text);
-        return typed(r, first);
+        struct node *v = lex_node(r->in->a, first, r->v->place);
+        return v ? v : fail(r, "this integer has too many digits");
     }
     if (count)
         return finish(r, &p);

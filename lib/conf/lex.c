@@ -207,3 +207,19 @@ struct node *lex_float_value(struct aq_arena *a, const char *p, size_t n, struct
 {
     return node_float(a, strtod(without_underscores(a, p, n), NULL), place);
 }
+
+struct node *lex_node(struct aq_arena *a, struct lexeme l, struct place place)
+{
+    switch (l.token) {
+    case TOK_INT:
+        return lex_int_value(a, l.at, l.len, place);
+    case TOK_FLOAT:
+        return lex_float_value(a, l.at, l.len, place);
+    case TOK_NULL:
+        return node_new(a, NODE_NULL, place);
+    case TOK_BOOL:
+        return node_bool(a, l.len == 4, place);
+    default:
+        return node_string(a, aq_arena_strndup(a, l.at, l.len), place);
+    }
+}

@@ -51,7 +51,8 @@ size_t lex_word(const char *p, const char *word); /* any case */
 size_t lex_blanks(const char *p);
 size_t lex_escapes(const char *p);
 
-/* The value of a token that is a whole primitive. */
+/* The value of a token that is a whole primitive; NULL for an integer of too many digits. */
+struct node *lex_node(struct aq_arena *a, struct lexeme l, struct place place);
 struct node *lex_int_value(struct aq_arena *a, const char *p, size_t n, struct place place);
 struct node *lex_float_value(struct aq_arena *a, const char *p, size_t n, struct place place);
 

@@ -57,6 +57,8 @@ struct override {
 int override_parse(struct aq_arena *a, const char *text, int number, struct override *out,
                    struct aq_err *err) AQ_MUST_CHECK;
 
+bool override_of_hydra(const struct override *o); /* its key begins with hydra. or hydra/ */
+
 /* "+group@package": the key with its prefix, as typed. */
 const char *override_key_element(struct aq_arena *a, const struct override *o);
 

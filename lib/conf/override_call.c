@@ -56,7 +56,7 @@ static struct value unquoted(struct aq_arena *a, struct value v)
 
 static bool is_number(const struct node *v)
 {
-    return v && (v->type == NODE_INT || v->type == NODE_FLOAT || v->type == NODE_BOOL);
+    return v && node_is_number(v);
 }
 
 static struct sweep *new_sweep(struct aq_arena *a, enum sweep_kind kind)
@@ -329,8 +329,7 @@ static int compare(const struct node *a, const struct node *b)
 {
     if (a->type == NODE_STRING)
         return strcmp(a->s, b->s);
-    double x = a->type == NODE_FLOAT ? a->f : a->type == NODE_BOOL ? a->b : (double)a->i;
-    double y = b->type == NODE_FLOAT ? b->f : b->type == NODE_BOOL ? b->b : (double)b->i;
+    double x = node_number(a), y = node_number(b);
     return (x > y) - (x < y);
 }
 

@@ -92,22 +92,6 @@ static struct node *quoted(struct parser *p)
     return v;
 }
 
-static struct node *typed(struct parser *p, struct lexeme l)
-{
-    switch (l.token) {
-    case TOK_INT:
-        return lex_int_value(p->a, l.at, l.len, p->place);
-    case TOK_FLOAT:
-        return lex_float_value(p->a, l.at, l.len, p->place);
-    case TOK_NULL:
-        return node_new(p->a, NODE_NULL, p->place);
-    case TOK_BOOL:
-        return node_bool(p->a, l.len == 4, p->place);
-    default:
-        return node_string(p->a, aq_arena_strndup(p->a, l.at, l.len), p->place);
-    }
-}
-
 static size_t add_piece(char *to, struct lexeme l)
 {
     if (l.token != TOK_ESC) {
@@ -140,7 +124,7 @@ static struct node *primitive(struct parser *p, bool key)
     if (first.token == TOK_BLANK)
         first = lex_value(first.at + first.len);
     if (count == 1 && one.token != TOK_ESC) {
-        struct node *v = typed(p, one);
+        struct node *v = lex_node(p->a, one, p->place);
         if (!v)
             (void)fail_at(p, one.at, "this integer has too many digits");
         return v;
@@ -430,4 +414,9 @@ const char *override_key_element(struct aq_arena *a, const struct override *o)
     static const char *const prefix[] = {"", "+", "++", "~"};
     return aq_arena_printf(a, "%s%s%s%s", prefix[o->kind], o->key, o->package ? "@" : "",
                            o->package ? o->package : "");
+}
+
+bool override_of_hydra(const struct override *o)
+{
+    return strncmp(o->key, "hydra.", 6) == 0 || strncmp(o->key, "hydra/", 6) == 0;
 }

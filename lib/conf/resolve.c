@@ -53,20 +53,14 @@ static void warn_experimental(struct resolver *r, const struct run *run)
     aq_warn("quant_pair '%s' is marked experimental", aq_show(run->pair_name));
 }
 
-static void add_name(struct conf_names *names, const char *name)
-{
-    AQ_GROW(names->items, names->count, names->cap);
-    names->items[names->count++] = name;
-}
-
 static void note_files(struct resolver *r, const struct conf_plan *plan, const struct run *run,
                        struct resolved *out)
 {
     for (size_t i = 0; i < plan->count; i++)
-        add_name(&out->files, plan->steps[i].file->file);
+        conf_names_add(&out->files, plan->steps[i].file->file);
     const char *format = aq_strmap_get(&r->formats.files, run->format_name);
     if (format)
-        add_name(&out->files, format);
+        conf_names_add(&out->files, format);
 }
 
 static int write_text(struct resolver *r, const struct conf_job *job, const struct node *app,

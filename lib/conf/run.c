@@ -18,23 +18,16 @@ static const char *text_at(const struct node *app, const char *group, const char
 
 /* ---- samples ---- */
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static int fail_size(struct conf_result *r, const struct node *size, const struct node *sizes,
                      struct aq_err *err)
 {
-    size_t n = sizes ? sizes->count : 0;
-    const char **names = xcalloc(n + 1, sizeof *names);
-    for (size_t i = 0; i < n; i++)
-        names[i] = node_key_text(r->a, sizes->items[i].key);
-    qsort(names, n, sizeof *names, by_text);
-    aq_err_set(err, size->place.file ? AQ_EINPUT : AQ_EUSAGE, "unknown dataset.size '%s'",
-               aq_show(size->s));
-    conf_hint_options(err, "sizes", size->s, &(struct conf_names){.items = names, .count = n});
-    free(names);
+    struct conf_names names = {0};
+    for (size_t i = 0; sizes && i < sizes->count; i++)
+        conf_names_add(&names, node_key_text(r->a, sizes->items[i].key));
+    conf_names_sort(&names);
+    aq_err_set(err, place_class(size->place), "unknown dataset.size '%s'", aq_show(size->s));
+    conf_hint_options(err, "sizes", size->s, &names);
+    free(names.items);
     return -1;
 }
 
@@ -186,8 +179,8 @@ void run_formats_release(struct run_formats *f)
 static int fail_format(struct conf_search *s, const struct run *run, struct aq_err *err)
 {
     struct conf_names names = conf_options(s, "format");
-    aq_err_set(err, run->format_place.file ? AQ_EINPUT : AQ_EUSAGE,
-               "unknown format '%s' (quant_pair.format_name)", aq_show(run->format_name));
+    aq_err_set(err, place_class(run->format_place), "unknown format '%s' (quant_pair.format_name)",
+               aq_show(run->format_name));
     conf_hint_options(err, "formats", run->format_name, &names);
     free(names.items);
     return -1;

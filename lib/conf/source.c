@@ -1,13 +1,10 @@
 #include "conf/source.h"
 #include "base/buf.h"
 #include "base/file.h"
-#include "base/mem.h"
-#include "base/suggest.h"
 #include "conf/defaults_item.h"
 #include "conf/search.h"
 #include "io/yaml.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,21 +13,14 @@ enum { MAX_NAME = 1024 };
 
 /* ---- directories ---- */
 
-static bool is_directory(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 static void add_dir(struct conf_search *s, const char *dir)
 {
-    AQ_GROW(s->dirs.items, s->dirs.count, s->dirs.cap);
-    s->dirs.items[s->dirs.count++] = aq_arena_strdup(&s->arena, dir);
+    conf_names_add(&s->dirs, aq_arena_strdup(&s->arena, dir));
 }
 
 int conf_search_add(struct conf_search *s, const char *dir, struct aq_err *err)
 {
-    if (!is_directory(dir))
+    if (!aq_is_directory(dir))
         return aq_err_set(err, AQ_EUSAGE, "configuration directory '%s' is not there",
                           aq_show(dir));
     add_dir(s, dir);
@@ -116,7 +106,7 @@ bool conf_group_exists(struct conf_search *s, const char *group)
     if (!aq_strmap_has(&s->groups, group)) {
         bool found = false;
         for (size_t i = 0; i < s->dirs.count && !found; i++)
-            found = is_directory(path_in(s, i, group, ""));
+            found = aq_is_directory(path_in(s, i, group, ""));
         aq_strmap_put(&s->groups, aq_arena_strdup(&s->arena, group), found ? s : NULL);
     }
     return aq_strmap_get(&s->groups, group);
@@ -210,60 +200,26 @@ int conf_load(struct conf_search *s, const char *name, const struct conf_file **
 
 /* ---- lists of names ---- */
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static void sort_names(struct conf_names *names)
-{
-    if (!names->count)
-        return;
-    qsort(names->items, names->count, sizeof *names->items, by_name);
-    size_t kept = 1;
-    for (size_t i = 1; i < names->count; i++)
-        if (strcmp(names->items[i], names->items[kept - 1]) != 0)
-            names->items[kept++] = names->items[i];
-    names->count = kept;
-}
-
-static void list_dir(struct conf_search *s, const char *path, bool groups, struct conf_names *out)
-{
-    DIR *d = opendir(path);
-    if (!d)
-        return;
-    for (const struct dirent *e; (e = readdir(d)) != NULL;) {
-        struct stat st;
-        if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &st, 0) < 0)
-            continue;
-        if (groups ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode) || !ends_in_yaml(e->d_name))
-            continue;
-        AQ_GROW(out->items, out->count, out->cap);
-        out->items[out->count++] = aq_arena_strndup(
-            &s->arena, e->d_name, strlen(e->d_name) - (groups ? 0 : strlen(".yaml")));
-    }
-    (void)closedir(d);
-}
-
-static struct conf_names list_all(struct conf_search *s, const char *group, bool groups)
+static struct conf_names list_all(struct conf_search *s, const char *group, enum conf_listing what)
 {
     struct conf_names names = {0};
     if (*group && !is_inside(group))
         return names;
     for (size_t i = 0; i < s->dirs.count; i++)
-        list_dir(s, path_in(s, i, group, ""), groups, &names);
-    sort_names(&names);
+        (void)conf_names_list(&names, &s->arena, path_in(s, i, group, ""), what);
+    conf_names_sort(&names);
+    conf_names_unique(&names);
     return names;
 }
 
 struct conf_names conf_options(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, false);
+    return list_all(s, group, CONF_OPTIONS);
 }
 
 struct conf_names conf_subgroups(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, true);
+    return list_all(s, group, CONF_GROUPS);
 }
 
 struct conf_names conf_models(struct conf_search *s)
@@ -277,17 +233,4 @@ struct conf_names conf_models(struct conf_search *s)
     }
     names.count = kept;
     return names;
-}
-
-void conf_hint_options(struct aq_err *err, const char *what, const char *name,
-                       const struct conf_names *options)
-{
-    struct aq_buf list = AQ_BUF_INIT;
-    const char *near = aq_nearest(name, options->items, options->count);
-    if (near)
-        aq_buf_addf(&list, "did you mean %s? ", aq_show(near));
-    aq_buf_addf(&list, "%s: ", what);
-    aq_join_names(&list, options->items, options->count);
-    aq_err_hint(err, "%s", aq_buf_str(&list));
-    aq_buf_release(&list);
 }

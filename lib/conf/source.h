@@ -7,17 +7,12 @@
 #ifndef AQ_CONF_SOURCE_H
 #define AQ_CONF_SOURCE_H
 
+#include "conf/names.h"
 #include "base/arena.h"
 #include "base/strmap.h"
 #include "io/node.h"
 
 #include <stdbool.h>
-
-/* A growing list of names, borrowed or in an arena; the list itself is freed by its holder. */
-struct conf_names {
-    const char **items;
-    size_t count, cap;
-};
 
 /* One item of a defaults list, as written. */
 struct conf_item {
@@ -68,9 +63,5 @@ struct conf_names conf_subgroups(struct conf_search *s, const char *group);
 
 /* Models are groups of their own: conf/model/NAME/arch/NAME.default.yaml. Free .items. */
 struct conf_names conf_models(struct conf_search *s);
-
-/* The hint for an unknown name: the nearest one and the list. */
-void conf_hint_options(struct aq_err *err, const char *what, const char *name,
-                       const struct conf_names *options);
 
 #endif

@@ -33,8 +33,7 @@ static int fail(const struct override *o, const char *what, struct aq_err *err)
 
 static void add_typed(struct sweep_key *k, const char *text)
 {
-    AQ_GROW(k->texts.items, k->texts.count, k->texts.cap);
-    k->texts.items[k->texts.count++] = text;
+    conf_names_add(&k->texts, text);
 }
 
 static void add_text(struct aq_arena *a, struct sweep_key *k, const char *key, const char *value)
@@ -79,9 +78,7 @@ static int add_ints(struct aq_arena *a, const struct override *o, struct sweep_k
 
 static struct decimal decimal_of(const struct node *v)
 {
-    return decimal_from_double(v->type == NODE_FLOAT  ? v->f
-                               : v->type == NODE_BOOL ? v->b
-                                                      : (double)v->i);
+    return decimal_from_double(node_number(v));
 }
 
 /* Floats are added as decimals of 28 digits, so that ten steps of 0.1 do not drift away. */
@@ -128,11 +125,6 @@ static int add_glob(struct conf_search *s, struct aq_arena *a, const struct over
     return 0;
 }
 
-static bool is_of_hydra(const struct override *o)
-{
-    return strncmp(o->key, "hydra.", 6) == 0 || strncmp(o->key, "hydra/", 6) == 0;
-}
-
 static bool is_whole(const struct node *v)
 {
     return v->type == NODE_INT && !v->wide;
@@ -142,7 +134,7 @@ static int add_sweep(struct conf_search *s, struct aq_arena *a, const struct ove
                      struct sweep_key *k, const char *key, struct aq_err *err)
 {
     const struct sweep *sw = o->value.sweep;
-    if (is_of_hydra(o))
+    if (override_of_hydra(o))
         return fail(o, "values of hydra cannot be swept", err);
     switch (sw->kind) {
     case SWEEP_SIMPLE:
@@ -184,7 +176,7 @@ static int expand(struct conf_search *s, struct aq_arena *a, const struct overri
         const char *key = override_key_element(a, o);
         struct sweep_key *k = slot(p, by_key, key);
         k->number = o->number;
-        if (is_of_hydra(o) && !o->value.sweep) {
+        if (override_of_hydra(o) && !o->value.sweep) {
             add_typed(k, o->text);
         } else if (o->value.sweep) {
             if (add_sweep(s, a, o, k, key, err) < 0)

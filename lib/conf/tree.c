@@ -9,25 +9,12 @@
 
 /* ---- merging ---- */
 
-static bool is_missing(const struct node *v)
-{
-    return v->type == NODE_STRING && strcmp(v->s, "???") == 0;
-}
-
-static const char *place_text(struct aq_arena *a, struct place place)
-{
-    if (!place.file)
-        return aq_arena_printf(a, "override %d", place.line);
-    return aq_arena_printf(a, "%s:%d", aq_show(place.file), place.line);
-}
-
 static int fail_kinds(struct interp *in, const struct node *dest, const struct node *src)
 {
-    return aq_err_set(in->err, src->place.file ? AQ_EINPUT : AQ_EUSAGE,
-                      "%s: cannot merge %s into '%s', which is %s (%s)",
-                      place_text(in->a, src->place), node_type_name(src),
-                      aq_show(node_path(in->a, dest)), node_type_name(dest),
-                      place_text(in->a, dest->place));
+    return aq_err_set(
+        in->err, place_class(src->place), "%s: cannot merge %s into '%s', which is %s (%s)",
+        place_text(in->a, src->place), node_type_name(src), aq_show(node_path(in->a, dest)),
+        node_type_name(dest), place_text(in->a, dest->place));
 }
 
 /* An interpolation that names a mapping becomes a copy of it before something is merged in. */
@@ -51,7 +38,7 @@ static int merge_entry(struct interp *in, struct node *dest, const struct node *
                        const struct node *src)
 {
     struct node *old = node_find(dest, key);
-    if (old && is_missing(src))
+    if (old && node_is_missing(src))
         return 0;
     if (old && node_is_container(src))
         old = open_interpolation(in, dest, key, old);

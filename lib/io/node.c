@@ -8,6 +8,20 @@
 #include <stdarg.h>
 #include <string.h>
 
+/* ---- places ---- */
+
+int place_class(struct place place)
+{
+    return place.file ? AQ_EINPUT : AQ_EUSAGE;
+}
+
+const char *place_text(struct aq_arena *a, struct place place)
+{
+    if (!place.file)
+        return aq_arena_printf(a, "override %d", place.line);
+    return aq_arena_printf(a, "%s:%d", aq_show(place.file), place.line);
+}
+
 /* ---- making ---- */
 
 struct node *node_new(struct aq_arena *a, enum node_type type, struct place place)
@@ -77,6 +91,11 @@ struct node *node_copy(struct aq_arena *a, const struct node *v)
     return copy;
 }
 
+bool node_is_missing(const struct node *v)
+{
+    return v->type == NODE_STRING && strcmp(v->s, "???") == 0;
+}
+
 size_t node_depth(const struct node *v)
 {
     size_t deepest = 0;
@@ -92,12 +111,12 @@ size_t node_depth(const struct node *v)
 
 /* ---- comparing ---- */
 
-static double number(const struct node *v)
+double node_number(const struct node *v)
 {
     return v->type == NODE_BOOL ? v->b : v->type == NODE_INT ? (double)v->i : v->f;
 }
 
-static bool is_number(const struct node *v)
+bool node_is_number(const struct node *v)
 {
     return v->type == NODE_BOOL || v->type == NODE_INT || v->type == NODE_FLOAT;
 }
@@ -126,8 +145,8 @@ bool node_equal(const struct node *a, const struct node *b)
 {
     if (a->type == NODE_INT && b->type == NODE_INT)
         return same_int(a, b);
-    if (is_number(a) && is_number(b))
-        return number(a) == number(b);
+    if (node_is_number(a) && node_is_number(b))
+        return node_number(a) == node_number(b);
     if (a->type != b->type)
         return false;
     if (a->type == NODE_NULL)
@@ -457,7 +476,7 @@ static struct json *to_json(struct aq_arena *scratch, const struct node *v, stru
         return v->wide ? json_parse(v->wide, strlen(v->wide), "integer", err) : json_new_int(v->i);
     case NODE_FLOAT:
         if (!isfinite(v->f)) {
-            aq_err_set(err, v->place.file ? AQ_EINPUT : AQ_EUSAGE, "%s cannot be written as JSON",
+            aq_err_set(err, place_class(v->place), "%s cannot be written as JSON",
                        isnan(v->f) ? "NaN" : "infinity");
             return NULL;
         }

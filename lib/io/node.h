@@ -35,6 +35,11 @@ struct place {
     int line;
 };
 
+/* The class of an error about it: AQ_EINPUT for a file, AQ_EUSAGE for what was typed. */
+int place_class(struct place place);
+/* "conf/x.yaml:3" or "override 2", in the arena. */
+const char *place_text(struct aq_arena *a, struct place place);
+
 struct node_entry {
     const struct node *key; /* NULL in a list */
     struct node *value;
@@ -90,6 +95,9 @@ void node_put_text(struct aq_arena *a, struct node *map, const char *key, struct
 bool node_drop(struct node *map, const struct node *key); /* false if absent */
 void node_push(struct aq_arena *a, struct node *list, struct node *value);
 bool node_is_container(const struct node *v);
+bool node_is_number(const struct node *v);  /* of an integer, a float or a boolean */
+double node_number(const struct node *v);   /* its value */
+bool node_is_missing(const struct node *v); /* ???, a value that must be given */
 
 /* ---- text ---- */
 
