@@ -29,7 +29,7 @@ parts := $(OUT)/coco2017_captions_small.txt $(OUT)/coco2017_captions_medium.txt
 
 captions: $(large) $(parts)
 
-$(call stamp,$(OUT)/.coco,$(COCO))
+$(call stamp,$(OUT)/.coco,COCO)
 
 $(large): $(COCO) $(PIPELINES)/coco.jq $(OUT)/.coco
 	$(call say,JQ,$@)jq -r -s -f $(PIPELINES)/coco.jq $(call quote,$(COCO)) >$@.new || { s=$$?; rm -f $@.new; exit $$s; }; mv $@.new $@
