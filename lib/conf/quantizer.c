@@ -2,8 +2,10 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "conf/names.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef int read_fn(const struct jref *v, struct quantizer *q, struct aq_err *err);
@@ -275,16 +277,12 @@ static const struct attribute {
 
 static int unknown_attribute(const struct jref *v, struct aq_err *err)
 {
-    const char *names[AQ_COUNT(attributes)];
+    struct conf_names names = {0};
     for (size_t i = 0; i < AQ_COUNT(attributes); i++)
-        names[i] = attributes[i].name;
+        conf_names_add(&names, attributes[i].name);
     jref_fail(v, err, "unknown quantizer attribute");
-    const char *near = aq_nearest(v->name, names, AQ_COUNT(names));
-    struct aq_buf list = AQ_BUF_INIT;
-    aq_join_names(&list, names, AQ_COUNT(names));
-    aq_err_hint(err, "%s%s%sknown: %s", near ? "did you mean " : "", near ? near : "",
-                near ? "? " : "", list.data);
-    aq_buf_release(&list);
+    conf_hint_options(err, "known", v->name, &names);
+    free(names.items);
     return -1;
 }
 
