@@ -141,6 +141,18 @@ changed() {
     is "$(aq-select --effective-bits 16 z.json y.json | jq -c '[.selection.recipe[].candidate] | unique')" '["wint4_aint8/default"]'
 }
 
+@test "ties by the thousand: cheapest first, then by order, and ranks in the order of the groups" {
+    cell a.json wint4_aint8/default 4 1 300
+    cell b.json wint8_aint8/default 8 1 300
+    local f
+    for f in a b; do jq '.groups[] |= (.weights = 1024 | .per_token = 1) | .weights.lm = 1024 * (.groups | length)' $f.json >$f$f.json; done
+    aq 0 aq-select --effective-bits 10 aa.json bb.json
+    # half of the groups at 16 bits makes 10; of all such choices the one whose first groups are the cheap ones
+    is "$(jq -c '[.selection.recipe[].candidate] | [.[:600], .[600:]] | map(unique)' <<<"$output")" '[["wint4_aint8/default"],["NONE"]]'
+    is "$(jq '.autoquant_state.score' <<<"$output")" 600
+    is "$(jq -c '[.layer_sensitivity[].rank] == [range(1; 1201)]' <<<"$output")" true
+}
+
 @test "a cell that means the same as another one is left out" {
     cells
     jq '.candidate.name = "wint4_aint8/w_group128"' a.json >c.json
@@ -335,6 +347,26 @@ bad() {
     refused 3 "nan.json:" aq-select nan.json
     sed '0,/NaN/s//1e999/' nan.json >inf.json
     refused 3 "inf.json:" aq-select inf.json
+}
+
+@test "costs of a manifest: zero and fractions are exact or said to be rounded, too large is refused" {
+    cells
+    aq-select --effective-bits 6 a.json b.json -o m.json
+    local cost='.layer_sensitivity["layers.0.mlp.down_proj.quant_recipe"].costs[0]'
+    with_cost() { jq "$cost = $1" m.json >cost.json; }
+    with_cost 0
+    aq 0 aq-select --effective-bits 6 cost.json
+    is "$(jq .selection.rounding <<<"$output")" 0
+    with_cost 0.1
+    aq 0 aq-select --effective-bits 6 cost.json
+    has "$stderr" "warning: costs were rounded up, by at most"
+    is "$(jq '.selection.rounding > 0 and .selection.rounding < 1e-9' <<<"$output")" true
+    with_cost -1
+    refused 3 "costs[0]: a cost cannot be negative" aq-select cost.json
+    with_cost 4611686018427387904
+    refused 3 "the costs are too large to be added exactly" aq-select cost.json
+    jq '.layer_sensitivity[] |= (.scores[0] = 1e308 | del(.importance, .rank)) | del(.sensitivity_ranking)' m.json >big.json
+    refused 3 "the sum of the scores is too large" aq-select big.json
 }
 
 @test "files that are not what they should be" {

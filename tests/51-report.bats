@@ -89,6 +89,8 @@ without_prose() {
     jq '.layer_sensitivity = {} | del(.sensitivity_ranking, .selection)' m.json >none.json
     aq 0 aq-report --all out none.json
     has "$(cat out/heatmap.svg)" "No layer has a score above zero."
+    jq '.dataset.license = "own" | .model.revision = 3 | .scheme.note = {"x": [1]}' m.json >more.json
+    is "$(aq-report --json more.json | jq -c '[.dataset.license, .model.revision, .scheme.note]')" '["own",3,{"x":[1]}]'
     jq '.autoquant_state.score = null | .autoquant_state.constraints.effective_bits = null' m.json >null.json
     aq 0 aq-report --md null.json
     has "$output" '**Effective bits (from search):** `None`'
@@ -203,6 +205,18 @@ inert() {
     inert "$output"
 }
 
+@test "scores and errors from the smallest to the largest number: every position is a number" {
+    manifest m.json
+    jq '.layer_sensitivity[] |= (.scores = [5e-324, 5e-324, 0] | .stderr = [1e308, 1e308, 0] | .weight_only = [1e308, 1e308, 0])
+        | .layer_sensitivity["layers.1.mlp.down_proj.quant_recipe"].scores[0] = 1.7e308
+        | del(.layer_sensitivity[] | .importance, .rank) | del(.sensitivity_ranking)' m.json >wide.json
+    aq 0 aq-report --all out wide.json
+    aq-report summary --html wide.json m.json >out/summary.html
+    aq-report summary --tsv wide.json m.json >out/summary.tsv
+    aq-report diff --tsv wide.json m.json >out/diff.tsv
+    is "$(grep -rnE '[^a-z](nan|inf)[^a-z]' out | cut -c1-120 | head -3)" ""
+}
+
 # ---- bad manifests ----
 
 bad() {
@@ -241,6 +255,11 @@ bad() {
     bad '.selection.recipe["layers.0.self_attn.q_proj.quant_recipe"].candidate = "x"' "candidate 'x' is not in the table"
     bad 'del(.selection.recipe["layers.0.self_attn.q_proj.quant_recipe"])' "expected 16 layers as in the table, found 15"
     bad "$first.stderr = [1]" "stderr: expected 3 values"
+    bad '.layer_sensitivity[] |= (.scores[0] = 1e308 | del(.importance, .rank)) | del(.sensitivity_ranking)' "the sum of the scores is too large"
+    sed '0,/"importance": [0-9.e-]*/s//"importance": NaN/' m.json >nan.json
+    refused 3 "nan.json:" aq-report --md nan.json
+    sed '0,/o_proj.quant_recipe": {/s//q_proj.quant_recipe": {/' m.json >twice.json
+    refused 3 "key 'layers.0.self_attn.q_proj.quant_recipe' appears twice" aq-report --md twice.json
     sed '0,/"scores": \[/s//"scores": [ NaN,/' m.json >nan.json
     refused 3 "nan.json:" aq-report --md nan.json
     head -c 3000 m.json >cut.json
@@ -306,6 +325,11 @@ sweep() {
     aq 0 aq-report summary --md -k wint4_aint8-small.json broken.json wint8_aint8-small.json
     has "$stderr" "warning: broken.json:"
     has "$output" "2 cells, 1 left out"
+    # of a whole sweep, too
+    local all
+    all=$(yes wint4_aint8-small.json | head -314)
+    refused 3 "broken.json:" aq-report summary --tsv $all broken.json
+    is "$(aq-report summary -q --tsv -k $all broken.json | wc -l)" 316
     echo '{"cells": [{"pair": 1}]}' >cells.json
     refused 3 "cells.json: cells[0].pair: expected a string, found an integer" aq-report summary --md --cells cells.json wint4_aint8-small.json
 }

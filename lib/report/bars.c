@@ -5,6 +5,7 @@
 #include "report/chart.h"
 #include "report/svg.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { WORST = 20 };
@@ -18,16 +19,20 @@ struct bars {
     bool narrow;
 };
 
+/* Where the upper whisker ends, or the bar if there is none. */
+static double end_of(const struct report_row *row)
+{
+    double error = row->worst->error;
+    return error > 0 ? fmin(row->sensitivity + error, DBL_MAX) : row->sensitivity;
+}
+
 static void bars_init(struct bars *b, const struct report *r, struct chart_style style)
 {
     *b = (struct bars){.r = r, .narrow = style.width < 500};
     while (b->count < r->count && b->count < WORST && r->by_sensitivity[b->count]->sensitivity > 0)
         b->count++;
-    for (size_t i = 0; i < b->count; i++) {
-        double error = r->by_sensitivity[i]->worst->error;
-        double end = r->by_sensitivity[i]->sensitivity + (error > 0 ? error : 0);
-        b->most = fmax(b->most, end);
-    }
+    for (size_t i = 0; i < b->count; i++)
+        b->most = fmax(b->most, end_of(r->by_sensitivity[i]));
     b->row = b->narrow ? 38 : 24;
     double longest = 0;
     for (size_t i = 0; i < b->count; i++)
@@ -49,7 +54,7 @@ static void draw_grid(struct aq_buf *out, const struct bars *b, double top)
         step /= 2;
     for (int i = 0; i * step <= b->most; i++) {
         double v = i * step;
-        double x = b->left + b->width * v / b->most;
+        double x = b->left + b->width * (v / b->most);
         svg_line(out, x, top, x, bottom, "grid");
         svg_text(out, x, bottom + 16, SVG_MIDDLE, "small soft", "%s", svg_round_number(v));
     }
@@ -65,7 +70,7 @@ static void draw_grid(struct aq_buf *out, const struct bars *b, double top)
 static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double y, double share)
 {
     const struct report_row *row = b->r->by_sensitivity[i];
-    double length = b->width * row->sensitivity / b->most, error = row->worst->error;
+    double length = b->width * (row->sensitivity / b->most), error = row->worst->error;
     double bar_y = b->narrow ? y + 18 : y + 5, middle = bar_y + 7;
     if (b->narrow)
         svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->short_name, 330));
@@ -74,8 +79,8 @@ static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double 
                  svg_fit(row->short_name, b->left - 16));
     svg_rect(out, b->left, bar_y, length, 14, "k0");
     if (error > 0) {
-        double from = b->left + b->width * fmax(0, row->sensitivity - error) / b->most;
-        double to = b->left + b->width * (row->sensitivity + error) / b->most;
+        double from = b->left + b->width * (fmax(0, row->sensitivity - error) / b->most);
+        double to = b->left + b->width * (end_of(row) / b->most);
         svg_line(out, from, middle, to, middle, "whisker");
         svg_line(out, from, middle - 4, from, middle + 4, "whisker");
         svg_line(out, to, middle - 4, to, middle + 4, "whisker");

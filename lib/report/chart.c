@@ -59,10 +59,9 @@ bool chart_decades(const double *values, size_t count, struct decades *d)
         }
     if (!(high > 0))
         return false;
-    d->low = (int)floor(log10(low));
-    d->high = (int)ceil(log10(high));
-    if (d->high <= d->low)
-        d->high = d->low + 1;
+    /* 10^-307 and 10^308 are the outermost powers that are normal numbers */
+    d->low = (int)fmin(fmax(floor(log10(low)), -307), 307);
+    d->high = (int)fmin(fmax(ceil(log10(high)), d->low + 1), 308);
     return true;
 }
 

@@ -92,7 +92,8 @@ static char *chosen_of(const struct report_row *row)
 
 static double ratio(const struct line *l)
 {
-    return l->a && l->b && l->a->sensitivity > 0 ? l->b->sensitivity / l->a->sensitivity : NAN;
+    double r = l->a && l->b ? l->b->sensitivity / l->a->sensitivity : NAN;
+    return isfinite(r) ? r : NAN;
 }
 
 /* ---- TSV ---- */

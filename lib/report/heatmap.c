@@ -143,7 +143,7 @@ static void draw_scale(struct aq_buf *out, const struct map *m, double y)
            bar = width / SVG_LEVELS;
     for (int i = 0; i < SVG_LEVELS; i++) {
         double low = pow(10, m->d.low), high = pow(10, m->d.high);
-        double value = low * pow(high / low, (i + 0.5) / SVG_LEVELS);
+        double value = pow(10, m->d.low + (m->d.high - m->d.low) * (i + 0.5) / SVG_LEVELS);
         svg_rect(out, left + i * bar, y, bar + 0.4, 10, svg_level_class(value, low, high));
     }
     int step = chart_decade_step(&m->d, width, 44);

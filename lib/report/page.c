@@ -234,14 +234,14 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
     const struct manifest_group *g = row->group;
     const struct manifest_option *chosen = g->chosen >= 0 ? &g->options[g->chosen] : NULL;
     const struct manifest_option *shown = chosen ? chosen : row->worst;
-    double percent = r->total > 0 ? 100 / r->total : 0, bits = shown ? shown->bits : NAN;
+    double total = r->total > 0 ? r->total : INFINITY, bits = shown ? shown->bits : NAN;
     aq_buf_adds(out, "<tr>");
     html_fixed_cell(out, "more", (double)(i + 1), 0, "");
     html_text(out, "td", "name", row->short_name);
     html_number_cell(out, NULL, row->sensitivity, svg_number(row->sensitivity));
     html_number_cell(out, "more", error_of(row), svg_number(error_of(row)));
-    html_fixed_cell(out, NULL, row->sensitivity * percent, 2, " %");
-    html_fixed_cell(out, "more", cumulative * percent, 1, " %");
+    html_fixed_cell(out, NULL, 100 * (row->sensitivity / total), 2, " %");
+    html_fixed_cell(out, "more", 100 * (cumulative / total), 1, " %");
     add_option_cell(out, row->worst);
     html_number_cell(out, NULL, bits, svg_round_number(bits));
     add_option_cell(out, chosen);

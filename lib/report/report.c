@@ -3,6 +3,7 @@
 #include "base/names.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,7 +112,10 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
     for (size_t i = 0; i < m->count; i++)
         free(kinds[i]);
     free(kinds);
-    return 0;
+    if (isfinite(r->total))
+        return 0;
+    report_release(r);
+    return aq_err_set(err, AQ_EINPUT, "%s: the sum of the scores is too large", aq_show(m->path));
 }
 
 void report_release(struct report *r)

@@ -18,6 +18,12 @@ static void add_parts(struct summary_cell *c, const struct report_row *row)
     c->activation_part += row->worst->activation_only;
 }
 
+/* NAN for a sum of nothing, or one that is too large. */
+static double known_sum(double sum, size_t count)
+{
+    return count > 0 && isfinite(sum) ? sum : NAN;
+}
+
 static void fill_cell(struct summary_cell *c, const struct manifest *m, const struct report *r)
 {
     cell_init(&c->cell, m);
@@ -48,8 +54,8 @@ static void fill_cell(struct summary_cell *c, const struct manifest *m, const st
         aq_sha256_add(&names, c->layers[i], strlen(c->layers[i]) + 1);
     aq_sha256_hex(&names, c->digest);
     c->ranks = rank_averages(c->scores, c->count);
-    if (c->count == 0)
-        c->weight_part = c->activation_part = NAN;
+    c->weight_part = known_sum(c->weight_part, c->count);
+    c->activation_part = known_sum(c->activation_part, c->count);
 }
 
 static int read_cell(struct summary_cell *c, const char *path, struct aq_err *err)

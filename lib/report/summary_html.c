@@ -168,7 +168,8 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c)
     html_fixed_cell(out, NULL, c->effective_bits, 3, "");
     html_text(out, "td", "name more", c->count ? c->layers[c->worst] : "");
     html_fixed_cell(out, "more",
-                    c->count && c->total > 0 ? 100 * c->scores[c->worst] / c->total : NAN, 0, " %");
+                    c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN, 0,
+                    " %");
     html_number_cell(out, "more", c->weight_part, svg_number(c->weight_part));
     html_number_cell(out, "more", c->activation_part, svg_number(c->activation_part));
     html_fixed_cell(out, "more", c->rho_size, 3, "");
@@ -226,7 +227,8 @@ static void add_head(struct aq_buf *out, const struct summary *s)
         html_text(out, "code", NULL, s->cells[0].cell.model);
         aq_buf_adds(out, ", ");
     }
-    aq_buf_addf(out, "%zu cells, %zu left out</p>\n</header>\n", s->count, s->skipped_count);
+    aq_buf_addf(out, "%zu cell%s, %zu left out</p>\n</header>\n", s->count,
+                s->count == 1 ? "" : "s", s->skipped_count);
 }
 
 static void add_meaning(struct aq_buf *out, const struct summary *s)

@@ -90,7 +90,7 @@ static void md_cell(struct aq_buf *out, const struct summary_cell *c)
     md_number(out, 'f', 4, c->effective_bits);
     md_number(out, 'f', 4, c->storage_bits);
     md_text(out, c->count ? c->layers[c->worst] : "");
-    md_number(out, 'f', 1, c->count && c->total > 0 ? 100 * c->scores[c->worst] / c->total : NAN);
+    md_number(out, 'f', 1, c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN);
     md_number(out, 'e', 3, c->weight_part);
     md_number(out, 'e', 3, c->activation_part);
     md_number(out, 'f', 3, c->rho_size);
@@ -120,7 +120,8 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
     if (s->count) {
         aq_buf_adds(out, "Model: `");
         escape_code(out, s->cells[0].cell.model);
-        aq_buf_addf(out, "`, %zu cells, %zu left out.\n\n", s->count, s->skipped_count);
+        aq_buf_addf(out, "`, %zu cell%s, %zu left out.\n\n", s->count, s->count == 1 ? "" : "s",
+                    s->skipped_count);
     }
     aq_buf_adds(out,
                 "*Total* is the sum of all layers' sensitivities, *Score* that of the "

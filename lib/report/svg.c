@@ -280,7 +280,7 @@ const char *svg_power(int exponent)
 /* digits: '3' for three of them, 'r' for those of a round number. */
 static const char *number_text(double x, char digits)
 {
-    char *out = ring_buffer();
+    char *out = ring_buffer(), power[64];
     double size = fabs(x);
     if (isnan(x)) { /* not known: nothing to show */
         out[0] = '\0';
@@ -291,14 +291,12 @@ static const char *number_text(double x, char digits)
         (void)snprintf(out, RING_CAP, whole ? "%.0f" : digits == '3' ? "%#.3g" : "%.4g", x);
         return out;
     }
-    int exponent = (int)floor(log10(size));
-    double mantissa = x / pow(10, exponent);
-    if (fabs(mantissa) >= 9.995) { /* would round up to 10 */
-        mantissa /= 10;
-        exponent++;
-    }
-    (void)snprintf(out, RING_CAP, digits == '3' ? "%.2f×%s" : "%.4g×%s", mantissa,
-                   svg_power(exponent));
+    (void)snprintf(power, sizeof power, digits == '3' ? "%.2e" : "%.3e", x);
+    char *e = strchr(power, 'e');
+    *e = '\0';
+    if (digits == 'r')
+        (void)snprintf(power, sizeof power, "%.4g", strtod(power, NULL));
+    (void)snprintf(out, RING_CAP, "%s×%s", power, svg_power((int)strtol(e + 1, NULL, 10)));
     return out;
 }
 
