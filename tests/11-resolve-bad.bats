@@ -19,6 +19,12 @@ bad() {
     refused "$1" "$2" timeout 10 aq-resolve hardware=bad
 }
 
+# The same in 50 MB of memory.
+small_bad() {
+    sanitized || ulimit -v 50000
+    bad "$@"
+}
+
 # Processor time of all children so far, in milliseconds.
 spent() {
     times >times.txt
@@ -125,6 +131,7 @@ quick() {
     bad 3 "contains itself"
     { printf 'a0: &a0 [x,x,x,x,x,x,x,x,x]\n'; for i in {1..9}; do printf 'a%d: &a%d [%s]\n' "$i" "$i" "$(for _ in {1..9}; do printf '*a%d,' $((i - 1)); done)"; done; } >conf/hardware/bad.yaml
     quick bad 3 "too many nodes after expanding aliases"
+    (small_bad 3 "too many nodes after expanding aliases")
     { printf 'a0: &a0 {k: 1}\n'; for i in {1..30}; do printf 'a%d: &a%d {x: *a%d, y: *a%d}\n' "$i" "$i" $((i - 1)) $((i - 1)); done; } >conf/hardware/bad.yaml
     quick bad 3 "too many nodes after expanding aliases"
 }
@@ -132,6 +139,7 @@ quick() {
 @test "100: deep nesting is refused at once" {
     head -c 100000 /dev/zero | tr '\0' '[' >conf/hardware/bad.yaml
     quick bad 3 "nested too deeply (limit 128)"
+    (small_bad 3 "nested too deeply (limit 128)")
     yes -- '- ' | head -n 300000 | tr -d '\n' >conf/hardware/bad.yaml
     quick bad 3 "nested too deeply (limit 128)"
     awk 'BEGIN { for (i = 0; i < 2000; i++) { for (j = 0; j < i; j++) printf " "; print "a:" } }' >conf/hardware/bad.yaml
