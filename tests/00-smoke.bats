@@ -22,11 +22,22 @@ version_is_one_line() {
     aq 0 "$1" --version || return 1
     [[ $output =~ ^$1\ [0-9]+\.[0-9]+\.[0-9]+$ ]] && [ "${#lines[@]}" -eq 1 ] || return 1
     aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+$ ]] || return 1
-    aq 0 "$1" --build-info && has "$output" "compiler: "
+    aq 0 "$1" --build-info
+    [[ $output =~ compiler:\ (gcc|clang)\ [0-9]+\. ]] && has "$output" "flags: -std=gnu11" && has "$output" "libraries: -lyaml"
 }
 
 @test "--version, --result-version and --build-info" {
     each_tool version_is_one_line
+}
+
+@test "--build-info of the tools that compute names what they compute on" {
+    local t
+    for t in aq-score aq-calib; do
+        aq 0 "$t" --build-info
+        [[ $output =~ device\ cpu:\ cpu/[^,]+,\ quantizers\ (plain|avx2|avx512)\; ]] && has "$output" "device cuda: " || { echo "$output"; return 1; }
+    done
+    AQ_CPU=plain aq 0 aq-score --build-info
+    has "$output" "quantizers plain;"
 }
 
 usage_error() {

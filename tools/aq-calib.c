@@ -1,4 +1,5 @@
 /* aq-calib: what calibration needs. Each subcommand is a table of options and one library call. */
+#include "backend/backend.h"
 #include "base/mem.h"
 #include "base/opt.h"
 #include "base/pool.h"
@@ -255,7 +256,8 @@ static int no_command(int argc, char **argv)
         .options = none,
         .result_version = RESULT_VERSION,
         .min_args = 0,
-        .max_args = -1};
+        .max_args = -1,
+        .print_build_info = backend_print_build_info};
     struct aq_cmdline cl;
     struct aq_err err = {0};
     int code;

@@ -1,4 +1,5 @@
 /* aq-score: how much each layer suffers under each candidate, for every cell of a sweep at once. */
+#include "backend/backend.h"
 #include "base/mem.h"
 #include "base/opt.h"
 #include "sens/collect.h"
@@ -263,6 +264,7 @@ static int score_main(int argc, char **argv)
         .result_version = SCORE_RESULT_VERSION,
         .min_args = 1,
         .max_args = -1,
+        .print_build_info = backend_print_build_info,
     };
     struct aq_cmdline cl;
     struct aq_err err = {0};

@@ -5,8 +5,10 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/opt.h"
+#include "quant/quant.h"
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -145,4 +147,20 @@ void backend_close(struct backend *b)
 {
     if (b)
         b->ops->close(b);
+}
+
+void backend_print_build_info(void)
+{
+    const struct backend_config one_thread = {.threads = 1};
+    struct aq_err err = {0};
+    struct backend *cpu = NULL;
+    if (backend_open(&cpu, "cpu", &one_thread, &err) == 0)
+        printf("device cpu: %s, quantizers %s; fp32 arithmetic, with bf16 weights as stored\n",
+               cpu->identity, quant_cpu());
+    else
+        printf("device cpu: %s\n", err.msg);
+    backend_close(cpu);
+    char *plugin = find_plugin("aq-backend-cuda.so", &err);
+    printf("device cuda: %s\n", plugin ? plugin : err.msg);
+    free(plugin);
 }

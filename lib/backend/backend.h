@@ -221,6 +221,8 @@ typedef const struct backend_ops *backend_plugin_fn(void);
 int backend_open(struct backend **out, const char *device, const struct backend_config *config,
                  struct aq_err *err) AQ_MUST_CHECK;
 void backend_close(struct backend *b); /* NULL is fine */
+/* Lines of --build-info: what computes here. */
+void backend_print_build_info(void);
 
 extern const struct backend_ops backend_cpu_ops;
 

@@ -7,7 +7,5 @@
 #endif
 
 void aq_print_build_info(void);
-/* Lines that a tool adds to --build-info, such as its backends. Static storage. */
-void aq_build_info_add(const char *key, const char *value);
 
 #endif

@@ -331,6 +331,13 @@ static int check_operands(const struct aq_tool *t, const struct aq_cmdline *cl, 
     return 0;
 }
 
+static void print_build_info(const struct aq_tool *t)
+{
+    aq_print_build_info();
+    if (t->print_build_info)
+        t->print_build_info();
+}
+
 /* --help and its like: true if one was asked for and answered. */
 static bool answer_meta(const struct aq_tool *t, int *code)
 {
@@ -339,7 +346,7 @@ static bool answer_meta(const struct aq_tool *t, int *code)
     else if (flag_version)
         printf("%s %s\n", t->name, AQ_VERSION);
     else if (flag_build)
-        aq_print_build_info();
+        print_build_info(t);
     else if (flag_result)
         printf("%d\n", t->result_version);
     else

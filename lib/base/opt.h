@@ -67,8 +67,9 @@ struct aq_tool {
     const char *details; /* paragraphs for --help; may be NULL */
     const char *example; /* runnable, one or more lines */
     const struct aq_opt *options;
-    int result_version;     /* raised whenever equal inputs may give different results */
-    int min_args, max_args; /* operands; max_args < 0: any number */
+    int result_version;             /* raised whenever equal inputs may give different results */
+    int min_args, max_args;         /* operands; max_args < 0: any number */
+    void (*print_build_info)(void); /* more lines of --build-info; may be NULL */
 };
 
 struct aq_cmdline {
