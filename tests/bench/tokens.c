@@ -66,7 +66,7 @@ static double encode(struct tokenizer *t, const struct lines *l, struct ids *ids
     return cpu_ms() - start;
 }
 
-static void print_result(double load, double least, const struct ids *ids, const size_t *ends,
+static void print_result(double loaded, double encoded, const struct ids *ids, const size_t *ends,
                          size_t lines)
 {
     struct aq_buf text = AQ_BUF_INIT;
@@ -77,35 +77,39 @@ static void print_result(double load, double least, const struct ids *ids, const
         aq_buf_addc(&text, '\n');
     }
     aq_sha256_of(aq_buf_str(&text), text.len, hex);
-    printf("%.1f\t%.2f\t%zu\t%s\n", load, least, ids->count, hex);
+    printf("%.1f\t%.2f\t%zu\t%s\n", loaded, encoded, ids->count, hex);
     aq_buf_release(&text);
+}
+
+static struct tokenizer *load(const char *path, double *ms)
+{
+    struct aq_err err = {0};
+    double start = cpu_ms();
+    struct tokenizer *t = tokenizer_open(path, &err);
+    if (!t)
+        fail(&err);
+    *ms = cpu_ms() - start;
+    return t;
 }
 
 int main(int argc, char **argv)
 {
     if (argc != 4)
         return 2;
-    struct aq_err err = {0};
     struct lines l = read_lines(argv[2]);
     struct ids ids = {.items = NULL};
     size_t *ends = xcalloc(l.count, sizeof *ends);
-    double load = 1e9, least = 1e9;
-    struct tokenizer *t = NULL;
-    int rounds = atoi(argv[3]);
-    for (int r = 0; r < rounds; r++) {
+    double loaded, encoded, ms;
+    struct tokenizer *t = load(argv[1], &loaded);
+    encoded = encode(t, &l, &ids, ends);
+    for (int r = atoi(argv[3]); r > 1; r--) {
         tokenizer_free(t);
-        double start = cpu_ms();
-        t = tokenizer_open(argv[1], &err);
-        if (!t)
-            fail(&err);
-        double ms = cpu_ms() - start;
-        load = ms < load ? ms : load;
+        t = load(argv[1], &ms);
+        loaded = ms < loaded ? ms : loaded;
+        ms = encode(t, &l, &ids, ends);
+        encoded = ms < encoded ? ms : encoded;
     }
-    for (int r = 0; r < rounds; r++) {
-        double ms = encode(t, &l, &ids, ends);
-        least = ms < least ? ms : least;
-    }
-    print_result(load, least, &ids, ends, l.count);
+    print_result(loaded, encoded, &ids, ends, l.count);
     tokenizer_free(t);
     ids_release(&ids);
     for (size_t i = 0; i < l.count; i++)

@@ -26,7 +26,7 @@ static struct tokens sample(void)
 
 static void round_trip(void)
 {
-    struct tokens t = sample(), u;
+    struct tokens t = sample(), u = {0};
     struct aq_err err = {0};
     t.max_length = true;
     t.truncated = 1;
