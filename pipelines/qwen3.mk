@@ -126,9 +126,12 @@ $(shell rm -rf $(scratch))
 endif
 else
 $(call stamp,$(ARGS)/cells,cells_text)
-$(P)/cells.mk: $(ARGS)/cells $(PIPELINES)/cells
+# Made once a run: a file dated in the future would make it out of date, and make start over, without end.
+$(P)/cells.mk: $(ARGS)/cells $(if $(MAKE_RESTARTS),,$(PIPELINES)/cells)
 	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call make_cells,$(P))
+ifeq ($(MAKE_RESTARTS),)
 -include $(P)/cells.d
+endif
 include $(P)/cells.mk
 endif
 

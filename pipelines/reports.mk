@@ -21,6 +21,11 @@ endif
 MANIFESTS := $(foreach w,$(wanted),$(wildcard $(w)))
 # Cells that were asked for by name must be there; with the default of all pairs, those that exist are meant.
 lacking := $(strip $(foreach w,$(wanted),$(if $(wildcard $(w)),,$(w))))
+# Cells that cannot be had are not lacking.
+ifneq ($(and $(lacking),$(wildcard $(P)/cells.json)),)
+unsupported := $(shell jq -r '.cells[] | select(.supported | not) | .dir, .out_dir' $(P)/cells.json)
+lacking := $(strip $(foreach w,$(lacking),$(if $(filter $(unsupported),$(patsubst %/,%,$(dir $(w)))),,$(w))))
+endif
 ifneq ($(and $(lacking),$(or $(filter-out undefined,$(PAIRS_GIVEN)),$(if $(MANIFESTS),,none))),)
 $(error report-only was requested, but there is no manifest at: $(wordlist 1,5,$(lacking))$(if $(word 6,$(lacking)), and more))
 endif
