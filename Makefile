@@ -160,7 +160,7 @@ $(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 	    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90 \
 	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(O)/lib/aq-backend-cuda.so: $(CUDA_OBJ)
-	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -o $@ $^ -lcublasLt -lcublas
+	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -Xlinker -z,defs -Xlinker -rpath,$(abspath $(dir $(NVCC))/../lib64) -o $@ $^ -lcublasLt
 -include $(CUDA_OBJ:.o=.d)
 
 # ---- tests ----

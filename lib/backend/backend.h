@@ -93,6 +93,14 @@ struct backend_score_job {
     double *sums;   /* device, [samples of the tile]; added to */
 };
 
+/* What a plan of memory must know of a model. */
+struct backend_sizes {
+    int32_t rows;                    /* of a tile */
+    int64_t outputs, inputs;         /* the most of any linear */
+    int64_t weight;                  /* elements of the largest linear */
+    uint64_t layer_bytes, end_bytes; /* weights of a layer; of embedding, last norm and head */
+};
+
 struct backend_ops {
     uint32_t abi, struct_size;
     const char *name; /* "cpu", "cuda" */
@@ -104,6 +112,9 @@ struct backend_ops {
     void (*close)(struct backend *b);
 
     /* ---- memory ---- */
+    /* What loaded weights, operands and the ops' own scratch take at most, and the device itself:
+       all that the caller does not ask `alloc` for. */
+    uint64_t (*scratch_bytes)(const struct backend *b, const struct backend_sizes *s);
     void *(*alloc)(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err);
     void (*free)(struct backend *b, void *p, size_t bytes);
     void (*zero)(struct backend *b, void *p, size_t bytes);
@@ -206,9 +217,10 @@ struct backend_ops {
 /* Every backend's own struct begins with this. */
 struct backend {
     const struct backend_ops *ops;
-    size_t act_size;   /* bytes of an activation element */
-    char identity[96]; /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
-    int threads;       /* CPU workers; 1 elsewhere */
+    size_t act_size;      /* bytes of an activation element */
+    char identity[96];    /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
+    int threads;          /* CPU workers; 1 elsewhere */
+    uint64_t batch_bytes; /* tiles scored together gain nothing more beyond this */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

@@ -1,7 +1,8 @@
 /*
  * Small number formats, one scalar at a time: bf16, fp16, the 8-bit and smaller floats of
- * quantization, and powers of two (e8m0). Plain C, readable by C++; the meaning of every vector
- * kernel. Rounding is to nearest, ties to even, everywhere.
+ * quantization, and powers of two (e8m0). Plain C, readable by C++ and
+ * by device code; the meaning of every vector kernel. Rounding is to nearest, ties to even,
+ * everywhere.
  */
 #ifndef AQ_BASE_NUM_H
 #define AQ_BASE_NUM_H
@@ -10,14 +11,20 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t num_bits(float x)
+#ifdef __CUDACC__
+#define NUM_FN __host__ __device__ static inline
+#else
+#define NUM_FN static inline
+#endif
+
+NUM_FN uint32_t num_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float num_float(uint32_t bits)
+NUM_FN float num_float(uint32_t bits)
 {
     float x;
     memcpy(&x, &bits, sizeof x);
@@ -25,20 +32,20 @@ static inline float num_float(uint32_t bits)
 }
 
 /* 2^e for -126 <= e <= 127. */
-static inline float num_pow2(int e)
+NUM_FN float num_pow2(int e)
 {
     return num_float((uint32_t)(e + 127) << 23);
 }
 
 /* ---- 16 bits ---- */
 
-static inline float num_from_bf16(uint16_t h)
+NUM_FN float num_from_bf16(uint16_t h)
 {
     return num_float((uint32_t)h << 16);
 }
 
 /* A NaN keeps its sign and upper payload and becomes quiet. */
-static inline uint16_t num_to_bf16(float x)
+NUM_FN uint16_t num_to_bf16(float x)
 {
     uint32_t u = num_bits(x);
     if ((u & 0x7fffffff) > 0x7f800000)
@@ -46,7 +53,7 @@ static inline uint16_t num_to_bf16(float x)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-static inline float num_from_fp16(uint16_t h)
+NUM_FN float num_from_fp16(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t e = h >> 10 & 31, frac = h & 0x3ff;
@@ -57,7 +64,7 @@ static inline float num_from_fp16(uint16_t h)
     return num_float(sign | (e + 112) << 23 | frac << 13);
 }
 
-static inline uint16_t num_to_fp16(float x)
+NUM_FN uint16_t num_to_fp16(float x)
 {
     uint32_t u = num_bits(x), sign = u >> 16 & 0x8000;
     u &= 0x7fffffff;
@@ -82,14 +89,19 @@ struct num_format {
     int has_nan;
 };
 
-#define NUM_E4M3 ((struct num_format){3, -6, 448.0F, 1})
-#define NUM_E5M2 ((struct num_format){2, -14, 57344.0F, 1})
-#define NUM_E2M1 ((struct num_format){1, 0, 6.0F, 0})
-#define NUM_E3M2 ((struct num_format){2, -2, 28.0F, 0})
-#define NUM_E2M3 ((struct num_format){3, 0, 7.5F, 0})
+#ifdef __cplusplus
+#define NUM_FORMAT(...) (num_format{__VA_ARGS__})
+#else
+#define NUM_FORMAT(...) ((struct num_format){__VA_ARGS__})
+#endif
+#define NUM_E4M3 NUM_FORMAT(3, -6, 448.0F, 1)
+#define NUM_E5M2 NUM_FORMAT(2, -14, 57344.0F, 1)
+#define NUM_E2M1 NUM_FORMAT(1, 0, 6.0F, 0)
+#define NUM_E3M2 NUM_FORMAT(2, -2, 28.0F, 0)
+#define NUM_E2M3 NUM_FORMAT(3, 0, 7.5F, 0)
 
 /* The nearest number of the format, saturating; the sign of zero is kept. */
-static inline float num_round(float x, struct num_format f)
+NUM_FN float num_round(float x, struct num_format f)
 {
     if (isnan(x))
         return f.has_nan ? x : copysignf(f.max, x);
@@ -103,21 +115,21 @@ static inline float num_round(float x, struct num_format f)
 }
 
 /* Index of a magnitude that is a number of the format: 0 for zero, then counting upwards. */
-static inline unsigned num_index(float a, struct num_format f)
+NUM_FN unsigned num_index(float a, struct num_format f)
 {
     if (a < num_pow2(f.emin))
         return (unsigned)(a * num_pow2(f.man - f.emin));
     return (num_bits(a) >> (23 - f.man)) - ((unsigned)(f.emin + 126) << f.man);
 }
 
-static inline float num_magnitude(unsigned index, struct num_format f)
+NUM_FN float num_magnitude(unsigned index, struct num_format f)
 {
     int e = (int)(index >> f.man); /* 0: subnormal */
     float frac = (float)(index & ((1U << f.man) - 1)) * num_pow2(-f.man);
     return e ? (1 + frac) * num_pow2(e - 1 + f.emin) : frac * num_pow2(f.emin);
 }
 
-static inline uint8_t num_to_e4m3(float x)
+NUM_FN uint8_t num_to_e4m3(float x)
 {
     unsigned sign = num_bits(x) >> 24 & 0x80;
     if (isnan(x))
@@ -125,14 +137,14 @@ static inline uint8_t num_to_e4m3(float x)
     return (uint8_t)(sign | num_index(fabsf(num_round(x, NUM_E4M3)), NUM_E4M3));
 }
 
-static inline float num_from_e4m3(uint8_t c)
+NUM_FN float num_from_e4m3(uint8_t c)
 {
     float a = (c & 0x7f) == 0x7f ? NAN : num_magnitude(c & 0x7f, NUM_E4M3);
     return copysignf(a, c & 0x80 ? -1.0F : 1.0F);
 }
 
 /* Saturating: infinity becomes the largest finite number. */
-static inline uint8_t num_to_e5m2(float x)
+NUM_FN uint8_t num_to_e5m2(float x)
 {
     unsigned sign = num_bits(x) >> 24 & 0x80;
     if (isnan(x))
@@ -140,7 +152,7 @@ static inline uint8_t num_to_e5m2(float x)
     return (uint8_t)(sign | num_index(fabsf(num_round(x, NUM_E5M2)), NUM_E5M2));
 }
 
-static inline float num_from_e5m2(uint8_t c)
+NUM_FN float num_from_e5m2(uint8_t c)
 {
     unsigned m = c & 0x7f;
     float a = m > 0x7c ? NAN : m == 0x7c ? INFINITY : num_magnitude(m, NUM_E5M2);
@@ -148,45 +160,45 @@ static inline float num_from_e5m2(uint8_t c)
 }
 
 /* The formats without NaN: sign bit above `width` bits of magnitude. */
-static inline uint8_t num_to_small(float x, struct num_format f, int width)
+NUM_FN uint8_t num_to_small(float x, struct num_format f, int width)
 {
     unsigned sign = num_bits(x) >> 31;
     return (uint8_t)(sign << width | num_index(fabsf(num_round(x, f)), f));
 }
 
-static inline float num_from_small(uint8_t c, struct num_format f, int width)
+NUM_FN float num_from_small(uint8_t c, struct num_format f, int width)
 {
     return copysignf(num_magnitude(c & ((1U << width) - 1), f), c >> width & 1 ? -1.0F : 1.0F);
 }
 
-static inline uint8_t num_to_e2m1(float x)
+NUM_FN uint8_t num_to_e2m1(float x)
 {
     return num_to_small(x, NUM_E2M1, 3);
 }
-static inline uint8_t num_to_e3m2(float x)
+NUM_FN uint8_t num_to_e3m2(float x)
 {
     return num_to_small(x, NUM_E3M2, 5);
 }
-static inline uint8_t num_to_e2m3(float x)
+NUM_FN uint8_t num_to_e2m3(float x)
 {
     return num_to_small(x, NUM_E2M3, 5);
 }
-static inline float num_from_e2m1(uint8_t c)
+NUM_FN float num_from_e2m1(uint8_t c)
 {
     return num_from_small(c, NUM_E2M1, 3);
 }
-static inline float num_from_e3m2(uint8_t c)
+NUM_FN float num_from_e3m2(uint8_t c)
 {
     return num_from_small(c, NUM_E3M2, 5);
 }
-static inline float num_from_e2m3(uint8_t c)
+NUM_FN float num_from_e2m3(uint8_t c)
 {
     return num_from_small(c, NUM_E2M3, 5);
 }
 
 /* ---- e8m0: 2^(c - 127), 255 is NaN ---- */
 
-static inline float num_from_e8m0(uint8_t c)
+NUM_FN float num_from_e8m0(uint8_t c)
 {
     if (c == 255)
         return NAN;
@@ -197,7 +209,7 @@ static inline float num_from_e8m0(uint8_t c)
  * The exponent E of the smallest power of two that is not below r, within -127..127: the block
  * scale of the MX formats. r is finite and not negative; 0 gives -127.
  */
-static inline int num_ceil_log2(float r)
+NUM_FN int num_ceil_log2(float r)
 {
     uint32_t u = num_bits(r);
     int ef = (int)(u >> 23 & 255);

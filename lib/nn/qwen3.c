@@ -343,6 +343,22 @@ static struct backend_weight *head_of(struct qwen3 *m)
     return &m->ends[m->c.tied ? EMBED : HEAD];
 }
 
+uint64_t qwen3_layer_bytes(const struct qwen3 *m)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < LAYER_WEIGHTS; i++)
+        sum += weight_bytes(&m->layers[0].w[i]);
+    return sum;
+}
+
+uint64_t qwen3_end_bytes(const struct qwen3 *m)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < (m->c.tied ? HEAD : ENDS); i++)
+        sum += weight_bytes(&m->ends[i]);
+    return sum;
+}
+
 int qwen3_use_ends(struct qwen3 *m, struct aq_err *err)
 {
     struct backend_weight *w[ENDS];

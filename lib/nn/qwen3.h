@@ -87,6 +87,9 @@ int64_t qwen3_input_cols(const struct qwen3 *m, enum qwen3_input i);
 int qwen3_use_layer(struct qwen3 *m, int64_t layer, int64_t next, struct aq_err *err) AQ_MUST_CHECK;
 int qwen3_use_ends(struct qwen3 *m, struct aq_err *err) AQ_MUST_CHECK;
 void qwen3_drop_ends(struct qwen3 *m);
+/* Weights of a layer, and of the ends; for plans. */
+uint64_t qwen3_layer_bytes(const struct qwen3 *m);
+uint64_t qwen3_end_bytes(const struct qwen3 *m);
 uint64_t qwen3_weight_bytes_read(const struct qwen3 *m); /* weights brought in so far */
 
 /* What a layer call left behind for its tile: device memory, valid until the next layer call. */

@@ -18,9 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Without a limit: what the tiles scored together may take. Larger batches gain nothing more. */
-static const uint64_t batch_bytes_usual = UINT64_C(1) << 30;
-
 /* One tile of a batch: where the backward pass left what the scores need. */
 struct place {
     size_t tile;
@@ -105,7 +102,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     else
         room -= out->kept;
     uint64_t each = place + act_operand + sums;
-    uint64_t share = room < batch_bytes_usual ? room : batch_bytes_usual;
+    uint64_t share = room < s->b->batch_bytes ? room : s->b->batch_bytes;
     size_t fit = (size_t)(share / each);
     out->tiles_at_once = fit < 1 ? 1 : fit > tiles ? tiles : fit;
     out->batch = out->tiles_at_once > 1 ? out->tiles_at_once * place : 0;

@@ -125,22 +125,19 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
     return bad;
 }
 
-/*
- * A worker's scratch holds a block of weights in two forms (8 MB each at most: PANEL_FLOATS of
- * backend/cpu/linear.c) and the block's results; partial sums are shared.
- */
 uint64_t scoring_scratch(const struct scoring *s)
 {
-    const uint64_t base = UINT64_C(16) << 20, panel = UINT64_C(8) << 20;
-    const uint64_t block_cols = 544, jobs = 64, units = 32;
-    uint64_t rows = (uint64_t)s->tiles->rows, largest = 0;
+    struct backend_sizes sizes = {.rows = s->tiles->rows};
     for (int l = 0; l < QWEN3_LINEARS; l++) {
         const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        uint64_t bytes = (uint64_t)(w->rows * w->cols) * sizeof(float);
-        largest = bytes > largest ? bytes : largest;
+        int64_t n = w->rows * w->cols;
+        sizes.outputs = w->rows > sizes.outputs ? w->rows : sizes.outputs;
+        sizes.inputs = w->cols > sizes.inputs ? w->cols : sizes.inputs;
+        sizes.weight = n > sizes.weight ? n : sizes.weight;
     }
-    uint64_t each = 2 * (largest < panel ? largest : panel) + rows * block_cols * 2 * sizeof(float);
-    return base + (uint64_t)s->b->threads * each + jobs * units * rows * sizeof(double);
+    sizes.layer_bytes = qwen3_layer_bytes(s->model);
+    sizes.end_bytes = qwen3_end_bytes(s->model);
+    return s->b->ops->scratch_bytes(s->b, &sizes);
 }
 
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err)

@@ -73,10 +73,10 @@ struct scoring_bytes {
     uint64_t batch;    /* inputs, outputs and gradients of the tiles scored together */
     uint64_t operands; /* quantized weight and activations */
     uint64_t sums;
-    uint64_t scratch; /* of the backend's ops, as far as it is known here */
+    uint64_t scratch; /* what the backend takes by itself */
     size_t tiles_at_once;
 };
-/* Scratch of the CPU's ops for this model; and what a process takes before it scores. */
+/* What the backend takes by itself for this model. */
 uint64_t scoring_scratch(const struct scoring *s);
 /* AQ_ERUN that says how much one tile needs. */
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);

@@ -79,6 +79,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     struct cpu_backend *c = xcalloc(1, sizeof *c);
     c->base.ops = &backend_cpu_ops;
     c->base.act_size = sizeof(float);
+    c->base.batch_bytes = UINT64_C(1) << 30;
     c->host = *host;
     c->config = *config;
     const char *warning = blas_init();
@@ -97,6 +98,19 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
 }
 
 /* ---- memory ---- */
+
+/*
+ * A worker's scratch holds a block of weights in two forms (8 MB each at most: PANEL_FLOATS of
+ * linear.c) and the block's results; partial sums are shared. Weights stay in the map.
+ */
+static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
+{
+    const uint64_t base = UINT64_C(16) << 20, panel = UINT64_C(8) << 20;
+    const uint64_t block_cols = 544, jobs = 64, units = 32;
+    uint64_t rows = (uint64_t)s->rows, largest = (uint64_t)s->weight * sizeof(float);
+    uint64_t each = 2 * (largest < panel ? largest : panel) + rows * block_cols * 2 * sizeof(float);
+    return base + (uint64_t)b->threads * each + jobs * units * rows * sizeof(double);
+}
 
 static void *cpu_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
 {
@@ -247,6 +261,7 @@ const struct backend_ops backend_cpu_ops = {
     .probe = cpu_probe,
     .open = cpu_open,
     .close = cpu_close,
+    .scratch_bytes = cpu_scratch_bytes,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .zero = cpu_zero,

@@ -1,0 +1,262 @@
+/*
+ * The CUDA backend's inside, shared by the files of this directory.
+ *
+ * Activations are fp32. In bf16, inputs of linears are rounded to bf16 where they are made, so that
+ * a product and its quantized twin see the same numbers; products take bf16 operands and sum in
+ * fp32. Quantized operands are codes that bf16 holds exactly with a scale a row, or an fp32 value
+ * split into three bf16 terms. In fp32 everything is an fp32 product.
+ *
+ * All work of a backend is on one stream; weights come in on a second. No kernel adds floating
+ * point numbers in an order that depends on timing, and a product's algorithm follows from its
+ * shape alone: equal calls give equal bits.
+ */
+#ifndef AQ_BACKEND_CUDA_CUDA_CUH
+#define AQ_BACKEND_CUDA_CUDA_CUH
+
+#include "backend/backend.h"
+#include "quant/quant.h"
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <stdint.h>
+
+#include <map>
+#include <vector>
+
+typedef __nv_bfloat16 bf16;
+
+struct uploader;   /* weights.cu */
+struct gemm_cache; /* gemm.cu */
+
+/* Device scratch by purpose; grows, never shrinks. */
+enum scratch {
+    SCRATCH_X,      /* inputs of products in their type */
+    SCRATCH_W,      /* a weight in the compute type */
+    SCRATCH_Z,      /* results of products */
+    SCRATCH_BEFORE, /* a weight between the steps of its treatment */
+    SCRATCH_ROWS,   /* scales and counts of the rows of an input */
+    SCRATCH_RANGES,
+    SCRATCH_PARTS, /* partial sums */
+    SCRATCH_ATTENTION,
+    SCRATCH_HEAD,
+    SCRATCH_GEMM, /* cuBLASLt's workspace */
+    SCRATCHES
+};
+
+struct scratch_room {
+    void *data;
+    size_t bytes;
+};
+
+struct cuda_backend {
+    struct backend base; /* first: struct backend * is this struct */
+    struct backend_host host;
+    struct backend_config config;
+    cudaStream_t stream;
+    cublasLtHandle_t lt;
+    int multiprocessors;
+    struct gemm_cache *gemms;
+    struct uploader *uploader;
+    struct aq_err failed; /* the first failure since the last sync; code 0: none */
+    uint64_t used, peak;  /* bytes held, limited by config.memory */
+    struct scratch_room scratch[SCRATCHES];
+    /* The first weight, in the order of quantizing, that is not finite; INT32_MAX: none. */
+    int32_t *bad, *bad_host;
+    std::vector<const char *> *quantized;           /* names of weights, by the same numbers */
+    std::vector<struct backend_operand *> *waiting; /* with counts of clipped elements to raise */
+    std::map<std::pair<double, int64_t>, float *> *frequencies; /* of the rotation */
+};
+
+struct backend_tile {
+    int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
+    int64_t squares;                      /* sum of the samples' lengths squared */
+    /* device */
+    int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 behind the last */
+    uint8_t *pad;
+    int64_t *square_at; /* [samples]: where a sample's (n, n) matrix begins */
+    void *room;
+    size_t bytes;
+};
+
+static inline struct cuda_backend *cuda_of(struct backend *b)
+{
+    return (struct cuda_backend *)b;
+}
+
+/* False after a failure: the op returns at once. */
+static inline bool cuda_good(const struct cuda_backend *c)
+{
+    return c->failed.code == 0;
+}
+/* Keeps a failure; false if there is one. */
+bool cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);
+/* The last launch. */
+static inline bool cuda_launched(struct cuda_backend *c, const char *kernel)
+{
+    return cuda_check(c, cudaGetLastError(), kernel);
+}
+
+void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err);
+void cuda_give(struct cuda_backend *c, void *p, size_t bytes);
+/* NULL after a failure. */
+void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes);
+
+/* ---- weights.cu ---- */
+int uploader_open(struct cuda_backend *c, struct aq_err *err);
+void uploader_close(struct cuda_backend *c);
+int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
+                      struct aq_err *err);
+void cuda_weights_release(struct backend *b, struct backend_weight *const *w, int count);
+/* The weight's bytes on the device, once the stream waits for them; NULL after a failure. */
+const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w);
+/* The same in the compute type: its own bytes, or a copy in SCRATCH_W. Rows at < row < at + rows.
+ */
+const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weight *w, int64_t at,
+                              int64_t rows);
+
+/* ---- gemm.cu ---- */
+/*
+ * Row-major: C (m, n) = A (m, k) B, without gaps. B is (n, k) and taken transposed, or (k, n). All
+ * of A and B bf16, or all fp32; C fp32. batch > 1: A and C repeat, B does not.
+ */
+struct gemm {
+    int64_t m, n, k;
+    const void *a, *b;
+    float *c;
+    bool b_transposed, is_bf16, accumulate;
+    int batch;
+};
+int gemm_open(struct cuda_backend *c, struct aq_err *err);
+void gemm_close(struct cuda_backend *c);
+void gemm_run(struct cuda_backend *c, const struct gemm *g);
+/* x (rows, cols) as an operand of the compute type: itself, or rounded to bf16 in SCRATCH_X. */
+const void *gemm_input(struct cuda_backend *c, const void *x, int64_t elements);
+
+void cuda_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                         const struct backend_weight *w);
+void cuda_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
+                          const struct backend_weight *w, int accumulate);
+
+/* ---- model.cu ---- */
+void cuda_embed(struct backend *b, const struct backend_tile *t, void *h,
+                const struct backend_weight *table);
+void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+              int64_t cols);
+void cuda_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                          const struct backend_weight *w, double eps);
+void cuda_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void *dx,
+                           const void *dy, const void *x, const struct backend_weight *w,
+                           double eps);
+void cuda_norm_rope_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                            const struct backend_weight *w, int heads, double eps, double theta);
+void cuda_norm_rope_backward(struct backend *b, const struct backend_tile *t, void *dx,
+                             const void *dy, const void *x, const struct backend_weight *w,
+                             int heads, double eps, double theta);
+void cuda_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                         const void *up, int64_t cols);
+void cuda_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                          const void *dy, const void *gate, const void *up, int64_t cols);
+void cuda_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+               int32_t from, int32_t to, float *per_sample, float *per_channel);
+
+/* ---- attention.cu ---- */
+void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
+                            const void *k, const void *v, int heads, int kv_heads, int dim);
+void cuda_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
+                             void *dv, const void *d_o, const void *q, const void *k, const void *v,
+                             int heads, int kv_heads, int dim);
+
+/* ---- head.cu ---- */
+void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
+               const void *h, const struct backend_weight *head);
+void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
+             const void *const *hq, int count, const struct backend_weight *head);
+
+/* ---- operand.cu ---- */
+struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_t cols,
+                                         int is_weight, struct aq_err *err);
+void cuda_operand_free(struct backend *b, struct backend_operand *op);
+void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
+                          const struct backend_weight *w, const struct quant_spec *spec);
+void cuda_quantize_act(struct backend *b, struct backend_operand *op, const struct backend_tile *t,
+                       const void *x, int64_t cols, const struct quant_spec *spec,
+                       const struct quant_range *range, double *clipped);
+/* Raises the counts that no product has raised yet. */
+void cuda_flush_clipped(struct cuda_backend *c);
+
+/* ---- score.cu ---- */
+void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
+                           const struct backend_operand *x, const struct backend_operand *w);
+void cuda_score(struct backend *b, const struct backend_operand *w,
+                const struct backend_score_job *jobs, int count);
+
+/* ---- small device helpers ---- */
+
+enum { WARP = 32, THREADS = 256 };
+
+#ifdef __CUDACC__
+
+__device__ static inline float load_weight(const void *w, int is_bf16, int64_t i)
+{
+    return is_bf16 ? __bfloat162float(((const bf16 *)w)[i]) : ((const float *)w)[i];
+}
+
+/* Sum over the block, in an order that is always the same; all threads get it. */
+__device__ static inline double block_sum(double v)
+{
+    __shared__ double part[THREADS / WARP + 1];
+    for (int k = WARP / 2; k > 0; k /= 2)
+        v += __shfl_down_sync(0xffffffffu, v, k);
+    __syncthreads(); /* an earlier result may still be read */
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        double sum = 0;
+        for (unsigned i = 0; i < blockDim.x / WARP; i++)
+            sum += part[i];
+        part[THREADS / WARP] = sum;
+    }
+    __syncthreads();
+    return part[THREADS / WARP];
+}
+
+/* Largest of bits: of magnitudes, with every NaN above infinity. */
+__device__ static inline uint32_t block_max(uint32_t v)
+{
+    __shared__ uint32_t part[THREADS / WARP + 1];
+    v = __reduce_max_sync(0xffffffffu, v);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    if (threadIdx.x < WARP) {
+        uint32_t m = threadIdx.x < blockDim.x / WARP ? part[threadIdx.x] : 0;
+        m = __reduce_max_sync(0xffffffffu, m);
+        if (threadIdx.x == 0)
+            part[THREADS / WARP] = m;
+    }
+    __syncthreads();
+    return part[THREADS / WARP];
+}
+
+__device__ static inline uint32_t magnitude_bits(float x)
+{
+    return __float_as_uint(x) & 0x7fffffffu;
+}
+
+__device__ static inline float bits_magnitude(uint32_t bits)
+{
+    return bits > 0x7f800000u ? __uint_as_float(0x7fc00000u) : __uint_as_float(bits);
+}
+
+__device__ static inline float round_bf16(float x)
+{
+    return __bfloat162float(__float2bfloat16_rn(x));
+}
+
+#endif
+
+#endif

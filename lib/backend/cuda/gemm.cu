@@ -1,0 +1,175 @@
+/*
+ * Products by cuBLASLt. The algorithm is asked for once per shape, always as if for a batch of the
+ * same size, and used for every batch: a result does not depend on how many share the call.
+ */
+#include "backend/cuda/cuda.cuh"
+
+#include <tuple>
+
+enum { USUAL_BATCH = 4 };
+static const size_t workspace_bytes = (size_t)32 << 20;
+
+typedef std::tuple<int64_t, int64_t, int64_t, bool, bool, bool> gemm_key;
+
+struct gemm_cache {
+    std::map<gemm_key, cublasLtMatmulAlgo_t> algos;
+};
+
+int gemm_open(struct cuda_backend *c, struct aq_err *err)
+{
+    c->gemms = new gemm_cache;
+    cublasStatus_t s = cublasLtCreate(&c->lt);
+    if (s != CUBLAS_STATUS_SUCCESS)
+        return c->host.err_set(err, AQ_EBACKEND, "cannot use cuBLASLt: %s",
+                               cublasLtGetStatusString(s));
+    return 0;
+}
+
+void gemm_close(struct cuda_backend *c)
+{
+    if (c->lt)
+        (void)cublasLtDestroy(c->lt);
+    delete c->gemms;
+}
+
+/* The description of one product; cuBLAS is column-major, so that C^T = B' A^T. */
+struct call {
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t a, b, c; /* B of ours is its A */
+};
+
+static cublasStatus_t layout_new(cublasLtMatrixLayout_t *out, cudaDataType_t type, int64_t rows,
+                                 int64_t cols, int batch, int64_t stride)
+{
+    int32_t count = batch;
+    cublasStatus_t s = cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)cols, rows);
+    if (s == CUBLAS_STATUS_SUCCESS && batch > 1) {
+        s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                             sizeof count);
+        if (s == CUBLAS_STATUS_SUCCESS)
+            s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                                 &stride, sizeof stride);
+    }
+    return s;
+}
+
+static cublasStatus_t call_new(struct call *out, const struct gemm *g, int batch)
+{
+    cudaDataType_t type = g->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    cublasOperation_t trans = CUBLAS_OP_T;
+    *out = call{};
+    cublasStatus_t s = cublasLtMatmulDescCreate(&out->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (s == CUBLAS_STATUS_SUCCESS && g->b_transposed)
+        s = cublasLtMatmulDescSetAttribute(out->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
+                                           sizeof trans);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = g->b_transposed ? layout_new(&out->a, type, g->k, g->n, batch, 0)
+                            : layout_new(&out->a, type, g->n, g->k, batch, 0);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = layout_new(&out->b, type, g->k, g->m, batch, g->m * g->k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = layout_new(&out->c, CUDA_R_32F, g->n, g->m, batch, g->m * g->n);
+    return s;
+}
+
+static void call_free(struct call *k)
+{
+    if (k->a)
+        (void)cublasLtMatrixLayoutDestroy(k->a);
+    if (k->b)
+        (void)cublasLtMatrixLayoutDestroy(k->b);
+    if (k->c)
+        (void)cublasLtMatrixLayoutDestroy(k->c);
+    if (k->op)
+        (void)cublasLtMatmulDescDestroy(k->op);
+}
+
+static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLtMatmulAlgo_t *algo)
+{
+    struct call usual;
+    cublasLtMatmulPreference_t wish = NULL;
+    cublasLtMatmulHeuristicResult_t found = {};
+    int count = 0;
+    size_t most = workspace_bytes;
+    cublasStatus_t s = call_new(&usual, g, USUAL_BATCH);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulPreferenceCreate(&wish);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                 &most, sizeof most);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulAlgoGetHeuristic(c->lt, usual.op, usual.a, usual.b, usual.c, usual.c,
+                                           wish, 1, &found, &count);
+    if (s == CUBLAS_STATUS_SUCCESS && count == 0)
+        s = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (wish)
+        (void)cublasLtMatmulPreferenceDestroy(wish);
+    call_free(&usual);
+    *algo = found.algo;
+    return s;
+}
+
+static cublasStatus_t algo_of(struct cuda_backend *c, const struct gemm *g,
+                              cublasLtMatmulAlgo_t *algo)
+{
+    gemm_key key(g->m, g->n, g->k, g->b_transposed, g->is_bf16, g->accumulate);
+    auto known = c->gemms->algos.find(key);
+    if (known != c->gemms->algos.end()) {
+        *algo = known->second;
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    cublasStatus_t s = ask(c, g, algo);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        c->gemms->algos[key] = *algo;
+    return s;
+}
+
+void gemm_run(struct cuda_backend *c, const struct gemm *g)
+{
+    float one = 1, zero = 0;
+    struct call k = {};
+    cublasLtMatmulAlgo_t algo;
+    void *workspace = cuda_scratch(c, SCRATCH_GEMM, workspace_bytes);
+    if (!workspace || !g->a || !g->b || !g->c)
+        return;
+    cublasStatus_t s = algo_of(c, g, &algo);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = call_new(&k, g, g->batch);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmul(c->lt, k.op, &one, g->b, k.a, g->a, k.b, g->accumulate ? &one : &zero,
+                           g->c, k.c, g->c, k.c, &algo, workspace, workspace_bytes, c->stream);
+    call_free(&k);
+    if (s != CUBLAS_STATUS_SUCCESS && cuda_good(c))
+        c->host.err_set(&c->failed, AQ_ERUN, "product of %lld x %lld x %lld: %s", (long long)g->m,
+                        (long long)g->n, (long long)g->k, cublasLtGetStatusString(s));
+}
+
+/* ---- products with weights as they are ---- */
+
+void cuda_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                         const struct backend_weight *w)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct gemm g = {t->rows, w->rows, w->cols};
+    g.a = gemm_input(c, x, t->rows * w->cols);
+    g.b = cuda_weight_typed(c, w, 0, w->rows);
+    g.c = (float *)y;
+    g.b_transposed = true;
+    g.is_bf16 = c->config.bf16;
+    g.batch = 1;
+    gemm_run(c, &g);
+}
+
+void cuda_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
+                          const struct backend_weight *w, int accumulate)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct gemm g = {t->rows, w->cols, w->rows};
+    g.a = gemm_input(c, dy, t->rows * w->rows);
+    g.b = cuda_weight_typed(c, w, 0, w->rows);
+    g.c = (float *)dx;
+    g.is_bf16 = c->config.bf16;
+    g.accumulate = accumulate;
+    g.batch = 1;
+    gemm_run(c, &g);
+}

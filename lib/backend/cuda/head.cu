@@ -1,0 +1,272 @@
+/*
+ * The head: loss with its gradient, and KL between two inputs. Logits exist a chunk of the
+ * vocabulary at a time: one pass for the sums of the softmax, and for the gradient a second that
+ * makes the logits again.
+ */
+#include "backend/cuda/cuda.cuh"
+
+static const int64_t chunk_logits = (int64_t)8 << 20; /* of all rows */
+
+/* What the chunks so far know of one row: sum of exp(z - top), and of exp(z - top) * moved. */
+struct partial {
+    double top, sum, moved;
+};
+
+struct head_rows {
+    struct partial *parts; /* [rows] */
+    float *target_logit;
+    double *log_sum;
+};
+
+static int64_t chunk_width(const struct backend_tile *t, int64_t vocab)
+{
+    int64_t width = chunk_logits / t->rows / 256 * 256;
+    width = width < 256 ? 256 : width;
+    return width < vocab ? width : vocab;
+}
+
+__device__ static double block_largest(double v)
+{
+    __shared__ double part[THREADS];
+    __syncthreads();
+    part[threadIdx.x] = v;
+    __syncthreads();
+    for (unsigned k = THREADS / 2; k > 0; k /= 2) {
+        if (threadIdx.x < k && part[threadIdx.x + k] > part[threadIdx.x])
+            part[threadIdx.x] = part[threadIdx.x + k];
+        __syncthreads();
+    }
+    double all = part[0];
+    __syncthreads();
+    return all;
+}
+
+__device__ static double row_top(const float *z, int64_t n)
+{
+    double top = -INFINITY;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+        top = z[i] > top ? z[i] : top;
+    return block_largest(top);
+}
+
+/* Adds b to a, both relative to their own top. */
+__device__ static void merge(struct partial *a, const struct partial &b)
+{
+    if (b.top > a->top) {
+        double f = exp(a->top - b.top);
+        *a = partial{b.top, a->sum * f + b.sum, a->moved * f + b.moved};
+    } else {
+        double f = exp(b.top - a->top);
+        a->sum += b.sum * f;
+        a->moved += b.moved * f;
+    }
+}
+
+__device__ static void keep(struct partial *all, const struct partial &chunk, int64_t at)
+{
+    if (threadIdx.x != 0)
+        return;
+    if (at == 0)
+        *all = chunk;
+    else
+        merge(all, chunk);
+}
+
+/* ---- loss ---- */
+
+__global__ static void sums_kernel(struct head_rows rows, const float *z, int64_t at, int64_t cols,
+                                   const int32_t *targets)
+{
+    int64_t row = blockIdx.x, target = targets[row] - at;
+    if (targets[row] < 0)
+        return;
+    z += row * cols;
+    if (target >= 0 && target < cols && threadIdx.x == 0)
+        rows.target_logit[row] = z[target];
+    double top = row_top(z, cols), sum = 0;
+    for (int64_t i = threadIdx.x; i < cols; i += blockDim.x)
+        sum += expf((float)(z[i] - top));
+    sum = block_sum(sum);
+    keep(&rows.parts[row], partial{top, sum, 0}, at);
+}
+
+/* One thread a sample: its rows in order. */
+__global__ static void losses_kernel(double *loss, struct head_rows rows, const int32_t *first,
+                                     const int32_t *targets, int32_t samples)
+{
+    int32_t s = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (s >= samples)
+        return;
+    double sum = 0;
+    for (int32_t r = first[s]; r < first[s + 1]; r++) {
+        if (targets[r] < 0)
+            continue;
+        rows.log_sum[r] = rows.parts[r].top + log(rows.parts[r].sum);
+        sum += rows.log_sum[r] - rows.target_logit[r];
+    }
+    loss[s] = sum;
+}
+
+/* dz = softmax - [target], in the compute type; may be in the place of z if that is fp32 */
+__global__ static void slope_kernel(void *dz, int is_bf16, const float *z, struct head_rows rows,
+                                    int64_t at, int64_t cols, const int32_t *targets)
+{
+    int64_t row = blockIdx.x, target = targets[row];
+    for (int64_t i = threadIdx.x; i < cols; i += blockDim.x) {
+        float d = 0;
+        if (target >= 0) {
+            d = expf((float)(z[row * cols + i] - rows.log_sum[row]));
+            d -= at + i == target ? 1 : 0;
+        }
+        if (is_bf16)
+            ((bf16 *)dz)[row * cols + i] = __float2bfloat16_rn(d);
+        else
+            ((float *)dz)[row * cols + i] = d;
+    }
+}
+
+struct head {
+    struct cuda_backend *c;
+    const struct backend_weight *w;
+    int64_t rows, width;
+};
+
+static int64_t chunk_cols(const struct head *d, int64_t at)
+{
+    return d->w->rows - at < d->width ? d->w->rows - at : d->width;
+}
+
+/* z (rows, cols of the chunk) = h W' */
+static void logits(const struct head *d, const void *h, int64_t at, float *z)
+{
+    struct gemm g = {d->rows, chunk_cols(d, at), d->w->cols, h};
+    g.b = cuda_weight_typed(d->c, d->w, at, g.n);
+    g.c = z;
+    g.b_transposed = true;
+    g.is_bf16 = d->c->config.bf16;
+    g.batch = 1;
+    gemm_run(d->c, &g);
+}
+
+/* dh (+)= dz W */
+static void slope_back(const struct head *d, const void *dz, int64_t at, void *dh)
+{
+    struct gemm g = {d->rows, d->w->cols, chunk_cols(d, at), dz};
+    g.b = cuda_weight_typed(d->c, d->w, at, g.k);
+    g.c = (float *)dh;
+    g.is_bf16 = d->c->config.bf16;
+    g.accumulate = at > 0;
+    g.batch = 1;
+    gemm_run(d->c, &g);
+}
+
+void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
+               const void *h, const struct backend_weight *w)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct head d = {c, w, t->rows, chunk_width(t, w->rows)};
+    size_t rows = (size_t)t->rows, part = rows * sizeof(struct partial);
+    char *room =
+        (char *)cuda_scratch(c, SCRATCH_HEAD, part + rows * (sizeof(double) + sizeof(float)));
+    float *z =
+        (float *)cuda_scratch(c, SCRATCH_Z, rows * (size_t)d.width * (c->config.bf16 ? 6 : 4));
+    const void *x = gemm_input(c, h, t->rows * w->cols);
+    if (!room || !z || !x)
+        return;
+    struct head_rows r = {(struct partial *)room, (float *)(room + part + rows * sizeof(double)),
+                          (double *)(room + part)};
+    void *dz = c->config.bf16 ? (void *)(z + rows * (size_t)d.width) : z;
+    for (int64_t at = 0; at < w->rows; at += d.width) {
+        logits(&d, x, at, z);
+        if (!cuda_good(c))
+            return;
+        sums_kernel<<<t->rows, THREADS, 0, c->stream>>>(r, z, at, chunk_cols(&d, at), t->target);
+    }
+    losses_kernel<<<(unsigned)(t->samples + THREADS - 1) / THREADS, THREADS, 0, c->stream>>>(
+        loss, r, t->first, t->target, t->samples);
+    for (int64_t at = 0; at < w->rows; at += d.width) {
+        logits(&d, x, at, z);
+        if (!cuda_launched(c, "loss"))
+            return;
+        slope_kernel<<<t->rows, THREADS, 0, c->stream>>>(dz, c->config.bf16, z, r, at,
+                                                         chunk_cols(&d, at), t->target);
+        slope_back(&d, dz, at, dh);
+    }
+    (void)cuda_launched(c, "gradient of the loss");
+}
+
+/* ---- KL ---- */
+
+/*
+ * KL = sum p (z - zq) + log_sum(zq) - log_sum(z). Both sums run over the same chunks, and the
+ * weights exp(z) in double: KL is a small difference of large terms.
+ */
+__global__ static void kl_kernel(struct partial *p, struct partial *q, const float *z,
+                                 const float *zq, int64_t at, int64_t cols)
+{
+    int64_t row = blockIdx.x;
+    z += row * cols;
+    zq += row * cols;
+    double top = row_top(z, cols), topq = row_top(zq, cols);
+    double sum = 0, moved = 0, sumq = 0;
+    for (int64_t i = threadIdx.x; i < cols; i += blockDim.x) {
+        double e = exp(z[i] - top);
+        sum += e;
+        moved += e * ((double)z[i] - zq[i]);
+        sumq += exp(zq[i] - topq);
+    }
+    sum = block_sum(sum);
+    moved = block_sum(moved);
+    sumq = block_sum(sumq);
+    keep(&p[row], partial{top, sum, moved}, at);
+    keep(&q[row], partial{topq, sumq, 0}, at);
+}
+
+__global__ static void kl_result_kernel(double *kl, const struct partial *p,
+                                        const struct partial *q, const int32_t *sample_of,
+                                        int32_t rows)
+{
+    int32_t r = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (r >= rows)
+        return;
+    double value = p[r].moved / p[r].sum + (q[r].top + log(q[r].sum)) - (p[r].top + log(p[r].sum));
+    kl[r] = sample_of[r] < 0 ? 0 : value;
+}
+
+void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
+             const void *const *hq, int count, const struct backend_weight *w)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct head d = {c, w, t->rows, chunk_width(t, w->rows)};
+    size_t rows = (size_t)t->rows, hidden = rows * (size_t)w->cols, block = rows * (size_t)d.width;
+    float *z = (float *)cuda_scratch(c, SCRATCH_Z, 2 * block * sizeof(float));
+    struct partial *parts = (struct partial *)cuda_scratch(
+        c, SCRATCH_HEAD, 2 * (size_t)count * rows * sizeof(struct partial));
+    /* every input once, in the compute type */
+    size_t size = c->config.bf16 ? sizeof(bf16) : 0;
+    char *typed = (char *)cuda_scratch(c, SCRATCH_PARTS, (size_t)(count + 1) * hidden * size);
+    std::vector<const void *> x((size_t)count + 1);
+    for (int k = 0; k <= count && typed && z && parts; k++) {
+        const void *from = gemm_input(c, k ? hq[k - 1] : h, (int64_t)hidden);
+        x[(size_t)k] = size ? typed + (size_t)k * hidden * size : from;
+        if (size && from)
+            (void)cuda_check(c,
+                             cudaMemcpyAsync(typed + (size_t)k * hidden * size, from, hidden * size,
+                                             cudaMemcpyDeviceToDevice, c->stream),
+                             "copying");
+    }
+    for (int64_t at = 0; at < w->rows && cuda_good(c); at += d.width) {
+        logits(&d, x[0], at, z);
+        for (int k = 0; k < count; k++) {
+            logits(&d, x[(size_t)k + 1], at, z + block);
+            kl_kernel<<<t->rows, THREADS, 0, c->stream>>>(parts + (size_t)(2 * k) * rows,
+                                                          parts + (size_t)(2 * k + 1) * rows, z,
+                                                          z + block, at, chunk_cols(&d, at));
+        }
+    }
+    for (int k = 0; k < count && cuda_good(c); k++)
+        kl_result_kernel<<<(unsigned)(t->rows + THREADS - 1) / THREADS, THREADS, 0, c->stream>>>(
+            kl[k], parts + (size_t)(2 * k) * rows, parts + (size_t)(2 * k + 1) * rows, t->sample_of,
+            t->rows);
+    (void)cuda_launched(c, "KL");
+}

@@ -1,0 +1,333 @@
+/*
+ * Quantized operands. A weight is quantized by the call; an activation is noted, and quantized
+ * together with those of other tiles by the product that reads it.
+ */
+#include "backend/cuda/operand.cuh"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+
+struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_t cols,
+                                         int is_weight, struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct backend_operand *op = new backend_operand{};
+    op->is_weight = is_weight;
+    op->rows = rows;
+    op->hidden_bytes = is_weight ? 0 : (size_t)cols * sizeof(float);
+    if (is_weight)
+        op->row_scale =
+            (float *)cuda_take(c, (size_t)rows * sizeof(float), "scales of a weight", err);
+    else
+        op->hidden = (float *)cuda_take(c, op->hidden_bytes, "ranges of columns", err);
+    if (op->row_scale || op->hidden)
+        return op;
+    delete op;
+    return NULL;
+}
+
+static void flush_clipped(struct cuda_backend *c, struct backend_operand *op)
+{
+    struct planes unused;
+    if (op->clipped)
+        (void)operand_acts(c, &op, 1, &unused);
+}
+
+void cuda_flush_clipped(struct cuda_backend *c)
+{
+    std::vector<backend_operand *> waiting = *c->waiting;
+    for (struct backend_operand *op : waiting)
+        flush_clipped(c, op);
+    c->waiting->clear();
+}
+
+static void forget_clipped(struct cuda_backend *c, struct backend_operand *op)
+{
+    op->clipped = NULL;
+    c->waiting->erase(std::remove(c->waiting->begin(), c->waiting->end(), op), c->waiting->end());
+}
+
+void cuda_operand_free(struct backend *b, struct backend_operand *op)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (!op)
+        return;
+    forget_clipped(c, op);
+    cuda_give(c, op->data, op->bytes);
+    cuda_give(c, op->row_scale, (size_t)op->rows * sizeof(float));
+    cuda_give(c, op->hidden, op->hidden_bytes);
+    delete op;
+}
+
+/* ---- forms ---- */
+
+static bool rounds(const struct cuda_backend *c)
+{
+    return c->config.operand_rounding && c->config.bf16;
+}
+
+/*
+ * A scale for each row or for all goes to the result. Powers of two leave a value that bf16 holds;
+ * other scales along K do not, and the value is split.
+ */
+static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
+{
+    if (!c->config.bf16)
+        return FORM_F32;
+    if (rounds(c) || scope == QUANT_MX)
+        return FORM_BF16;
+    if (scope == QUANT_TENSOR || scope == QUANT_AXIS0 || scope == QUANT_TOKEN)
+        return FORM_CODES;
+    return FORM_TERMS;
+}
+
+static enum form form_between(const struct cuda_backend *c)
+{
+    return rounds(c) ? FORM_F32_VIA_BF16 : FORM_F32;
+}
+
+/* ---- weights ---- */
+
+static bool check_weight(struct cuda_backend *c, const struct backend_weight *w,
+                         const struct quant_spec *spec)
+{
+    for (int k = 0; k < spec->steps; k++) {
+        const struct quant_step *t = &spec->step[k];
+        const char *wrong = NULL;
+        if (t->scope == QUANT_TOKEN || t->scope == QUANT_HIDDEN)
+            wrong = "a scope of activations, not of a weight";
+        else if (t->scope == QUANT_TENSOR && t->dynamic)
+            wrong = "a weight's range is its own: 'static' is expected";
+        else if (t->block_cols > w->cols || t->block_rows > w->rows)
+            wrong = "a block longer than the matrix";
+        if (wrong) {
+            c->host.err_set(&c->failed, AQ_EINPUT, "%s: step %d of its treatment: %s", w->name,
+                            k + 1, wrong);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool weight_room(struct cuda_backend *c, struct backend_operand *op, size_t bytes)
+{
+    if (bytes <= op->bytes)
+        return true;
+    cuda_give(c, op->data, op->bytes);
+    op->bytes = 0;
+    op->data = cuda_take(c, bytes, "a quantized weight", &c->failed);
+    if (!op->data)
+        return false;
+    op->bytes = bytes;
+    return true;
+}
+
+/* The steps, each on the result of the one before. */
+static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
+                      const struct backend_weight *w, const void *from)
+{
+    struct sources m = {1, w->dtype == BACKEND_BF16, 1, w->rows, w->cols, {from}};
+    const struct quant_spec *spec = &op->spec;
+    float *between = NULL;
+    if (spec->steps > 1)
+        between =
+            (float *)cuda_scratch(c, SCRATCH_BEFORE, (size_t)(w->rows * w->cols) * sizeof *between);
+    int32_t number = (int32_t)c->quantized->size();
+    c->quantized->push_back(w->name);
+    for (int k = 0; k < spec->steps && cuda_good(c); k++) {
+        bool last = k == spec->steps - 1;
+        struct step s = step_of(&spec->step[k], 1, w->rows, w->cols, 1);
+        struct quantized q = {between, form_between(c), NULL, NULL};
+        struct scales scales;
+        if (last)
+            q = quantized{op->data, op->form, op->row_scale, NULL};
+        if (!step_scales(c, &m, &s, &scales, c->bad, number))
+            return false;
+        step_apply(c, &m, &s, &scales, &q);
+        m.at[0] = between;
+        m.is_bf16 = 0;
+    }
+    return cuda_good(c);
+}
+
+void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
+                          const struct backend_weight *w, const struct quant_spec *spec)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (op->w == w && op->w_dev == w->dev && memcmp(&op->spec, spec, sizeof *spec) == 0)
+        return;
+    op->w = NULL;
+    op->spec = *spec;
+    if (spec->steps > 0) {
+        const void *from = cuda_weight(c, w);
+        op->form = form_of(c, spec->step[spec->steps - 1].scope);
+        size_t bytes = (size_t)(w->rows * w->cols) * form_bytes(op->form);
+        if (!from || !check_weight(c, w, spec) || !weight_room(c, op, bytes) ||
+            !run_steps(c, op, w, from))
+            return;
+    }
+    op->w = w;
+    op->w_dev = w->dev;
+}
+
+bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out)
+{
+    *out = planes{NULL, 1, NULL};
+    if (!cuda_good(c) || !op->w)
+        return false;
+    if (op->spec.steps == 0)
+        out->data = cuda_weight_typed(c, op->w, 0, op->w->rows);
+    else
+        *out =
+            planes{op->data, form_terms(op->form), op->form == FORM_CODES ? op->row_scale : NULL};
+    return out->data != NULL;
+}
+
+/* ---- activations ---- */
+
+static bool check_act(struct cuda_backend *c, const struct quant_spec *spec, int64_t cols,
+                      const struct quant_range *range)
+{
+    const struct quant_step *t = &spec->step[0];
+    const char *wrong = NULL;
+    if (spec->steps == 0)
+        return true;
+    bool hidden = t->scope == QUANT_HIDDEN;
+    if (spec->steps > 1)
+        wrong = "only weights have sequences";
+    else if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1 || t->scope == QUANT_BLOCK)
+        wrong = "a scope of weights";
+    else if (t->block_cols > cols)
+        wrong = "a block longer than a row";
+    else if (!t->dynamic && (!range || (hidden && !range->hidden)))
+        wrong = "static, but no calibrated range";
+    for (int64_t i = 0; !wrong && !t->dynamic && i < (hidden ? cols : 1); i++) {
+        float a = hidden ? range->hidden[i] : range->amax;
+        if (!isfinite(a) || a < 0)
+            wrong = "a calibrated range that is negative or no number";
+    }
+    if (wrong)
+        c->host.err_set(&c->failed, AQ_EINPUT, "treatment of an activation: %s", wrong);
+    return !wrong;
+}
+
+void cuda_quantize_act(struct backend *b, struct backend_operand *op, const struct backend_tile *t,
+                       const void *x, int64_t cols, const struct quant_spec *spec,
+                       const struct quant_range *range, double *clipped)
+{
+    struct cuda_backend *c = cuda_of(b);
+    flush_clipped(c, op);
+    op->t = NULL;
+    if (!cuda_good(c) || !check_act(c, spec, cols, range))
+        return;
+    op->spec = *spec;
+    op->t = t;
+    op->x = x;
+    op->cols = cols;
+    op->range = range ? range->amax : 0;
+    if (spec->steps && spec->step[0].scope == QUANT_HIDDEN)
+        (void)cuda_check(c,
+                         cudaMemcpyAsync(op->hidden, range->hidden, (size_t)cols * sizeof(float),
+                                         cudaMemcpyHostToDevice, c->stream),
+                         "upload of ranges");
+    if (spec->steps && clipped) {
+        op->clipped = clipped;
+        c->waiting->push_back(op);
+    }
+}
+
+bool operand_alike(const struct backend_operand *a, const struct backend_operand *b)
+{
+    return a->t && b->t && a->t->rows == b->t->rows && a->cols == b->cols &&
+           memcmp(&a->spec, &b->spec, sizeof a->spec) == 0;
+}
+
+struct clipped_jobs {
+    double *to[BATCH]; /* NULL: not asked for */
+    const int32_t *first[BATCH];
+    int32_t samples[BATCH];
+};
+
+__global__ static void raise_clipped(struct clipped_jobs j, const uint32_t *counts, int64_t rows)
+{
+    int job = (int)blockIdx.y;
+    int32_t s = (int32_t)(blockIdx.x * THREADS + threadIdx.x);
+    if (!j.to[job] || s >= j.samples[job])
+        return;
+    uint64_t sum = 0;
+    for (int32_t r = j.first[job][s]; r < j.first[job][s + 1]; r++)
+        sum += counts[job * rows + r];
+    j.to[job][s] += (double)sum;
+}
+
+static void raise_waiting(struct cuda_backend *c, struct backend_operand *const *x, int count,
+                          const uint32_t *counts)
+{
+    struct clipped_jobs j = {};
+    int32_t most = 0;
+    for (int i = 0; i < count; i++) {
+        j.to[i] = x[i]->clipped;
+        j.first[i] = x[i]->t->first;
+        j.samples[i] = x[i]->t->samples;
+        most = x[i]->t->samples > most ? x[i]->t->samples : most;
+        forget_clipped(c, x[i]);
+    }
+    dim3 grid((unsigned)((most + THREADS - 1) / THREADS), (unsigned)count);
+    raise_clipped<<<grid, THREADS, 0, c->stream>>>(j, counts, x[0]->t->rows);
+    (void)cuda_launched(c, "counting clipped elements");
+}
+
+static struct sources sources_of(struct backend_operand *const *x, int count, bool *waiting)
+{
+    struct sources m = {count, 0, 0, x[0]->t->rows, x[0]->cols};
+    for (int i = 0; i < count; i++) {
+        const struct backend_operand *op = x[i];
+        m.at[i] = op->x;
+        m.sample_of[i] = op->t->sample_of;
+        m.samples = op->t->samples > m.samples ? op->t->samples : m.samples;
+        m.range[i] = op->range;
+        m.hidden[i] = op->spec.steps && op->spec.step[0].scope == QUANT_HIDDEN ? op->hidden : NULL;
+        *waiting |= op->clipped != NULL;
+    }
+    return m;
+}
+
+bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
+                  struct planes *out)
+{
+    const struct quant_spec *spec = &x[0]->spec;
+    bool waiting = false;
+    *out = planes{NULL, 1, NULL};
+    for (int i = 0; i < count; i++)
+        if (!cuda_good(c) || !x[i]->t)
+            return false;
+    struct sources m = sources_of(x, count, &waiting);
+    struct step s = {};
+    struct scales scales = {};
+    struct quantized q = {NULL, c->config.bf16 ? FORM_BF16 : FORM_F32, NULL, NULL};
+    if (spec->steps) {
+        s = step_of(&spec->step[0], 0, m.rows, m.cols, m.samples);
+        q.form = form_of(c, s.t.scope);
+        if (!step_scales(c, &m, &s, &scales, NULL, 0))
+            return false;
+    } else {
+        s.op = STEP_COPY;
+        s.groups = CELL_ALL_ROWS;
+        s.block = m.cols;
+        s.grid_cols = 1;
+    }
+    int64_t rows = count * m.rows;
+    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, (size_t)rows * 2 * sizeof(float));
+    q.to = cuda_scratch(c, SCRATCH_X, (size_t)(rows * m.cols) * form_bytes(q.form));
+    if (!row_room || !q.to)
+        return false;
+    q.row_scale = row_room;
+    q.clipped = waiting ? (uint32_t *)row_room + rows : NULL;
+    step_apply(c, &m, &s, &scales, &q);
+    if (waiting)
+        raise_waiting(c, x, count, q.clipped);
+    *out = planes{q.to, form_terms(q.form), q.form == FORM_CODES ? row_room : NULL};
+    return cuda_good(c);
+}

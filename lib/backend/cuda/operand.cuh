@@ -1,0 +1,47 @@
+/* Operands of quantized products. */
+#ifndef AQ_BACKEND_CUDA_OPERAND_CUH
+#define AQ_BACKEND_CUDA_OPERAND_CUH
+
+#include "backend/cuda/quantize.cuh"
+
+struct backend_operand {
+    bool is_weight;
+    struct quant_spec spec;
+    /* of a weight */
+    const struct backend_weight *w;
+    const void *w_dev; /* w->dev when it was quantized */
+    void *data;        /* in `form`, [terms](out, in) */
+    size_t bytes;
+    enum form form;
+    float *row_scale; /* [room for rows] */
+    int64_t rows;
+    /* of an activation: what to do once a product asks for it */
+    const struct backend_tile *t;
+    const void *x;
+    int64_t cols;
+    float range;
+    float *hidden; /* device, [cols] */
+    size_t hidden_bytes;
+    double *clipped; /* waits to be raised; NULL: done, or not asked for */
+};
+
+/* A side of a product: planes of (rows, cols) whose sum is the operand, times row_scale if any. */
+struct planes {
+    const void *data;
+    int terms;
+    const float *row_scale;
+};
+
+/* False after a failure. */
+bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out);
+
+/*
+ * Quantizes activations of one shape and treatment into scratch, one behind the other, and raises
+ * the counts that wait.
+ */
+bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
+                  struct planes *out);
+/* May b be quantized in the same launch as a? */
+bool operand_alike(const struct backend_operand *a, const struct backend_operand *b);
+
+#endif

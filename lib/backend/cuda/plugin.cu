@@ -1,0 +1,384 @@
+/* Opening, memory, tiles, and the table itself. */
+#include "backend/cuda/cuda.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cuda_check(struct cuda_backend *c, cudaError_t e, const char *what)
+{
+    if (e != cudaSuccess && cuda_good(c))
+        c->host.err_set(&c->failed, AQ_ERUN, "%s: %s failed: %s", c->base.identity, what,
+                        cudaGetErrorString(e));
+    return cuda_good(c);
+}
+
+/* ---- devices ---- */
+
+static int cuda_probe(const struct backend_host *host, struct aq_err *err)
+{
+    int driver = 0, runtime = 0, count = 0;
+    (void)cudaRuntimeGetVersion(&runtime);
+    cudaError_t e = cudaDriverGetVersion(&driver);
+    if (e != cudaSuccess || driver == 0) {
+        host->err_set(err, AQ_EBACKEND, "there is no NVIDIA driver on this machine");
+        return 0;
+    }
+    e = cudaGetDeviceCount(&count);
+    if (e == cudaErrorInsufficientDriver)
+        host->err_set(err, AQ_EBACKEND,
+                      "the NVIDIA driver is too old: it serves CUDA %d.%d, the plugin needs %d.%d",
+                      driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    else if (e == cudaErrorNoDevice || (e == cudaSuccess && count == 0))
+        host->err_set(err, AQ_EBACKEND, "the NVIDIA driver finds no GPU");
+    else if (e != cudaSuccess)
+        host->err_set(err, AQ_EBACKEND, "cannot list the GPUs: %s", cudaGetErrorString(e));
+    return e == cudaSuccess ? count : 0;
+}
+
+static void cuda_close(struct backend *b)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (c->stream)
+        (void)cudaStreamSynchronize(c->stream);
+    uploader_close(c);
+    gemm_close(c);
+    for (int i = 0; i < SCRATCHES; i++)
+        cuda_give(c, c->scratch[i].data, c->scratch[i].bytes);
+    for (auto &f : *c->frequencies)
+        (void)cudaFree(f.second);
+    (void)cudaFree(c->bad);
+    (void)cudaFreeHost(c->bad_host);
+    if (c->stream)
+        (void)cudaStreamDestroy(c->stream);
+    c->host.note(1, "peak device memory %.2f GB", (double)c->peak / 1e9);
+    delete c->quantized;
+    delete c->waiting;
+    delete c->frequencies;
+    free(c);
+}
+
+extern const struct backend_ops cuda_ops;
+
+static int open_device(struct cuda_backend *c, struct aq_err *err)
+{
+    cudaDeviceProp prop;
+    cudaError_t e = cudaSetDevice(c->config.device);
+    if (e == cudaSuccess)
+        e = cudaGetDeviceProperties(&prop, c->config.device);
+    if (e == cudaSuccess && prop.major < 8)
+        return c->host.err_set(err, AQ_EBACKEND,
+                               "'%s' has compute capability %d.%d, the plugin needs 8.0", prop.name,
+                               prop.major, prop.minor);
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaMalloc((void **)&c->bad, sizeof *c->bad);
+    if (e == cudaSuccess)
+        e = cudaMallocHost((void **)&c->bad_host, sizeof *c->bad_host);
+    if (e != cudaSuccess)
+        return c->host.err_set(err, AQ_EBACKEND, "cannot use GPU %d: %s", c->config.device,
+                               cudaGetErrorString(e));
+    (void)snprintf(c->base.identity, sizeof c->base.identity, "cuda/sm_%d%d/%s", prop.major,
+                   prop.minor, c->config.bf16 ? "bf16" : "fp32");
+    c->multiprocessors = prop.multiProcessorCount;
+    c->host.note(2, "GPU %d is '%s'", c->config.device, prop.name);
+    *c->bad_host = INT32_MAX;
+    (void)cudaMemcpyAsync(c->bad, c->bad_host, sizeof *c->bad, cudaMemcpyHostToDevice, c->stream);
+    return 0;
+}
+
+static int cuda_open(struct backend **out, const struct backend_host *host,
+                     const struct backend_config *config, struct aq_err *err)
+{
+    *out = NULL;
+    if (host->struct_size != sizeof *host || config->struct_size != sizeof *config)
+        return host->err_set(err, AQ_EBACKEND, "plugin and program differ in their structs");
+    struct cuda_backend *c = (struct cuda_backend *)calloc(1, sizeof *c);
+    if (!c)
+        return host->err_set(err, AQ_ERUN, "no memory for the CUDA backend");
+    c->base.ops = &cuda_ops;
+    c->base.act_size = sizeof(float);
+    c->base.threads = 1;
+    c->base.batch_bytes = (uint64_t)6 << 30;
+    c->host = *host;
+    c->config = *config;
+    c->quantized = new std::vector<const char *>;
+    c->waiting = new std::vector<struct backend_operand *>;
+    c->frequencies = new std::map<std::pair<double, int64_t>, float *>;
+    if (open_device(c, err) < 0 || gemm_open(c, err) < 0 || uploader_open(c, err) < 0) {
+        cuda_close(&c->base);
+        return -1;
+    }
+    *out = &c->base;
+    return 0;
+}
+
+/* ---- memory ---- */
+
+void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err)
+{
+    uint64_t limit = c->config.memory;
+    if (limit && (bytes > limit || c->used > limit - bytes)) {
+        (void)c->host.err_set(
+            err, AQ_ERUN,
+            "%.1f MB of device memory for %s do not fit: %.1f MB are taken of the "
+            "limit of %.1f MB",
+            (double)bytes / 1e6, purpose, (double)c->used / 1e6, (double)limit / 1e6);
+        return NULL;
+    }
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation) {
+        size_t available = 0, total = 0;
+        (void)cudaGetLastError();
+        (void)cudaMemGetInfo(&available, &total);
+        (void)c->host.err_set(
+            err, AQ_ERUN,
+            "out of device memory: %.1f MB for %s, after %.1f MB of ours; %.1f of "
+            "%.1f MB are free",
+            (double)bytes / 1e6, purpose, (double)c->used / 1e6, (double)available / 1e6,
+            (double)total / 1e6);
+        return NULL;
+    }
+    if (e != cudaSuccess) {
+        (void)c->host.err_set(err, AQ_ERUN, "cannot take %.1f MB of device memory for %s: %s",
+                              (double)bytes / 1e6, purpose, cudaGetErrorString(e));
+        return NULL;
+    }
+    c->used += bytes;
+    c->peak = c->used > c->peak ? c->used : c->peak;
+    return p;
+}
+
+void cuda_give(struct cuda_backend *c, void *p, size_t bytes)
+{
+    if (!p)
+        return;
+    (void)cudaFree(p); /* waits for the device */
+    c->used -= bytes;
+}
+
+void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
+{
+    struct scratch_room *r = &c->scratch[s];
+    if (!cuda_good(c))
+        return NULL;
+    if (bytes <= r->bytes && r->data)
+        return r->data;
+    cuda_give(c, r->data, r->bytes);
+    *r = scratch_room{NULL, 0};
+    r->data = cuda_take(c, bytes, "scratch of the CUDA backend", &c->failed);
+    if (r->data)
+        r->bytes = bytes;
+    return r->data;
+}
+
+/*
+ * Two layers of weights, one in use and one on its way, and the ends; a weight in its widest
+ * quantized form, before it (fp32), and its scales; inputs and results of the products of a turn;
+ * the head's logits; attention's matrices. The device's own part is what a context takes.
+ */
+static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
+{
+    const uint64_t context = UINT64_C(550) << 20, turn = UINT64_C(128) << 20;
+    uint64_t row = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
+    uint64_t results = row > turn ? row : turn;
+    uint64_t inputs = results / row * (uint64_t)s->rows * (uint64_t)s->inputs * 6;
+    (void)b;
+    return context + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
+           inputs + (UINT64_C(320) << 20);
+}
+
+static void *cuda_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
+{
+    return cuda_take(cuda_of(b), bytes, purpose, err);
+}
+
+static void cuda_free(struct backend *b, void *p, size_t bytes)
+{
+    cuda_give(cuda_of(b), p, bytes);
+}
+
+static void cuda_zero(struct backend *b, void *p, size_t bytes)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (cuda_good(c))
+        (void)cuda_check(c, cudaMemsetAsync(p, 0, bytes, c->stream), "zeroing");
+}
+
+static void cuda_copy(struct backend *b, void *to, const void *from, size_t bytes)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (cuda_good(c))
+        (void)cuda_check(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->stream),
+                         "copying");
+}
+
+/* From pageable memory, which the call has read when it returns. */
+static void cuda_upload(struct backend *b, void *to, const void *host, size_t bytes)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (cuda_good(c))
+        (void)cuda_check(c, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream),
+                         "upload");
+}
+
+/* Names the first weight that was found wanting since the last look. */
+static void look_at_weights(struct cuda_backend *c)
+{
+    if (*c->bad_host != INT32_MAX && cuda_good(c)) {
+        size_t at = (size_t)*c->bad_host;
+        const char *name = at < c->quantized->size() ? (*c->quantized)[at] : "a weight";
+        c->host.err_set(&c->failed, AQ_EINPUT, "%s: not finite, or not after quantizing", name);
+    }
+    *c->bad_host = INT32_MAX;
+    if (c->quantized->size())
+        (void)cudaMemcpyAsync(c->bad, c->bad_host, sizeof *c->bad, cudaMemcpyHostToDevice,
+                              c->stream);
+    c->quantized->clear();
+}
+
+static int cuda_sync(struct backend *b, struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    cuda_flush_clipped(c);
+    (void)cuda_check(
+        c, cudaMemcpyAsync(c->bad_host, c->bad, sizeof *c->bad, cudaMemcpyDeviceToHost, c->stream),
+        "reading the state");
+    (void)cuda_check(c, cudaStreamSynchronize(c->stream), "the device's work");
+    look_at_weights(c);
+    if (cuda_good(c))
+        return 0;
+    if (err)
+        *err = c->failed;
+    c->failed.code = 0;
+    return -1;
+}
+
+static int cuda_download(struct backend *b, void *host, const void *from, size_t bytes,
+                         struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    cuda_flush_clipped(c);
+    if (cuda_good(c))
+        (void)cuda_check(c, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream),
+                         "download");
+    return cuda_sync(b, err);
+}
+
+/* ---- tiles ---- */
+
+/* Pieces of one block, put together on the host; offsets, since the device's block comes last. */
+struct piece_list {
+    std::vector<char> bytes;
+
+    size_t add(const void *from, size_t n)
+    {
+        size_t at = (bytes.size() + 15) / 16 * 16;
+        bytes.resize(at + n);
+        if (n)
+            memcpy(bytes.data() + at, from, n);
+        return at;
+    }
+};
+
+static struct backend_tile *cuda_tile_new(struct backend *b, const struct backend_tile_desc *d,
+                                          struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct backend_tile t = {};
+    t.rows = d->rows;
+    t.samples = d->samples;
+    t.used = d->first[d->samples];
+    std::vector<int32_t> sample_of((size_t)d->rows, -1);
+    std::vector<int64_t> square_at((size_t)d->samples);
+    for (int32_t s = 0; s < d->samples; s++) {
+        int32_t n = d->first[s + 1] - d->first[s];
+        t.longest = n > t.longest ? n : t.longest;
+        square_at[(size_t)s] = t.squares;
+        t.squares += (int64_t)n * n;
+        for (int32_t r = d->first[s]; r < d->first[s + 1]; r++)
+            sample_of[(size_t)r] = s;
+    }
+    struct piece_list list;
+    size_t row_bytes = (size_t)d->rows * sizeof(int32_t), samples = (size_t)d->samples;
+    size_t first = list.add(d->first, (samples + 1) * sizeof(int32_t));
+    size_t ids = list.add(d->ids, row_bytes), pos = list.add(d->pos, row_bytes);
+    size_t target = list.add(d->target, row_bytes);
+    size_t of = list.add(sample_of.data(), row_bytes);
+    size_t square = list.add(square_at.data(), samples * sizeof(int64_t));
+    size_t pad = list.add(d->pad, samples);
+    t.bytes = list.bytes.size();
+    t.room = cuda_take(c, t.bytes, "a tile", err);
+    if (!t.room)
+        return NULL;
+    char *at = (char *)t.room;
+    t.first = (int32_t *)(at + first);
+    t.ids = (int32_t *)(at + ids);
+    t.pos = (int32_t *)(at + pos);
+    t.target = (int32_t *)(at + target);
+    t.sample_of = (int32_t *)(at + of);
+    t.square_at = (int64_t *)(at + square);
+    t.pad = (uint8_t *)(at + pad);
+    (void)cuda_check(
+        c, cudaMemcpyAsync(t.room, list.bytes.data(), t.bytes, cudaMemcpyHostToDevice, c->stream),
+        "upload of a tile");
+    return new backend_tile(t);
+}
+
+static void cuda_tile_free(struct backend *b, struct backend_tile *t)
+{
+    if (!t)
+        return;
+    cuda_give(cuda_of(b), t->room, t->bytes);
+    delete t;
+}
+
+/* In the order of struct backend_ops: C++17 has no designated initializers. */
+const struct backend_ops cuda_ops = {
+    BACKEND_ABI,
+    sizeof(struct backend_ops),
+    "cuda",
+    cuda_probe,
+    cuda_open,
+    cuda_close,
+    cuda_scratch_bytes,
+    cuda_alloc,
+    cuda_free,
+    cuda_zero,
+    cuda_copy,
+    cuda_upload,
+    cuda_download,
+    cuda_sync,
+    cuda_weights_load,
+    cuda_weights_release,
+    cuda_tile_new,
+    cuda_tile_free,
+    cuda_embed,
+    cuda_add,
+    cuda_rmsnorm_forward,
+    cuda_rmsnorm_backward,
+    cuda_norm_rope_forward,
+    cuda_norm_rope_backward,
+    cuda_attention_forward,
+    cuda_attention_backward,
+    cuda_swiglu_forward,
+    cuda_swiglu_backward,
+    cuda_linear_forward,
+    cuda_linear_backward,
+    cuda_loss,
+    cuda_kl,
+    cuda_amax,
+    cuda_operand_new,
+    cuda_operand_free,
+    cuda_quantize_weight,
+    cuda_quantize_act,
+    cuda_linear_quantized,
+    cuda_score,
+};
+
+extern "C" __attribute__((visibility("default"))) const struct backend_ops *aq_backend_plugin(void)
+{
+    return &cuda_ops;
+}

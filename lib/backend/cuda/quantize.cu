@@ -1,0 +1,476 @@
+#include "backend/cuda/quantize.cuh"
+
+#include <float.h>
+
+/* ---- which cells ---- */
+
+static struct num_format format_of(enum quant_number number)
+{
+    switch (number) {
+    case QUANT_E5M2:
+        return NUM_E5M2;
+    case QUANT_E2M1:
+        return NUM_E2M1;
+    case QUANT_E3M2:
+        return NUM_E3M2;
+    case QUANT_E2M3:
+        return NUM_E2M3;
+    default:
+        return NUM_E4M3; /* not read for integers */
+    }
+}
+
+struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
+                    int32_t samples)
+{
+    struct step s = {};
+    s.t = *t;
+    s.op = t->scope == QUANT_NVFP4 ? STEP_RATIO : t->number == QUANT_INT ? STEP_INT : STEP_FLOAT;
+    s.format = format_of(t->number);
+    s.hi = (float)((1 << (t->bits - 1)) - 1);
+    s.lo = t->scope == QUANT_MX ? -s.hi : -s.hi - 1;
+    s.groups = CELL_BLOCKS;
+    s.rows_each = 1;
+    s.block = cols;
+    switch (t->scope) {
+    case QUANT_TENSOR:
+        s.groups = !is_weight && t->dynamic ? CELL_SAMPLES : CELL_ALL_ROWS;
+        break;
+    case QUANT_AXIS1:
+    case QUANT_HIDDEN:
+        s.groups = CELL_ALL_ROWS;
+        s.block = 1;
+        break;
+    case QUANT_BLOCK:
+        s.rows_each = t->block_rows;
+        s.block = t->block_cols;
+        break;
+    case QUANT_NVFP4:
+    case QUANT_MX:
+        s.block = t->block_cols;
+        break;
+    case QUANT_AXIS0:
+    case QUANT_TOKEN:
+        break;
+    }
+    s.grid_cols = (cols + s.block - 1) / s.block;
+    int64_t groups = s.groups == CELL_ALL_ROWS  ? 1
+                     : s.groups == CELL_SAMPLES ? samples
+                                                : (rows + s.rows_each - 1) / s.rows_each;
+    s.cells = groups * s.grid_cols;
+    return s;
+}
+
+/* The row's first cell; -1: the row holds no token. */
+__device__ static int64_t row_cell(const struct sources &m, const struct step &s, int job,
+                                   int64_t row)
+{
+    int32_t sample = m.sample_of[job] ? m.sample_of[job][row] : 0;
+    if (sample < 0)
+        return -1;
+    int64_t group = s.groups == CELL_ALL_ROWS  ? 0
+                    : s.groups == CELL_SAMPLES ? sample
+                                               : row / s.rows_each;
+    return job * s.cells + group * s.grid_cols;
+}
+
+template <typename T> __device__ static float fetch(const T *x, int64_t i);
+template <> __device__ float fetch(const float *x, int64_t i)
+{
+    return x[i];
+}
+template <> __device__ float fetch(const bf16 *x, int64_t i)
+{
+    return __bfloat162float(x[i]);
+}
+
+/* `n` neighbours from element i on, which is a multiple of n where n > 1 and the base is aligned.
+ */
+template <typename T, int n> __device__ static void fetch_some(float (&v)[n], const T *x, int64_t i)
+{
+    struct alignas(n * sizeof(T)) pack {
+        T e[n];
+    };
+    struct pack p = *(const struct pack *)(x + i);
+    for (int k = 0; k < n; k++)
+        v[k] = fetch(p.e, k);
+}
+
+/* ---- largest magnitudes, as bits; the order of maxima does not matter ---- */
+
+/* One cell a row and group of rows: a block has a row. */
+template <typename T, int n>
+__global__ static void row_ranges(uint32_t *cells, struct sources m, struct step s)
+{
+    int job = (int)blockIdx.y;
+    int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
+    if (cell < 0)
+        return;
+    const T *x = (const T *)m.at[job] + row * m.cols;
+    uint32_t top = 0;
+    for (int64_t i = threadIdx.x * n; i < m.cols; i += THREADS * n) {
+        float v[n];
+        fetch_some<T, n>(v, x, i);
+        for (int k = 0; k < n; k++)
+            top = max(top, magnitude_bits(v[k]));
+    }
+    top = block_max(top);
+    if (threadIdx.x == 0)
+        atomicMax(&cells[cell], top);
+}
+
+/* Several cells a row: a warp has a cell. Activations in NVFP4 and MX pass over NaN. */
+template <typename T>
+__global__ static void block_ranges(uint32_t *cells, struct sources m, struct step s, int skip_nan)
+{
+    int job = (int)blockIdx.y, lane = (int)threadIdx.x % WARP;
+    int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
+    if (cell < 0)
+        return;
+    const T *x = (const T *)m.at[job] + row * m.cols;
+    for (int64_t k = threadIdx.x / WARP; k < s.grid_cols; k += THREADS / WARP) {
+        int64_t from = k * s.block, to = min(from + s.block, m.cols);
+        uint32_t top = 0;
+        for (int64_t i = from + lane; i < to; i += WARP) {
+            uint32_t u = magnitude_bits(fetch(x, i));
+            top = skip_nan && u > 0x7f800000u ? top : max(top, u);
+        }
+        top = __reduce_max_sync(0xffffffffu, top);
+        if (lane == 0)
+            atomicMax(&cells[cell + k], top);
+    }
+}
+
+enum { STRIP = 64 }; /* rows of a block of the next kernel */
+
+/* A cell a column. */
+template <typename T> __global__ static void column_ranges(uint32_t *cells, struct sources m)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, from = (int64_t)blockIdx.y * STRIP;
+    if (i >= m.cols)
+        return;
+    uint32_t top = 0;
+    for (int64_t r = from; r < min(from + STRIP, m.rows); r++)
+        top = max(top, magnitude_bits(fetch((const T *)m.at[0], r * m.cols + i)));
+    atomicMax(&cells[i], top);
+}
+
+static bool aligned(const struct sources *m, int64_t block, int64_t n)
+{
+    size_t bytes = (size_t)n * (m->is_bf16 ? sizeof(bf16) : sizeof(float));
+    for (int i = 0; i < m->count; i++)
+        if ((uintptr_t)m->at[i] % bytes)
+            return false;
+    return m->cols % n == 0 && block % n == 0;
+}
+
+template <typename T>
+static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                          const struct step *s)
+{
+    enum { MANY = 16 / sizeof(T) };
+    dim3 rows((unsigned)m->rows, (unsigned)m->count);
+    if (s->block == 1 && s->grid_cols > 1) {
+        dim3 grid((unsigned)((m->cols + THREADS - 1) / THREADS),
+                  (unsigned)((m->rows + STRIP - 1) / STRIP));
+        column_ranges<T><<<grid, THREADS, 0, c->stream>>>(cells, *m);
+    } else if (s->grid_cols > 1) {
+        int skip_nan = !m->is_weight && (s->t.scope == QUANT_NVFP4 || s->t.scope == QUANT_MX);
+        block_ranges<T><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s, skip_nan);
+    } else if (aligned(m, s->block, MANY)) {
+        row_ranges<T, MANY><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s);
+    } else {
+        row_ranges<T, 1><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s);
+    }
+}
+
+static bool find_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                        const struct step *s)
+{
+    size_t bytes = (size_t)(m->count * s->cells) * sizeof *cells;
+    if (!cuda_check(c, cudaMemsetAsync(cells, 0, bytes, c->stream), "zeroing ranges"))
+        return false;
+    if (m->is_bf16)
+        launch_ranges<bf16>(c, cells, m, s);
+    else
+        launch_ranges<float>(c, cells, m, s);
+    return cuda_launched(c, "ranges");
+}
+
+/* ---- scales ---- */
+
+static const float tiny_amax = 0x1p-24F; /* ranges up to this count as zero */
+
+__device__ static void range_scales(const struct step &s, float amax, float *mul, float *back)
+{
+    if (s.op == STEP_INT) {
+        *mul = amax <= tiny_amax ? 0 : s.hi / amax;
+        *back = amax <= tiny_amax ? 1 : *mul;
+    } else {
+        float recip = 1 / (amax <= tiny_amax ? 1 : amax);
+        *mul = recip * s.format.max;
+        *back = 1 / *mul;
+    }
+}
+
+/* From the block's largest, under the second-level range g. Ratios have no mul. */
+__device__ static float nvfp4_scale(float m, float g, bool calibrated)
+{
+    struct num_format e4m3 = {3, -6, 448.0F, 1};
+    if (calibrated) {
+        float recip = 1 / (g / 6 <= tiny_amax ? 1 : g / 6), mul = recip * e4m3.max;
+        return num_round(m / 6 * mul, e4m3) * (1 / mul);
+    }
+    float gs = g / 2688; /* 6 * 448 */
+    gs = gs > 0 ? gs : 1e-12F;
+    float scale = num_round(m / (6 * gs), e4m3) * gs;
+    return scale < 1e-5F ? 1 : scale;
+}
+
+__device__ static void mx_scales(const struct step &s, float m, float *mul, float *back)
+{
+    float max = s.op == STEP_INT ? s.hi : s.format.max;
+    int e = m == 0 ? 0 : num_ceil_log2((m < FLT_MAX ? m : FLT_MAX) / max);
+    *mul = num_from_e8m0((uint8_t)(127 - e));
+    *back = s.op == STEP_INT ? *mul : num_from_e8m0((uint8_t)(127 + e));
+}
+
+struct scale_job {
+    const uint32_t *cells; /* [count][cells]; NULL: the sources' own ranges */
+    const uint32_t *top;   /* [count][tops]: second level of NVFP4; NULL: likewise */
+    int64_t tops;
+    float *mul, *back;
+    int32_t *bad, number;
+};
+
+__device__ static float second_level(const struct scale_job &j, const struct sources &m,
+                                     const struct step &s, int job, int64_t cell)
+{
+    if (!j.top)
+        return m.range[job];
+    int32_t group = m.sample_of[job] ? m.sample_of[job][cell / s.grid_cols] : 0;
+    return group < 0 ? 0 : bits_magnitude(j.top[job * j.tops + group]);
+}
+
+__global__ static void scales_kernel(struct scale_job j, struct sources m, struct step s)
+{
+    int job = (int)blockIdx.y;
+    int64_t cell = (int64_t)blockIdx.x * THREADS + threadIdx.x, at = job * s.cells + cell;
+    if (cell >= s.cells)
+        return;
+    float amax = j.cells         ? bits_magnitude(j.cells[at])
+                 : m.hidden[job] ? m.hidden[job][cell]
+                                 : m.range[job];
+    float g = s.t.scope == QUANT_NVFP4 ? second_level(j, m, s, job, cell) : amax;
+    float mul = NAN, back = NAN;
+    if (j.bad && !isfinite(amax))
+        atomicMin(j.bad, j.number);
+    if (s.t.scope == QUANT_MX)
+        mx_scales(s, amax, &mul, &back);
+    else if (isfinite(g) && s.t.scope == QUANT_NVFP4)
+        back = nvfp4_scale(amax, g, m.is_weight && !s.t.dynamic);
+    else if (isfinite(g))
+        range_scales(s, amax, &mul, &back);
+    j.mul[at] = mul;
+    j.back[at] = back;
+}
+
+static int64_t most_tops(int64_t count, int32_t samples)
+{
+    return count * (samples > 1 ? samples : 1);
+}
+
+size_t step_room(const struct step *s, int64_t count, int32_t samples)
+{
+    return (size_t)(3 * count * s->cells + most_tops(count, samples)) * sizeof(float);
+}
+
+bool step_scales(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                 struct scales *out, int32_t *bad, int32_t number)
+{
+    int64_t cells = m->count * s->cells;
+    float *mul = (float *)cuda_scratch(c, SCRATCH_RANGES, step_room(s, m->count, m->samples));
+    uint32_t *bits = (uint32_t *)mul + 2 * cells, *top = bits + cells;
+    struct scale_job j = {NULL, NULL, 1, mul, mul + cells, bad, number};
+    bool blocks = s->t.scope == QUANT_NVFP4 || s->t.scope == QUANT_MX;
+    if (!mul)
+        return false;
+    if (m->is_weight || s->t.dynamic || blocks) {
+        if (!find_ranges(c, bits, m, s))
+            return false;
+        j.cells = bits;
+    }
+    if (s->t.scope == QUANT_NVFP4 && (m->is_weight || s->t.dynamic)) {
+        struct quant_step tensor = s->t;
+        tensor.scope = QUANT_TENSOR;
+        tensor.dynamic = !m->is_weight;
+        struct step whole = step_of(&tensor, m->is_weight, m->rows, m->cols, m->samples);
+        if (!find_ranges(c, top, m, &whole))
+            return false;
+        j.top = top;
+        j.tops = whole.cells;
+    }
+    dim3 grid((unsigned)((s->cells + THREADS - 1) / THREADS), (unsigned)m->count);
+    scales_kernel<<<grid, THREADS, 0, c->stream>>>(j, *m, *s);
+    *out = scales{mul, mul + cells};
+    return cuda_launched(c, "scales");
+}
+
+/* ---- elements ---- */
+
+__device__ static float code_of(const struct step &s, float x, float mul, float back)
+{
+    float q;
+    switch (s.op) {
+    case STEP_INT:
+        q = rintf(x * mul);
+        return q < s.lo ? s.lo : q > s.hi ? s.hi : q;
+    case STEP_FLOAT:
+        return num_round(x * mul, s.format);
+    case STEP_RATIO:
+        q = fabsf(num_round(fabsf(x) / back, s.format));
+        return isfinite(back) ? (x >= 0 ? q : -q) : back;
+    default:
+        return x;
+    }
+}
+
+__device__ static float value_of(const struct step &s, float code, float back)
+{
+    return s.op == STEP_COPY ? code : s.op == STEP_INT ? code / back : code * back;
+}
+
+/* Beyond the last code by more than its rounding. */
+__device__ static bool is_clipped(const struct step &s, float x, float mul, float back, float limit)
+{
+    if (!isfinite(x))
+        return false;
+    if (s.op == STEP_INT) {
+        float q = rintf(x * mul);
+        return q < s.lo || q > s.hi;
+    }
+    return fabsf(s.op == STEP_RATIO ? x / back : x * mul) > limit;
+}
+
+/* Half a step above the largest number. */
+static float clip_limit(const struct step *s)
+{
+    int e = (int)(num_bits(s->format.max) >> 23) - 127;
+    return s->format.max + num_pow2(e - s->format.man - 1);
+}
+
+/* n neighbours as bf16, or as the terms whose sum they are. */
+template <int form, int n>
+__device__ static void put_bf16(bf16 *to, int64_t plane, int64_t i, const float (&v)[n])
+{
+    struct alignas(n * sizeof(bf16)) pack {
+        bf16 e[n];
+    } p;
+    float rest[n];
+    for (int k = 0; k < n; k++)
+        rest[k] = v[k];
+    for (int term = 0; term < (form == FORM_TERMS ? 3 : 1); term++) {
+        for (int k = 0; k < n; k++) {
+            p.e[k] = __float2bfloat16_rn(rest[k]);
+            rest[k] -= __bfloat162float(p.e[k]);
+        }
+        *(struct pack *)(to + term * plane + i) = p;
+    }
+}
+
+template <int form, int n>
+__device__ static void put(void *to, int64_t plane, int64_t i, const float (&code)[n],
+                           const float (&value)[n])
+{
+    if constexpr (form == FORM_F32 || form == FORM_F32_VIA_BF16) {
+        for (int k = 0; k < n; k++)
+            ((float *)to)[i + k] = form == FORM_F32 ? value[k] : round_bf16(value[k]);
+    } else {
+        put_bf16<form, n>((bf16 *)to, plane, i, form == FORM_CODES ? code : value);
+    }
+}
+
+/* A block has a row; a thread takes n neighbours, which share a cell. */
+template <typename T, int form, int n, bool count_clipped>
+__global__ static void apply_kernel(struct sources m, struct step s, struct scales scales,
+                                    struct quantized q, float limit)
+{
+    int job = (int)blockIdx.y;
+    int64_t row = blockIdx.x, all = job * m.rows + row, plane = m.count * m.rows * m.cols;
+    int64_t cell = row_cell(m, s, job, row);
+    const T *x = (const T *)m.at[job] + row * m.cols;
+    uint32_t clipped = 0;
+    for (unsigned i = threadIdx.x * n; i < (unsigned)m.cols; i += THREADS * n) {
+        float v[n] = {}, code[n] = {}, value[n] = {};
+        if (cell >= 0) {
+            int64_t at = cell + (s.grid_cols == 1 ? 0 : i / (unsigned)s.block);
+            float mul = s.op == STEP_COPY ? 0 : scales.mul[at];
+            float back = s.op == STEP_COPY ? 0 : scales.back[at];
+            fetch_some<T, n>(v, x, i);
+            for (int k = 0; k < n; k++) {
+                code[k] = code_of(s, v[k], mul, back);
+                value[k] = form == FORM_CODES ? 0 : value_of(s, code[k], back);
+                if (count_clipped)
+                    clipped += is_clipped(s, v[k], mul, back, limit);
+            }
+        }
+        put<form, n>(q.to, plane, all * m.cols + i, code, value);
+    }
+    if (form == FORM_CODES && threadIdx.x == 0) {
+        float back = cell >= 0 ? scales.back[cell] : 0;
+        q.row_scale[all] = cell >= 0 && s.op == STEP_INT ? 1 / back : back;
+    }
+    if (count_clipped) {
+        double sum = block_sum((double)clipped);
+        if (threadIdx.x == 0)
+            q.clipped[all] = (uint32_t)sum;
+    }
+}
+
+template <typename T, int form, int n>
+static void launch_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                         const struct scales *k, const struct quantized *q)
+{
+    dim3 grid((unsigned)m->rows, (unsigned)m->count);
+    if (q->clipped)
+        apply_kernel<T, form, n, true>
+            <<<grid, THREADS, 0, c->stream>>>(*m, *s, *k, *q, clip_limit(s));
+    else
+        apply_kernel<T, form, n, false><<<grid, THREADS, 0, c->stream>>>(*m, *s, *k, *q, 0);
+}
+
+template <typename T, int n>
+static void choose_form(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                        const struct scales *k, const struct quantized *q)
+{
+    switch (q->form) {
+    case FORM_F32:
+        return launch_apply<T, FORM_F32, n>(c, m, s, k, q);
+    case FORM_F32_VIA_BF16:
+        return launch_apply<T, FORM_F32_VIA_BF16, n>(c, m, s, k, q);
+    case FORM_BF16:
+        return launch_apply<T, FORM_BF16, n>(c, m, s, k, q);
+    case FORM_CODES:
+        return launch_apply<T, FORM_CODES, n>(c, m, s, k, q);
+    case FORM_TERMS:
+        return launch_apply<T, FORM_TERMS, n>(c, m, s, k, q);
+    }
+}
+
+void step_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                const struct scales *scales, const struct quantized *q)
+{
+    enum { MANY = 4 };
+    bool many = aligned(m, s->block, MANY);
+    if (!cuda_good(c))
+        return;
+    if (m->is_bf16 && many)
+        choose_form<bf16, MANY>(c, m, s, scales, q);
+    else if (m->is_bf16)
+        choose_form<bf16, 1>(c, m, s, scales, q);
+    else if (many)
+        choose_form<float, MANY>(c, m, s, scales, q);
+    else
+        choose_form<float, 1>(c, m, s, scales, q);
+    (void)cuda_launched(c, "quantizing");
+}

@@ -1,0 +1,83 @@
+/*
+ * One step of a treatment over matrices on the device, for weights and for the activations of
+ * several tiles in one launch: largest magnitudes of its cells, scales from them, codes or values
+ * from both. The formulas are lib/quant's, operation by operation.
+ */
+#ifndef AQ_BACKEND_CUDA_QUANTIZE_CUH
+#define AQ_BACKEND_CUDA_QUANTIZE_CUH
+
+#include "backend/cuda/cuda.cuh"
+#include "base/num.h"
+
+enum { BATCH = 16 }; /* matrices of one launch */
+
+/* Matrices of one shape; results lie one behind the other. */
+struct sources {
+    int count, is_bf16, is_weight;
+    int64_t rows, cols;
+    const void *at[BATCH];
+    /* of activations: */
+    const int32_t *sample_of[BATCH]; /* [rows]; -1: no token, the row is zero */
+    int32_t samples;                 /* the most of any tile */
+    float range[BATCH];              /* static */
+    const float *hidden[BATCH];      /* device, [cols]: static, one per column */
+};
+
+enum step_op { STEP_COPY, STEP_INT, STEP_FLOAT, STEP_RATIO }; /* enum kernel_op of lib/quant */
+
+enum cell_rows { CELL_ALL_ROWS, CELL_SAMPLES, CELL_BLOCKS };
+
+/* A step made ready. Scales have a cell per group of rows and block of columns. */
+struct step {
+    struct quant_step t;
+    enum step_op op;
+    float lo, hi;
+    struct num_format format;
+    enum cell_rows groups;
+    int64_t rows_each; /* CELL_BLOCKS */
+    int64_t block, grid_cols;
+    int64_t cells; /* of one matrix */
+};
+
+/* What becomes of an element. */
+enum form {
+    FORM_F32,
+    FORM_F32_VIA_BF16, /* rounded to bf16, stored as fp32 */
+    FORM_BF16,         /* the value in bf16 */
+    FORM_CODES,        /* the code in bf16; the scale of its row apart */
+    FORM_TERMS,        /* the value as a sum of three bf16 numbers, in three planes */
+};
+
+struct scales {
+    const float *mul, *back; /* [count][cells] */
+};
+
+struct quantized {
+    void *to;
+    enum form form;
+    float *row_scale;  /* [count][rows], of FORM_CODES: what multiplies a result */
+    uint32_t *clipped; /* [count][rows], or NULL */
+};
+
+static inline int form_terms(enum form f)
+{
+    return f == FORM_TERMS ? 3 : 1;
+}
+
+static inline size_t form_bytes(enum form f)
+{
+    return f == FORM_TERMS ? 6 : f == FORM_F32 || f == FORM_F32_VIA_BF16 ? 4 : 2;
+}
+
+struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
+                    int32_t samples);
+/* Scales in SCRATCH_RANGES, valid until the next call. bad: raised by a weight that is not finite,
+   to this number; NULL for activations. False after a failure. */
+bool step_scales(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                 struct scales *out, int32_t *bad, int32_t number);
+void step_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
+                const struct scales *scales, const struct quantized *q);
+/* Bytes of SCRATCH_RANGES that a step takes. */
+size_t step_room(const struct step *s, int64_t count, int32_t samples);
+
+#endif

@@ -1,0 +1,298 @@
+/*
+ * Weights from the mapped checkpoint to the device. A few threads copy chunks of the map into
+ * pinned memory and send them on from there, each with two chunks in turn; the ops' stream waits
+ * for a weight when it is first used. Memory of released weights is kept for the next layer, whose
+ * weights have the same sizes.
+ */
+#include "backend/cuda/cuda.cuh"
+
+#include <string.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+static const size_t chunk_bytes = (size_t)4 << 20;
+enum { MOST_THREADS = 8, STAGES = 2 };
+
+/* What weight->dev points to. */
+struct device_weight {
+    char *data;
+    size_t bytes;
+    size_t chunks_left;
+    bool sent;          /* all of its copies are on the copy stream */
+    bool waited;        /* and the ops' stream waits for them */
+    cudaEvent_t ready;  /* the last copy */
+    cudaEvent_t unused; /* the last op that read it, while it lies in the pool */
+};
+
+struct chunk {
+    struct device_weight *w;
+    const char *from;
+    size_t at, bytes;
+};
+
+struct uploader {
+    struct cuda_backend *c;
+    cudaStream_t stream;
+    std::mutex lock;
+    std::condition_variable work, done;
+    std::deque<chunk> queue;
+    std::vector<std::thread> threads;
+    std::vector<device_weight *> pool; /* released */
+    cudaError_t failed;
+    bool stop;
+};
+
+static cudaError_t send_chunk(struct uploader *u, const struct chunk *k, void *stage,
+                              cudaEvent_t sent)
+{
+    cudaError_t e = cudaEventSynchronize(sent); /* of the chunk that was here before */
+    if (e != cudaSuccess)
+        return e;
+    memcpy(stage, k->from + k->at, k->bytes);
+    std::lock_guard<std::mutex> hold(u->lock);
+    e = cudaMemcpyAsync(k->w->data + k->at, stage, k->bytes, cudaMemcpyHostToDevice, u->stream);
+    if (e == cudaSuccess)
+        e = cudaEventRecord(sent, u->stream);
+    if (--k->w->chunks_left == 0) {
+        if (e == cudaSuccess)
+            e = cudaEventRecord(k->w->ready, u->stream);
+        k->w->sent = true;
+    }
+    return e;
+}
+
+static void upload_thread(struct uploader *u)
+{
+    void *stage[STAGES] = {};
+    cudaEvent_t sent[STAGES] = {};
+    cudaError_t e = cudaSetDevice(u->c->config.device);
+    for (int i = 0; i < STAGES && e == cudaSuccess; i++) {
+        e = cudaMallocHost(&stage[i], chunk_bytes);
+        if (e == cudaSuccess)
+            e = cudaEventCreateWithFlags(&sent[i], cudaEventDisableTiming);
+    }
+    for (int turn = 0;; turn = (turn + 1) % STAGES) {
+        struct chunk k;
+        {
+            std::unique_lock<std::mutex> hold(u->lock);
+            u->work.wait(hold, [u] { return u->stop || !u->queue.empty(); });
+            if (u->stop)
+                break;
+            k = u->queue.front();
+            u->queue.pop_front();
+        }
+        if (e == cudaSuccess)
+            e = send_chunk(u, &k, stage[turn], sent[turn]);
+        std::lock_guard<std::mutex> hold(u->lock);
+        if (e != cudaSuccess) {
+            u->failed = e;
+            k.w->sent = true;
+        }
+        if (k.w->sent)
+            u->done.notify_all();
+    }
+    for (int i = 0; i < STAGES; i++) {
+        if (sent[i])
+            (void)cudaEventSynchronize(sent[i]);
+        (void)cudaEventDestroy(sent[i]);
+        (void)cudaFreeHost(stage[i]);
+    }
+}
+
+int uploader_open(struct cuda_backend *c, struct aq_err *err)
+{
+    struct uploader *u = new uploader{};
+    u->c = c;
+    c->uploader = u;
+    cudaError_t e = cudaStreamCreateWithFlags(&u->stream, cudaStreamNonBlocking);
+    if (e != cudaSuccess)
+        return c->host.err_set(err, AQ_EBACKEND, "cannot make a stream for weights: %s",
+                               cudaGetErrorString(e));
+    unsigned cores = std::thread::hardware_concurrency();
+    unsigned threads = cores / 2 < 1 ? 1 : cores / 2 > MOST_THREADS ? MOST_THREADS : cores / 2;
+    for (unsigned i = 0; i < threads; i++)
+        u->threads.emplace_back(upload_thread, u);
+    return 0;
+}
+
+static void discard(struct cuda_backend *c, struct device_weight *w)
+{
+    cuda_give(c, w->data, w->bytes);
+    (void)cudaEventDestroy(w->ready);
+    (void)cudaEventDestroy(w->unused);
+    delete w;
+}
+
+static void empty_pool(struct cuda_backend *c)
+{
+    for (struct device_weight *w : c->uploader->pool)
+        discard(c, w);
+    c->uploader->pool.clear();
+}
+
+void uploader_close(struct cuda_backend *c)
+{
+    struct uploader *u = c->uploader;
+    if (!u)
+        return;
+    {
+        std::lock_guard<std::mutex> hold(u->lock);
+        u->stop = true;
+        u->work.notify_all();
+    }
+    for (std::thread &t : u->threads)
+        t.join();
+    empty_pool(c);
+    if (u->stream)
+        (void)cudaStreamDestroy(u->stream);
+    delete u;
+    c->uploader = NULL;
+}
+
+/* Memory of the same size that a released weight left, or new; what is in the pool makes room. */
+static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, struct aq_err *err)
+{
+    struct uploader *u = c->uploader;
+    for (size_t i = 0; i < u->pool.size(); i++) {
+        struct device_weight *w = u->pool[i];
+        if (w->bytes != bytes)
+            continue;
+        u->pool.erase(u->pool.begin() + (long)i);
+        (void)cudaStreamWaitEvent(u->stream, w->unused, 0);
+        return w;
+    }
+    struct aq_err none = {};
+    bool spare = !u->pool.empty();
+    char *data = (char *)cuda_take(c, bytes, "weights", spare ? &none : err);
+    if (!data && spare) {
+        empty_pool(c);
+        data = (char *)cuda_take(c, bytes, "weights", err);
+    }
+    if (!data)
+        return NULL;
+    struct device_weight *w = new device_weight{};
+    w->data = data;
+    w->bytes = bytes;
+    (void)cudaEventCreateWithFlags(&w->ready, cudaEventDisableTiming);
+    (void)cudaEventCreateWithFlags(&w->unused, cudaEventDisableTiming);
+    return w;
+}
+
+static size_t weight_bytes(const struct backend_weight *w)
+{
+    return (size_t)w->rows * (size_t)w->cols * (w->dtype == BACKEND_BF16 ? 2 : 4);
+}
+
+int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
+                      struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct uploader *u = c->uploader;
+    for (int i = 0; i < count; i++) {
+        if (w[i]->dev)
+            continue;
+        size_t bytes = weight_bytes(w[i]);
+        struct device_weight *d = weight_room(c, bytes, err);
+        if (!d)
+            return -1;
+        d->sent = d->waited = false;
+        d->chunks_left = (bytes + chunk_bytes - 1) / chunk_bytes;
+        w[i]->dev = d;
+        std::lock_guard<std::mutex> hold(u->lock);
+        for (size_t at = 0; at < bytes; at += chunk_bytes) {
+            size_t n = bytes - at < chunk_bytes ? bytes - at : chunk_bytes;
+            u->queue.push_back(chunk{d, (const char *)w[i]->host, at, n});
+        }
+        u->work.notify_all();
+    }
+    return 0;
+}
+
+/* Until every chunk is on the copy stream. */
+static void wait_until_sent(struct uploader *u, const struct device_weight *d)
+{
+    std::unique_lock<std::mutex> hold(u->lock);
+    u->done.wait(hold, [d] { return d->sent; });
+}
+
+void cuda_weights_release(struct backend *b, struct backend_weight *const *w, int count)
+{
+    struct cuda_backend *c = cuda_of(b);
+    for (int i = 0; i < count; i++) {
+        struct device_weight *d = (struct device_weight *)w[i]->dev;
+        w[i]->dev = NULL;
+        if (!d)
+            continue;
+        wait_until_sent(c->uploader, d);
+        (void)cudaEventRecord(d->unused, c->stream);
+        c->uploader->pool.push_back(d);
+    }
+}
+
+const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w)
+{
+    struct device_weight *d = (struct device_weight *)w->dev;
+    if (!cuda_good(c))
+        return NULL;
+    if (!d->waited) {
+        wait_until_sent(c->uploader, d);
+        if (!cuda_check(c, c->uploader->failed, "upload of weights") ||
+            !cuda_check(c, cudaStreamWaitEvent(c->stream, d->ready, 0), "waiting for weights"))
+            return NULL;
+        d->waited = true;
+    }
+    return d->data;
+}
+
+/* ---- the compute type ---- */
+
+__global__ static void widen(float *to, const bf16 *from, int64_t n)
+{
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+        to[i] = __bfloat162float(from[i]);
+}
+
+__global__ static void narrow(bf16 *to, const float *from, int64_t n)
+{
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+        to[i] = __float2bfloat16_rn(from[i]);
+}
+
+enum { CONVERT_BLOCKS = 1056 };
+
+const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weight *w, int64_t at,
+                              int64_t rows)
+{
+    const char *from = (const char *)cuda_weight(c, w);
+    int is_bf16 = w->dtype == BACKEND_BF16;
+    int64_t n = rows * w->cols;
+    if (!from)
+        return NULL;
+    from += at * w->cols * (is_bf16 ? 2 : 4);
+    if (is_bf16 == c->config.bf16)
+        return from;
+    void *to = cuda_scratch(c, SCRATCH_W, (size_t)n * (is_bf16 ? 4 : 2));
+    if (!to)
+        return NULL;
+    if (is_bf16)
+        widen<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((float *)to, (const bf16 *)from, n);
+    else
+        narrow<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((bf16 *)to, (const float *)from, n);
+    return cuda_launched(c, "converting a weight") ? to : NULL;
+}
+
+const void *gemm_input(struct cuda_backend *c, const void *x, int64_t elements)
+{
+    if (!c->config.bf16)
+        return x;
+    void *to = cuda_scratch(c, SCRATCH_X, (size_t)elements * sizeof(bf16));
+    if (!to)
+        return NULL;
+    narrow<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((bf16 *)to, (const float *)x, elements);
+    return cuda_launched(c, "converting an input") ? to : NULL;
+}
