@@ -189,6 +189,7 @@ change_index() {
 
 @test "index: names that leave the directory are refused before anything is opened" {
     need_command strace
+    export ASAN_OPTIONS=detect_leaks=0 # which does not work under strace
     "$GEN" --shards 2 tiny
     cp tiny/model.safetensors.index.json kept.json
     for name in ../x.safetensors /etc/passwd a/../../x a/b.safetensors . .. "" 'C:\x' "$(head -c 5000 /dev/zero | tr '\0' n)"; do
