@@ -62,7 +62,7 @@ static void probe(const struct quant_matrix *m, const char *text)
     if (quant_parse(text, &spec, &err) < 0 ||
         quant_plan_weight(&p, &spec, m, QUANT_UNROUNDED, &err) < 0) {
         (void)fprintf(stderr, "quant_probe: %s\n", err.msg);
-        printf("%s\t%s\t%lld\t-\t-\t-\t-\n", m->name, text, (long long)n);
+        printf("%s\t%s\t%lld\t-\t-\t-\t-\n", aq_show(m->name), text, (long long)n);
         return;
     }
     struct errors e;
@@ -71,8 +71,8 @@ static void probe(const struct quant_matrix *m, const char *text)
     char snr[32] = "inf";
     if (e.noise > 0)
         (void)snprintf(snr, sizeof snr, "%.2f", 10 * log10(e.signal / e.noise));
-    printf("%s\t%s\t%lld\t%.6e\t%s\t%.6e\t%.6f\n", m->name, text, (long long)n, e.noise / (double)n,
-           snr, e.largest, (double)e.stats.clipped / (double)n);
+    printf("%s\t%s\t%lld\t%.6e\t%s\t%.6e\t%.6f\n", aq_show(m->name), text, (long long)n,
+           e.noise / (double)n, snr, e.largest, (double)e.stats.clipped / (double)n);
 }
 
 int main(int argc, char **argv)
