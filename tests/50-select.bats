@@ -440,6 +440,8 @@ bad() {
     cell b.json w8/default 8 2 300
     aq 0 aq-select --frontier a.json b.json -o f.tsv
     has "$stderr" "too many groups for an exact answer: the score is within"
+    # with all at 16 bits nothing is left of the scores, not even rounding
+    is "$(tail -1 f.tsv | cut -f1-2)" "$(printf '16.0\t0.0')"
     aq 0 aq-select --effective-bits 6 a.json b.json -o m.json
     is "$(jq '.selection.gap' m.json)" 0
 }

@@ -16,7 +16,7 @@ struct bars {
     double most; /* end of the scale */
     double left, width, row;
     double text_x, share_x, share_w;
-    bool narrow;
+    bool narrow, errors; /* errors: at least one is known */
 };
 
 /* Where the upper whisker ends, or the bar if there is none. */
@@ -31,8 +31,10 @@ static void bars_init(struct bars *b, const struct report *r, struct chart_style
     *b = (struct bars){.r = r, .narrow = style.width < 500};
     while (b->count < r->count && b->count < WORST && r->by_sensitivity[b->count]->sensitivity > 0)
         b->count++;
-    for (size_t i = 0; i < b->count; i++)
+    for (size_t i = 0; i < b->count; i++) {
         b->most = fmax(b->most, end_of(r->by_sensitivity[i]));
+        b->errors = b->errors || r->by_sensitivity[i]->worst->error > 0;
+    }
     b->row = b->narrow ? 38 : 24;
     double longest = 0;
     for (size_t i = 0; i < b->count; i++)
@@ -122,7 +124,9 @@ void chart_bars(struct aq_buf *out, const struct report *r, struct chart_style s
     svg_begin(out, style.width, head + 20 + (double)b.count * b.row + 28, label, style.standalone);
     double top = chart_title(out, r, style, "The most sensitive layers") + 20;
     svg_text(out, b.left, top - 8, SVG_START, "small soft",
-             b.narrow ? "sensitivity ± s.e." : "sensitivity, ± one standard error");
+             !b.errors  ? "sensitivity"
+             : b.narrow ? "sensitivity ± s.e."
+                        : "sensitivity, ± one standard error");
     if (b.narrow)
         svg_text(out, b.text_x + 124, top - 8, SVG_END, "small soft", "cumulative");
     else

@@ -3,6 +3,7 @@
 #include "report/svg.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,13 +124,16 @@ const char *chart_short_kind(const char *kind)
     return dot ? dot + 1 : kind;
 }
 
-size_t chart_tick_step(size_t count, double cell, double room)
+size_t chart_tick_step(size_t blocks, double cell, enum chart_way way)
 {
     static const size_t steps[] = {1, 2, 4, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000};
+    char longest[24];
+    (void)snprintf(longest, sizeof longest, "%zu", blocks);
+    double room = way == CHART_DOWN ? 15 : svg_text_width(longest) + 14;
     for (size_t i = 0; i < AQ_COUNT(steps); i++)
         if ((double)steps[i] * cell >= room)
             return steps[i];
-    return count;
+    return blocks;
 }
 
 /* ---- candidates ---- */

@@ -57,8 +57,9 @@ double chart_frame_y(const struct chart_frame *f, double value);
 /* The decades, the axis below and what it counts. */
 void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis);
 
-/* Cells between two labels that need `room` pixels: a round number. */
-size_t chart_tick_step(size_t count, double cell, double room);
+/* Blocks of so many pixels between two labels, across or down: a round number. */
+enum chart_way { CHART_ACROSS, CHART_DOWN };
+size_t chart_tick_step(size_t blocks, double cell, enum chart_way way);
 
 /* The kinds with a positive score in some block, in order: fills kinds (r->kind_count of them). */
 size_t chart_live_kinds(const struct report *r, size_t *kinds);

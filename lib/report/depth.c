@@ -40,7 +40,7 @@ static double x_at(const struct depth *p, size_t block)
 static void draw_axes(struct aq_buf *out, const struct depth *p)
 {
     double bottom = p->frame.top + p->frame.height, cell = p->frame.width / (double)p->blocks;
-    size_t ticks = chart_tick_step(p->blocks, cell, 28);
+    size_t ticks = chart_tick_step(p->blocks, cell, CHART_ACROSS);
     chart_frame_draw(out, &p->frame, "block");
     for (size_t b = 0; b < p->blocks; b += ticks)
         svg_text(out, x_at(p, b), bottom + 16, SVG_MIDDLE, "small soft", "%zu", b);

@@ -88,7 +88,8 @@ static double panel_height(const struct map *m)
 
 static void draw_block_labels(struct aq_buf *out, const struct map *m, double top)
 {
-    size_t step = chart_tick_step(m->blocks, m->down ? m->cell_h : m->cell_w, m->down ? 15 : 30);
+    size_t step = chart_tick_step(m->blocks, m->down ? m->cell_h : m->cell_w,
+                                  m->down ? CHART_DOWN : CHART_ACROSS);
     for (size_t b = 0; b < m->blocks; b += step) {
         double at = ((double)b + 0.5) * (m->down ? m->cell_h : m->cell_w);
         if (m->down)

@@ -179,8 +179,13 @@ static void add_figure(struct aq_buf *out, enum chart_kind kind, const struct re
 
 static void add_figures(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
+    bool outside = false;
+    for (size_t i = 0; i < r->count; i++)
+        outside = outside || (r->rows[i].searched && r->rows[i].block < 0);
     add_figure(out, CHART_HEATMAP, r, c, "Where the model is sensitive",
-               "Each cell is one group of layers; colour is the score on a log scale.");
+               outside ? "Each cell is one group of layers; colour is the score on a log scale. "
+                         "Groups outside the blocks are in the table below."
+                       : "Each cell is one group of layers; colour is the score on a log scale.");
     add_figure(out, CHART_BARS, r, c, "The worst layers",
                "A linear scale: lengths are shares of the total. Whiskers are one standard error; "
                "on the right, how much of the total the layers down to this one carry.");

@@ -100,7 +100,7 @@ static void draw_panel(struct aq_buf *out, const struct strip *s, size_t k, doub
         draw_cells(out, s, s->kinds[k], row, left, row_y);
     }
     double bottom = top + (double)s->rows * ROW;
-    size_t step = chart_tick_step(s->blocks, s->cell, 28);
+    size_t step = chart_tick_step(s->blocks, s->cell, CHART_ACROSS);
     for (size_t b = 0; b < s->blocks; b += step)
         svg_text(out, left + ((double)b + 0.5) * s->cell, bottom + 12, SVG_MIDDLE, "small soft",
                  "%zu", b);

@@ -202,13 +202,16 @@ static void make_steps(struct solver *s)
     free(hull);
     qsort(s->steps, s->step_count, sizeof *s->steps, by_rate);
     s->corners = xcalloc(s->step_count + 1, sizeof *s->corners);
-    for (size_t g = 0; g < s->p->groups; g++) {
-        s->corners[0].cost += s->options[s->start[g]].cost;
-        s->corners[0].score += s->options[s->start[g]].score;
+    struct knapsack_point *dearest = &s->corners[s->step_count];
+    for (size_t g = s->p->groups; g-- > 0;) {
+        const struct option *last = &s->options[s->start[g + 1] - 1];
+        dearest->cost += last->cost;
+        dearest->score += last->score;
     }
-    for (size_t i = 0; i < s->step_count; i++)
-        s->corners[i + 1] = (struct knapsack_point){s->corners[i].cost + s->steps[i].cost,
-                                                    s->corners[i].score - s->steps[i].gain};
+    /* from the dearest on: gains are added, and nothing cancels where the scores are small */
+    for (size_t i = s->step_count; i-- > 0;)
+        s->corners[i] = (struct knapsack_point){s->corners[i + 1].cost - s->steps[i].cost,
+                                                s->corners[i + 1].score + s->steps[i].gain};
 }
 
 /* ---- the bound ---- */

@@ -2,9 +2,10 @@
  * The multiple-choice knapsack, for every budget at once: from each group exactly one option, the
  * sum of the scores as small as possible, the sum of the costs at most the budget.
  *
- * Costs are whole numbers; scores are doubles, added from the last group to the first. Of two
- * assignments with equal scores the cheaper one wins, and of equal cost the one whose vector of
- * option numbers is lexicographically smallest. The answer depends on nothing else.
+ * Costs are whole numbers; scores are doubles, added from the last group to the first (in another
+ * order where an answer is not exact: the last bits differ). Of two assignments with equal scores
+ * the cheaper one wins, and of equal cost the one whose vector of option numbers is
+ * lexicographically smallest. The answer depends on nothing else.
  */
 #ifndef AQ_SOLVE_KNAPSACK_H
 #define AQ_SOLVE_KNAPSACK_H

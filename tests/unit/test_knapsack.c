@@ -240,7 +240,9 @@ static void test_limits(void)
     for (int64_t b = lo; b <= hi; b += (hi - lo) / 997) {
         double best = knapsack_points(exact)[knapsack_find(exact, b)].score;
         double found = knapsack_points(rough)[knapsack_find(rough, b)].score;
-        within = within && found >= best && found - best <= knapsack_gap(rough) * (1 + 1e-9);
+        /* scores of corners are added in another order */
+        within = within && found >= best * (1 - 1e-12) &&
+                 found - best <= knapsack_gap(rough) * (1 + 1e-9);
     }
     tap_ok(within, "too few states: never better than the best, and within the gap of %g",
            knapsack_gap(rough));
