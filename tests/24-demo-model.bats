@@ -110,3 +110,18 @@ END
         for (i = 1; i < NF; i++) { if ($i == "fp32:") own = $(i + 1); if ($i == "unigram") uni = $(i + 1) + 0; if ($i == "bigram") bi = $(i + 1) + 0 }
         exit !(own > 0 && own < bi - 0.5 && bi < uni) }' "$D/train.log"
 }
+
+@test "it looks trained to the analysis: layers differ by much more than a factor of ten" {
+    cd "$BATS_TEST_TMPDIR" || return
+    export AQ_CONF=$REPO/conf
+    aq-resolve -q --config-name preset/demo quant_pair=wint4_aint8 dataset.size=small -o run.json
+    aq-overlay -q run.json -o quant.json
+    aq-extract-lm -o lm.json "$C"
+    aq-calib tokens --tokenizer "$C" -o tokens.st "$DATA/captions_small.txt"
+    aq-calib ranges -q --lm lm.json --device cpu -o ranges.st tokens.st
+    aq-score -q --lm lm.json --tokens tokens.st --ranges ranges.st --prefix 16 --score-samples 16 --device cpu -o store.st quant.json
+    aq-score collect --run run.json --quant quant.json -o scores.json store.st
+    # all groups, and those of one kind and size
+    is "$(jq '[.groups[].per_token] | max / min > 100' scores.json)" true
+    is "$(jq '[.groups[] | select(.name | test("down_proj")) | .per_token] | max / min > 10' scores.json)" true
+}

@@ -402,6 +402,7 @@ int main(void)
         captions(qwen);
         fuzz_against(qwen, ORACLE "qwen3.tsv", "Qwen3's tokenizer");
         long_line(qwen, "a", "one letter");
+        long_line(qwen, "\xe6\x97\xa5", "one CJK character");
     } else {
         tap_skip("Qwen3's tokenizer", "test data in ../shared is not here");
     }
