@@ -51,7 +51,7 @@ static int merge_files(struct conf_result *r)
 {
     for (size_t i = 0; i < r->plan.count; i++) {
         const struct conf_step *step = &r->plan.steps[i];
-        if (tree_merge_at(&r->in, r->root, step->package, step->file->tree) < 0)
+        if (tree_merge(&r->in, r->root, step->package, step->file->tree) < 0)
             return -1;
     }
     return 0;

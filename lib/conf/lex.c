@@ -101,7 +101,7 @@ size_t lex_blanks(const char *p)
     return strspn(p, " \t");
 }
 
-size_t lex_escapes(const char *p)
+static size_t escapes(const char *p)
 {
     size_t n = 0;
     while (p[n] == '\\' && p[n + 1] && strchr("\\()[]{}:=, \t", p[n + 1]))
@@ -178,7 +178,7 @@ struct lexeme lex_value(const char *at)
     longer(&best, TOK_NULL, lex_word(at, "null"));
     longer(&best, TOK_CHAR, strchr("/-\\+.$%*@?|", *at) ? 1 : 0);
     longer(&best, TOK_ID, lex_id(at));
-    longer(&best, TOK_ESC, lex_escapes(at));
+    longer(&best, TOK_ESC, escapes(at));
     longer(&best, TOK_BLANK, lex_blanks(at));
     longer(&best, TOK_QUOTED, *at == '"' || *at == '\'' ? quoted(at) : 0);
     longer(&best, TOK_INTERPOLATION, interpolation(at));

@@ -49,7 +49,6 @@ size_t lex_int(const char *p);
 size_t lex_float(const char *p);
 size_t lex_word(const char *p, const char *word); /* any case */
 size_t lex_blanks(const char *p);
-size_t lex_escapes(const char *p);
 
 /* The value of a token that is a whole primitive; NULL for an integer of too many digits. */
 struct node *lex_node(struct aq_arena *a, struct lexeme l, struct place place);

@@ -34,6 +34,8 @@ static struct node *open_interpolation(struct interp *in, struct node *dest, con
     return copy;
 }
 
+static int merge(struct interp *in, struct node *dest, const struct node *src);
+
 static int merge_entry(struct interp *in, struct node *dest, const struct node *key,
                        const struct node *src)
 {
@@ -52,10 +54,10 @@ static int merge_entry(struct interp *in, struct node *dest, const struct node *
         node_put(in->a, dest, key, node_copy(in->a, src));
         return 0;
     }
-    return tree_merge(in, old, src);
+    return merge(in, old, src);
 }
 
-int tree_merge(struct interp *in, struct node *dest, const struct node *src)
+static int merge(struct interp *in, struct node *dest, const struct node *src)
 {
     for (size_t i = 0; i < src->count; i++)
         if (merge_entry(in, dest, src->items[i].key, src->items[i].value) < 0)
@@ -63,7 +65,7 @@ int tree_merge(struct interp *in, struct node *dest, const struct node *src)
     return 0;
 }
 
-int tree_merge_at(struct interp *in, struct node *root, const char *package, const struct node *src)
+int tree_merge(struct interp *in, struct node *root, const char *package, const struct node *src)
 {
     const char **parts;
     size_t n = interp_split_key(in->a, package, &parts);
@@ -81,7 +83,7 @@ int tree_merge_at(struct interp *in, struct node *root, const char *package, con
         }
         at = next;
     }
-    return tree_merge(in, at, src);
+    return merge(in, at, src);
 }
 
 /* ---- overrides of values ---- */

@@ -6,14 +6,12 @@
 #include "conf/override.h"
 
 /*
- * Puts a copy of src on top of dest: mappings merge, everything else replaces. "???" does not
- * replace a value. in resolves the interpolations that stand where a mapping is merged into.
+ * Puts a copy of src on top of what is at package "a.b" below root, which is made where it is
+ * missing: mappings merge, everything else replaces, but "???" replaces nothing. in resolves the
+ * interpolations that stand where a mapping is merged into.
  */
-int tree_merge(struct interp *in, struct node *dest, const struct node *src) AQ_MUST_CHECK;
-
-/* tree_merge at package "a.b" below root, which is made where it is missing. */
-int tree_merge_at(struct interp *in, struct node *root, const char *package,
-                  const struct node *src) AQ_MUST_CHECK;
+int tree_merge(struct interp *in, struct node *root, const char *package,
+               const struct node *src) AQ_MUST_CHECK;
 
 /* k=v, +k=v, ++k=v, ~k, ~k=v on a finished tree: only + makes new keys. */
 int tree_apply(struct interp *in, struct node *root, const struct override *o) AQ_MUST_CHECK;
