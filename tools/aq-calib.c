@@ -248,16 +248,16 @@ static const struct {
 static int no_command(int argc, char **argv)
 {
     const struct aq_opt none[] = {AQ_OPT_END};
-    const struct aq_tool tool = {
-        .name = "aq-calib",
-        .summary = "what calibration needs of a data set: tokens, ranges",
-        .usage = "aq-calib tokens ...\naq-calib ranges ... ; see aq-calib ranges --help",
-        .example = "aq-calib tokens --help",
-        .options = none,
-        .result_version = RESULT_VERSION,
-        .min_args = 0,
-        .max_args = -1,
-        .print_build_info = backend_print_build_info};
+    const struct aq_tool tool = {.name = "aq-calib",
+                                 .summary = "what calibration needs of a data set: tokens, ranges",
+                                 .usage = "aq-calib tokens ...\naq-calib ranges ...",
+                                 .details = "Each of them has a --help of its own.",
+                                 .example = "aq-calib tokens --help",
+                                 .options = none,
+                                 .result_version = RESULT_VERSION,
+                                 .min_args = 0,
+                                 .max_args = -1,
+                                 .print_build_info = backend_print_build_info};
     struct aq_cmdline cl;
     struct aq_err err = {0};
     int code;

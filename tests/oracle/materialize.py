@@ -23,16 +23,26 @@ OUT = os.path.join(HERE, "materialize")
 BUILD = os.path.join(ROOT, os.environ.get("O", "build"))
 
 
+def digest(checkpoint, *options):
+    out = subprocess.run([f"{BUILD}/bin/aq-extract-lm", *options, checkpoint], check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(out)["digest"]["sha256"]
+
+
 def compare(name, full, copy):
-    subprocess.run([f"{BUILD}/bin/aq-extract-lm", "--materialize", copy, "-o", f"{copy}.json", full], check=True)
+    before = digest(full, "--materialize", copy)
     ids = torch.tensor([[1, 5, 9, 500, 3, 3, 77, 123, 0, 256, 42]])
     with torch.no_grad():
-        a = Qwen3VLForConditionalGeneration.from_pretrained(full, dtype=torch.float64)(input_ids=ids).logits
+        vl = Qwen3VLForConditionalGeneration.from_pretrained(full, dtype=torch.float64)
+        a = vl(input_ids=ids).logits
         model, info = Qwen3ForCausalLM.from_pretrained(copy, dtype=torch.float64, output_loading_info=True)
         b = model(input_ids=ids).logits
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
     # the vision-language model rotates by fp32 tables made for three axes; the tables are equal for text
     assert torch.equal(a, b), (a - b).abs().max()
+    # what transformers saves is the same language model, under three prefixes
+    for saved, part in (("vl", vl), ("lm", model), ("base", model.model)):
+        part.to(torch.bfloat16).save_pretrained(f"{copy}.{saved}", max_shard_size="1MB")
+        assert digest(f"{copy}.{saved}") == before, saved
     with open(os.path.join(OUT, f"{name}.sha256sums"), "w") as f:
         for file in sorted(os.listdir(copy)):
             f.write(hashlib.sha256(open(os.path.join(copy, file), "rb").read()).hexdigest() + "  " + file + "\n")

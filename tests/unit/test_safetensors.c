@@ -303,6 +303,21 @@ static void cut_short(void)
 }
 #endif
 
+/* One tensor with a name of n bytes. */
+static void name_of(size_t n, const char *refusal)
+{
+    char *name = xmalloc(n + 1);
+    memset(name, 'n', n);
+    name[n] = '\0';
+    char *header = xasprintf("{\"%s\":" I32 "}", name);
+    if (refusal)
+        refused(header, 16, refusal, "a name above the limit");
+    else
+        accepted(header, 16, 1, "a name at the limit");
+    free(header);
+    free(name);
+}
+
 int main(void)
 {
     lengths();
@@ -310,6 +325,8 @@ int main(void)
     json_rules();
     entry_rules();
     layout_rules();
+    name_of(ST_MAX_NAME, NULL);
+    name_of(ST_MAX_NAME + 1, "has 1025 bytes, the limit is 1024");
     mutilated();
     lookups();
     round_trip();

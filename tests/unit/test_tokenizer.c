@@ -340,6 +340,31 @@ static void refused(const char *from, const char *to, const char *part)
     aq_buf_release(&changed);
 }
 
+#define X16 "xxxxxxxxxxxxxxxx"
+#define X64 X16 X16 X16 X16
+#define LONG_TOKEN X64 X64 X64 X64 /* as long as it may be */
+
+static void longest_added_token(void)
+{
+    struct aq_buf text = AQ_BUF_INIT, ids = AQ_BUF_INIT;
+    struct aq_err err = {0};
+    (void)!aq_read_file(TINY "/tokenizer.json", 1 << 20, &text, NULL);
+    char *at = strstr(aq_buf_str(&text), "<|im_start|>");
+    char *changed = at ? xasprintf("%.*s" LONG_TOKEN "%s", (int)(at - text.data), text.data,
+                                   at + strlen("<|im_start|>"))
+                       : xstrdup("");
+    struct tokenizer *t =
+        tokenizer_parse(changed, strlen(changed), "tokenizer.json", NULL, 0, &err);
+    if (tap_ok(t != NULL, "an added token of 256 bytes %s", err.msg)) {
+        (void)ids_text(t, LONG_TOKEN "x", 257, &ids);
+        tap_ok(strncmp(aq_buf_str(&ids), "321 ", 4) == 0, "is found in a text");
+    }
+    tokenizer_free(t);
+    free(changed);
+    aq_buf_release(&ids);
+    aq_buf_release(&text);
+}
+
 static void refusals(void)
 {
     refused("\"NFC\"", "\"NFKC\"", "normalizer.type: 'NFKC' is not supported");
@@ -372,6 +397,7 @@ static void refusals(void)
     refused("\"merges\"", "\"merged\"", "'merges' is missing");
     refused("\"<|im_start|>\"", "\"\"", "added token of 0 bytes");
     refused("\"<|im_start|>\"", "\"<|endoftext|>\"", "there twice");
+    refused("\"<|im_start|>\"", "\"" LONG_TOKEN "x\"", "added token of 257 bytes");
     refused("\"id\": 320", "\"id\": 3", "does not fit the vocabulary");
 }
 
@@ -396,6 +422,7 @@ int main(void)
     tokenizer_free(tiny);
     split();
     refusals();
+    longest_added_token();
     struct tokenizer *qwen = open_qwen3();
     if (qwen) {
         known_strings(qwen);
