@@ -220,6 +220,22 @@ forget() { : >"$AQ_STUB_LOG"; }
     is "$(calls aq-select)" 1
 }
 
+@test "kill -9 of one tool under -j8 -k: the others finish, the rerun does that cell" {
+    AQ_STUB_KILL=aq-select:wint8_aint8/default/medium aq 2 sweep -j8 -k
+    [ ! -e $P/wint8_aint8/default/medium/int8_autoquant_lm_default_quant_manifest.json ]
+    is "$(find tmp -name report.html | wc -l)" 3
+    forget
+    aq 0 sweep -j8
+    is "$(calls aq-select) $(calls 'aq-report --all') $(calls 'aq-score --lm')" "1 1 0"
+}
+
+@test "a dead jobserver in MAKEFLAGS, and make's --shuffle where it is known" {
+    MAKEFLAGS=' -j2 --jobserver-auth=98,99' aq 0 timeout 60 make -s -f pipelines/qwen3.mk PAIRS=wfp8_afp8
+    MAKEFLAGS=' -j2 --jobserver-auth=fifo:/nonexistent' run timeout 60 make -s -f pipelines/qwen3.mk PAIRS=wfp8_afp8
+    [ "$status" -ne 124 ]
+    if make --help | grep -q shuffle; then aq 0 sweep --shuffle; fi
+}
+
 @test "a failing heavy job shows the end of its log and names it" {
     AQ_STUB_FAIL=aq-score:--lm aq 2 sweep
     has "$stderr" "aq-score: told to fail"
