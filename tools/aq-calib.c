@@ -176,9 +176,7 @@ static int tokens_main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (run_tokens(&o, &cl, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(run_tokens(&o, &cl, &err), &err);
 }
 
 /* ---- ranges ---- */
@@ -232,9 +230,7 @@ static int ranges_main(int argc, char **argv)
         return code;
     job.config.threads = (int)threads;
     job.config.bf16 = strcmp(dtype, "bf16") == 0;
-    if (run_ranges(&job, &cl, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(run_ranges(&job, &cl, &err), &err);
 }
 
 /* ---- which one ---- */

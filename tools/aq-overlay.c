@@ -113,7 +113,5 @@ int main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (run(&o, &cl, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(run(&o, &cl, &err), &err);
 }

@@ -34,11 +34,6 @@ static int run(const struct opts *o, const struct aq_cmdline *cl, struct aq_err 
     return report_one(&q, err);
 }
 
-static int finish(int status, const struct aq_err *err)
-{
-    return status < 0 ? aq_tool_fail(err) : aq_tool_finish();
-}
-
 static int main_summary(int argc, char **argv)
 {
     struct summary_request q = {0};
@@ -71,12 +66,13 @@ static int main_summary(int argc, char **argv)
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
     if (md + tsv + html != 1)
-        return finish(aq_err_set(&err, AQ_EUSAGE, "give exactly one of --md, --tsv, --html"), &err);
+        return aq_tool_end(aq_err_set(&err, AQ_EUSAGE, "give exactly one of --md, --tsv, --html"),
+                           &err);
     q.manifests = cl.args;
     q.count = (size_t)cl.count;
     q.output = cl.output;
     q.format = md ? REPORT_MD : tsv ? REPORT_TSV : REPORT_HTML;
-    return finish(report_summary(&q, &err), &err);
+    return aq_tool_end(report_summary(&q, &err), &err);
 }
 
 static int main_diff(int argc, char **argv)
@@ -104,9 +100,9 @@ static int main_diff(int argc, char **argv)
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
     if (md + tsv != 1)
-        return finish(aq_err_set(&err, AQ_EUSAGE, "give exactly one of --md, --tsv"), &err);
-    return finish(report_diff(cl.args[0], cl.args[1], md ? REPORT_MD : REPORT_TSV, cl.output, &err),
-                  &err);
+        return aq_tool_end(aq_err_set(&err, AQ_EUSAGE, "give exactly one of --md, --tsv"), &err);
+    return aq_tool_end(
+        report_diff(cl.args[0], cl.args[1], md ? REPORT_MD : REPORT_TSV, cl.output, &err), &err);
 }
 
 int main(int argc, char **argv)
@@ -145,5 +141,5 @@ int main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    return finish(run(&o, &cl, &err), &err);
+    return aq_tool_end(run(&o, &cl, &err), &err);
 }

@@ -64,9 +64,7 @@ static int main_collect(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (collect(run, quant, cells, &cl, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(collect(run, quant, cells, &cl, &err), &err);
 }
 
 /* ---- aq-score merge ---- */
@@ -89,9 +87,7 @@ static int main_merge(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (store_merge(cl.output, cl.args, (size_t)cl.count, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(store_merge(cl.output, cl.args, (size_t)cl.count, &err), &err);
 }
 
 /* ---- aq-score ls ---- */
@@ -144,9 +140,7 @@ static int main_ls(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (ls(&cl, as_json, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(ls(&cl, as_json, &err), &err);
 }
 
 /* ---- aq-score gc ---- */
@@ -190,9 +184,7 @@ static int main_gc(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (gc(cells, cl.args[0], &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(gc(cells, cl.args[0], &err), &err);
 }
 
 /* ---- aq-score ---- */
@@ -274,9 +266,7 @@ static int score_main(int argc, char **argv)
     o.store = cl.output;
     o.quants = cl.args;
     o.quant_count = (size_t)cl.count;
-    if (check(&o, &err) < 0 || score_run(&o, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(check(&o, &err) < 0 ? -1 : score_run(&o, &err), &err);
 }
 
 int main(int argc, char **argv)

@@ -91,7 +91,5 @@ int main(int argc, char **argv)
     if (check(&q, have_bits, &err) < 0)
         return aq_tool_fail(&err);
     q.bits = have_bits ? q.bits : 0;
-    if (sel_run(&q, &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(sel_run(&q, &err), &err);
 }

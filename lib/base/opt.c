@@ -104,6 +104,11 @@ int aq_tool_finish(void)
     return AQ_OK;
 }
 
+int aq_tool_end(int result, const struct aq_err *err)
+{
+    return result < 0 ? aq_tool_fail(err) : aq_tool_finish();
+}
+
 /* ---- help ---- */
 
 static void print_option(const struct aq_opt *o)

@@ -11,9 +11,8 @@
  *         int code;
  *         if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
  *             return code;                   // --help and friends, or a usage error
- *         if (run(&o, &cl, &err) < 0)
- *             return aq_tool_fail(&err);     // "aq-x: ..." and the class as exit code
- *         return aq_tool_finish();           // stdout flushed and checked
+ *         // "aq-x: ..." and the class as exit code, or stdout flushed and checked
+ *         return aq_tool_end(run(&o, &cl, &err), &err);
  *     }
  *
  * Options may stand before, between and behind operands; "--" ends them. Every option can be
@@ -87,6 +86,8 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
                    int *code);
 int aq_tool_fail(const struct aq_err *err);
 int aq_tool_finish(void);
+/* The end of a main(): aq_tool_fail if the result is negative, else aq_tool_finish. */
+int aq_tool_end(int result, const struct aq_err *err);
 
 /* Messages on stderr as "aq-x: ..."; a note only with -v, a warning unless -q. */
 void aq_warn(const char *fmt, ...) AQ_PRINTF(1, 2);

@@ -78,5 +78,5 @@ int main(int argc, char **argv)
     if (r == 0)
         r = tokens_write(&t, "make_tokens", 1, cl.output, &err);
     tokens_release(&t);
-    return r < 0 ? aq_tool_fail(&err) : aq_tool_finish();
+    return aq_tool_end(r, &err);
 }

@@ -421,7 +421,5 @@ int main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    if (write_checkpoint(&o, cl.args[0], &err) < 0)
-        return aq_tool_fail(&err);
-    return aq_tool_finish();
+    return aq_tool_end(write_checkpoint(&o, cl.args[0], &err), &err);
 }

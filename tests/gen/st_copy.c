@@ -44,5 +44,5 @@ int main(int argc, char **argv)
     int code;
     if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
         return code;
-    return copy(cl.args[0], cl.args[1], &err) < 0 ? aq_tool_fail(&err) : aq_tool_finish();
+    return aq_tool_end(copy(cl.args[0], cl.args[1], &err), &err);
 }
