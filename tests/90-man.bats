@@ -42,7 +42,7 @@ setup() {
 
 # page FILE: as plain text in lines of any length.
 page() {
-    mandoc -T ascii -O width=1000 "$1" | col -bx
+    mandoc -T ascii -O width=1000 "$1" | sed 's/.\x08//g'
 }
 
 # options COMMAND...: the long and short options that its --help knows.
