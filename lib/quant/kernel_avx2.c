@@ -127,14 +127,19 @@ V void v_store_f32(void *p, vf a)
     _mm256_storeu_ps(p, a);
 }
 
-/* bf16 in the upper halves, rounded to nearest even; NaN made quiet. */
+/* bf16 in the upper halves, rounded to nearest even. A NaN must be quiet, its lower half zero. */
+V vi bf16_above_quiet(vf a)
+{
+    vi u = v_bits(a), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), vi_set1(1));
+    return _mm256_add_epi32(u, _mm256_add_epi32(odd, vi_set1(0x7fff)));
+}
+
+/* The same for any NaN, which is made quiet. */
 V vi bf16_above(vf a)
 {
-    vi u = v_bits(a);
-    vi odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), vi_set1(1));
-    vi r = _mm256_add_epi32(u, _mm256_add_epi32(odd, vi_set1(0x7fff)));
-    vi quiet = _mm256_or_si256(u, vi_set1(0x400000));
-    return _mm256_blendv_epi8(r, quiet, v_bits(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
+    vi quiet = _mm256_or_si256(v_bits(a), vi_set1(0x400000));
+    return _mm256_blendv_epi8(bf16_above_quiet(a), quiet,
+                              v_bits(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
 }
 
 V void v_store_bf16(void *p, vf a)
@@ -144,11 +149,11 @@ V void v_store_bf16(void *p, vf a)
     _mm_storeu_si128(p, _mm256_castsi256_si128(h));
 }
 
-/* Even and odd elements, joined again. */
+/* Even and odd elements, joined again; NaN as for bf16_above_quiet. */
 V void v_store_bf16_pair(void *p, vf even, vf odd)
 {
-    vi low = _mm256_srli_epi32(bf16_above(even), 16);
-    _mm256_storeu_si256(p, _mm256_blend_epi16(low, bf16_above(odd), 0xaa));
+    vi low = _mm256_srli_epi32(bf16_above_quiet(even), 16);
+    _mm256_storeu_si256(p, _mm256_blend_epi16(low, bf16_above_quiet(odd), 0xaa));
 }
 
 V vf v_via_bf16(vf a)

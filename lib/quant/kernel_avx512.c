@@ -122,13 +122,19 @@ V void v_store_f32(void *p, vf a)
     _mm512_storeu_ps(p, a);
 }
 
-/* bf16 in the upper halves, rounded to nearest even; NaN made quiet. */
+/* bf16 in the upper halves, rounded to nearest even. A NaN must be quiet, its lower half zero. */
+V vi bf16_above_quiet(vf a)
+{
+    vi u = v_bits(a), r = _mm512_add_epi32(u, vi_set1(0x7fff));
+    return _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(u, vi_set1(0x10000)), u,
+                                 vi_set1(0x8000));
+}
+
+/* The same for any NaN, which is made quiet. */
 V vi bf16_above(vf a)
 {
-    vi u = v_bits(a), up = vi_set1(0x8000);
-    vi r = _mm512_add_epi32(u, vi_set1(0x7fff));
-    r = _mm512_mask_add_epi32(r, _mm512_test_epi32_mask(u, vi_set1(0x10000)), u, up);
-    return _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), u, vi_set1(0x400000));
+    return _mm512_mask_or_epi32(bf16_above_quiet(a), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q),
+                                v_bits(a), vi_set1(0x400000));
 }
 
 V void v_store_bf16(void *p, vf a)
@@ -136,11 +142,11 @@ V void v_store_bf16(void *p, vf a)
     _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_above(a), 16)));
 }
 
-/* Even and odd elements, joined again. */
+/* Even and odd elements, joined again; NaN as for bf16_above_quiet. */
 V void v_store_bf16_pair(void *p, vf even, vf odd)
 {
-    vi low = _mm512_srli_epi32(bf16_above(even), 16);
-    _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaa, low, bf16_above(odd)));
+    vi low = _mm512_srli_epi32(bf16_above_quiet(even), 16);
+    _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaa, low, bf16_above_quiet(odd)));
 }
 
 V vf v_via_bf16(vf a)

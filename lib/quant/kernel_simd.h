@@ -122,7 +122,9 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
 
 /*
  * 2 * LANES elements from bf16 to bf16: the even and the odd ones are taken apart where they are,
- * by a shift and a mask instead of two conversions.
+ * by a shift and a mask instead of two conversions. A NaN among them comes from x, by operations
+ * that make it quiet and keep its payload, so its lower half is zero; or it is one that the
+ * machine makes, with the same property.
  */
 VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct scales *s,
                             enum kernel_op op, struct num_format format, enum kernel_out out,
@@ -139,9 +141,9 @@ VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct s
         v_store_bf16_pair((char *)r->to + 2 * i, even, odd);
 }
 
-VEC_INLINE int is_two(enum quant_dtype in, enum kernel_out out)
+VEC_INLINE int is_two(enum kernel_op op, enum quant_dtype in, enum kernel_out out)
 {
-    return in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
+    return op != KERNEL_COPY && in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
 }
 
 /* Elements i to end, which share their scales; returns where it stopped. */
@@ -149,7 +151,7 @@ VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end, const s
                        enum kernel_op op, struct num_format format, enum quant_dtype in,
                        enum kernel_out out, int by_recip)
 {
-    if (is_two(in, out))
+    if (is_two(op, in, out))
         for (; i + 2 * LANES <= end; i += 2 * LANES)
             two_vectors(r, i, s, op, format, out, by_recip);
     for (; i + LANES <= end; i += LANES) {
@@ -178,7 +180,7 @@ VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct scales s, enum
     for (; i + unit <= r->n; i += unit)
         for (size_t k = i; k < i + unit; k += 2 * LANES) {
             size_t b = k >> shift, c = (k + LANES) >> shift;
-            if (is_two(in, out)) {
+            if (is_two(op, in, out)) {
                 s.back = v_set2(r->back[b], r->back[c]);
                 s.mul = s.recip = v_set2(mul[b], mul[c]);
                 two_vectors(r, k, &s, op, format, out, by_recip);

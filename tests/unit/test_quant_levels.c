@@ -104,11 +104,32 @@ static void all(const char *text, int is_weight)
         printf("# %s (%d refused)\n", c.what, refused);
 }
 
+/* Every bf16 number, NaN with every payload among them. */
+static void all_bf16(void)
+{
+    enum { ROWS = 16, COLS = 65536 / ROWS };
+    static uint16_t x[ROWS * COLS];
+    float hidden[COLS];
+    struct quant_spec spec;
+    struct check c = {.spec = &spec, .x = {x, QUANT_BF16, ROWS, COLS, "x"}};
+    int rc = 0;
+    for (int i = 0; i < COLS; i++)
+        hidden[i] = (float)(i % 11) * 0.125F;
+    for (int i = 0; i < ROWS * COLS; i++)
+        x[i] = (uint16_t)(i * 40503); /* odd: each number once, and no two alike side by side */
+    c.range = (struct quant_range){0.875F, hidden};
+    for (size_t i = 0; i < AQ_COUNT(acts) && rc == 0; i++)
+        rc = quant_parse(acts[i], &spec, NULL) < 0 ? -1 : quant_check(&c);
+    if (!tap_ok(rc == 0, "every bf16 number under every treatment of activations"))
+        printf("# %s\n", c.what);
+}
+
 int main(void)
 {
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
         all(weights[i], 1);
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
         all(acts[i], 0);
+    all_bf16();
     return tap_done();
 }
