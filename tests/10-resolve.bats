@@ -91,6 +91,14 @@ show() {
     is "$(jq -r .model.name <<<"$output" | paste -sd' ')" "qwen3_4b qwen3_8b"
 }
 
+@test "coverage is kept as it is written, and changes nothing that is computed" {
+    show quant_pair.coverage_mode lm_default quant_pair=wint8_aint8
+    show quant_pair.coverage_mode anything quant_pair=wint8_aint8 quant_pair.coverage_mode=anything
+    show quant_pair.coverage_fraction 0.5 +quant_pair.coverage_fraction=0.5
+    is "$(aq-resolve -q quant_pair=wint8_aint8 quant_pair.coverage_mode=anything +quant_pair.coverage_fraction=0.5 | aq-overlay)" \
+        "$(aq-resolve -q quant_pair=wint8_aint8 | aq-overlay)"
+}
+
 @test "preset/demo" {
     aq 0 aq-resolve --config-name preset/demo
     is "$(jq -r '.model.name + " " + .dataset.name + " " + .dataset.size' <<<"$output")" "qwen3_vl_demo demo_captions small"
