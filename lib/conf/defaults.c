@@ -2,22 +2,11 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/suggest.h"
+#include "conf/def.h"
 #include "conf/interp.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* An item of a defaults list with the surroundings that give it a path and a package. */
-struct def {
-    const char *group; /* NULL: a single file, named by path */
-    const char *path;
-    const char *package; /* behind @, or NULL */
-    const char *header;  /* package of the file itself, or NULL */
-    const char *parent_dir, *parent_package;
-    const struct node *value; /* of a group: a string, a list, or null */
-    bool optional, override, appended, deleted;
-    struct place place;
-};
 
 /* The tree of files that include files. A tree without children is a leaf: one file. */
 struct tree {
@@ -50,118 +39,6 @@ struct planner {
     struct node *choices;
 };
 
-/* ---- names of an item ---- */
-
-static const char *dotted(struct aq_arena *a, const char *group)
-{
-    char *s = aq_arena_strdup(a, group);
-    for (char *p = s; *p; p++)
-        if (*p == '/')
-            *p = '.';
-    return s;
-}
-
-static const char *below(struct aq_arena *a, const char *dir, const char *name)
-{
-    if (!*dir || !*name)
-        return *dir ? dir : name;
-    return aq_arena_printf(a, "%s/%s", dir, name);
-}
-
-/* "a/b" of "a/b/c", "" of "c" */
-static const char *directory(struct aq_arena *a, const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? aq_arena_strndup(a, path, (size_t)(slash - path)) : "";
-}
-
-static const char *relative(const char *name)
-{
-    return name + (*name == '/');
-}
-
-/* The group as written, without the parent's directory. */
-static const char *own_group(struct aq_arena *a, const struct def *d)
-{
-    return d->group ? relative(d->group) : directory(a, relative(d->path));
-}
-
-static const char *group_path(struct aq_arena *a, const struct def *d)
-{
-    const char *written = d->group ? d->group : d->path;
-    const char *own = own_group(a, d);
-    return *written == '/' ? own : below(a, d->parent_dir, own);
-}
-
-/* The option or file name; NULL for `group: null`. */
-static const char *option(const struct def *d)
-{
-    if (!d->group) {
-        const char *slash = strrchr(d->path, '/');
-        return slash ? slash + 1 : d->path;
-    }
-    return d->value->type == NODE_STRING ? d->value->s : NULL;
-}
-
-static const char *config_path(struct aq_arena *a, const struct def *d)
-{
-    if (d->group)
-        return aq_arena_printf(a, "%s/%s", group_path(a, d), option(d));
-    return *d->path == '/' ? d->path + 1 : below(a, d->parent_dir, d->path);
-}
-
-/* The place in the whole tree: what stands behind the last _global_ counts from the root. */
-static const char *final_package(struct aq_arena *a, const struct def *d, bool with_header)
-{
-    static const char global[] = "_global_";
-    const char *own = d->package;
-    if (!own && with_header)
-        own = d->header;
-    if (!own)
-        own = dotted(a, own_group(a, d));
-    const char *p = d->parent_package;
-    const char *whole = !*p ? own : !*own ? p : aq_arena_printf(a, "%s.%s", p, own);
-    const char *last = NULL;
-    for (const char *at = whole; (at = strstr(at, global)) != NULL; at++)
-        last = at;
-    if (!last)
-        return whole;
-    last += strlen(global);
-    return last + (*last == '.');
-}
-
-/* How the choice is overridden: the group, and its package if that is not the default one. */
-static const char *override_key(struct aq_arena *a, const struct def *d)
-{
-    const char *group = group_path(a, d);
-    const char *package = final_package(a, d, false);
-    if (strcmp(dotted(a, group), package) == 0)
-        return group;
-    return aq_arena_printf(a, "%s@%s", group, *package ? package : "_global_");
-}
-
-static void set_parent(struct aq_arena *a, struct def *d, const char *dir, const char *package)
-{
-    d->parent_dir = dir;
-    d->parent_package = package;
-    const char *at = d->package ? strstr(d->package, "_group_") : NULL;
-    if (at)
-        d->package = aq_arena_printf(a, "_global_.%.*s%s%s", (int)(at - d->package), d->package,
-                                     dotted(a, group_path(a, d)), at + strlen("_group_"));
-}
-
-static bool is_self(const struct def *d)
-{
-    return d->group ? option(d) && strcmp(option(d), "_self_") == 0
-                    : strcmp(d->path, "_self_") == 0;
-}
-
-static bool is_interpolated(const struct def *d)
-{
-    const char *name = d->group ? option(d) : d->path;
-    return name && strstr(name, "${");
-}
-
 /* ---- errors ---- */
 
 static int fail(struct planner *p, struct place place, const char *text)
@@ -184,36 +61,38 @@ static void hint_group(struct planner *p, const char *group, const char *name)
 static int fail_not_found(struct planner *p, const struct tree *t)
 {
     const struct def *d = &t->def;
-    const char *path = config_path(p->a, d);
+    const char *path = def_config(p->a, d);
     if (!t->parent) {
         aq_err_set(p->err, AQ_EUSAGE, "cannot find the primary configuration '%s'", aq_show(path));
-        hint_group(p, directory(p->a, path), path + strlen(directory(p->a, path)));
+        const char *slash = strrchr(path, '/');
+        hint_group(p, slash ? aq_arena_strndup(p->a, path, (size_t)(slash - path)) : "",
+                   slash ? slash + 1 : path);
         return -1;
     }
     fail(p, d->place,
          aq_arena_printf(p->a, "in '%s': could not find '%s'",
-                         aq_show(config_path(p->a, &t->parent->def)), aq_show(path)));
+                         aq_show(def_config(p->a, &t->parent->def)), aq_show(path)));
     if (d->group)
-        hint_group(p, group_path(p->a, d), option(d));
+        hint_group(p, def_group(p->a, d), def_option(d));
     return -1;
 }
 
 static int fail_must_specify(struct planner *p, const struct def *d)
 {
-    const char *key = override_key(p->a, d);
+    const char *key = def_key(p->a, d);
     fail(
         p, d->place,
         aq_arena_printf(p->a, "you must specify '%s', e.g. %s=OPTION", aq_show(key), aq_show(key)));
-    hint_group(p, group_path(p->a, d), "");
+    hint_group(p, def_group(p->a, d), "");
     return -1;
 }
 
 static int fail_cycle(struct planner *p, const struct tree *t)
 {
     struct aq_buf chain = AQ_BUF_INIT;
-    const char *again = config_path(p->a, &t->def);
+    const char *again = def_config(p->a, &t->def);
     const struct tree *from = t->parent;
-    while (strcmp(config_path(p->a, &from->def), again) != 0)
+    while (strcmp(def_config(p->a, &from->def), again) != 0)
         from = from->parent;
     /* from the first appearance down to the second */
     const struct tree *path[DEFAULTS_MAX_DEPTH + 1];
@@ -222,7 +101,7 @@ static int fail_cycle(struct planner *p, const struct tree *t)
         path[n++] = at;
     aq_buf_addf(&chain, "'%s'", aq_show(again));
     while (n-- > 0)
-        aq_buf_addf(&chain, " -> '%s'", aq_show(config_path(p->a, &path[n]->def)));
+        aq_buf_addf(&chain, " -> '%s'", aq_show(def_config(p->a, &path[n]->def)));
     fail(p, t->def.place,
          aq_arena_printf(p->a, "the defaults lists include each other: %.600s", chain.data));
     aq_buf_release(&chain);
@@ -314,11 +193,11 @@ static int take_overrides(struct planner *p, const struct override *overrides, s
 
 static bool is_deleted(struct planner *p, struct def *d)
 {
-    struct pick *pick = d->group ? aq_strmap_get(&p->deletion_by_key, override_key(p->a, d)) : NULL;
+    struct pick *pick = d->group ? aq_strmap_get(&p->deletion_by_key, def_key(p->a, d)) : NULL;
     if (!pick)
         return false;
     bool any = !pick->value || pick->value->type == NODE_NULL;
-    if (!any && !(option(d) && strcmp(option(d), pick->value->s) == 0))
+    if (!any && !(def_option(d) && strcmp(def_option(d), pick->value->s) == 0))
         return false;
     pick->used = true;
     d->deleted = true;
@@ -330,9 +209,9 @@ static int note_choice(struct planner *p, const struct def *d)
 {
     if (!d->group)
         return 0;
-    const char *key = override_key(p->a, d);
+    const char *key = def_key(p->a, d);
     const struct node *old = node_get(p->choices, key);
-    const char *name = option(d);
+    const char *name = def_option(d);
     if (!old) {
         node_put_text(p->a, p->choices, key,
                       name ? node_string(p->a, name, d->place)
@@ -354,10 +233,10 @@ static int note_choice(struct planner *p, const struct def *d)
 static int choose_model(struct planner *p, struct def *d)
 {
     struct pick *pick = aq_strmap_get(&p->pick_by_key, "model");
-    const char *group = group_path(p->a, d);
+    const char *group = def_group(p->a, d);
     size_t n = strlen(group);
     if (!pick || pick->value->type != NODE_STRING || strncmp(group, "model/", 6) != 0 || n < 12 ||
-        strcmp(group + n - 5, "/arch") != 0 || strcmp(final_package(p->a, d, false), "model") != 0)
+        strcmp(group + n - 5, "/arch") != 0 || strcmp(def_package(p->a, d, false), "model") != 0)
         return 0;
     const char *name = pick->value->s;
     struct conf_names models = conf_models(p->s);
@@ -380,7 +259,7 @@ static int apply_picks(struct planner *p, struct def *d)
 {
     if (!d->group)
         return 0;
-    struct pick *pick = aq_strmap_get(&p->pick_by_key, override_key(p->a, d));
+    struct pick *pick = aq_strmap_get(&p->pick_by_key, def_key(p->a, d));
     if (!pick)
         return choose_model(p, d);
     d->value = pick->value;
@@ -424,10 +303,10 @@ static int list_items(struct planner *p, const struct tree *t, bool root, struct
                                .override = item->override,
                                .place = {f->file, item->line}};
         plain |= !item->override;
-        if (is_self(&list[n]) && self)
+        if (def_is_self(&list[n]) && self)
             return fail(p, list[n].place,
                         aq_arena_printf(p->a, "duplicate _self_ defined in %s", aq_show(f->name)));
-        self |= is_self(&list[n++]);
+        self |= def_is_self(&list[n++]);
     }
     bool has_list = f->default_count || appended;
     if (has_list && ((!self && plain) || !f->default_count))
@@ -453,22 +332,22 @@ static int take_override_items(struct planner *p, const struct tree *t, struct d
     const struct def *seen = NULL;
     for (size_t i = 0; i < count; i++) {
         struct def *d = &list[i];
-        if (is_self(d))
+        if (def_is_self(d))
             continue;
-        set_parent(p->a, d, group_path(p->a, &t->def), final_package(p->a, &t->def, true));
+        def_set_parent(p->a, d, def_group(p->a, &t->def), def_package(p->a, &t->def, true));
         if (seen && !d->override && !d->appended)
             return fail(p, d->place,
                         aq_arena_printf(p->a,
                                         "overrides must be at the end of the defaults list: "
                                         "'override %s' stands before this item",
-                                        aq_show(override_key(p->a, seen))));
+                                        aq_show(def_key(p->a, seen))));
         if (!d->group || !d->override)
             continue;
         seen = d;
         if (interpolated)
             return fail(p, d->place,
                         "override items are not allowed below an interpolated group choice");
-        const char *key = override_key(p->a, d);
+        const char *key = def_key(p->a, d);
         if (!aq_strmap_has(&p->pick_by_key, key))
             choose(p, (struct pick){.key = key, .value = d->value, .place = d->place});
     }
@@ -486,7 +365,7 @@ static int add_options(struct planner *p, struct tree *t, const struct def *d, b
                           .package = d->package,
                           .optional = d->optional,
                           .place = d->place};
-        set_parent(p->a, &one, d->parent_dir, d->parent_package);
+        def_set_parent(p->a, &one, d->parent_dir, d->parent_package);
         if (expand(p, add_child(p, t, &one), interpolated, depth + 1) < 0)
             return -1;
     }
@@ -495,7 +374,7 @@ static int add_options(struct planner *p, struct tree *t, const struct def *d, b
 
 static int add_item(struct planner *p, struct tree *t, struct def *d, bool interpolated, int depth)
 {
-    if (is_self(d)) {
+    if (def_is_self(d)) {
         (void)add_child(p, t, d);
         return 0;
     }
@@ -506,7 +385,7 @@ static int add_item(struct planner *p, struct tree *t, struct def *d, bool inter
     if (d->group && d->value->type == NODE_LIST)
         return add_options(p, t, d, interpolated, depth);
     struct tree *child = add_child(p, t, d);
-    return is_interpolated(d) ? 0 : expand(p, child, interpolated, depth + 1);
+    return def_is_interpolated(d) ? 0 : expand(p, child, interpolated, depth + 1);
 }
 
 /* `group: ${other}_x`: once everything else in this list is known. */
@@ -514,7 +393,7 @@ static int resolve_interpolated(struct planner *p, struct tree *t, struct tree *
 {
     struct def *d = &child->def;
     struct node *root = node_copy(p->a, p->choices);
-    const char *text = d->group ? option(d) : config_path(p->a, d);
+    const char *text = d->group ? def_option(d) : def_config(p->a, d);
     struct node *v = node_string(p->a, text, d->place);
     node_put_text(p->a, root, "_option_", v);
     struct interp in;
@@ -528,7 +407,7 @@ static int resolve_interpolated(struct planner *p, struct tree *t, struct tree *
         d->value = name;
     else
         d->path = name->s;
-    set_parent(p->a, d, group_path(p->a, &t->def), final_package(p->a, &t->def, true));
+    def_set_parent(p->a, d, def_group(p->a, &t->def), def_package(p->a, &t->def, true));
     return expand(p, child, true, depth + 1);
 }
 
@@ -544,7 +423,7 @@ static int expand_items(struct planner *p, struct tree *t, bool interpolated, in
         if (add_item(p, t, &list[i], interpolated, depth) < 0)
             return -1;
     for (struct tree *child = t->last; child; child = child->prev)
-        if (!is_self(&child->def) && is_interpolated(&child->def) &&
+        if (!def_is_self(&child->def) && def_is_interpolated(&child->def) &&
             resolve_interpolated(p, t, child, depth) < 0)
             return -1;
     return 0;
@@ -553,7 +432,7 @@ static int expand_items(struct planner *p, struct tree *t, bool interpolated, in
 /* The file of an item; a bad name that was typed is a usage error, one in a file bad input. */
 static int load(struct planner *p, struct tree *t)
 {
-    const char *path = config_path(p->a, &t->def);
+    const char *path = def_config(p->a, &t->def);
     if (conf_load(p->s, path, &t->file, p->err) == 0)
         return 0;
     if (p->err->code == AQ_EUSAGE && t->def.place.file) {
@@ -575,9 +454,9 @@ static void set_header(struct planner *p, struct def *d, const char *package)
 
 static int check_chain(struct planner *p, const struct tree *t, int depth)
 {
-    const char *path = config_path(p->a, &t->def);
+    const char *path = def_config(p->a, &t->def);
     for (const struct tree *up = t->parent; up; up = up->parent)
-        if (strcmp(config_path(p->a, &up->def), path) == 0)
+        if (strcmp(def_config(p->a, &up->def), path) == 0)
             return fail_cycle(p, t);
     return depth < DEFAULTS_MAX_DEPTH
                ? 0
@@ -587,7 +466,7 @@ static int check_chain(struct planner *p, const struct tree *t, int depth)
 static int expand(struct planner *p, struct tree *t, bool interpolated, int depth)
 {
     struct def *d = &t->def;
-    const char *name = option(d);
+    const char *name = def_option(d);
     bool missing = name && strcmp(name, "???") == 0;
     if (name && !missing) {
         if (check_chain(p, t, depth) < 0 || load(p, t) < 0)
@@ -618,21 +497,21 @@ static void add_step(struct planner *p, const struct conf_file *file, const stru
 {
     struct conf_plan *plan = p->plan;
     AQ_GROW(plan->steps, plan->count, plan->cap);
-    plan->steps[plan->count++] = (struct conf_step){file, final_package(p->a, d, true)};
+    plan->steps[plan->count++] = (struct conf_step){file, def_package(p->a, d, true)};
 }
 
 static int flatten(struct planner *p, const struct tree *t, struct aq_strmap *seen)
 {
     for (const struct tree *child = t->first; child; child = child->next) {
-        if (is_self(&child->def))
+        if (def_is_self(&child->def))
             add_step(p, t->file, &t->def);
         else if (flatten(p, child, seen) < 0)
             return -1;
     }
     const struct def *d = &t->def;
-    if (t->first || d->deleted || !option(d))
+    if (t->first || d->deleted || !def_option(d))
         return 0;
-    const char *key = d->group ? override_key(p->a, d) : NULL;
+    const char *key = d->group ? def_key(p->a, d) : NULL;
     if (key && aq_strmap_has(seen, key))
         return fail(p, d->place,
                     aq_arena_printf(p->a, "%s appears more than once in the final defaults list",
