@@ -58,6 +58,13 @@ clean() {
     clean one.html mix.html summary.html
 }
 
+@test "labels of 1,200 blocks" {
+    cell all.json wint8_aint8/default 8 1 1200
+    jq '.groups |= map(select(.name | endswith("down_proj")))' all.json | aq-select -q --effective-bits 9 -o many.out
+    aq-report --html many.out -o many.html
+    clean many.html
+}
+
 @test "layers of long and hostile names" {
     cell a.json wint4_aint8/a_rather_long_name_of_a_granularity_that_somebody_made 4.125 1 6
     jq '.groups[] |= (.name |= "model.language_model.with.a.long.prefix." + . + ".and_an_ending_longer_than_usual" | .members = [.name])
