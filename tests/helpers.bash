@@ -8,6 +8,7 @@ case $O in /*) ;; *) O=$REPO/$O ;; esac
 BIN=$O/bin
 SHARED=$REPO/../shared
 export PATH="$BIN:$PATH"
+export LC_ALL=C.UTF-8 # for bash's own $'\u202e', and one order of sorting
 export REPO O BIN SHARED
 
 # aq STATUS COMMAND...: runs it with stdout and stderr apart ($output, $stderr, $lines), and fails with
