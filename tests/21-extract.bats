@@ -164,6 +164,10 @@ change_index() {
     touch empty/pytorch_model.bin
     refused 3 "holds no checkpoint" aq-extract-lm empty
     has "$stderr" "PyTorch files are not read"
+    mkdir cut
+    touch cut/model.safetensors.incomplete
+    refused 3 "holds no checkpoint" aq-extract-lm cut
+    has "$stderr" "finish the download"
     refused 2 "" aq-extract-lm
     refused 2 "" aq-extract-lm a b
     refused 2 "--digest" aq-extract-lm --digest none empty
@@ -222,6 +226,8 @@ del(.weight_map)~key 'weight_map' is missing
 CASES
     echo '{"weight_map": {"a": "b", "a": "c"}}' >tiny/model.safetensors.index.json
     refused 3 "appears twice" aq-extract-lm tiny
+    jq -n '{weight_map: [range(10001) | {key: "t\(.)", value: "\(.).safetensors"}] | from_entries}' >tiny/model.safetensors.index.json
+    refused 3 "10001 shards, the limit is 10000" aq-extract-lm tiny
     # total_size is of no importance
     for size in 1 '"x"' null 1e30; do
         jq ".metadata.total_size = $size" kept.json >tiny/model.safetensors.index.json
@@ -295,6 +301,8 @@ CASES
     done
     bad_config '.text_config.num_key_value_heads = 3' "num_key_value_heads 3 does not divide num_attention_heads 4"
     bad_config '.text_config.head_dim = 31' "head_dim 31 is odd"
+    bad_config 'del(.text_config.num_key_value_heads)' "k_proj.weight' has shape [64, 64], config.json needs [128, 64]"
+    bad_config '.text_config.num_attention_heads = 65536 | .text_config.num_key_value_heads = 1 | .text_config.head_dim = 65536' "the limit is 16777216"
     bad_config 'del(.text_config.head_dim) | .text_config.num_attention_heads = 6 | .text_config.num_key_value_heads = 6' "no head_dim"
 }
 
@@ -319,6 +327,7 @@ del(.text_config.rope_theta)~rope_theta is missing
 .text_config.attention_bias = true~attention_bias: true is not supported
 .text_config.use_sliding_window = true~use_sliding_window: true is not supported
 .text_config.layer_types = ["full_attention", "sliding_attention"]~layer_types[1]: only 'full_attention' is supported
+.text_config.layer_types = 7~layer_types: expected a list
 .text_config.layer_types = ["full_attention"]~layer_types: 1 entries for 2 layers
 .text_config.hidden_act = "gelu"~hidden_act: 'gelu' is not supported, expected 'silu'
 .quantization_config = {"quant_method": "fp8"}~quantization_config: the checkpoint is quantized already
@@ -326,6 +335,9 @@ del(.text_config.rope_theta)~rope_theta is missing
 .tie_word_embeddings = false | .text_config.tie_word_embeddings = false~tensor 'lm_head.weight' is missing, and config.json does not tie it
 .tie_word_embeddings = 1~tie_word_embeddings: expected a boolean
 CASES
+    # what says the same as silence is welcome
+    config '.text_config.layer_types = ["full_attention", "full_attention"] | .text_config.partial_rotary_factor = 1.0 | del(.text_config.model_type)'
+    aq 0 aq-extract-lm tiny
     # newer files keep theta inside rope_parameters
     config 'del(.text_config.rope_theta, .text_config.rope_scaling) | .text_config.rope_parameters = {"rope_theta": 5e6, "rope_type": "default"}'
     aq 0 aq-extract-lm tiny
@@ -402,6 +414,7 @@ PY
 .tensors[3].end -= 2~tensors[3]: bytes 123320 to 131510 do not fit dtype and shape
 .tensors[3].begin = -1~tensors[3].begin: expected an integer from 0
 .tensors[3].file = 7~tensors[3].file: expected an integer from 0 to 0
+.tensors[1].shape = [32]~tensors[1].shape: the architecture needs [64]
 .tensors[3].shape = [32, 64]~tensors[3].shape: the architecture needs [64, 64]
 .tensors[3].dtype = "F8_E4M3"~tensors[3]: dtype is 'F8_E4M3', expected BF16, F16 or F32
 .tensors[3].name = "layers.0.mlp.up_proj.weight"~tensors[3]: tensor is 'layers.0.mlp.up_proj.weight', expected 'layers.0.self_attn.k_proj.weight'

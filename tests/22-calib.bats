@@ -160,6 +160,8 @@ bad() {
     bad 3 "gzip data: unpack it first" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     : >none/tokenizer.json
     bad 3 "none/tokenizer.json:1:1" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    echo '[]' >none/tokenizer.json
+    bad 3 "none/tokenizer.json: expected a tokenizer's object, found a list" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     echo '{}' >none/tokenizer.json
     bad 3 "key 'normalizer' is missing" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     size=$(stat -c %s "$TINY/tokenizer.json")
@@ -198,6 +200,14 @@ bad() {
     is "$(digest old/vocab.json)" "$want"
     truncate -s -1 old/merges.txt
     is "$(digest old)" "$want"
+    cp old/tokenizer_config.json kept.json
+    jq '.added_tokens_decoder |= with_entries(.key = "x")' kept.json >old/tokenizer_config.json
+    bad 3 "'x' is not an id" aq-calib tokens -t old -o t "$DEMO/captions_small.txt"
+    cp kept.json old/tokenizer_config.json
+    cp old/vocab.json kept.json
+    echo '[]' >old/vocab.json
+    bad 3 "old/vocab.json: expected an object of symbols" aq-calib tokens -t old -o t "$DEMO/captions_small.txt"
+    cp kept.json old/vocab.json
     echo ' x' >>old/merges.txt
     bad 3 "old/merges.txt:" aq-calib tokens -t old -o t "$DEMO/captions_small.txt"
     rm old/merges.txt

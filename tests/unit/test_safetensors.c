@@ -78,6 +78,7 @@ static void strangers(void)
     refused_bytes("\x1f\x8b\x08\0\0\0\0\0\0\0", 10, "gzip", "gzip data are named");
     refused_bytes("PK\x03\x04\0\0\0\0\0\0\xff\xff", 12, "zip archive", "a zip archive is named");
     refused_bytes("GGUF\3\0\0\0\xff\0\0\0", 12, "GGUF", "a GGUF file is named");
+    refused_bytes("GGUF", 4, "GGUF", "also where the file is shorter than a length");
     refused_bytes("{\"error\": \"x\"}", 14, "JSON", "a JSON error body is named");
 }
 

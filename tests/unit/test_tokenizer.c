@@ -369,6 +369,11 @@ static void refusals(void)
 {
     refused("\"NFC\"", "\"NFKC\"", "normalizer.type: 'NFKC' is not supported");
     refused("{\"type\": \"NFC\"}", "null", "normalizer: expected an object");
+    refused("{\"type\": \"NFC\"}", "{}", "normalizer: no type, expected 'NFC'");
+    refused("{\"type\": \"NFC\"}", "{\"type\": 7}", "normalizer.type: expected a string");
+    refused("\"Sequence\"", "\"Whitespace\"", "'Whitespace' is not supported");
+    refused("\"pretokenizers\": [", "\"pretokenizers\": [{}, ", "3 steps, expected Split");
+    refused("\"add_prefix_space\": false, ", "", "add_prefix_space is missing, expected false");
     refused("\\\\p{N}|", "\\\\p{N}+|", "not the one of Qwen2");
     refused("\"Isolated\"", "\"Removed\"", "'Removed' is not supported");
     refused("\"add_prefix_space\": false", "\"add_prefix_space\": true", "is set");
@@ -393,11 +398,15 @@ static void refusals(void)
     refused("\"merges\": [[", "\"merges\": [[\"q\", \"q\"], [", "merged symbol is not in");
     refused("\"merges\": [[", "\"merges\": [[\"qq\", \"q\"], [", "side of the merge is not in");
     refused("\"merges\": [[", "\"merges\": [\"a b c\", [", "expected \"left right\"");
+    refused("\"merges\": [[", "\"merges\": [[\"a\"], [", "expected \"left right\"");
     refused("\"merges\": [[", "\"merges\": [7, [", "expected \"left right\"");
     refused("\"merges\"", "\"merged\"", "'merges' is missing");
     refused("\"<|im_start|>\"", "\"\"", "added token of 0 bytes");
     refused("\"<|im_start|>\"", "\"<|endoftext|>\"", "there twice");
     refused("\"<|im_start|>\"", "\"" LONG_TOKEN "x\"", "added token of 257 bytes");
+    refused("\"added_tokens\": [", "\"added_tokens\": {}, \"x\": [",
+            "added_tokens: expected a list");
+    refused("\"id\": 320", "\"id\": -1", "id: expected an integer from 0");
     refused("\"id\": 320", "\"id\": 3", "does not fit the vocabulary");
 }
 
