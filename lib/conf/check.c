@@ -12,6 +12,7 @@ enum kind {
     K_STRING,
     K_NAME, /* a string that becomes a part of a path */
     K_BOOL,
+    K_FALSE, /* a switch whose other position is not computed */
     K_COUNT, /* an integer from 1 */
     K_NUMBER,
     K_CHOICE,
@@ -70,7 +71,7 @@ static const struct rule rules[] = {
     {"autoquant", "operand_rounding", K_CHOICE, 0, CHOICES("none", "dtype")},
     {"autoquant", "fp4_block", K_CHOICE, 0, CHOICES("honour", "16")},
     {"autoquant", "solver", K_CHOICE, 0, CHOICES("exact", "threshold")},
-    {"autoquant", "include_lm_head", K_BOOL, 0},
+    {"autoquant", "include_lm_head", K_FALSE, 0},
     {"autoquant", "count_vision", K_BOOL, 0},
     {"autoquant", "disabled_layers", K_STRINGS, OR_NULL},
     {"output_layout", "mode", K_CHOICE, REQUIRED, CHOICES("tmp", "publish")},
@@ -170,6 +171,10 @@ static int check_value(const struct rule *r, const struct node *v, const char *k
                    : check_fail(v, key, "a name: a string without slashes", err);
     case K_BOOL:
         return v->type == NODE_BOOL ? 0 : check_fail(v, key, "true or false", err);
+    case K_FALSE:
+        return v->type == NODE_BOOL && !v->b
+                   ? 0
+                   : check_fail(v, key, "false (true is not computed)", err);
     case K_COUNT:
         return v->type == NODE_INT && !v->wide && v->i >= 1 && v->i <= INT32_MAX
                    ? 0
