@@ -77,6 +77,27 @@ bad() {
     done
 }
 
+# The digest of the captions is that of the stripped lines: no tokenizer in between.
+@test "lines and blanks are what Python takes for lines and blanks" {
+    need_command python3
+    for seed in {1..12}; do
+        want=$(python3 - "$seed" <<'PY'
+import hashlib, random, sys
+random.seed(int(sys.argv[1]))
+parts = ["\n", "\r", "\r\n", " ", "\t", "\v", "\f", *map(chr, (0, 0x1c, 0x1d, 0x1e, 0x1f, 0x85, 0xa0, 0x1680, 0x180e, 0x2000,
+         0x200a, 0x200b, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000, 0xfeff)), "a", "\u00e9", "\u65e5"]
+text = "".join(random.choices(parts, k=random.choice([50, 3000, 70000]))) + "x"
+open("c.txt", "w", encoding="utf-8", newline="").write(text)
+lines = [line.strip() for line in open("c.txt", encoding="utf-8")]
+lines = [line for line in lines if line]
+print(len(lines), hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest())
+PY
+        )
+        aq-calib tokens -q -t "$TINY" --seq-len 2 -o t.st c.txt
+        is "$(meta t.st | jq -r '"\(.sizes.small) \(.provenance.inputs.captions)"')" "$want"
+    done
+}
+
 @test "added tokens in a caption, a truncated caption, a caption of one token" {
     has "$(dumped 'a<|endoftext|>b')" " 320 "
     printf 'a man rides the red horse\nx\n' >c.txt
