@@ -182,7 +182,7 @@ inert() {
     need_command python3
     manifest m.json
     local evil=$'layers.1.<img src=x onerror=alert(1)>|\e]0;x\a\u202e\u2066`"\'&\t\nx' bytes
-    jq --arg n "$evil" '.scheme.name = $n | .model.id = $n | .dataset.name = $n | .dataset.size = $n
+    jq --arg n "$evil" '.scheme.name = $n | .model = {id: $n, name: $n} | .dataset.name = $n | .dataset.size = $n
         | .layer_sensitivity |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
         | .sensitivity_ranking[] |= (if .name == "layers.0.self_attn.q_proj.quant_recipe" then .name = $n + ".quant_recipe" else . end)
         | .selection.recipe |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)

@@ -33,6 +33,17 @@ char *manifest_format_label(const char *format)
     return xstrndup(format, strcspn(format, "("));
 }
 
+double manifest_group_weights(const struct manifest_group *g)
+{
+    double weights = NAN;
+    for (size_t i = 0; i < g->count; i++) {
+        const struct manifest_option *o = &g->options[i];
+        if (o->bits > 0 && (isnan(weights) || o->none))
+            weights = o->cost * 16 / o->bits;
+    }
+    return weights;
+}
+
 static size_t candidate_length(const struct manifest_option *o)
 {
     return o->name ? strlen(o->name) : strcspn(o->format, "(");

@@ -53,6 +53,9 @@ struct manifest {
     bool satisfied;
 };
 
+/* How many weights a group has, as its costs say; NAN if they do not. */
+double manifest_group_weights(const struct manifest_group *g);
+
 int manifest_read(struct manifest *m, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 /* The same for a document already parsed; takes root over, also on failure. */
 int manifest_load(struct manifest *m, struct json *root, const char *path,

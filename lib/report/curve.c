@@ -34,15 +34,6 @@ static double denominator(const struct manifest *m, double searched)
     return fmax(total, searched); /* also if one of them is missing */
 }
 
-static double weights_of(const struct manifest_group *g)
-{
-    double weights = NAN;
-    for (size_t i = 0; i < g->count; i++)
-        if (g->options[i].bits > 0 && (isnan(weights) || g->options[i].none))
-            weights = g->options[i].cost * 16 / g->options[i].bits;
-    return weights;
-}
-
 static bool problem_init(struct problem *p, const struct manifest *m)
 {
     double *costs = xcalloc(m->option_count + 1, sizeof *costs), sum = 0, searched = 0, excess;
@@ -64,7 +55,7 @@ static bool problem_init(struct problem *p, const struct manifest *m)
         }
         sum += dearest;
         worst += most;
-        searched += weights_of(&m->groups[g]);
+        searched += manifest_group_weights(&m->groups[g]);
     }
     p->start[m->count] = n;
     known = known && isfinite(searched) && searched > 0 && isfinite(worst) &&

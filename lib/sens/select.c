@@ -75,11 +75,17 @@ double sel_units_to_bits(const struct sel_problem *p, int64_t units)
     return ((double)units * p->unit + p->table->fixed) / p->table->total * 16;
 }
 
+double sel_budget_bits(const struct sel_budget *b, const struct sel_table *t)
+{
+    return b->bits > 0 ? b->bits : (double)b->bytes * 8 / t->total;
+}
+
 /* What the budget leaves for the searched weights, in units; -1: nothing. */
 static int64_t budget_units(const struct sel_problem *p, const struct sel_budget *b)
 {
     const struct sel_table *t = p->table;
-    double total = b->bits > 0 ? t->total * b->bits / 16 : (double)b->bytes / 2;
+    double total =
+        b->bits > 0 ? t->total * b->bits / 16 : (double)b->bytes / 2; /* 16-bit weights */
     double units = floor((total - t->fixed) / p->unit);
     if (!(units >= 0))
         return -1;

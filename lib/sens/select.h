@@ -14,6 +14,8 @@ struct sel_budget {
     uint64_t bytes; /* of the stored weights: payload and block scales */
 };
 
+double sel_budget_bits(const struct sel_budget *b, const struct sel_table *t);
+
 struct sel_choice {
     int *option;           /* of each row */
     double score;          /* added in the order of the rows */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const sel_rule_names[SEL_RULE_KINDS] = {"only", "never", "pin"};
+
 /* ---- groups ---- */
 
 static int matches_row(const struct pattern *p, const struct sel_row *row, struct aq_err *err)
@@ -111,7 +113,6 @@ static int find_candidates(struct sel_rule *rule, const struct jref *value,
 static int read_rule(struct sel_rule *rule, const struct jref *at, const struct sel_table *t,
                      struct aq_err *err)
 {
-    static const char *const kinds[] = {"only", "never", "pin"};
     struct jref value = {0};
     size_t actions = 0;
     if (json_type(at->v) != JSON_OBJECT)
@@ -119,8 +120,8 @@ static int read_rule(struct sel_rule *rule, const struct jref *at, const struct 
                          json_type_name(json_type(at->v)));
     for (const struct json *v = json_first(at->v); v; v = json_next(v)) {
         bool known = strcmp(json_key(v), "match") == 0;
-        for (size_t k = 0; k < AQ_COUNT(kinds); k++) {
-            if (strcmp(json_key(v), kinds[k]) != 0)
+        for (size_t k = 0; k < SEL_RULE_KINDS; k++) {
+            if (strcmp(json_key(v), sel_rule_names[k]) != 0)
                 continue;
             known = true;
             actions++;

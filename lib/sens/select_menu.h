@@ -13,7 +13,9 @@
 
 #include "sens/select_table.h"
 
-enum sel_rule_kind { SEL_ONLY, SEL_NEVER, SEL_PIN };
+enum sel_rule_kind { SEL_ONLY, SEL_NEVER, SEL_PIN, SEL_RULE_KINDS };
+
+extern const char *const sel_rule_names[SEL_RULE_KINDS];
 
 struct sel_rule {
     const char *match;

@@ -50,7 +50,7 @@ static void collect_candidates(struct sel_cell *c)
 /* In the order, and with the quantization, that a selection over several cells wrote down. */
 static void order_candidates(struct sel_cell *c)
 {
-    const struct json *q = c->quantization, *list = q ? json_get(q, "candidates") : NULL;
+    const struct json *list = json_find(c->quantization, "candidates");
     size_t at = 0;
     if (!list || json_type(list) != JSON_OBJECT)
         return;
@@ -60,11 +60,7 @@ static void order_candidates(struct sel_cell *c)
             if (!found.name || strcmp(found.name, json_key(v)) != 0)
                 continue;
             found.quantization = v;
-            if (json_type(v) == JSON_OBJECT) {
-                const struct json *format = json_get(v, "base_format_name");
-                found.format =
-                    format && json_type(format) == JSON_STRING ? json_string(format) : NULL;
-            }
+            found.format = json_find_string(v, "base_format_name");
             memmove(c->candidates + at + 1, c->candidates + at, (i - at) * sizeof found);
             c->candidates[at++] = found;
             break;
@@ -84,12 +80,7 @@ static int read_weights(struct sel_cell *c, size_t i, struct aq_err *err)
 {
     const struct manifest_group *from = &c->manifest.groups[i];
     struct sel_group *g = &c->groups[i];
-    double weights = NAN;
-    for (size_t j = 0; j < from->count; j++) {
-        const struct manifest_option *o = &from->options[j];
-        if (o->bits > 0 && (isnan(weights) || o->none))
-            weights = o->cost * 16 / o->bits;
-    }
+    double weights = manifest_group_weights(from);
     if (!(weights >= 1 && weights <= 0x1p50))
         return aq_err_set(
             err, AQ_EINPUT,

@@ -21,17 +21,6 @@ struct run {
     double *rule_costs;
 };
 
-static const struct json *autoquant_value(const struct run *r, const char *key)
-{
-    const struct json *a = r->table.cell_count ? r->table.cells[0].autoquant : NULL;
-    return a ? json_get(a, key) : NULL;
-}
-
-static bool text_is(const struct json *v, const char *text)
-{
-    return v && json_type(v) == JSON_STRING && strcmp(json_string(v), text) == 0;
-}
-
 /* ---- what to do ---- */
 
 static int set_budget(struct run *r, struct aq_err *err)
@@ -50,13 +39,14 @@ static int set_budget(struct run *r, struct aq_err *err)
 /* The threshold search is ModelOpt's for kl_div alone; its switch is without effect elsewhere. */
 static int set_solver(struct run *r, struct aq_err *err)
 {
-    const char *method = r->table.cells[0].facts[SEL_METHOD];
+    const struct sel_cell *first = &r->table.cells[0];
+    const char *method = first->facts[SEL_METHOD], *asked = r->q->solver;
     bool kl = method && strcmp(method, "kl_div") == 0;
-    if (r->q->solver && strcmp(r->q->solver, "threshold") == 0 && !kl)
+    if (asked && strcmp(asked, "threshold") == 0 && !kl)
         return aq_err_set(err, AQ_EUSAGE, "--solver threshold is for kl_div scores only");
-    bool threshold = r->q->solver ? strcmp(r->q->solver, "threshold") == 0
-                                  : kl && text_is(autoquant_value(r, "solver"), "threshold");
-    r->solver = threshold ? "threshold" : "exact";
+    if (!asked && kl)
+        asked = json_find_string(first->autoquant, "solver");
+    r->solver = asked && strcmp(asked, "threshold") == 0 ? "threshold" : "exact";
     return 0;
 }
 
@@ -114,9 +104,7 @@ static int check_reached(const struct run *r, struct aq_err *err)
     char asked[AQ_FMT_MAX], least[AQ_FMT_MAX];
     if (r->choice.satisfied)
         return 0;
-    double budget =
-        r->budget.bits > 0 ? r->budget.bits : (double)r->budget.bytes * 8 / r->table.total;
-    aq_fmt_double(budget, asked);
+    aq_fmt_double(sel_budget_bits(&r->budget, &r->table), asked);
     aq_fmt_double(sel_units_to_bits(&r->problem, r->problem.lo), least);
     if (r->q->strict)
         return aq_err_set(err, AQ_EINPUT,

@@ -167,7 +167,7 @@ static int join_candidates(struct sel_table *t, struct aq_err *err)
 /* Are the members of this group switched off in the run of that cell? */
 static bool is_disabled(const struct sel_cell *c, const struct sel_row *row)
 {
-    const struct json *list = c->autoquant ? json_get(c->autoquant, "disabled_layers") : NULL;
+    const struct json *list = json_find(c->autoquant, "disabled_layers");
     if (!list || json_type(list) != JSON_ARRAY || !json_first(list))
         return false;
     bool found = false;
@@ -307,7 +307,7 @@ static int make_denominator(struct sel_table *t, bool count_vision, struct aq_er
 
 static enum sel_monotone monotone_of_run(const struct sel_cell *c)
 {
-    const struct json *v = c->autoquant ? json_get(c->autoquant, "monotone") : NULL;
+    const struct json *v = json_find(c->autoquant, "monotone");
     return v && json_type(v) == JSON_BOOL && json_bool(v) ? SEL_MONOTONE_V40 : SEL_MONOTONE_OFF;
 }
 

@@ -23,14 +23,6 @@ static const struct sel_option *chosen(const struct sel_product *p, size_t g)
     return &p->table->rows[g].options[p->choice->option[g]];
 }
 
-/* The budget as effective bits. */
-static double budget_bits(const struct sel_product *p)
-{
-    if (p->budget.bits > 0)
-        return p->budget.bits;
-    return (double)p->budget.bytes * 8 / p->table->total;
-}
-
 /* ---- scheme, layers, state ---- */
 
 static struct json *formats_of(const struct sel_table *t)
@@ -47,7 +39,7 @@ static struct json *scheme_of(const struct sel_product *p)
 {
     const struct sel_table *t = p->table;
     struct json *s = json_copy(t->cells[0].scheme);
-    json_set(s, "auto_quantize_bits", json_new_double(budget_bits(p)));
+    json_set(s, "auto_quantize_bits", json_new_double(sel_budget_bits(&p->budget, p->table)));
     if (t->cell_count > 1) {
         json_set(s, "name", json_new_string(mixed_name));
         json_set(s, "quant_formats", formats_of(t));
@@ -218,12 +210,11 @@ static void add_recipe(struct json *selection, const struct sel_product *p)
 
 static void add_rules(struct json *selection, const struct sel_product *p)
 {
-    static const char *const kinds[] = {"only", "never", "pin"};
     struct json *list = json_add_array(selection, "pins");
     for (size_t i = 0; p->menu && i < p->menu->count; i++) {
         struct json *e = json_push(list, json_new_object());
         json_add_string(e, "match", p->menu->rules[i].match);
-        json_add_string(e, "rule", kinds[p->menu->rules[i].kind]);
+        json_add_string(e, "rule", sel_rule_names[p->menu->rules[i].kind]);
         json_add(e, "score_cost", number_or_null(p->rule_costs[i]));
     }
 }
@@ -233,7 +224,7 @@ static struct json *selection_of(const struct sel_product *p)
     const struct sel_table *t = p->table;
     struct json *s = json_new_object();
     add_recipe(s, p);
-    json_add_double(s, "budget", budget_bits(p));
+    json_add_double(s, "budget", sel_budget_bits(&p->budget, p->table));
     json_add_double(s, "effective_bits", p->choice->effective_bits);
     struct json *reach = json_add_array(s, "reachable_bits");
     json_push(reach, json_new_double(sel_units_to_bits(p->problem, p->problem->lo)));
@@ -313,6 +304,7 @@ struct json *sel_state(const struct sel_product *p)
         free(handle);
     }
     add_best(best, p->choice);
-    json_add_double(json_add_object(root, "constraints"), "effective_bits", budget_bits(p));
+    json_add_double(json_add_object(root, "constraints"), "effective_bits",
+                    sel_budget_bits(&p->budget, p->table));
     return root;
 }
