@@ -282,6 +282,12 @@ static int open_inherited(struct aq_out *o, const char *path, int fd, struct aq_
     return 0;
 }
 
+static bool is_link(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
 {
     *o = (struct aq_out)AQ_OUT_INIT;
@@ -296,12 +302,13 @@ int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err)
     if (stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode))
             return aq_err_set(err, AQ_ERUN, "cannot write '%s': it is a directory", aq_show(path));
-        o->path = S_ISREG(st.st_mode) ? realpath(path, NULL) : xstrdup(path);
+        /* what a link names is replaced, not the link */
+        o->path = is_link(path) ? realpath(path, NULL) : xstrdup(path);
         if (!o->path)
             return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(path));
         return S_ISREG(st.st_mode) ? open_temp(o, err) : open_direct(o, err);
     }
-    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+    if (is_link(path))
         return aq_err_set(err, AQ_ERUN, "cannot write '%s': a symbolic link to nowhere",
                           aq_show(path));
     o->path = xstrdup(path);
