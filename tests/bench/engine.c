@@ -2,63 +2,18 @@
  * The engine against the BLAS that it calls, in one process, at a 4B model's dimensions:
  *
  *     linear   linear ops with bf16 weights   / one sgemm on fp32 weights of the same shape
- *     grid     scores of all treatments       / as many sgemm calls
- *     units    the same on fp32               / on the matrix units, by product class
+ *     units    scores in fp32 / as many sgemm calls; the same on the matrix units, by product class
  *     threads  a layer forward and backward: one thread / all
  *
  * Medians; every figure is a ratio of times taken in turn.
  */
+#include "bare.h"
+
 #include "backend/backend.h"
-#include "backend/cpu/blas.h"
-#include "base/mem.h"
-#include "base/pool.h"
-#include "base/progress.h"
 #include "nn/qwen3.h"
 #include "quant/quant.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-enum { ROWS = 512, ROUNDS = 5, SAMPLES = 32 };
-
-static struct aq_err err;
-
-static void must(int good)
-{
-    if (!good) {
-        (void)fprintf(stderr, "bench: %s\n", err.msg);
-        exit(1);
-    }
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *times, int n)
-{
-    qsort(times, (size_t)n, sizeof *times, by_value);
-    return times[n / 2];
-}
-
-static float uniform(void)
-{
-    static uint64_t seed = 5;
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(seed >> 32) / 2147483648.0F;
-}
-
-static float *random_floats(int64_t n, float scale)
-{
-    float *x = aq_big_alloc((size_t)n * sizeof *x, "a matrix", &err);
-    must(x != NULL);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = uniform() * scale;
-    return x;
-}
+enum { ROWS = BENCH_ROWS, ROUNDS = 5, SAMPLES = 32 };
 
 static uint16_t *random_bf16(int64_t n, float scale)
 {
@@ -89,32 +44,6 @@ static struct backend_tile *open_tile(struct backend *b)
         pos[r] = r % (ROWS / SAMPLES);
     struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, zeros, pos, zeros};
     return b->ops->tile_new(b, &d, &err);
-}
-
-/* ---- sgemm on all threads, columns split evenly ---- */
-
-struct bare {
-    const float *x, *w;
-    float *y;
-    int64_t out, depth;
-    int threads;
-};
-
-static void bare_unit(void *arg, int64_t unit, int worker)
-{
-    const struct bare *p = arg;
-    int64_t from = p->out * unit / p->threads, to = p->out * (unit + 1) / p->threads;
-    (void)worker;
-    blas_gemm(BLAS_N, BLAS_T, ROWS, to - from, p->depth, p->x, p->depth, p->w + from * p->depth,
-              p->depth, 0, p->y + from, p->out);
-}
-
-static double time_bare(struct aq_pool *pool, struct bare *p)
-{
-    double t = aq_now();
-    p->threads = aq_pool_threads(pool);
-    aq_pool_run(pool, p->threads, bare_unit, p);
-    return aq_now() - t;
 }
 
 static const int64_t shapes[][2] = {{4096, 2560}, {1024, 2560}, {9728, 2560}, {2560, 9728}};
@@ -157,34 +86,33 @@ static void bench_linear(int threads)
     aq_pool_free(pool);
 }
 
-/* ---- the grid: what the 16 pairs and 9 granularities come to ---- */
+/* ---- scores by product class ---- */
 
+/* By the product that the codes ask for; every pair of a family. */
 static const struct family {
-    const char *name, *w[5], *a[7];
+    const char *name, *w[5], *a[5];
 } families[] = {
-    {"int8 weights, int activations",
-     {"int8:axis0:static", "int8:tensor:static", "int8:block(-1:64):static",
-      "int8:block(-1:128):static"},
+    {"int8 codes",
+     {"int8:axis0:static", "int8:tensor:static", "int4:axis0:static", "int4:tensor:static"},
      {"int8:tensor:static", "int8:token:dynamic", "int4:tensor:static", "int4:token:dynamic"}},
-    {"int4 weights, int8 activations",
-     {"int4:axis0:static", "int4:block(-1:128):static", "int4:block(-1:64):static",
-      "int4:tensor:static"},
+    {"int8 codes, blocks along K",
+     {"int8:block(-1:64):static", "int8:block(-1:128):static", "int4:block(-1:64):static",
+      "int4:block(-1:128):static"},
      {"int8:tensor:static", "int8:token:dynamic", "int4:tensor:static", "int4:token:dynamic"}},
-    {"fp8 weights",
-     {"e4m3:tensor:static", "e4m3:axis0:static", "e4m3:block(-1:64):static",
-      "e4m3:block(-1:128):static"},
-     {"e4m3:tensor:static", "e4m3:token:dynamic", "int8:tensor:static", "int8:token:dynamic",
-      "int4:tensor:static"}},
-    {"fp8 activations, int weights",
-     {"int8:axis0:static", "int4:block(-1:128):static"},
+    {"bf16 codes",
+     {"e4m3:tensor:static", "e4m3:axis0:static", "int8:axis0:static", "e2m1:nvfp4(16):dynamic",
+      "none"},
      {"e4m3:tensor:static", "e4m3:token:dynamic"}},
-    {"weights only",
+    {"bf16 codes, blocks along K",
+     {"e4m3:block(-1:64):static", "e4m3:block(-1:128):static", "int4:block(-1:128):static"},
+     {"e4m3:tensor:static", "e4m3:token:dynamic"}},
+    {"fp32: activations as they are",
      {"e4m3:tensor:static", "int8:axis0:static", "int4:block(-1:128):static",
       "e2m1:nvfp4(16):dynamic"},
      {"none"}},
-    {"scales along K",
-     {"int8:axis1:static", "int4:axis1:static", "e4m3:axis1:static", "e2m1:nvfp4(16):dynamic"},
-     {"int8:tensor:static", "int8:token:dynamic", "e4m3:tensor:static", "e4m3:token:dynamic"}},
+    {"fp32: scales along K",
+     {"int8:axis1:static", "e4m3:axis1:static"},
+     {"int8:tensor:static", "e4m3:token:dynamic"}},
 };
 
 struct grid {
@@ -205,12 +133,12 @@ static void parse(const char *text, struct quant_spec *spec)
 static double time_family(const struct grid *g, const struct family *f, int *products)
 {
     struct backend *b = g->b;
-    struct backend_operand *xq[7], *wq = b->ops->operand_new(b, g->w->rows, g->w->cols, 1, &err);
-    struct backend_score_job jobs[7];
+    struct backend_operand *xq[5], *wq = b->ops->operand_new(b, g->w->rows, g->w->cols, 1, &err);
+    struct backend_score_job jobs[5];
     struct quant_spec spec;
     struct quant_range range = {.amax = 1};
     int acts = 0;
-    for (; acts < 7 && f->a[acts]; acts++)
+    for (; acts < 5 && f->a[acts]; acts++)
         xq[acts] = b->ops->operand_new(b, ROWS, g->w->cols, 0, &err);
     double start = aq_now();
     for (int i = 0; i < acts; i++) {
@@ -234,7 +162,7 @@ static double time_family(const struct grid *g, const struct family *f, int *pro
     return seconds;
 }
 
-static void bench_grid(int64_t out, int64_t depth, int threads)
+static void bench_units(int64_t out, int64_t depth, int threads)
 {
     static double sums[SAMPLES];
     uint16_t *half = random_bf16(out * depth, 1);
@@ -253,8 +181,7 @@ static void bench_grid(int64_t out, int64_t depth, int threads)
     best.b = open_cpu(threads, BACKEND_MATRIX_AUTO);
     plain.t = open_tile(plain.b);
     best.t = open_tile(best.b);
-    double all_bare = 0, all_plain = 0, all_best = 0;
-    printf("grid     %lld x %lld, %d threads, %s\n", (long long)out, (long long)depth, threads,
+    printf("units    %lld x %lld, %d threads, %s\n", (long long)out, (long long)depth, threads,
            best.b->identity);
     for (size_t i = 0; i < AQ_COUNT(families); i++) {
         int products;
@@ -265,12 +192,7 @@ static void bench_grid(int64_t out, int64_t depth, int threads)
         printf("units    %-30s %2d products: fp32 %.2f x bare sgemm; matrix units %.2f times "
                "faster than fp32\n",
                families[i].name, products, slow / gemm, slow / fast);
-        all_bare += gemm;
-        all_plain += slow;
-        all_best += fast;
     }
-    printf("grid     all: fp32 %.2f x bare sgemm; matrix units %.2f times faster than fp32\n",
-           all_plain / all_bare, all_plain / all_best);
     backend_close(plain.b);
     backend_close(best.b);
     aq_pool_free(pool);
@@ -337,7 +259,7 @@ int main(void)
     double one = time_layer(1, &weights), all = time_layer(cpus, &weights);
     printf("threads  layer, forward and backward: %.2f s on 1 thread, %.2f s on %d: %.2f times\n",
            one, all, cpus, one / all);
-    bench_grid(4096, 2560, cpus);
-    bench_grid(2560, 9728, cpus);
+    bench_units(4096, 2560, cpus);
+    bench_units(2560, 9728, cpus);
     return 0;
 }

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# A checkpoint with the 4B model's dimensions and 4 layers, scored within 1.5 GB and within
+# 0.5 GB: the peak of anonymous memory (aim: below --memory), the weights brought in (aim: twice the model's at most), and
+# the same bytes. Each run is confined to its --memory: by a cgroup where systemd-run can make one, else by a limit on
+# private writable memory (ulimit -d), which leaves out the mapped weights. Needs 1.6 GB in $TMPDIR; some minutes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+O=$(realpath "${O:-build}")
+export PATH="$O/bin:$PATH"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$O/tests/random_checkpoint" --preset 4b --kind qwen3 --layers 4 "$work/model"
+aq-extract-lm -o "$work/lm.json" "$work/model"
+for i in $(seq 40); do seq -s' ' $((i * 71)) $((i * 71 + 2 + i * 11 % 38)); done |
+    "$O/tests/make_tokens" -o "$work/tokens"
+aq-calib ranges --lm "$work/lm.json" --device cpu -o "$work/ranges" "$work/tokens"
+for f in INT8_DEFAULT_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG; do aq-overlay --format $f -o "$work/$f.json"; done
+
+scope=()
+if systemd-run --quiet --scope -p MemoryMax=64M true 2>/dev/null; then
+    scope=(systemd-run --quiet --scope -p MemorySwapMax=0)
+fi
+
+# confined MB COMMAND...: prints its peak of anonymous memory in MB.
+confined() {
+    local mb=$1 pid peak=0 now
+    shift
+    if [ ${#scope[@]} -gt 0 ]; then
+        "${scope[@]}" -p "MemoryMax=${mb}M" "$@" &
+    else
+        (ulimit -d $((mb * 1000000 / 1024)) && exec "$@") &
+    fi
+    pid=$!
+    while now=$(awk '/^RssAnon/ { print $2 }' /proc/$pid/status 2>/dev/null) && [ -n "$now" ]; do
+        [ "$now" -le "$peak" ] || peak=$now
+        sleep 0.1
+    done
+    wait $pid
+    echo $((peak * 1024 / 1000000))
+}
+
+weights=$(jq '[.tensors[] | .end - .begin] | add' "$work/lm.json")
+for mb in 1500 500; do
+    peak=$(confined $mb aq-score --lm "$work/lm.json" --tokens "$work/tokens" --ranges "$work/ranges" --method gradient --dtype bf16 \
+        --device cpu --memory ${mb}M --progress=never -v -o "$work/$mb" "$work"/*_CFG.json 2>"$work/log") ||
+        { tail "$work/log" >&2; exit 1; }
+    read -r read <<<"$(sed -nE 's/.*weights brought in: ([0-9.]+) MB.*/\1/p' "$work/log")"
+    awk -v mb=$mb -v peak="$peak" -v r="$read" -v w="$weights" -v how="${scope[0]:-ulimit -d}" 'BEGIN {
+        printf "memory   --memory %d MB (confined by %s): peak of anonymous memory %d MB, model %.0f MB, weights brought in %.2f times\n",
+            mb, how, peak, w / 1e6, r * 1e6 / w }'
+done
+cmp "$work/1500" "$work/500" && echo 'memory   the same bytes within both'
