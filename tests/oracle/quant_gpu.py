@@ -107,8 +107,8 @@ def main():
     print("role\ttreatment\tdist\tdtype\telements\tdiffer\tother_code\texample", file=sys.stderr)
     for role, treatment in treatments():
         for dist in oracle.DISTS + ["nonfinite"]:
-            if dist == "nonfinite" and (role == "w" or treatment.endswith("static")):
-                continue
+            if dist == "nonfinite" and (role == "w" or treatment.endswith("static") or "(" not in treatment):
+                continue  # a NaN range trips an assertion on the device, which ends the process
             for dtype, name in ((torch.float32, "f32"), (torch.bfloat16, "bf16")):
                 words, exceptions = [], Exceptions()
                 for rows, cols in oracle.SHAPES:

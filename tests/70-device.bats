@@ -1,0 +1,108 @@
+# Which device: what is said where there is none, and, on a machine with a GPU, the CUDA backend against the CPU.
+load helpers
+
+setup_file() {
+    load helpers
+    export T=$BATS_FILE_TMPDIR
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 128 --intermediate 256 --scale 0.08 "$T/model"
+    aq-extract-lm -o "$T/lm.json" "$T/model"
+    for i in $(seq 48); do seq -s' ' $((i * 7)) $((i * 7 + 2 + i * 11 % 38)); done >"$T/ids"
+    "$O"/tests/make_tokens --sizes 8,40 -o "$T/tokens" <"$T/ids"
+    for f in INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG; do AQ_CONF=$REPO/conf aq-overlay --format $f -o "$T/$f.json"; done
+    AQ_CONF=$REPO/conf aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/token.json"
+}
+
+setup() { cd "$BATS_TEST_TMPDIR" || return; }
+
+score() { # score STORE [OPTION...]
+    local store=$1
+    shift
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --score-samples 40 -o "$store" "$@" "$T"/*_CFG.json "$T/token.json"
+}
+
+plugin() { # plugin ABI DEVICES: one in this directory that has an interface and finds devices, and no more
+    cat >p.c <<EOF
+#include "backend/backend.h"
+static int probe(const struct backend_host *host, struct aq_err *err)
+{
+    if ($2 == 0)
+        host->err_set(err, AQ_EBACKEND, "the driver finds no GPU");
+    return $2;
+}
+static const struct backend_ops ops = {.abi = $1, .struct_size = sizeof ops, .name = "cuda", .probe = probe};
+const struct backend_ops *aq_backend_plugin(void) { return &ops; }
+EOF
+    ${CC:-cc} -shared -fPIC -I"$REPO/lib" -o aq-backend-cuda.so p.c
+    export AQ_BACKEND_PATH=$PWD
+}
+
+@test "no plugin, no plugin at all, another interface, no device, no such device: each says which" {
+    need_command "${CC:-cc}"
+    AQ_BACKEND_PATH=$PWD refused 4 "no plugin 'aq-backend-cuda.so'" score s --device cuda
+    echo 'int x;' >x.c && ${CC:-cc} -shared -fPIC -o aq-backend-cuda.so x.c
+    AQ_BACKEND_PATH=$PWD refused 4 "is not a backend plugin" score s --device cuda
+    plugin 99 1
+    refused 4 "has interface 99 of" score s --device cuda
+    plugin 1 0
+    refused 4 "device 'cuda': the driver finds no GPU" score s --device cuda
+    plugin 1 2
+    refused 4 "there is no device cuda:7, only 2" score s --device cuda:7
+    [ ! -e s ]
+}
+
+@test "auto computes on the CPU where no GPU serves, says why, and gives the CPU's bytes" {
+    plugin 1 0
+    aq 0 score s --device auto -v
+    has "$stderr" "device: cpu (the driver finds no GPU)"
+    aq 0 score c --device cpu
+    cmp s c
+}
+
+@test "the plugin itself: no driver is said to be missing" {
+    [ -e "$O/lib/aq-backend-cuda.so" ] || skip "built without CUDA"
+    [ ! -e /dev/nvidiactl ] || skip "this machine has a driver"
+    export AQ_BACKEND_PATH=$O/lib
+    run --separate-stderr score s --device cuda
+    [[ $stderr != *libcublas* ]] || skip "cuBLAS is not installed"
+    [ "$status" -eq 4 ] && has "$stderr" "there is no NVIDIA driver on this machine"
+}
+
+# bats test_tags=gpu
+@test "every op and quantizer against the CPU" {
+    aq 0 "$O/tests/backend_parity"
+    [[ $output != *"not ok"* ]]
+}
+
+# bats test_tags=gpu
+@test "the same bytes from run to run, and from any shards" {
+    for d in fp32 bf16; do
+        score s --device cuda --dtype $d
+        score again --device cuda --dtype $d
+        cmp s again
+        for k in 1 2 3; do score part$k --device cuda --dtype $d --shard $k/3; done
+        aq 0 aq-score merge -o m part1 part2 part3
+        cmp m s
+        rm s again part? m
+    done
+}
+
+# bats test_tags=gpu
+@test "the same bytes within --memory; a limit that is too small is named" {
+    score s --device cuda
+    refused 1 "is too little" score m --device cuda --memory 1M
+    need=$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' <<<"$stderr")
+    score m --device cuda --memory "${need}000000"
+    cmp m s
+}
+
+# bats test_tags=gpu
+@test "compute-sanitizer finds nothing on a tiny model" {
+    need_command compute-sanitizer
+    # cuBLAS's bf16 kernels store through the copy engine, which initcheck and racecheck do not see
+    compute-sanitizer --tool memcheck --error-exitcode 9 "$O/bin/aq-score" -q --lm "$T/lm.json" --tokens "$T/tokens" \
+        --score-samples 8 --device cuda --dtype bf16 -o b "$T"/*_CFG.json
+    for tool in racecheck initcheck; do
+        compute-sanitizer --tool $tool --error-exitcode 9 "$O/bin/aq-score" -q --lm "$T/lm.json" --tokens "$T/tokens" \
+            --score-samples 8 --device cuda --dtype fp32 -o s-$tool "$T"/*_CFG.json
+    done
+}

@@ -1,0 +1,583 @@
+/*
+ * The CUDA backend against the CPU's, op by op: odd sizes, a pad row, rows without a token, guards
+ * around every output; quantizers bit by bit. TAP on stdout; exit status 2 without a GPU.
+ */
+#include "../unit/tap.h"
+
+#include "backend/backend.h"
+#include "base/mem.h"
+#include "quant/quant.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+enum { CPU, GPU, SIDES };
+static struct backend *be[SIDES];
+static struct backend_tile *tile[SIDES];
+static struct aq_err err;
+static uint64_t seed = 1;
+
+static float uniform(void) /* -1 to 1 */
+{
+    seed = seed * 6364136223846793005U + 1442695040888963407U;
+    return (float)((double)(int64_t)(seed ^ seed >> 29) / 9223372036854775808.0);
+}
+
+static void must(int status)
+{
+    if (status < 0) {
+        printf("Bail out! %s\n", err.msg);
+        exit(2);
+    }
+}
+
+/* samples of 5, 1, 37 and 3 rows, the third behind a pad row; five rows without a token */
+enum { SAMPLES = 4, ROWS = 51, USED = 46, VOCAB = 1103 };
+static const int32_t starts[SAMPLES + 1] = {0, 5, 6, 43, USED};
+static const uint8_t pads[SAMPLES] = {0, 0, 1, 0};
+
+static void make_tiles(void)
+{
+    static int32_t ids[ROWS], pos[ROWS], target[ROWS];
+    for (int r = 0; r < ROWS; r++)
+        ids[r] = target[r] = -1;
+    for (int s = 0; s < SAMPLES; s++) {
+        for (int r = starts[s]; r < starts[s + 1]; r++) {
+            ids[r] = (int)(fabsf(uniform()) * VOCAB);
+            pos[r] = r - starts[s] - pads[s] > 0 ? r - starts[s] - pads[s] : 0;
+            target[r] = r + 1 < starts[s + 1] ? (int)(fabsf(uniform()) * VOCAB) : -1;
+        }
+    }
+    struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, ids, pos, target};
+    for (int i = 0; i < SIDES; i++) {
+        tile[i] = be[i]->ops->tile_new(be[i], &d, &err);
+        must(tile[i] ? 0 : -1);
+    }
+}
+
+/* ---- buffers on both sides, with guards ---- */
+
+enum { GUARD = 64, BUFFERS = 8 };
+static const float sentinel = 12345.678F;
+
+struct buffer {
+    int64_t n;
+    float *host;      /* what was put in */
+    char *dev[SIDES]; /* with guards */
+    void *at[SIDES];
+};
+
+static size_t buffer_bytes(int64_t n)
+{
+    return (size_t)(n + 2 * GUARD) * sizeof(float);
+}
+
+/* Rows without a token are zero. bf16: numbers that bf16 holds, as a backend's inputs are. */
+static struct buffer buffer_new(int64_t cols, int bf16)
+{
+    struct buffer b = {.n = ROWS * cols};
+    b.host = xmalloc(buffer_bytes(b.n));
+    for (int64_t i = 0; i < b.n + 2 * GUARD; i++)
+        b.host[i] = sentinel;
+    for (int64_t i = 0; i < b.n; i++) {
+        float x = i < USED * cols ? uniform() : 0;
+        if (bf16) {
+            uint32_t u;
+            memcpy(&u, &x, 4);
+            u &= 0xffff0000;
+            memcpy(&x, &u, 4);
+        }
+        b.host[GUARD + i] = x;
+    }
+    for (int i = 0; i < SIDES; i++) {
+        b.dev[i] = be[i]->ops->alloc(be[i], buffer_bytes(b.n), "a test", &err);
+        must(b.dev[i] ? 0 : -1);
+        b.at[i] = b.dev[i] + GUARD * sizeof(float);
+        be[i]->ops->upload(be[i], b.dev[i], b.host, buffer_bytes(b.n));
+    }
+    return b;
+}
+
+static float *buffer_get(const struct buffer *b, int side)
+{
+    float *host = xmalloc(buffer_bytes(b->n));
+    must(be[side]->ops->download(be[side], host, b->dev[side], buffer_bytes(b->n), &err));
+    return host;
+}
+
+static void buffer_free(struct buffer *b)
+{
+    for (int i = 0; i < SIDES; i++)
+        be[i]->ops->free(be[i], b->dev[i], buffer_bytes(b->n));
+    free(b->host);
+}
+
+/* Both sides hold the same to a relative distance (Frobenius), and no guard was touched. */
+static void check_buffer(const struct buffer *b, double tolerance, const char *what)
+{
+    float *host[SIDES] = {buffer_get(b, CPU), buffer_get(b, GPU)};
+    double diff = 0, norm = 0;
+    int guards = 1;
+    for (int i = 0; i < GUARD; i++)
+        guards &= host[GPU][i] == sentinel && host[GPU][GUARD + b->n + i] == sentinel;
+    for (int64_t i = GUARD; i < GUARD + b->n; i++) {
+        double d = (double)host[GPU][i] - host[CPU][i];
+        diff += d * d;
+        norm += (double)host[CPU][i] * host[CPU][i];
+    }
+    double far = sqrt(diff / (norm > 0 ? norm : 1));
+    tap_ok(far <= tolerance && guards, "%s (%.1e%s)", what, far, guards ? "" : ", a guard changed");
+    free(host[CPU]);
+    free(host[GPU]);
+}
+
+/* ---- weights ---- */
+
+struct pair {
+    struct backend_weight w[SIDES];
+    void *bytes;
+};
+
+static struct pair weight_new(int64_t rows, int64_t cols, enum backend_dtype dtype, float scale)
+{
+    struct pair p = {.bytes = xmalloc((size_t)(rows * cols) * sizeof(float))};
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float x = uniform() * scale;
+        uint32_t u;
+        memcpy(&u, &x, 4);
+        if (dtype == BACKEND_BF16)
+            ((uint16_t *)p.bytes)[i] = (uint16_t)(u >> 16);
+        else
+            ((float *)p.bytes)[i] = x;
+    }
+    for (int i = 0; i < SIDES; i++) {
+        p.w[i] = (struct backend_weight){p.bytes, dtype, rows, cols, "w", NULL};
+        struct backend_weight *one = &p.w[i];
+        must(be[i]->ops->weights_load(be[i], &one, 1, &err));
+    }
+    return p;
+}
+
+static void weight_free(struct pair *p)
+{
+    for (int i = 0; i < SIDES; i++) {
+        struct backend_weight *one = &p->w[i];
+        must(be[i]->ops->sync(be[i], &err));
+        be[i]->ops->weights_release(be[i], &one, 1);
+    }
+    free(p->bytes);
+}
+
+/* ---- ops of the model ---- */
+
+enum { HEADS = 6, KV = 2, DIM = 10, HIDDEN = 35, INNER = 53 };
+
+struct call {
+    const char *name;
+    int64_t cols[6]; /* of the buffers; 0: no more */
+    int outputs;     /* the first so many */
+    int64_t w_rows, w_cols;
+    double tolerance; /* in fp32 */
+    void (*run)(struct backend *b, struct backend_tile *t, struct backend_weight *w, void **p);
+};
+
+#define OP(name)                                                                                   \
+    static void name(struct backend *b, struct backend_tile *t, struct backend_weight *w, void **p)
+OP(embed)
+{
+    b->ops->embed(b, t, p[0], w);
+}
+OP(add)
+{
+    b->ops->add(b, t, p[0], p[1], INNER);
+}
+OP(norm)
+{
+    b->ops->rmsnorm_forward(b, t, p[0], p[1], w, 1e-6);
+}
+OP(norm_back)
+{
+    b->ops->rmsnorm_backward(b, t, p[0], p[1], p[2], w, 1e-6);
+}
+OP(rope)
+{
+    b->ops->norm_rope_forward(b, t, p[0], p[1], w, HEADS, 1e-6, 10000);
+}
+OP(rope_back)
+{
+    b->ops->norm_rope_backward(b, t, p[0], p[1], p[2], w, HEADS, 1e-6, 10000);
+}
+OP(attention)
+{
+    b->ops->attention_forward(b, t, p[0], p[1], p[2], p[3], HEADS, KV, DIM);
+}
+OP(attention_back)
+{
+    b->ops->attention_backward(b, t, p[0], p[1], p[2], p[3], p[4], p[5], p[5], KV, KV, DIM);
+}
+OP(swiglu)
+{
+    b->ops->swiglu_forward(b, t, p[0], p[1], p[2], INNER);
+}
+OP(swiglu_back)
+{
+    b->ops->swiglu_backward(b, t, p[0], p[1], p[2], p[3], p[4], INNER);
+}
+OP(linear)
+{
+    b->ops->linear_forward(b, t, p[0], p[1], w);
+}
+OP(linear_back)
+{
+    b->ops->linear_backward(b, t, p[0], p[1], w, 0);
+}
+OP(linear_add)
+{
+    b->ops->linear_backward(b, t, p[0], p[1], w, 1);
+}
+
+static const struct call calls[] = {
+    {"embed", {HIDDEN}, 1, VOCAB, HIDDEN, 0, embed},
+    {"add", {INNER, INNER}, 1, 1, 1, 0, add},
+    {"rmsnorm", {INNER, INNER}, 1, 1, INNER, 1e-6, norm},
+    {"rmsnorm backward", {INNER, INNER, INNER}, 1, 1, INNER, 1e-6, norm_back},
+    {"norm and rope", {HEADS * DIM, HEADS *DIM}, 1, 1, DIM, 1e-6, rope},
+    {"norm and rope backward", {HEADS * DIM, HEADS *DIM, HEADS *DIM}, 1, 1, DIM, 1e-6, rope_back},
+    {"attention", {HEADS * DIM, HEADS *DIM, KV *DIM, KV *DIM}, 1, 1, 1, 2e-6, attention},
+    {"attention backward",
+     {KV * DIM, KV *DIM, KV *DIM, KV *DIM, KV *DIM, KV *DIM},
+     3,
+     1,
+     1,
+     5e-6,
+     attention_back},
+    {"swiglu", {INNER, INNER, INNER}, 1, 1, 1, 1e-6, swiglu},
+    {"swiglu backward", {INNER, INNER, INNER, INNER, INNER}, 2, 1, 1, 1e-6, swiglu_back},
+    {"linear", {INNER, HIDDEN}, 1, INNER, HIDDEN, 1e-6, linear},
+    {"linear backward", {HIDDEN, INNER}, 1, INNER, HIDDEN, 1e-6, linear_back},
+    {"linear backward, added", {HIDDEN, INNER}, 1, INNER, HIDDEN, 1e-6, linear_add},
+};
+
+static void check_call(const struct call *c, int bf16)
+{
+    struct buffer bufs[6];
+    struct pair w = weight_new(c->w_rows, c->w_cols, bf16 ? BACKEND_BF16 : BACKEND_F32, 1);
+    int n = 0;
+    for (; n < 6 && c->cols[n]; n++)
+        bufs[n] = buffer_new(c->cols[n], bf16);
+    for (int i = 0; i < SIDES; i++) {
+        void *p[6];
+        for (int k = 0; k < n; k++)
+            p[k] = bufs[k].at[i];
+        c->run(be[i], tile[i], &w.w[i], p);
+    }
+    for (int k = 0; k < n; k++) {
+        char what[96];
+        (void)snprintf(what, sizeof what, "%s %s, %s %d", bf16 ? "bf16" : "fp32", c->name,
+                       k < c->outputs ? "output" : "input", k);
+        /* bf16 rounds the inputs of products once */
+        check_buffer(&bufs[k], k >= c->outputs ? 0 : bf16 ? 4e-3 : c->tolerance, what);
+        buffer_free(&bufs[k]);
+    }
+    weight_free(&w);
+}
+
+/* Doubles in buffers of floats: two a double. */
+static void check_head(int bf16)
+{
+    struct pair w = weight_new(VOCAB, HIDDEN, bf16 ? BACKEND_BF16 : BACKEND_F32, 1);
+    struct buffer h = buffer_new(HIDDEN, bf16), dh = buffer_new(HIDDEN, bf16);
+    struct buffer hq = buffer_new(HIDDEN, bf16), sums = buffer_new(4, 0);
+    double found[SIDES][2][ROWS];
+    for (int i = 0; i < SIDES; i++) {
+        be[i]->ops->loss(be[i], tile[i], sums.at[i], dh.at[i], h.at[i], &w.w[i]);
+        must(be[i]->ops->download(be[i], found[i][0], sums.at[i], SAMPLES * 8, &err));
+    }
+    double far = 0;
+    for (int s = 0; s < SAMPLES; s++)
+        far = fmax(far, fabs(found[GPU][0][s] - found[CPU][0][s]) / (1 + found[CPU][0][s]));
+    tap_ok(far < 1e-6, "%s loss (%.1e)", bf16 ? "bf16" : "fp32", far);
+    check_buffer(&dh, bf16 ? 4e-3 : 1e-6, "gradient of the loss");
+    for (int i = 0; i < SIDES; i++) {
+        double *kl[2] = {sums.at[i], (double *)sums.at[i] + ROWS};
+        const void *changed[2] = {hq.at[i], h.at[i]};
+        be[i]->ops->kl(be[i], tile[i], kl, h.at[i], changed, 2, &w.w[i]);
+        must(be[i]->ops->download(be[i], found[i], sums.at[i], sizeof found[i], &err));
+    }
+    int zero = 1;
+    far = 0;
+    for (int r = 0; r < ROWS; r++) {
+        far = fmax(far, fabs(found[GPU][0][r] - found[CPU][0][r]) / (1e-3 + found[CPU][0][r]));
+        zero &= found[GPU][1][r] == 0;
+    }
+    tap_ok(far < 1e-4 && zero, "%s KL (%.1e)", bf16 ? "bf16" : "fp32", far);
+    buffer_free(&h);
+    buffer_free(&dh);
+    buffer_free(&hq);
+    buffer_free(&sums);
+    weight_free(&w);
+}
+
+/* ---- quantizers ---- */
+
+static struct quant_spec spec_of(const char *text)
+{
+    struct quant_spec s = {0};
+    if (strcmp(text, "none") != 0)
+        must(quant_parse(text, &s, &err));
+    return s;
+}
+
+/*
+ * What one element of a product of unit vectors shows of a weight: its dequantized value, or its
+ * code times the scale's multiplier where the scale goes to the result.
+ */
+static void expected_weight(const struct quant_spec *spec, const struct quant_matrix *m,
+                            enum quant_rounding rounding, int codes, float *to)
+{
+    struct quant_plan *p;
+    must(quant_plan_weight(&p, spec, m, rounding, &err));
+    struct quant_code_form form = {0};
+    quant_apply(p, m, 0, m->rows, to, QUANT_F32, NULL);
+    if (codes && quant_code_form(p, &form, &err) == 0 && form.scale_cols == 1 && form.divide) {
+        float *scale = xmalloc((size_t)m->rows * sizeof *scale);
+        uint16_t *code = xmalloc((size_t)(m->rows * m->cols) * sizeof *code);
+        quant_apply_codes(p, m, 0, m->rows, code, QUANT_CODE_BF16, scale, NULL);
+        for (int64_t i = 0; i < m->rows * m->cols; i++) {
+            uint32_t u = (uint32_t)code[i] << 16;
+            float q;
+            memcpy(&q, &u, 4);
+            to[i] = q * (1 / scale[i / m->cols]);
+        }
+        free(scale);
+        free(code);
+    }
+    quant_plan_free(p);
+}
+
+/* x = unit vectors, so that y (rows, out) holds columns of the quantized weight. */
+static int weight_differs(const char *text, enum backend_dtype dtype, int bf16, int rounding)
+{
+    enum { OUT = 45, IN = 48 };
+    struct quant_spec spec = spec_of(text), none = {0};
+    struct pair w = weight_new(OUT, IN, dtype, 0.07F);
+    struct buffer x = buffer_new(IN, 0), y = buffer_new(OUT, 0);
+    struct backend *b = be[GPU];
+    memset(x.host + GUARD, 0, (size_t)x.n * sizeof(float));
+    for (int r = 0; r < USED; r++)
+        x.host[GUARD + r * IN + r] = 1;
+    b->ops->upload(b, x.at[GPU], x.host + GUARD, (size_t)x.n * sizeof(float));
+    struct backend_operand *wo = b->ops->operand_new(b, OUT, IN, 1, &err);
+    struct backend_operand *xo = b->ops->operand_new(b, ROWS, IN, 0, &err);
+    b->ops->quantize_weight(b, wo, &w.w[GPU], &spec);
+    b->ops->quantize_act(b, xo, tile[GPU], x.at[GPU], IN, &none, NULL, NULL);
+    b->ops->linear_quantized(b, tile[GPU], y.at[GPU], xo, wo);
+    float *found = buffer_get(&y, GPU), *expected = xmalloc(OUT * IN * sizeof *expected);
+    struct quant_matrix m = {w.bytes, dtype == BACKEND_BF16 ? QUANT_BF16 : QUANT_F32, OUT, IN, "w"};
+    expected_weight(&spec, &m, rounding ? QUANT_TO_BF16 : QUANT_UNROUNDED, bf16 && !rounding,
+                    expected);
+    int differ = 0;
+    for (int r = 0; r < USED; r++)
+        for (int o = 0; o < OUT; o++)
+            differ += found[GUARD + r * OUT + o] != expected[o * IN + r];
+    b->ops->operand_free(b, wo);
+    b->ops->operand_free(b, xo);
+    free(found);
+    free(expected);
+    buffer_free(&x);
+    buffer_free(&y);
+    weight_free(&w);
+    return differ;
+}
+
+/* w = unit vectors: y holds the quantized input. Both sides make the same codes and scales, which
+   the same multipliers scale. Also the counts of clipped elements. */
+static int act_differs(const char *text, int bf16, int *clips)
+{
+    enum { N = 64 };
+    struct quant_spec spec = spec_of(text), none = {0};
+    struct pair w = weight_new(N, N, BACKEND_F32, 0);
+    struct buffer x = buffer_new(N, bf16), y = buffer_new(N, 0), clip = buffer_new(2, 0);
+    float hidden[N], *found[SIDES];
+    double counts[SIDES][SAMPLES];
+    for (int i = 0; i < N; i++) {
+        ((float *)w.bytes)[i * N + i] = 1;
+        hidden[i] = 0.1F + fabsf(uniform());
+    }
+    struct quant_range range = {0.7F, hidden};
+    bool is_static = spec.steps && !spec.step[0].dynamic;
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        struct backend_weight unit = {w.bytes, BACKEND_F32, N, N, "unit", NULL}, *one = &unit;
+        must(b->ops->weights_load(b, &one, 1, &err));
+        struct backend_operand *wo = b->ops->operand_new(b, N, N, 1, &err);
+        struct backend_operand *xo = b->ops->operand_new(b, ROWS, N, 0, &err);
+        b->ops->zero(b, clip.at[i], SAMPLES * sizeof(double));
+        b->ops->quantize_weight(b, wo, &unit, &none);
+        b->ops->quantize_act(b, xo, tile[i], x.at[i], N, &spec, is_static ? &range : NULL,
+                             clip.at[i]);
+        b->ops->linear_quantized(b, tile[i], y.at[i], xo, wo);
+        must(b->ops->download(b, counts[i], clip.at[i], sizeof counts[i], &err));
+        found[i] = buffer_get(&y, i);
+        b->ops->operand_free(b, wo);
+        b->ops->operand_free(b, xo);
+        b->ops->weights_release(b, &one, 1);
+    }
+    int differ = 0;
+    /* a scale that goes to the result is multiplied with, where the CPU divides each element */
+    bool result = bf16 && (strstr(text, ":tensor") || strstr(text, ":token"));
+    float slack = result && strncmp(text, "int", 3) == 0 ? 0x1p-22F : 0;
+    for (int64_t i = 0; i < y.n; i++) {
+        float a = found[CPU][GUARD + i], b = found[GPU][GUARD + i];
+        differ += !(fabsf(a - b) <= slack * fabsf(a));
+    }
+    *clips = memcmp(counts[CPU], counts[GPU], sizeof counts[CPU]) == 0;
+    free(found[CPU]);
+    free(found[GPU]);
+    buffer_free(&x);
+    buffer_free(&y);
+    buffer_free(&clip);
+    weight_free(&w);
+    return differ;
+}
+
+static const char *const weight_treatments[] = {
+    "int8:tensor:static",
+    "int8:axis0:static",
+    "int8:axis1:static",
+    "int4:block(-1:16):static",
+    "int4:block(-1:13):static",
+    "int8:block(-1:16,-2:7):static",
+    "e4m3:tensor:static",
+    "e4m3:axis0:static",
+    "e4m3:axis1:static",
+    "e4m3:block(-1:16):static",
+    "e4m3:block(-1:24,-2:20):static",
+    "int4:axis0:static",
+    "int2:tensor:static",
+    "int6:axis0:static",
+    "e2m1:nvfp4(16):dynamic",
+    "e2m1:nvfp4(16):static",
+    "e2m1:nvfp4(24):dynamic",
+    "e2m1:mx(32):dynamic",
+    "e4m3:mx(32):dynamic",
+    "e5m2:mx(16):dynamic",
+    "e3m2:mx(32):dynamic",
+    "e2m3:mx(32):dynamic",
+    "int8:mx(32):dynamic",
+    "int4:block(-1:16):static+e4m3:tensor:static",
+};
+static const char *const act_treatments[] = {
+    "none",
+    "int8:tensor:static",
+    "int4:tensor:static",
+    "e4m3:tensor:static",
+    "int8:tensor:dynamic",
+    "e4m3:tensor:dynamic",
+    "int8:token:dynamic",
+    "int4:token:dynamic",
+    "e4m3:token:dynamic",
+    "int8:axis-1:static",
+    "e4m3:axis-1:static",
+    "e2m1:nvfp4(16):dynamic",
+    "e2m1:nvfp4(16):static",
+    "e4m3:mx(32):dynamic",
+    "e2m1:mx(32):dynamic",
+    "int8:mx(32):dynamic",
+};
+
+static void check_quantizers(int bf16, int rounding)
+{
+    const char *mode = rounding ? "bf16, rounded" : bf16 ? "bf16" : "fp32";
+    for (size_t i = 0; i < AQ_COUNT(weight_treatments); i++) {
+        int differ = weight_differs(weight_treatments[i], BACKEND_BF16, bf16, rounding);
+        int wide = weight_differs(weight_treatments[i], BACKEND_F32, bf16, rounding);
+        tap_ok(differ == 0 && wide == 0, "%s weight %s: %d and %d elements differ", mode,
+               weight_treatments[i], differ, wide);
+    }
+    for (size_t i = 0; i < AQ_COUNT(act_treatments); i++) {
+        int clips, differ = act_differs(act_treatments[i], bf16, &clips);
+        tap_ok(differ == 0 && clips, "%s activation %s: %d elements differ%s", mode,
+               act_treatments[i], differ, clips ? "" : ", and counts of clipped ones");
+    }
+}
+
+/* ---- scores: several tiles in one call ---- */
+
+static void check_score(const char *wt, const char *at, int bf16)
+{
+    enum { OUT = 77, IN = 96, TILES = 3 };
+    struct quant_spec ws = spec_of(wt), as = spec_of(at);
+    struct pair w = weight_new(OUT, IN, BACKEND_BF16, 0.1F);
+    struct buffer x[TILES], y[TILES], dy[TILES], sums = buffer_new(8, 0);
+    double found[SIDES][TILES * SAMPLES];
+    for (int k = 0; k < TILES; k++) {
+        x[k] = buffer_new(IN, bf16);
+        y[k] = buffer_new(OUT, 0);
+        dy[k] = buffer_new(OUT, 0);
+    }
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        struct backend_score_job jobs[TILES];
+        struct backend_operand *wo = b->ops->operand_new(b, OUT, IN, 1, &err), *xo[TILES];
+        struct quant_range range = {0.9F, NULL};
+        b->ops->quantize_weight(b, wo, &w.w[i], &ws);
+        b->ops->zero(b, sums.at[i], sizeof found[i]);
+        for (int k = 0; k < TILES; k++) {
+            xo[k] = b->ops->operand_new(b, ROWS, IN, 0, &err);
+            b->ops->linear_forward(b, tile[i], y[k].at[i], x[k].at[i], &w.w[i]);
+            b->ops->quantize_act(b, xo[k], tile[i], x[k].at[i], IN, &as, &range, NULL);
+            jobs[k] = (struct backend_score_job){tile[i], xo[k], y[k].at[i], dy[k].at[i],
+                                                 (double *)sums.at[i] + k * SAMPLES};
+        }
+        b->ops->score(b, wo, jobs, TILES);
+        must(b->ops->download(b, found[i], sums.at[i], sizeof found[i], &err));
+        b->ops->operand_free(b, wo);
+        for (int k = 0; k < TILES; k++)
+            b->ops->operand_free(b, xo[k]);
+    }
+    double far = 0;
+    for (int s = 0; s < TILES * SAMPLES; s++)
+        far = fmax(far, fabs(found[GPU][s] / found[CPU][s] - 1));
+    tap_ok(far < 2e-4, "%s score %s, %s (%.1e)", bf16 ? "bf16" : "fp32", wt, at, far);
+    for (int k = 0; k < TILES; k++) {
+        buffer_free(&x[k]);
+        buffer_free(&y[k]);
+        buffer_free(&dy[k]);
+    }
+    buffer_free(&sums);
+    weight_free(&w);
+}
+
+static void check_mode(int bf16, int rounding)
+{
+    struct backend_config config = {
+        .threads = 2, .bf16 = bf16, .operand_rounding = rounding, .matrix = BACKEND_MATRIX_PLAIN};
+    must(backend_open(&be[CPU], "cpu", &config, &err));
+    must(backend_open(&be[GPU], "cuda", &config, &err));
+    make_tiles();
+    if (!rounding) {
+        for (size_t i = 0; i < AQ_COUNT(calls); i++)
+            check_call(&calls[i], bf16);
+        check_head(bf16);
+        check_score("int8:axis0:static", "int8:tensor:static", bf16);
+        check_score("int4:block(-1:32):static", "e4m3:token:dynamic", bf16);
+        check_score("e4m3:axis1:static", "none", bf16);
+        check_score("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):dynamic", bf16);
+        check_score("e4m3:tensor:static", "int8:tensor:dynamic", bf16);
+    }
+    check_quantizers(bf16, rounding);
+    for (int i = 0; i < SIDES; i++) {
+        be[i]->ops->tile_free(be[i], tile[i]);
+        backend_close(be[i]);
+    }
+}
+
+int main(void)
+{
+    check_mode(0, 0);
+    check_mode(1, 0);
+    check_mode(1, 1);
+    return tap_done();
+}
