@@ -196,6 +196,9 @@ int main(void)
     char scratch[] = "/tmp/aq-test-file.XXXXXX";
     if (!mkdtemp(scratch) || chdir(scratch) < 0)
         return 2;
+    /* as in a terminal, also under nohup or in the background of a script, which ignore them */
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGHUP, SIG_DFL);
     test_signals();
     test_products();
     test_reading();
