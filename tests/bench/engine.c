@@ -253,6 +253,7 @@ static double time_layer(int threads, struct weights *weights)
 int main(void)
 {
     int cpus = aq_pool_cpus();
+    (void)setvbuf(stdout, NULL, _IOLBF, 0);
     struct weights weights = {random_bf16((int64_t)9728 * 2560, 0.02F)};
     bench_linear(1);
     bench_linear(cpus);
