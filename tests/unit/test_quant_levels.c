@@ -115,9 +115,9 @@ static void all_bf16(void)
     int rc = 0;
     for (int i = 0; i < COLS; i++)
         hidden[i] = (float)(i % 11) * 0.125F;
-    for (int i = 0; i < ROWS * COLS; i++)
-        x[i] = (uint16_t)((unsigned)i *
-                          40503U); /* odd: each number once, and no two alike side by side */
+    /* an odd factor: each number once, and no two alike side by side */
+    for (unsigned i = 0; i < ROWS * COLS; i++)
+        x[i] = (uint16_t)(i * 40503U);
     c.range = (struct quant_range){0.875F, hidden};
     for (size_t i = 0; i < AQ_COUNT(acts) && rc == 0; i++)
         rc = quant_parse(acts[i], &spec, NULL) < 0 ? -1 : quant_check(&c);
