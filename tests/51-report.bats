@@ -151,7 +151,7 @@ END
     python3 - r.html s.html <<'END'
 import sys
 from html.parser import HTMLParser
-VOID = {"meta", "br", "img", "input", "hr", "link"}
+VOID = {"meta", "br", "wbr", "img", "input", "hr", "link"}
 class P(HTMLParser):
     def __init__(self):
         super().__init__()

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char styles[] =
 #include "report/page.css.h"
@@ -73,6 +74,24 @@ void html_table(struct aq_buf *out, bool sortable, const struct html_column *col
 void html_table_end(struct aq_buf *out)
 {
     aq_buf_adds(out, "</tbody>\n</table></div>\n");
+}
+
+void html_name_cell(struct aq_buf *out, const char *class, const char *name)
+{
+    struct aq_buf part = AQ_BUF_INIT;
+    aq_buf_addf(out, "<td class=\"name%s%s\">", class ? " " : "", class ? class : "");
+    while (*name) {
+        size_t n = strcspn(name, "._/");
+        n += name[n] != '\0';
+        aq_buf_reset(&part);
+        aq_buf_add(&part, name, n);
+        escape_html(out, aq_buf_str(&part));
+        name += n;
+        if (*name)
+            aq_buf_adds(out, "<wbr>");
+    }
+    aq_buf_adds(out, "</td>");
+    aq_buf_release(&part);
 }
 
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text)

@@ -24,6 +24,8 @@ struct html_column {
 void html_table(struct aq_buf *out, bool sortable, const struct html_column *columns, size_t count);
 void html_table_end(struct aq_buf *out);
 
+/* <td> with a name in a fixed-width face; where there is little room it breaks after . _ and /. */
+void html_name_cell(struct aq_buf *out, const char *class, const char *name);
 /* <td> with the number for people, and the exact one for sorting. NAN: empty. */
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text);
 /* The same with so many decimals and a unit. */

@@ -229,11 +229,13 @@ static void add_budgets(struct aq_buf *out, const struct curve *c)
 static void add_option_cell(struct aq_buf *out, const struct manifest_option *o)
 {
     char *name = o ? manifest_candidate(o) : xstrdup("");
-    html_text(out, "td", "name more", name);
+    html_name_cell(out, "more", name);
     free(name);
 }
 
-static void add_row(struct aq_buf *out, const struct report *r, size_t i, double cumulative)
+/* several: there is more than one candidate, so the worst one is worth a column. */
+static void add_row(struct aq_buf *out, const struct report *r, size_t i, double cumulative,
+                    bool several)
 {
     const struct report_row *row = r->by_sensitivity[i];
     const struct manifest_group *g = row->group;
@@ -242,12 +244,13 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
     double total = r->total > 0 ? r->total : INFINITY, bits = shown ? shown->bits : NAN;
     aq_buf_adds(out, "<tr>");
     html_fixed_cell(out, "more", (double)(i + 1), 0, "");
-    html_text(out, "td", "name", row->short_name);
+    html_name_cell(out, NULL, row->short_name);
     html_number_cell(out, NULL, row->sensitivity, svg_number(row->sensitivity));
     html_number_cell(out, "more", error_of(row), svg_number(error_of(row)));
     html_fixed_cell(out, NULL, 100 * (row->sensitivity / total), 2, " %");
     html_fixed_cell(out, "more", 100 * (cumulative / total), 1, " %");
-    add_option_cell(out, row->worst);
+    if (several)
+        add_option_cell(out, row->worst);
     html_number_cell(out, NULL, bits, svg_round_number(bits));
     add_option_cell(out, chosen);
     aq_buf_adds(out, "</tr>\n");
@@ -255,18 +258,23 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
 
 static void add_table(struct aq_buf *out, const struct report *r)
 {
-    static const struct html_column columns[] = {
+    static const struct html_column single[] = {
+        {"n more", "#"}, {NULL, "layer"},   {"n", "sensitivity"}, {"n more", "± s.e."},
+        {"n", "share"},  {"n more", "sum"}, {"n", "bits"},        {"more", "chosen"}};
+    static const struct html_column mixed[] = {
         {"n more", "#"},         {NULL, "layer"}, {"n", "sensitivity"},
         {"n more", "± s.e."},    {"n", "share"},  {"n more", "sum"},
         {"more", "worst under"}, {"n", "bits"},   {"more", "chosen"}};
+    const struct manifest_option *candidates[2];
+    bool several = chart_candidates(r, candidates, AQ_COUNT(candidates)) > 1;
     html_section(out, "Every layer",
                  "Headings sort. A group is named after its first module: q, k and v share one "
                  "format, and so do gate and up.");
-    html_table(out, true, columns, AQ_COUNT(columns));
+    html_table(out, true, several ? mixed : single, several ? AQ_COUNT(mixed) : AQ_COUNT(single));
     double sum = 0;
     for (size_t i = 0; i < r->count; i++) {
         sum += r->by_sensitivity[i]->sensitivity;
-        add_row(out, r, i, sum);
+        add_row(out, r, i, sum, several);
     }
     html_table_end(out);
     html_section_end(out);
@@ -286,7 +294,7 @@ static void add_rules(struct aq_buf *out, const struct json *selection)
         double cost = json_find_number(p, "score_cost");
         aq_buf_adds(out, "<tr>");
         html_text(out, "td", NULL, rule ? rule : "");
-        html_text(out, "td", "name", match ? match : "");
+        html_name_cell(out, NULL, match ? match : "");
         html_number_cell(out, NULL, cost, svg_number(cost));
         aq_buf_adds(out, "</tr>\n");
     }

@@ -72,7 +72,7 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
     begin_matrix(out, "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
         aq_buf_adds(out, "<tr>");
-        html_text(out, "td", "name", pairs.items[p]);
+        html_name_cell(out, NULL, pairs.items[p]);
         for (size_t g = 0; g < across; g++)
             add_total(out, at[p * across + g], low, high);
         aq_buf_adds(out, "</tr>\n");
@@ -146,7 +146,7 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
     begin_matrix(out, "", names, n);
     for (size_t i = 0; i < n; i++) {
         aq_buf_adds(out, "<tr>");
-        html_text(out, "td", "name", names[i]);
+        html_name_cell(out, NULL, names[i]);
         for (size_t j = 0; j < n; j++)
             html_fixed_cell(out, NULL, summary_spearman(list[i], list[j]), 3, "");
         aq_buf_adds(out, "</tr>\n");
@@ -160,13 +160,13 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
 static void add_row(struct aq_buf *out, const struct summary_cell *c)
 {
     aq_buf_adds(out, "<tr>");
-    html_text(out, "td", "name", c->cell.pair);
-    html_text(out, "td", "name", c->cell.granularity);
+    html_name_cell(out, NULL, c->cell.pair);
+    html_name_cell(out, NULL, c->cell.granularity);
     html_text(out, "td", NULL, c->cell.size);
     html_number_cell(out, NULL, c->total, svg_number(c->total));
     html_number_cell(out, "more", c->score, svg_number(c->score));
     html_fixed_cell(out, NULL, c->effective_bits, 3, "");
-    html_text(out, "td", "name more", c->count ? c->layers[c->worst] : "");
+    html_name_cell(out, "more", c->count ? c->layers[c->worst] : "");
     html_fixed_cell(out, "more",
                     c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN, 0,
                     " %");
@@ -209,8 +209,8 @@ static void add_skipped(struct aq_buf *out, const struct summary *s)
     for (size_t i = 0; i < s->skipped_count; i++) {
         const struct summary_skipped *k = &s->skipped[i];
         aq_buf_adds(out, "<tr>");
-        html_text(out, "td", "name", k->pair);
-        html_text(out, "td", "name", k->granularity);
+        html_name_cell(out, NULL, k->pair);
+        html_name_cell(out, NULL, k->granularity);
         html_text(out, "td", NULL, k->size);
         html_text(out, "td", NULL, k->reason);
         aq_buf_adds(out, "</tr>\n");
