@@ -177,7 +177,7 @@ $(RANGES): $(LM) $(TOKENS)
 # ---- the store: all cells in one call, by content ----
 
 score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(SCORE_PREFIXES) --score-samples $(SCORE_SAMPLES) \
-	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --device $(DEVICE_SET) $(if $(INCLUDE_HEAD),--include-lm-head) --replace
+	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --device $(DEVICE_SET) --replace
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
