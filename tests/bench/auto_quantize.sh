@@ -56,7 +56,7 @@ awk -F'\t' -v ow="$one_wall" -v oc="$one_cpu" -v gw="$wall" -v gc="$cpu" -v cell
     function line(what, pw, pc, w, c, aim) {
         printf "%-38s ModelOpt %9.1f s wall %9.1f s CPU; aq %6.1f s wall %6.1f s CPU: %.0f times, by CPU seconds %.0f (aim: %d)\n",
             what, pw, pc, w, c, pw / w, pc / c, aim }
-    NR <= 2 { w[$1] = $2; c[$1] = $3 }
+    $1 ~ /^(un)?padded$/ && !($1 in c) { w[$1] = $2; c[$1] = $3 } # of the first cell; ModelOpt prints lines of its own
     $1 == "padded" { pw += $2; pc += $3; n++ }
     END {
         line("one cell, 512 captions, padded", 64 * w["padded"], 64 * c["padded"], ow, oc, 60)
