@@ -677,11 +677,6 @@ double knapsack_sweep(const struct knapsack_problem *p, int64_t lo, int64_t hi,
     return w.gap;
 }
 
-size_t knapsack_states(const struct knapsack *k)
-{
-    return k->states;
-}
-
 double knapsack_gap(const struct knapsack *k)
 {
     return k->gap;

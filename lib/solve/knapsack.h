@@ -48,8 +48,6 @@ const struct knapsack_point *knapsack_points(const struct knapsack *k);
 void knapsack_choices(const struct knapsack *k, size_t i, int *choice);
 /* The last point of cost at most budget; -1 if there is none. */
 ptrdiff_t knapsack_find(const struct knapsack *k, int64_t budget);
-/* States held for all groups together: what memory and time went into. */
-size_t knapsack_states(const struct knapsack *k);
 /*
  * Zero for an exact answer. Otherwise there were too many groups or states; then no budget in the
  * range has an assignment whose score is smaller than the returned one by more than this.
