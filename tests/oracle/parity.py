@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Scores and choices of ModelOpt's AutoQuant on the CPU, for tests/42-parity.bats.
+
+    AQ_BIN=build/bin AQ_GEN=build/tests tests/oracle/parity.py [CASE...]
+
+Drives mtq.auto_quantize as upstream does: one format and NONE, batches of 8 samples, labels are the ids, mean cross
+entropy over the targets of a batch that are not the pad id, all in float32. lm_head is disabled and left out of the
+cost, the budget lets a bit more than half of the weights be quantized. Every distinct treatment that the formats and
+granularities of conf/ give is tried; what ModelOpt cannot run on a CPU is listed with its reason.
+
+    tiny    a random model, 16 samples left-padded to 40
+    equal   the same model, 16 samples of 12 tokens, no padding
+    demo    the demo model, 16 captions left-padded to 32: the treatments of the quantization pairs
+    long    the same, padded to 512, one treatment: the length changes nothing but the time
+
+kl_div is ModelOpt's with one change: log-probabilities are taken in float64 from its float32 logits. In float32 the
+sum cancels to noise of up to some per cent of a small divergence. What remains is the noise of the logits
+themselves, measured as the divergence between the model in float32 and in float64 (kl_noise).
+
+Activations that lie next to a rounding tie fall one way here and the other way there, since two float32 programs
+agree to some 1e-6 only, and one such element moves a small score by up to some 1e-3. For every group and treatment
+the allowance is computed: quantize each input moved up and moved down by TIE of its size and add up what the
+elements that come out a step apart can do to the score, as a share of it.
+
+Writes tests/oracle/parity/<case>.json.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+warnings.filterwarnings("ignore")
+
+import modelopt
+import modelopt.torch.quantization as mtq
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from modelopt.torch.quantization import algorithms
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.join(HERE, "..", "..")
+OUT = os.path.join(HERE, "parity")
+BIN = os.environ.get("AQ_BIN", os.path.join(ROOT, "build", "bin"))
+GEN = os.environ.get("AQ_GEN", os.path.join(ROOT, "build", "tests"))
+os.environ.setdefault("AQ_CONF", os.path.join(ROOT, "conf"))
+DEMO = os.path.join(ROOT, "models", "qwen3_vl_demo", "checkpoint")
+BATCH = 8
+TIE = 3e-6
+
+TINY = ["--kind", "qwen3", "--layers", "3", "--hidden", "128", "--intermediate", "256", "--vocab", "512",
+        "--scale", "0.08"]
+KL = {("FP8_WEIGHT_ONLY_CFG", "default"), ("INT8_WEIGHT_ONLY_CFG", "default"),
+      ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "default"), ("INT4_WEIGHT_INT8_ACT_CFG", "default"),
+      ("FP8_DEFAULT_CFG", "default")}
+
+
+def tool(name, *args):
+    return subprocess.run([os.path.join(BIN, name), *args], check=True, capture_output=True, text=True).stdout
+
+
+def options(group):
+    return tool("aq-resolve", "--list", group).split()
+
+
+def formats_of_pairs():
+    found = []
+    for pair in options("quant_pair"):
+        run = json.loads(tool("aq-resolve", "--config-name", "preset/demo", "quant_pair=" + pair))
+        found.append(run["quant_pair"]["format_name"])
+    return found
+
+
+def treatments(formats):
+    """Distinct supported treatments, each with the first format and granularity that gives it."""
+    found = {}
+    for name in formats:
+        for granularity in ["default"] + options("quant_granularity"):
+            args = ["--fp4-block", "16", "--format", name, "--granularity", granularity]
+            try:
+                q = json.loads(tool("aq-overlay", *args))
+            except subprocess.CalledProcessError:
+                continue
+            if q["supported"]:
+                found.setdefault(q["treatment_id"], (name, granularity, q))
+    return list(found.values())
+
+
+def attributes(cfg):
+    """As ModelOpt spells it: integer keys of blocks, tuples for float formats."""
+    out = {}
+    for key, value in cfg.items():
+        if key == "block_sizes" and value is not None:
+            value = {int(k) if k.lstrip("-").isdigit() else k: tuple(v) if isinstance(v, list) else v
+                     for k, v in value.items()}
+        elif isinstance(value, list):
+            value = tuple(value)
+        out[key] = value
+    return out
+
+
+def config_of(quant):
+    entries = {k: [attributes(c) for c in v] if isinstance(v, list) else attributes(v)
+               for k, v in quant["quant_cfg"].items()}
+    return {"quant_cfg": entries, "algorithm": "max"}
+
+
+# ---- data ----
+
+
+def read_tokens(path):
+    with safetensors.safe_open(path, "pt") as f:
+        meta = json.loads(f.metadata()["aq"])
+        ids, offsets = f.get_tensor("ids").tolist(), f.get_tensor("offsets").tolist()
+    return meta, [ids[a:b] for a, b in zip(offsets, offsets[1:])]
+
+
+def make_tokens(path, ids, padding, seq_len):
+    with open(ids, "rb") as f:
+        subprocess.run([os.path.join(GEN, "make_tokens"), "--padding", padding, "--seq-len", str(seq_len), "-o", path],
+                       stdin=f, check=True)
+
+
+def batches_of(samples, meta):
+    out = []
+    for at in range(0, len(samples), BATCH):
+        part = samples[at:at + BATCH]
+        length = meta["seq_len"] if meta["padding"] == "max_length" else len(part[0])
+        ids = torch.tensor([[meta["pad_id"]] * (length - len(s)) + s for s in part])
+        mask = torch.tensor([[0] * (length - len(s)) + [1] * len(s) for s in part])
+        out.append({"input_ids": ids, "attention_mask": mask})
+    return out
+
+
+# ---- the model ----
+
+
+def load(path, dtype=torch.float32):
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    return model.eval()
+
+
+def loss_of(pad_id):
+    def loss(output, batch):
+        targets = batch["input_ids"][:, 1:].reshape(-1)
+        logits = output.logits[:, :-1]
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets, ignore_index=pad_id)
+
+    return loss
+
+
+def check_masked_rows(model, batch):
+    """A row that sees nothing must get exactly 0 from attention, as the engine has it."""
+    seen = []
+    hook = model.model.layers[0].self_attn.o_proj.register_forward_pre_hook(lambda m, a: seen.append(a[0].detach()))
+    with torch.no_grad():
+        model(**batch)
+    hook.remove()
+    assert (seen[0][batch["attention_mask"] == 0] == 0).all(), "fully masked rows are not 0"
+
+
+def linears_of(model):
+    return {name.removeprefix("model."): module for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and name.startswith("model.layers.")}
+
+
+def group_of(name):
+    for member, first in (("k_proj", "q_proj"), ("v_proj", "q_proj"), ("up_proj", "gate_proj")):
+        if name.endswith(member):
+            return name.removesuffix(member) + first
+    return name
+
+
+def capture(model, batches, pad_id):
+    """Per batch and linear: its input and the gradient at its output."""
+    seen, loss = [], loss_of(pad_id)
+    names = linears_of(model)
+
+    def hook(name):
+        def keep(module, args, output):
+            seen[-1][name] = [args[0].detach(), None]
+            output.register_hook(lambda g: seen[-1][name].__setitem__(1, g.detach()))
+        return keep
+
+    hooks = [module.register_forward_hook(hook(name)) for name, module in names.items()]
+    for batch in batches:
+        seen.append({})
+        loss(model(**batch), batch).backward()
+    for h in hooks:
+        h.remove()
+    return seen
+
+
+def kl_noise(path, batches):
+    sum, exact = 0.0, load(path, torch.float64)
+    model = load(path)
+    with torch.no_grad():
+        for batch in batches:
+            p, q = (torch.log_softmax(m(**batch).logits.double(), -1) for m in (exact, model))
+            sum += torch.nn.functional.kl_div(q, p, reduction="sum", log_target=True).item()
+    return sum
+
+
+# ---- ModelOpt ----
+
+
+def drive(path, quant, batches, meta, method):
+    """Scores and choice per group, in ModelOpt's order."""
+    bits = 16 - 0.55 * (16 - quant["bits"]["modelopt47"])
+    gradient = method == "gradient"
+    kind = {"loss_func": loss_of(meta["pad_id"])} if gradient else {}
+    _, state = mtq.auto_quantize(
+        load(path), constraints={"effective_bits": bits, "cost": {"excluded_module_name_patterns": ["*lm_head*"]}},
+        quantization_formats=[config_of(quant)], data_loader=batches,
+        forward_step=(lambda m, b: m(**b)) if gradient else (lambda m, b: m(**b).logits),
+        disabled_layers=["*lm_head*"], num_calib_steps=len(batches), num_score_steps=len(batches), method=method,
+        **kind)
+    out = {}
+    for name, stats in state["candidate_stats"].items():
+        short = name.removeprefix("model.").removesuffix(".quant_recipe")
+        if short.startswith("layers."):
+            none = "NONE" in str(state["best"]["recipe"][name])
+            out[short] = (float(stats["scores"][0]), 0 if none else 1)
+    return bits, out
+
+
+def ties(path, quant, batches, seen, scores):
+    """Per group: what elements next to a rounding tie can do to the score, as a share of it."""
+    model = mtq.quantize(load(path), config_of(quant), forward_loop=lambda m: [m(**b) for b in batches])
+    change = dict.fromkeys(scores, 0.0)
+    with torch.no_grad():
+        for name, module in linears_of(model).items():
+            if not module.input_quantizer.is_enabled:
+                continue
+            weight = module.weight_quantizer(module.weight)
+            for batch in seen:
+                x, g = batch[name]
+                near = TIE * (x.abs() + x.square().mean(-1, keepdim=True).sqrt())
+                step = module.input_quantizer(x + near) - module.input_quantizer(x - near)
+                tied = (step.abs() > 10 * near) & (g != 0).any(-1, keepdim=True)
+                if not tied.any():
+                    continue
+                b, t, k = tied.nonzero(as_tuple=True)
+                d = torch.nn.functional.linear(module.input_quantizer(x), weight) - \
+                    torch.nn.functional.linear(x, module.weight)
+                e = step[b, t, k, None] * weight[:, k].T
+                g2 = g[b, t].square()
+                both = (2 * g2 * d[b, t] * e).sum(1).abs() + (g2 * e.square()).sum(1)
+                change[group_of(name)] += both.sum().item()
+    return {name: change[name] / max(score, 1e-300) for name, score in scores.items()}
+
+
+def run(case, path, tokens, formats, kl=(), most=None):
+    meta, samples = read_tokens(tokens)
+    batches = batches_of(samples, meta)
+    model = load(path)
+    if meta["padding"] == "max_length":
+        check_masked_rows(model, batches[0])
+    seen = capture(model, batches, meta["pad_id"])
+    head = {"modelopt": modelopt.__version__, "torch": torch.__version__, "transformers": transformers.__version__,
+            "padding": meta["padding"], "seq_len": meta["seq_len"], "tie": TIE, "kl_noise": kl_noise(path, batches)}
+    rows = {"gradient": [], "kl_div": [], "skipped": []}
+    for name, granularity, quant in treatments(formats)[:most]:
+        entry = {"format": name, "granularity": granularity, **quant["treatment"]}
+        for method in ("gradient", "kl_div"):
+            if method == "kl_div" and (name, granularity) not in kl:
+                continue
+            try:
+                bits, found = drive(path, quant, batches, meta, method)
+                if method == "gradient":  # kl_div comes after it and takes the same shares
+                    share = ties(path, quant, batches, seen, {g: s for g, (s, _) in found.items()})
+            except Exception as e:  # whatever ModelOpt raises is its reason
+                rows["skipped"].append({**entry, "method": method, "reason": str(e).splitlines()[0][:160]})
+                continue
+            head["groups"] = list(found)
+            scores = {g: s for g, (s, _) in found.items()}
+            row = {**entry, "bits": bits, "scores": list(scores.values()),
+                   "chosen": "".join(str(c) for _, c in found.values())}
+            if quant["treatment"]["a"] != "none":
+                row["ties"] = [float(f"{x:.1e}") for x in share.values()]
+            rows[method].append(row)
+            print(case, method, name, granularity, sum(scores.values()), file=sys.stderr)
+    with open(os.path.join(OUT, case + ".json"), "w") as f:
+        lists = [f'"{key}": [\n  ' + ",\n  ".join(map(json.dumps, value)) + "]" for key, value in rows.items()]
+        f.write(json.dumps(head)[:-1] + ",\n " + ",\n ".join(lists) + "}\n")
+
+
+def main():
+    torch.set_num_threads(2)
+    algorithms._get_log_prob = lambda logits, lm_head=None: torch.log_softmax(logits.double(), dim=-1)
+    cases = sys.argv[1:] or ["tiny", "equal", "long", "demo"]
+    with tempfile.TemporaryDirectory() as tmp:
+        subprocess.run([os.path.join(GEN, "random_checkpoint"), *TINY, tmp + "/tiny"], check=True)
+        for case, padding, length in (("tiny", "max_length", 40), ("equal", "none", 64)):
+            if case in cases:
+                make_tokens(tmp + "/tokens", f"{OUT}/{case}.ids", padding, length)
+                run(case, tmp + "/tiny", tmp + "/tokens", formats_of_pairs() + (options("format") if case == "tiny" else []), KL)
+        tool("aq-extract-lm", "--materialize", tmp + "/demo", DEMO)
+        for case, length, most in (("long", "512", 1), ("demo", "32", None)):
+            if case in cases:
+                tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", length, "--padding", "max_length", "-o",
+                     tmp + "/tokens", os.path.join(ROOT, "datasets", "demo", "captions_small.txt"))
+                run(case, tmp + "/demo", tmp + "/tokens", formats_of_pairs(), () if most else KL, most)
+
+
+main()
