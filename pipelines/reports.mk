@@ -2,7 +2,7 @@
 # scoring run, not even under -B. qwen3.mk includes it for the goal `reports` and under runner.report_only=true.
 
 comma := ,
-join   = $(subst $() $(),$(comma),$(strip $(1)))
+commas = $(subst $() $(),$(comma),$(strip $(1)))
 cell_dirs := $(foreach p,$(PAIRS),$(foreach g,$(GRANS),$(foreach s,$(SIZES),$(P)/$(p)/$(g)/$(s))))
 
 ifeq ($(LAYOUT)$(OUTPUT_DIR),tmp)
@@ -13,8 +13,8 @@ else
 # published directories hold the two reports of the workflow only; the configuration says where they are
 REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json
 wanted := $(shell $(AQ_BIN)/aq-resolve --config-name preset/qwen3_lm_sensitivity -q -m model=$(MODEL) dataset=$(DATASET) \
-	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call join,$(PAIRS)) quant_granularity=$(call join,$(GRANS)) \
-	dataset.size=$(call join,$(SIZES)) $(if $(OUTPUT_DIR),runner.output_dir=$(call quote,$(OUTPUT_DIR))) \
+	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIRS)) quant_granularity=$(call commas,$(GRANS)) \
+	dataset.size=$(call commas,$(SIZES)) $(if $(OUTPUT_DIR),runner.output_dir=$(call quote,$(OUTPUT_DIR))) \
 	| jq -r '._aq.out_dir + "/" + ._aq.scheme_name + "_quant_manifest.json"')
 endif
 

@@ -1,0 +1,52 @@
+#!/usr/bin/env bats
+# The commands of README.md, run as they stand in a copy of the tree. Left out: the installation, and what needs a
+# checkpoint, captions or a cluster that are not here.
+load helpers
+
+setup() {
+    T=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$T"
+    cp -R "$REPO"/{conf,pipelines,models,datasets} "$T/"
+    export AQ_BIN=$BIN
+    unset MAKEFLAGS MAKELEVEL MFLAGS AQ_CONF
+    cd "$T"
+}
+
+# Every fenced block without a language, one after the other, each ended by a line "%%".
+blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside' "$REPO/README.md"; }
+
+@test "each command of README.md does what it is for" {
+    local block='' line ran=0
+    while IFS= read -r line; do
+        if [ "$line" != %% ]; then
+            block+=$line$'\n'
+            continue
+        fi
+        case $block in
+        *./setup* | *──* | *srun* | */data/* | *'# prints'*) ;;
+        *'GRANS=all'*) ;; # tests/61-demo.bats runs that
+        make\ * | aq-* | cat\ *)
+            run --separate-stderr timeout 300 bash -eu -o pipefail -c "$block"
+            [ "$status" -eq 0 ] || { printf '%s\n%s\n%s\n' "$block" "$output" "$stderr"; return 1; }
+            [ -n "$output" ]
+            ran=$((ran + 1))
+            ;;
+        esac
+        block=''
+    done < <(blocks)
+    [ "$ran" -ge 5 ]
+}
+
+@test "the excerpt of README.md is the head of the published report" {
+    local report
+    report=$(grep -oE 'models/[^)]*per-layer-sensitivity.md' "$REPO/README.md" | head -1)
+    diff <(sed -n '/^|Layer|/,/^$/p' "$REPO/README.md" | sed '/^$/d') <(sed -n '/^|Layer|/,$p' "$REPO/$report" | head -7)
+}
+
+@test "files that README.md links to are there" {
+    local f
+    grep -oE '\]\([^)#]+' "$REPO/README.md" | sed 's/^](//' | while read -r f; do
+        case $f in http*) continue ;; esac
+        [ -e "$REPO/$f" ] || { echo "README.md: no $f"; return 1; }
+    done
+}
