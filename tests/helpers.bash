@@ -1,6 +1,7 @@
 # Loaded by every bats file: `load helpers`.
 # shellcheck shell=bash
-bats_require_minimum_version 1.5.0
+# tags of tests
+bats_require_minimum_version 1.8.0
 
 REPO=$(cd "${BATS_TEST_DIRNAME:-tests}/.." && pwd)
 O=${O:-build}
