@@ -81,32 +81,6 @@ setup() {
     same s
 }
 
-@test "kill -9 at 20 random points converges to the same bytes" {
-    start=$(date +%s%N)
-    score timing
-    whole=$((($(date +%s%N) - start) / 1000000))
-    RANDOM=7
-    for i in $(seq 20); do
-        score s &
-        pid=$!
-        sleep "$(printf '0.%03d' $((RANDOM % whole % 1000)))"
-        pkill -9 -P $pid || true
-        kill -9 $pid 2>/dev/null || true
-        wait $pid || true
-        if [ -e s ]; then same s; fi
-        if [ $((i % 5)) -eq 0 ]; then rm -f s; fi
-    done
-    score s
-    same s
-    [ ! -e s.part ]
-}
-
-@test "SIGTERM keeps what was finished" {
-    aq 143 timeout --preserve-status -s TERM 0.15 bash -c 'score s; exit $?' || true
-    score s
-    same s
-}
-
 @test "one writer at a time" {
     cp "$T/whole" s
     exec 8>s.lock
