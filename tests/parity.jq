@@ -1,20 +1,23 @@
-# scores.json of all rows (-s) against $v[0][$m]: groups compared, those whose rounding ties allow more than the
-# tolerance, the worst difference of the others, what is beyond, and rows that rank their groups otherwise.
+# scores.json of all rows (-s) against $v[0][$m]. A group is strict if its rounding ties can move it by less than the
+# tolerance. Gives how many are and are not, the worst difference of both and of a row's sum, and what is beyond:
+# groups, and rows that rank their groups otherwise.
 def relative($a; $b): if $a == $b then 0 else ($a - $b | fabs) / ([$a, $b] | map(fabs) | max) end;
-# Groups by score; those that ties may swap count as equal.
-def ranks($scores; $slack): [$scores | to_entries[] | . as $x |
+# Groups below each group; those that their slack may swap are left out.
+def below($scores; $slack): [$scores | to_entries[] | . as $x |
     [$scores | to_entries[] | select(.value * (1 + $slack[.key]) < $x.value * (1 - $slack[$x.key])) | .key]];
 $v[0] as $want
-| [range(length) as $i | .[$i] as $s | $want[$m][$i] as $w | range($want.groups | length) as $g
+# In kl_div the noise of the logits adds to the divergence as one length to another: twice the root of their ratio.
+| def noise($score): if $m == "kl_div" and $score > 0 then 2 * ($want.kl_noise / $score | sqrt) else 0 end;
+[range(length) as $row | .[$row] as $s | $want[$m][$row] as $w | range($want.groups | length) as $g
    | ($w.ties[$g]? // 0) as $ties | $w.scores[$g] as $x | $s.groups[$g].per_batch_mean as $y
-   | {row: $i, group: $want.groups[$g], name: $s.groups[$g].name, w: $w.w, a: $w.a, ties: $ties, want: $x, found: $y,
-      off: relative($x; $y),
-      allowed: ($tolerance + $ties + if $m == "kl_div" and $x > 0 then 2 * ($want.kl_noise / $x | sqrt) else 0 end)}]
-    as $all
-| [range(length) as $i | [.[$i].groups[].per_batch_mean] as $found | $want[$m][$i] as $w
-   | [$all[] | select(.row == $i) | .allowed] as $slack
-   | select([ranks($w.scores; $slack) | to_entries[] | .key as $x | .value[] | select($found[.] >= $found[$x])] != [])
-   | $i] as $order
-| {groups: ($all | length), tied: ([$all[] | select(.ties > $tolerance)] | length),
-   worst: ([$all[] | select(.ties <= $tolerance) | .off] | max),
-   bad: [$all[] | select(.off > .allowed or .group != .name)], $order}
+   | {$row, group: $want.groups[$g], name: $s.groups[$g].name, w: $w.w, a: $w.a, $ties, want: $x, found: $y,
+      strict: ($ties < $tolerance), off: relative($x; $y),
+      allowed: (noise($x) + if $ties < $tolerance then $tolerance else $tolerance + $ties end)}] as $all
+| [range(length) as $row | [$all[] | select(.row == $row)]] as $rows
+| {strict: ([$all[] | select(.strict)] | length), tied: ([$all[] | select(.strict | not)] | length),
+   worst_strict: ([$all[] | select(.strict) | .off] | max), worst_tied: ([$all[] | select(.strict | not) | .off] | max),
+   worst_sum: ([$rows[] | relative(map(.want) | add; map(.found) | add)] | max),
+   bad: [$all[] | select(.off > .allowed or .group != .name)],
+   order: [$rows[] | map(.found) as $found
+      | select([below(map(.want); map(.allowed)) | to_entries[] | .key as $x | .value[] | select($found[.] >= $found[$x])]
+               != []) | .[0].row]}

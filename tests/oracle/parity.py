@@ -8,10 +8,10 @@ entropy over the targets of a batch that are not the pad id, all in float32. lm_
 cost, the budget lets a bit more than half of the weights be quantized. Every distinct treatment that the formats and
 granularities of conf/ give is tried; what ModelOpt cannot run on a CPU is listed with its reason.
 
-    tiny    a random model, 16 samples left-padded to 40
-    equal   the same model, 16 samples of 12 tokens, no padding
-    demo    the demo model, 16 captions left-padded to 32: the treatments of the quantization pairs
-    long    the same, padded to 512, one treatment: the length changes nothing but the time
+    tiny    a random model, 16 samples left-padded to 40: every treatment
+    equal   the same model, 16 samples of 12 tokens, no padding: the treatments of FEW
+    demo    the demo model, 16 captions left-padded to 32: the treatments of FEW
+    long    the same padded to 512: one treatment
 
 kl_div is ModelOpt's with one change: log-probabilities are taken in float64 from its float32 logits. In float32 the
 sum cancels to noise of up to some per cent of a small divergence. What remains is the noise of the logits
@@ -49,14 +49,15 @@ BIN = os.environ.get("AQ_BIN", os.path.join(ROOT, "build", "bin"))
 GEN = os.environ.get("AQ_GEN", os.path.join(ROOT, "build", "tests"))
 os.environ.setdefault("AQ_CONF", os.path.join(ROOT, "conf"))
 DEMO = os.path.join(ROOT, "models", "qwen3_vl_demo", "checkpoint")
+CAPTIONS = os.path.join(ROOT, "datasets", "demo", "captions_small.txt")
 BATCH = 8
 TIE = 3e-6
 
 TINY = ["--kind", "qwen3", "--layers", "3", "--hidden", "128", "--intermediate", "256", "--vocab", "512",
         "--scale", "0.08"]
-KL = {("FP8_WEIGHT_ONLY_CFG", "default"), ("INT8_WEIGHT_ONLY_CFG", "default"),
-      ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "default"), ("INT4_WEIGHT_INT8_ACT_CFG", "default"),
-      ("FP8_DEFAULT_CFG", "default")}
+FEW = {("FP8_WEIGHT_ONLY_CFG", "default"), ("INT8_WEIGHT_ONLY_CFG", "default"),
+       ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "default"), ("INT4_WEIGHT_INT8_ACT_CFG", "default"),
+       ("FP8_DEFAULT_CFG", "default")}
 
 
 def tool(name, *args):
@@ -254,7 +255,7 @@ def ties(path, quant, batches, seen, scores):
     return {name: change[name] / max(score, 1e-300) for name, score in scores.items()}
 
 
-def run(case, path, tokens, formats, kl=(), most=None):
+def run(case, path, tokens, wanted, kl=()):
     meta, samples = read_tokens(tokens)
     batches = batches_of(samples, meta)
     model = load(path)
@@ -264,7 +265,7 @@ def run(case, path, tokens, formats, kl=(), most=None):
     head = {"modelopt": modelopt.__version__, "torch": torch.__version__, "transformers": transformers.__version__,
             "padding": meta["padding"], "seq_len": meta["seq_len"], "tie": TIE, "kl_noise": kl_noise(path, batches)}
     rows = {"gradient": [], "kl_div": [], "skipped": []}
-    for name, granularity, quant in treatments(formats)[:most]:
+    for name, granularity, quant in wanted:
         entry = {"format": name, "granularity": granularity, **quant["treatment"]}
         for method in ("gradient", "kl_div"):
             if method == "kl_div" and (name, granularity) not in kl:
@@ -274,11 +275,11 @@ def run(case, path, tokens, formats, kl=(), most=None):
                 if method == "gradient":  # kl_div comes after it and takes the same shares
                     share = ties(path, quant, batches, seen, {g: s for g, (s, _) in found.items()})
             except Exception as e:  # whatever ModelOpt raises is its reason
-                rows["skipped"].append({**entry, "method": method, "reason": str(e).splitlines()[0][:160]})
+                rows["skipped"].append({**entry, "method": method, "reason": str(e).split("error: ")[-1].splitlines()[0][:160]})
                 continue
             head["groups"] = list(found)
             scores = {g: s for g, (s, _) in found.items()}
-            row = {**entry, "bits": bits, "scores": list(scores.values()),
+            row = {**entry, "bits": bits, "scores": [float(f"{x:.9g}") for x in scores.values()],
                    "chosen": "".join(str(c) for _, c in found.values())}
             if quant["treatment"]["a"] != "none":
                 row["ties"] = [float(f"{x:.1e}") for x in share.values()]
@@ -290,21 +291,26 @@ def run(case, path, tokens, formats, kl=(), most=None):
 
 
 def main():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     algorithms._get_log_prob = lambda logits, lm_head=None: torch.log_softmax(logits.double(), dim=-1)
-    cases = sys.argv[1:] or ["tiny", "equal", "long", "demo"]
+    cases = sys.argv[1:] or ["tiny", "equal", "demo", "long"]
+    pairs = treatments(formats_of_pairs())
+    few = [t for t in pairs if t[:2] in FEW]
     with tempfile.TemporaryDirectory() as tmp:
+        tokens = tmp + "/tokens"
         subprocess.run([os.path.join(GEN, "random_checkpoint"), *TINY, tmp + "/tiny"], check=True)
-        for case, padding, length in (("tiny", "max_length", 40), ("equal", "none", 64)):
-            if case in cases:
-                make_tokens(tmp + "/tokens", f"{OUT}/{case}.ids", padding, length)
-                run(case, tmp + "/tiny", tmp + "/tokens", formats_of_pairs() + (options("format") if case == "tiny" else []), KL)
         tool("aq-extract-lm", "--materialize", tmp + "/demo", DEMO)
-        for case, length, most in (("long", "512", 1), ("demo", "32", None)):
+        if "tiny" in cases:
+            make_tokens(tokens, OUT + "/tiny.ids", "max_length", 40)
+            run("tiny", tmp + "/tiny", tokens, treatments(formats_of_pairs() + options("format")), FEW)
+        if "equal" in cases:
+            make_tokens(tokens, OUT + "/equal.ids", "none", 64)
+            run("equal", tmp + "/tiny", tokens, few, FEW)
+        for case, length, wanted in (("demo", 32, few), ("long", 512, pairs[:1])):
             if case in cases:
-                tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", length, "--padding", "max_length", "-o",
-                     tmp + "/tokens", os.path.join(ROOT, "datasets", "demo", "captions_small.txt"))
-                run(case, tmp + "/demo", tmp + "/tokens", formats_of_pairs(), () if most else KL, most)
+                tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", str(length), "--padding", "max_length",
+                     "-o", tokens, CAPTIONS)
+                run(case, tmp + "/demo", tokens, wanted)
 
 
 main()
