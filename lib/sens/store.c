@@ -96,7 +96,12 @@ static bool parse_key(const char *name, struct store_key *key)
         return false;
     memcpy(key->id, id, TREATMENT_ID - 1);
     key->id[TREATMENT_ID - 1] = '\0';
-    return aq_parse_i64(id + TREATMENT_ID, &key->prefix) && key->prefix >= 0;
+    if (!aq_parse_i64(id + TREATMENT_ID, &key->prefix) || key->prefix < 0)
+        return false;
+    /* one spelling of a number, or two names would be the same row */
+    char again[64];
+    (void)snprintf(again, sizeof again, "s/%s/%" PRId64, key->id, key->prefix);
+    return strcmp(again, name) == 0;
 }
 
 static int row_tensor(struct store *s, const char *kind, const struct store_key *key,
@@ -145,6 +150,35 @@ static int first_shape(struct store *s, const struct store_key *key, struct aq_e
     return 0;
 }
 
+static int bad_value(const struct store_row *r, const char *kind, double x, int64_t group,
+                     int64_t sample, struct aq_err *err)
+{
+    return aq_err_set(err, AQ_EINPUT,
+                      "tensor '%s/%s/%" PRId64 "' holds %g at group %" PRId64 ", sample %" PRId64,
+                      kind, r->key.id, r->key.prefix, x, group, sample);
+}
+
+static int check_values(const struct store *s, const struct store_row *r, struct aq_err *err)
+{
+    const struct json *method = json_get(s->identity, "method");
+    bool divergence =
+        method && json_type(method) == JSON_STRING && strcmp(json_string(method), "kl_div") == 0;
+    for (int64_t i = 0; i < s->shape.layers * s->shape.tiles; i++)
+        if (r->have[i] > 1)
+            return aq_err_set(err, AQ_EINPUT,
+                              "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1", r->key.id,
+                              r->key.prefix, r->have[i]);
+    for (int64_t g = 0; g < s->shape.layers * STORE_GROUPS; g++)
+        for (int64_t i = 0; i < s->shape.samples; i++) {
+            double sum = store_sum(s, r, g, i), clip = store_clip(s, r, g, i);
+            if (!isfinite(sum) || (sum < 0 && !divergence))
+                return bad_value(r, "s", sum, g, i, err);
+            if (!isfinite(clip) || clip < 0)
+                return bad_value(r, "clip", clip, g, i, err);
+        }
+    return 0;
+}
+
 static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *err)
 {
     struct store_row r = {0};
@@ -161,22 +195,8 @@ static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *e
         row_treatment(s, &r, err) < 0)
         return -1;
     r.have = have;
-    const struct json *method = json_get(s->identity, "method");
-    bool divergence =
-        method && json_type(method) == JSON_STRING && strcmp(json_string(method), "kl_div") == 0;
-    for (int64_t i = 0; i < s->shape.layers * s->shape.tiles; i++)
-        if (r.have[i] > 1)
-            return aq_err_set(err, AQ_EINPUT,
-                              "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1", r.key.id,
-                              r.key.prefix, r.have[i]);
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t i = 0; i < s->shape.samples; i++) {
-            double x = store_sum(s, &r, g, i);
-            if (!isfinite(x) || (x < 0 && !divergence))
-                return aq_err_set(err, AQ_EINPUT,
-                                  "tensor '%s' holds %g at group %" PRId64 ", sample %" PRId64,
-                                  t->name, x, g, i);
-        }
+    if (check_values(s, &r, err) < 0)
+        return -1;
     s->rows[s->count++] = r;
     return 0;
 }
@@ -205,20 +225,31 @@ static int read_rows(struct store *s, struct aq_err *err)
     return 0;
 }
 
+/* What st_open found: looked through, or closed again. */
+static int read_all(struct store *s, const char *path, struct aq_err *err)
+{
+    s->path = xstrdup(path);
+    if (read_meta(s, err) == 0 && read_samples(s, "labels", &s->labels, err) == 0 &&
+        read_samples(s, "sample_tokens", &s->sample_tokens, err) == 0 && read_tiles(s, err) == 0 &&
+        read_rows(s, err) == 0)
+        return 0;
+    broken(path, err);
+    store_close(s);
+    return -1;
+}
+
 int store_open(struct store *s, const char *path, struct aq_err *err)
 {
     *s = (struct store){0};
-    if (st_open(&s->file, path, err) < 0)
-        return broken(path, err);
-    s->path = xstrdup(path);
-    if (read_meta(s, err) < 0 || read_samples(s, "labels", &s->labels, err) < 0 ||
-        read_samples(s, "sample_tokens", &s->sample_tokens, err) < 0 || read_tiles(s, err) < 0 ||
-        read_rows(s, err) < 0) {
-        broken(path, err);
-        store_close(s);
-        return -1;
-    }
-    return 0;
+    return st_open(&s->file, path, err) < 0 ? broken(path, err) : read_all(s, path, err);
+}
+
+int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,
+                      struct aq_err *err)
+{
+    *s = (struct store){0};
+    return st_open_memory(&s->file, bytes, size, name, err) < 0 ? broken(name, err)
+                                                                : read_all(s, name, err);
 }
 
 void store_close(struct store *s)

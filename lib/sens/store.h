@@ -67,6 +67,9 @@ struct store {
  * squares, not negative. Only a divergence may be: it is a small difference of large numbers.
  */
 int store_open(struct store *s, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+/* The same on memory that outlives s; name is for messages. */
+int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,
+                      struct aq_err *err) AQ_MUST_CHECK;
 void store_close(struct store *s);
 const struct store_row *store_find(const struct store *s, const char *id, int64_t prefix);
 double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
