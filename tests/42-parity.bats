@@ -3,7 +3,7 @@
 load helpers
 
 # Relative difference allowed to a group, and to the sum of a treatment's groups, where ties fall either way. A group
-# with rounding ties is allowed what they can do on top.
+# that rounding ties or float32 noise can move by half of it (loose, in tests/parity.jq) is allowed that on top.
 TOLERANCE=1e-4
 
 setup() {
@@ -19,7 +19,8 @@ demo() { # demo LENGTH: the demo model and its smallest set of captions
 }
 
 tiny() { # tiny CASE PADDING LENGTH: the random model and the case's ids
-    "$O/tests/random_checkpoint" --kind qwen3 --layers 3 --hidden 128 --intermediate 256 --vocab 512 --scale 0.08 model
+    "$O/tests/random_checkpoint" --kind qwen3 --layers 3 --head-dim 64 --hidden 128 --intermediate 256 --vocab 512 \
+        --scale 0.08 model
     "$O/tests/make_tokens" --padding "$2" --seq-len "$3" -o tokens <"$VECTORS/$1.ids"
 }
 
@@ -37,7 +38,7 @@ cells() {
     jq -n --arg m "$2" --argjson n "$i" '{cells: [range($n) | {dir: "\($m)/\(.)/cell", supported: true}]}' >cells.json
 }
 
-# replay CASE METHOD STRICT TIED: scores of all rows, compared: so many groups without and with ties
+# replay CASE METHOD STRICT LOOSE: scores of all rows, compared: so many groups within the tolerance and beside it
 replay() {
     cells "$1" "$2"
     aq-extract-lm -o lm.json model
@@ -51,19 +52,23 @@ replay() {
         jq -s --arg m "$2" --slurpfile v "$VECTORS/$1.json" --argjson tolerance $TOLERANCE \
             -f "$REPO/tests/parity.jq" >result.json
     jq -c 'del(.bad, .order)' result.json | tee -a "${PARITY_LOG:-/dev/null}"
-
     jq -e --argjson tolerance $TOLERANCE '.bad == [] and .order == [] and .worst_sum < $tolerance' result.json
-    is "$(jq -c '[.strict, .tied]' result.json)" "[$3,$4]"
+    is "$(jq -c '[.strict, .loose]' result.json)" "[$3,$4]"
 }
 
 @test "random model, samples of equal length without padding" {
     tiny equal none 64
-    replay equal gradient 37 23
+    replay equal gradient 36 24
 }
 
 @test "random model, samples of equal length without padding: kl_div" {
     tiny equal none 64
-    replay equal kl_div 37 23
+    replay equal kl_div 15 45
+}
+
+@test "demo model, captions padded to 32" {
+    demo 32
+    replay demo gradient 89 51
 }
 
 @test "demo model, captions padded to 512" {

@@ -20,7 +20,9 @@ themselves, measured as the divergence between the model in float32 and in float
 Activations that lie next to a rounding tie fall one way here and the other way there, since two float32 programs
 agree to some 1e-6 only, and one such element moves a small score by up to some 1e-3. For every group and treatment
 the allowance is computed: quantize each input moved up and moved down by TIE of its size and add up what the
-elements that come out a step apart can do to the score, as a share of it.
+elements that come out a step apart can do to the score, as a share of it. Weight codes have no such ties; there the
+noise of the difference of two float32 products remains, large beside INT8's small difference: its size is computed
+for every group.
 
 Writes tests/oracle/parity/<case>.json.
 """
@@ -53,8 +55,8 @@ CAPTIONS = os.path.join(ROOT, "datasets", "demo", "captions_small.txt")
 BATCH = 8
 TIE = 3e-6
 
-TINY = ["--kind", "qwen3", "--layers", "3", "--hidden", "128", "--intermediate", "256", "--vocab", "512",
-        "--scale", "0.08"]
+TINY = ["--kind", "qwen3", "--layers", "3", "--head-dim", "64", "--hidden", "128", "--intermediate", "256",
+        "--vocab", "512", "--scale", "0.08"]
 FEW = {("FP8_WEIGHT_ONLY_CFG", "default"), ("INT8_WEIGHT_ONLY_CFG", "default"),
        ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "default"), ("INT4_WEIGHT_INT8_ACT_CFG", "default"),
        ("FP8_DEFAULT_CFG", "default")}
@@ -229,30 +231,33 @@ def drive(path, quant, batches, meta, method):
     return bits, out
 
 
-def ties(path, quant, batches, seen, scores):
-    """Per group: what elements next to a rounding tie can do to the score, as a share of it."""
+def slack(path, quant, batches, seen, scores):
+    """Per group, as shares of its score: what elements next to a rounding tie can do to it, and the noise of taking
+    the difference of two products in float32, found by taking it in float64 too."""
     model = mtq.quantize(load(path), config_of(quant), forward_loop=lambda m: [m(**b) for b in batches])
-    change = dict.fromkeys(scores, 0.0)
+    change, noise = dict.fromkeys(scores, 0.0), dict.fromkeys(scores, 0.0)
+    linear = torch.nn.functional.linear
     with torch.no_grad():
         for name, module in linears_of(model).items():
-            if not module.input_quantizer.is_enabled:
-                continue
             weight = module.weight_quantizer(module.weight)
             for batch in seen:
                 x, g = batch[name]
+                code, g2 = module.input_quantizer(x), g.square()
+                d = linear(code, weight) - linear(x, module.weight)
+                exact = linear(code.double(), weight.double()) - linear(x.double(), module.weight.double())
+                noise[group_of(name)] += (2 * g2 * d * (d - exact)).square().sum().item()
                 near = TIE * (x.abs() + x.square().mean(-1, keepdim=True).sqrt())
                 step = module.input_quantizer(x + near) - module.input_quantizer(x - near)
                 tied = (step.abs() > 10 * near) & (g != 0).any(-1, keepdim=True)
-                if not tied.any():
+                if not module.input_quantizer.is_enabled or not tied.any():
                     continue
                 b, t, k = tied.nonzero(as_tuple=True)
-                d = torch.nn.functional.linear(module.input_quantizer(x), weight) - \
-                    torch.nn.functional.linear(x, module.weight)
                 e = step[b, t, k, None] * weight[:, k].T
-                g2 = g[b, t].square()
-                both = (2 * g2 * d[b, t] * e).sum(1).abs() + (g2 * e.square()).sum(1)
+                both = (2 * g2[b, t] * d[b, t] * e).sum(1).abs() + (g2[b, t] * e.square()).sum(1)
                 change[group_of(name)] += both.sum().item()
-    return {name: change[name] / max(score, 1e-300) for name, score in scores.items()}
+    scale = {name: max(score, 1e-300) for name, score in scores.items()}
+    return [[float(f"{x:.1e}") for x in share] for share in (
+        [change[name] / scale[name] for name in scores], [noise[name] ** 0.5 / scale[name] for name in scores])]
 
 
 def run(case, path, tokens, wanted, kl=()):
@@ -273,16 +278,17 @@ def run(case, path, tokens, wanted, kl=()):
             try:
                 bits, found = drive(path, quant, batches, meta, method)
                 if method == "gradient":  # kl_div comes after it and takes the same shares
-                    share = ties(path, quant, batches, seen, {g: s for g, (s, _) in found.items()})
+                    ties, noise = slack(path, quant, batches, seen, {g: s for g, (s, _) in found.items()})
             except Exception as e:  # whatever ModelOpt raises is its reason
-                rows["skipped"].append({**entry, "method": method, "reason": str(e).split("error: ")[-1].splitlines()[0][:160]})
+                reason = str(e).split("error: ")[-1].splitlines()[0][:160]
+                rows["skipped"].append({**entry, "method": method, "reason": reason})
                 continue
             head["groups"] = list(found)
             scores = {g: s for g, (s, _) in found.items()}
-            row = {**entry, "bits": bits, "scores": [float(f"{x:.9g}") for x in scores.values()],
+            row = {**entry, "noise": noise, "bits": bits, "scores": [float(f"{x:.9g}") for x in scores.values()],
                    "chosen": "".join(str(c) for _, c in found.values())}
             if quant["treatment"]["a"] != "none":
-                row["ties"] = [float(f"{x:.1e}") for x in share.values()]
+                row["ties"] = ties
             rows[method].append(row)
             print(case, method, name, granularity, sum(scores.values()), file=sys.stderr)
     with open(os.path.join(OUT, case + ".json"), "w") as f:
