@@ -56,6 +56,16 @@ replay() {
     is "$(jq -c '[.strict, .loose]' result.json)" "[$3,$4]"
 }
 
+@test "random model, every treatment, samples padded to 40" {
+    tiny tiny max_length 40
+    replay tiny gradient 362 958
+}
+
+@test "random model, samples padded to 40: kl_div" {
+    tiny tiny max_length 40
+    replay tiny kl_div 15 45
+}
+
 @test "random model, samples of equal length without padding" {
     tiny equal none 64
     replay equal gradient 36 24
