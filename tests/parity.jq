@@ -1,7 +1,7 @@
 # scores.json of all rows (-s) against $v[0][$m]. A group is strict if rounding ties and float32 noise can move it by
 # less than half the tolerance, else loose: allowed that on top. Gives how many are either (and how many weight-only
-# ones are strict), the worst difference of each and of a row's sum, and what is beyond: groups, and rows that rank
-# their groups otherwise.
+# ones are strict), the worst difference of each and of a row's sum, and what is beyond: groups, rows by their sum,
+# and rows that rank their groups otherwise.
 def relative($a; $b): if $a == $b then 0 else ($a - $b | fabs) / ([$a, $b] | map(fabs) | max) end;
 # Groups below each group; those that their allowances may swap are left out.
 def below($scores; $slack): [$scores | to_entries[] | . as $x |
@@ -22,6 +22,9 @@ $v[0] as $want
    worst_strict: ([$all[] | select(.strict) | .off] | max),
    worst_loose: ([$all[] | select(.strict | not) | .off] | max),
    worst_sum: ([$rows[] | relative(map(.want) | add; map(.found) | add)] | max),
+   # The groups' slacks are independent: their squares add.
+   sums: [$rows[] | select(relative(map(.want) | add; map(.found) | add)
+                           > $tolerance + (map(.want * .slack | . * .) | add | sqrt) / (map(.want) | add)) | .[0].row],
    bad: [$all[] | select(.off > .allowed or .group != .name)],
    order: [$rows[] | map(.found) as $found
       | select([below(map(.want); map(.allowed)) | to_entries[] | .key as $x | .value[]
