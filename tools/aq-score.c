@@ -248,7 +248,10 @@ static int score_main(int argc, char **argv)
             "Scores every candidate of the quant.json files on every layer group, per sample.\n"
             "What STORE holds already is kept; only what is missing is computed.",
         .usage = "aq-score --lm F --tokens F [--ranges F] [OPTION...] -o STORE QUANT.json...\n"
-                 "aq-score merge|ls|gc|collect ...",
+                 "aq-score collect ... STORE\n"
+                 "aq-score merge -o STORE PART...\n"
+                 "aq-score ls STORE\n"
+                 "aq-score gc --keep CELLS.json STORE",
         .example =
             "aq-score --lm lm.json --tokens tokens.safetensors --ranges ranges.safetensors \\\n"
             "  --score-samples 128 -o store.safetensors quant.json",
