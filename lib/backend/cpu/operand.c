@@ -170,6 +170,10 @@ struct product_form operand_product_form(const struct cpu_backend *c,
     for (int kind = MATRIX_INT8; kind <= MATRIX_BF16; kind++) {
         struct product_form f = {c->levels[kind], (enum matrix_kind)kind, 0};
         f.block = scale_block(w, f.kind);
+        /* Sums that leave the tiles after every block cost more than AMX saves, and on such
+         * processors bf16 on AVX-512 is slower than fp32: docs/performance.md. */
+        if (f.level == MATRIX_AMX && f.block < matrix_ld(f.kind, w->source.cols))
+            f.level = f.kind == MATRIX_INT8 ? matrix_best(f.kind, MATRIX_AVX512) : MATRIX_NONE;
         if (f.level != MATRIX_NONE && f.block > 0 &&
             scale_block(x, f.kind) == matrix_ld(f.kind, x->source.cols))
             return f;
