@@ -285,10 +285,11 @@ float quant_bf16_unit(const struct quant_plan *p)
     const struct plan_step *s = &p->step[p->steps - 1];
     if (p->rounding == QUANT_TO_BF16 || s->step.scope == QUANT_MX)
         return 1;
-    if (s->step.scope != QUANT_NVFP4 || (s->step.dynamic && !p->is_weight))
+    /* an activation far from its calibrated range can have a block scale of 1 */
+    if (s->step.scope != QUANT_NVFP4 || !p->is_weight)
         return 0;
     float mul, unit = nvfp4_dynamic_second(s->amax);
-    if (p->is_weight && !s->step.dynamic)
+    if (!s->step.dynamic)
         nvfp4_static_second(s->amax, &mul, &unit);
     else if (s->amax > 0x1p16F)
         return 0; /* blocks far below it can have the scale 1 and values other than 0 */
