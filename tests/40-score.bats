@@ -259,6 +259,45 @@ cell() {
     same "$T/whole"
 }
 
+@test "collect: groups whose score does not depend on bits are named, and ordinary ones are not" {
+    # down_proj of layer 0 is zero, so nothing reaches gate and up; o_proj of layer 1 is exact in every integer and float format
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 128 --intermediate 256 --scale 0.08 \
+        --zeros layers.0.mlp.down --signs layers.1.self_attn.o model
+    aq-extract-lm -o lm.json model
+    head -8 "$T/ids" | "$O"/tests/make_tokens --sizes 8 -o tokens
+    aq-calib ranges --lm lm.json --prefix 8 -o ranges tokens
+    quants=(INT8_WEIGHT_ONLY INT8_WEIGHT_INT4_ACT INT4_WEIGHT_INT8_ACT FP16_WEIGHT_INT8_ACT)
+    for f in "${quants[@]}"; do aq-overlay --format "${f}_CFG" -o "$f.json"; done
+    cell run.json 8
+    flat() { # STORE QUANT
+        aq 0 aq-score collect --run run.json --quant "$2.json" -o scores.json "$1"
+        flat=$(jq -r '[.groups[] | select(has("flat")) | "\(.name[7:])=\(.flat)"] | join(" ")' scores.json)
+    }
+    score_these() { aq-score -q --lm lm.json --tokens tokens --ranges ranges --prefix 8 --score-samples 8 --device cpu -o "$@"; }
+    dead="0.mlp.gate_proj=zero 0.mlp.down_proj=zero"
+    score_these s "${quants[@]/%/.json}"
+    flat s INT4_WEIGHT_INT8_ACT
+    is "$flat" "$dead 1.self_attn.o_proj=weights"
+    has "$stderr" "of 3 of 8 groups does not depend on bits"
+    has "$stderr" "layers.0.mlp.gate_proj, layers.0.mlp.down_proj, layers.1.self_attn.o_proj"
+    flat s FP16_WEIGHT_INT8_ACT
+    is "$flat" "$dead 1.self_attn.o_proj=weights"
+    flat s INT8_WEIGHT_INT4_ACT # alone with its activations
+    is "$flat" "$dead"
+    flat s INT8_WEIGHT_ONLY
+    is "$flat" "$dead 1.self_attn.o_proj=zero"
+    aq-select -q scores.json -o m.json
+    is "$(aq-report --md m.json | grep -c 'layers.1.self_attn.o_proj` (zero)')" 1
+    score_these one INT4_WEIGHT_INT8_ACT.json # nothing to compare with
+    flat one INT4_WEIGHT_INT8_ACT
+    is "$flat" "$dead"
+    cell run.json 40
+    for f in INT8_WEIGHT_ONLY INT4_WEIGHT_INT8_ACT FP16_WEIGHT_INT8_ACT; do
+        flat "$T/whole" $f
+        is "$flat$stderr" ""
+    done
+}
+
 @test "merge refuses parts of different stores, and equal places that differ" {
     some a --score-samples 40
     some b --dtype fp32

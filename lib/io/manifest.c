@@ -146,6 +146,34 @@ static int read_extra(struct manifest_group *g, const struct jref *entry, const 
     return 0;
 }
 
+int manifest_read_flat(const struct jref *at, const char **out, struct aq_err *err)
+{
+    static const char *const words[] = {"zero", "weights", "activations", "both"};
+    const char *found = json_type(at->v) == JSON_STRING ? json_string(at->v) : "";
+    for (size_t i = 0; i < AQ_COUNT(words); i++)
+        if (strcmp(found, words[i]) == 0) {
+            *out = words[i];
+            return 0;
+        }
+    return jref_fail(at, err, "expected one of: zero, weights, activations, both");
+}
+
+static int read_flat(struct manifest_group *g, const struct jref *entry, struct aq_err *err)
+{
+    struct jref list;
+    if (!jref_has(entry, "flat", &list))
+        return 0;
+    if (list_of(entry, "flat", g->count, &list, err) < 0)
+        return -1;
+    size_t i = 0;
+    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+        struct jref at = jref_child(&list, v, i);
+        if (json_type(v) != JSON_NULL && manifest_read_flat(&at, &g->options[i].flat, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int read_candidates(struct manifest_group *g, const struct jref *entry, struct aq_err *err)
 {
     struct jref list;
@@ -203,7 +231,8 @@ static int read_group(struct manifest *m, struct manifest_group *g, const struct
     g->options = m->options + m->option_count;
     m->option_count += g->count;
     if (read_formats(g, &formats, err) < 0 || read_scores_and_costs(g, entry, err) < 0 ||
-        read_candidates(g, entry, err) < 0 || read_importance(g, entry, err) < 0)
+        read_candidates(g, entry, err) < 0 || read_importance(g, entry, err) < 0 ||
+        read_flat(g, entry, err) < 0)
         return -1;
 #define EXTRA(key, field) read_extra(g, entry, key, offsetof(struct manifest_option, field), err)
     if (EXTRA("scores_per_batch_mean", per_batch_mean) < 0 || EXTRA("stderr", error) < 0 ||

@@ -25,6 +25,8 @@ struct manifest_option {
     const struct json *score_value, *cost_value; /* as written */
     double per_batch_mean, error, storage_bits;
     double weight_only, activation_only;
+    const char *flat; /* "zero", or the side whose bits change nothing: "weights", "activations",
+                         "both"; NULL: the score depends on bits, or nobody looked */
 };
 
 struct manifest_group {
@@ -66,6 +68,9 @@ void manifest_release(struct manifest *m);
 double manifest_format_bits(const char *format);
 /* "NAME" of the same text; caller frees. */
 char *manifest_format_label(const char *format);
+
+/* Checks one word for manifest_option.flat. */
+int manifest_read_flat(const struct jref *at, const char **out, struct aq_err *err) AQ_MUST_CHECK;
 
 /* What a candidate is called: its name, or the label of its format if it has none. Caller frees. */
 char *manifest_candidate(const struct manifest_option *o);

@@ -156,9 +156,30 @@ static const char explanation[] =
     "Note: Handles in the manifest end in `.quant_recipe`; the table leaves that ending out. A "
     "group for which no "
     "format was considered is listed as unquantized, with 16 bits and a sensitivity of zero.\n"
-    "\n"
-    "|Layer|Num Bits|Sensitivity|Size Cost|\n"
-    "| :--- | :--- | :--- | :--- |\n";
+    "\n";
+
+static const char table_head[] = "|Layer|Num Bits|Sensitivity|Size Cost|\n"
+                                 "| :--- | :--- | :--- | :--- |\n";
+
+/* Nothing at all in the usual case that every score depends on bits. */
+static void add_flat(struct aq_buf *out, const struct report *r)
+{
+    bool any = false;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct report_row *row = r->by_sensitivity[i];
+        const char *flat = report_row_flat(row);
+        if (!flat)
+            continue;
+        aq_buf_adds(out, any ? ", `"
+                             : "Note: Groups whose score does not depend on the bits of the "
+                               "operand in parentheses, or is zero: `");
+        escape_code(out, row->group->layer);
+        aq_buf_addf(out, "` (%s)", flat);
+        any = true;
+    }
+    if (any)
+        aq_buf_adds(out, ".\n\n");
+}
 
 static void add_row(struct aq_buf *out, const struct report_row *row)
 {
@@ -190,6 +211,8 @@ void report_markdown(struct aq_buf *out, const struct report *r)
         add_quantization(out, m->quantization);
     add_search(out, m);
     aq_buf_adds(out, explanation);
+    add_flat(out, r);
+    aq_buf_adds(out, table_head);
     for (size_t i = 0; i < r->count; i++)
         add_row(out, r->by_sensitivity[i]);
 }

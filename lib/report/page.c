@@ -256,6 +256,25 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
     aq_buf_adds(out, "</tr>\n");
 }
 
+/* Nothing in the usual case that every score depends on bits. */
+static void add_flat(struct aq_buf *out, const struct report *r)
+{
+    bool any = false;
+    for (size_t i = 0; i < r->count; i++) {
+        const char *flat = report_row_flat(r->by_sensitivity[i]);
+        if (!flat)
+            continue;
+        aq_buf_adds(out, any ? ", "
+                             : "<p>Groups whose score does not depend on the bits of the operand "
+                               "in parentheses, or is zero: ");
+        html_text(out, "code", NULL, r->by_sensitivity[i]->short_name);
+        aq_buf_addf(out, " (%s)", flat);
+        any = true;
+    }
+    if (any)
+        aq_buf_adds(out, ".</p>\n");
+}
+
 static void add_table(struct aq_buf *out, const struct report *r)
 {
     static const struct html_column single[] = {
@@ -270,6 +289,7 @@ static void add_table(struct aq_buf *out, const struct report *r)
     html_section(out, "Every layer",
                  "Headings sort. A group is named after its first module: q, k and v share one "
                  "format, and so do gate and up.");
+    add_flat(out, r);
     html_table(out, true, several ? mixed : single, several ? AQ_COUNT(mixed) : AQ_COUNT(single));
     double sum = 0;
     for (size_t i = 0; i < r->count; i++) {

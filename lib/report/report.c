@@ -128,3 +128,11 @@ void report_release(struct report *r)
     free(r->counted);
     *r = (struct report){0};
 }
+
+const char *report_row_flat(const struct report_row *row)
+{
+    const char *flat = NULL;
+    for (size_t i = 0; i < row->count && !flat; i++)
+        flat = row->counted[i]->flat;
+    return flat;
+}

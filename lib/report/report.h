@@ -41,6 +41,9 @@ int report_init(struct report *r, const struct manifest *m, const char *title,
                 struct aq_err *err) AQ_MUST_CHECK;
 void report_release(struct report *r);
 
+/* Why a row does not depend on bits, as manifest_option.flat of any option that counts; or NULL. */
+const char *report_row_flat(const struct report_row *row);
+
 /* per-layer-sensitivity.md and .json, and one long table; appended to out. */
 void report_markdown(struct aq_buf *out, const struct report *r);
 int report_json(struct aq_buf *out, const struct report *r, struct aq_err *err) AQ_MUST_CHECK;

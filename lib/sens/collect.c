@@ -5,6 +5,7 @@
 #include "conf/run_schema.h"
 #include "io/product.h"
 #include "nn/qwen3.h"
+#include "sens/flat.h"
 #include "sens/score_sums.h"
 
 #include <inttypes.h>
@@ -23,7 +24,9 @@ struct cell {
     int64_t prefix, samples, batch;
     bool kl_div, batch_mean;
     const struct store_row *row, *weight_only, *activation_only;
-    double *sums; /* room for one group */
+    struct flat flat;
+    bool *flat_groups; /* [groups]: set for those that are flat in this cell */
+    double *sums;      /* room for one group */
 };
 
 /* ---- what the run asks for ---- */
@@ -356,6 +359,11 @@ static int add_group(const struct cell *c, struct json *groups, int64_t layer, i
     add_part(c, g, "weight_only", c->weight_only, group);
     add_part(c, g, "activation_only", c->activation_only, group);
     json_add_double(g, "saturation", saturation(c, group, cols));
+    const char *flat = flat_group(&c->flat, group);
+    if (flat) {
+        json_add_string(g, "flat", flat);
+        c->flat_groups[group] = true;
+    }
     return 0;
 }
 
@@ -365,9 +373,11 @@ static int add_groups(struct cell *c, struct json *root, struct aq_err *err)
     struct json *groups = json_add_array(root, "groups");
     int r = 0;
     c->sums = xcalloc((size_t)c->samples, sizeof *c->sums);
+    flat_init(&c->flat, c->s, c->row, c->prefix, c->samples);
     for (int64_t layer = 0; layer < c->s->shape.layers && r == 0; layer++)
         for (int kind = 0; kind < STORE_GROUPS && r == 0; kind++)
             r = add_group(c, groups, layer, kind, &model, err);
+    flat_release(&c->flat);
     free(c->sums);
     return r;
 }
@@ -387,10 +397,11 @@ static struct json *build(struct cell *c, struct aq_err *err)
     return NULL;
 }
 
-struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
-                          struct aq_err *err)
+static struct json *collect(const struct store *s, const char *run_path, const char *quant_path,
+                            bool *flat_groups, struct aq_err *err)
 {
-    struct cell c = {.s = s, .run_path = run_path, .quant_path = quant_path};
+    struct cell c = {
+        .s = s, .run_path = run_path, .quant_path = quant_path, .flat_groups = flat_groups};
     struct json *out = NULL;
     c.run = json_read(run_path, err);
     c.quant = c.run ? product_read(quant_path, "aq.quant/1", err) : NULL;
@@ -398,6 +409,40 @@ struct json *collect_cell(const struct store *s, const char *run_path, const cha
         out = build(&c, err);
     json_free(c.run);
     json_free(c.quant);
+    return out;
+}
+
+static bool *new_flat_groups(const struct store *s)
+{
+    return xcalloc((size_t)(s->shape.layers * STORE_GROUPS), sizeof(bool));
+}
+
+/* One line, however many cells and groups there are. */
+static void note_flat(const struct store *s, const bool *flat_groups)
+{
+    enum { NAMED = 3 };
+    int64_t all = s->shape.layers * STORE_GROUPS, count = 0;
+    struct aq_buf names = AQ_BUF_INIT;
+    for (int64_t g = 0; g < all; g++)
+        if (flat_groups[g] && count++ < NAMED)
+            aq_buf_addf(&names, "%slayers.%" PRId64 ".%s", count > 1 ? ", " : "", g / STORE_GROUPS,
+                        qwen3_linear_name(group_kinds[g % STORE_GROUPS].members[0]));
+    if (count)
+        aq_note(0,
+                "the score of %" PRId64 " of %" PRId64
+                " groups does not depend on bits (\"flat\" in scores.json): %s%s",
+                count, all, aq_buf_str(&names), count > NAMED ? ", ..." : "");
+    aq_buf_release(&names);
+}
+
+struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
+                          struct aq_err *err)
+{
+    bool *flat_groups = new_flat_groups(s);
+    struct json *out = collect(s, run_path, quant_path, flat_groups, err);
+    if (out)
+        note_flat(s, flat_groups);
+    free(flat_groups);
     return out;
 }
 
@@ -463,6 +508,7 @@ static char *quant_of(const char *dir)
 
 struct sweep {
     const struct store *s;
+    bool *flat_groups; /* in any cell */
     size_t written;
     struct aq_err first;
 };
@@ -472,7 +518,7 @@ static int write_cell(const struct sweep *w, const char *dir, struct aq_err *err
     char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
     char *scores = aq_path_join(dir, "scores.json");
     struct aq_buf text = AQ_BUF_INIT;
-    struct json *v = collect_cell(w->s, run, quant, err);
+    struct json *v = collect(w->s, run, quant, w->flat_groups, err);
     int r = -1;
     if (v && json_write(&text, v, JSON_NEWLINE, err) == 0)
         r = aq_write_if_changed(scores, text.data, text.len, err);
@@ -503,8 +549,10 @@ static int collect_one(void *arg, const char *dir, struct aq_err *err)
 int collect_cells(const struct store *s, const char *cells_path, size_t *written,
                   struct aq_err *err)
 {
-    struct sweep w = {.s = s};
+    struct sweep w = {.s = s, .flat_groups = new_flat_groups(s)};
     int r = each_cell(cells_path, collect_one, &w, err);
+    note_flat(s, w.flat_groups);
+    free(w.flat_groups);
     *written = w.written;
     if (r == 0 && w.first.code) {
         *err = w.first;

@@ -12,14 +12,17 @@
 
 #include <stddef.h>
 
-/* NULL: what is missing in the store, or wrong in the run. Caller frees. */
+/*
+ * NULL: what is missing in the store, or wrong in the run. Caller frees. A note names the groups
+ * whose score does not depend on bits, if there are any.
+ */
 struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
                           struct aq_err *err);
 
 /*
  * Every supported cell of cells.json: DIR/run.json and DIR/../quant.json to DIR/scores.json, which
  * is written if its bytes change. A cell that fails spoils no other: all are tried, each failure is
- * a warning, and the first one is the error.
+ * a warning, and the first one is the error. One note for all cells, as above.
  */
 int collect_cells(const struct store *s, const char *cells_path, size_t *written,
                   struct aq_err *err) AQ_MUST_CHECK;

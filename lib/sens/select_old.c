@@ -110,6 +110,7 @@ static int read_values(struct sel_cell *c, size_t i, struct aq_err *err)
             return aq_err_set(err, AQ_EINPUT, "%s: layer_sensitivity.%s: a candidate appears twice",
                               aq_show(c->path), aq_show(from->handle));
         *v = (struct sel_value){.present = true,
+                                .flat = o->flat,
                                 .score = o->score,
                                 .per_batch_mean = o->per_batch_mean,
                                 .error = o->error,

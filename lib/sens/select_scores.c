@@ -193,6 +193,9 @@ static int read_score(const struct sel_cell *c, struct sel_value *v, const struc
         nullable(at, "weight_only", &v->weight_only, err) < 0 ||
         nullable(at, "activation_only", &v->activation_only, err) < 0)
         return -1;
+    struct jref flat;
+    if (jref_has(at, "flat", &flat) && manifest_read_flat(&flat, &v->flat, err) < 0)
+        return -1;
     bool per_batch = strcmp(c->facts[SEL_NORMALIZATION], "per_batch_mean") == 0;
     v->score = per_batch ? v->per_batch_mean : per_token;
     v->error = per_batch ? per_batch_error : per_token_error;

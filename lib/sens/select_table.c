@@ -205,6 +205,7 @@ static int add_option(struct sel_table *t, struct sel_row *row, size_t g, size_t
     if (isnan(v->cost[t->cost]))
         return cost_unknown(t, cell, err);
     row->options[row->count++] = (struct sel_option){.candidate = (int)candidate,
+                                                     .flat = v->flat,
                                                      .score = v->score,
                                                      .per_batch_mean = v->per_batch_mean,
                                                      .error = v->error,

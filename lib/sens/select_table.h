@@ -17,9 +17,10 @@ enum sel_monotone {
 };
 
 struct sel_option {
-    int candidate; /* position in the table, or SEL_NONE */
-    char *format;  /* "FP8_DEFAULT_CFG(effective-bits: 8.0)" */
-    double score;  /* what the search minimises: monotone if asked for */
+    int candidate;    /* position in the table, or SEL_NONE */
+    char *format;     /* "FP8_DEFAULT_CFG(effective-bits: 8.0)" */
+    const char *flat; /* see struct manifest_option; borrowed */
+    double score;     /* what the search minimises: monotone if asked for */
     double per_batch_mean, error, weight_only, activation_only;
     double bits, storage_bits, cost;
     bool allowed; /* by the menu */

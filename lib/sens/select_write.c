@@ -118,6 +118,21 @@ static bool is_known(double x, const struct sel_option *o)
     return o->candidate != SEL_NONE && !isnan(x);
 }
 
+static void add_flat(struct json *entry, const struct sel_row *row)
+{
+    struct json *list = json_new_array();
+    bool any = false;
+    for (size_t i = 0; i < row->count; i++) {
+        const char *flat = row->options[i].flat;
+        json_push(list, flat ? json_new_string(flat) : json_new_null());
+        any = any || flat;
+    }
+    if (any)
+        json_add(entry, "flat", list);
+    else
+        json_free(list);
+}
+
 static struct json *entry_of(const struct sel_table *t, const struct sel_row *row, size_t rank)
 {
     struct json *e = json_new_object();
@@ -152,6 +167,7 @@ static struct json *entry_of(const struct sel_table *t, const struct sel_row *ro
         json_free(weight);
         json_free(activation);
     }
+    add_flat(e, row);
     return e;
 }
 

@@ -9,6 +9,7 @@
 #include "io/lm_layout.h"
 #include "io/safetensors.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,7 @@ static const struct shape presets[] = {
 
 struct options {
     const char *preset, *kind, *dtype, *tied, *prefix;
+    struct aq_strings zeros, signs; /* parts of names */
     int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, vision_depth;
     int64_t shards, seed;
     double theta, scale;
@@ -175,20 +177,34 @@ static uint64_t hash_name(const char *name, uint64_t seed)
     return h;
 }
 
+static bool named(const struct aq_strings *parts, const struct tensor *t)
+{
+    for (size_t i = 0; i < parts->count; i++)
+        if (strstr(t->name, parts->items[i]))
+            return true;
+    return false;
+}
+
 static int write_values(const struct plan *p, struct st_writer *w, const struct tensor *t,
                         struct aq_err *err)
 {
     enum { BLOCK = 1 << 20 };
     size_t size = st_dtype_bits(p->dtype) / 8, n = strlen(t->name);
     bool norm = t->rank == 1 && n > 7 && strcmp(t->name + n - 7, ".weight") == 0;
+    bool zero = named(&p->o->zeros, t), sign = named(&p->o->signs, t);
     float scale = norm ? 0.1F : (float)p->o->scale, centre = norm ? 1 : 0;
     uint64_t state = hash_name(t->name, (uint64_t)p->o->seed);
     unsigned char *block = xmalloc(BLOCK);
     int r = 0;
     for (uint64_t at = 0; at < t->bytes && r == 0;) {
         size_t take = t->bytes - at < BLOCK ? t->bytes - at : BLOCK;
-        for (size_t i = 0; i < take; i += size)
-            store(block + i, p->dtype, centre + scale * normal(&state));
+        for (size_t i = 0; i < take; i += size) {
+            float x = normal(&state);
+            store(block + i, p->dtype,
+                  zero   ? 0
+                  : sign ? copysignf(0x1p-5F, x)
+                         : centre + scale * x);
+        }
         r = st_write(w, t->handle, at, block, take, err);
         at += take;
     }
@@ -378,8 +394,20 @@ int main(int argc, char **argv)
     static const char *const kinds[] = {"qwen3_vl", "qwen3", NULL};
     static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
     static const char *const yes_no[] = {"yes", "no", NULL};
-    struct options o = {"tiny", "qwen3_vl", "bf16", NULL, NULL, -1, -1, -1,  -1,
-                        -1,     -1,         -1,     -1,   1,    1,  0,  0.02};
+    struct options o = {.preset = "tiny",
+                        .kind = "qwen3_vl",
+                        .dtype = "bf16",
+                        .layers = -1,
+                        .hidden = -1,
+                        .intermediate = -1,
+                        .heads = -1,
+                        .kv_heads = -1,
+                        .head_dim = -1,
+                        .vocab = -1,
+                        .vision_depth = -1,
+                        .shards = 1,
+                        .seed = 1,
+                        .scale = 0.02};
 #define SIZE(name, field, help)                                                                    \
     {                                                                                              \
         name, 0, AQ_OPT_INT, &o.field, "N", help, NULL, 0, INT32_MAX                               \
@@ -402,6 +430,9 @@ int main(int argc, char **argv)
         {"prefix", 0, AQ_OPT_TEXT, &o.prefix, "P", "prefix of the language model's names"},
         {"dtype", 0, AQ_OPT_CHOICE, &o.dtype, "TYPE", "of all weights (bf16)", dtypes},
         {"scale", 0, AQ_OPT_DOUBLE, &o.scale, "X", "standard deviation of the weights (0.02)"},
+        {"zeros", 0, AQ_OPT_LIST, &o.zeros, "PART", "tensors with this in their names are all 0"},
+        {"signs", 0, AQ_OPT_LIST, &o.signs, "PART",
+         "tensors with this in their names are +-1/32: exact in every format"},
         {"shards", 's', AQ_OPT_INT, &o.shards, "N", "files (1)", NULL, 1, 99999},
         {"seed", 0, AQ_OPT_INT, &o.seed, "N", "of the weights (1)", NULL, 0, INT64_MAX},
         {"sparse", 0, AQ_OPT_FLAG, &o.sparse, NULL,
