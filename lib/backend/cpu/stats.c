@@ -1,5 +1,6 @@
 /* Largest magnitudes of activations, per sample and per channel. */
 #include "backend/cpu/cpu.h"
+#include "quant/quant.h"
 
 #include <math.h>
 
@@ -26,16 +27,14 @@ static void amax_unit(void *arg, int64_t unit, int worker)
     int64_t begin = unit * CHANNELS;
     int64_t end = begin + CHANNELS < j->cols ? begin + CHANNELS : j->cols;
     (void)worker;
+    size_t n = (size_t)(end - begin);
     for (int32_t s = j->from; s < j->to; s++) {
         float top = 0;
         for (int32_t r = j->t->first[s]; r < j->t->first[s + 1]; r++) {
-            const float *row = j->x + r * j->cols;
-            for (int64_t i = begin; i < end; i++) {
-                float a = fabsf(row[i]);
-                top = larger(top, a);
-                if (j->per_channel)
-                    j->per_channel[i] = larger(j->per_channel[i], a);
-            }
+            const float *x = j->x + r * j->cols + begin;
+            top = larger(top, quant_absmax(x, QUANT_F32, n));
+            if (j->per_channel)
+                quant_absmax_cols(j->per_channel + begin, x, QUANT_F32, n);
         }
         j->parts[unit * j->t->samples + s] = top;
     }
