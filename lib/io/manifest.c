@@ -10,7 +10,8 @@
 static const char bits_mark[] = "effective-bits:";
 static const char recipe_suffix[] = ".quant_recipe";
 
-double manifest_format_bits(const char *format)
+/* The number in "NAME(effective-bits: 8.0)"; NAN if there is none. */
+static double format_bits(const char *format)
 {
     const char *at = strstr(format, bits_mark);
     if (!at)
@@ -95,7 +96,7 @@ static int read_formats(struct manifest_group *g, const struct jref *list, struc
         if (json_type(v) != JSON_STRING)
             return jref_fail(&at, err, "expected a string, found %s", json_type_name(json_type(v)));
         o->format = json_string(v);
-        o->bits = manifest_format_bits(o->format);
+        o->bits = format_bits(o->format);
         o->none = strncmp(o->format, "NONE(", 5) == 0;
         o->per_batch_mean = o->error = o->storage_bits = NAN;
         o->weight_only = o->activation_only = NAN;

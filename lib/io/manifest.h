@@ -64,9 +64,7 @@ int manifest_load(struct manifest *m, struct json *root, const char *path,
                   struct aq_err *err) AQ_MUST_CHECK;
 void manifest_release(struct manifest *m);
 
-/* The number in "NAME(effective-bits: 8.0)"; NAN if there is none. */
-double manifest_format_bits(const char *format);
-/* "NAME" of the same text; caller frees. */
+/* "NAME" of "NAME(effective-bits: 8.0)"; caller frees. */
 char *manifest_format_label(const char *format);
 
 /* Checks one word for manifest_option.flat. */

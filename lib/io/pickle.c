@@ -109,7 +109,8 @@ static void add_value(struct aq_buf *out, const struct json *v)
     }
 }
 
-void pickle_write(struct aq_buf *out, const struct json *v)
+/* Protocol 2. */
+static void write_pickle(struct aq_buf *out, const struct json *v)
 {
     add_op(out, OP_PROTO);
     aq_buf_addc(out, 2);
@@ -121,7 +122,7 @@ void torch_archive(struct aq_buf *out, const struct json *v)
 {
     struct aq_buf data = AQ_BUF_INIT;
     struct zip_writer z = ZIP_WRITER_INIT;
-    pickle_write(&data, v);
+    write_pickle(&data, v);
     zip_add(&z, "archive/data.pkl", data.data, data.len);
     zip_add(&z, "archive/byteorder", "little", 6);
     zip_add(&z, "archive/version", "3\n", 2);

@@ -42,7 +42,8 @@ static struct json *meta_without_digest(const struct tokens *t)
     return meta;
 }
 
-void tokens_digest(const struct tokens *t, char out[AQ_SHA256_HEX])
+/* SHA-256 of the ids, the offsets and the metadata before the digest. */
+static void digest_of(const struct tokens *t, char out[AQ_SHA256_HEX])
 {
     struct aq_sha256 s;
     struct aq_buf text = AQ_BUF_INIT;
@@ -91,7 +92,7 @@ static int read_meta(struct tokens *t, const struct jref *meta, struct aq_err *e
     if (!t->max_length && strcmp(padding, "none") != 0)
         return jref_fail(meta, err, "padding is '%s', expected one of: none, max_length",
                          aq_show(padding));
-    tokens_digest(t, t->digest);
+    digest_of(t, t->digest);
     if (strcmp(t->digest, digest) != 0)
         return jref_fail(meta, err, "digest is %.16s..., the ids give %.16s...", aq_show(digest),
                          t->digest);
@@ -177,7 +178,7 @@ int tokens_write(const struct tokens *t, const char *tool, int result_version, c
     struct aq_buf text = AQ_BUF_INIT;
     struct json *meta = meta_without_digest(t), *outer = json_new_object();
     uint64_t ids = (uint64_t)t->id_count, offsets = (uint64_t)t->samples + 1;
-    tokens_digest(t, digest);
+    digest_of(t, digest);
     json_add_string(meta, "digest", digest);
     add_provenance(meta, t, tool, result_version);
     add_compact(&text, meta);

@@ -45,7 +45,5 @@ void tokens_release(struct tokens *t);
 /* Computes the digest and writes; t->digest is not read. path NULL or "-": standard output. */
 int tokens_write(const struct tokens *t, const char *tool, int result_version, const char *path,
                  struct aq_err *err) AQ_MUST_CHECK;
-/* SHA-256 of the ids, the offsets and the metadata before the digest. */
-void tokens_digest(const struct tokens *t, char out[AQ_SHA256_HEX]);
 
 #endif

@@ -59,18 +59,6 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) A
 /* The normal form; reads back to the same spec. */
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
 
-/*
- * How the scales lie in a product along K, the columns of both operands; sequences: those of the
- * last step.
- */
-enum quant_class {
-    QUANT_NONE,
-    QUANT_ROW,    /* one scale a row: it goes to the fp32 result */
-    QUANT_KBLOCK, /* one a row and block of columns: per-block sums */
-    QUANT_KCOL,   /* one a column: the product itself must be in fp32 */
-};
-enum quant_class quant_class_of(const struct quant_spec *spec);
-
 /* ---- plans ---- */
 
 enum quant_dtype { QUANT_F32, QUANT_BF16 };

@@ -206,24 +206,3 @@ void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX])
         at += strlen(out + at);
     }
 }
-
-enum quant_class quant_class_of(const struct quant_spec *spec)
-{
-    if (spec->steps == 0)
-        return QUANT_NONE;
-    const struct quant_step *s = &spec->step[spec->steps - 1];
-    switch (s->scope) {
-    case QUANT_TENSOR:
-    case QUANT_AXIS0:
-    case QUANT_TOKEN:
-        return QUANT_ROW;
-    case QUANT_AXIS1:
-    case QUANT_HIDDEN:
-        return QUANT_KCOL;
-    case QUANT_BLOCK:
-    case QUANT_NVFP4:
-    case QUANT_MX:
-        break;
-    }
-    return s->block_cols == 1 ? QUANT_KCOL : QUANT_KBLOCK;
-}

@@ -20,7 +20,8 @@ void treatment_id(const char *w, const char *a, char out[TREATMENT_ID])
     out[TREATMENT_ID - 1] = '\0';
 }
 
-bool treatment_ranged(const struct quant_spec *act)
+/* Does an activation treatment take a calibrated range? */
+static bool treatment_ranged(const struct quant_spec *act)
 {
     for (int i = 0; i < act->steps; i++)
         if (!act->step[i].dynamic)
@@ -39,7 +40,8 @@ static void calibrate_second_level(struct quant_spec *act)
             act->step[i].dynamic = 0;
 }
 
-int candidates_add(struct candidates *c, const char *w, const char *a, struct aq_err *err)
+/* Unless it is there already. */
+static int add_treatment(struct candidates *c, const char *w, const char *a, struct aq_err *err)
 {
     struct candidate n = {0};
     if (quant_parse(w, &n.ws, err) < 0 || quant_parse(a, &n.as, err) < 0)
@@ -80,7 +82,7 @@ static int add_document(struct candidates *c, const struct jref *root, struct aq
     if (strcmp(id, expected) != 0)
         return jref_fail(root, err, "treatment_id is '%s', but that of its treatment is '%s'",
                          aq_show(id), expected);
-    return candidates_add(c, w, a, err) < 0 ? aq_err_prefix(err, "%s", jref_show(&treatment)) : 0;
+    return add_treatment(c, w, a, err) < 0 ? aq_err_prefix(err, "%s", jref_show(&treatment)) : 0;
 }
 
 int candidates_add_file(struct candidates *c, const char *path, struct aq_err *err)

@@ -30,16 +30,11 @@ struct candidates {
 /* Adds the treatment of a quant.json, unless it is there already. An unsupported cell is AQ_EINPUT.
  */
 int candidates_add_file(struct candidates *c, const char *path, struct aq_err *err) AQ_MUST_CHECK;
-/* The same from the two normal forms; the id is computed. */
-int candidates_add(struct candidates *c, const char *w, const char *a,
-                   struct aq_err *err) AQ_MUST_CHECK;
 void candidates_sort(struct candidates *c);
 void candidates_release(struct candidates *c);
 
 /* First 16 hex digits of the SHA-256 of "w|a". */
 void treatment_id(const char *w, const char *a, char out[TREATMENT_ID]);
-/* Does an activation treatment take a calibrated range? */
-bool treatment_ranged(const struct quant_spec *act);
 
 struct score_row {
     size_t candidate;

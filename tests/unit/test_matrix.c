@@ -14,9 +14,9 @@ int main(void)
             for (size_t i = 0; i < AQ_COUNT(matrix_cases); i++) {
                 const struct matrix_case *c = &matrix_cases[i];
                 double far = matrix_distance((enum matrix_level)level, (enum matrix_kind)kind, c);
-                tap_ok(far < 1e-6, "%s %s, %dx%dx%d block %d (%.1e)", kinds[kind],
-                       matrix_level_name((enum matrix_level)level), (int)c->rows, (int)c->cols,
-                       (int)c->depth, (int)c->block, far);
+                tap_ok(far < 1e-6, "%s, %dx%dx%d block %d (%.1e)",
+                       matrix_suffix((enum matrix_kind)kind, (enum matrix_level)level) + 1,
+                       (int)c->rows, (int)c->cols, (int)c->depth, (int)c->block, far);
             }
         }
     }

@@ -88,33 +88,6 @@ static void test_parse(void)
     }
 }
 
-static void test_class(void)
-{
-    static const struct {
-        const char *text;
-        enum quant_class class;
-    } cases[] = {
-        {"none", QUANT_NONE},
-        {"int8:tensor:static", QUANT_ROW},
-        {"int8:axis0:static", QUANT_ROW},
-        {"e4m3:token:dynamic", QUANT_ROW},
-        {"int8:axis1:static", QUANT_KCOL},
-        {"int8:axis-1:static", QUANT_KCOL},
-        {"int4:block(-1:128):static", QUANT_KBLOCK},
-        {"int4:block(-2:128):static", QUANT_KCOL},
-        {"e4m3:block(-1:4,-2:4):static", QUANT_KBLOCK},
-        {"e2m1:nvfp4(16):dynamic", QUANT_KBLOCK},
-        {"e2m1:mx(32):dynamic", QUANT_KBLOCK},
-        {"int4:block(-1:128):static+e4m3:tensor:static", QUANT_ROW},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct quant_spec spec;
-        tap_ok(quant_parse(cases[i].text, &spec, NULL) == 0 &&
-                   quant_class_of(&spec) == cases[i].class,
-               "class of %s", cases[i].text);
-    }
-}
-
 /* ---- worked examples ---- */
 
 enum { WIDE = 16 };
@@ -294,7 +267,6 @@ static void test_refusals(void)
 int main(void)
 {
     test_parse();
-    test_class();
     test_examples();
     test_refusals();
     return tap_done();

@@ -21,12 +21,6 @@ enum matrix_level matrix_best(enum matrix_kind kind, enum matrix_level most)
     return MATRIX_NONE;
 }
 
-const char *matrix_level_name(enum matrix_level level)
-{
-    static const char *const names[] = {"none", "avx512", "amx"};
-    return names[level];
-}
-
 const char *matrix_suffix(enum matrix_kind kind, enum matrix_level level)
 {
     static const char *const text[2][3] = {{"", "+int8-avx512", "+int8-amx"},

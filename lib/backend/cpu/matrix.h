@@ -24,7 +24,6 @@ enum {
 
 /* The best for a kind of product that this machine and kernel allow, up to `most`. */
 enum matrix_level matrix_best(enum matrix_kind kind, enum matrix_level most);
-const char *matrix_level_name(enum matrix_level level);
 /* "+int8-avx512", or "" for MATRIX_NONE. */
 const char *matrix_suffix(enum matrix_kind kind, enum matrix_level level);
 
