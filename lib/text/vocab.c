@@ -1,4 +1,5 @@
 #include "text/vocab.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
@@ -24,9 +25,7 @@ void vocab_release(struct vocab *v)
 
 static size_t hash(const char *s, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
+    uint64_t h = aq_hash(AQ_HASH_START, s, n);
     return (size_t)(h ^ h >> 32);
 }
 

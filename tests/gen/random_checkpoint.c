@@ -3,6 +3,7 @@
  * or more safetensors files. The bytes follow from the options alone; a tensor's values depend on
  * the seed and its name, not on how the files are cut.
  */
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/opt.h"
 #include "io/lm.h"
@@ -169,14 +170,6 @@ static void store(unsigned char *to, enum st_dtype dtype, float x)
     }
 }
 
-static uint64_t hash_name(const char *name, uint64_t seed)
-{
-    uint64_t h = 0xcbf29ce484222325 ^ seed * 0x9e3779b97f4a7c15;
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 0x100000001b3;
-    return h;
-}
-
 static bool named(const struct aq_strings *parts, const struct tensor *t)
 {
     for (size_t i = 0; i < parts->count; i++)
@@ -193,7 +186,8 @@ static int write_values(const struct plan *p, struct st_writer *w, const struct 
     bool norm = t->rank == 1 && n > 7 && strcmp(t->name + n - 7, ".weight") == 0;
     bool zero = named(&p->o->zeros, t), sign = named(&p->o->signs, t);
     float scale = norm ? 0.1F : (float)p->o->scale, centre = norm ? 1 : 0;
-    uint64_t state = hash_name(t->name, (uint64_t)p->o->seed);
+    uint64_t start = AQ_HASH_START ^ (uint64_t)p->o->seed * 0x9e3779b97f4a7c15;
+    uint64_t state = aq_hash(start, t->name, n);
     unsigned char *block = xmalloc(BLOCK);
     int r = 0;
     for (uint64_t at = 0; at < t->bytes && r == 0;) {
