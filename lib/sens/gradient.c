@@ -52,26 +52,6 @@ static size_t place_bytes(const struct scoring *s)
     return sum;
 }
 
-static void largest_linear(const struct scoring *s, int64_t *rows, int64_t *cols)
-{
-    *rows = *cols = 1;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        *rows = w->rows > *rows ? w->rows : *rows;
-        *cols = w->cols > *cols ? w->cols : *cols;
-    }
-}
-
-static int64_t largest_weight(const struct scoring *s)
-{
-    int64_t most = 0;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        most = w->rows * w->cols > most ? w->rows * w->cols : most;
-    }
-    return most;
-}
-
 static uint64_t cell_bytes(const struct scoring *s)
 {
     return UINT64_C(2) * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double);
@@ -81,16 +61,15 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
 {
     const struct qwen3_config *c = qwen3_config(s->model);
     size_t tiles = s->end_tile - s->first_tile;
-    int64_t rows, cols;
-    largest_linear(s, &rows, &cols);
+    const struct backend_sizes sizes = scoring_sizes(s);
     *out = (struct scoring_bytes){
         .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
         .kept = (uint64_t)(c->layers + 1) * tiles * walk_act_bytes(s, c->hidden),
     };
-    uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)cols * 8;
-    uint64_t w_operand = (uint64_t)largest_weight(s) * 5;
+    uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * 8;
+    uint64_t w_operand = (uint64_t)sizes.weight * 5;
     uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
-    out->scratch = scoring_scratch(s);
+    out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
                      2 * walk_act_bytes(s, c->hidden);
     if (s->memory && least > s->memory)
@@ -129,8 +108,7 @@ static void carve_place(struct gradient *g, struct place *p, char *at)
 
 static int take_places(struct gradient *g, struct aq_err *err)
 {
-    int64_t rows, cols;
-    largest_linear(g->s, &rows, &cols);
+    const struct backend_sizes sizes = scoring_sizes(g->s);
     g->places = xcalloc(g->plan.tiles_at_once, sizeof *g->places);
     if (g->plan.batch) {
         g->batch = g->op->alloc(g->b, g->plan.batch, "the tiles scored together", err);
@@ -140,11 +118,11 @@ static int take_places(struct gradient *g, struct aq_err *err)
     for (size_t i = 0; i < g->plan.tiles_at_once; i++) {
         if (g->batch)
             carve_place(g, &g->places[i], g->batch + i * place_bytes(g->s));
-        g->places[i].x = g->op->operand_new(g->b, g->s->tiles->rows, cols, 0, err);
+        g->places[i].x = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
         if (!g->places[i].x)
             return -1;
     }
-    g->weight = g->op->operand_new(g->b, rows, cols, 1, err);
+    g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
     return g->weight ? 0 : -1;
 }
 

@@ -38,34 +38,31 @@ struct kl {
     size_t states_bytes, sums_bytes;
 };
 
-static uint64_t operand_bytes(const struct scoring *s)
+static uint64_t operand_bytes(const struct scoring *s, const struct backend_sizes *sizes)
 {
-    uint64_t sum = 0, widest = 0;
-    for (int i = 0; i < QWEN3_INPUTS; i++) {
-        uint64_t n = (uint64_t)qwen3_input_cols(s->model, (enum qwen3_input)i);
-        widest = n > widest ? n : widest;
-    }
+    uint64_t sum = 0;
     for (int l = 0; l < QWEN3_LINEARS; l++) {
         const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
         sum += (uint64_t)(w->rows * w->cols) * 5;
     }
-    return sum + (uint64_t)s->tiles->rows * widest * 8;
+    return sum + (uint64_t)sizes->rows * (uint64_t)sizes->inputs * 8;
 }
 
 int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
 {
     const struct qwen3_config *c = qwen3_config(s->model);
+    const struct backend_sizes sizes = scoring_sizes(s);
     size_t tiles = s->end_tile - s->first_tile;
     uint64_t state = walk_act_bytes(s, c->hidden), rows = s->rows->count;
     uint64_t each = state + (uint64_t)s->tiles->rows * sizeof(double);
     *out = (struct scoring_bytes){
         .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
         .kept = (uint64_t)(c->layers + 1) * tiles * state,
-        .operands = operand_bytes(s),
+        .operands = operand_bytes(s, &sizes),
         .sums = rows * 2 * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double),
         .tiles_at_once = 1,
     };
-    out->scratch = scoring_scratch(s);
+    out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + out->operands + out->sums + 2 * state + 2 * each;
     if (s->memory && least > s->memory)
         return scoring_too_little(s, least, err);
@@ -85,12 +82,8 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
 static int take_operands(struct kl *k, struct aq_err *err)
 {
     const struct scoring *s = k->w.s;
-    int64_t widest = 0;
-    for (int i = 0; i < QWEN3_INPUTS; i++) {
-        int64_t n = qwen3_input_cols(s->model, (enum qwen3_input)i);
-        widest = n > widest ? n : widest;
-    }
-    k->x = k->w.op->operand_new(k->w.b, s->tiles->rows, widest, 0, err);
+    const struct backend_sizes sizes = scoring_sizes(s);
+    k->x = k->w.op->operand_new(k->w.b, sizes.rows, sizes.inputs, 0, err);
     if (!k->x)
         return -1;
     for (int l = 0; l < QWEN3_LINEARS; l++) {

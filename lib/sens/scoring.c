@@ -125,7 +125,7 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
     return bad;
 }
 
-uint64_t scoring_scratch(const struct scoring *s)
+struct backend_sizes scoring_sizes(const struct scoring *s)
 {
     struct backend_sizes sizes = {.rows = s->tiles->rows};
     for (int l = 0; l < QWEN3_LINEARS; l++) {
@@ -137,7 +137,7 @@ uint64_t scoring_scratch(const struct scoring *s)
     }
     sizes.layer_bytes = qwen3_layer_bytes(s->model);
     sizes.end_bytes = qwen3_end_bytes(s->model);
-    return s->b->ops->scratch_bytes(s->b, &sizes);
+    return sizes;
 }
 
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err)

@@ -76,8 +76,8 @@ struct scoring_bytes {
     uint64_t scratch; /* what the backend takes by itself */
     size_t tiles_at_once;
 };
-/* What the backend takes by itself for this model. */
-uint64_t scoring_scratch(const struct scoring *s);
+/* The largest operands of this model. */
+struct backend_sizes scoring_sizes(const struct scoring *s);
 /* AQ_ERUN that says how much one tile needs. */
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
 /* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */
