@@ -235,7 +235,7 @@ static int open_single(struct ckpt *c, struct aq_err *err)
     c->count = f->count;
     c->tensors = xcalloc(f->count, sizeof *c->tensors);
     for (size_t i = 0; i < f->count; i++)
-        c->tensors[i] = (struct ckpt_tensor){&f->tensors[f->by_name[i]], 0};
+        c->tensors[i] = (struct ckpt_tensor){&f->tensors[f->names.sorted[i]], 0};
     return 0;
 }
 

@@ -8,18 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int by_name(const void *a, const void *b, void *tensors)
-{
-    const struct lm_tensor *t = tensors;
-    return strcmp(t[*(const uint32_t *)a].name, t[*(const uint32_t *)b].name);
-}
-
 void lm_index(struct lm *lm)
 {
-    lm->by_name = xcalloc(lm->count, sizeof *lm->by_name);
     for (size_t i = 0; i < lm->count; i++)
-        lm->by_name[i] = (uint32_t)i;
-    qsort_r(lm->by_name, lm->count, sizeof *lm->by_name, by_name, lm->tensors);
+        aq_names_add(&lm->names, lm->tensors[i].name);
+    (void)aq_names_sort(&lm->names); /* all of them come from the layout: no duplicates */
     lm->head = lm->arch.tie_word_embeddings ? &lm->tensors[0] : &lm->tensors[lm->count - 1];
 }
 
@@ -84,7 +77,7 @@ void lm_close(struct lm *lm)
         aq_map_close(&lm->files[i].map);
     free(lm->files);
     free(lm->tensors);
-    free(lm->by_name);
+    aq_names_release(&lm->names);
     free(lm->dropped);
     aq_arena_release(&lm->strings);
     *lm = (struct lm){.root = NULL};
@@ -94,19 +87,8 @@ void lm_close(struct lm *lm)
 
 const struct lm_tensor *lm_find(const struct lm *lm, const char *name)
 {
-    size_t lo = 0, hi = lm->count;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        const struct lm_tensor *t = &lm->tensors[lm->by_name[mid]];
-        int c = strcmp(name, t->name);
-        if (c == 0)
-            return t;
-        if (c < 0)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return NULL;
+    ptrdiff_t i = aq_names_find(&lm->names, name);
+    return i < 0 ? NULL : &lm->tensors[i];
 }
 
 const struct lm_tensor *lm_layer_tensor(const struct lm *lm, int64_t layer, const char *name)

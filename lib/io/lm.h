@@ -13,6 +13,7 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/names.h"
 #include "base/sha256.h"
 #include "io/json.h"
 #include "io/safetensors.h"
@@ -67,7 +68,7 @@ struct lm {
     size_t file_count;
     struct lm_tensor *tensors; /* in the order of lm_layout.h */
     size_t count;
-    uint32_t *by_name; /* the same, sorted by name */
+    struct aq_names names; /* theirs */
     const struct lm_tensor *head;
     struct lm_dropped *dropped;
     size_t dropped_count;
@@ -95,7 +96,7 @@ int lm_from_json(struct lm *lm, const struct json *v, const char *name,
                  struct aq_err *err) AQ_MUST_CHECK;
 struct json *lm_to_json(const struct lm *lm, const char *tool, int result_version);
 int lm_map(struct lm *lm, struct aq_err *err) AQ_MUST_CHECK;
-/* Fills by_name and head; the tensors are in place. */
+/* Fills names and head; the tensors are in place. */
 void lm_index(struct lm *lm);
 /*
  * SHA-256 of the architecture and of every tensor's name, dtype, shape and bytes: all of them, or

@@ -252,12 +252,6 @@ static int by_offset(const void *a, const void *b)
     return strcmp(s->name, t->name);
 }
 
-static int by_name(const void *a, const void *b, void *tensors)
-{
-    const struct st_tensor *t = tensors;
-    return strcmp(t[*(const uint32_t *)a].name, t[*(const uint32_t *)b].name);
-}
-
 /* The tensors must tile the data buffer; offsets become offsets in the file. */
 static int check_layout(struct reading *r)
 {
@@ -305,10 +299,9 @@ static int read_tensors(struct reading *r)
     if (f->metadata && check_metadata(r) < 0)
         return -1;
     qsort(f->tensors, f->count, sizeof *f->tensors, by_offset);
-    f->by_name = xcalloc(f->count, sizeof *f->by_name);
     for (size_t i = 0; i < f->count; i++)
-        f->by_name[i] = (uint32_t)i;
-    qsort_r(f->by_name, f->count, sizeof *f->by_name, by_name, f->tensors);
+        aq_names_add(&f->names, f->tensors[i].name);
+    (void)aq_names_sort(&f->names); /* keys of an object: no duplicates */
     return check_layout(r);
 }
 
@@ -357,7 +350,7 @@ void st_close(struct st_file *f)
         aq_map_close(&f->map);
     json_free(f->header);
     free(f->tensors);
-    free(f->by_name);
+    aq_names_release(&f->names);
     free(f->path);
     *f = (struct st_file){.path = NULL};
 }
@@ -366,19 +359,8 @@ void st_close(struct st_file *f)
 
 const struct st_tensor *st_find(const struct st_file *f, const char *name)
 {
-    size_t lo = 0, hi = f->count;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        const struct st_tensor *t = &f->tensors[f->by_name[mid]];
-        int c = strcmp(name, t->name);
-        if (c == 0)
-            return t;
-        if (c < 0)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return NULL;
+    ptrdiff_t i = aq_names_find(&f->names, name);
+    return i < 0 ? NULL : &f->tensors[i];
 }
 
 const struct st_tensor *st_need(const struct st_file *f, const char *name, enum st_dtype dtype,

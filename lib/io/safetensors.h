@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/names.h"
 #include "io/json.h"
 
 #include <stdbool.h>
@@ -60,7 +61,7 @@ struct st_file {
     char *path;
     struct aq_map map;
     struct st_tensor *tensors; /* in the order of their offsets */
-    uint32_t *by_name;         /* the same, sorted by name */
+    struct aq_names names;     /* theirs */
     size_t count;
     struct json *metadata; /* object of strings, or NULL */
     struct json *header;   /* owns the names */
