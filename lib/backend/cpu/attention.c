@@ -77,6 +77,16 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     }
 }
 
+/* One unit a sample and head of k; each takes `squares` matrices of the longest sample. */
+static bool run_heads(struct attention *a, aq_pool_fn *fn, int squares)
+{
+    size_t n = (size_t)longest(a->t);
+    if (!cpu_begin(a->c, (size_t)squares * n * n * sizeof(float), 0))
+        return false;
+    aq_pool_run(a->c->pool, (int64_t)a->t->samples * a->kv_heads, fn, a);
+    return true;
+}
+
 /* Pad rows and rows behind the samples see nothing. */
 static void zero_blind_rows(const struct backend_tile *t, float *x, int64_t cols)
 {
@@ -99,10 +109,8 @@ void cpu_attention_forward(struct backend *b, const struct backend_tile *t, void
                           .heads = heads,
                           .kv_heads = kv_heads,
                           .dim = dim};
-    int64_t n = longest(t);
-    if (!cpu_begin(a.c, (size_t)(n * n) * sizeof(float), 0))
+    if (!run_heads(&a, forward_unit, 1))
         return;
-    aq_pool_run(a.c->pool, (int64_t)t->samples * kv_heads, forward_unit, &a);
     zero_blind_rows(t, o, (int64_t)heads * dim);
 }
 
@@ -161,10 +169,8 @@ void cpu_attention_backward(struct backend *b, const struct backend_tile *t, voi
                           .heads = heads,
                           .kv_heads = kv_heads,
                           .dim = dim};
-    int64_t n = longest(t);
-    if (!cpu_begin(a.c, (size_t)(2 * n * n) * sizeof(float), 0))
+    if (!run_heads(&a, backward_unit, 2))
         return;
-    aq_pool_run(a.c->pool, (int64_t)t->samples * kv_heads, backward_unit, &a);
     zero_blind_rows(t, dq, (int64_t)heads * dim);
     zero_blind_rows(t, dk, (int64_t)kv_heads * dim);
     zero_blind_rows(t, dv, (int64_t)kv_heads * dim);
