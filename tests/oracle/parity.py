@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Scores and choices of ModelOpt's AutoQuant on the CPU, for tests/42-parity.bats.
+"""Scores and choices of ModelOpt's AutoQuant, for tests/42-parity.bats.
 
-    AQ_BIN=build/bin AQ_GEN=build/tests tests/oracle/parity.py [CASE...]
+    tests/oracle/parity.py [--device cpu|cuda] [CASE...]
+    tests/oracle/parity.py --device cuda --prepare DIR      where the tools are built (AQ_BIN, AQ_GEN), then
+    tests/oracle/parity.py --device cuda --from DIR -o OUT  on a machine with a GPU and ModelOpt
 
 Drives mtq.auto_quantize as upstream does: one format and NONE, batches of 8 samples, labels are the ids, mean cross
 entropy over the targets of a batch that are not the pad id, all in float32. lm_head is disabled and left out of the
 cost, the budget lets a bit more than half of the weights be quantized. Every distinct treatment that the formats and
-granularities of conf/ give is tried; what ModelOpt cannot run on a CPU is listed with its reason.
+granularities of conf/ give is tried on the CPU; those that ModelOpt cannot run there are listed with its reason, and
+they are what a GPU (8.9 or newer; nvcc and ninja for ModelOpt's extensions) is for: cases ending in -cuda.
 
     tiny    a random model, 16 samples left-padded to 40: every treatment
     equal   the same model, 16 samples of 12 tokens, no padding: the treatments of FEW
@@ -20,13 +23,15 @@ themselves, measured as the divergence between the model in float32 and in float
 Activations that lie next to a rounding tie fall one way here and the other way there, since two float32 programs
 agree to some 1e-6 only, and one such element moves a small score by up to some 1e-3. For every group and treatment
 the allowance is computed: quantize each input moved up and moved down by TIE of its size and add up what the
-elements that come out a step apart can do to the score, as a share of it. Weight codes have no such ties; there the
-noise of the difference of two float32 products remains, large beside INT8's small difference: its size is computed
-for every group.
+elements that come out a step apart can do to the score, as a share of it. Weight codes have no such ties on a CPU; a
+GPU divides approximately and takes some bf16 weights on a tie to the other side: there the score is taken with the
+codes of the formulas too, and the difference is added to the allowance. What remains is the noise of the difference of
+two float32 products, large beside INT8's small difference: its size is computed for every group.
 
-Writes tests/oracle/parity/<case>.json.
+Writes <case>.json or <case>-cuda.json.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -38,11 +43,11 @@ warnings.filterwarnings("ignore")
 
 import modelopt
 import modelopt.torch.quantization as mtq
+import quant_gpu
 import safetensors
-import safetensors.torch
 import torch
 import transformers
-from modelopt.torch.quantization import algorithms
+from modelopt.torch.quantization import algorithms, extensions
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, "..", "..")
@@ -57,9 +62,11 @@ TIE = 3e-6
 
 TINY = ["--kind", "qwen3", "--layers", "3", "--head-dim", "64", "--hidden", "128", "--intermediate", "256",
         "--vocab", "512", "--scale", "0.08"]
-FEW = {("FP8_WEIGHT_ONLY_CFG", "default"), ("INT8_WEIGHT_ONLY_CFG", "default"),
-       ("INT4_BLOCKWISE_WEIGHT_ONLY_CFG", "default"), ("INT4_WEIGHT_INT8_ACT_CFG", "default"),
-       ("FP8_DEFAULT_CFG", "default")}
+FEW = {"cpu": ["FP8_WEIGHT_ONLY_CFG", "INT8_WEIGHT_ONLY_CFG", "INT4_BLOCKWISE_WEIGHT_ONLY_CFG",
+               "INT4_WEIGHT_INT8_ACT_CFG", "FP8_DEFAULT_CFG"],
+       "cuda": ["NVFP4_WEIGHT_ONLY_CFG", "NVFP4_DEFAULT_CFG", "W4A8_NVFP4_FP8_CFG", "MXFP4_DEFAULT_CFG",
+                "MXFP8_DEFAULT_CFG", "MXINT8_DEFAULT_CFG"]}
+LONG = {"cpu": "FP16_WEIGHT_FP8_ACT_CFG", "cuda": "NVFP4_DEFAULT_CFG"}
 
 
 def tool(name, *args):
@@ -109,7 +116,7 @@ def attributes(cfg):
 def config_of(quant):
     entries = {k: [attributes(c) for c in v] if isinstance(v, list) else attributes(v)
                for k, v in quant["quant_cfg"].items()}
-    return {"quant_cfg": entries, "algorithm": "max"}
+    return {"quant_cfg": entries, "algorithm": quant["algorithm"] and "max"}
 
 
 # ---- data ----
@@ -128,13 +135,13 @@ def make_tokens(path, ids, padding, seq_len):
                        stdin=f, check=True)
 
 
-def batches_of(samples, meta):
+def batches_of(samples, meta, device):
     out = []
     for at in range(0, len(samples), BATCH):
         part = samples[at:at + BATCH]
         length = meta["seq_len"] if meta["padding"] == "max_length" else len(part[0])
-        ids = torch.tensor([[meta["pad_id"]] * (length - len(s)) + s for s in part])
-        mask = torch.tensor([[0] * (length - len(s)) + [1] * len(s) for s in part])
+        ids = torch.tensor([[meta["pad_id"]] * (length - len(s)) + s for s in part], device=device)
+        mask = torch.tensor([[0] * (length - len(s)) + [1] * len(s) for s in part], device=device)
         out.append({"input_ids": ids, "attention_mask": mask})
     return out
 
@@ -142,9 +149,9 @@ def batches_of(samples, meta):
 # ---- the model ----
 
 
-def load(path, dtype=torch.float32):
+def load(path, device, dtype=torch.float32):
     model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-    return model.eval()
+    return model.to(device).eval()
 
 
 def loss_of(pad_id):
@@ -199,8 +206,8 @@ def capture(model, batches, pad_id):
 
 
 def kl_noise(path, batches):
-    sum, exact = 0.0, load(path, torch.float64)
-    model = load(path)
+    device = batches[0]["input_ids"].device
+    sum, exact, model = 0.0, load(path, device, torch.float64), load(path, device)
     with torch.no_grad():
         for batch in batches:
             p, q = (torch.log_softmax(m(**batch).logits.double(), -1) for m in (exact, model))
@@ -217,7 +224,8 @@ def drive(path, quant, batches, meta, method):
     gradient = method == "gradient"
     kind = {"loss_func": loss_of(meta["pad_id"])} if gradient else {}
     _, state = mtq.auto_quantize(
-        load(path), constraints={"effective_bits": bits, "cost": {"excluded_module_name_patterns": ["*lm_head*"]}},
+        load(path, batches[0]["input_ids"].device),
+        constraints={"effective_bits": bits, "cost": {"excluded_module_name_patterns": ["*lm_head*"]}},
         quantization_formats=[config_of(quant)], data_loader=batches,
         forward_step=(lambda m, b: m(**b)) if gradient else (lambda m, b: m(**b).logits),
         disabled_layers=["*lm_head*"], num_calib_steps=len(batches), num_score_steps=len(batches), method=method,
@@ -231,21 +239,42 @@ def drive(path, quant, batches, meta, method):
     return bits, out
 
 
+def quantized(path, quant, batches):
+    """The model as a recipe of auto_quantize has it, to which a rule that names modules applies nowhere."""
+    config = config_of(quant)
+    if quant["treatment"]["w"] == "none":
+        rules = {k: v for k, v in config["quant_cfg"].items() if not k.endswith("weight_quantizer")}
+        config["quant_cfg"] = {**rules, "*weight_quantizer": {"enable": False}}
+    model = load(path, batches[0]["input_ids"].device)
+    return mtq.quantize(model, config, forward_loop=lambda m: [m(**b) for b in batches])
+
+
+def by_formula(treatment, weight):
+    """The quantized weight as the formulas have it, which is that of ModelOpt's CPU path where there is one."""
+    return weight if treatment == "none" else quant_gpu.reference("w", treatment, weight.detach().cpu()).to(weight.device)
+
+
 def slack(path, quant, batches, seen, scores):
     """Per group, as shares of its score: what elements next to a rounding tie can do to it, and the noise of taking
-    the difference of two products in float32, found by taking it in float64 too."""
-    model = mtq.quantize(load(path), config_of(quant), forward_loop=lambda m: [m(**b) for b in batches])
-    change, noise = dict.fromkeys(scores, 0.0), dict.fromkeys(scores, 0.0)
-    linear = torch.nn.functional.linear
+    the difference of two products in float32, found by taking it in float64 too. And how many weights have another
+    code than by the formulas."""
+    model = quantized(path, quant, batches)
+    change, noise, shift = (dict.fromkeys(scores, 0.0) for _ in range(3))
+    linear, codes = torch.nn.functional.linear, 0
     with torch.no_grad():
         for name, module in linears_of(model).items():
             weight = module.weight_quantizer(module.weight)
+            formula = by_formula(quant["treatment"]["w"], module.weight)
+            codes += ((weight - formula).abs() > 2**-6 * formula.abs()).sum().item()
             for batch in seen:
                 x, g = batch[name]
                 code, g2 = module.input_quantizer(x), g.square()
                 d = linear(code, weight) - linear(x, module.weight)
-                exact = linear(code.double(), weight.double()) - linear(x.double(), module.weight.double())
+                plain = linear(x.double(), module.weight.double())
+                exact = linear(code.double(), weight.double()) - plain
+                here = linear(code.double(), formula.double()) - plain
                 noise[group_of(name)] += (2 * g2 * d * (d - exact)).square().sum().item()
+                shift[group_of(name)] += (g2 * (here.square() - exact.square())).sum().item()
                 near = TIE * (x.abs() + x.square().mean(-1, keepdim=True).sqrt())
                 step = module.input_quantizer(x + near) - module.input_quantizer(x - near)
                 tied = (step.abs() > 10 * near) & (g != 0).any(-1, keepdim=True)
@@ -256,67 +285,117 @@ def slack(path, quant, batches, seen, scores):
                 both = (2 * g2[b, t] * d[b, t] * e).sum(1).abs() + (g2[b, t] * e.square()).sum(1)
                 change[group_of(name)] += both.sum().item()
     scale = {name: max(score, 1e-300) for name, score in scores.items()}
-    return [[float(f"{x:.1e}") for x in share] for share in (
-        [change[name] / scale[name] for name in scores], [noise[name] ** 0.5 / scale[name] for name in scores])]
+    return *([float(f"{x:.1e}") for x in share] for share in (
+        [(change[name] + abs(shift[name])) / scale[name] for name in scores],
+        [noise[name] ** 0.5 / scale[name] for name in scores])), codes
 
 
-def run(case, path, tokens, wanted, kl=()):
+def versions(device):
+    found = {p.__name__: p.__version__ for p in (modelopt, torch, transformers)}
+    if device == "cpu":
+        return found
+    import triton
+
+    built = [name for name in ("", "_fp8", "_mx") if getattr(extensions, "get_cuda_ext" + name)()]
+    return {**found, "triton": triton.__version__, "gpu": torch.cuda.get_device_name(),
+            "extensions": ["cuda_ext" + name for name in built]}
+
+
+def run(case, path, tokens, wanted, kl, device, out):
     meta, samples = read_tokens(tokens)
-    batches = batches_of(samples, meta)
-    model = load(path)
+    batches = batches_of(samples, meta, device)
+    model = load(path, device)
     if meta["padding"] == "max_length":
         check_masked_rows(model, batches[0])
     seen = capture(model, batches, meta["pad_id"])
-    head = {"modelopt": modelopt.__version__, "torch": torch.__version__, "transformers": transformers.__version__,
-            "padding": meta["padding"], "seq_len": meta["seq_len"], "tie": TIE, "kl_noise": kl_noise(path, batches)}
+    head = {**versions(device), "padding": meta["padding"], "seq_len": meta["seq_len"], "tie": TIE,
+            "kl_noise": kl_noise(path, batches)}
     rows = {"gradient": [], "kl_div": [], "skipped": []}
     for name, granularity, quant in wanted:
         entry = {"format": name, "granularity": granularity, **quant["treatment"]}
         for method in ("gradient", "kl_div"):
-            if method == "kl_div" and (name, granularity) not in kl:
+            if method == "kl_div" and not (name in kl and granularity == "default"):
                 continue
             try:
                 bits, found = drive(path, quant, batches, meta, method)
-                if method == "gradient":  # kl_div comes after it and takes the same shares
-                    ties, noise = slack(path, quant, batches, seen, {g: s for g, (s, _) in found.items()})
             except Exception as e:  # whatever ModelOpt raises is its reason
                 reason = str(e).split("error: ")[-1].splitlines()[0][:160]
                 rows["skipped"].append({**entry, "method": method, "reason": reason})
                 continue
             head["groups"] = list(found)
             scores = {g: s for g, (s, _) in found.items()}
+            if method == "gradient":  # kl_div comes after it and takes the same shares
+                ties, noise, codes = slack(path, quant, batches, seen, scores)
             row = {**entry, "noise": noise, "bits": bits, "scores": [float(f"{x:.9g}") for x in scores.values()],
                    "chosen": "".join(str(c) for _, c in found.values())}
-            if quant["treatment"]["a"] != "none":
+            if any(ties) or quant["treatment"]["a"] != "none":
                 row["ties"] = ties
+            if codes:
+                row["codes"] = codes
             rows[method].append(row)
             print(case, method, name, granularity, sum(scores.values()), file=sys.stderr)
-    with open(os.path.join(OUT, case + ".json"), "w") as f:
+    with open(os.path.join(out, case + ".json"), "w") as f:
         lists = [f'"{key}": [\n  ' + ",\n  ".join(map(json.dumps, value)) + "]" for key, value in rows.items()]
         f.write(json.dumps(head)[:-1] + ",\n " + ",\n ".join(lists) + "}\n")
 
 
-def main():
+# ---- cases ----
+
+
+def prepare(to, cases, device):
+    """All that run() needs and the tools make, so that it can run where they are not."""
+    every = treatments(formats_of_pairs() + options("format"))
+    few, long = ([t for t in every if t[0] in names and t[1] == "default"] for names in (FEW[device], [LONG[device]]))
+    if device == "cuda":
+        with open(os.path.join(OUT, "tiny.json")) as f:
+            skipped = [(row["w"], row["a"]) for row in json.load(f)["skipped"]]
+        every = [t for t in every if (t[2]["treatment"]["w"], t[2]["treatment"]["a"]) in skipped]
+    subprocess.run([os.path.join(GEN, "random_checkpoint"), *TINY, to + "/tiny"], check=True)
+    tool("aq-extract-lm", "--materialize", to + "/demo", DEMO)
+    make_tokens(to + "/tiny.tokens", OUT + "/tiny.ids", "max_length", 40)
+    make_tokens(to + "/equal.tokens", OUT + "/equal.ids", "none", 64)
+    for case, length in ("demo", 32), ("long", 512):
+        tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", str(length), "--padding", "max_length",
+             "-o", f"{to}/{case}.tokens", CAPTIONS)
+    wanted = {"tiny": ("tiny", every, FEW[device]), "equal": ("tiny", few, FEW[device]), "demo": ("demo", few, []),
+              "long": ("demo", long, [])}
+    with open(to + "/cases.json", "w") as f:
+        json.dump({case: wanted[case] for case in cases}, f)
+
+
+def measure(prepared, device, out):
     torch.set_num_threads(1)
     algorithms._get_log_prob = lambda logits, lm_head=None: torch.log_softmax(logits.double(), dim=-1)
-    cases = sys.argv[1:] or ["tiny", "equal", "demo", "long"]
-    pairs = treatments(formats_of_pairs())
-    few = [t for t in pairs if t[:2] in FEW]
-    with tempfile.TemporaryDirectory() as tmp:
-        tokens = tmp + "/tokens"
-        subprocess.run([os.path.join(GEN, "random_checkpoint"), *TINY, tmp + "/tiny"], check=True)
-        tool("aq-extract-lm", "--materialize", tmp + "/demo", DEMO)
-        if "tiny" in cases:
-            make_tokens(tokens, OUT + "/tiny.ids", "max_length", 40)
-            run("tiny", tmp + "/tiny", tokens, treatments(formats_of_pairs() + options("format")), FEW)
-        if "equal" in cases:
-            make_tokens(tokens, OUT + "/equal.ids", "none", 64)
-            run("equal", tmp + "/tiny", tokens, few, FEW)
-        for case, length, wanted in (("demo", 32, few), ("long", 512, pairs[:1])):
-            if case in cases:
-                tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", str(length), "--padding", "max_length",
-                     "-o", tokens, CAPTIONS)
-                run(case, tmp + "/demo", tokens, wanted)
+    if device == "cuda":
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        for other in ("flash", "mem_efficient", "cudnn"):  # plain attention gives masked rows 0, and sums in one order
+            getattr(torch.backends.cuda, f"enable_{other}_sdp")(False)
+    os.makedirs(out, exist_ok=True)
+    with open(prepared + "/cases.json") as f:
+        for case, (model, wanted, kl) in json.load(f).items():
+            run(case + ("-cuda" if device == "cuda" else ""), f"{prepared}/{model}", f"{prepared}/{case}.tokens", wanted,
+                kl, device, out)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=FEW, default="cpu")
+    parser.add_argument("--prepare", metavar="DIR", help="only make the inputs")
+    parser.add_argument("--from", metavar="DIR", dest="prepared", help="take inputs made before")
+    parser.add_argument("-o", metavar="OUT", dest="out", default=OUT)
+    parser.add_argument("cases", nargs="*", default=["tiny", "equal", "demo", "long"])
+    args = parser.parse_args()
+    if args.prepare:
+        os.makedirs(args.prepare)
+        prepare(args.prepare, args.cases, args.device)
+    elif args.prepared:
+        measure(args.prepared, args.device, args.out)
+    else:
+        with tempfile.TemporaryDirectory() as tmp:
+            prepare(tmp, args.cases, args.device)
+            measure(tmp, args.device, args.out)
 
 
 main()
