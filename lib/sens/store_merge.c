@@ -1,5 +1,5 @@
 /* Whole stores: many into one, and one with fewer rows. */
-#include "sens/store_layout.h"
+#include "sens/store_cells.h"
 
 #include "base/mem.h"
 
@@ -51,30 +51,6 @@ static struct store_row *union_rows(const struct store *parts, size_t count, siz
 
 /* ---- one row ---- */
 
-struct row_buffer {
-    struct store_shape shape;
-    struct store_sizes sizes;
-    double *sums;
-    float *clip;
-    uint8_t *have;
-};
-
-static void buffer_init(struct row_buffer *b, const struct store_shape *shape)
-{
-    b->shape = *shape;
-    b->sizes = store_sizes_of(shape);
-    b->sums = xmalloc(b->sizes.sums);
-    b->clip = xmalloc(b->sizes.clip);
-    b->have = xmalloc(b->sizes.have);
-}
-
-static void buffer_release(struct row_buffer *b)
-{
-    free(b->sums);
-    free(b->clip);
-    free(b->have);
-}
-
 /* Of the same bits: a NaN equals itself, and 0 is not -0. */
 static bool same_double(double a, double b)
 {
@@ -84,43 +60,42 @@ static bool same_double(double a, double b)
     return x == y;
 }
 
-/* A tile of a layer: all of it goes over, or must equal what is there. */
-static int take_tile(struct row_buffer *b, const struct store *s, const struct store_row *r,
-                     int64_t layer, int64_t tile, struct aq_err *err)
+/* A tile that another part had first must be the same here. */
+static int check_tile(const struct store_cells *c, const struct store *s, const struct store_row *r,
+                      int64_t layer, int64_t tile, struct aq_err *err)
 {
-    uint8_t *have = &b->have[layer * s->shape.tiles + tile];
-    if (!store_have(s, r, layer, tile))
-        return 0;
     for (int64_t g = layer * STORE_GROUPS; g < (layer + 1) * STORE_GROUPS; g++)
-        for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++) {
-            double sum = store_sum(s, r, g, i);
-            int64_t at = g * s->shape.samples + i;
-            if (*have && !same_double(sum, b->sums[at]))
+        for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++)
+            if (!same_double(store_sum(s, r, g, i), c->sums[g * s->shape.samples + i]))
                 return aq_err_set(err, AQ_EINPUT,
                                   "store '%s' has another sum than the rest for %s|%s at layer "
                                   "%" PRId64 ", sample %" PRId64,
                                   aq_show(s->path), aq_show(r->w), aq_show(r->a), layer, i);
-            b->sums[at] = sum;
-            b->clip[at] = (float)store_clip(s, r, g, i);
-        }
-    *have = 1;
     return 0;
 }
 
-static int fill_row(struct row_buffer *b, const struct store *parts, size_t count,
+static int take_row(struct store_cells *c, const struct store *s, const struct store_row *r,
+                    struct aq_err *err)
+{
+    for (int64_t layer = 0; layer < c->shape.layers; layer++)
+        for (int64_t tile = 0; tile < c->shape.tiles; tile++) {
+            if (!store_have(s, r, layer, tile))
+                continue;
+            if (store_cells_have(c, layer, tile) && check_tile(c, s, r, layer, tile, err) < 0)
+                return -1;
+            store_cells_take(c, s, r, layer, tile);
+        }
+    return 0;
+}
+
+static int fill_row(struct store_cells *c, const struct store *parts, size_t count,
                     const struct store_key *key, struct aq_err *err)
 {
-    memset(b->sums, 0, b->sizes.sums);
-    memset(b->clip, 0, b->sizes.clip);
-    memset(b->have, 0, b->sizes.have);
+    store_cells_clear(c);
     for (size_t p = 0; p < count; p++) {
         const struct store_row *r = store_find(&parts[p], key->id, key->prefix);
-        if (!r)
-            continue;
-        for (int64_t layer = 0; layer < b->shape.layers; layer++)
-            for (int64_t tile = 0; tile < b->shape.tiles; tile++)
-                if (take_tile(b, &parts[p], r, layer, tile, err) < 0)
-                    return -1;
+        if (r && take_row(c, &parts[p], r, err) < 0)
+            return -1;
     }
     return 0;
 }
@@ -132,22 +107,22 @@ static int write_union(const char *path, const struct store_head *h, const struc
                        struct aq_err *err)
 {
     struct store_layout l;
-    struct row_buffer b;
+    struct store_cells c;
     store_layout_init(&l, h, rows, row_count);
-    buffer_init(&b, &h->shape);
+    store_cells_init(&c, &h->shape);
     int r = st_begin(l.w, path, err);
     if (r == 0)
         r = store_layout_write_head(&l, h, err);
     for (size_t i = 0; i < row_count && r == 0; i++) {
-        r = fill_row(&b, parts, count, &rows[i].key, err);
-        if (r == 0 && (st_write(l.w, l.slots[i].sums, 0, b.sums, b.sizes.sums, err) < 0 ||
-                       st_write(l.w, l.slots[i].clip, 0, b.clip, b.sizes.clip, err) < 0 ||
-                       st_write(l.w, l.slots[i].have, 0, b.have, b.sizes.have, err) < 0))
+        r = fill_row(&c, parts, count, &rows[i].key, err);
+        if (r == 0 && (st_write(l.w, l.slots[i].sums, 0, c.sums, c.sizes.sums, err) < 0 ||
+                       st_write(l.w, l.slots[i].clip, 0, c.clip, c.sizes.clip, err) < 0 ||
+                       st_write(l.w, l.slots[i].have, 0, c.have, c.sizes.have, err) < 0))
             r = -1;
     }
     if (r == 0)
         r = st_commit(l.w, err);
-    buffer_release(&b);
+    store_cells_release(&c);
     store_layout_release(&l);
     return r;
 }

@@ -1,5 +1,5 @@
 /* Writing a store: a part file of full size, filled a layer at a time, renamed at the end. */
-#include "sens/store_layout.h"
+#include "sens/store_cells.h"
 
 #include "base/mem.h"
 #include "base/opt.h"
@@ -189,25 +189,45 @@ static int put_bytes(struct store_writer *w, const void *p, size_t n, uint64_t a
     return 0;
 }
 
-/* What an old store knows of a row goes into the new file; the first that has a tile wins. */
-static int copy_old(struct store_writer *w, struct out_row *r, const struct store *old,
-                    struct aq_err *err)
+/* What an old store knows of a row, where nothing is known yet. */
+static void gather(const struct store_writer *w, const struct out_row *r, const struct store *old,
+                   struct store_cells *cells)
 {
     const struct store_row *from = store_find(old, r->key.id, r->key.prefix);
     if (!from || !range_stands(w, old, r->key.prefix))
-        return 0;
-    size_t cells = (size_t)(w->shape.layers * w->shape.tiles), news = 0;
-    for (size_t i = 0; i < cells; i++)
-        news += from->have[i] > r->have[i];
-    if (!news)
-        return 0;
-    /* A part began as a copy of its store, so whichever has more has all: take it whole. */
-    size_t groups = (size_t)(w->shape.layers * STORE_GROUPS), n = groups * (size_t)w->shape.samples;
-    memcpy(r->have, from->have, cells);
-    if (put_bytes(w, from->sums, n * sizeof(double), r->sums_at, err) < 0 ||
-        put_bytes(w, from->clip, n * sizeof(float), r->clip_at, err) < 0)
+        return;
+    for (int64_t layer = 0; layer < w->shape.layers; layer++)
+        for (int64_t tile = 0; tile < w->shape.tiles; tile++)
+            if (store_have(old, from, layer, tile) && !store_cells_have(cells, layer, tile))
+                store_cells_take(cells, old, from, layer, tile);
+}
+
+static int put_old(struct store_writer *w, struct out_row *r, struct store_cells *cells,
+                   struct aq_err *err)
+{
+    store_cells_clear(cells);
+    for (size_t k = 0; k < w->old_count; k++)
+        gather(w, r, &w->old[k], cells);
+    if (!memchr(cells->have, 1, cells->sizes.have))
+        return 0; /* a hole in the file is as good */
+    memcpy(r->have, cells->have, cells->sizes.have);
+    if (put_bytes(w, cells->sums, cells->sizes.sums, r->sums_at, err) < 0 ||
+        put_bytes(w, cells->clip, cells->sizes.clip, r->clip_at, err) < 0)
         return -1;
-    return put_bytes(w, r->have, cells, r->have_at, err);
+    return put_bytes(w, cells->have, cells->sizes.have, r->have_at, err);
+}
+
+static int put_old_rows(struct store_writer *w, struct aq_err *err)
+{
+    struct store_cells cells;
+    int r = 0;
+    if (w->old_count == 0)
+        return 0;
+    store_cells_init(&cells, &w->shape);
+    for (size_t i = 0; i < w->count && r == 0; i++)
+        r = put_old(w, &w->rows[i], &cells, err);
+    store_cells_release(&cells);
+    return r;
 }
 
 /* An array that all rows share. */
@@ -235,12 +255,8 @@ static int fill_new(struct store_writer *w, const struct store_plan *plan,
         r->sums_at = data + st_declared_begin(l->w, l->slots[i].sums);
         r->clip_at = data + st_declared_begin(l->w, l->slots[i].clip);
         r->have_at = data + st_declared_begin(l->w, l->slots[i].have);
-        /* the part of before first: it holds at least what the store does */
-        for (size_t k = w->old_count; k-- > 0;)
-            if (copy_old(w, r, &w->old[k], err) < 0)
-                return -1;
     }
-    return 0;
+    return put_old_rows(w, err);
 }
 
 /* Builds the new part under another name, so that a part of before stays whole until then. */

@@ -1,0 +1,217 @@
+/*
+ * What runs that were broken off leave in a store: nothing but what its flags vouch for. A run is
+ * broken off by freeing its writer, which keeps STORE.part as a killed process does.
+ */
+#include "tap.h"
+
+#include "base/mem.h"
+#include "io/json.h"
+#include "sens/store.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { LAYERS = 2, SAMPLES = 4, TILES = 2, GROUPS = LAYERS * STORE_GROUPS };
+
+static const int32_t labels[SAMPLES] = {3, 5, 2, 4}, tile_first[TILES + 1] = {0, 2, SAMPLES};
+static struct aq_err err;
+static struct candidates candidates;
+static struct score_rows rows;
+static struct json *identity, *model, *ranges;
+static char dir[] = "/tmp/aq-test-store-XXXXXX";
+
+static void must(int status)
+{
+    if (status < 0) {
+        printf("Bail out! %s\n", err.msg);
+        exit(2);
+    }
+}
+
+static char *in_dir(const char *name)
+{
+    return xasprintf("%s/%s", dir, name);
+}
+
+static void set_up(void)
+{
+    static const int64_t prefix = SAMPLES;
+    must(mkdtemp(dir) ? 0 : -1);
+    must(candidates_add(&candidates, "int8:axis0:static", "none", &err));
+    must(candidates_add(&candidates, "e4m3:tensor:static", "e4m3:tensor:static", &err));
+    candidates_sort(&candidates);
+    score_rows_make(&rows, &candidates, &prefix, 1, SAMPLES);
+    identity = json_new_object();
+    json_add_string(identity, "method", "gradient");
+    model = json_new_object();
+    ranges = json_new_object();
+    json_add_string(ranges, "4", "a digest");
+}
+
+static struct store_writer *start(const char *path)
+{
+    struct store_plan plan = {.shape = {LAYERS, SAMPLES, TILES},
+                              .identity = identity,
+                              .model = model,
+                              .ranges = ranges,
+                              .candidates = &candidates,
+                              .rows = &rows,
+                              .labels = labels,
+                              .sample_tokens = labels,
+                              .tile_first = tile_first};
+    struct store_writer *w = NULL;
+    must(store_begin(&w, path, &plan, false, &err));
+    return w;
+}
+
+/* Sums of one layer and tile in all rows; other numbers for another `run`. */
+static void put(struct store_writer *w, int64_t layer, int64_t tile, double run)
+{
+    double sums[SAMPLES];
+    float clip[SAMPLES];
+    int32_t from = tile_first[tile], to = tile_first[tile + 1];
+    for (size_t r = 0; r < rows.count; r++)
+        for (int64_t g = layer * STORE_GROUPS; g < (layer + 1) * STORE_GROUPS; g++) {
+            for (int32_t i = 0; i < to - from; i++) {
+                sums[i] = run + (double)(g * SAMPLES + from + i);
+                clip[i] = (float)r;
+            }
+            must(store_put(w, r, g, from, to, sums, clip, &err));
+        }
+}
+
+static void finish(struct store_writer *w, int64_t layer, int64_t tile)
+{
+    if (store_done(w, 0, layer, tile))
+        return;
+    put(w, layer, tile, 1);
+    for (size_t r = 0; r < rows.count; r++)
+        store_mark(w, r, layer, tile);
+}
+
+/* A whole call that wants the first tile alone. */
+static void small_call(const char *path)
+{
+    struct store_writer *w = start(path);
+    for (int64_t layer = 0; layer < LAYERS; layer++)
+        finish(w, layer, 0);
+    must(store_commit(w, &err));
+    store_writer_free(w);
+}
+
+/* A call for both tiles that is killed between its sums and their flags; layer 1 was finished. */
+static void killed_call(const char *path, bool layer_1)
+{
+    struct store_writer *w = start(path);
+    for (int64_t tile = 0; tile < TILES && layer_1; tile++)
+        finish(w, 1, tile);
+    must(store_checkpoint(w, &err));
+    for (int64_t layer = 0; layer < LAYERS; layer++)
+        for (int64_t tile = 0; tile < TILES; tile++)
+            if (!store_done(w, 0, layer, tile))
+                put(w, layer, tile, 1000);
+    store_writer_free(w);
+}
+
+static int same_files(const char *a, const char *b)
+{
+    struct aq_buf x = AQ_BUF_INIT, y = AQ_BUF_INIT;
+    must(aq_read_file(a, 1 << 20, &x, &err));
+    must(aq_read_file(b, 1 << 20, &y, &err));
+    int same = x.len == y.len && memcmp(x.data, y.data, x.len) == 0;
+    aq_buf_release(&x);
+    aq_buf_release(&y);
+    return same;
+}
+
+/* Sums and counts that the file holds where a flag is 0. */
+static int unvouched(const char *path)
+{
+    struct store s;
+    int found = 0;
+    must(store_open(&s, path, &err));
+    for (size_t r = 0; r < s.count; r++)
+        for (int64_t tile = 0; tile < TILES; tile++)
+            for (int64_t g = 0; g < GROUPS; g++)
+                for (int32_t i = tile_first[tile]; i < tile_first[tile + 1]; i++)
+                    found += !store_have(&s, &s.rows[r], g / STORE_GROUPS, tile) &&
+                             (store_sum(&s, &s.rows[r], g, i) != 0 ||
+                              store_clip(&s, &s.rows[r], g, i) != 0);
+    store_close(&s);
+    return found;
+}
+
+/* What is expected where the small call finds layer 1 finished. */
+static void half_call(const char *path)
+{
+    struct store_writer *w = start(path);
+    finish(w, 1, 0);
+    finish(w, 1, 1);
+    finish(w, 0, 0);
+    must(store_commit(w, &err));
+    store_writer_free(w);
+}
+
+static void test_part(const char *small, const char *half)
+{
+    char *path = in_dir("killed"), *part = in_dir("killed.part");
+    killed_call(path, false);
+    tap_ok(unvouched(part) > 0, "a killed run leaves sums without flags");
+    small_call(path);
+    tap_ok(same_files(path, small), "a smaller call after it: the bytes of an undisturbed one");
+    must(unlink(path));
+    killed_call(path, true);
+    small_call(path);
+    tap_ok(same_files(path, half), "a finished layer is kept, and nothing else");
+    free(path);
+    free(part);
+}
+
+/* A finished store with such sums, as an older program may have left it. */
+static void test_store(const char *half)
+{
+    char *path = in_dir("planted"), *part = in_dir("planted.part"), *merged = in_dir("merged");
+    killed_call(path, true);
+    must(rename(part, path));
+    tap_ok(unvouched(path) > 0, "a store with sums below flags of 0");
+    must(store_merge(merged, (const char *const[]){path, half}, 2, &err));
+    tap_ok(same_files(merged, half), "a merge of it has none");
+    small_call(path);
+    tap_ok(same_files(path, half), "nor has a call that adds to it");
+    free(path);
+    free(part);
+    free(merged);
+}
+
+static void tear_down(void)
+{
+    static const char *const stores[] = {"small", "half", "killed", "planted", "merged"};
+    static const char *const suffixes[] = {"", ".part", ".lock"};
+    for (size_t i = 0; i < AQ_COUNT(stores); i++)
+        for (size_t k = 0; k < AQ_COUNT(suffixes); k++) {
+            char *path = xasprintf("%s/%s%s", dir, stores[i], suffixes[k]);
+            (void)unlink(path);
+            free(path);
+        }
+    tap_ok(rmdir(dir) == 0, "no other files are left");
+    candidates_release(&candidates);
+    score_rows_release(&rows);
+    json_free(identity);
+    json_free(model);
+    json_free(ranges);
+}
+
+int main(void)
+{
+    set_up();
+    char *small = in_dir("small"), *half = in_dir("half");
+    small_call(small);
+    half_call(half);
+    tap_ok(unvouched(small) == 0 && unvouched(half) == 0, "undisturbed runs leave none");
+    test_part(small, half);
+    test_store(half);
+    free(small);
+    free(half);
+    tear_down();
+    return tap_done();
+}
