@@ -275,6 +275,7 @@ static int no_command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    backend_begin(argv);
     for (size_t i = 0; argc > 1 && i < AQ_COUNT(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);

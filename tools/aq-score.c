@@ -279,6 +279,7 @@ int main(int argc, char **argv)
         int (*main)(int argc, char **argv);
     } commands[] = {
         {"collect", main_collect}, {"merge", main_merge}, {"ls", main_ls}, {"gc", main_gc}};
+    backend_begin(argv);
     for (size_t i = 0; argc > 1 && i < AQ_COUNT(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].main(argc - 1, argv + 1);

@@ -1,6 +1,7 @@
 /* Which backend: the CPU's table is linked in, others are plugins found by name. */
 #include "backend/backend.h"
 
+#include "backend/cpu/blas.h"
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
@@ -113,6 +114,11 @@ static int open_cuda(struct backend **out, struct backend_config *config, struct
         return aq_err_set(err, AQ_EBACKEND, "there is no device cuda:%d, only %d", config->device,
                           devices);
     return ops->open(out, &the_host, config, err);
+}
+
+void backend_begin(char **argv)
+{
+    blas_begin(argv);
 }
 
 int backend_open(struct backend **out, const char *device, const struct backend_config *config,

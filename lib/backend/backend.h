@@ -226,6 +226,9 @@ struct backend {
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */
 typedef const struct backend_ops *backend_plugin_fn(void);
 
+/* The first thing in the main() of a program that opens a backend. It may start the program again.
+ */
+void backend_begin(char **argv);
 /*
  * The host's side. device: "auto" (a GPU if there is one that works, else the CPU), "cpu", "cuda",
  * "cuda:N". A device that is not there is AQ_EBACKEND with the reason, never another device.

@@ -1,14 +1,16 @@
 #include "base/mem.h"
+#include "base/opt.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 static AQ_NORETURN void out_of_memory(size_t n)
 {
-    (void)fprintf(stderr, "aq: out of memory (%zu bytes)\n", n);
+    (void)fprintf(stderr, "%s: out of memory (%zu bytes)\n", aq_tool_name(), n);
     exit(AQ_ERUN);
 }
 
@@ -87,12 +89,42 @@ bool aq_add(size_t a, size_t b, size_t *out)
     return true;
 }
 
+/* The lower of both; RLIM_INFINITY where there is none. */
+static rlim_t lowest_limit(const char **option)
+{
+    struct rlimit space = {RLIM_INFINITY, 0}, data = {RLIM_INFINITY, 0};
+    (void)getrlimit(RLIMIT_AS, &space);
+    (void)getrlimit(RLIMIT_DATA, &data);
+    bool by_data = data.rlim_cur < space.rlim_cur;
+    *option = by_data ? "-d" : "-v";
+    return by_data ? data.rlim_cur : space.rlim_cur;
+}
+
+bool aq_mem_limited(void)
+{
+    const char *option;
+    return lowest_limit(&option) != RLIM_INFINITY;
+}
+
+int aq_mem_hint(struct aq_err *err)
+{
+    const char *option;
+    rlim_t limit = lowest_limit(&option);
+    if (limit == RLIM_INFINITY)
+        return -1;
+    return aq_err_hint(err,
+                       "ulimit %s allows %.1f MB in all: raise it, or ask for less with --threads "
+                       "or --memory",
+                       option, (double)limit / 1e6);
+}
+
 void *aq_big_alloc(size_t bytes, const char *purpose, struct aq_err *err)
 {
     void *p =
         mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         aq_err_sys(err, AQ_ERUN, "cannot get %.1f MB for %s", (double)bytes / 1e6, purpose);
+        (void)aq_mem_hint(err);
         return NULL;
     }
     /* Advice only: first touch of 4 KiB pages is several times slower than of huge ones. */

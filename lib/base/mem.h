@@ -30,6 +30,11 @@ bool aq_add(size_t a, size_t b, size_t *out);
 void *aq_big_alloc(size_t bytes, const char *purpose, struct aq_err *err);
 void aq_big_free(void *p, size_t bytes);
 
+/* Is the process under a limit on its address space or data (ulimit -v, -d)? */
+bool aq_mem_limited(void);
+/* The lower of these limits, if there is one, as the error's hint. Returns -1. */
+int aq_mem_hint(struct aq_err *err);
+
 /* Make room for one more element in a growing array: AQ_GROW(v->items, v->count, v->cap). */
 #define AQ_GROW(items, count, cap)                                                                 \
     do {                                                                                           \

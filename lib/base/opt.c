@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fenv.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -378,6 +379,8 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
     current = tool;
     *cl = (struct aq_cmdline){0};
     hold_standard_streams();
+    /* A preloaded library may have switched denormals off: here they are numbers. */
+    (void)fesetenv(FE_DFL_ENV);
     /* A reader that goes away, or a file at its size limit, is a write error with a message. */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);

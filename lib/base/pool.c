@@ -147,6 +147,7 @@ struct aq_pool *aq_pool_new(int threads, struct aq_err *err)
             errno = e;
             (void)aq_err_sys(err, AQ_ERUN, "cannot start thread %d of %d", p->started + 1,
                              p->threads);
+            (void)aq_mem_hint(err);
             aq_pool_free(p);
             return NULL;
         }

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/opt.h"
 #include "io/json_check.h"
 
 #include <assert.h>
@@ -30,7 +31,7 @@ static cJSON *item(const struct json *v)
 static struct json *wrap(cJSON *c)
 {
     if (!c) {
-        (void)fprintf(stderr, "aq: out of memory\n");
+        (void)fprintf(stderr, "%s: out of memory\n", aq_tool_name());
         exit(AQ_ERUN);
     }
     return (struct json *)c;

@@ -129,7 +129,8 @@ static int take_places(struct gradient *g, struct aq_err *err)
 static int set_up(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    if (gradient_plan(s, &g->plan, err) < 0 || walk_open(&g->w, s, g->plan.spilled > 0, err) < 0)
+    if (gradient_plan(s, &g->plan, err) < 0 || scoring_has_room(s, &g->plan, err) < 0 ||
+        walk_open(&g->w, s, g->plan.spilled > 0, err) < 0)
         return -1;
     g->cell_sums = 2 * STORE_GROUPS * (size_t)g->w.max_samples;
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);

@@ -98,7 +98,8 @@ static int take_operands(struct kl *k, struct aq_err *err)
 static int set_up(struct kl *k, const struct scoring *s, struct aq_err *err)
 {
     struct scoring_bytes plan;
-    if (kl_plan(s, &plan, err) < 0 || walk_open(&k->w, s, plan.spilled > 0, err) < 0)
+    if (kl_plan(s, &plan, err) < 0 || scoring_has_room(s, &plan, err) < 0 ||
+        walk_open(&k->w, s, plan.spilled > 0, err) < 0)
         return -1;
     size_t rows = (size_t)s->tiles->rows * sizeof(double);
     k->room = (size_t)(plan.batch / (k->w.state_bytes + rows)) - 1;

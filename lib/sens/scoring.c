@@ -140,6 +140,17 @@ struct backend_sizes scoring_sizes(const struct scoring *s)
     return sizes;
 }
 
+int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan, struct aq_err *err)
+{
+    if (s->b->ops != &backend_cpu_ops)
+        return 0;
+    uint64_t kept = plan->spilled ? 0 : plan->kept;
+    uint64_t sum = kept + plan->batch + plan->operands + plan->sums + plan->scratch;
+    void *p = aq_big_alloc(sum, "the planned work", err);
+    aq_big_free(p, sum);
+    return p ? 0 : -1;
+}
+
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err)
 {
     return aq_err_set(err, AQ_ERUN,

@@ -78,6 +78,13 @@ struct scoring_bytes {
 };
 /* The largest operands of this model. */
 struct backend_sizes scoring_sizes(const struct scoring *s);
+/*
+ * On a backend that computes in the process's own memory: can all of the plan be had? Asked before
+ * the work starts, for some of it is taken only when an op first needs it. The activations of a
+ * tile are there already.
+ */
+int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan,
+                     struct aq_err *err) AQ_MUST_CHECK;
 /* AQ_ERUN that says how much one tile needs. */
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
 /* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */

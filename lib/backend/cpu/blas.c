@@ -3,10 +3,15 @@
 #include "base/mem.h"
 
 #include <cblas.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /*
  * OpenBLAS's own calls, weak so that any other CBLAS links too. Its serial variant hands out work
@@ -15,6 +20,8 @@
 extern int openblas_get_parallel(void) __attribute__((weak));
 extern void openblas_set_num_threads(int n) __attribute__((weak));
 extern char *openblas_get_corename(void) __attribute__((weak));
+extern void *blas_memory_alloc(int) __attribute__((weak));
+extern void blas_memory_free(void *) __attribute__((weak));
 
 enum { SERIAL, PTHREAD, OPENMP };
 
@@ -93,14 +100,87 @@ static void init(void)
 
 const char *blas_init(void)
 {
+    static atomic_flag told = ATOMIC_FLAG_INIT;
     (void)pthread_once(&once, init);
-    return warning;
+    return atomic_flag_test_and_set(&told) ? NULL : warning;
 }
 
 const char *blas_name(void)
 {
-    (void)blas_init();
+    (void)pthread_once(&once, init);
     return name;
+}
+
+/* ---- memory ---- */
+
+/* What OpenBLAS maps for each caller that it has at once, BUFFER_SIZE of its sources. */
+enum { CALLER_BYTES = 128 << 20 };
+
+void blas_begin(char **argv)
+{
+    static const char variable[] = "OPENBLAS_NUM_THREADS";
+    const char *threads = getenv(variable);
+    char self[PATH_MAX];
+    if (!openblas_set_num_threads || !aq_mem_limited() || (threads && strcmp(threads, "1") == 0))
+        return;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0 || setenv(variable, "1", 1) < 0)
+        return;
+    self[n] = '\0';
+    (void)execv(self, argv);
+}
+
+/* Would so many buffers be got? They are mapped as OpenBLAS does it, and given back. */
+static int try_buffers(void **buffers, int count, struct aq_err *err)
+{
+    int got = 0;
+    for (; got < count; got++) {
+        buffers[got] =
+            mmap(NULL, CALLER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (buffers[got] == MAP_FAILED)
+            break;
+    }
+    if (got < count) {
+        (void)aq_err_sys(err, AQ_ERUN,
+                         "cannot get the %.1f MB that OpenBLAS takes for each of %d threads",
+                         CALLER_BYTES / 1e6, count);
+        (void)aq_mem_hint(err);
+    }
+    for (int i = 0; i < got; i++)
+        (void)munmap(buffers[i], CALLER_BYTES);
+    return got < count ? -1 : 0;
+}
+
+/* Once mapped, a buffer stays with OpenBLAS, for whichever thread calls next. */
+static int take_buffers(void **buffers, int count, struct aq_err *err)
+{
+    int got = 0;
+    for (; got < count; got++)
+        if (!(buffers[got] = blas_memory_alloc(0)))
+            break;
+    for (int i = 0; i < got; i++)
+        blas_memory_free(buffers[i]);
+    if (got < count)
+        return aq_err_set(err, AQ_ERUN, "OpenBLAS serves %d threads at once, not %d", got, count);
+    return 0;
+}
+
+int blas_reserve(int callers, struct aq_err *err)
+{
+    static int reserved;
+    if (!blas_memory_alloc || !blas_memory_free)
+        return 0;
+    int count = locked ? 1 : callers;
+    if (count <= reserved)
+        return 0;
+    void **buffers = xcalloc((size_t)count, sizeof *buffers);
+    int r = try_buffers(buffers, count - reserved, err);
+    if (r == 0)
+        r = take_buffers(buffers, count, err);
+    free(buffers);
+    if (r == 0)
+        reserved = count;
+    return r;
 }
 
 void blas_gemm(int ta, int tb, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda,

@@ -5,12 +5,23 @@
 #ifndef AQ_BACKEND_CPU_BLAS_H
 #define AQ_BACKEND_CPU_BLAS_H
 
+#include "base/err.h"
+
 #include <stdint.h>
 
 enum { BLAS_N, BLAS_T }; /* as it lies, transposed */
 
-/* Once per process, before the first product. Returns a warning to pass on, or NULL. */
+/*
+ * First of all in main: OpenBLAS starts threads when it is loaded, and each waits for ever for
+ * memory that a limit of the process does not leave it. Under a limit the program is therefore
+ * started again, with OPENBLAS_NUM_THREADS=1 in its environment.
+ */
+void blas_begin(char **argv);
+/* Once per process, before the first product. The first call returns a warning to pass on, or NULL.
+ */
 const char *blas_init(void);
+/* Work memory for so many callers at once; after that products take no more. */
+int blas_reserve(int callers, struct aq_err *err) AQ_MUST_CHECK;
 /* "openblas-SkylakeX", or "cblas" for a library that does not say. */
 const char *blas_name(void);
 

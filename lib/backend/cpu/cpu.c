@@ -87,7 +87,8 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
         host->warn("%s", warning);
     if (choose_levels(c, err) == 0)
         c->pool = aq_pool_new(config->threads, err);
-    if (!c->pool) {
+    if (!c->pool || blas_reserve(aq_pool_threads(c->pool), err) < 0) {
+        aq_pool_free(c->pool);
         free(c);
         return -1;
     }
