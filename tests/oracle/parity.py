@@ -251,7 +251,9 @@ def quantized(path, quant, batches):
 
 def by_formula(treatment, weight):
     """The quantized weight as the formulas have it, which is that of ModelOpt's CPU path where there is one."""
-    return weight if treatment == "none" else quant_gpu.reference("w", treatment, weight.detach().cpu()).to(weight.device)
+    if treatment == "none":
+        return weight
+    return quant_gpu.reference("w", treatment, weight.detach().cpu()).to(weight.device)
 
 
 def slack(path, quant, batches, seen, scores):
@@ -375,8 +377,8 @@ def measure(prepared, device, out):
     os.makedirs(out, exist_ok=True)
     with open(prepared + "/cases.json") as f:
         for case, (model, wanted, kl) in json.load(f).items():
-            run(case + ("-cuda" if device == "cuda" else ""), f"{prepared}/{model}", f"{prepared}/{case}.tokens", wanted,
-                kl, device, out)
+            name = case if device == "cpu" else f"{case}-{device}"
+            run(name, f"{prepared}/{model}", f"{prepared}/{case}.tokens", wanted, kl, device, out)
 
 
 def main():
