@@ -7,14 +7,9 @@ setup() {
     PUBLISHED=$SHARED/data/published
 }
 
-# cell FILE NAME BITS SEED [LAYERS]
-cell() {
-    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
-}
-
 cells() {
-    cell a.json wint4_aint8/default 4.125 1
-    cell b.json wint8_aint8/default 8 2
+    scores a.json wint4_aint8/default 4.125 1
+    scores b.json wint8_aint8/default 8 2
 }
 
 # changed FILE JQ-PROGRAM: a.json with a change
@@ -136,14 +131,14 @@ changed() {
 @test "all scores zero, all equal: the cheapest, deterministic" {
     changed z.json '.groups[] |= (.sum = 0 | .per_token = 0 | .per_batch_mean = 0)'
     is "$(aq-select --effective-bits 16 z.json | jq -c '.autoquant_state.constraints.effective_bits')" 4.125
-    cell b.json wint8_aint8/default 8 2
+    scores b.json wint8_aint8/default 8 2
     jq '.groups[] |= (.per_token = 0)' b.json >y.json
     is "$(aq-select --effective-bits 16 z.json y.json | jq -c '[.selection.recipe[].candidate] | unique')" '["wint4_aint8/default"]'
 }
 
 @test "ties by the thousand: cheapest first, then by order, and ranks in the order of the groups" {
-    cell a.json wint4_aint8/default 4 1 300
-    cell b.json wint8_aint8/default 8 1 300
+    scores a.json wint4_aint8/default 4 1 300
+    scores b.json wint8_aint8/default 8 1 300
     local f
     for f in a b; do jq '.groups[] |= (.weights = 1024 | .per_token = 1) | .weights.lm = 1024 * (.groups | length)' $f.json >$f$f.json; done
     aq 0 aq-select --effective-bits 10 aa.json bb.json
@@ -170,7 +165,7 @@ changed() {
 }
 
 @test "monotone scores, as ModelOpt has them" {
-    cell a.json w4/default 4 1 1
+    scores a.json w4/default 4 1 1
     jq '.groups[].per_token = 2' a.json >p.json
     jq '.groups[].per_token = 5 | .candidate.name = "w6/default" | .candidate.treatment_id = "x" | .candidate.bits.storage = 6' a.json >q.json
     jq '.groups[].per_token = 3 | .candidate.name = "w8/default" | .candidate.treatment_id = "y" | .candidate.bits.storage = 8' a.json >r.json
@@ -269,7 +264,7 @@ changed() {
     jq '.identity.lm = "x" | .identity.tokens = "y"' b.json >c.json
     refused 3 "they differ in lm ('lm-digest' and 'x'), tokens ('tokens-digest' and 'y')" aq-select a.json c.json
     refused 3 "candidate 'wint4_aint8/default' is given twice" aq-select a.json a.json
-    cell c.json wint8_aint8/default 8 2 3
+    scores c.json wint8_aint8/default 8 2 3
     refused 3 "'a.json' has 16 groups, 'c.json' has 12" aq-select a.json c.json
     jq '.groups[3].weights = 7' b.json >c.json
     refused 3 "'layers.0.mlp.down_proj' has 2048.0 weights in 'a.json' and 7.0 in 'c.json'" aq-select a.json c.json
@@ -418,7 +413,7 @@ bad() {
 
 @test "36 layers and five candidates: every budget below 2 s and 300 MB, one below 0.1 s" {
     local i=0 b
-    for b in 4.125 4.5 8 8.125 6; do cell $((++i)).json w$i/default $b $i 36; done
+    for b in 4.125 4.5 8 8.125 6; do scores $((++i)).json w$i/default $b $i 36; done
     sanitized && skip "not in a sanitizer build"
     local limit=2000000
     SECONDS=0
@@ -436,8 +431,8 @@ bad() {
 }
 
 @test "1,200 groups: the frontier comes with a proven gap" {
-    cell a.json w4/default 4.125 1 300
-    cell b.json w8/default 8 2 300
+    scores a.json w4/default 4.125 1 300
+    scores b.json w8/default 8 2 300
     aq 0 aq-select --frontier a.json b.json -o f.tsv
     has "$stderr" "too many groups for an exact answer: the score is within"
     # with all at 16 bits nothing is left of the scores, not even rounding

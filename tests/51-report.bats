@@ -7,14 +7,10 @@ setup() {
     PUBLISHED=$SHARED/data/published
 }
 
-cell() {
-    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
-}
-
 # manifest FILE: a mixed one of two cells
 manifest() {
-    cell a.json wint4_aint8/default 4.125 1
-    cell b.json wint8_aint8/default 8 2
+    scores a.json wint4_aint8/default 4.125 1
+    scores b.json wint8_aint8/default 8 2
     aq-select --effective-bits 6 a.json b.json -o "$1"
 }
 
@@ -58,7 +54,7 @@ without_prose() {
     manifest m.json
     aq 0 aq-report --md m.json
     [[ $output != *"does not depend"* ]]
-    cell a.json wint4_aint8/default 4.125 1
+    scores a.json wint4_aint8/default 4.125 1
     jq '.groups[3].flat = "weights" | .groups[5] |= (.flat = "zero" | .sum = 0 | .per_token = 0 | .per_batch_mean = 0)' a.json >flat.json
     aq-select -q flat.json -o flat.m
     aq-select -q flat.m -o again.m # a manifest as input keeps it
@@ -113,7 +109,7 @@ without_prose() {
     aq 0 aq-report --md null.json
     has "$output" '**Effective bits (from search):** `None`'
     has "$output" '**Total AutoQuant score:** `None`'
-    cell one.json w4/default 4 1 1
+    scores one.json w4/default 4 1 1
     jq '.groups |= .[3:]' one.json | aq-select -o one.out
     aq 0 aq-report --all out one.out
 }
@@ -307,7 +303,7 @@ sweep() {
     local s=1 size pair
     for size in small large; do
         for pair in wint4_afp16:4.125 wint4_aint8:4.125 wint8_aint8:8; do
-            cell x.json "${pair%%:*}/default" "${pair##*:}" $((s++))
+            scores x.json "${pair%%:*}/default" "${pair##*:}" $((s++))
             jq --arg s $size '.run.dataset.size = $s | .groups[] |= (.weight_only = null | .activation_only = null)' x.json | aq-select -q --effective-bits 16 -o "${pair%%:*}-$size.json"
         done
     done
@@ -359,7 +355,7 @@ sweep() {
     is "$(awk -F'\t' 'NR > 1 { r = $4 > 1 ? $4 : 1 / $4; if (NR > 2 && r > last * 1.000001) exit 1; last = r }' d.tsv && echo sorted)" sorted
     aq 0 aq-report diff --md wint4_aint8-small.json wint4_aint8-small.json
     has "$output" "Spearman 1.0000, Kendall 1.0000"
-    cell a.json wint4_aint8/default 4.125 2 3
+    scores a.json wint4_aint8/default 4.125 2 3
     aq-select a.json -o three.json
     aq 0 aq-report diff --md wint4_aint8-small.json three.json
     has "$output" "**Layers in both:** 12 of 16"
@@ -369,7 +365,7 @@ sweep() {
 
 @test "10,000 groups below a second, 300 cells below a second, the page below 20 MB" {
     sanitized && skip "not in a sanitizer build"
-    cell a.json wint4_aint8/default 4.125 1 2500
+    scores a.json wint4_aint8/default 4.125 1 2500
     aq-select -q --effective-bits 16 a.json -o m.json
     best=9000
     for i in 1 2 3; do
@@ -380,7 +376,7 @@ sweep() {
     done
     [ $best -lt 2000 ] || { echo "$best ms for the page"; return 1; }
     [ "$(stat -c %s r.html)" -lt 20000000 ]
-    cell a.json wint4_aint8/default 4.125 1 36
+    scores a.json wint4_aint8/default 4.125 1 36
     aq-select -q --effective-bits 16 a.json -o s.json
     best=9000
     for i in 1 2 3; do

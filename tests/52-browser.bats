@@ -8,10 +8,6 @@ setup() {
     BROWSER=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || skip "no browser"
 }
 
-cell() {
-    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "$5" >"$1"
-}
-
 browse() {
     timeout 60 "$BROWSER" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$PWD/profile" "$@" 2>/dev/null
 }
@@ -44,12 +40,12 @@ clean() {
 }
 
 @test "one layer, a mix of three formats over 36 layers, a summary" {
-    cell one.json wint8_aint8/default 8 1 1
+    scores one.json wint8_aint8/default 8 1 1
     aq-select one.json -o one.out
     aq-report --html one.out -o one.html
     local i=0 b files=()
     for b in 4.125 6 8; do
-        cell $((++i)).json w$i/default $b $i 36
+        scores $((++i)).json w$i/default $b $i 36
         aq-select -q --effective-bits 16 $i.json -o cell$i.out
     done
     aq-select --effective-bits 6 1.json 2.json 3.json -o mix.out
@@ -59,14 +55,14 @@ clean() {
 }
 
 @test "labels of 1,200 blocks" {
-    cell all.json wint8_aint8/default 8 1 1200
+    scores all.json wint8_aint8/default 8 1 1200
     jq '.groups |= map(select(.name | endswith("down_proj")))' all.json | aq-select -q --effective-bits 9 -o many.out
     aq-report --html many.out -o many.html
     clean many.html
 }
 
 @test "layers of long and hostile names" {
-    cell a.json wint4_aint8/a_rather_long_name_of_a_granularity_that_somebody_made 4.125 1 6
+    scores a.json wint4_aint8/a_rather_long_name_of_a_granularity_that_somebody_made 4.125 1 6
     jq '.groups[] |= (.name |= "model.language_model.with.a.long.prefix." + . + ".and_an_ending_longer_than_usual" | .members = [.name])
         | .groups[0] |= (.name = "<script>document.title=1</script>|\u202e" | .members = [.name])' a.json >b.json
     aq-select -q --effective-bits 16 b.json -o long.out
@@ -76,7 +72,7 @@ clean() {
 }
 
 @test "the table sorts by its headings" {
-    cell a.json wint8_aint8/default 8 1 4
+    scores a.json wint8_aint8/default 8 1 4
     aq-select a.json | aq-report --html -o r.html
     { sed 's#</body>##; s#</html>##' r.html
       echo '<script>const t=document.querySelector("table.sortable"),h=t.querySelectorAll("th button");
@@ -87,7 +83,7 @@ clean() {
 }
 
 @test "a picture of the page, light and dark, is not empty" {
-    cell a.json wint8_aint8/default 8 1 4
+    scores a.json wint8_aint8/default 8 1 4
     aq-select a.json | aq-report --html -o r.html
     browse --window-size=1100,900 --screenshot="$PWD/light.png" "file://$PWD/r.html" >/dev/null
     browse --window-size=1100,900 --blink-settings=preferredColorScheme=0 --screenshot="$PWD/dark.png" "file://$PWD/r.html" >/dev/null

@@ -53,6 +53,11 @@ has() {
     fi
 }
 
+# scores FILE NAME BITS SEED [LAYERS]: a scores.json without a model
+scores() {
+    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
+}
+
 need_shared() {
     [ -d "$SHARED/data" ] || skip "test data in ../shared is not here"
 }
