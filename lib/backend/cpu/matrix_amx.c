@@ -65,9 +65,13 @@ TARGET static void configure(void)
     _tile_loadconfig(&config);
 }
 
-/* 32 x 32 sums over `lines` lines of K: sums of a's rows against two strips of w. */
-TARGET static void sums_int8(const char *a, int64_t ld_bytes, const char *w, int64_t strip,
-                             int64_t lines, void *out)
+/*
+ * 32 x 32 sums over `lines` lines of K: sums of a's rows against two strips of w. The kind is a
+ * constant to each caller.
+ */
+TARGET static inline __attribute__((always_inline)) void
+multiply_lines(enum matrix_kind kind, const char *a, int64_t ld_bytes, const char *w, int64_t strip,
+               int64_t lines, void *out)
 {
     _tile_zero(0);
     _tile_zero(1);
@@ -79,35 +83,17 @@ TARGET static void sums_int8(const char *a, int64_t ld_bytes, const char *w, int
         _tile_loadd(5, a + TILE * ld_bytes + k * MATRIX_LINE, ld_bytes);
         _tile_loadd(6, wk, MATRIX_LINE);
         _tile_loadd(7, wk + strip, MATRIX_LINE);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(3, 5, 7);
-    }
-    char *to = out;
-    _tile_stored(0, to, 2 * MATRIX_LINE);
-    _tile_stored(1, to + MATRIX_LINE, 2 * MATRIX_LINE);
-    _tile_stored(2, to + 2 * TILE * MATRIX_LINE, 2 * MATRIX_LINE);
-    _tile_stored(3, to + (2 * TILE + 1) * MATRIX_LINE, 2 * MATRIX_LINE);
-}
-
-TARGET static void sums_bf16(const char *a, int64_t ld_bytes, const char *w, int64_t strip,
-                             int64_t lines, void *out)
-{
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t k = 0; k < lines; k++) {
-        const char *wk = w + k * MATRIX_LINE * TILE;
-        _tile_loadd(4, a + k * MATRIX_LINE, ld_bytes);
-        _tile_loadd(5, a + TILE * ld_bytes + k * MATRIX_LINE, ld_bytes);
-        _tile_loadd(6, wk, MATRIX_LINE);
-        _tile_loadd(7, wk + strip, MATRIX_LINE);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        if (kind == MATRIX_INT8) {
+            _tile_dpbssd(0, 4, 6);
+            _tile_dpbssd(1, 4, 7);
+            _tile_dpbssd(2, 5, 6);
+            _tile_dpbssd(3, 5, 7);
+        } else {
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
     }
     char *to = out;
     _tile_stored(0, to, 2 * MATRIX_LINE);
@@ -148,9 +134,9 @@ TARGET void matrix_multiply_amx(const struct matrix_product *p)
                 const char *a = (const char *)p->a + r * ld_bytes + k;
                 const char *w = (const char *)p->w + n * ld_bytes + k * TILE;
                 if (p->kind == MATRIX_INT8)
-                    sums_int8(a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
+                    multiply_lines(MATRIX_INT8, a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
                 else
-                    sums_bf16(a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
+                    multiply_lines(MATRIX_BF16, a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
                 scale_sums(p, r, n, p->col_scale + at, k == 0, sums);
             }
         }
