@@ -265,25 +265,24 @@ int(jref_fail)(const struct jref *r, struct aq_err *err, const char *fmt, ...)
     return aq_err_prefix(err, "%s", jref_show(r));
 }
 
-static bool type_fits(enum json_type found, enum json_type wanted)
+int jref_is(const struct jref *r, enum json_type type, struct aq_err *err)
 {
-    return found == wanted || (wanted == JSON_FLOAT && found == JSON_INT);
+    enum json_type found = json_type(r->v);
+    if (found == type || (type == JSON_FLOAT && found == JSON_INT))
+        return 0;
+    return jref_fail(r, err, "expected %s, found %s", json_type_name(type), json_type_name(found));
 }
 
 int jref_get(const struct jref *object, const char *key, enum json_type type, struct jref *out,
              struct aq_err *err)
 {
-    if (json_type(object->v) != JSON_OBJECT)
-        return jref_fail(object, err, "expected an object, found %s",
-                         json_type_name(json_type(object->v)));
+    if (jref_is(object, JSON_OBJECT, err) < 0)
+        return -1;
     const struct json *v = json_get(object->v, key);
     if (!v)
         return jref_fail(object, err, "key '%s' is missing", key);
     *out = jref_child(object, v, 0);
-    if (!type_fits(json_type(v), type))
-        return jref_fail(out, err, "expected %s, found %s", json_type_name(type),
-                         json_type_name(json_type(v)));
-    return 0;
+    return jref_is(out, type, err);
 }
 
 int jref_string(const struct jref *object, const char *key, const char **out, struct aq_err *err)

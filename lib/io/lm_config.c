@@ -205,10 +205,8 @@ int lm_config_read(struct lm_arch *a, const struct json *config, const char *nam
 {
     struct jref root = jref_root(config, name), text = root, r;
     *a = (struct lm_arch){.rms_norm_eps = 1e-6};
-    if (json_type(config) != JSON_OBJECT)
-        return jref_fail(&root, err, "expected an object, found %s",
-                         json_type_name(json_type(config)));
-    if (find_text_config(&root, &text, err) < 0 || read_sizes(a, &text, err) < 0 ||
+    if (jref_is(&root, JSON_OBJECT, err) < 0 || find_text_config(&root, &text, err) < 0 ||
+        read_sizes(a, &text, err) < 0 ||
         check_unsupported(&root, &text, a->num_hidden_layers, err) < 0 ||
         read_rope(a, &text, err) < 0 || read_tie(a, &root, &text, err) < 0)
         return -1;

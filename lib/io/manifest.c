@@ -78,9 +78,8 @@ static int list_of(const struct jref *entry, const char *key, size_t count, stru
 
 static int finite_number(const struct jref *at, double *out, struct aq_err *err)
 {
-    enum json_type t = json_type(at->v);
-    if (t != JSON_FLOAT && t != JSON_INT)
-        return jref_fail(at, err, "expected a number, found %s", json_type_name(t));
+    if (jref_is(at, JSON_FLOAT, err) < 0)
+        return -1;
     *out = json_number(at->v);
     if (!isfinite(*out))
         return jref_fail(at, err, "the number is too large");
@@ -93,8 +92,8 @@ static int read_formats(struct manifest_group *g, const struct jref *list, struc
     for (const struct json *v = json_first(list->v); v; v = json_next(v), i++) {
         struct jref at = jref_child(list, v, i);
         struct manifest_option *o = &g->options[i];
-        if (json_type(v) != JSON_STRING)
-            return jref_fail(&at, err, "expected a string, found %s", json_type_name(json_type(v)));
+        if (jref_is(&at, JSON_STRING, err) < 0)
+            return -1;
         o->format = json_string(v);
         o->bits = format_bits(o->format);
         o->none = strncmp(o->format, "NONE(", 5) == 0;
@@ -185,8 +184,8 @@ static int read_candidates(struct manifest_group *g, const struct jref *entry, s
     size_t i = 0;
     for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
         struct jref at = jref_child(&list, v, i);
-        if (json_type(v) != JSON_STRING)
-            return jref_fail(&at, err, "expected a string, found %s", json_type_name(json_type(v)));
+        if (jref_is(&at, JSON_STRING, err) < 0)
+            return -1;
         g->options[i].name = json_string(v);
     }
     return 0;
@@ -263,9 +262,6 @@ static int read_table(struct manifest *m, const struct jref *table, struct aq_er
     m->options = xcalloc(count_options(table->v) + 1, sizeof *m->options);
     for (const struct json *e = json_first(table->v); e; e = json_next(e)) {
         struct jref entry = jref_child(table, e, m->count);
-        if (json_type(e) != JSON_OBJECT)
-            return jref_fail(&entry, err, "expected an object, found %s",
-                             json_type_name(json_type(e)));
         if (read_group(m, &m->groups[m->count++], &entry, err) < 0)
             return -1;
     }
@@ -354,9 +350,8 @@ static int chosen_option(struct manifest_group *g, const struct jref *at, struct
         size_t i = 0;
         for (const struct json *v = json_first(members.v); v; v = json_next(v), i++) {
             struct jref member = jref_child(&members, v, i);
-            if (json_type(v) != JSON_STRING)
-                return jref_fail(&member, err, "expected a string, found %s",
-                                 json_type_name(json_type(v)));
+            if (jref_is(&member, JSON_STRING, err) < 0)
+                return -1;
         }
         g->members = members.v;
     }

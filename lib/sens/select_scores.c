@@ -169,9 +169,8 @@ static int read_members(struct sel_group *g, const struct jref *at, struct aq_na
     size_t i = 0;
     for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
         struct jref member = jref_child(&list, v, i);
-        if (json_type(v) != JSON_STRING)
-            return jref_fail(&member, err, "expected a string, found %s",
-                             json_type_name(json_type(v)));
+        if (jref_is(&member, JSON_STRING, err) < 0)
+            return -1;
         aq_names_add(modules, json_string(v));
     }
     const struct json *first = json_first(list.v);
@@ -213,8 +212,6 @@ static int read_group(struct sel_cell *c, size_t i, const struct jref *at, const
     struct sel_group *g = &c->groups[i];
     struct sel_value *v = sel_value_at(c, i, 0);
     int64_t weights;
-    if (json_type(at->v) != JSON_OBJECT)
-        return jref_fail(at, err, "expected an object, found %s", json_type_name(json_type(at->v)));
     if (jref_string(at, "name", &g->name, err) < 0 || read_members(g, at, modules, err) < 0 ||
         jref_int(at, "weights", 1, max_weights, &weights, err) < 0 || read_score(c, v, at, err) < 0)
         return -1;
