@@ -41,8 +41,13 @@ setup() {
 
 collect() { aq-score collect --run "$T/run.json" --quant "$T/FP8_DEFAULT_CFG.json" -o scores.json s; }
 
-# broken_off SIGNAL MILLISECONDS: a run that gets the signal so long after its start
-broken_off() { timeout --foreground --preserve-status -s "$1" "$(printf '%d.%03d' $(($2 / 1000)) $(($2 % 1000)))" "$T/score" 2>"$T/log"; }
+seconds() { printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)); } # of milliseconds
+
+# broken_off SIGNAL MILLISECONDS: a run that gets the signal so long after its start, and SIGKILL if it lives two seconds
+# longer. A shell in the background ignores SIGINT, and its programs inherit that.
+broken_off() {
+    env --default-signal=INT,TERM,HUP timeout --foreground --preserve-status -k 2 -s "$1" "$(seconds "$2")" "$T/score" 2>"$T/log"
+}
 
 # Started once more, the run ends where an undisturbed one does, and nothing else is left lying about.
 converges() {
@@ -74,17 +79,44 @@ converges() {
     converges
 }
 
-@test "SIGTERM and SIGHUP end it by that signal, what was finished is kept" {
-    local signal code
-    for signal in TERM:143 HUP:129; do
-        rm -f s s.* scores.json
-        code=0
-        broken_off "${signal%:*}" $((whole_ms * 6 / 10)) || code=$?
-        # unless it was the quicker one
-        [ "$code" -eq 0 ] || is "$code" "${signal#*:}"
-        [ "$code" -eq 0 ] || [ ! -e s ]
-        converges
+@test "SIGINT, SIGTERM and SIGHUP end it within two seconds by that signal, what was finished is kept" {
+    local signal tenths code ended=0 part=0
+    for signal in INT:130 TERM:143 HUP:129; do
+        for tenths in 3 7; do
+            rm -f s s.* scores.json
+            code=0
+            broken_off "${signal%:*}" $((whole_ms * tenths / 10)) || code=$?
+            # unless it was the quicker one
+            if [ "$code" -ne 0 ]; then
+                is "$code" "${signal#*:}"
+                [ ! -e s ]
+                is "$(find . -name '.*' -type f)" ""
+                ended=$((ended + 1))
+                [ ! -e s.part ] || part=$((part + 1))
+            fi
+            converges
+        done
     done
+    echo "ended: $ended, with an unfinished store: $part"
+    [ "$ended" -ge 3 ] && [ "$part" -ge 1 ]
+}
+
+@test "stopped in the middle for a second and continued: the same bytes" {
+    local pid stopped=0
+    for tenths in 5 7; do
+        rm -f s s.*
+        "$T/score" 2>"$T/log" &
+        pid=$!
+        sleep "$(seconds $((whole_ms * tenths / 10)))"
+        if kill -STOP $pid; then
+            sleep 1
+            [[ $(<"/proc/$pid/stat") != *") T "* ]] || stopped=$((stopped + 1))
+            kill -CONT $pid
+        fi
+        wait $pid
+        cmp s "$T/undisturbed/s"
+    done
+    [ "$stopped" -ge 1 ]
 }
 
 # at TENSOR: where its data begin in s.part
