@@ -36,13 +36,17 @@ model_with() {
     aq-extract-lm -o lm.json model
 }
 
-# collected STORE: scores.json of it
-collected() {
+# a_run [JQ-PROGRAM]: run.json, changed by the program
+a_run() {
     jq -n '{model: {name: "m", path: "model", dtype: "bf16"}, dataset: {name: "d", size: "s", root: "r", captions_path: "r/c"},
         quant_pair: {name: "pair"}, quant_granularity: {name: "default"},
         autoquant: {method: "gradient", batch_size: 2, effective_bits: 8.0, normalization: "per_token", operand_rounding: "none"},
-        _aq: {schema: "aq.run/1", scheme_name: "pair_autoquant_lm", num_calib_samples: 4, score_samples: 4}}' >run.json
-    [ $# -lt 2 ] || { jq "$2" run.json >new.json && mv new.json run.json; }
+        _aq: {schema: "aq.run/1", scheme_name: "pair_autoquant_lm", num_calib_samples: 4, score_samples: 4}}' | jq "${1:-.}" >run.json
+}
+
+# collected STORE [JQ-PROGRAM]: scores.json of it, for a run that the program has changed
+collected() {
+    a_run "${2:-.}"
     aq-score collect --run run.json --quant "$T/quant.json" -o scores.json "$1"
 }
 
@@ -68,6 +72,65 @@ patch() {
     aq 0 score kl --lm lm.json --method kl_div
     aq 0 collected kl '.autoquant.method = "kl_div"'
     jq -e '[.groups[] | .sum == 0] == [false, false, false, false, false, false, true, true]' scores.json
+}
+
+# zero TENSOR FIRST COUNT [TIMES STRIDE]: so many bf16 numbers of it in the model of lm.json, and again a stride further on
+zero() {
+    local at i
+    at=$(jq --arg t "$1" '.tensors[] | select(.name == $t) | .begin' lm.json)
+    for ((i = 0; i < ${4:-1}; i++)); do
+        head -c $((2 * $3)) /dev/zero | dd of=model/model.safetensors bs=4096 seek=$((at + 2 * $2 + i * 2 * ${5:-0})) \
+            oflag=seek_bytes conv=notrunc status=none
+    done
+}
+
+# Treatments of all formats, and of some under all granularities, as ID/quant.json.
+all_treatments() {
+    local format granularity
+    for format in "$REPO"/conf/format/*.yaml; do
+        format=$(basename "$format" .yaml)
+        aq-overlay -q --format "$format"
+        case $format in FP8_DEFAULT_CFG | INT8_DEFAULT_CFG | INT4_WEIGHT_INT8_ACT_CFG) ;; *) continue ;; esac
+        for granularity in "$REPO"/conf/quant_granularity/*.yaml; do
+            aq-overlay -q --format "$format" --granularity "$(basename "$granularity" .yaml)"
+        done
+    done >all
+    jq -s 'map(select(.supported)) | unique_by(.treatment_id)' all | jq -rc '.[] | .treatment_id, .' |
+        while read -r id && read -r text; do mkdir "$id" && echo "$text" >"$id/quant.json"; done
+}
+
+@test "zeros in every form under every treatment: 0 where nothing can change, above 0 elsewhere, nowhere NaN" {
+    local method cells
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 128 --intermediate 128 --heads 2 --kv-heads 2 --head-dim 64 --scale 0.08 --tied no model
+    aq-extract-lm -o lm.json model
+    # beside normal weights: outputs, a block of 16 and one of 128 within a row, an input
+    zero layers.0.self_attn.q_proj.weight 0 $((16 * 128))
+    zero layers.0.mlp.down_proj.weight $((3 * 128 + 32)) 16
+    zero layers.0.mlp.up_proj.weight $((5 * 128)) 128
+    zero layers.0.mlp.gate_proj.weight 7 1 128 128
+    # values of attention, and a norm: what comes out of either half is 0, so are activations and their ranges
+    zero layers.1.self_attn.v_proj.weight 0 $((128 * 128))
+    zero layers.1.post_attention_layernorm.weight 0 128
+    zero layers.2.mlp.down_proj.weight 0 $((128 * 128))
+    zero embed_tokens.weight $((3 * 128)) 128
+    aq-extract-lm -o lm.json model
+    aq-calib ranges --lm lm.json --prefix 4 --device cpu -o ranges "$T/tokens"
+    all_treatments
+    for method in gradient kl_div; do
+        cells=(*/quant.json)
+        [ ${#cells[@]} -ge 40 ]
+        # a treatment costs kl_div a hundred times more: some of them
+        [ $method = gradient ] || cells=([0-3]*/quant.json)
+        aq 0 aq-score --lm lm.json --tokens "$T/tokens" --ranges ranges --prefix 4 --method $method --device cpu -q -o $method "${cells[@]}"
+        a_run ".autoquant.method = \"$method\""
+        for cell in "${cells[@]}"; do mkdir -p "${cell%/*}/$method" && cp run.json "${cell%/*}/$method"; done
+        printf '%s\n' "${cells[@]%/*}" | jq -nR --arg m $method '{cells: [inputs |
+            {pair: "p", granularity: ., size: "s", supported: true, reason: null, dir: "\(.)/\($m)"}]}' >cells.json
+        aq 0 aq-score collect --cells cells.json $method
+        jq -es 'all([.groups[].sum == 0] ==
+            [false, false, false, false, true, true, true, true, false, false, true, true])' ./*/$method/scores.json
+        is "$(cat ./*/$method/scores.json | jq -s length)" ${#cells[@]}
+    done
 }
 
 @test "weights all equal, denormal, a norm of zeros, an embedding of zeros: finite" {
