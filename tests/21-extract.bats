@@ -156,7 +156,7 @@ change_index() {
 }
 
 @test "directories that are none" {
-    refused 3 "cannot read checkpoint directory 'nothing'" aq-extract-lm nothing
+    refused 1 "cannot read checkpoint directory 'nothing'" aq-extract-lm nothing
     touch file
     refused 3 "'file' is not a directory" aq-extract-lm file
     mkdir empty

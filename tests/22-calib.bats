@@ -128,7 +128,7 @@ PY
     bad 3 "'empty' holds no captions" aq-calib tokens -t "$TINY" -o t empty
     bad 3 "'blank' holds no captions" aq-calib tokens -t "$TINY" -o t blank
     bad 3 "'dir' is a directory" aq-calib tokens -t "$TINY" -o t dir
-    bad 3 "cannot open captions 'none'" aq-calib tokens -t "$TINY" -o t none
+    bad 1 "cannot open captions 'none'" aq-calib tokens -t "$TINY" -o t none
     bad 2 "no caption file given" aq-calib tokens -t "$TINY" -o t
     [ ! -e t ]
 }
@@ -176,7 +176,7 @@ PY
 @test "tokenizers that are none" {
     mkdir none
     bad 3 "found neither tokenizer.json nor vocab.json" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
-    bad 3 "cannot read tokenizer 'gone'" aq-calib tokens -t gone -o t "$DEMO/captions_small.txt"
+    bad 1 "cannot read tokenizer 'gone'" aq-calib tokens -t gone -o t "$DEMO/captions_small.txt"
     gzip -c "$TINY/tokenizer.json" >none/tokenizer.json
     bad 3 "gzip data: unpack it first" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     : >none/tokenizer.json

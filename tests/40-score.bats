@@ -190,6 +190,15 @@ setup() {
     cp "$T/whole" s
     aq 0 score s --dry-run
     grep -E 'rows to compute +0' <<<"$output"
+    # a plan needs no store
+    rm s
+    aq 0 score s --dry-run
+    local with=$output
+    local nowhere=(aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 8,40 --score-samples 40
+        --device cpu "$T"/*_CFG.json "$T/token.json")
+    aq 0 "${nowhere[@]}" --dry-run
+    is "$(grep -v GFLOP <<<"$output")" "$(grep -v GFLOP <<<"$with")"
+    refused 2 "-o STORE is needed" "${nowhere[@]}"
 }
 
 @test "weights are brought in twice, at most" {

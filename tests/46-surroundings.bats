@@ -64,7 +64,7 @@ limited() {
 # Address space that the program has at its start, and what the plan asks for, in KB: of OpenBLAS, of ours.
 planned_peak() {
     local ours
-    ours=$("$T/score" --dry-run -o none | awk '/^memory/ {on = 1} on && $NF == "MB" {sum += $(NF - 1)} END {printf "%d", sum * 1000}')
+    ours=$("$T/score" --dry-run | awk '/^memory/ {on = 1} on && $NF == "MB" {sum += $(NF - 1)} END {printf "%d", sum * 1000}')
     echo $((110000 + 2 * 131072 + ours))
 }
 

@@ -241,6 +241,40 @@ full_disk() {
     is "$(<d/out)" old
 }
 
+@test "an input that is not there is exit 1 for every tool; one that is, but of the wrong kind, exit 3" {
+    local demo=$REPO/models/qwen3_vl_demo/checkpoint command
+    aq-extract-lm -o lm.json "$demo"
+    aq-overlay --format FP8_DEFAULT_CFG -o quant.json
+    aq-calib tokens -t "$demo" -o tokens "$REPO/datasets/demo/captions_small.txt"
+    mkdir dir
+    while read -ra command; do
+        refused 1 "cannot " "${command[@]//INPUT/gone}"
+        has "$stderr" "gone'"
+        has "$stderr" "No such file or directory"
+        refused 3 "dir'" "${command[@]//INPUT/dir}"
+    done <<END
+aq-overlay INPUT
+aq-overlay --format FP8_DEFAULT_CFG --granularity ./INPUT
+aq-extract-lm INPUT
+aq-calib tokens -t INPUT -o out $REPO/datasets/demo/captions_small.txt
+aq-calib tokens -t $demo -o out INPUT
+aq-calib ranges --lm INPUT -o out tokens
+aq-calib ranges --lm lm.json -o out INPUT
+aq-score --lm INPUT --tokens tokens -o out quant.json
+aq-score --lm lm.json --tokens INPUT -o out quant.json
+aq-score --lm lm.json --tokens tokens -o out INPUT
+aq-score --lm lm.json --tokens tokens --ranges INPUT -o out quant.json
+aq-score ls INPUT
+aq-score merge -o out INPUT
+aq-score gc --keep INPUT out
+aq-score collect --run INPUT --quant quant.json -o out INPUT
+aq-select INPUT
+aq-report --md INPUT
+aq-report summary --md INPUT
+END
+    [ ! -e out ]
+}
+
 @test "modes are those of an ordinary new file" {
     local cmd="aq-overlay run.json"
     (umask 077 && $cmd -o a)

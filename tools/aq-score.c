@@ -201,7 +201,7 @@ static int check(const struct score_options *o, struct aq_err *err)
         return aq_err_set(err, AQ_EUSAGE, need, "lm");
     if (!o->tokens)
         return aq_err_set(err, AQ_EUSAGE, need, "tokens");
-    if (!o->store || strcmp(o->store, "-") == 0)
+    if (o->store ? strcmp(o->store, "-") == 0 : !o->dry_run)
         return aq_err_set(err, AQ_EUSAGE, "-o STORE is needed: a store is a file");
     return 0;
 }

@@ -32,7 +32,7 @@ static int fail_empty(const char *dir, struct aq_err *err)
 {
     DIR *d = opendir(dir);
     if (!d)
-        return aq_err_sys(err, AQ_EINPUT, "cannot read checkpoint directory '%s'", aq_show(dir));
+        return aq_err_sys(err, AQ_ERUN, "cannot read checkpoint directory '%s'", aq_show(dir));
     bool torch = false, partial = false;
     for (struct dirent *e = readdir(d); e; e = readdir(d)) {
         torch |= ends_with(e->d_name, ".bin") || ends_with(e->d_name, ".pt") ||
@@ -53,7 +53,7 @@ static int check_directory(const char *dir, struct aq_err *err)
 {
     struct stat st;
     if (stat(dir, &st) < 0)
-        return aq_err_sys(err, AQ_EINPUT, "cannot read checkpoint directory '%s'", aq_show(dir));
+        return aq_err_sys(err, AQ_ERUN, "cannot read checkpoint directory '%s'", aq_show(dir));
     if (!S_ISDIR(st.st_mode))
         return aq_err_set(err, AQ_EINPUT, "'%s' is not a directory, expected a checkpoint's",
                           aq_show(dir));

@@ -257,7 +257,7 @@ static int run(struct run *r, struct aq_err *err)
     if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0)
         return -1;
     r->identity = identity_of(r);
-    r->spill_dir = aq_path_dir(o->store);
+    r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
     r->s = (struct scoring){.b = r->backend,
                             .model = r->model,
                             .tiles = &r->tiles,

@@ -11,8 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What cannot be read at all is not broken. */
 static int broken(const char *path, struct aq_err *err)
 {
+    if (!err || err->code != AQ_EINPUT)
+        return -1;
     aq_err_prefix(err, "store '%s'", aq_show(path));
     return aq_err_hint(err, "remove it to start over");
 }

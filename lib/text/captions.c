@@ -19,7 +19,7 @@ int captions_open(struct captions *c, const char *path, struct aq_err *err)
     struct stat st;
     *c = (struct captions){.fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)};
     if (c->fd < 0)
-        return aq_err_sys(err, AQ_EINPUT, "cannot open captions '%s'", aq_show(path));
+        return aq_err_sys(err, AQ_ERUN, "cannot open captions '%s'", aq_show(path));
     c->path = xstrdup(standard ? "standard input" : path);
     c->block = xmalloc(BLOCK);
     if (fstat(c->fd, &st) == 0 && S_ISDIR(st.st_mode)) {

@@ -503,7 +503,7 @@ struct tokenizer *tokenizer_open(const char *path, struct aq_err *err)
 {
     struct stat st;
     if (stat(path, &st) < 0) {
-        aq_err_sys(err, AQ_EINPUT, "cannot read tokenizer '%s'", aq_show(path));
+        aq_err_sys(err, AQ_ERUN, "cannot read tokenizer '%s'", aq_show(path));
         return NULL;
     }
     if (S_ISDIR(st.st_mode))
