@@ -7,6 +7,19 @@ KNOBS := PAIRS GRANS SIZES MODEL DATASET LAYOUT OVERRIDES EXPERIMENT DEVICE SHAR
 PAIRS_GIVEN := $(origin PAIRS)
 $(foreach k,$(KNOBS),$(eval override $(k) := $$(value $(k))))
 
+# A word that nothing reads would be left out in silence, and a wrong or a far too large sweep begin. Other
+# variables in capitals may be meant for a make above this one.
+typed    := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(v)))),$(v)))
+capitals := $(foreach c,A B C D E F G H I J K L M N O P Q R S T U V W X Y Z _,$(c)%)
+stray    := $(firstword $(filter-out $(KNOBS) $(capitals),$(typed)))
+singular := $(firstword $(filter PAIR GRAN SIZE OVERRIDE SHARD,$(typed)))
+ifneq ($(stray),)
+$(error '$(stray)' is not a variable here: to change the configuration give OVERRIDES="$(stray)=...")
+endif
+ifneq ($(singular),)
+$(error '$(singular)' is not a variable here: did you mean $(singular)S?)
+endif
+
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS   += --no-builtin-rules

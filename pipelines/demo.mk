@@ -14,4 +14,5 @@ demo:
 	@echo; echo 'the five layers that suffer most from INT8 weights and activations (512 captions):'
 	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$5, $$7, $$8}'
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \
-	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md'
+	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md' \
+	  'tools:    export PATH=$(abspath $(AQ_BIN)):$$PATH'

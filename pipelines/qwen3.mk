@@ -14,7 +14,7 @@ export AQ_BIN
 ## plan: the cells, and what aq-score would do; writes nothing
 ## reports: only what is derived from manifests; can never start a scoring run
 ## select: one recipe over all cells of the sweep within BITS (default: the preset's budget)
-## summary: summary.md, .tsv and .html over all cells
+## summary: summary.md, .tsv and .html over all cells of the sweep, which are made first
 ## publish: the sweep, copied to models/<model>/layer-analysis/ (same as LAYOUT=publish)
 ## int8-phases: the three-phase INT8 run (small, medium, large); OUTPUT_MODE=publish (default) or tmp
 ## clean-cell: remove the products of CELL=pair/granularity/size; scores stay in the store

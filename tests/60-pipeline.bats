@@ -193,6 +193,12 @@ forget() { : >"$AQ_STUB_LOG"; }
     has "$stderr" "use OUTPUT_DIR"
     aq 2 sweep OUTPUT_DIR=out
     has "$stderr" "one directory for 4 cells"
+    aq 2 sweep autoquant.effective_bits=7 # nothing would read it
+    has "$stderr" 'give OVERRIDES="autoquant.effective_bits=..."'
+    aq 2 sweep +quant_pair.scheme_name=x
+    has "$stderr" "'+quant_pair.scheme_name' is not a variable here"
+    aq 2 sweep PAIR=wfp8_afp8
+    has "$stderr" "did you mean PAIRS?"
     [ ! -e tmp ]
     is "$(cat "$AQ_STUB_LOG")" ""
 }
