@@ -1,0 +1,148 @@
+/*
+ * kl_div's control can fail: a backend whose ops drift from one call to the next is found out by
+ * the unchanged model that walks along, and nothing of the layer is kept.
+ */
+#include "tap.h"
+
+#include "qwen3_case.h"
+
+#include "sens/scoring.h"
+
+#include <limits.h>
+#include <unistd.h>
+
+static int calls, steady; /* ops of this kind so far, and how many of them come out right */
+
+static void drifting_swiglu(struct backend *b, const struct backend_tile *t, void *y,
+                            const void *gate, const void *up, int64_t cols)
+{
+    backend_cpu_ops.swiglu_forward(b, t, y, gate, up, cols);
+    if (calls++ >= steady)
+        *(float *)y += 0.25F;
+}
+
+struct bench {
+    struct qwen3_case c;
+    struct tiles tiles;
+    struct backend *b;
+    struct qwen3 *m;
+    struct candidates candidates;
+    struct score_rows rows;
+    struct json *identity, *none;
+    char dir[40];
+};
+
+static void add_candidate(struct candidates *all, const char *w)
+{
+    struct candidate c = {.w = xstrdup(w), .a = xstrdup("none")};
+    treatment_id(c.w, c.a, c.id);
+    must(quant_parse(c.w, &c.ws, &err), w);
+    AQ_GROW(all->items, all->count, all->cap);
+    all->items[all->count++] = c;
+}
+
+static void bench_open(struct bench *s, const struct backend_ops *ops)
+{
+    const struct backend_config config = {.threads = 2};
+    *s = (struct bench){.dir = "/tmp/aq-test-control-XXXXXX"};
+    must(mkdtemp(s->dir) ? 0 : -1, "mkdtemp");
+    case_open(&s->c, "deep", NULL);
+    must(tiles_build(&s->tiles, &s->c.samples, s->c.source.config.vocab, &err), "tiles");
+    must(backend_open(&s->b, "cpu", &config, &err), "backend");
+    s->b->ops = ops;
+    must(qwen3_open(&s->m, &s->c.source, s->b, s->tiles.rows, 1, &err), "model");
+    add_candidate(&s->candidates, "int8:axis0:static");
+    score_rows_make(&s->rows, &s->candidates, NULL, 0, s->c.samples.samples);
+    s->identity = json_new_object();
+    json_add_string(s->identity, "method", "kl_div");
+    s->none = json_new_object();
+}
+
+static struct store_writer *open_store(const struct bench *s)
+{
+    struct store_writer *w = NULL;
+    char *path = xasprintf("%s/s", s->dir);
+    int64_t samples = s->c.samples.samples;
+    int32_t *labels = xcalloc((size_t)samples, sizeof *labels);
+    const int32_t first[] = {0, (int32_t)samples};
+    struct store_plan plan = {.shape = {s->c.source.config.layers, samples, 1},
+                              .identity = s->identity,
+                              .model = s->none,
+                              .ranges = s->none,
+                              .candidates = &s->candidates,
+                              .rows = &s->rows,
+                              .labels = labels,
+                              .sample_tokens = labels,
+                              .tile_first = first};
+    must(s->tiles.count == 1 ? 0 : -1, "one tile");
+    must(store_begin(&w, path, &plan, false, &err), "store");
+    free(labels);
+    free(path);
+    return w;
+}
+
+static void bench_close(struct bench *s)
+{
+    static const char *const files[] = {"s.part", "s.lock"};
+    for (size_t i = 0; i < AQ_COUNT(files); i++) {
+        char *path = xasprintf("%s/%s", s->dir, files[i]);
+        (void)unlink(path);
+        free(path);
+    }
+    (void)rmdir(s->dir);
+    qwen3_close(s->m);
+    backend_close(s->b);
+    tiles_release(&s->tiles);
+    candidates_release(&s->candidates);
+    score_rows_release(&s->rows);
+    json_free(s->identity);
+    json_free(s->none);
+    case_close(&s->c);
+}
+
+/* Layers that are in the store after a run whose first so many ops are right; err: of the run. */
+static int layers_scored(const struct backend_ops *ops, int right)
+{
+    struct bench bench;
+    int done = 0;
+    bench_open(&bench, ops);
+    struct scoring s = {.b = bench.b,
+                        .model = bench.m,
+                        .tiles = &bench.tiles,
+                        .candidates = &bench.candidates,
+                        .rows = &bench.rows,
+                        .store = open_store(&bench),
+                        .end_tile = 1,
+                        .kl_div = true,
+                        .spill_dir = bench.dir};
+    calls = 0;
+    steady = right;
+    err = (struct aq_err){0};
+    int status = kl_run(&s, &err);
+    tap_ok((status == 0) == (err.code == 0), "a failure has a message, and only a failure");
+    for (int64_t l = 0; l < bench.c.source.config.layers; l++)
+        done += store_done(s.store, 0, l, 0);
+    store_writer_free(s.store);
+    bench_close(&bench);
+    return done;
+}
+
+int main(void)
+{
+    struct backend_ops drifting = backend_cpu_ops;
+    drifting.swiglu_forward = drifting_swiglu;
+    int layers = layers_scored(&backend_cpu_ops, INT_MAX);
+    tap_ok(layers > 1 && err.code == 0, "the control of the CPU backend is exactly 0");
+    /* one op a layer brings the inputs; each variant of the last layer takes two, the control one
+     */
+    tap_ok(layers_scored(&drifting, layers) == 0 && err.code == AQ_ERUN,
+           "an op that drifts after the first pass: nothing is scored");
+    char expected[64];
+    (void)snprintf(expected, sizeof expected,
+                   "layer %d: the unchanged model diverges from itself by ", layers - 1);
+    tap_ok(strncmp(err.msg, expected, strlen(expected)) == 0, "%s", err.msg);
+    int last = layers + 2 * STORE_GROUPS + 1;
+    tap_ok(layers_scored(&drifting, last) == 1 && err.code == AQ_ERUN,
+           "one that drifts after the last layer: that layer alone");
+    return tap_done();
+}
