@@ -146,6 +146,16 @@ all_treatments() {
     done
 }
 
+@test "a treatment that does not fit the model's shapes is refused before the work starts" {
+    aq-overlay --format FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG -o blocks.json
+    for option in '' --dry-run; do
+        # shellcheck disable=SC2086
+        refused 3 "blocks of 128 along 64 inputs" aq-score --lm "$T/lm.json" --tokens "$T/tokens" --device cpu -o s $option blocks.json
+        has "$stderr" "layers.0.self_attn.q_proj.weight: treatment 'e4m3:block(-1:128,-2:128):static'"
+    done
+    [ ! -e s.part ] && [ ! -e s.lock ]
+}
+
 @test "numbers that overflow are named, with the sample; nothing is left that looks finished" {
     model_with layers.1.mlp.up_proj.weight 0 4096 '\176\177'
     refused 3 "layer 1" score s --lm lm.json

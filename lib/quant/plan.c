@@ -273,17 +273,23 @@ static struct quant_plan *plan_new(const struct quant_spec *spec, int64_t rows, 
     return p;
 }
 
-int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
-                      const struct quant_matrix *w, enum quant_rounding rounding,
+int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *w,
                       struct aq_err *err)
 {
-    *out = NULL;
     if (check_shape(w->name, w->rows, w->cols, err) < 0)
         return -1;
     for (int k = 0; k < spec->steps; k++)
         if (check_weight_step(&spec->step[k], w, err) < 0)
             return -1;
-    if (check_finite(w, err) < 0)
+    return 0;
+}
+
+int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
+                      const struct quant_matrix *w, enum quant_rounding rounding,
+                      struct aq_err *err)
+{
+    *out = NULL;
+    if (quant_fits_weight(spec, w, err) < 0 || check_finite(w, err) < 0)
         return -1;
     struct quant_plan *p = plan_new(spec, w->rows, w->cols, rounding);
     for (int k = 0; k < spec->steps; k++) {

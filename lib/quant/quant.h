@@ -90,6 +90,9 @@ struct quant_plan;
 int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
                       const struct quant_matrix *w, enum quant_rounding rounding,
                       struct aq_err *err) AQ_MUST_CHECK;
+/* Of these checks those that look at the shape alone. */
+int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *w,
+                      struct aq_err *err) AQ_MUST_CHECK;
 /* range: NULL unless the spec is static. AQ_EINPUT also for a range that is negative or no number.
  */
 int quant_plan_act(struct quant_plan **out, const struct quant_spec *spec, int64_t cols,

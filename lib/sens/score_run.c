@@ -267,7 +267,7 @@ static int run(struct run *r, struct aq_err *err)
                             .kl_div = r->kl_div,
                             .memory = o->memory,
                             .spill_dir = r->spill_dir};
-    if (take_shard(r, err) < 0)
+    if (take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
         return -1;
     aq_note(1, "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows",
             r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,

@@ -88,6 +88,47 @@ const struct quant_range *scoring_range(const struct scoring *s, const struct sc
     return room;
 }
 
+/* All layers have the shapes of the first. */
+static int weights_fit(const struct scoring *s, const struct candidate *c, struct aq_err *err)
+{
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
+        const struct quant_matrix m = {.rows = w->rows, .cols = w->cols, .name = w->name};
+        if (quant_fits_weight(&c->ws, &m, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Every layer has ranges of its own. */
+static int inputs_fit(const struct scoring *s, const struct score_row *row, struct aq_err *err)
+{
+    const struct quant_spec *spec = &s->candidates->items[row->candidate].as;
+    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
+        for (int i = 0; i < QWEN3_INPUTS; i++) {
+            enum qwen3_input in = (enum qwen3_input)i;
+            struct quant_range room;
+            struct quant_plan *plan;
+            if (quant_plan_act(&plan, spec, qwen3_input_cols(s->model, in),
+                               scoring_range(s, row, l, in, &room), QUANT_UNROUNDED, err) < 0)
+                return aq_err_prefix(err, "layers.%" PRId64 ", input '%s'", l,
+                                     qwen3_input_name(in));
+            quant_plan_free(plan);
+        }
+    return 0;
+}
+
+int scoring_fits(const struct scoring *s, struct aq_err *err)
+{
+    for (size_t r = 0; r < s->rows->count; r++) {
+        const struct score_row *row = &s->rows->items[r];
+        if (weights_fit(s, &s->candidates->items[row->candidate], err) < 0 ||
+            inputs_fit(s, row, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int check_finite(const struct scoring *s, size_t row, int64_t layer, size_t tile,
                         const double *sums, struct aq_err *err)
 {

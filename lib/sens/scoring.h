@@ -54,6 +54,12 @@ const struct quant_range *scoring_range(const struct scoring *s, const struct sc
                                         int64_t layer, enum qwen3_input input,
                                         struct quant_range *room);
 
+/*
+ * Can all rows be applied to this model? AQ_EINPUT that names the linear or input, the treatment
+ * and what does not fit; asked before the work starts.
+ */
+int scoring_fits(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
+
 /* Sums and clipped shares of one tile, layer and row, as a method computed them. */
 struct scoring_result {
     const double *sums; /* [STORE_GROUPS][samples of the tile] */
