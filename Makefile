@@ -109,6 +109,7 @@ BENCHES   := $(BENCH_SRC:tests/bench/%.c=$(O)/bench/%)
 FUZZERS   := $(FUZZ_SRC:tests/fuzz/%.c=$(O)/fuzz/%)
 PRELOADS  := $(PRELOAD_SRC:tests/preload/%.c=$(O)/tests/%.so)
 CUDA_SRC  := $(sort $(wildcard lib/backend/cuda/*.cu))
+GPU_BENCH := $(if $(filter 1,$(CUDA)),$(patsubst tests/bench/%.cu,$(O)/bench/%,$(wildcard tests/bench/*.cu)))
 PLUGIN    := $(if $(CUDA_SRC),$(if $(filter 1,$(CUDA)),$(O)/lib/aq-backend-cuda.so))
 
 .PHONY: FORCE all tools help plugin
@@ -161,6 +162,8 @@ $(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(O)/lib/aq-backend-cuda.so: $(CUDA_OBJ)
 	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -Xlinker -z,defs -Xlinker -rpath,$(abspath $(dir $(NVCC))/../lib64) -o $@ $^ -lcublasLt
+$(GPU_BENCH): $(O)/bench/%: tests/bench/%.cu $(O)/nvcc
+	$(call say,NVCC,$@)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -gencode arch=compute_80,code=compute_80 -o $@ $< -lcublasLt
 -include $(CUDA_OBJ:.o=.d)
 
 # ---- tests ----
@@ -177,7 +180,7 @@ test-san: all test-bin
 test-gpu: all test-bin
 	$(Q)O=$(O) tests/run --gpu
 ## bench: speed as ratios against a peer or a ceiling measured in the same run
-bench: all test-bin $(BENCHES)
+bench: all test-bin $(BENCHES) $(GPU_BENCH)
 	$(Q)O=$(O) tests/bench/run $(BENCH)
 
 # Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.

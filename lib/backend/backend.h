@@ -221,6 +221,10 @@ struct backend {
     char identity[96];    /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
     int threads;          /* CPU workers; 1 elsewhere */
     uint64_t batch_bytes; /* tiles scored together gain nothing more beyond this */
+    int32_t tile_tokens;  /* rows that fill the device; a tile has so many, or a multiple */
+    int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
+                           */
+    size_t input_size; /* bytes of their elements in operands; 0: they are part of scratch_bytes */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

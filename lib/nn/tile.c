@@ -113,7 +113,8 @@ static void fill_tile(struct tile *t, const struct tile_source *src, int64_t fir
     t->used = starts[samples];
 }
 
-int tiles_build(struct tiles *t, const struct tile_source *src, int64_t vocab, struct aq_err *err)
+int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
+                struct aq_err *err)
 {
     *t = (struct tiles){0};
     if (check_source(src, vocab, err) < 0)
@@ -124,7 +125,7 @@ int tiles_build(struct tiles *t, const struct tile_source *src, int64_t vocab, s
             longest = sample_rows(src, s);
         t->has_pads |= sample_pads(src, s) > 0;
     }
-    t->rows = (int32_t)((longest + TILE_TOKENS - 1) / TILE_TOKENS * TILE_TOKENS);
+    t->rows = (int32_t)((longest + tokens - 1) / tokens * tokens);
     size_t cap = 0;
     for (int64_t s = 0; s < src->samples;) {
         int32_t samples = samples_that_fit(src, s, t->rows);

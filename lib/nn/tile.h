@@ -17,8 +17,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TILE_TOKENS = 512 };
-
 /* What tiles are made from: the content of tokens.safetensors. */
 struct tile_source {
     const int32_t *ids;     /* all samples, one behind the other, unpadded */
@@ -46,11 +44,11 @@ struct tiles {
 };
 
 /*
- * Rows are TILE_TOKENS, or the next multiple of it that holds the longest sample. Samples without
- * an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a sample without a
- * target is kept (labels 0).
+ * Rows are `tokens` (of the backend), or the next multiple of it that holds the longest sample.
+ * Samples without an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a
+ * sample without a target is kept (labels 0).
  */
-int tiles_build(struct tiles *t, const struct tile_source *src, int64_t vocab,
+int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
                 struct aq_err *err) AQ_MUST_CHECK;
 void tiles_release(struct tiles *t);
 

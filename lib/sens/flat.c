@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Equal operands in another form of product differ by a few 1e-6; a real change is far larger. */
+/* Equal operands in another form of product differ by up to 1e-6; a real change is far larger. */
 static const double same_score = 1e-5;
 
 enum { UNQUANTIZED_BITS = 16 };

@@ -22,7 +22,7 @@
 struct place {
     size_t tile;
     struct qwen3_acts acts;
-    struct backend_operand *x; /* the quantized input at hand */
+    struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
 };
 
 struct gradient {
@@ -66,7 +66,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
         .kept = (uint64_t)(c->layers + 1) * tiles * walk_act_bytes(s, c->hidden),
     };
-    uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * 8;
+    uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
+                           (uint64_t)s->b->inputs_at_once;
     uint64_t w_operand = (uint64_t)sizes.weight * 5;
     uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
@@ -118,9 +119,12 @@ static int take_places(struct gradient *g, struct aq_err *err)
     for (size_t i = 0; i < g->plan.tiles_at_once; i++) {
         if (g->batch)
             carve_place(g, &g->places[i], g->batch + i * place_bytes(g->s));
-        g->places[i].x = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
-        if (!g->places[i].x)
-            return -1;
+        g->places[i].x = xcalloc((size_t)g->b->inputs_at_once, sizeof *g->places[i].x);
+        for (int k = 0; k < g->b->inputs_at_once; k++) {
+            g->places[i].x[k] = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
+            if (!g->places[i].x[k])
+                return -1;
+        }
     }
     g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
     return g->weight ? 0 : -1;
@@ -141,9 +145,12 @@ static int set_up(struct gradient *g, struct aq_err *err)
 static void tear_down(struct gradient *g)
 {
     const struct backend_ops *op = g->op;
-    for (size_t i = 0; g->places && i < g->plan.tiles_at_once; i++)
-        if (g->places[i].x)
-            op->operand_free(g->b, g->places[i].x);
+    for (size_t i = 0; g->places && i < g->plan.tiles_at_once; i++) {
+        for (int k = 0; g->places[i].x && k < g->b->inputs_at_once; k++)
+            if (g->places[i].x[k])
+                op->operand_free(g->b, g->places[i].x[k]);
+        free(g->places[i].x);
+    }
     if (g->weight)
         op->operand_free(g->b, g->weight);
     if (g->batch)
@@ -241,32 +248,47 @@ static int backward_tile(struct gradient *g, int64_t layer, struct place *p, boo
     return kept_put(g->w.kept, in, dh, err); /* the layer's input is not needed again */
 }
 
+/* Quantized inputs against one weight, gathered for one call of the backend. */
+struct jobs {
+    struct backend_score_job *items; /* [places x inputs_at_once] */
+    int count;
+    int inputs; /* of each place */
+};
+
 /* One linear under one row, over the tiles of the batch that lack it. */
-static void score_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t row,
-                      size_t places, struct backend_score_job *jobs)
+static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t row,
+                    size_t places, struct jobs *jobs)
 {
     const struct scoring *s = g->s;
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     enum qwen3_input in = qwen3_input_of(l);
-    int group = scoring_group_of(l), count = 0;
+    int group = scoring_group_of(l);
     struct quant_range room;
     const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
     for (size_t i = 0; i < places; i++) {
         struct place *p = &g->places[i];
+        struct backend_operand *x = p->x[jobs->inputs];
         if (!scoring_lacks(s, row, layer, p->tile))
             continue;
         /* members of a group share their input: count its clipped elements once */
         double *clip = scoring_group_first(group) == l ? group_sums(g, i, row, group, 1) : NULL;
-        g->op->quantize_act(g->b, p->x, g->w.tiles[p->tile], p->acts.x[in],
+        g->op->quantize_act(g->b, x, g->w.tiles[p->tile], p->acts.x[in],
                             qwen3_input_cols(s->model, in), &c->as, range, clip);
-        jobs[count++] = (struct backend_score_job){.tile = g->w.tiles[p->tile],
-                                                   .x = p->x,
-                                                   .y = p->acts.y[l],
-                                                   .dy = p->acts.dy[l],
-                                                   .sums = group_sums(g, i, row, group, 0)};
+        jobs->items[jobs->count++] =
+            (struct backend_score_job){.tile = g->w.tiles[p->tile],
+                                       .x = x,
+                                       .y = p->acts.y[l],
+                                       .dy = p->acts.dy[l],
+                                       .sums = group_sums(g, i, row, group, 0)};
     }
-    if (count)
-        g->op->score(g->b, g->weight, jobs, count);
+    jobs->inputs++;
+}
+
+static void score_jobs(struct gradient *g, struct jobs *jobs)
+{
+    if (jobs->count)
+        g->op->score(g->b, g->weight, jobs->items, jobs->count);
+    jobs->count = jobs->inputs = 0;
 }
 
 static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, size_t places)
@@ -279,7 +301,7 @@ static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, 
 
 /* All rows of one linear; rows with the same weight treatment share the quantized weight. */
 static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t places,
-                         struct backend_score_job *jobs, bool *handled)
+                         struct jobs *jobs, bool *handled)
 {
     const struct scoring *s = g->s;
     memset(handled, 0, s->rows->count * sizeof *handled);
@@ -293,8 +315,11 @@ static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l,
             if (handled[row] || strcmp(d->w, c->w) != 0)
                 continue;
             handled[row] = true;
-            score_row(g, layer, l, row, places, jobs);
+            add_row(g, layer, l, row, places, jobs);
+            if (jobs->inputs == g->b->inputs_at_once)
+                score_jobs(g, jobs);
         }
+        score_jobs(g, jobs);
     }
 }
 
@@ -327,12 +352,13 @@ static bool place_scored(const struct gradient *g, int64_t layer, size_t tile)
 
 static int score_batch(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
 {
-    struct backend_score_job *jobs = xcalloc(places ? places : 1, sizeof *jobs);
+    struct jobs jobs = {.items =
+                            xcalloc(places * (size_t)g->b->inputs_at_once, sizeof *jobs.items)};
     bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
     for (int l = 0; l < QWEN3_LINEARS; l++)
-        score_linear(g, layer, (enum qwen3_linear)l, places, jobs, handled);
-    free(jobs);
+        score_linear(g, layer, (enum qwen3_linear)l, places, &jobs, handled);
+    free(jobs.items);
     free(handled);
     for (size_t i = 0; i < places; i++)
         if (save_place(g, layer, i, err) < 0)

@@ -45,7 +45,7 @@ static uint64_t operand_bytes(const struct scoring *s, const struct backend_size
         const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
         sum += (uint64_t)(w->rows * w->cols) * 5;
     }
-    return sum + (uint64_t)sizes->rows * (uint64_t)sizes->inputs * 8;
+    return sum + (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
 }
 
 int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)

@@ -85,12 +85,13 @@ static int measure(const struct ranges_job *job, struct lm *lm, struct tokens *t
                                   .max_length = tokens->max_length,
                                   .seq_len = tokens->seq_len,
                                   .pad_id = tokens->pad_id};
-    if (tiles_build(&tiles, &samples, source.config.vocab, err) < 0) {
+    if (backend_open(&b, job->device, &job->config, err) < 0)
+        goto out;
+    if (tiles_build(&tiles, &samples, b->tile_tokens, source.config.vocab, err) < 0) {
         (void)aq_err_prefix(err, "'%s'", aq_show(job->tokens));
         goto out;
     }
-    if (backend_open(&b, job->device, &job->config, err) < 0 ||
-        qwen3_open(&m, &source, b, tiles.rows, 0, err) < 0 ||
+    if (qwen3_open(&m, &source, b, tiles.rows, 0, err) < 0 ||
         ranges_compute(&r, m, b, &tiles, prefixes, (size_t)count, err) < 0)
         goto out;
     struct json *meta = json_new_object();

@@ -157,10 +157,10 @@ static int open_model(struct run *r, struct aq_err *err)
                                  .max_length = r->tokens.max_length,
                                  .seq_len = r->tokens.seq_len,
                                  .pad_id = r->tokens.pad_id};
-    if (tiles_build(&r->tiles, &source, r->lm.arch.vocab_size, err) < 0)
-        return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
     if (backend_open(&r->backend, o->device, &config, err) < 0)
         return -1;
+    if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
+        return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
     struct qwen3_source weights = qwen3_source_of_lm(&r->lm);
     return qwen3_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
 }

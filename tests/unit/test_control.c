@@ -47,7 +47,7 @@ static void bench_open(struct bench *s, const struct backend_ops *ops)
     *s = (struct bench){.dir = "/tmp/aq-test-control-XXXXXX"};
     must(mkdtemp(s->dir) ? 0 : -1, "mkdtemp");
     case_open(&s->c, "deep", NULL);
-    must(tiles_build(&s->tiles, &s->c.samples, s->c.source.config.vocab, &err), "tiles");
+    must(tiles_build(&s->tiles, &s->c.samples, 512, s->c.source.config.vocab, &err), "tiles");
     must(backend_open(&s->b, "cpu", &config, &err), "backend");
     s->b->ops = ops;
     must(qwen3_open(&s->m, &s->c.source, s->b, s->tiles.rows, 1, &err), "model");

@@ -141,7 +141,7 @@ static void run_case(const char *name, const char *checkpoint)
     struct tiles tiles, fewer;
     case_open(&c, name, checkpoint);
     const struct qwen3_source *s = &c.source;
-    must(tiles_build(&tiles, &c.samples, s->config.vocab, &err), "tiles");
+    must(tiles_build(&tiles, &c.samples, 512, s->config.vocab, &err), "tiles");
     tap_ok(tiles.count == 1, "%s: one tile", name);
 
     struct result one = run_tile(s, &tiles.items[0], 1);
@@ -155,7 +155,7 @@ static void run_case(const char *name, const char *checkpoint)
     }
     if (c.samples.samples > 3)
         c.samples.samples = 3;
-    must(tiles_build(&fewer, &c.samples, s->config.vocab, &err), "tiles");
+    must(tiles_build(&fewer, &c.samples, 512, s->config.vocab, &err), "tiles");
     struct result part = run_tile(s, &fewer.items[0], 2);
     size_t q_bytes = (size_t)(part.used * s->config.heads * s->config.head_dim) * sizeof(float);
     tap_ok(memcmp(part.loss, one.loss, (size_t)c.samples.samples * sizeof(double)) == 0 &&

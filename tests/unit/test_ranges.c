@@ -85,7 +85,7 @@ static void run_case(const char *name, int threads)
     struct ranges r;
     struct backend_config config = {.threads = threads};
     case_open(&c, name, NULL);
-    must(tiles_build(&tiles, &c.samples, c.source.config.vocab, &err), "tiles");
+    must(tiles_build(&tiles, &c.samples, 512, c.source.config.vocab, &err), "tiles");
     must(backend_open(&b, "cpu", &config, &err), "backend");
     must(qwen3_open(&m, &c.source, b, tiles.rows, 0, &err), "model");
     must(ranges_compute(&r, m, b, &tiles, prefixes, AQ_COUNT(prefixes), &err), "ranges");

@@ -80,6 +80,9 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.ops = &backend_cpu_ops;
     c->base.act_size = sizeof(float);
     c->base.batch_bytes = UINT64_C(1) << 30;
+    c->base.tile_tokens = 512;
+    c->base.inputs_at_once = 1;
+    c->base.input_size = 2 * sizeof(float);
     c->host = *host;
     c->config = *config;
     const char *warning = blas_init();

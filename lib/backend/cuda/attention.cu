@@ -1,12 +1,12 @@
 /*
- * Causal attention within each sample, for many short samples: a block has one row of one head. The
+ * Causal attention within each sample, for many short samples: a warp has one row of one head. The
  * backward pass keeps the probabilities and the gradients at the scores of some heads at a time,
  * so that keys and values gather theirs in a fixed order.
  */
 #include "backend/cuda/cuda.cuh"
 
-enum { ATTENTION_THREADS = 128 };
-static const size_t matrices_bytes = (size_t)256 << 20;
+enum { MOST_WARPS = 4, KEY_THREADS = 128 };
+static const size_t matrices_bytes = (size_t)256 << 20, usual_shared = (size_t)48 << 10;
 
 struct attention {
     const int32_t *sample_of, *first;
@@ -16,7 +16,9 @@ struct attention {
     const float *q, *k, *v, *d_o;
     float *o, *dq, *dk, *dv;
     float *p, *ds; /* [heads of the turn][squares] */
-    int heads, kv_heads, dim, kv_from;
+    int heads, kv_heads, dim;
+    int kv_from, end_head; /* of the turn */
+    int longest;           /* sample */
     float scale;
     int round;
 };
@@ -38,56 +40,75 @@ __device__ static struct span span_of(const struct attention &a, int64_t row)
     return span{first, row - first, a.first[s + 1] - first, a.square_at[s]};
 }
 
-__device__ static float dot(const float *x, const float *y, int n)
+/* A warp has a row of one head; what it keeps for each key lies in shared memory. */
+__device__ static int64_t warp_head(const struct attention &a)
 {
-    float sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += x[i] * y[i];
-    return sum;
+    return a.kv_from * (a.heads / a.kv_heads) + (int64_t)blockIdx.y * blockDim.y + threadIdx.y;
 }
 
-/* p[s] for s <= t: softmax of q . k_s / sqrt(dim). q is in shared memory. */
+__device__ static float warp_max(float v)
+{
+    for (int k = WARP / 2; k > 0; k /= 2) {
+        float other = __shfl_xor_sync(0xffffffffu, v, k);
+        v = other > v || isnan(other) ? other : v;
+    }
+    return v;
+}
+
+template <int n> __device__ static float warp_dot(const float *x, const float *y, int dim)
+{
+    float sum = 0;
+    for (int i = threadIdx.x; i < dim / n; i += WARP) {
+        struct floats<n> a = ((const struct floats<n> *)x)[i], b = ((const struct floats<n> *)y)[i];
+        for (int k = 0; k < n; k++)
+            sum += a.e[k] * b.e[k];
+    }
+    return warp_sum(sum);
+}
+
+/* p[s] for s <= t: softmax of q . k_s / sqrt(dim). */
+template <int n>
 __device__ static void probabilities(const struct attention &a, const struct span &sp,
                                      const float *q, int64_t kv, float *p)
 {
     int64_t ld = (int64_t)a.kv_heads * a.dim;
     const float *k = a.k + sp.first * ld + kv * a.dim;
-    uint32_t top = 0; /* of the scores, as integers that order like floats */
-    for (int64_t s = threadIdx.x; s <= sp.at; s += blockDim.x) {
-        float z = dot(q, k + s * ld, a.dim) * a.scale;
-        uint32_t u = __float_as_uint(z);
-        p[s] = z;
-        top = max(top, u & 0x80000000u ? ~u : u | 0x80000000u);
+    float top = -INFINITY;
+    for (int64_t s = 0; s <= sp.at; s++) {
+        float z = warp_dot<n>(q, k + s * ld, a.dim) * a.scale;
+        if (threadIdx.x == s % WARP) {
+            p[s] = z;
+            top = z > top || isnan(z) ? z : top;
+        }
     }
-    top = block_max(top);
-    float largest = __uint_as_float(top & 0x80000000u ? top & 0x7fffffffu : ~top);
+    top = warp_max(top);
     double sum = 0;
-    for (int64_t s = threadIdx.x; s <= sp.at; s += blockDim.x) {
-        p[s] = expf(p[s] - largest);
+    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP) {
+        p[s] = expf(p[s] - top);
         sum += p[s];
     }
-    float inverse = (float)(1 / block_sum(sum));
-    for (int64_t s = threadIdx.x; s <= sp.at; s += blockDim.x)
+    float inverse = (float)(1 / warp_sum(sum));
+    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP)
         p[s] *= inverse;
-    __syncthreads();
-}
-
-__device__ static void fetch(float *to, const float *from, int n)
-{
-    for (int i = threadIdx.x; i < n; i += blockDim.x)
-        to[i] = from[i];
-    __syncthreads();
+    __syncwarp();
 }
 
 /* out[i] = sum over s <= at of p[s] x[s][i] */
+template <int n>
 __device__ static void gather(float *out, const float *p, const float *x, int64_t ld,
                               const struct span &sp, int dim, int round)
 {
-    for (int i = threadIdx.x; i < dim; i += blockDim.x) {
-        float sum = 0;
-        for (int64_t s = 0; s <= sp.at; s++)
-            sum += p[s] * x[s * ld + i];
-        out[i] = round ? round_bf16(sum) : sum;
+    for (int i = threadIdx.x; i < dim / n; i += WARP) {
+        struct floats<n> sum = {
+        };
+        for (int64_t s = 0; s <= sp.at; s++) {
+            struct floats<n> v = ((const struct floats<n> *)(x + s * ld))[i];
+            for (int k = 0; k < n; k++)
+                sum.e[k] += p[s] * v.e[k];
+        }
+        for (int k = 0; round && k < n; k++)
+            sum.e[k] = round_bf16(sum.e[k]);
+        ((struct floats<n> *)out)[i] = sum;
     }
 }
 
@@ -97,53 +118,56 @@ __device__ static void clear(float *out, int n)
         out[i] = 0;
 }
 
-__global__ static void forward_kernel(struct attention a)
+template <int n> __global__ static void forward_kernel(struct attention a)
 {
-    extern __shared__ float shared[]; /* q [dim], p [n] */
-    int64_t row = blockIdx.x, head = blockIdx.y, kv = head / (a.heads / a.kv_heads);
+    extern __shared__ float shared[]; /* [warp][key] */
+    int64_t row = blockIdx.x, head = warp_head(a), kv = head / (a.heads / a.kv_heads);
     int64_t at = (row * a.heads + head) * a.dim, ld = (int64_t)a.kv_heads * a.dim;
+    if (head >= a.end_head)
+        return;
     struct span sp = span_of(a, row);
     if (sp.n == 0) {
         clear(a.o + at, a.dim);
         return;
     }
-    float *p = shared + a.dim;
-    fetch(shared, a.q + at, a.dim);
-    probabilities(a, sp, shared, kv, p);
-    gather(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, sp, a.dim, a.round);
+    float *p = shared + threadIdx.y * a.longest;
+    probabilities<n>(a, sp, a.q + at, kv, p);
+    gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, sp, a.dim, a.round);
 }
 
 /* dq of a row and head; its rows of p and ds for the second kernel. */
-__global__ static void backward_query_kernel(struct attention a)
+template <int n> __global__ static void backward_query_kernel(struct attention a)
 {
-    extern __shared__ float shared[]; /* q [dim], do [dim], p [n], ds [n] */
-    int64_t per = a.heads / a.kv_heads, row = blockIdx.x, head = a.kv_from * per + blockIdx.y;
-    int64_t kv = head / per, at = (row * a.heads + head) * a.dim;
-    int64_t ld = (int64_t)a.kv_heads * a.dim;
+    extern __shared__ float shared[]; /* [warp]: p [key], ds [key] */
+    int64_t per = a.heads / a.kv_heads, row = blockIdx.x, head = warp_head(a), kv = head / per;
+    int64_t at = (row * a.heads + head) * a.dim, ld = (int64_t)a.kv_heads * a.dim;
+    if (head >= a.end_head)
+        return;
     struct span sp = span_of(a, row);
     if (sp.n == 0) {
         clear(a.dq + at, a.dim);
         return;
     }
-    float *q = shared, *d_o = q + a.dim, *p = d_o + a.dim, *ds = p + sp.n;
-    fetch(q, a.q + at, a.dim);
-    fetch(d_o, a.d_o + at, a.dim);
-    probabilities(a, sp, q, kv, p);
+    float *p = shared + 2 * threadIdx.y * a.longest, *ds = p + a.longest;
+    probabilities<n>(a, sp, a.q + at, kv, p);
     const float *v = a.v + sp.first * ld + kv * a.dim, *k = a.k + sp.first * ld + kv * a.dim;
     double sum = 0;
-    for (int64_t s = threadIdx.x; s <= sp.at; s += blockDim.x) {
-        ds[s] = dot(d_o, v + s * ld, a.dim);
-        sum += (double)p[s] * ds[s];
+    for (int64_t s = 0; s <= sp.at; s++) {
+        float dp = warp_dot<n>(a.d_o + at, v + s * ld, a.dim);
+        if (threadIdx.x == s % WARP) {
+            ds[s] = dp;
+            sum += (double)p[s] * dp;
+        }
     }
-    float mean = (float)block_sum(sum);
-    int64_t base = blockIdx.y * a.squares + sp.square + sp.at * sp.n;
-    for (int64_t s = threadIdx.x; s <= sp.at; s += blockDim.x) {
+    float mean = (float)warp_sum(sum);
+    int64_t base = (head - a.kv_from * per) * a.squares + sp.square + sp.at * sp.n;
+    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP) {
         ds[s] = p[s] * (ds[s] - mean) * a.scale;
         a.p[base + s] = p[s];
         a.ds[base + s] = ds[s];
     }
-    __syncthreads();
-    gather(a.dq + at, ds, k, ld, sp, a.dim, 0);
+    __syncwarp();
+    gather<n>(a.dq + at, ds, k, ld, sp, a.dim, 0);
 }
 
 /* dk and dv of a row and key head, over its group's heads and the later rows. */
@@ -182,14 +206,43 @@ static struct attention attention_of(const struct backend_tile *t, const void *q
     a.heads = heads;
     a.kv_heads = kv_heads;
     a.dim = dim;
+    a.end_head = heads;
+    a.longest = t->longest;
     a.scale = 1 / sqrtf((float)dim);
     return a;
+}
+
+/* Rows of one head, a warp each; as many to a block as shared memory holds well. */
+struct launch {
+    dim3 grid, block;
+    size_t shared;
+    bool quads; /* rows can be read four numbers at a time */
+};
+
+static bool aligned(const void *p)
+{
+    return (uintptr_t)p % (4 * sizeof(float)) == 0;
+}
+
+static struct launch launch_of(const struct backend_tile *t, const struct attention *a, int heads,
+                               int arrays)
+{
+    size_t each = (size_t)t->longest * sizeof(float) * (size_t)arrays;
+    size_t fit = usual_shared / (each ? each : 1);
+    unsigned warps = fit < 1 ? 1 : fit > MOST_WARPS ? MOST_WARPS : (unsigned)fit;
+    struct launch l;
+    l.grid = dim3((unsigned)t->rows, ((unsigned)heads + warps - 1) / warps);
+    l.block = dim3(WARP, warps);
+    l.shared = each * warps;
+    l.quads = a->dim % 4 == 0 && aligned(a->q) && aligned(a->k) && aligned(a->v) && aligned(a->o) &&
+              aligned(a->d_o) && aligned(a->dq);
+    return l;
 }
 
 /* Shared memory beyond what every launch may have must be asked for. */
 static bool allow(struct cuda_backend *c, const void *kernel, size_t bytes)
 {
-    if (bytes <= (size_t)48 << 10)
+    if (bytes <= usual_shared)
         return true;
     cudaError_t e =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
@@ -201,13 +254,13 @@ void cuda_attention_forward(struct backend *b, const struct backend_tile *t, voi
 {
     struct cuda_backend *c = cuda_of(b);
     struct attention a = attention_of(t, q, k, v, heads, kv_heads, dim);
-    size_t shared = (size_t)(dim + t->longest) * sizeof(float);
     a.o = (float *)o;
     a.round = c->config.bf16;
-    if (!cuda_good(c) || !allow(c, (const void *)forward_kernel, shared))
+    struct launch l = launch_of(t, &a, heads, 1);
+    auto kernel = l.quads ? forward_kernel<4> : forward_kernel<1>;
+    if (!cuda_good(c) || !allow(c, (const void *)kernel, l.shared))
         return;
-    dim3 grid((unsigned)t->rows, (unsigned)heads);
-    forward_kernel<<<grid, ATTENTION_THREADS, shared, c->stream>>>(a);
+    kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
     (void)cuda_launched(c, "attention");
 }
 
@@ -217,13 +270,12 @@ void cuda_attention_backward(struct backend *b, const struct backend_tile *t, vo
 {
     struct cuda_backend *c = cuda_of(b);
     struct attention a = attention_of(t, q, k, v, heads, kv_heads, dim);
-    size_t shared = 2 * (size_t)(dim + t->longest) * sizeof(float);
     int per = heads / kv_heads;
     size_t each = (size_t)(t->squares * per) * 2 * sizeof(float); /* of a key head */
     int turn = each ? (int)(matrices_bytes / each) : kv_heads;
     turn = turn < 1 ? 1 : turn > kv_heads ? kv_heads : turn;
     a.p = (float *)cuda_scratch(c, SCRATCH_ATTENTION, each * (size_t)turn);
-    if (!a.p || !allow(c, (const void *)backward_query_kernel, shared))
+    if (!a.p)
         return;
     a.ds = a.p + t->squares * per * turn;
     a.d_o = (const float *)d_o;
@@ -232,10 +284,14 @@ void cuda_attention_backward(struct backend *b, const struct backend_tile *t, vo
     a.dv = (float *)dv;
     for (a.kv_from = 0; a.kv_from < kv_heads; a.kv_from += turn) {
         int now = kv_heads - a.kv_from < turn ? kv_heads - a.kv_from : turn;
-        dim3 queries((unsigned)t->rows, (unsigned)(now * per)),
-            keys((unsigned)t->rows, (unsigned)now);
-        backward_query_kernel<<<queries, ATTENTION_THREADS, shared, c->stream>>>(a);
-        backward_key_kernel<<<keys, ATTENTION_THREADS, 0, c->stream>>>(a);
+        struct launch l = launch_of(t, &a, now * per, 2);
+        auto kernel = l.quads ? backward_query_kernel<4> : backward_query_kernel<1>;
+        a.end_head = (a.kv_from + now) * per;
+        if (!allow(c, (const void *)kernel, l.shared))
+            return;
+        kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
+        backward_key_kernel<<<dim3((unsigned)t->rows, (unsigned)now), KEY_THREADS, 0, c->stream>>>(
+            a);
     }
     (void)cuda_launched(c, "attention backward");
 }

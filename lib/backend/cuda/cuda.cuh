@@ -187,6 +187,9 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
 void cuda_flush_clipped(struct cuda_backend *c);
 
 /* ---- score.cu ---- */
+/* Of the results of a turn of products, and of the inputs quantized together; one job may exceed
+ * it. */
+static const size_t cuda_turn_bytes = (size_t)512 << 20;
 void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
                            const struct backend_operand *x, const struct backend_operand *w);
 void cuda_score(struct backend *b, const struct backend_operand *w,
@@ -198,9 +201,30 @@ enum { WARP = 32, THREADS = 256 };
 
 #ifdef __CUDACC__
 
+/* So many numbers of a row, read and written at once. */
+template <int n> struct alignas(n * sizeof(float)) floats {
+    float e[n];
+};
+
 __device__ static inline float load_weight(const void *w, int is_bf16, int64_t i)
 {
     return is_bf16 ? __bfloat162float(((const bf16 *)w)[i]) : ((const float *)w)[i];
+}
+
+/* The butterflies give every lane the same bits: at each step two lanes add the same two numbers.
+ */
+__device__ static inline float warp_sum(float v)
+{
+    for (int k = WARP / 2; k > 0; k /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, k);
+    return v;
+}
+
+__device__ static inline double warp_sum(double v)
+{
+    for (int k = WARP / 2; k > 0; k /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, k);
+    return v;
 }
 
 /* Sum over the block, in an order that is always the same; all threads get it. */

@@ -139,10 +139,10 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
     for (int k = 0; k < spec->steps && cuda_good(c); k++) {
         bool last = k == spec->steps - 1;
         struct step s = step_of(&spec->step[k], 1, w->rows, w->cols, 1);
-        struct quantized q = {between, form_between(c), NULL, NULL};
+        struct quantized q = {between, form_between(c), w->rows * w->cols, NULL, NULL};
         struct scales scales;
         if (last)
-            q = quantized{op->data, op->form, op->row_scale, NULL};
+            q = quantized{op->data, op->form, w->rows * w->cols, op->row_scale, NULL};
         if (!step_scales(c, &m, &s, &scales, c->bad, number))
             return false;
         step_apply(c, &m, &s, &scales, &q);
@@ -174,14 +174,14 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
 
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out)
 {
-    *out = planes{NULL, 1, NULL};
+    *out = planes{NULL, 1, 0, NULL};
     if (!cuda_good(c) || !op->w)
         return false;
     if (op->spec.steps == 0)
         out->data = cuda_weight_typed(c, op->w, 0, op->w->rows);
     else
-        *out =
-            planes{op->data, form_terms(op->form), op->form == FORM_CODES ? op->row_scale : NULL};
+        *out = planes{op->data, form_terms(op->form), op->w->rows * op->w->cols,
+                      op->form == FORM_CODES ? op->row_scale : NULL};
     return out->data != NULL;
 }
 
@@ -238,10 +238,23 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
     }
 }
 
-bool operand_alike(const struct backend_operand *a, const struct backend_operand *b)
+static enum form act_form(const struct cuda_backend *c, const struct backend_operand *op)
+{
+    if (op->spec.steps)
+        return form_of(c, op->spec.step[0].scope);
+    return c->config.bf16 ? FORM_BF16 : FORM_F32;
+}
+
+bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
+                     const struct backend_operand *b)
 {
     return a->t && b->t && a->t->rows == b->t->rows && a->cols == b->cols &&
-           memcmp(&a->spec, &b->spec, sizeof a->spec) == 0;
+           act_form(c, a) == act_form(c, b);
+}
+
+size_t operand_act_bytes(const struct cuda_backend *c, const struct backend_operand *op)
+{
+    return op->t ? (size_t)(op->t->rows * op->cols) * form_bytes(act_form(c, op)) : 0;
 }
 
 struct clipped_jobs {
@@ -279,55 +292,79 @@ static void raise_waiting(struct cuda_backend *c, struct backend_operand *const 
     (void)cuda_launched(c, "counting clipped elements");
 }
 
-static struct sources sources_of(struct backend_operand *const *x, int count, bool *waiting)
+static void add_source(struct sources *m, const struct backend_operand *op, int slot)
 {
-    struct sources m = {count, 0, 0, x[0]->t->rows, x[0]->cols};
-    for (int i = 0; i < count; i++) {
-        const struct backend_operand *op = x[i];
-        m.at[i] = op->x;
-        m.sample_of[i] = op->t->sample_of;
-        m.samples = op->t->samples > m.samples ? op->t->samples : m.samples;
-        m.range[i] = op->range;
-        m.hidden[i] = op->spec.steps && op->spec.step[0].scope == QUANT_HIDDEN ? op->hidden : NULL;
-        *waiting |= op->clipped != NULL;
+    int i = m->count++;
+    m->at[i] = op->x;
+    m->slot[i] = slot;
+    m->sample_of[i] = op->t->sample_of;
+    m->samples = op->t->samples > m->samples ? op->t->samples : m->samples;
+    m->range[i] = op->range;
+    m->hidden[i] = op->spec.steps && op->spec.step[0].scope == QUANT_HIDDEN ? op->hidden : NULL;
+}
+
+/* Matrices of one treatment. */
+static bool quantize_sources(struct cuda_backend *c, const struct sources *m,
+                             const struct quant_spec *spec, const struct quantized *q)
+{
+    struct step s = {};
+    struct scales scales = {};
+    struct quantized to = *q;
+    if (spec->steps) {
+        s = step_of(&spec->step[0], 0, m->rows, m->cols, m->samples);
+        if (!step_scales(c, m, &s, &scales, NULL, 0))
+            return false;
+    } else {
+        s.op = STEP_COPY;
+        s.groups = CELL_ALL_ROWS;
+        s.block = m->cols;
+        s.grid_cols = 1;
+        to.clipped = NULL; /* nothing clips them, and no one asks */
     }
-    return m;
+    step_apply(c, m, &s, &scales, &to);
+    return cuda_good(c);
+}
+
+static bool quantize_alike(struct cuda_backend *c, struct backend_operand *const *x, int count,
+                           const struct quantized *q)
+{
+    bool done[BATCH] = {};
+    for (int first = 0; first < count; first++) {
+        struct sources m = {0, 0, 0, x[0]->t->rows, x[0]->cols};
+        for (int i = first; i < count; i++) {
+            if (done[i] || memcmp(&x[i]->spec, &x[first]->spec, sizeof x[i]->spec) != 0)
+                continue;
+            done[i] = true;
+            add_source(&m, x[i], i);
+        }
+        if (m.count && !quantize_sources(c, &m, &x[first]->spec, q))
+            return false;
+    }
+    return true;
 }
 
 bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
                   struct planes *out)
 {
-    const struct quant_spec *spec = &x[0]->spec;
     bool waiting = false;
-    *out = planes{NULL, 1, NULL};
-    for (int i = 0; i < count; i++)
+    *out = planes{NULL, 1, 0, NULL};
+    for (int i = 0; i < count; i++) {
         if (!cuda_good(c) || !x[i]->t)
             return false;
-    struct sources m = sources_of(x, count, &waiting);
-    struct step s = {};
-    struct scales scales = {};
-    struct quantized q = {NULL, c->config.bf16 ? FORM_BF16 : FORM_F32, NULL, NULL};
-    if (spec->steps) {
-        s = step_of(&spec->step[0], 0, m.rows, m.cols, m.samples);
-        q.form = form_of(c, s.t.scope);
-        if (!step_scales(c, &m, &s, &scales, NULL, 0))
-            return false;
-    } else {
-        s.op = STEP_COPY;
-        s.groups = CELL_ALL_ROWS;
-        s.block = m.cols;
-        s.grid_cols = 1;
+        waiting |= x[i]->clipped != NULL;
     }
-    int64_t rows = count * m.rows;
+    int64_t rows = count * (int64_t)x[0]->t->rows;
+    struct quantized q = {NULL, act_form(c, x[0]), rows * x[0]->cols, NULL, NULL};
     float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, (size_t)rows * 2 * sizeof(float));
-    q.to = cuda_scratch(c, SCRATCH_X, (size_t)(rows * m.cols) * form_bytes(q.form));
+    q.to = cuda_scratch(c, SCRATCH_X, (size_t)count * operand_act_bytes(c, x[0]));
     if (!row_room || !q.to)
         return false;
     q.row_scale = row_room;
     q.clipped = waiting ? (uint32_t *)row_room + rows : NULL;
-    step_apply(c, &m, &s, &scales, &q);
+    if (!quantize_alike(c, x, count, &q))
+        return false;
     if (waiting)
         raise_waiting(c, x, count, q.clipped);
-    *out = planes{q.to, form_terms(q.form), q.form == FORM_CODES ? row_room : NULL};
+    *out = planes{q.to, form_terms(q.form), q.plane, q.form == FORM_CODES ? row_room : NULL};
     return cuda_good(c);
 }

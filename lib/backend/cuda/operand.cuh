@@ -29,6 +29,7 @@ struct backend_operand {
 struct planes {
     const void *data;
     int terms;
+    int64_t plane; /* elements from a term to the next */
     const float *row_scale;
 };
 
@@ -36,12 +37,15 @@ struct planes {
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out);
 
 /*
- * Quantizes activations of one shape and treatment into scratch, one behind the other, and raises
- * the counts that wait.
+ * Quantizes activations of one shape and form into scratch, one behind the other, those of one
+ * treatment in one launch, and raises the counts that wait.
  */
 bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
                   struct planes *out);
-/* May b be quantized in the same launch as a? */
-bool operand_alike(const struct backend_operand *a, const struct backend_operand *b);
+/* May b lie behind a in one call of operand_acts? */
+bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
+                     const struct backend_operand *b);
+/* Bytes of an activation in its form. */
+size_t operand_act_bytes(const struct cuda_backend *c, const struct backend_operand *op);
 
 #endif

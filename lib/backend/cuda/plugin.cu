@@ -1,5 +1,5 @@
 /* Opening, memory, tiles, and the table itself. */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/quantize.cuh"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +88,10 @@ static int open_device(struct cuda_backend *c, struct aq_err *err)
     return 0;
 }
 
+/* Blocks of 128 x 256 results of even the narrow linears fill a large GPU nearly evenly; more rows
+   are mostly padding behind a small data set's last sample. */
+enum { usual_rows = 1536 };
+
 static int cuda_open(struct backend **out, const struct backend_host *host,
                      const struct backend_config *config, struct aq_err *err)
 {
@@ -101,6 +105,8 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.act_size = sizeof(float);
     c->base.threads = 1;
     c->base.batch_bytes = (uint64_t)6 << 30;
+    c->base.tile_tokens = usual_rows;
+    c->base.inputs_at_once = 8;
     c->host = *host;
     c->config = *config;
     c->quantized = new std::vector<const char *>;
@@ -181,10 +187,10 @@ void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
  */
 static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
-    const uint64_t context = UINT64_C(550) << 20, turn = UINT64_C(128) << 20;
-    uint64_t row = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
-    uint64_t results = row > turn ? row : turn;
-    uint64_t inputs = results / row * (uint64_t)s->rows * (uint64_t)s->inputs * 6;
+    const uint64_t context = UINT64_C(550) << 20, turn = cuda_turn_bytes;
+    uint64_t result = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
+    uint64_t input = (uint64_t)s->rows * (uint64_t)s->inputs * form_bytes(FORM_TERMS);
+    uint64_t results = result > turn ? result : turn, inputs = input > turn ? input : turn;
     (void)b;
     return context + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
            inputs + (UINT64_C(320) << 20);

@@ -396,7 +396,7 @@ __global__ static void apply_kernel(struct sources m, struct step s, struct scal
                                     struct quantized q, float limit)
 {
     int job = (int)blockIdx.y;
-    int64_t row = blockIdx.x, all = job * m.rows + row, plane = m.count * m.rows * m.cols;
+    int64_t row = blockIdx.x, all = m.slot[job] * m.rows + row;
     int64_t cell = row_cell(m, s, job, row);
     const T *x = (const T *)m.at[job] + row * m.cols;
     uint32_t clipped = 0;
@@ -414,7 +414,7 @@ __global__ static void apply_kernel(struct sources m, struct step s, struct scal
                     clipped += is_clipped(s, v[k], mul, back, limit);
             }
         }
-        put<form, n>(q.to, plane, all * m.cols + i, code, value);
+        put<form, n>(q.to, q.plane, all * m.cols + i, code, value);
     }
     if (form == FORM_CODES && threadIdx.x == 0) {
         float back = cell >= 0 ? scales.back[cell] : 0;

@@ -9,13 +9,14 @@
 #include "backend/cuda/cuda.cuh"
 #include "base/num.h"
 
-enum { BATCH = 16 }; /* matrices of one launch */
+enum { BATCH = 32 }; /* matrices of one launch */
 
-/* Matrices of one shape; results lie one behind the other. */
+/* Matrices of one shape; each has its slot among the results. */
 struct sources {
     int count, is_bf16, is_weight;
     int64_t rows, cols;
     const void *at[BATCH];
+    int slot[BATCH];
     /* of activations: */
     const int32_t *sample_of[BATCH]; /* [rows]; -1: no token, the row is zero */
     int32_t samples;                 /* the most of any tile */
@@ -55,8 +56,9 @@ struct scales {
 struct quantized {
     void *to;
     enum form form;
-    float *row_scale;  /* [count][rows], of FORM_CODES: what multiplies a result */
-    uint32_t *clipped; /* [count][rows], or NULL */
+    int64_t plane;     /* elements from a term to the next */
+    float *row_scale;  /* [slots][rows], of FORM_CODES: what multiplies a result */
+    uint32_t *clipped; /* [slots][rows], or NULL */
 };
 
 static inline int form_terms(enum form f)

@@ -4,7 +4,8 @@
  */
 #include "backend/cuda/operand.cuh"
 
-static const size_t results_bytes = (size_t)128 << 20; /* of the products of one turn */
+#include <algorithm>
+#include <functional>
 
 /* Of a product cuBLAS makes blocks of this size, as many at a time as there are multiprocessors. */
 enum { BLOCK_ROWS = 128, BLOCK_COLS = 256 };
@@ -14,8 +15,8 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
                      const struct gemm *shape, int count)
 {
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
-    size_t x_plane = (size_t)(count * shape->m * shape->k) * size;
-    size_t w_plane = (size_t)(shape->n * shape->k) * size;
+    size_t x_plane = (size_t)x->plane * size;
+    size_t w_plane = (size_t)w->plane * size;
     struct gemm g = *shape;
     g.b_transposed = true;
     g.is_bf16 = c->config.bf16;
@@ -66,6 +67,9 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
 
 /* ---- scores ---- */
 
+enum { SHARING = 4 }; /* results compared with one reference at a time */
+
+/* Jobs in the order of their slots; those of a tile are neighbours. */
 struct score_jobs {
     const float *y[BATCH], *dy[BATCH];
     double *sums[BATCH];
@@ -76,52 +80,81 @@ struct score_jobs {
     double *parts; /* (jobs, rows) */
 };
 
+/* Jobs from `first` on that have one reference; in a kernel's arguments. */
+struct score_groups {
+    int8_t first[BATCH], count[BATCH];
+    int groups;
+};
+
 __device__ static double square(float z, float scale, float y, float dy)
 {
     double d = (double)(z * scale - y) * (double)dy;
     return d * d;
 }
 
-template <int n> struct alignas(n * sizeof(float)) floats {
-    float e[n];
-};
-
-/* A block has a row. */
-template <int n> __global__ static void score_kernel(struct score_jobs j)
+/* A row of `jobs` jobs that share the reference, which is read once. */
+template <int n, int jobs> __device__ static void score_row(const struct score_jobs &j, int job)
 {
     typedef struct floats<n> pack;
-    int job = (int)blockIdx.y;
     int64_t row = blockIdx.x, all = job * j.rows + row;
-    if (row >= j.used[job])
-        return;
     const pack *z = (const pack *)(j.z + all * j.out);
     const pack *y = (const pack *)(j.y[job] + row * j.out);
     const pack *dy = (const pack *)(j.dy[job] + row * j.out);
-    float row_scale = j.row_scale ? j.row_scale[all] : 1;
-    double sum = 0;
-    for (unsigned i = threadIdx.x; i < (unsigned)j.out / n; i += THREADS) {
-        pack a = z[i], b = y[i], g = dy[i];
-        for (int k = 0; k < n; k++) {
-            float v = j.col_scale ? a.e[k] * j.col_scale[i * n + k] : a.e[k];
-            sum += square(v, row_scale, b.e[k], g.e[k]);
+    unsigned packs = (unsigned)j.out / n;
+    float row_scale[jobs];
+    double sum[jobs] = {};
+    for (int i = 0; i < jobs; i++)
+        row_scale[i] = j.row_scale ? j.row_scale[all + i * j.rows] : 1;
+    for (unsigned at = threadIdx.x; at < packs; at += THREADS) {
+        pack b = y[at], g = dy[at], scale;
+        for (int k = 0; k < n; k++)
+            scale.e[k] = j.col_scale ? j.col_scale[at * n + k] : 1;
+#pragma unroll
+        for (int i = 0; i < jobs; i++) {
+            pack a = z[(int64_t)i * j.rows * packs + at];
+            for (int k = 0; k < n; k++)
+                sum[i] += square(a.e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
         }
     }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0)
-        j.parts[all] = sum;
+    for (int i = 0; i < jobs; i++) {
+        double all_of_row = block_sum(sum[i]);
+        if (threadIdx.x == 0)
+            j.parts[all + i * j.rows] = all_of_row;
+    }
 }
 
-/* A thread has a sample: its rows in order. */
+/* A block has a row of a group. */
+template <int n> __global__ static void score_kernel(struct score_jobs j, struct score_groups g)
+{
+    int job = g.first[blockIdx.y];
+    if ((int64_t)blockIdx.x >= j.used[job])
+        return;
+    switch (g.count[blockIdx.y]) {
+    case 1:
+        return score_row<n, 1>(j, job);
+    case 2:
+        return score_row<n, 2>(j, job);
+    case 3:
+        return score_row<n, 3>(j, job);
+    default:
+        return score_row<n, SHARING>(j, job);
+    }
+}
+
+/* A warp has a sample: its rows in turn to the lanes. */
 __global__ static void sums_kernel(struct score_jobs j)
 {
     int job = (int)blockIdx.y;
-    int32_t s = (int32_t)(blockIdx.x * THREADS + threadIdx.x);
+    int32_t s = (int32_t)((blockIdx.x * THREADS + threadIdx.x) / WARP);
     if (s >= j.samples[job])
         return;
     double sum = 0;
-    for (int32_t r = j.first[job][s]; r < j.first[job][s + 1]; r++)
+    for (int32_t r = j.first[job][s] + (int32_t)(threadIdx.x % WARP); r < j.first[job][s + 1];
+         r += WARP)
         sum += j.parts[job * j.rows + r];
-    j.sums[job][s] += sum;
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0)
+        j.sums[job][s] += sum;
 }
 
 static bool quads(const struct score_jobs *j, int count)
@@ -132,55 +165,68 @@ static bool quads(const struct score_jobs *j, int count)
     return j->out % 4 == 0;
 }
 
-static void compare(struct cuda_backend *c, struct score_jobs *j,
-                    const struct backend_score_job *jobs, int count)
+static struct score_groups groups_of(const struct score_jobs *j, int count)
 {
+    struct score_groups g = {};
+    for (int i = 0; i < count; i++) {
+        int last = g.groups - 1;
+        if (i > 0 && j->y[i] == j->y[i - 1] && j->dy[i] == j->dy[i - 1] &&
+            g.count[last] < SHARING) {
+            g.count[last]++;
+        } else {
+            g.first[g.groups] = (int8_t)i;
+            g.count[g.groups++] = 1;
+        }
+    }
+    return g;
+}
+
+static void compare(struct cuda_backend *c, struct score_jobs *j,
+                    const struct backend_score_job *const *jobs, int count)
+{
+    enum { SAMPLES = THREADS / WARP }; /* of a block */
     int32_t most = 0;
     for (int i = 0; i < count; i++) {
-        const struct backend_tile *t = jobs[i].tile;
-        j->y[i] = (const float *)jobs[i].y;
-        j->dy[i] = (const float *)jobs[i].dy;
-        j->sums[i] = jobs[i].sums;
+        const struct backend_tile *t = jobs[i]->tile;
+        j->y[i] = (const float *)jobs[i]->y;
+        j->dy[i] = (const float *)jobs[i]->dy;
+        j->sums[i] = jobs[i]->sums;
         j->first[i] = t->first;
         j->samples[i] = t->samples;
         j->used[i] = t->used;
         most = t->samples > most ? t->samples : most;
     }
-    dim3 rows((unsigned)j->rows, (unsigned)count);
-    dim3 samples((unsigned)((most + THREADS - 1) / THREADS), (unsigned)count);
+    struct score_groups g = groups_of(j, count);
+    dim3 rows((unsigned)j->rows, (unsigned)g.groups);
+    dim3 samples((unsigned)((most + SAMPLES - 1) / SAMPLES), (unsigned)count);
     if (quads(j, count))
-        score_kernel<4><<<rows, THREADS, 0, c->stream>>>(*j);
+        score_kernel<4><<<rows, THREADS, 0, c->stream>>>(*j, g);
     else
-        score_kernel<1><<<rows, THREADS, 0, c->stream>>>(*j);
+        score_kernel<1><<<rows, THREADS, 0, c->stream>>>(*j, g);
     sums_kernel<<<samples, THREADS, 0, c->stream>>>(*j);
     (void)cuda_launched(c, "scores");
 }
 
-static void score_turn(struct cuda_backend *c, const struct backend_operand *w,
-                       const struct backend_score_job *jobs, int count)
+/* Products and scores of `count` jobs, whose inputs x begins with. */
+static void score_turn(struct cuda_backend *c, const struct planes *x, const struct planes *w,
+                       const struct gemm *shape, const struct backend_score_job *const *jobs,
+                       int count)
 {
-    struct backend_operand *x[BATCH];
-    struct planes xp, wp;
-    for (int i = 0; i < count; i++)
-        x[i] = const_cast<backend_operand *>(jobs[i].x);
-    if (!operand_acts(c, x, count, &xp) || !operand_weight(c, w, &wp))
-        return;
     struct score_jobs j = {};
-    j.rows = jobs[0].tile->rows;
-    j.out = w->w->rows;
+    struct gemm product = *shape;
+    j.rows = shape->m;
+    j.out = shape->n;
     size_t results = (size_t)(count * j.rows * j.out) * sizeof(float);
-    float *z = (float *)cuda_scratch(c, SCRATCH_Z, results);
+    product.c = (float *)cuda_scratch(c, SCRATCH_Z, results);
     j.parts = (double *)cuda_scratch(c, SCRATCH_PARTS, (size_t)(count * j.rows) * sizeof(double));
-    if (!z || !j.parts)
+    if (!product.c || !j.parts)
         return;
-    struct gemm shape = {j.rows, j.out, w->w->cols};
-    shape.c = z;
-    multiply(c, &xp, &wp, &shape, count);
+    multiply(c, x, w, &product, count);
     if (!cuda_good(c))
         return;
-    j.z = z;
-    j.row_scale = xp.row_scale;
-    j.col_scale = wp.row_scale;
+    j.z = product.c;
+    j.row_scale = x->row_scale;
+    j.col_scale = w->row_scale;
     compare(c, &j, jobs, count);
 }
 
@@ -191,16 +237,15 @@ static int64_t rounds_of(const struct cuda_backend *c, int64_t rows, int64_t out
 }
 
 /* How many jobs to a turn: the fewest rounds over the multiprocessors, then the fewest turns. */
-static int turn_size(const struct cuda_backend *c, const struct backend_operand *w, int64_t rows,
-                     int count)
+static int turn_size(const struct cuda_backend *c, const struct gemm *shape, int count)
 {
     int64_t least = INT64_MAX;
-    int best = 1, most = count < BATCH ? count : BATCH;
-    for (int n = 1; n <= most; n++) {
-        if (n > 1 && (size_t)(n * rows * w->w->rows) * sizeof(float) > results_bytes)
+    int best = 1;
+    for (int n = 1; n <= count; n++) {
+        if (n > 1 && (size_t)(n * shape->m * shape->n) * sizeof(float) > cuda_turn_bytes)
             break;
-        int64_t all = count / n * rounds_of(c, rows, w->w->rows, n) +
-                      rounds_of(c, rows, w->w->rows, count % n);
+        int64_t all = count / n * rounds_of(c, shape->m, shape->n, n) +
+                      rounds_of(c, shape->m, shape->n, count % n);
         if (all <= least) {
             least = all;
             best = n;
@@ -209,18 +254,53 @@ static int turn_size(const struct cuda_backend *c, const struct backend_operand 
     return best;
 }
 
+/* Jobs whose inputs are quantized together. */
+static void score_together(struct cuda_backend *c, const struct backend_operand *w,
+                           const struct backend_score_job *const *jobs, int count)
+{
+    struct backend_operand *inputs[BATCH];
+    struct planes x, weight;
+    for (int i = 0; i < count; i++)
+        inputs[i] = const_cast<backend_operand *>(jobs[i]->x);
+    if (!operand_acts(c, inputs, count, &x) || !operand_weight(c, w, &weight))
+        return;
+    struct gemm shape = {jobs[0]->tile->rows, w->w->rows, w->w->cols};
+    size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
+    for (int at = 0, n; at < count; at += n) {
+        n = turn_size(c, &shape, count - at);
+        score_turn(c, &x, &weight, &shape, jobs + at, n);
+        x.data = (const char *)x.data + (size_t)(n * shape.m * shape.k) * size;
+        x.row_scale = x.row_scale ? x.row_scale + n * shape.m : NULL;
+    }
+}
+
+/* How many of the jobs, from the first on, can be quantized together. */
+static int jobs_together(const struct cuda_backend *c, const struct backend_score_job *jobs,
+                         int count)
+{
+    size_t each = operand_act_bytes(c, jobs[0].x);
+    int n = 1;
+    while (n < count && n < BATCH && (size_t)(n + 1) * each <= cuda_turn_bytes &&
+           operand_matches(c, jobs[0].x, jobs[n].x))
+        n++;
+    return n;
+}
+
 void cuda_score(struct backend *b, const struct backend_operand *w,
                 const struct backend_score_job *jobs, int count)
 {
     struct cuda_backend *c = cuda_of(b);
-    if (!cuda_good(c) || !w->w || count == 0)
+    if (!w->w)
         return;
-    int turn = turn_size(c, w, jobs[0].tile->rows, count);
-    for (int at = 0; at < count;) {
-        int n = 1;
-        while (n < turn && at + n < count && operand_alike(jobs[at].x, jobs[at + n].x))
-            n++;
-        score_turn(c, w, jobs + at, n);
-        at += n;
+    for (int at = 0, n; at < count && cuda_good(c); at += n) {
+        const struct backend_score_job *order[BATCH];
+        n = jobs_together(c, jobs + at, count - at);
+        for (int i = 0; i < n; i++)
+            order[i] = &jobs[at + i];
+        std::stable_sort(order, order + n,
+                         [](const struct backend_score_job *p, const struct backend_score_job *q) {
+                             return std::less<const void *>()(p->y, q->y);
+                         });
+        score_together(c, w, order, n);
     }
 }
