@@ -6,8 +6,9 @@ setup_file() {
     export T=$BATS_FILE_TMPDIR
     "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 128 --intermediate 256 --scale 0.08 "$T/model"
     aq-extract-lm -o "$T/lm.json" "$T/model"
-    for i in $(seq 48); do seq -s' ' $((i * 7)) $((i * 7 + 2 + i * 11 % 38)); done >"$T/ids"
-    "$O"/tests/make_tokens --sizes 8,40 -o "$T/tokens" <"$T/ids"
+    # a few tiles of any device
+    for i in $(seq 250); do seq -s' ' $((i * 7 % 400)) $((i * 7 % 400 + 2 + i * 11 % 38)); done >"$T/ids"
+    "$O"/tests/make_tokens --sizes 8,240 -o "$T/tokens" <"$T/ids"
     for f in INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG; do AQ_CONF=$REPO/conf aq-overlay --format $f -o "$T/$f.json"; done
     AQ_CONF=$REPO/conf aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/token.json"
 }
@@ -17,7 +18,7 @@ setup() { cd "$BATS_TEST_TMPDIR" || return; }
 score() { # score STORE [OPTION...]
     local store=$1
     shift
-    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --score-samples 40 -o "$store" "$@" "$T"/*_CFG.json "$T/token.json"
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --score-samples 240 -o "$store" "$@" "$T"/*_CFG.json "$T/token.json"
 }
 
 plugin() { # plugin ABI DEVICES: one in this directory that has an interface and finds devices, and no more

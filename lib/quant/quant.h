@@ -144,8 +144,8 @@ void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x,
 /*
  * A number u such that every dequantized value is u times a number that is exact in bf16, up to the
  * last bits of the fp32 value and but for denormals: 1 for powers of two as scales and for values
- * rounded to bf16, the tensor's scale for NVFP4 (an e2m1 code times its block's e4m3 scale has six
- * bits). 0: there is none, or it is not known before the call.
+ * rounded to bf16, the tensor's scale for an NVFP4 weight (an e2m1 code times its block's e4m3
+ * scale has six bits). 0: there is none, or it is not known before the call.
  */
 float quant_bf16_unit(const struct quant_plan *p);
 

@@ -17,7 +17,7 @@ aq-calib ranges --lm "$work/lm.json" --device cpu -o "$work/ranges" "$work/token
 write_cells "$work/quant"
 # One line for each distinct treatment, by class.
 jq -r '[.treatment.w, .treatment.a, input_filename] | @tsv' "$work"/quant/*.json | awk -F'\t' '!seen[$1, $2]++ {
-        class = $2 == "none" || $2 ~ /axis-1/ || $1 ~ /axis1/ ? "fp32" \
+        class = $2 ~ /^none$|axis-1|nvfp4/ || $1 ~ /axis1/ ? "fp32" \
             : $1 ~ /^int|nvfp4\((64|128)\)/ && $2 ~ /^int/ ? "int8" : "bf16"
         print class "\t" $3 }' | sort >"$work/lines"
 "$O/bench/grid" "$work/lm.json" "$work/tokens" "$work/ranges" "$work/store" <"$work/lines" 2>"$work/log" || { tail "$work/log" >&2; exit 1; }
