@@ -4,6 +4,7 @@
 #include "io/json.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -188,7 +189,7 @@ static void test_building(void)
     tap_same(aq_buf_str(&out),
              "{\n  \"i\": 9223372036854775807,\n  \"l\": [\n    null\n  ],\n  \"s\": \"y\"\n}\n",
              "pretty");
-    json_add_double(o, "bad", 0.0 / 0.0);
+    json_add_double(o, "bad", NAN);
     tap_ok(json_write(&out, o, 0, &err) < 0, "NaN is not written");
     tap_same(err.msg, "bad: the value NaN cannot be written", "and the key is named");
     struct json *copy = json_copy(o);

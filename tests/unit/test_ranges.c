@@ -9,6 +9,7 @@
 #include "sens/range_file.h"
 #include "sens/ranges.h"
 
+#include <float.h>
 #include <unistd.h>
 
 static const int64_t prefixes[] = {2, 5};
@@ -20,7 +21,7 @@ static double farthest(const float *found, const struct st_tensor *expected)
     for (uint64_t i = 0; i < expected->elements; i++) {
         float e;
         memcpy(&e, (const char *)expected->data + i * sizeof e, sizeof e);
-        far = fmax(far, fabs((double)found[i] - e) / e);
+        far = fmax(far, found[i] == e ? 0 : fabs((double)found[i] - e) / fmax(e, FLT_MIN));
     }
     return far;
 }

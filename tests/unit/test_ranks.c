@@ -10,6 +10,12 @@
 
 enum { MOST = 40 };
 
+/* NaN where there is nothing to compare. */
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : NAN;
+}
+
 static double kendall_by_pairs(const double *x, const double *y, size_t n)
 {
     double sum = 0, tx = 0, ty = 0;
@@ -20,7 +26,7 @@ static double kendall_by_pairs(const double *x, const double *y, size_t n)
             tx += a != 0;
             ty += b != 0;
         }
-    return sum / sqrt(tx * ty);
+    return ratio(sum, sqrt(tx * ty));
 }
 
 static double spearman_by_counting(const double *x, const double *y, size_t n)
@@ -38,7 +44,7 @@ static double spearman_by_counting(const double *x, const double *y, size_t n)
         xx += a * a;
         yy += b * b;
     }
-    return xy / sqrt(xx * yy);
+    return ratio(xy, sqrt(xx * yy));
 }
 
 static bool near(double a, double b)
