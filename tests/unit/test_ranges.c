@@ -21,7 +21,7 @@ static double farthest(const float *found, const struct st_tensor *expected)
     for (uint64_t i = 0; i < expected->elements; i++) {
         float e;
         memcpy(&e, (const char *)expected->data + i * sizeof e, sizeof e);
-        far = fmax(far, found[i] == e ? 0 : fabs((double)found[i] - e) / fmax(e, FLT_MIN));
+        far = fmax(far, found[i] == e ? 0 : fabs((double)found[i] - e) / (double)fmaxf(e, FLT_MIN));
     }
     return far;
 }
