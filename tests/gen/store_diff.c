@@ -1,9 +1,11 @@
 /*
  * How far the scores of one store are from those of another, made from the same inputs by another
- * device. Each row of the first on a line: treatment, prefix, "weights" if the activations are not
+ * device, over the first so many samples: tiles of other lengths hold different ones behind them.
+ * Each row of the first on a line: treatment, prefix, "weights" if the activations are not
  * quantized, else "both"; the greatest relative difference of a layer group, that of the sum over
  * all groups, and how many of the ten largest groups are the same.
  */
+#include "base/fmt.h"
 #include "base/mem.h"
 #include "base/opt.h"
 #include "sens/store.h"
@@ -16,13 +18,12 @@
 
 enum { TOP = 10 };
 
-/* The score of each group over the samples that the row holds. */
-static double *group_scores(const struct store *s, const struct store_row *r)
+static double *group_scores(const struct store *s, const struct store_row *r, int64_t samples)
 {
     int64_t groups = s->shape.layers * STORE_GROUPS;
     double *sum = xcalloc((size_t)groups, sizeof *sum);
     for (int64_t g = 0; g < groups; g++)
-        for (int64_t i = 0; i < s->shape.samples; i++)
+        for (int64_t i = 0; i < samples; i++)
             sum[g] += store_sum(s, r, g, i);
     return sum;
 }
@@ -42,10 +43,11 @@ static double relative(double found, double expected)
 }
 
 static void print_row(const struct store *a, const struct store_row *ra, const struct store *b,
-                      const struct store_row *rb)
+                      const struct store_row *rb, int64_t samples)
 {
     int64_t groups = a->shape.layers * STORE_GROUPS;
-    double *x = group_scores(a, ra), *y = group_scores(b, rb), sum_x = 0, sum_y = 0, worst = 0;
+    double *x = group_scores(a, ra, samples), *y = group_scores(b, rb, samples), sum_x = 0,
+           sum_y = 0, worst = 0;
     int same = 0;
     for (int64_t g = 0; g < groups; g++) {
         double off = relative(y[g], x[g]);
@@ -60,7 +62,7 @@ static void print_row(const struct store *a, const struct store_row *ra, const s
     free(y);
 }
 
-static int compare(const char *expected, const char *found, struct aq_err *err)
+static int compare(const char *expected, const char *found, int64_t samples, struct aq_err *err)
 {
     struct store a, b;
     if (store_open(&a, expected, err) < 0)
@@ -72,10 +74,12 @@ static int compare(const char *expected, const char *found, struct aq_err *err)
     int r = 0;
     if (a.shape.layers != b.shape.layers || a.shape.samples != b.shape.samples)
         r = aq_err_set(err, AQ_EINPUT, "the stores differ in layers or samples");
+    else if (samples > a.shape.samples)
+        r = aq_err_set(err, AQ_EINPUT, "there are only %" PRId64 " samples", a.shape.samples);
     for (size_t i = 0; i < a.count && r == 0; i++) {
         const struct store_row *other = store_find(&b, a.rows[i].key.id, a.rows[i].key.prefix);
         if (other)
-            print_row(&a, &a.rows[i], &b, other);
+            print_row(&a, &a.rows[i], &b, other, samples);
         else
             r = aq_err_set(err, AQ_EINPUT, "%s lacks the row %s", found, a.rows[i].key.id);
     }
@@ -87,11 +91,12 @@ static int compare(const char *expected, const char *found, struct aq_err *err)
 int main(int argc, char **argv)
 {
     struct aq_err err = {0};
-    if (argc != 3) {
-        (void)fprintf(stderr, "usage: store_diff EXPECTED FOUND\n");
+    int64_t samples;
+    if (argc != 4 || !aq_parse_i64(argv[3], &samples) || samples < 1) {
+        (void)fprintf(stderr, "usage: store_diff EXPECTED FOUND SAMPLES\n");
         return AQ_EUSAGE;
     }
-    if (compare(argv[1], argv[2], &err) == 0)
+    if (compare(argv[1], argv[2], samples, &err) == 0)
         return 0;
     (void)fprintf(stderr, "store_diff: %s\n", err.msg);
     return err.code;
