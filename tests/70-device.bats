@@ -114,14 +114,15 @@ demo_inputs() {
 }
 
 # agrees EXPECTED FOUND SAMPLES WEIGHTS BOTH SUM: relative bounds on a layer group of rows with quantized weights alone, on one
-# of rows with quantized activations as well, and on the sum over all groups; the ten largest groups are the same.
+# of rows with quantized activations as well, and on the sum over all groups; the ten largest groups are the same, but for one
+# that is no further below the tenth than that last bound: the order of such two is not known.
 agrees() {
     "$O/tests/store_diff" "$1" "$2" "$3" >rows
     [ -s rows ]
-    awk -v what="$2" '{ if ($4 > w[$3] + 0) w[$3] = $4; if ($5 > sum) sum = $5 }
-        END { print "# " what ": at most " w["weights"] + 0 " (weights), " w["both"] + 0 " (both), sums " sum }' rows >&3
+    awk -v what="$2" '{ if ($4 > w[$3] + 0) w[$3] = $4; if ($5 > sum) sum = $5; if ($6 > 0) moved = moved " " $6 }
+        END { print "# " what ": at most " w["weights"] + 0 " (weights), " w["both"] + 0 " (both), sums " sum (moved ? "; below the tenth" moved : "") }' rows >&3
     awk -v weights="$4" -v both="$5" -v sum="$6" '
-        $4 + 0 > ($3 == "weights" ? weights : both) || $5 + 0 > sum || $6 != 10 { print "too far: " $0; bad = 1 }
+        $4 + 0 > ($3 == "weights" ? weights : both) || $5 + 0 > sum || $6 + 0 > sum { print "too far: " $0; bad = 1 }
         END { exit bad }' rows
 }
 

@@ -3,7 +3,8 @@
  * device, over the first so many samples: tiles of other lengths hold different ones behind them.
  * Each row of the first on a line: treatment, prefix, "weights" if the activations are not
  * quantized, else "both"; the greatest relative difference of a layer group, that of the sum over
- * all groups, and how many of the ten largest groups are the same.
+ * all groups, and how far below the tenth largest group the first store has any that is among the
+ * ten largest of the second: 0 if they are the same.
  */
 #include "base/fmt.h"
 #include "base/mem.h"
@@ -28,12 +29,12 @@ static double *group_scores(const struct store *s, const struct store_row *r, in
     return sum;
 }
 
-static bool in_top(const double *score, int64_t groups, int64_t g)
+static int64_t rank(const double *score, int64_t groups, int64_t g)
 {
     int64_t above = 0;
     for (int64_t i = 0; i < groups; i++)
-        above += score[i] > score[g];
-    return above < TOP;
+        above += score[i] > score[g] || (score[i] == score[g] && i < g);
+    return above;
 }
 
 static double relative(double found, double expected)
@@ -42,22 +43,34 @@ static double relative(double found, double expected)
     return off > 0 ? off / fabs(expected) : 0;
 }
 
+/* Of the groups that y has among its largest: how far the least of x is below x's tenth. */
+static double below_tenth(const double *x, const double *y, int64_t groups)
+{
+    double tenth = 0, least = INFINITY;
+    for (int64_t g = 0; g < groups; g++) {
+        if (rank(x, groups, g) == TOP - 1)
+            tenth = x[g];
+        if (rank(y, groups, g) < TOP && x[g] < least)
+            least = x[g];
+    }
+    return tenth > 0 ? (tenth - least) / tenth : 0;
+}
+
 static void print_row(const struct store *a, const struct store_row *ra, const struct store *b,
                       const struct store_row *rb, int64_t samples)
 {
     int64_t groups = a->shape.layers * STORE_GROUPS;
     double *x = group_scores(a, ra, samples), *y = group_scores(b, rb, samples), sum_x = 0,
            sum_y = 0, worst = 0;
-    int same = 0;
     for (int64_t g = 0; g < groups; g++) {
         double off = relative(y[g], x[g]);
         worst = off > worst ? off : worst;
-        same += in_top(x, groups, g) && in_top(y, groups, g);
         sum_x += x[g];
         sum_y += y[g];
     }
-    printf("%s %" PRId64 " %s %.3e %.3e %d\n", ra->key.id, ra->key.prefix,
-           strcmp(ra->a, "none") == 0 ? "weights" : "both", worst, relative(sum_y, sum_x), same);
+    printf("%s %" PRId64 " %s %.3e %.3e %.3e\n", ra->key.id, ra->key.prefix,
+           strcmp(ra->a, "none") == 0 ? "weights" : "both", worst, relative(sum_y, sum_x),
+           below_tenth(x, y, groups));
     free(x);
     free(y);
 }
