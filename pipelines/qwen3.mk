@@ -161,7 +161,7 @@ endif
 
 extract_text := $(MODEL_PATH) $(call version,extract-lm)
 calib_text   := $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
-score_text   := $(DTYPE) $(ROUNDING) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
+score_text   := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text  := $(call version,select)
 report_text  := $(call version,report)
 $(foreach s,extract calib score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
@@ -177,7 +177,7 @@ $(RANGES): $(LM) $(TOKENS)
 # ---- the store: all cells in one call, by content ----
 
 score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(SCORE_PREFIXES) --score-samples $(SCORE_SAMPLES) \
-	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --device $(DEVICE_SET) --replace
+	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) --replace
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)

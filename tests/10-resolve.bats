@@ -107,8 +107,8 @@ show() {
 
 @test "parity with ModelOpt is one option, and leaves device and padding alone" {
     aq 0 aq-resolve autoquant=modelopt_parity
-    is "$(jq -c '.autoquant | [.normalization, .cost, .monotone, .operand_rounding, .fp4_block, .solver, .device]' <<<"$output")" \
-        '["per_batch_mean","modelopt47",true,"dtype",16,"threshold","auto"]'
+    is "$(jq -c '.autoquant | [.normalization, .cost, .monotone, .operand_rounding, .dynamic_range, .fp4_block, .solver, .device]' <<<"$output")" \
+        '["per_batch_mean","modelopt47",true,"dtype","per_batch",16,"threshold","auto"]'
     is "$(jq -r .dataset.padding <<<"$output")" none
 }
 

@@ -228,6 +228,10 @@ static int score_main(int argc, char **argv)
         {"operand-rounding", 0, AQ_OPT_CHOICE, &o.operand_rounding, "R",
          "none, or dtype: round dequantized operands to the\ncompute type, as ModelOpt does (none)",
          roundings, 0, 0},
+        {"dynamic-batch", 0, AQ_OPT_INT, &o.dynamic_batch, "N",
+         "samples that share the range of a dynamic per-tensor\nactivation, as ModelOpt's batches "
+         "do (0: each has its own)",
+         NULL, 0, INT32_MAX},
         {"device", 0, AQ_OPT_TEXT, &o.device, "D", "auto, cpu, cuda or cuda:N (auto)", NULL, 0, 0},
         {"threads", 0, AQ_OPT_INT, &o.threads, "N", "CPU threads (all that the process may use)",
          NULL, 1, 1024},

@@ -197,9 +197,9 @@ struct backend_ops {
                             const struct backend_weight *w, const struct quant_spec *spec);
     /*
      * x stays in use likewise. range: of a static spec, else NULL; in host memory, read before the
-     * call returns. A dynamic "per tensor" is per sample. One operand serves products with any
-     * weight operand. clipped: device F64 [samples], raised by the number of elements beyond the
-     * last code; may be NULL.
+     * call returns. A dynamic "per tensor" is per sample of t, which may divide the rows otherwise
+     * than the tile of the products. One operand serves products with any weight operand. clipped:
+     * device F64 [samples], raised by the number of elements beyond the last code; may be NULL.
      */
     void (*quantize_act)(struct backend *b, struct backend_operand *op,
                          const struct backend_tile *t, const void *x, int64_t cols,

@@ -69,6 +69,7 @@ static const struct rule rules[] = {
     {"autoquant", "cost", K_CHOICE, 0, CHOICES("storage", "modelopt40", "modelopt47")},
     {"autoquant", "monotone", K_BOOL, 0},
     {"autoquant", "operand_rounding", K_CHOICE, 0, CHOICES("none", "dtype")},
+    {"autoquant", "dynamic_range", K_CHOICE, 0, CHOICES("per_sample", "per_batch")},
     {"autoquant", "fp4_block", K_CHOICE, 0, CHOICES("honour", "16")},
     {"autoquant", "solver", K_CHOICE, 0, CHOICES("exact", "threshold")},
     {"autoquant", "include_lm_head", K_FALSE, 0},

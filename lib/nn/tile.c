@@ -49,12 +49,29 @@ static int check_source(const struct tile_source *src, int64_t vocab, struct aq_
     return 0;
 }
 
+/* The end of the part that begins with sample s and is not split: a sample or a batch. */
+static int64_t part_end(const struct tile_source *src, int64_t s)
+{
+    int64_t each = src->batch > 0 ? src->batch : 1;
+    return src->samples - s < each ? src->samples : s + each;
+}
+
+static int64_t part_rows(const struct tile_source *src, int64_t s)
+{
+    int64_t rows = 0, end = part_end(src, s);
+    while (s < end)
+        rows += sample_rows(src, s++);
+    return rows;
+}
+
 /* How many samples from `first` on fit into `rows`. */
 static int32_t samples_that_fit(const struct tile_source *src, int64_t first, int32_t rows)
 {
-    int64_t used = 0, s = first;
-    while (s < src->samples && used + sample_rows(src, s) <= rows)
-        used += sample_rows(src, s++);
+    int64_t left = rows, s = first;
+    while (s < src->samples && part_rows(src, s) <= left) {
+        left -= part_rows(src, s);
+        s = part_end(src, s);
+    }
     return (int32_t)(s - first);
 }
 
@@ -85,6 +102,19 @@ static void place_sample(struct tile *t, const struct tile_source *src, int32_t 
     ((uint8_t *)t->desc.pad)[i] = pads > 0;
 }
 
+/* Ids, positions and targets are the tile's; who attends to whom is not asked of batches. */
+static void fill_batches(struct tile *t, int64_t batch)
+{
+    int32_t samples = t->desc.samples, count = (int32_t)((samples + batch - 1) / batch);
+    int32_t *starts = xcalloc((size_t)count + 1, sizeof *starts);
+    for (int32_t i = 0; i < count; i++)
+        starts[i] = t->desc.first[i * batch];
+    starts[count] = t->used;
+    t->batches = t->desc;
+    t->batches.samples = count;
+    t->batches.first = starts;
+}
+
 static void fill_tile(struct tile *t, const struct tile_source *src, int64_t first, int32_t samples,
                       int32_t rows)
 {
@@ -111,6 +141,8 @@ static void fill_tile(struct tile *t, const struct tile_source *src, int64_t fir
             t->labels[i] += target[r] >= 0;
     }
     t->used = starts[samples];
+    if (src->batch > 0)
+        fill_batches(t, src->batch);
 }
 
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
@@ -120,11 +152,15 @@ int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, 
     if (check_source(src, vocab, err) < 0)
         return -1;
     int64_t longest = 1;
-    for (int64_t s = 0; s < src->samples; s++) {
-        if (sample_rows(src, s) > longest)
-            longest = sample_rows(src, s);
+    for (int64_t s = 0; s < src->samples; s++)
         t->has_pads |= sample_pads(src, s) > 0;
-    }
+    for (int64_t s = 0; s < src->samples; s = part_end(src, s))
+        if (part_rows(src, s) > longest)
+            longest = part_rows(src, s);
+    if (longest > INT32_MAX / 4)
+        return aq_err_set(err, AQ_EINPUT,
+                          "a batch of %lld samples has %lld tokens, which is too many",
+                          (long long)src->batch, (long long)longest);
     t->rows = (int32_t)((longest + tokens - 1) / tokens * tokens);
     size_t cap = 0;
     for (int64_t s = 0; s < src->samples;) {
@@ -141,6 +177,7 @@ void tiles_release(struct tiles *t)
     for (size_t i = 0; i < t->count; i++) {
         struct tile *one = &t->items[i];
         free((void *)one->desc.first);
+        free((void *)one->batches.first);
         free((void *)one->desc.pad);
         free((void *)one->desc.ids);
         free((void *)one->desc.pos);

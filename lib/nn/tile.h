@@ -25,15 +25,19 @@ struct tile_source {
     int max_length;  /* padding to seq_len, else none */
     int64_t seq_len; /* only read with max_length */
     int32_t pad_id;
+    int64_t batch; /* samples that must share a tile, from sample 0 on; 0: none */
 };
 
 struct tile {
     struct backend_tile_desc desc; /* arrays owned by the tile */
-    int64_t sample;                /* index of the first sample in the source */
-    int32_t used;                  /* rows that hold a token or a pad */
-    int32_t *labels;               /* [desc.samples]: targets counted in the loss */
-    int32_t *tokens;               /* [desc.samples]: ids without pads */
-    int32_t *pads; /* [desc.samples]: pad rows that the pad row stands for; 0: none */
+    /* The same rows with a whole batch for a sample, for what is measured over a batch. It has no
+       samples if the source has no batches. */
+    struct backend_tile_desc batches;
+    int64_t sample;  /* index of the first sample in the source */
+    int32_t used;    /* rows that hold a token or a pad */
+    int32_t *labels; /* [desc.samples]: targets counted in the loss */
+    int32_t *tokens; /* [desc.samples]: ids without pads */
+    int32_t *pads;   /* [desc.samples]: pad rows that the pad row stands for; 0: none */
 };
 
 struct tiles {
@@ -44,8 +48,9 @@ struct tiles {
 };
 
 /*
- * Rows are `tokens` (of the backend), or the next multiple of it that holds the longest sample.
- * Samples without an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a
+ * Rows are `tokens` (of the backend), or the next multiple of it that holds the longest sample, or
+ * batch where there are batches: they are not split either. Batches whose rows no tile can count,
+ * samples without an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a
  * sample without a target is kept (labels 0).
  */
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,

@@ -20,6 +20,14 @@ void treatment_id(const char *w, const char *a, char out[TREATMENT_ID])
     out[TREATMENT_ID - 1] = '\0';
 }
 
+static bool treatment_of_the_data(const struct quant_spec *act)
+{
+    for (int i = 0; i < act->steps; i++)
+        if (act->step[i].dynamic && act->step[i].scope == QUANT_TENSOR)
+            return true;
+    return false;
+}
+
 /* Does an activation treatment take a calibrated range? */
 static bool treatment_ranged(const struct quant_spec *act)
 {
@@ -54,6 +62,7 @@ static int add_treatment(struct candidates *c, const char *w, const char *a, str
             return 0;
     calibrate_second_level(&n.as);
     n.ranged = treatment_ranged(&n.as);
+    n.of_the_data = treatment_of_the_data(&n.as);
     n.w = xstrdup(w);
     n.a = xstrdup(a);
     AQ_GROW(c->items, c->count, c->cap);

@@ -19,7 +19,8 @@ struct candidate {
     char id[TREATMENT_ID];
     char *w, *a; /* normal forms */
     struct quant_spec ws, as;
-    bool ranged; /* the activation takes a calibrated range */
+    bool ranged;      /* the activation takes a calibrated range */
+    bool of_the_data; /* the activation's range is the largest magnitude of the tensor at hand */
 };
 
 struct candidates {

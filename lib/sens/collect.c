@@ -57,6 +57,22 @@ static int read_autoquant(struct cell *c, struct aq_err *err)
     return 0;
 }
 
+static int check_dynamic_range(const struct cell *c, struct aq_err *err)
+{
+    struct jref run;
+    int64_t batch = 0;
+    (void)json_int(json_get(c->s->identity, "dynamic_batch"), &batch);
+    if (!jref_has(&c->autoquant, "dynamic_range", &run))
+        return 0;
+    const char *range = json_type(run.v) == JSON_STRING ? json_string(run.v) : "";
+    int64_t asked = strcmp(range, "per_batch") == 0 ? c->batch : 0;
+    if (batch == asked)
+        return 0;
+    return jref_fail(&run, err,
+                     "store '%s' was made with another dynamic_batch: %" PRId64 ", not %" PRId64,
+                     aq_show(c->s->path), batch, asked);
+}
+
 /* The store must have been made the way that the run says. */
 static int check_identity(const struct cell *c, struct aq_err *err)
 {
@@ -74,7 +90,7 @@ static int check_identity(const struct cell *c, struct aq_err *err)
         return jref_fail(&run, err, "store '%s' was made with another %s", aq_show(c->s->path),
                          facts[i].name);
     }
-    return 0;
+    return check_dynamic_range(c, err);
 }
 
 static int read_run(struct cell *c, struct aq_err *err)

@@ -270,9 +270,11 @@ static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size
         struct backend_operand *x = p->x[jobs->inputs];
         if (!scoring_lacks(s, row, layer, p->tile))
             continue;
-        /* members of a group share their input: count its clipped elements once */
-        double *clip = scoring_group_first(group) == l ? group_sums(g, i, row, group, 1) : NULL;
-        g->op->quantize_act(g->b, x, g->w.tiles[p->tile], p->acts.x[in],
+        /* members of a group share their input: count its clipped elements once; a range of the
+         * data clips nothing */
+        bool counted = scoring_group_first(group) == l && !c->of_the_data;
+        double *clip = counted ? group_sums(g, i, row, group, 1) : NULL;
+        g->op->quantize_act(g->b, x, walk_quantized_tile(&g->w, row, p->tile), p->acts.x[in],
                             qwen3_input_cols(s->model, in), &c->as, range, clip);
         jobs->items[jobs->count++] =
             (struct backend_score_job){.tile = g->w.tiles[p->tile],

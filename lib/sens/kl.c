@@ -156,7 +156,7 @@ static void change(struct kl *k, int64_t layer, size_t tile, const void *h, cons
     enum qwen3_input in = (enum qwen3_input)v->group;
     const struct qwen3_acts *acts =
         qwen3_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
-    k->w.op->quantize_act(k->w.b, k->x, k->w.tiles[tile], acts->x[in],
+    k->w.op->quantize_act(k->w.b, k->x, walk_quantized_tile(&k->w, v->row, tile), acts->x[in],
                           qwen3_input_cols(s->model, in), &c->as,
                           scoring_range(s, row, layer, in, &room), NULL);
     swap.x[in] = k->x;

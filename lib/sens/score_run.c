@@ -73,6 +73,30 @@ static int parse_dtype(struct run *r, struct aq_err *err)
                       aq_show(t));
 }
 
+/*
+ * The last batch of a data set may be short. Where more samples follow in the file it is not, and
+ * a range over it would not be that of the data set.
+ */
+static int check_batches(const struct run *r, struct aq_err *err)
+{
+    int64_t batch = r->o->dynamic_batch;
+    bool needed = false;
+    for (size_t i = 0; i < r->candidates.count; i++)
+        needed |= batch && r->candidates.items[i].of_the_data;
+    for (size_t i = 0; needed && i <= r->prefix_count; i++) {
+        int64_t end =
+            i < r->prefix_count && r->prefixes[i] < r->samples ? r->prefixes[i] : r->samples;
+        if (end % batch == 0 || end == r->tokens.samples)
+            continue;
+        (void)aq_err_set(err, AQ_EUSAGE,
+                         "--dynamic-batch %" PRId64 ": the data set of %" PRId64
+                         " samples ends within a batch of the %" PRId64 " in '%s'",
+                         batch, end, r->tokens.samples, aq_show(r->o->tokens));
+        return aq_err_hint(err, "make tokens of that data set alone");
+    }
+    return 0;
+}
+
 /* K/N, 1-based. */
 static int parse_shard(const char *text, int64_t *k, int64_t *n, struct aq_err *err)
 {
@@ -111,7 +135,7 @@ static int open_inputs(struct run *r, struct aq_err *err)
         r->samples = r->tokens.samples;
     }
     score_rows_make(&r->rows, &r->candidates, r->prefixes, r->prefix_count, r->samples);
-    return 0;
+    return check_batches(r, err);
 }
 
 static int open_ranges(struct run *r, struct aq_err *err)
@@ -156,7 +180,8 @@ static int open_model(struct run *r, struct aq_err *err)
                                  .samples = r->tokens.samples,
                                  .max_length = r->tokens.max_length,
                                  .seq_len = r->tokens.seq_len,
-                                 .pad_id = r->tokens.pad_id};
+                                 .pad_id = r->tokens.pad_id,
+                                 .batch = o->dynamic_batch};
     if (backend_open(&r->backend, o->device, &config, err) < 0)
         return -1;
     if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
@@ -173,6 +198,7 @@ static struct json *identity_of(const struct run *r)
     json_add_string(v, "method", r->o->method);
     json_add_string(v, "dtype", r->bf16 ? "bf16" : "fp32");
     json_add_string(v, "operand_rounding", r->o->operand_rounding);
+    json_add_int(v, "dynamic_batch", r->o->dynamic_batch);
     json_add_string(v, "backend", r->backend->identity);
     json_add_int(v, "tile_tokens", r->tiles.rows);
     json_add_int(v, "result_version", SCORE_RESULT_VERSION);

@@ -17,6 +17,7 @@ struct score_options {
     const char *method;               /* "gradient" or "kl_div" */
     const char *dtype;                /* "fp32", "bf16" and their long names */
     const char *operand_rounding;     /* "none" or "dtype" */
+    int64_t dynamic_batch;            /* samples that share a dynamic range; 0: each has its own */
     const char *device;
     int64_t threads;   /* 0: all that the process may use */
     uint64_t memory;   /* 0: no limit */

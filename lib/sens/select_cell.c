@@ -10,17 +10,10 @@ enum { MAX_FILE = 1 << 30 };
 
 const char *const sel_cost_names[SEL_COSTS + 1] = {"storage", "modelopt40", "modelopt47", NULL};
 
-const char *const sel_fact_names[SEL_FACTS] = {"lm",
-                                               "tokens",
-                                               "method",
-                                               "padding",
-                                               "normalization",
-                                               "prefix",
-                                               "score_samples",
-                                               "dtype",
-                                               "operand_rounding",
-                                               "backend",
-                                               "result_version"};
+const char *const sel_fact_names[SEL_FACTS] = {
+    "lm",      "tokens",        "method", "padding",          "normalization",
+    "prefix",  "score_samples", "dtype",  "operand_rounding", "dynamic_batch",
+    "backend", "result_version"};
 
 int sel_cell_read(struct sel_cell *c, const char *path, struct aq_err *err)
 {

@@ -32,6 +32,7 @@ enum sel_fact {
     /* and what gives slightly different numbers if it does not */
     SEL_DTYPE = SEL_MUST_AGREE,
     SEL_OPERAND_ROUNDING,
+    SEL_DYNAMIC_BATCH,
     SEL_BACKEND,
     SEL_RESULT_VERSION,
     SEL_FACTS,

@@ -25,14 +25,28 @@ int32_t walk_most_samples(const struct scoring *s)
 static int take_tiles(struct walk *w, struct aq_err *err)
 {
     w->tiles = xcalloc(w->s->tiles->count, sizeof(struct backend_tile *));
+    w->batches = xcalloc(w->s->tiles->count, sizeof(struct backend_tile *));
     for (size_t t = w->s->first_tile; t < w->s->end_tile; t++) {
+        const struct tile *tile = &w->s->tiles->items[t];
         if (!scoring_tile_lacks(w->s, t))
             continue;
-        w->tiles[t] = w->op->tile_new(w->b, &w->s->tiles->items[t].desc, err);
+        w->tiles[t] = w->op->tile_new(w->b, &tile->desc, err);
         if (!w->tiles[t])
+            return -1;
+        if (tile->batches.samples == 0)
+            continue;
+        w->batches[t] = w->op->tile_new(w->b, &tile->batches, err);
+        if (!w->batches[t])
             return -1;
     }
     return 0;
+}
+
+const struct backend_tile *walk_quantized_tile(const struct walk *w, size_t row, size_t tile)
+{
+    size_t candidate = w->s->rows->items[row].candidate;
+    bool of_the_data = w->s->candidates->items[candidate].of_the_data;
+    return of_the_data && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
 }
 
 int walk_open(struct walk *w, const struct scoring *s, bool spilled, struct aq_err *err)
@@ -58,11 +72,15 @@ void walk_close(struct walk *w)
     for (int i = 0; i < 2; i++)
         if (w->scratch[i])
             w->op->free(w->b, w->scratch[i], w->state_bytes);
-    for (size_t t = 0; w->tiles && t < w->s->tiles->count; t++)
+    for (size_t t = 0; w->tiles && t < w->s->tiles->count; t++) {
         if (w->tiles[t])
             w->op->tile_free(w->b, w->tiles[t]);
+        if (w->batches[t])
+            w->op->tile_free(w->b, w->batches[t]);
+    }
     kept_free(w->kept);
     free(w->tiles);
+    free(w->batches);
     *w = (struct walk){0};
 }
 

@@ -13,9 +13,10 @@ struct walk {
     const struct scoring *s;
     struct backend *b;
     const struct backend_ops *op;
-    struct backend_tile **tiles; /* of the shard; NULL where nothing is lacking */
-    struct kept *kept;           /* slot walk_slot(layer, tile): input of the layer */
-    void *scratch[2];            /* states on their way from and to the file */
+    struct backend_tile **tiles;   /* of the shard; NULL where nothing is lacking */
+    struct backend_tile **batches; /* the same rows by batches; NULL also where there are none */
+    struct kept *kept;             /* slot walk_slot(layer, tile): input of the layer */
+    void *scratch[2];              /* states on their way from and to the file */
     size_t state_bytes;
     int32_t max_samples; /* of a tile */
     struct aq_progress progress;
@@ -32,6 +33,9 @@ int walk_open(struct walk *w, const struct scoring *s, bool spilled,
 void walk_close(struct walk *w);
 /* Slot of a layer's input; layer == layers: the output of the last. */
 int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile);
+/* The tile as the quantizer of a row's activation sees it: a dynamic range is that of a sample, or
+   of a batch where the tiles are made of batches. */
+const struct backend_tile *walk_quantized_tile(const struct walk *w, size_t row, size_t tile);
 /* Fills all slots; a step of progress a layer. */
 int walk_forward(struct walk *w, struct aq_err *err) AQ_MUST_CHECK;
 void walk_advance(struct walk *w, uint64_t steps);
