@@ -1,5 +1,6 @@
-# Scores of aq with autoquant=modelopt_parity against those of ModelOpt on the CPU: vectors of tests/oracle/parity.py,
-# which says what each case is and where its allowance for rounding ties comes from.
+# Scores and choices of aq with autoquant=modelopt_parity against those of ModelOpt, on the CPU and, for what it cannot
+# compute there, on a GPU: vectors of tests/oracle/parity.py, which says what each case is and where its allowance for
+# rounding ties comes from.
 load helpers
 
 # Relative difference allowed to a group and to the sum of a treatment's groups. Where rounding ties or float32 noise
@@ -38,13 +39,13 @@ cells() {
     jq -n --arg m "$2" --argjson n "$i" '{cells: [range($n) | {dir: "\($m)/\(.)/cell", supported: true}]}' >cells.json
 }
 
-# replay CASE METHOD STRICT LOOSE: scores of all rows, compared: so many groups within the tolerance and beside it
+# replay VECTORS METHOD STRICT LOOSE: scores of all rows, compared: so many groups within the tolerance and beside it
 replay() {
     cells "$1" "$2"
     aq-extract-lm -o lm.json model
     aq-calib ranges --lm lm.json --prefix 16 -o ranges tokens
     aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 16 --score-samples 16 --dtype fp32 --device cpu \
-        --operand-rounding dtype --method "$2" -o "store.$2" "$2"/*/quant.json
+        --operand-rounding dtype --dynamic-batch 8 --method "$2" -o "store.$2" "$2"/*/quant.json
     aq-score collect --cells cells.json "store.$2"
     local rows
     rows=$(jq --arg m "$2" '.[$m] | length' "$VECTORS/$1.json")
@@ -56,32 +57,93 @@ replay() {
     is "$(jq -c '[.strict, .loose]' result.json)" "[$3,$4]"
 }
 
+# choices VECTORS METHOD SAME EXPLAINED: what is chosen with the scores that replay left, at the budget of each row. So
+# many rows choose the layers that ModelOpt chose, and so many others for a reason of tests/choices.jq. The rules of cost
+# differ in NVFP4 alone: 4.5 bits where ModelOpt's own presets say so, and the oracle's configurations are none of them.
+choices() {
+    local i bits
+    while IFS=$'\t' read -r i bits; do
+        aq-select -q --cost modelopt40 --effective-bits "$bits" "$2/$i/cell/scores.json"
+    done < <(jq -r --arg m "$2" '.[$m] | to_entries[] | [.key, .value.bits] | @tsv' "$VECTORS/$1.json") |
+        jq -s --arg m "$2" --slurpfile v "$VECTORS/$1.json" -f "$REPO/tests/choices.jq" >choices.json
+    jq -c . choices.json
+    is "$(jq -c '[.same, .explained, .other]' choices.json)" "[$3,$4,[]]"
+}
+
 @test "random model, every treatment, samples padded to 40" {
     tiny tiny max_length 40
-    replay tiny gradient 362 958
+    replay tiny gradient 362 970
+    choices tiny gradient 98 13
 }
 
 @test "random model, samples padded to 40: kl_div" {
     tiny tiny max_length 40
     replay tiny kl_div 15 45
+    choices tiny kl_div 4 1
 }
 
 @test "random model, samples of equal length without padding" {
     tiny equal none 64
     replay equal gradient 36 24
+    choices equal gradient 4 1
 }
 
 @test "random model, samples of equal length without padding: kl_div" {
     tiny equal none 64
     replay equal kl_div 15 45
+    choices equal kl_div 5 0
 }
 
 @test "demo model, captions padded to 32" {
     demo 32
     replay demo gradient 89 51
+    choices demo gradient 2 3
 }
 
 @test "demo model, captions padded to 512" {
     demo 512
     replay long gradient 0 28
+    choices long gradient 0 1
+}
+
+@test "what ModelOpt cannot compute on a CPU is held against it on a GPU, all of it" {
+    local pairs='[.[] | [.w, .a]] | sort'
+    is "$(jq -c ".skipped | $pairs" "$VECTORS/tiny.json")" "$(jq -c ".gradient | $pairs" "$VECTORS/tiny-cuda.json")"
+    is "$(jq -s '[.[].skipped[]] | length' "$VECTORS"/*-cuda.json)" 0
+}
+
+@test "on a GPU: random model, samples padded to 40, every treatment that a CPU cannot do" {
+    tiny tiny max_length 40
+    replay tiny-cuda gradient 53 283
+    choices tiny-cuda gradient 26 2
+}
+
+@test "on a GPU: random model, samples padded to 40: kl_div" {
+    tiny tiny max_length 40
+    replay tiny-cuda kl_div 21 51
+    choices tiny-cuda kl_div 3 3
+}
+
+@test "on a GPU: random model, samples of equal length without padding" {
+    tiny equal none 64
+    replay equal-cuda gradient 20 52
+    choices equal-cuda gradient 6 0
+}
+
+@test "on a GPU: random model, samples of equal length without padding: kl_div" {
+    tiny equal none 64
+    replay equal-cuda kl_div 20 52
+    choices equal-cuda kl_div 5 1
+}
+
+@test "on a GPU: demo model, captions padded to 32" {
+    demo 32
+    replay demo-cuda gradient 48 120
+    choices demo-cuda gradient 2 4
+}
+
+@test "on a GPU: demo model, captions padded to 512" {
+    demo 512
+    replay long-cuda gradient 5 23
+    choices long-cuda gradient 1 0
 }

@@ -1,7 +1,7 @@
 # scores.json of all rows (-s) against $v[0][$m]. A group is strict if rounding ties and float32 noise can move it by
 # less than half the tolerance, else loose: allowed that on top. Gives how many are either (and how many weight-only
 # ones are strict), the worst difference of each and of a row's sum, and what is beyond: groups, rows by their sum,
-# and rows that rank their groups otherwise.
+# and rows that rank their groups otherwise. Shift: what a score lacks that was taken with other codes of some weights.
 def relative($a; $b): if $a == $b then 0 else ($a - $b | fabs) / ([$a, $b] | map(fabs) | max) end;
 # Groups below each group; those that their allowances may swap are left out.
 def below($scores; $slack): [$scores | to_entries[] | . as $x |
@@ -10,7 +10,7 @@ $v[0] as $want
 # The noise of kl_div's logits adds to the divergence as one length to another: twice the root of their ratio.
 | def logits($score): if $m == "kl_div" and $score > 0 then 2 * ($want.kl_noise / $score | sqrt) else 0 end;
 [range(length) as $row | .[$row] as $s | $want[$m][$row] as $w | range($want.groups | length) as $g
-   | $w.scores[$g] as $x | $s.groups[$g].per_batch_mean as $y
+   | ($w.scores[$g] * (1 + ($w.shift[$g]? // 0))) as $x | $s.groups[$g].per_batch_mean as $y
    # Four times the size of one program's noise: three deviations of the difference of two.
    | (($w.ties[$g]? // 0) + 4 * ($w.noise[$g]? // 0) + logits($x)) as $slack
    | {$row, group: $want.groups[$g], name: $s.groups[$g].name, w: $w.w, a: $w.a, $slack, want: $x, found: $y,

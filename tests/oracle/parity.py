@@ -23,10 +23,12 @@ themselves, measured as the divergence between the model in float32 and in float
 Activations that lie next to a rounding tie fall one way here and the other way there, since two float32 programs
 agree to some 1e-6 only, and one such element moves a small score by up to some 1e-3. For every group and treatment
 the allowance is computed: quantize each input moved up and moved down by TIE of its size and add up what the
-elements that come out a step apart can do to the score, as a share of it. Weight codes have no such ties on a CPU; a
-GPU divides approximately and takes some bf16 weights on a tie to the other side: there the score is taken with the
-codes of the formulas too, and the difference is added to the allowance. What remains is the noise of the difference of
-two float32 products, large beside INT8's small difference: its size is computed for every group.
+elements that come out a step apart can do to the score, as a share of it. What remains is the noise of the difference
+of two float32 products, large beside INT8's small difference: its size is computed for every group.
+
+Weight codes have no such ties on a CPU. A GPU divides approximately and takes some bf16 weights on a tie to the other
+side (codes: how many). The score is taken with the codes of the formulas too: shift is what that adds to it, as a
+share. No allowance is made for it: scores are compared after it is applied.
 
 Writes <case>.json or <case>-cuda.json.
 """
@@ -114,9 +116,10 @@ def attributes(cfg):
 
 
 def config_of(quant):
+    """As ModelOpt's presets are: all is off but what the rules turn on."""
     entries = {k: [attributes(c) for c in v] if isinstance(v, list) else attributes(v)
                for k, v in quant["quant_cfg"].items()}
-    return {"quant_cfg": entries, "algorithm": quant["algorithm"] and "max"}
+    return {"quant_cfg": {"*": {"enable": False}, **entries}, "algorithm": quant["algorithm"] and "max"}
 
 
 # ---- data ----
@@ -243,8 +246,7 @@ def quantized(path, quant, batches):
     """The model as a recipe of auto_quantize has it, to which a rule that names modules applies nowhere."""
     config = config_of(quant)
     if quant["treatment"]["w"] == "none":
-        rules = {k: v for k, v in config["quant_cfg"].items() if not k.endswith("weight_quantizer")}
-        config["quant_cfg"] = {**rules, "*weight_quantizer": {"enable": False}}
+        config["quant_cfg"] = {k: v for k, v in config["quant_cfg"].items() if not k.endswith("weight_quantizer")}
     model = load(path, batches[0]["input_ids"].device)
     return mtq.quantize(model, config, forward_loop=lambda m: [m(**b) for b in batches])
 
@@ -256,18 +258,23 @@ def by_formula(treatment, weight):
     return quant_gpu.reference("w", treatment, weight.detach().cpu()).to(weight.device)
 
 
-def slack(path, quant, batches, seen, scores):
-    """Per group, as shares of its score: what elements next to a rounding tie can do to it, and the noise of taking
-    the difference of two products in float32, found by taking it in float64 too. And how many weights have another
-    code than by the formulas."""
-    model = quantized(path, quant, batches)
+def weights_of(model, quant):
+    """Of each linear: its quantized weight, the same by the formulas, and in how many codes they differ."""
+    out = {}
+    for name, module in linears_of(model).items():
+        weight, formula = module.weight_quantizer(module.weight), by_formula(quant["treatment"]["w"], module.weight)
+        out[name] = weight, formula, ((weight - formula).abs() > 2**-6 * formula.abs()).sum().item()
+    return out
+
+
+def slack(model, weights, seen, scores):
+    """Per group, as shares of its score: what elements next to a rounding tie can do to it, the noise of taking the
+    difference of two products in float32, found by taking it in float64 too, and what the codes of the formulas add."""
     change, noise, shift = (dict.fromkeys(scores, 0.0) for _ in range(3))
-    linear, codes = torch.nn.functional.linear, 0
+    linear = torch.nn.functional.linear
     with torch.no_grad():
         for name, module in linears_of(model).items():
-            weight = module.weight_quantizer(module.weight)
-            formula = by_formula(quant["treatment"]["w"], module.weight)
-            codes += ((weight - formula).abs() > 2**-6 * formula.abs()).sum().item()
+            weight, formula, _ = weights[name]
             for batch in seen:
                 x, g = batch[name]
                 code, g2 = module.input_quantizer(x), g.square()
@@ -287,9 +294,37 @@ def slack(path, quant, batches, seen, scores):
                 both = (2 * g2[b, t] * d[b, t] * e).sum(1).abs() + (g2[b, t] * e.square()).sum(1)
                 change[group_of(name)] += both.sum().item()
     scale = {name: max(score, 1e-300) for name, score in scores.items()}
-    return *([float(f"{x:.1e}") for x in share] for share in (
-        [(change[name] + abs(shift[name])) / scale[name] for name in scores],
-        [noise[name] ** 0.5 / scale[name] for name in scores])), codes
+    ties = [float(f"{change[name] / scale[name]:.1e}") for name in scores]
+    return ties, [float(f"{noise[name] ** 0.5 / scale[name]:.1e}") for name in scores], [
+        float(f"{shift[name] / scale[name]:.3e}") for name in scores]
+
+
+def kl_shift(path, model, weights, batches, scores):
+    """What the codes of the formulas add to the divergence with one group replaced, as a share of it. In float64."""
+    exact = load(path, batches[0]["input_ids"].device, torch.float64)
+    quantizers, plain = linears_of(model), linears_of(exact)
+    log_probs = lambda: [torch.log_softmax(exact(**batch).logits, -1) for batch in batches]
+    divergence = lambda: sum(torch.nn.functional.kl_div(q, p, reduction="sum", log_target=True).item()
+                             for q, p in zip(log_probs(), unchanged))
+
+    def replace(name, weight):
+        quantize = quantizers[name].input_quantizer
+        plain[name].forward = lambda x: torch.nn.functional.linear(quantize(x.float()).double(), weight.double())
+
+    shares = []
+    with torch.no_grad():
+        unchanged = log_probs()
+        for group in scores:
+            members, found = [name for name in plain if group_of(name) == group], []
+            for which in (0, 1):
+                for name in members:
+                    replace(name, weights[name][which])
+                found.append(divergence())
+            for name in members:
+                del plain[name].forward
+            assert abs(found[0] / scores[group] - 1) < 0.01, "not the divergence that ModelOpt measures"
+            shares.append(float(f"{(found[1] - found[0]) / found[0]:.3e}"))
+    return shares
 
 
 def versions(device):
@@ -326,14 +361,20 @@ def run(case, path, tokens, wanted, kl, device, out):
                 continue
             head["groups"] = list(found)
             scores = {g: s for g, (s, _) in found.items()}
-            if method == "gradient":  # kl_div comes after it and takes the same shares
-                ties, noise, codes = slack(path, quant, batches, seen, scores)
+            if method == "gradient":  # kl_div comes after it and takes the same shares for ties and noise
+                changed = quantized(path, quant, batches)
+                with torch.no_grad():
+                    weights = weights_of(changed, quant)
+                ties, noise, shift = slack(changed, weights, seen, scores)
+                codes = sum(differ for _, _, differ in weights.values())
+            elif codes:
+                shift = kl_shift(path, changed, weights, batches, scores)
             row = {**entry, "noise": noise, "bits": bits, "scores": [float(f"{x:.9g}") for x in scores.values()],
                    "chosen": "".join(str(c) for _, c in found.values())}
             if any(ties) or quant["treatment"]["a"] != "none":
                 row["ties"] = ties
             if codes:
-                row["codes"] = codes
+                row["codes"], row["shift"] = codes, shift
             rows[method].append(row)
             print(case, method, name, granularity, sum(scores.values()), file=sys.stderr)
     with open(os.path.join(out, case + ".json"), "w") as f:
