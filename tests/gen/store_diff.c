@@ -33,7 +33,7 @@ static int64_t rank(const double *score, int64_t groups, int64_t g)
 {
     int64_t above = 0;
     for (int64_t i = 0; i < groups; i++)
-        above += score[i] > score[g] || (score[i] == score[g] && i < g);
+        above += i < g ? score[i] >= score[g] : score[i] > score[g];
     return above;
 }
 
