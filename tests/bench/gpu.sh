@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One cell, the classes of treatments against a bare product, all cells, and all cells within 8 GB on a GPU: random weights in
-# the dimensions of Qwen3-VL-4B's language model, the 512 captions of ../shared/data. Needs 8 GB of disk in $TMPDIR.
+# One cell, the classes of treatments against a bare product, upstream's cells, the same within 8 GB, and all cells on a GPU:
+# random weights in the dimensions of Qwen3-VL-4B's language model, the 512 captions of ../shared/data. Needs 8 GB of disk in $TMPDIR.
 # PRESET=32b LAYERS=32 MEMORY=24G: one cell of the large one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -24,10 +24,11 @@ aq-calib tokens --tokenizer "$work/tokenizer" -o "$work/tokens" $data/vlm-quanti
 aq-calib ranges --device cuda --lm "$work/lm.json" --prefix 16,128,512 -o "$work/ranges" "$work/tokens"
 write_cells "$work/quant"
 
-# Each treatment once: those whose scales lie on rows, columns or the tensor (one bf16 product), and those with scales along K.
+# Upstream's 16 pairs and 9 granularities; and each treatment once: those whose scales lie on rows, columns or the tensor (one bf16 product), and those with scales along K.
 declare -A seen=()
-by_row=() along_k=()
+upstream=() by_row=() along_k=()
 for q in "$work"/quant/*.json; do
+    [[ $q =~ FP16_WEIGHT_|NVFP4_DEFAULT|a_per_hidden_channel|w_group128_a_token ]] || upstream+=("$q")
     treatment=$(jq -r '.treatment | .w + "|" + .a' "$q")
     [ -z "${seen[$treatment]:-}" ] || continue
     seen[$treatment]=1
@@ -64,5 +65,6 @@ base=$took base_work=$work_of
 sustained=$(sed -E 's/.*moments, ([0-9]+) over.*/\1/' "$work/rate")
 class 'scales on rows, columns, tensor' "${by_row[@]}"
 class 'scales along K' "${along_k[@]}"
+score "upstream's cells" "${upstream[@]}"
+score "upstream's cells, 8 GB" --memory 8G "${upstream[@]}"
 score 'all cells' "$work"/quant/*.json
-score 'all cells, 8 GB' --memory 8G "$work"/quant/*.json
