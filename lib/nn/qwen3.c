@@ -497,14 +497,29 @@ static void attention_backward(struct qwen3 *m, int64_t layer, const struct back
     op->rmsnorm_backward(m->b, t, dh, buf[DX], h_in, &w[IN_NORM], c->eps);
 }
 
+static void use_acts(struct qwen3 *m, const struct qwen3_acts *a)
+{
+    m->acts = *a;
+    for (int i = 0; i < QWEN3_INPUTS; i++)
+        m->buf[X0 + i] = a->x[i];
+    for (int i = 0; i < QWEN3_LINEARS; i++) {
+        m->buf[Y0 + i] = a->y[i];
+        m->buf[DY0 + i] = a->dy[i];
+    }
+}
+
 const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
                                               const struct backend_tile *t, const void *h_in,
-                                              void *dh)
+                                              void *dh, const struct qwen3_acts *into)
 {
+    const struct qwen3_acts own = m->acts;
+    if (into)
+        use_acts(m, into);
     layer_inside(m, layer, t, h_in, NULL);
     mlp_backward(m, layer, t, dh);
     attention_backward(m, layer, t, h_in, dh);
-    return &m->acts;
+    use_acts(m, &own);
+    return into ? into : &m->acts;
 }
 
 /* ---- head ---- */

@@ -112,10 +112,10 @@ const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
                                              const struct backend_tile *t, const void *h_in,
                                              void *h_out, const struct qwen3_swap *swap);
 /* Recomputes the layer from its input; dh is the gradient at its output, and becomes that at its
-   input. */
+   input. into: device memory for what it leaves behind; NULL: the model's own. */
 const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
                                               const struct backend_tile *t, const void *h_in,
-                                              void *dh);
+                                              void *dh, const struct qwen3_acts *into);
 /* loss: device F64 [samples], summed over each sample's targets; dh: its gradient at h, the last
    layer's output. h is kept. */
 void qwen3_loss(struct qwen3 *m, const struct backend_tile *t, const void *h, double *loss,

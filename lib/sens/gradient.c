@@ -57,6 +57,23 @@ static uint64_t cell_bytes(const struct scoring *s)
     return UINT64_C(2) * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double);
 }
 
+/*
+ * A tile more in a batch saves some quantizing of weights, and costs the first touch of its memory,
+ * which takes about as long for a byte as quantizing for an element. In batches of k tiles weights
+ * are quantized tiles / k times for each row, and k places are touched, once: the sum is least for
+ * this k.
+ */
+static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
+{
+    double elements = 0, layers = (double)qwen3_config(s->model)->layers;
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
+        elements += (double)w->rows * (double)w->cols;
+    }
+    double all = layers * elements * (double)s->rows->count * (double)(s->end_tile - s->first_tile);
+    return (size_t)ceil(sqrt(all / (double)place));
+}
+
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
 {
     const struct qwen3_config *c = qwen3_config(s->model);
@@ -83,7 +100,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         room -= out->kept;
     uint64_t each = place + act_operand + sums;
     uint64_t share = room < s->b->batch_bytes ? room : s->b->batch_bytes;
-    size_t fit = (size_t)(share / each);
+    size_t fit = (size_t)(share / each), most = tiles_worth_it(s, place);
+    fit = fit > most ? most : fit;
     out->tiles_at_once = fit < 1 ? 1 : fit > tiles ? tiles : fit;
     out->batch = out->tiles_at_once > 1 ? out->tiles_at_once * place : 0;
     out->operands = w_operand + out->tiles_at_once * act_operand;
@@ -230,21 +248,11 @@ static int backward_tile(struct gradient *g, int64_t layer, struct place *p, boo
     void *dh = h ? kept_get(g->w.kept, out, g->w.scratch[1], err) : NULL;
     if (!dh)
         return -1;
+    const struct qwen3_acts *into = g->batch && scored ? &p->acts : NULL;
     const struct qwen3_acts *acts =
-        qwen3_layer_backward(g->s->model, layer, g->w.tiles[p->tile], h, dh);
-    if (!g->batch) {
+        qwen3_layer_backward(g->s->model, layer, g->w.tiles[p->tile], h, dh, into);
+    if (!g->batch)
         p->acts = *acts;
-    } else if (scored) {
-        for (int i = 0; i < QWEN3_INPUTS; i++)
-            g->op->copy(g->b, p->acts.x[i], acts->x[i],
-                        walk_act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i)));
-        for (int l = 0; l < QWEN3_LINEARS; l++) {
-            size_t n =
-                walk_act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
-            g->op->copy(g->b, p->acts.y[l], acts->y[l], n);
-            g->op->copy(g->b, p->acts.dy[l], acts->dy[l], n);
-        }
-    }
     return kept_put(g->w.kept, in, dh, err); /* the layer's input is not needed again */
 }
 
