@@ -152,6 +152,16 @@ agrees() {
 }
 
 # bats test_tags=gpu
+@test "dynamic ranges over batches, on the GPU and on the CPU" {
+    demo_inputs
+    AQ_CONF=$REPO/conf aq-overlay --format MXINT8_DEFAULT_CFG --granularity a_per_tensor_static -o batch.json
+    local options=(--dtype fp32 --prefix 128 --score-samples 128 --dynamic-batch 8)
+    demo cpu --device cpu "${options[@]}" batch.json
+    demo cuda --device cuda "${options[@]}" batch.json
+    agrees cpu cuda 128 1e-4 1e-2 1e-4
+}
+
+# bats test_tags=gpu
 @test "compute-sanitizer finds nothing on a tiny model" {
     need_command compute-sanitizer
     # cuBLAS's bf16 kernels store through the copy engine, which initcheck and racecheck do not see
