@@ -34,19 +34,24 @@ timed() {
     wall=$(awk "BEGIN { print $wall + $r }") cpu=$(awk "BEGIN { print $cpu + $u + $s }")
 }
 
-# ours PREFIX STORE QUANT.json...: ranges and scores, from the files on.
+# ours TIMES PREFIX QUANT.json...: ranges and scores, from the files on; the median of so many runs.
 ours() {
-    local n=$1 store=$2
+    local times=$1 n=$2
     shift 2
-    wall=0 cpu=0
-    timed aq-calib ranges --lm "$work/lm.json" --prefix "$n" --device cpu -o "$work/ranges" "$work/tokens"
-    timed aq-score --lm "$work/lm.json" --tokens "$work/tokens" --ranges "$work/ranges" --prefix "$n" --score-samples "$n" \
-        --method gradient --dtype fp32 --device cpu -o "$store" "$@"
+    for ((i = 0; i < times; i++)); do
+        wall=0 cpu=0
+        rm -f "$work/store"
+        timed aq-calib ranges --lm "$work/lm.json" --prefix "$n" --device cpu -o "$work/ranges" "$work/tokens"
+        timed aq-score --lm "$work/lm.json" --tokens "$work/tokens" --ranges "$work/ranges" --prefix "$n" --score-samples "$n" \
+            --method gradient --dtype fp32 --device cpu -o "$work/store" "$@"
+        echo "$wall $cpu"
+    done | sort -n | sed -n "$(((times + 1) / 2))p" >"$work/median"
+    read -r wall cpu <"$work/median"
 }
 
-ours 512 "$work/one" "$work/quant/INT8_DEFAULT_CFG.default.json"
+ours 5 512 "$work/quant/INT8_DEFAULT_CFG.default.json"
 one_wall=$wall one_cpu=$cpu
-ours 128 "$work/all" "$work"/quant/*.json
+ours 1 128 "$work"/quant/*.json
 measured=(INT8_DEFAULT_CFG.default FP8_DEFAULT_CFG.default INT4_WEIGHT_INT8_ACT_CFG.w_group128_a_token
     INT8_WEIGHT_ONLY_CFG.w_per_out_channel FP8_WEIGHT_INT4_ACT_CFG.w_group64)
 measured=("${measured[@]/#/"$work/quant/"}")
@@ -54,7 +59,7 @@ measured=("${measured[@]/#/"$work/quant/"}")
     { tail -n 5 "$work/log" >&2; exit 1; }
 awk -F'\t' -v ow="$one_wall" -v oc="$one_cpu" -v gw="$wall" -v gc="$cpu" -v cells="$cells" '
     function line(what, pw, pc, w, c, aim) {
-        printf "%-38s ModelOpt %9.1f s wall %9.1f s CPU; aq %6.1f s wall %6.1f s CPU: %.0f times, by CPU seconds %.0f (aim: %d)\n",
+        printf "%-38s ModelOpt %9.1f s wall %9.1f s CPU; aq %6.1f s wall %6.1f s CPU: %.1f times, by CPU seconds %.1f (aim: %d)\n",
             what, pw, pc, w, c, pw / w, pc / c, aim }
     $1 ~ /^(un)?padded$/ && !($1 in c) { w[$1] = $2; c[$1] = $3 } # of the first cell; ModelOpt prints lines of its own
     $1 == "padded" { pw += $2; pc += $3; n++ }
