@@ -100,6 +100,12 @@ choices() {
     choices demo gradient 2 3
 }
 
+@test "demo model, captions padded to 32: kl_div" {
+    demo 32
+    replay demo kl_div 4 136
+    choices demo kl_div 5 0
+}
+
 @test "demo model, captions padded to 512" {
     demo 512
     replay long gradient 0 28

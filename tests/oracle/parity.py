@@ -400,7 +400,7 @@ def prepare(to, cases, device):
     for case, length in ("demo", 32), ("long", 512):
         tool("aq-calib", "tokens", "--tokenizer", DEMO, "--seq-len", str(length), "--padding", "max_length",
              "-o", f"{to}/{case}.tokens", CAPTIONS)
-    wanted = {"tiny": ("tiny", every, FEW[device]), "equal": ("tiny", few, FEW[device]), "demo": ("demo", few, []),
+    wanted = {"tiny": ("tiny", every, FEW[device]), "equal": ("tiny", few, FEW[device]), "demo": ("demo", few, FEW["cpu"]),
               "long": ("demo", long, [])}
     with open(to + "/cases.json", "w") as f:
         json.dump({case: wanted[case] for case in cases}, f)
