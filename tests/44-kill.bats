@@ -89,7 +89,8 @@ converges() {
             # unless it was the quicker one
             if [ "$code" -ne 0 ]; then
                 is "$code" "${signal#*:}"
-                [ ! -e s ]
+                # the store has its name only if it is complete, and the signal came after that
+                [ ! -e s ] || cmp s "$T/undisturbed/s"
                 is "$(find . -name '.*' -type f)" ""
                 ended=$((ended + 1))
                 [ ! -e s.part ] || part=$((part + 1))
