@@ -60,12 +60,15 @@ static int read_autoquant(struct cell *c, struct aq_err *err)
 static int check_dynamic_range(const struct cell *c, struct aq_err *err)
 {
     struct jref run;
-    int64_t batch = 0;
-    (void)json_int(json_get(c->s->identity, "dynamic_batch"), &batch);
+    int64_t batch;
+    const struct json *own = json_get(c->s->identity, "dynamic_batch");
     if (!jref_has(&c->autoquant, "dynamic_range", &run))
         return 0;
     const char *range = json_type(run.v) == JSON_STRING ? json_string(run.v) : "";
     int64_t asked = strcmp(range, "per_batch") == 0 ? c->batch : 0;
+    if (!own || !json_int(own, &batch))
+        return jref_fail(&run, err, "store '%s' has no dynamic_batch in its identity",
+                         aq_show(c->s->path));
     if (batch == asked)
         return 0;
     return jref_fail(&run, err,

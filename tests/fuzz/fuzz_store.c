@@ -20,7 +20,8 @@ static const char run[] =
     "{\"model\":{\"name\":\"m\",\"path\":\"p\",\"dtype\":\"bf16\"},"
     "\"dataset\":{\"name\":\"d\",\"size\":\"s\"},\"quant_pair\":{\"name\":\"pair\"},"
     "\"autoquant\":{\"method\":\"gradient\",\"batch_size\":2,\"effective_bits\":8.0,"
-    "\"normalization\":\"per_batch_mean\",\"operand_rounding\":\"none\"},"
+    "\"normalization\":\"per_batch_mean\",\"operand_rounding\":\"none\","
+    "\"dynamic_range\":\"per_sample\"},"
     "\"_aq\":{\"schema\":\"aq.run/1\",\"scheme_name\":\"x\",\"num_calib_samples\":3,"
     "\"score_samples\":3}}";
 static const char quant[] =
