@@ -65,11 +65,8 @@ static uint64_t cell_bytes(const struct scoring *s)
  */
 static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
 {
-    double elements = 0, layers = (double)qwen3_config(s->model)->layers;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        elements += (double)w->rows * (double)w->cols;
-    }
+    double elements = (double)scoring_layer_elements(s);
+    double layers = (double)qwen3_config(s->model)->layers;
     double all = layers * elements * (double)s->rows->count * (double)(s->end_tile - s->first_tile);
     return (size_t)ceil(sqrt(all / (double)place));
 }

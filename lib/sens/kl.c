@@ -40,12 +40,8 @@ struct kl {
 
 static uint64_t operand_bytes(const struct scoring *s, const struct backend_sizes *sizes)
 {
-    uint64_t sum = 0;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        sum += (uint64_t)(w->rows * w->cols) * 5;
-    }
-    return sum + (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
+    return (uint64_t)scoring_layer_elements(s) * 5 +
+           (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
 }
 
 int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)

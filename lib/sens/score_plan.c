@@ -44,16 +44,6 @@ static struct count count_cells(const struct scoring *s, const struct store *old
     return n;
 }
 
-static double layer_weights(const struct scoring *s)
-{
-    double sum = 0;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        sum += (double)w->rows * (double)w->cols;
-    }
-    return sum;
-}
-
 /* Seconds of one product of the largest linear, measured here and now. */
 static double product_rate(const struct scoring *s)
 {
@@ -95,7 +85,7 @@ static void print_work(const struct scoring *s, const struct count *n)
 {
     const struct qwen3_config *c = qwen3_config(s->model);
     double tiles = (double)(s->end_tile - s->first_tile), rows = s->tiles->rows;
-    double per_layer = 2 * rows * layer_weights(s);
+    double per_layer = 2 * rows * (double)scoring_layer_elements(s);
     double head = 2 * rows * (double)c->vocab * (double)c->hidden;
     /* forward, recomputed forward, gradient of the inputs; the head forward and back */
     double passes = n->rows_open ? tiles * (3 * per_layer * (double)c->layers + 2 * head) : 0;

@@ -166,6 +166,16 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
     return bad;
 }
 
+int64_t scoring_layer_elements(const struct scoring *s)
+{
+    int64_t sum = 0;
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
+        sum += w->rows * w->cols;
+    }
+    return sum;
+}
+
 struct backend_sizes scoring_sizes(const struct scoring *s)
 {
     struct backend_sizes sizes = {.rows = s->tiles->rows};

@@ -93,6 +93,8 @@ int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan,
                      struct aq_err *err) AQ_MUST_CHECK;
 /* AQ_ERUN that says how much one tile needs. */
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
+/* Elements of a layer's linears. */
+int64_t scoring_layer_elements(const struct scoring *s);
 /* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out,
                   struct aq_err *err) AQ_MUST_CHECK;
