@@ -358,26 +358,25 @@ static void check_op(struct op *op)
     free(room);
 }
 
-static void test_loss(void)
+static void test_loss(int64_t vocab, int64_t cols)
 {
-    enum { COLS = 13, VOCAB = 1103 };
-    double *w = random_doubles(VOCAB * COLS), *h = random_doubles(ROWS * COLS);
+    double *w = random_doubles(vocab * cols), *h = random_doubles(ROWS * cols);
     double out[SAMPLES], *in[1] = {h};
     float *room;
-    struct backend_weight bw = weight_of(w, VOCAB, COLS, &room);
-    struct guarded gh, gdh = guarded_new(ROWS * COLS, NULL);
-    zero_unused(h, COLS);
-    gh = guarded_new(ROWS * COLS, h);
+    struct backend_weight bw = weight_of(w, vocab, cols, &room);
+    struct guarded gh, gdh = guarded_new(ROWS * cols, NULL);
+    zero_unused(h, cols);
+    gh = guarded_new(ROWS * cols, h);
     double loss[SAMPLES + 1] = {0, 0, 0, 0, 12345};
     be->ops->loss(be, tile, loss, gdh.data, gh.data, &bw);
-    struct dims d = {.cols = COLS, .out = VOCAB, .w = w};
+    struct dims d = {.cols = cols, .out = vocab, .w = w};
     ref_loss(&d, in, out);
     double far = 0;
     for (int s = 0; s < SAMPLES; s++)
         far = fmax(far, fabs(loss[s] - out[s]) / (1 + fabs(out[s])));
-    tap_ok(far < 1e-6 && loss[SAMPLES] == 12345, "loss (%.1e)", far);
-    double *expected = xcalloc(ROWS * COLS, sizeof *expected);
-    for (int at = 0; at < USED * COLS; at += 3) {
+    tap_ok(far < 1e-6 && loss[SAMPLES] == 12345, "loss over %d words (%.1e)", (int)vocab, far);
+    double *expected = xcalloc((size_t)(ROWS * cols), sizeof *expected);
+    for (int64_t at = 0; at < USED * cols; at += 3) {
         double keep = h[at], sum = 0;
         for (int side = 1; side >= -1; side -= 2) {
             h[at] = keep + side * 1e-5;
@@ -388,10 +387,10 @@ static void test_loss(void)
         h[at] = keep;
         expected[at] = sum / 2e-5;
     }
-    for (int at = 0; at < ROWS * COLS; at++)
-        if (at % 3 || at >= USED * COLS)
-            expected[at] = at < USED * COLS ? gdh.data[at] : 0;
-    far = distance(gdh.data, expected, ROWS * COLS);
+    for (int64_t at = 0; at < ROWS * cols; at++)
+        if (at % 3 || at >= USED * cols)
+            expected[at] = at < USED * cols ? gdh.data[at] : 0;
+    far = distance(gdh.data, expected, ROWS * cols);
     tap_ok(far < 2e-6, "gradient of the loss against differences (%.1e)", far);
     tap_ok(guarded_free(&gh) & guarded_free(&gdh), "loss writes nothing else");
     free(expected);
@@ -547,10 +546,13 @@ int main(void)
     };
     for (size_t i = 0; i < AQ_COUNT(ops); i++)
         check_op(&ops[i]);
-    test_loss();
+    test_loss(1103, 13);
     test_kl();
     test_small_ops();
     test_embed();
+    be->ops->tile_free(be, tile);
+    make_tile(9001); /* words that the CPU takes in more than one chunk */
+    test_loss(9001, 3);
     be->ops->tile_free(be, tile);
     backend_close(be);
     return tap_done();

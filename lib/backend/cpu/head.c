@@ -1,7 +1,7 @@
 /*
  * The head: loss with its gradient, and KL between two inputs. The vocabulary is large, so that
- * logits exist a block at a time: one pass for the sums of the softmax, and for the gradient a
- * second that makes the logits again.
+ * logits exist a block at a time, and are made once: sums of exponentials, and the gradient made
+ * from them, are relative to the largest logit so far and shrink when a larger one comes.
  */
 #include "backend/cpu/blas.h"
 #include "backend/cpu/cpu.h"
@@ -10,7 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_UNITS = 16 }; /* of the second pass, whose chunks of logits all threads share */
+enum {
+    CHUNK_UNITS = 16, /* blocks of the loss's chunks of logits, which all threads share */
+    ROWS = 16,        /* of a unit that works on rows */
+};
 
 /* What a block of columns knows of one row: sum of exp(z - top), and of exp(z - top) * moved. */
 struct partial {
@@ -25,33 +28,36 @@ struct head_job {
     int64_t width, units;
     int32_t rows;
     /* loss */
-    struct partial *parts; /* (units, rows) */
-    float *target_logit;   /* [rows] */
-    float *top, *inverse;  /* [rows]: of the whole row; 1 / its sum */
-    float *dz;             /* (rows, chunk) */
+    struct partial *sums; /* [rows]: of the chunks so far */
+    float *target_logit;  /* [rows] */
+    float *z;             /* (rows, chunk): logits, then exp(z - top) */
     float *dh;
     int64_t chunk, chunk_at;
     /* kl */
+    struct partial *parts; /* (count, units, rows) */
     const void *const *hq;
     struct partial *changed; /* (count, units, rows) */
     int count;
 };
 
-/* Logits of one block of columns into z (rows, cols); returns cols. room holds the weights. */
-static int64_t block_logits(const struct head_job *j, int64_t unit, const float *h,
-                            const float *panel, float *z)
+static int64_t block_cols(const struct head_job *j, int64_t unit)
 {
-    int64_t at = unit * j->width, depth = j->w->cols;
-    int64_t cols = j->w->rows - at < j->width ? j->w->rows - at : j->width;
-    blas_gemm(BLAS_N, BLAS_T, j->rows, cols, depth, h, depth, panel, depth, 0, z, cols);
-    return cols;
+    int64_t left = j->w->rows - unit * j->width;
+    return left < j->width ? left : j->width;
+}
+
+/* Logits of one block of columns into z, rows ld apart. */
+static void block_logits(const struct head_job *j, int64_t unit, const float *h, const float *panel,
+                         float *z, int64_t ld)
+{
+    int64_t depth = j->w->cols;
+    blas_gemm(BLAS_N, BLAS_T, j->rows, block_cols(j, unit), depth, h, depth, panel, depth, 0, z,
+              ld);
 }
 
 static const float *block_weights(const struct head_job *j, int64_t unit, float *room)
 {
-    int64_t at = unit * j->width;
-    int64_t cols = j->w->rows - at < j->width ? j->w->rows - at : j->width;
-    return cpu_weight_rows(j->w, at, cols, room);
+    return cpu_weight_rows(j->w, unit * j->width, block_cols(j, unit), room);
 }
 
 /* Adds b to a, both relative to their own top. */
@@ -77,96 +83,119 @@ static struct partial merged(const struct partial *parts, int64_t units, int32_t
 
 /* ---- loss ---- */
 
-static void sums_unit(void *arg, int64_t unit, int worker)
+static int64_t chunk_cols(const struct head_job *j)
 {
-    const struct head_job *j = arg;
-    float *room = cpu_scratch(j->c, worker), *z = room + j->width * j->w->cols;
-    int64_t cols = block_logits(j, unit, j->h, block_weights(j, unit, room), z);
-    for (int32_t r = 0; r < j->rows; r++, z += cols) {
-        int64_t target = j->t->target[r] - unit * j->width;
-        if (j->t->target[r] < 0)
-            continue;
-        if (target >= 0 && target < cols)
-            j->target_logit[r] = z[target];
-        float top = simd()->top(z, cols);
-        double sum = simd()->exps(NULL, z, top, 1, cols);
-        j->parts[unit * j->rows + r] = (struct partial){top, sum, 0};
-    }
+    int64_t left = j->w->rows - j->chunk_at;
+    return left < j->chunk ? left : j->chunk;
 }
 
-/* dz = softmax - [target], for one block of the chunk */
-static void slope_unit(void *arg, int64_t part, int worker)
+static int32_t end_row(const struct head_job *j, int64_t unit)
 {
-    const struct head_job *j = arg;
-    int64_t unit = j->chunk_at / j->width + part, first = unit * j->width;
-    float *room = cpu_scratch(j->c, worker), *z = room + j->width * j->w->cols;
-    int64_t cols = block_logits(j, unit, j->h, block_weights(j, unit, room), z);
-    for (int32_t r = 0; r < j->rows; r++, z += cols) {
-        float *dz = j->dz + r * j->chunk + part * j->width;
-        if (j->t->target[r] < 0) {
-            memset(dz, 0, (size_t)cols * sizeof *dz);
-            continue;
-        }
-        (void)simd()->exps(dz, z, j->top[r], j->inverse[r], cols);
-        int64_t target = j->t->target[r] - first;
-        if (target >= 0 && target < cols)
-            dz[target] -= 1;
-    }
+    int64_t end = (unit + 1) * ROWS;
+    return (int32_t)(end < j->rows ? end : j->rows);
 }
 
-/* dh += dz W for one block of the columns of dh */
-static void slope_back_unit(void *arg, int64_t unit, int worker)
+static void logits_unit(void *arg, int64_t part, int worker)
 {
     const struct head_job *j = arg;
-    int64_t depth = j->w->rows - j->chunk_at < j->chunk ? j->w->rows - j->chunk_at : j->chunk;
-    int64_t width = cpu_unit_cols(j->w->cols, j->chunk), at = unit * width;
+    int64_t unit = j->chunk_at / j->width + part;
+    const float *panel = block_weights(j, unit, cpu_scratch(j->c, worker));
+    block_logits(j, unit, j->h, panel, j->z + part * j->width, j->chunk);
+}
+
+/* A row's logits of the chunk become exp(z - top). */
+static void exps_row(const struct head_job *j, int32_t r)
+{
+    int64_t cols = chunk_cols(j), target = j->t->target[r] - j->chunk_at;
+    float *z = j->z + r * j->chunk, *dh = j->dh + r * j->w->cols;
+    struct partial *sums = &j->sums[r];
+    if (j->t->target[r] < 0) {
+        memset(z, 0, (size_t)cols * sizeof *z);
+        return;
+    }
+    if (target >= 0 && target < cols)
+        j->target_logit[r] = z[target];
+    float top = simd()->top(z, cols);
+    if (!(top <= sums->top)) { /* the first chunk, a larger logit, or a NaN */
+        float shrink = (float)exp(sums->top - top);
+        for (int64_t i = 0; i < j->w->cols; i++)
+            dh[i] *= shrink;
+        *sums = (struct partial){top, sums->sum * shrink, 0};
+    }
+    sums->sum += simd()->exps(z, z, (float)sums->top, 1, cols);
+}
+
+static void exps_unit(void *arg, int64_t unit, int worker)
+{
+    const struct head_job *j = arg;
+    (void)worker;
+    for (int32_t r = (int32_t)unit * ROWS; r < end_row(j, unit); r++)
+        exps_row(j, r);
+}
+
+/* dh += exp(z - top) W for one block of the columns of dh */
+static void back_unit(void *arg, int64_t unit, int worker)
+{
+    const struct head_job *j = arg;
+    int64_t width = cpu_unit_cols(j->w->cols, j->chunk), at = unit * width, depth = chunk_cols(j);
     int64_t cols = j->w->cols - at < width ? j->w->cols - at : width;
     float *panel = cpu_scratch(j->c, worker);
     cpu_weight_panel(j->w, j->chunk_at, depth, at, cols, panel);
-    blas_gemm(BLAS_N, BLAS_N, j->rows, cols, depth, j->dz, j->chunk, panel, cols, 1, j->dh + at,
+    blas_gemm(BLAS_N, BLAS_N, j->rows, cols, depth, j->z, j->chunk, panel, cols, 1, j->dh + at,
               j->w->cols);
+}
+
+/* dh = dh / sum - W[target]: the gradient at the logits is softmax - [target] */
+static void slope_unit(void *arg, int64_t unit, int worker)
+{
+    const struct head_job *j = arg;
+    float *room = cpu_scratch(j->c, worker);
+    int64_t cols = j->w->cols;
+    for (int32_t r = (int32_t)unit * ROWS; r < end_row(j, unit); r++) {
+        if (j->t->target[r] < 0)
+            continue;
+        const float *w = cpu_weight_rows(j->w, j->t->target[r], 1, room);
+        float *dh = j->dh + r * cols, inverse = (float)(1 / j->sums[r].sum);
+        for (int64_t i = 0; i < cols; i++)
+            dh[i] = dh[i] * inverse - w[i];
+    }
 }
 
 static void sum_losses(const struct head_job *j, double *loss)
 {
     memset(loss, 0, (size_t)j->t->samples * sizeof *loss);
-    for (int32_t r = 0; r < j->rows; r++) {
-        if (j->t->target[r] < 0)
-            continue;
-        struct partial p = merged(j->parts, j->units, j->rows, r);
-        j->top[r] = (float)p.top;
-        j->inverse[r] = (float)(1 / p.sum);
-        loss[j->t->sample_of[r]] += p.top + log(p.sum) - j->target_logit[r];
-    }
+    for (int32_t r = 0; r < j->rows; r++)
+        if (j->t->target[r] >= 0)
+            loss[j->t->sample_of[r]] += j->sums[r].top + log(j->sums[r].sum) - j->target_logit[r];
 }
 
 void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
               const void *h, const struct backend_weight *head)
 {
     struct head_job j = {.c = cpu_of(b), .t = t, .w = head, .h = h, .rows = t->rows, .dh = dh};
-    int64_t vocab = head->rows, hidden = head->cols;
+    int64_t vocab = head->rows, hidden = head->cols, row_units = (t->rows + ROWS - 1) / ROWS;
     j.width = cpu_unit_cols(vocab, hidden);
     j.units = cpu_units(vocab, hidden);
-    j.chunk = j.width * CHUNK_UNITS;
-    size_t rows = (size_t)t->rows, parts = (size_t)j.units * rows * sizeof *j.parts;
-    int64_t back = cpu_unit_cols(hidden, j.chunk) * j.chunk;
-    int64_t each = j.width * (hidden + t->rows) > back ? j.width * (hidden + t->rows) : back;
-    if (!cpu_begin(j.c, (size_t)each * sizeof(float),
-                   parts + rows * sizeof(float) * (size_t)(3 + j.chunk)))
+    j.chunk = j.width * (j.units < CHUNK_UNITS ? j.units : CHUNK_UNITS);
+    size_t rows = (size_t)t->rows;
+    int64_t back = cpu_unit_cols(hidden, j.chunk) * j.chunk, each = j.width * hidden;
+    if (!cpu_begin(j.c, (size_t)(each > back ? each : back) * sizeof(float),
+                   rows * (sizeof *j.sums + sizeof(float) * (size_t)(1 + j.chunk))))
         return;
-    j.parts = (void *)j.c->shared.data;
-    j.target_logit = (void *)(j.c->shared.data + parts);
-    j.top = j.target_logit + rows;
-    j.inverse = j.top + rows;
-    j.dz = j.inverse + rows;
-    aq_pool_run(j.c->pool, j.units, sums_unit, &j);
-    sum_losses(&j, loss);
+    j.sums = (void *)j.c->shared.data;
+    j.target_logit = (void *)(j.sums + rows);
+    j.z = j.target_logit + rows;
+    for (size_t r = 0; r < rows; r++)
+        j.sums[r] = (struct partial){-INFINITY, 0, 0};
     memset(dh, 0, rows * (size_t)hidden * sizeof(float));
     for (j.chunk_at = 0; j.chunk_at < vocab; j.chunk_at += j.chunk) {
         int64_t left = j.units - j.chunk_at / j.width;
-        aq_pool_run(j.c->pool, left < CHUNK_UNITS ? left : CHUNK_UNITS, slope_unit, &j);
-        aq_pool_run(j.c->pool, cpu_units(hidden, j.chunk), slope_back_unit, &j);
+        aq_pool_run(j.c->pool, left < CHUNK_UNITS ? left : CHUNK_UNITS, logits_unit, &j);
+        aq_pool_run(j.c->pool, row_units, exps_unit, &j);
+        aq_pool_run(j.c->pool, cpu_units(hidden, j.chunk), back_unit, &j);
     }
+    sum_losses(&j, loss);
+    aq_pool_run(j.c->pool, row_units, slope_unit, &j);
 }
 
 /* ---- KL ---- */
@@ -181,9 +210,10 @@ static void kl_unit(void *arg, int64_t unit, int worker)
     float *room = cpu_scratch(j->c, worker), *z = room + j->width * j->w->cols;
     float *zq = z + j->width * j->rows;
     const float *panel = block_weights(j, unit, room);
-    int64_t cols = block_logits(j, unit, j->h, panel, z);
+    int64_t cols = block_cols(j, unit);
+    block_logits(j, unit, j->h, panel, z, cols);
     for (int k = 0; k < j->count; k++) {
-        (void)block_logits(j, unit, j->hq[k], panel, zq);
+        block_logits(j, unit, j->hq[k], panel, zq, cols);
         for (int32_t r = 0; r < j->rows; r++) {
             const float *a = z + r * cols, *b = zq + r * cols;
             double top = simd()->top(a, cols), topq = simd()->top(b, cols);
