@@ -6,10 +6,13 @@
 #include <string.h>
 
 enum {
-    UNIT_MIN = 32, /* narrower blocks lose more than a tenth of the BLAS's rate */
+    UNIT_MIN = 32, /* a multiple of this many columns */
     UNIT_MAX = 512,
     PANEL_FLOATS = 2 << 20, /* a block of weights in fp32 should stay in the caches */
-    UNITS = 8,              /* a multiple of this many units, for 2, 4 or 8 threads */
+    /* A multiple of so many units, for 2, 4 or 8 threads; of fewer if they would be narrower than
+       this, since the BLAS packs the whole input again for each of them. */
+    UNITS = 8,
+    UNIT_WIDE = 64,
 };
 
 static int64_t round_up(int64_t n, int64_t to)
@@ -21,7 +24,10 @@ int64_t cpu_unit_cols(int64_t cols, int64_t depth)
 {
     int64_t most = PANEL_FLOATS / depth / UNIT_MIN * UNIT_MIN;
     most = most < 128 ? 128 : most > UNIT_MAX ? UNIT_MAX : most;
-    int64_t units = round_up((cols + most - 1) / most, UNITS);
+    int64_t even = UNITS;
+    while (even > 2 && cols < even * UNIT_WIDE)
+        even /= 2;
+    int64_t units = round_up((cols + most - 1) / most, even);
     int64_t width = round_up((cols + units - 1) / units, UNIT_MIN);
     return width < cols ? width : cols;
 }
