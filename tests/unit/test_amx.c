@@ -8,29 +8,29 @@
 
 #if defined(__x86_64__)
 
-enum { TILES = 8, TILE_ROWS = 16, TILE_BYTES = 64 };
+enum { TILES = 8, TILE_ROWS = 16, ROW_BYTES = 64 };
 
-static unsigned char tiles[TILES][TILE_ROWS][TILE_BYTES];
-static int configured;
+static _Thread_local unsigned char tiles[TILES][TILE_ROWS][ROW_BYTES];
+static _Thread_local int configured;
 
 static void emulated_loadconfig(const void *config)
 {
     const unsigned char *c = config;
     configured = c[0] == 1;
     for (int t = 0; t < TILES; t++)
-        configured &= c[16 + 2 * t] == TILE_BYTES && c[17 + 2 * t] == 0 && c[48 + t] == TILE_ROWS;
+        configured &= c[16 + 2 * t] == ROW_BYTES && c[17 + 2 * t] == 0 && c[48 + t] == TILE_ROWS;
 }
 
 static void emulated_loadd(int t, const void *from, int64_t stride)
 {
     for (int r = 0; r < TILE_ROWS; r++)
-        memcpy(tiles[t][r], (const char *)from + r * stride, TILE_BYTES);
+        memcpy(tiles[t][r], (const char *)from + r * stride, ROW_BYTES);
 }
 
 static void emulated_stored(int t, void *to, int64_t stride)
 {
     for (int r = 0; r < TILE_ROWS; r++)
-        memcpy((char *)to + r * stride, tiles[t][r], TILE_BYTES);
+        memcpy((char *)to + r * stride, tiles[t][r], ROW_BYTES);
 }
 
 static float widen(const unsigned char *half)
@@ -42,23 +42,31 @@ static float widen(const unsigned char *half)
 }
 
 /* c[m][n] += sum over k of a[m][k] . b[k][n], each k a group of 4 bytes */
-static void emulated_product(int c, int a, int b, enum matrix_kind kind)
+static void emulated_int8(int c, int a, int b)
 {
     for (int m = 0; m < TILE_ROWS; m++) {
-        for (int k = 0; k < TILE_BYTES / 4; k++) {
-            const unsigned char *x = &tiles[a][m][4 * k];
-            for (int n = 0; n < TILE_BYTES / 4; n++) {
-                const unsigned char *y = &tiles[b][k][4 * n];
-                unsigned char *to = &tiles[c][m][4 * n];
-                int32_t whole;
-                float sum;
-                memcpy(&whole, to, sizeof whole);
-                memcpy(&sum, to, sizeof sum);
-                for (int i = 0; i < 4; i++)
-                    whole += (int8_t)x[i] * (int8_t)y[i];
-                sum += widen(x) * widen(y) + widen(x + 2) * widen(y + 2);
-                memcpy(to, kind == MATRIX_INT8 ? (void *)&whole : (void *)&sum, 4);
-            }
+        for (int n = 0; n < ROW_BYTES / 4; n++) {
+            int32_t sum;
+            memcpy(&sum, &tiles[c][m][4 * n], sizeof sum);
+            for (int i = 0; i < ROW_BYTES; i++)
+                sum += (int8_t)tiles[a][m][i] * (int8_t)tiles[b][i / 4][4 * n + i % 4];
+            memcpy(&tiles[c][m][4 * n], &sum, sizeof sum);
+        }
+    }
+}
+
+/* The instruction sums even and odd numbers from zero on, then adds both to c. */
+static void emulated_bf16(int c, int a, int b)
+{
+    for (int m = 0; m < TILE_ROWS; m++) {
+        for (int n = 0; n < ROW_BYTES / 4; n++) {
+            float sum, half[2] = {0};
+            memcpy(&sum, &tiles[c][m][4 * n], sizeof sum);
+            for (int i = 0; i < ROW_BYTES / 2; i++)
+                half[i % 2] = fmaf(widen(&tiles[a][m][2 * i]),
+                                   widen(&tiles[b][i / 2][4 * n + 2 * (i % 2)]), half[i % 2]);
+            sum += half[0] + half[1];
+            memcpy(&tiles[c][m][4 * n], &sum, sizeof sum);
         }
     }
 }
@@ -69,9 +77,11 @@ static void emulated_product(int c, int a, int b, enum matrix_kind kind)
 #define _tile_zero(t) memset(tiles[t], 0, sizeof tiles[t])
 #define _tile_loadd(t, from, stride) emulated_loadd(t, from, stride)
 #define _tile_stored(t, to, stride) emulated_stored(t, to, stride)
-#define _tile_dpbssd(c, a, b) emulated_product(c, a, b, MATRIX_INT8)
-#define _tile_dpbf16ps(c, a, b) emulated_product(c, a, b, MATRIX_BF16)
+#define _tile_dpbssd(c, a, b) emulated_int8(c, a, b)
+#define _tile_dpbf16ps(c, a, b) emulated_bf16(c, a, b)
 #include "backend/cpu/matrix_amx.c" /* NOLINT(bugprone-suspicious-include) */
+
+#include "score_cases.h"
 
 int main(void)
 {
@@ -83,11 +93,17 @@ int main(void)
     for (int kind = 0; kind < 2; kind++) {
         for (size_t i = 0; i < AQ_COUNT(matrix_cases); i++) {
             const struct matrix_case *c = &matrix_cases[i];
+            if (matrix_has_terms(c) && kind != MATRIX_BF16)
+                continue;
             double far = matrix_distance(MATRIX_AMX, (enum matrix_kind)kind, c);
-            tap_ok(far < 1e-6, "AMX emulated, %s, %dx%dx%d block %d (%.1e)", kinds[kind],
-                   (int)c->rows, (int)c->cols, (int)c->depth, (int)c->block, far);
+            tap_ok(far < 1e-6, "AMX emulated, %s, %dx%dx%d block %d, terms %d and %d (%.1e)",
+                   kinds[kind], (int)c->rows, (int)c->cols, (int)c->depth, (int)c->block,
+                   c->a_terms, c->w_terms, far);
         }
     }
+    make_data();
+    test_values(QUANT_UNROUNDED);
+    test_values(QUANT_TO_BF16);
     return tap_done();
 }
 

@@ -82,7 +82,6 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.batch_bytes = UINT64_C(1) << 30;
     c->base.tile_tokens = 512;
     c->base.inputs_at_once = 1;
-    c->base.input_size = 2 * sizeof(float);
     c->host = *host;
     c->config = *config;
     const char *warning = blas_init();
@@ -96,6 +95,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
         return -1;
     }
     c->base.threads = aq_pool_threads(c->pool);
+    c->base.input_size = c->levels[MATRIX_BF16] == MATRIX_AMX ? 12 : 8; /* operand.c, padded */
     c->scratch = xcalloc((size_t)c->base.threads, sizeof *c->scratch);
     *out = &c->base;
     return 0;
@@ -105,7 +105,8 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
 
 /*
  * A worker's scratch holds a block of weights in two forms (8 MB each at most: PANEL_FLOATS of
- * linear.c) and the block's results; partial sums are shared. Weights stay in the map.
+ * linear.c; bf16 terms are one and a half) and the block's results; partial sums are shared.
+ * Weights stay in the map.
  */
 static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {

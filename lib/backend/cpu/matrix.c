@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-enum { STRIP = 16 };
-
 enum matrix_level matrix_best(enum matrix_kind kind, enum matrix_level most)
 {
 #if defined(__x86_64__)
@@ -28,17 +26,33 @@ const char *matrix_suffix(enum matrix_kind kind, enum matrix_level level)
     return text[kind][level];
 }
 
-void matrix_pack(enum matrix_level level, enum matrix_kind kind, const void *codes, int64_t cols,
-                 int64_t ld, void *packed)
+void matrix_place_row(enum matrix_kind kind, const void *codes, int64_t depth, int terms, int term,
+                      int64_t row, void *packed)
+{
+    int64_t bytes = depth * matrix_code_size(kind);
+    int64_t stride = (int64_t)terms * MATRIX_STRIP * MATRIX_LINE;
+    int64_t lines = (bytes + MATRIX_LINE - 1) / MATRIX_LINE;
+    char *to = (char *)packed + row / MATRIX_STRIP * lines * stride +
+               (term * MATRIX_STRIP + row % MATRIX_STRIP) * MATRIX_LINE;
+    for (int64_t k = 0; k < bytes; k += MATRIX_LINE, to += stride) {
+        int64_t n = !codes ? 0 : bytes - k < MATRIX_LINE ? bytes - k : MATRIX_LINE;
+        memcpy(to, (const char *)codes + k, (size_t)n);
+        memset(to + n, 0, (size_t)(MATRIX_LINE - n));
+    }
+}
+
+void matrix_place_strip(enum matrix_level level, enum matrix_kind kind, const void *codes,
+                        int64_t rows, int64_t depth, int terms, int term, void *strip)
 {
 #if defined(__x86_64__)
     /* VNNI multiplies unsigned by signed: the weights carry an offset of 128. */
     uint8_t flip = level == MATRIX_AVX512 && kind == MATRIX_INT8 ? 0x80 : 0;
-    int64_t bytes = ld * matrix_code_size(kind);
-    for (int64_t n = 0; n < cols; n += STRIP)
-        matrix_pack_strip((const char *)codes + n * bytes, bytes, flip, (char *)packed + n * bytes);
+    int64_t part = (int64_t)MATRIX_STRIP * MATRIX_LINE;
+    matrix_transpose_strip(codes, rows, depth * matrix_code_size(kind), flip, terms * part,
+                           (char *)strip + term * part);
 #else
-    (void)level, (void)kind, (void)codes, (void)cols, (void)ld, (void)packed;
+    (void)level, (void)kind, (void)codes, (void)rows, (void)depth, (void)terms, (void)term;
+    (void)strip;
 #endif
 }
 
@@ -52,31 +66,4 @@ void matrix_multiply(const struct matrix_product *p)
 #else
     (void)p;
 #endif
-}
-
-static double code_at(const struct matrix_product *p, const void *codes, int64_t at)
-{
-    if (p->kind == MATRIX_INT8)
-        return ((const int8_t *)codes)[at];
-    uint32_t bits = (uint32_t)((const uint16_t *)codes)[at] << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-void matrix_multiply_plain(const struct matrix_product *p)
-{
-    for (int64_t r = 0; r < p->rows; r++) {
-        for (int64_t n = 0; n < p->cols; n++) {
-            double all = 0;
-            for (int64_t k0 = 0, b = 0; k0 < p->ld; k0 += p->block, b++) {
-                int64_t end = k0 + p->block < p->ld ? k0 + p->block : p->ld;
-                double sum = 0;
-                for (int64_t k = k0; k < end; k++)
-                    sum += code_at(p, p->a, r * p->ld + k) * code_at(p, p->w, n * p->ld + k);
-                all += sum * p->col_scale[b * p->cols + n];
-            }
-            p->c[r * p->cols + n] = (float)(all * p->row_scale[r]);
-        }
-    }
 }

@@ -1,6 +1,8 @@
 /*
- * AMX products: 2 x 2 tiles of 16 x 16 sums, fed 64 bytes of K at a time. The packed layout of the
- * weights is a tile's own: 16 rows of 64 bytes, one behind the other.
+ * AMX products: 2 x 2 tiles of 16 x 16 sums, fed 64 bytes of K at a time. The packed layout is a
+ * tile's own: 16 rows of 64 bytes, one behind the other. K is cut into chunks, so that what all
+ * rows need of the left operand stays in the second cache, and 32 columns of the right one in the
+ * first.
  */
 #include "backend/cpu/matrix.h"
 
@@ -18,7 +20,17 @@
 #define TARGET __attribute__((target("amx-tile,amx-int8,amx-bf16,avx512f")))
 #endif
 
-enum { TILE = 16, TILES_USED = 8 };
+#define INLINE TARGET static inline __attribute__((always_inline))
+
+enum {
+    TILE = MATRIX_STRIP,
+    TILE_BYTES = TILE * MATRIX_LINE,
+    TILES_USED = 8,
+    CHUNK = 9, /* lines of K, terms included */
+};
+
+typedef float f32v __attribute__((vector_size(MATRIX_LINE)));
+typedef int32_t i32v __attribute__((vector_size(MATRIX_LINE)));
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool permitted;
@@ -65,79 +77,189 @@ TARGET static void configure(void)
     _tile_loadconfig(&config);
 }
 
+/* Where 32 rows or columns lie: the first strip at a line of K, and what is between the two. */
+struct strips {
+    const char *at;
+    int64_t strip;
+};
+
+#define LOAD_STRIPS(first, second, strips, offset)                                                 \
+    do {                                                                                           \
+        _tile_loadd(first, (strips).at + (offset), MATRIX_LINE);                                   \
+        _tile_loadd(second, (strips).at + (offset) + (strips).strip, MATRIX_LINE);                 \
+    } while (0)
+
+INLINE void multiply_tiles(enum matrix_kind kind)
+{
+    if (kind == MATRIX_INT8) {
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 7);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    } else {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+}
+
 /*
- * 32 x 32 sums over `lines` lines of K: sums of a's rows against two strips of w. The kind is a
- * constant to each caller.
+ * Adds 32 x 32 sums over `lines` lines of K to tiles 0 to 3. The kind and the numbers of terms are
+ * constants to each caller. Of terms x terms those are left out that lie below fp32.
  */
-TARGET static inline __attribute__((always_inline)) void
-multiply_lines(enum matrix_kind kind, const char *a, int64_t ld_bytes, const char *w, int64_t strip,
-               int64_t lines, void *out)
+INLINE void multiply_lines(enum matrix_kind kind, int a_terms, int w_terms, struct strips a,
+                           struct strips w, int64_t lines)
+{
+    for (int64_t k = 0; k < lines; k++) {
+        if (w_terms == 1)
+            LOAD_STRIPS(6, 7, w, k * TILE_BYTES);
+        for (int i = 0; i < a_terms; i++) {
+            LOAD_STRIPS(4, 5, a, (k * a_terms + i) * TILE_BYTES);
+            for (int j = 0; j < w_terms && i + j < MATRIX_TERMS; j++) {
+                if (w_terms > 1)
+                    LOAD_STRIPS(6, 7, w, (k * w_terms + j) * TILE_BYTES);
+                multiply_tiles(kind);
+            }
+        }
+    }
+}
+
+TARGET static void multiply(const struct matrix_product *p, struct strips a, struct strips w,
+                            int64_t lines)
+{
+    if (p->kind == MATRIX_INT8)
+        multiply_lines(MATRIX_INT8, 1, 1, a, w, lines);
+    else if (p->a_terms == 1 && p->w_terms == 1)
+        multiply_lines(MATRIX_BF16, 1, 1, a, w, lines);
+    else if (p->w_terms == 1)
+        multiply_lines(MATRIX_BF16, MATRIX_TERMS, 1, a, w, lines);
+    else if (p->a_terms == 1)
+        multiply_lines(MATRIX_BF16, 1, MATRIX_TERMS, a, w, lines);
+    else
+        multiply_lines(MATRIX_BF16, MATRIX_TERMS, MATRIX_TERMS, a, w, lines);
+}
+
+INLINE void zero_sums(void)
 {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t k = 0; k < lines; k++) {
-        const char *wk = w + k * MATRIX_LINE * TILE;
-        _tile_loadd(4, a + k * MATRIX_LINE, ld_bytes);
-        _tile_loadd(5, a + TILE * ld_bytes + k * MATRIX_LINE, ld_bytes);
-        _tile_loadd(6, wk, MATRIX_LINE);
-        _tile_loadd(7, wk + strip, MATRIX_LINE);
-        if (kind == MATRIX_INT8) {
-            _tile_dpbssd(0, 4, 6);
-            _tile_dpbssd(1, 4, 7);
-            _tile_dpbssd(2, 5, 6);
-            _tile_dpbssd(3, 5, 7);
-        } else {
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-    char *to = out;
-    _tile_stored(0, to, 2 * MATRIX_LINE);
-    _tile_stored(1, to + MATRIX_LINE, 2 * MATRIX_LINE);
-    _tile_stored(2, to + 2 * TILE * MATRIX_LINE, 2 * MATRIX_LINE);
-    _tile_stored(3, to + (2 * TILE + 1) * MATRIX_LINE, 2 * MATRIX_LINE);
 }
 
+/* ld: bytes from row to row. */
+INLINE void load_sums(const void *from, int64_t ld)
+{
+    const char *at = from;
+    _tile_loadd(0, at, ld);
+    _tile_loadd(1, at + MATRIX_LINE, ld);
+    _tile_loadd(2, at + TILE * ld, ld);
+    _tile_loadd(3, at + TILE * ld + MATRIX_LINE, ld);
+}
+
+INLINE void store_sums(void *to, int64_t ld)
+{
+    char *at = to;
+    _tile_stored(0, at, ld);
+    _tile_stored(1, at + MATRIX_LINE, ld);
+    _tile_stored(2, at + TILE * ld, ld);
+    _tile_stored(3, at + TILE * ld + MATRIX_LINE, ld);
+}
+
+/* A line of sums, whole numbers or not, times scales; added to c unless it is the first. */
+INLINE void scale_line(enum matrix_kind kind, float *c, const void *sums, const float *col_scale,
+                       float row_scale, bool first)
+{
+    f32v sum, scale, old;
+    i32v whole;
+    memcpy(&whole, sums, sizeof whole);
+    memcpy(&sum, sums, sizeof sum);
+    memcpy(&scale, col_scale, sizeof scale);
+    memcpy(&old, c, sizeof old);
+    if (kind == MATRIX_INT8)
+        sum = __builtin_convertvector(whole, f32v);
+    sum *= scale * row_scale;
+    if (!first)
+        sum += old;
+    memcpy(c, &sum, sizeof sum);
+}
+
+/* sums: 32 x 32, ld bytes from row to row; may be c itself. */
 TARGET static void scale_sums(const struct matrix_product *p, int64_t r, int64_t n,
-                              const float *col_scale, bool first, const void *sums)
+                              const float *col_scale, bool first, const void *sums, int64_t ld)
 {
     for (int64_t i = 0; i < MATRIX_GROUP; i++) {
-        const char *row = (const char *)sums + i * 2 * MATRIX_LINE;
-        float *c = p->c + (r + i) * p->cols + n, scale = p->row_scale[r + i];
-        for (int64_t j = 0; j < MATRIX_GROUP; j++) {
-            int32_t whole;
-            float sum;
-            memcpy(&whole, row + j * 4, sizeof whole);
-            memcpy(&sum, row + j * 4, sizeof sum);
+        float *c = p->c + (r + i) * p->cols + n;
+        for (int64_t j = 0; j < MATRIX_GROUP; j += TILE) {
+            const char *from = (const char *)sums + i * ld + j * 4;
             if (p->kind == MATRIX_INT8)
-                sum = (float)whole;
-            sum *= col_scale[n + j] * scale;
-            c[j] = first ? sum : c[j] + sum;
+                scale_line(MATRIX_INT8, c + j, from, col_scale + n + j, p->row_scale[r + i], first);
+            else
+                scale_line(MATRIX_BF16, c + j, from, col_scale + n + j, p->row_scale[r + i], first);
         }
+    }
+}
+
+/* An operand's 32 rows or columns from `row` on, at a line of K. */
+static struct strips strips_at(const struct matrix_product *p, const void *packed, int terms,
+                               int64_t row, int64_t line)
+{
+    int64_t lines = p->ld * matrix_code_size(p->kind) / MATRIX_LINE;
+    int64_t strip = lines * terms * TILE_BYTES;
+    return (struct strips){(const char *)packed + row / TILE * strip + line * terms * TILE_BYTES,
+                           strip};
+}
+
+/* One chunk of K, of a product with one scale for all: the sums stay in c until the last. */
+TARGET static void add_chunk(const struct matrix_product *p, int64_t r, int64_t n, int64_t line,
+                             int64_t count, bool last)
+{
+    float *c = p->c + r * p->cols + n;
+    int64_t ld = p->cols * (int64_t)sizeof *c;
+    if (line == 0)
+        zero_sums();
+    else
+        load_sums(c, ld);
+    multiply(p, strips_at(p, p->a, p->a_terms, r, line), strips_at(p, p->w, p->w_terms, n, line),
+             count);
+    store_sums(c, ld);
+    if (last)
+        scale_sums(p, r, n, p->col_scale, true, c, ld);
+}
+
+/* One chunk of K, of a product with a scale for each block: whole blocks. */
+TARGET static void add_blocks(const struct matrix_product *p, int64_t r, int64_t n, int64_t line,
+                              int64_t count, int64_t block)
+{
+    _Alignas(MATRIX_LINE) char sums[2 * MATRIX_GROUP * MATRIX_LINE];
+    for (int64_t k = line; k < line + count; k += block) {
+        int64_t some = line + count - k < block ? line + count - k : block;
+        zero_sums();
+        multiply(p, strips_at(p, p->a, p->a_terms, r, k), strips_at(p, p->w, p->w_terms, n, k),
+                 some);
+        store_sums(sums, (int64_t)2 * MATRIX_LINE);
+        scale_sums(p, r, n, p->col_scale + k / block * p->cols, k == 0, sums,
+                   (int64_t)2 * MATRIX_LINE);
     }
 }
 
 TARGET void matrix_multiply_amx(const struct matrix_product *p)
 {
-    _Alignas(MATRIX_LINE) char sums[MATRIX_GROUP * 2 * MATRIX_LINE];
-    int64_t size = matrix_code_size(p->kind), ld_bytes = p->ld * size;
-    int64_t step = p->block * size, strip = ld_bytes * TILE;
+    int64_t size = matrix_code_size(p->kind), lines = p->ld * size / MATRIX_LINE;
+    int64_t block = p->block * size / MATRIX_LINE;
+    int64_t chunk = CHUNK / (p->a_terms > p->w_terms ? p->a_terms : p->w_terms);
+    if (block < lines)
+        chunk = block < chunk ? chunk / block * block : block;
     configure();
-    for (int64_t k = 0, at = 0; k < ld_bytes; k += step, at += p->cols) {
-        int64_t bytes = k + step < ld_bytes ? step : ld_bytes - k;
+    for (int64_t k = 0; k < lines; k += chunk) {
+        int64_t count = lines - k < chunk ? lines - k : chunk;
         for (int64_t n = 0; n < p->cols; n += MATRIX_GROUP) {
             for (int64_t r = 0; r < p->rows; r += MATRIX_GROUP) {
-                const char *a = (const char *)p->a + r * ld_bytes + k;
-                const char *w = (const char *)p->w + n * ld_bytes + k * TILE;
-                if (p->kind == MATRIX_INT8)
-                    multiply_lines(MATRIX_INT8, a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
+                if (block < lines)
+                    add_blocks(p, r, n, k, count, block);
                 else
-                    multiply_lines(MATRIX_BF16, a, ld_bytes, w, strip, bytes / MATRIX_LINE, sums);
-                scale_sums(p, r, n, p->col_scale + at, k == 0, sums);
+                    add_chunk(p, r, n, k, count, k + count == lines);
             }
         }
     }

@@ -8,9 +8,10 @@
 
 /* ---- room ---- */
 
-static int64_t padded_bytes(enum matrix_kind kind, int64_t rows, int64_t cols)
+/* Terms are made for AMX alone: elsewhere three bf16 products take longer than one in fp32. */
+static bool has_terms(const struct cpu_backend *c)
 {
-    return matrix_round(rows) * matrix_ld(kind, cols) * matrix_code_size(kind);
+    return c->levels[MATRIX_BF16] == MATRIX_AMX;
 }
 
 static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols,
@@ -19,8 +20,8 @@ static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols
     struct act_forms *f = xcalloc(1, sizeof *f);
     size_t values = (size_t)(rows * cols + matrix_round(rows)) * sizeof(float);
     size_t lead = (values + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
-    size_t int8 = (size_t)padded_bytes(MATRIX_INT8, rows, cols);
-    f->bytes = lead + int8 + (size_t)padded_bytes(MATRIX_BF16, rows, cols);
+    int terms = has_terms(cpu_of(b)) ? MATRIX_TERMS : 1;
+    f->bytes = lead + (size_t)matrix_packed_bytes(MATRIX_BF16, rows, cols, terms);
     f->room = b->ops->alloc(b, f->bytes, "a quantized activation", err);
     if (!f->room) {
         free(f);
@@ -28,8 +29,7 @@ static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols
     }
     f->values = (void *)f->room;
     f->row_scale = f->values + rows * cols;
-    f->codes[MATRIX_INT8] = f->room + lead;
-    f->codes[MATRIX_BF16] = f->room + lead + int8;
+    f->packed = f->room + lead;
     return f;
 }
 
@@ -132,7 +132,7 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
     op->t = t;
     op->source = (struct quant_matrix){x, QUANT_F32, t->rows, cols, "activation"};
     op->forms->has_values = false;
-    memset(op->forms->has_codes, 0, sizeof op->forms->has_codes);
+    op->forms->has_packed = false;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0) ||
         quant_plan_act(&op->plan, spec, cols, range, rounding_of(c), &c->failed) < 0)
         return;
@@ -163,29 +163,38 @@ static int64_t scale_block(const struct backend_operand *op, enum matrix_kind ki
     return op->form.k_block * matrix_code_size(kind) % MATRIX_LINE == 0 ? op->form.k_block : 0;
 }
 
+static bool one_scale(const struct backend_operand *op, enum matrix_kind kind)
+{
+    return scale_block(op, kind) == matrix_ld(kind, op->source.cols);
+}
+
 struct product_form operand_product_form(const struct cpu_backend *c,
                                          const struct backend_operand *x,
                                          const struct backend_operand *w)
 {
-    for (int kind = MATRIX_INT8; kind <= MATRIX_BF16; kind++) {
-        struct product_form f = {c->levels[kind], (enum matrix_kind)kind, 0};
-        f.block = scale_block(w, f.kind);
-        /* Sums that leave the tiles after every block cost more than AMX saves, and on such
-         * processors bf16 on AVX-512 is slower than fp32: docs/performance.md. */
-        if (f.level == MATRIX_AMX && f.block < matrix_ld(f.kind, w->source.cols))
-            f.level = f.kind == MATRIX_INT8 ? matrix_best(f.kind, MATRIX_AVX512) : MATRIX_NONE;
-        if (f.level != MATRIX_NONE && f.block > 0 &&
-            scale_block(x, f.kind) == matrix_ld(f.kind, x->source.cols))
-            return f;
+    const struct product_form in_fp32 = {MATRIX_NONE, MATRIX_INT8, 0, 1, 1};
+    if (!x->plan && !w->plan) /* must be the reference, to the bit */
+        return in_fp32;
+    for (int k = MATRIX_INT8; k <= MATRIX_BF16; k++) {
+        enum matrix_kind kind = (enum matrix_kind)k;
+        int64_t block = scale_block(w, kind);
+        if (c->levels[kind] != MATRIX_NONE && block > 0 && one_scale(x, kind))
+            return (struct product_form){c->levels[kind], kind, block, 1, 1};
     }
-    return (struct product_form){MATRIX_NONE, MATRIX_INT8, 0};
+    if (!has_terms(c))
+        return in_fp32;
+    int64_t block = scale_block(w, MATRIX_BF16), all = matrix_ld(MATRIX_BF16, w->source.cols);
+    return (struct product_form){MATRIX_AMX, MATRIX_BF16, block ? block : all,
+                                 one_scale(x, MATRIX_BF16) ? 1 : MATRIX_TERMS,
+                                 block ? 1 : MATRIX_TERMS};
 }
 
 /* ---- activations, a sample at a time ---- */
 
 struct act_job {
+    struct cpu_backend *c;
     const struct backend_operand *op;
-    enum matrix_kind kind;
+    const struct product_form *form;
 };
 
 static void values_unit(void *arg, int64_t unit, int worker)
@@ -198,37 +207,21 @@ static void values_unit(void *arg, int64_t unit, int worker)
                 QUANT_F32, NULL);
 }
 
-/* n values as multiples of the operand's unit. */
-static void narrow(const struct backend_operand *op, const float *values, uint16_t *codes,
-                   int64_t n)
+static void prepare_values(struct cpu_backend *c, const struct backend_operand *x)
 {
-    simd()->narrow_bf16(codes, values, 1 / op->unit, n);
-}
-
-/* A sample of an activation whose values are there already. */
-static void units_unit(void *arg, int64_t unit, int worker)
-{
-    const struct act_job *j = arg;
-    const struct backend_operand *op = j->op;
-    int64_t cols = op->source.cols, ld = matrix_ld(MATRIX_BF16, cols);
-    (void)worker;
-    for (int64_t r = op->t->first[unit]; r < op->t->first[unit + 1]; r++) {
-        uint16_t *codes = (uint16_t *)op->forms->codes[MATRIX_BF16] + r * ld;
-        narrow(op, op->forms->values + r * cols, codes, cols);
-        memset(codes + cols, 0, (size_t)(ld - cols) * sizeof *codes);
-        op->forms->row_scale[r] = op->unit;
-    }
-}
-
-/* Rows that lie without gaps get their padding, from the last to the first. */
-static void spread_rows(char *at, int64_t rows, int64_t bytes, int64_t ld_bytes)
-{
-    if (bytes == ld_bytes)
+    struct act_forms *f = x->forms;
+    struct act_job j = {.op = x};
+    int64_t used = x->t->first[x->t->samples], cols = x->source.cols;
+    if (f->has_values || !x->plan)
         return;
-    for (int64_t r = rows - 1; r >= 0; r--) {
-        memmove(at + r * ld_bytes, at + r * bytes, (size_t)bytes);
-        memset(at + r * ld_bytes + bytes, 0, (size_t)(ld_bytes - bytes));
-    }
+    aq_pool_run(c->pool, x->t->samples, values_unit, &j);
+    memset(f->values + used * cols, 0, (size_t)((x->t->rows - used) * cols) * sizeof(float));
+    f->has_values = true;
+}
+
+const float *operand_values(const struct backend_operand *x)
+{
+    return x->plan ? x->forms->values : x->source.data;
 }
 
 static float multiplier(const struct quant_code_form *form, float scale)
@@ -236,57 +229,76 @@ static float multiplier(const struct quant_code_form *form, float scale)
     return form->divide ? 1 / scale : scale;
 }
 
+/* A sample's own codes; they lie in the place of the values until they are packed. */
 static void codes_unit(void *arg, int64_t unit, int worker)
 {
     const struct act_job *j = arg;
     const struct backend_operand *op = j->op;
+    struct act_forms *f = op->forms;
+    enum matrix_kind kind = j->form->kind;
     int64_t from = op->t->first[unit], to = op->t->first[unit + 1], cols = op->source.cols;
-    int64_t size = matrix_code_size(j->kind), ld = matrix_ld(j->kind, cols);
-    char *codes = (char *)op->forms->codes[j->kind] + from * ld * size;
-    float *scale = op->forms->row_scale + from;
+    char *codes = (char *)(f->values + from * cols);
     (void)worker;
     quant_apply_codes(op->plan, &op->source, from, to, codes,
-                      j->kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, scale, NULL);
-    spread_rows(codes, to - from, cols * size, ld * size);
-    for (int64_t r = 0; r < to - from; r++)
-        scale[r] = multiplier(&op->form, scale[r]);
+                      kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, f->row_scale + from,
+                      NULL);
+    for (int64_t r = from; r < to; r++, codes += cols * matrix_code_size(kind)) {
+        matrix_place_row(kind, codes, cols, 1, 0, r, f->packed);
+        f->row_scale[r] = multiplier(&op->form, f->row_scale[r]);
+    }
 }
 
-static void prepare_values(struct cpu_backend *c, const struct backend_operand *x)
+/* n values as multiples of the operand's unit, or as the terms of each. */
+static void bf16_from_values(const struct backend_operand *op, int terms, const float *values,
+                             uint16_t *codes, int64_t n)
 {
-    struct act_forms *f = x->forms;
-    struct act_job j = {.op = x};
-    int64_t used = x->t->first[x->t->samples], cols = x->source.cols;
-    if (f->has_values)
-        return;
-    aq_pool_run(c->pool, x->t->samples, values_unit, &j);
-    memset(f->values + used * cols, 0, (size_t)((x->t->rows - used) * cols) * sizeof(float));
-    f->has_values = true;
+    if (terms == 1)
+        simd()->narrow_bf16(codes, values, 1 / op->unit, n);
+    else
+        simd()->split_bf16(codes, codes + n, codes + 2 * n, values, n);
 }
 
-void operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
+/* A sample of an activation whose values are there already. */
+static void values_to_bf16_unit(void *arg, int64_t unit, int worker)
+{
+    const struct act_job *j = arg;
+    const struct backend_operand *op = j->op;
+    int64_t cols = op->source.cols;
+    int terms = j->form->x_terms;
+    uint16_t *codes = cpu_scratch(j->c, worker);
+    for (int64_t r = op->t->first[unit]; r < op->t->first[unit + 1]; r++) {
+        bf16_from_values(op, terms, operand_values(op) + r * cols, codes, cols);
+        for (int i = 0; i < terms; i++)
+            matrix_place_row(MATRIX_BF16, codes + i * cols, cols, terms, i, r, op->forms->packed);
+        op->forms->row_scale[r] = terms == 1 ? op->unit : 1;
+    }
+}
+
+bool operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
                      const struct product_form *form)
 {
     struct act_forms *f = x->forms;
-    struct act_job j = {.op = x, .kind = form->kind};
-    if (!x->plan)
-        return;
-    bool units = by_unit(x, form->kind);
-    if (form->level == MATRIX_NONE || units)
+    struct act_job j = {c, x, form};
+    bool from_values = form->x_terms > 1 || by_unit(x, form->kind);
+    int64_t cols = x->source.cols;
+    if (form->level == MATRIX_NONE || from_values)
         prepare_values(c, x);
-    if (form->level == MATRIX_NONE || f->has_codes[form->kind])
-        return;
-    int64_t used = x->t->first[x->t->samples], padded = matrix_round(x->t->rows);
-    int64_t ld_bytes = matrix_ld(form->kind, x->source.cols) * matrix_code_size(form->kind);
-    aq_pool_run(c->pool, x->t->samples, units ? units_unit : codes_unit, &j);
-    memset((char *)f->codes[form->kind] + used * ld_bytes, 0, (size_t)((padded - used) * ld_bytes));
-    memset(f->row_scale + used, 0, (size_t)(padded - used) * sizeof(float));
-    f->has_codes[form->kind] = true;
-}
-
-const float *operand_values(const struct backend_operand *x)
-{
-    return x->plan ? x->forms->values : x->source.data;
+    if (form->level == MATRIX_NONE ||
+        (f->has_packed && f->kind == form->kind && f->terms == form->x_terms))
+        return true;
+    if (!cpu_begin(c, (size_t)(form->x_terms * cols) * sizeof(uint16_t), 0))
+        return false;
+    aq_pool_run(c->pool, x->t->samples, from_values ? values_to_bf16_unit : codes_unit, &j);
+    for (int64_t r = x->t->first[x->t->samples]; r < matrix_round(x->t->rows); r++) {
+        for (int i = 0; i < form->x_terms; i++)
+            matrix_place_row(form->kind, NULL, cols, form->x_terms, i, r, f->packed);
+        f->row_scale[r] = 0;
+    }
+    f->has_values &= from_values;
+    f->has_packed = true;
+    f->kind = form->kind;
+    f->terms = form->x_terms;
+    return true;
 }
 
 /* ---- blocks of a weight's rows ---- */
@@ -299,63 +311,93 @@ const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t 
     return room;
 }
 
+/*
+ * Where things lie in the room for rows of a weight: packed, their scales, and what a strip of rows
+ * goes through: values, scales as the treatment has them, codes.
+ */
+struct weight_room {
+    size_t scales, values, raw, codes, bytes;
+};
+
+static struct weight_room weight_room(const struct backend_operand *w,
+                                      const struct product_form *form, int64_t rows)
+{
+    size_t strip = (size_t)MATRIX_STRIP * (size_t)w->source.cols;
+    size_t blocks = w->has_codes ? (size_t)w->form.scale_cols : 1;
+    struct weight_room r;
+    r.scales = (size_t)matrix_packed_bytes(form->kind, rows, w->source.cols, form->w_terms);
+    r.values = r.scales + (size_t)matrix_round(rows) * blocks * sizeof(float);
+    r.raw = r.values + strip * sizeof(float);
+    r.codes = r.raw + MATRIX_STRIP * blocks * sizeof(float);
+    r.bytes = r.codes + strip * (size_t)form->w_terms * sizeof(uint16_t);
+    return r;
+}
+
 size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,
                            int64_t rows)
 {
-    size_t codes = 2 * (size_t)padded_bytes(form->kind, rows, w->source.cols);
-    size_t padded = (size_t)matrix_round(rows);
-    if (by_unit(w, form->kind)) /* with a scale for every row, and a row of values */
-        return codes + (padded + (size_t)w->source.cols) * sizeof(float);
-    return codes + 2 * padded * (size_t)w->form.scale_cols * sizeof(float);
+    return weight_room(w, form, rows).bytes;
 }
 
-/* Rows of a weight as multiples of its unit, ld apart. row_room: a row of values. */
-static void unit_rows(const struct backend_operand *w, int64_t row, int64_t rows, uint16_t *codes,
-                      float *row_room)
+/* What a strip of rows goes through. */
+struct strip_room {
+    float *values, *raw;
+    uint16_t *codes;
+};
+
+/* A strip of rows, as multiples of the weight's unit or as terms. */
+static void strip_from_values(const struct backend_operand *w, const struct product_form *form,
+                              int64_t row, int64_t rows, const struct strip_room *room, char *strip)
 {
-    int64_t cols = w->source.cols, ld = matrix_ld(MATRIX_BF16, cols);
-    for (int64_t r = row; r < row + rows; r++, codes += ld) {
-        if (w->plan) {
-            quant_apply(w->plan, &w->source, r, r + 1, row_room, QUANT_F32, NULL);
-            narrow(w, row_room, codes, cols);
-        } else {
-            memcpy(codes, (const char *)w->source.data + r * cols * 2, (size_t)cols * 2);
-        }
-        memset(codes + cols, 0, (size_t)(ld - cols) * sizeof *codes);
-    }
+    int64_t cols = w->source.cols, n = rows * cols;
+    const char *codes = (const char *)room->codes;
+    if (w->plan || form->w_terms > 1)
+        bf16_from_values(w, form->w_terms, operand_rows(w, row, rows, room->values), room->codes,
+                         n);
+    else
+        codes = (const char *)w->source.data + row * cols * 2;
+    for (int i = 0; i < form->w_terms; i++)
+        matrix_place_strip(form->level, MATRIX_BF16, codes + i * n * 2, rows, cols, form->w_terms,
+                           i, strip);
 }
 
-/* The treatment's own codes, ld apart, and scales as multipliers in blocks x padded rows. */
-static void code_rows(const struct backend_operand *w, enum matrix_kind kind, int64_t row,
-                      int64_t rows, char *codes, float *scales)
+static void strip_from_codes(const struct backend_operand *w, const struct product_form *form,
+                             int64_t row, int64_t rows, const struct strip_room *room, char *strip)
 {
-    int64_t size = matrix_code_size(kind), cols = w->source.cols, ld = matrix_ld(kind, cols);
-    int64_t padded = matrix_round(rows), blocks = w->form.scale_cols;
-    float *raw = scales + padded * blocks;
-    quant_apply_codes(w->plan, &w->source, row, row + rows, codes,
-                      kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, raw, NULL);
-    spread_rows(codes, rows, cols * size, ld * size);
-    for (int64_t b = 0; b < blocks; b++)
-        for (int64_t r = 0; r < padded; r++)
-            scales[b * padded + r] = r < rows ? multiplier(&w->form, raw[r * blocks + b]) : 0;
+    quant_apply_codes(w->plan, &w->source, row, row + rows, room->codes,
+                      form->kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, room->raw, NULL);
+    matrix_place_strip(form->level, form->kind, room->codes, rows, w->source.cols, 1, 0, strip);
 }
 
 struct packed_rows operand_packed_rows(const struct backend_operand *w,
                                        const struct product_form *form, int64_t row, int64_t rows,
-                                       void *room)
+                                       void *at)
 {
-    int64_t size = matrix_code_size(form->kind), ld = matrix_ld(form->kind, w->source.cols);
-    int64_t padded = matrix_round(rows);
-    char *packed = room, *codes = packed + padded * ld * size;
-    float *scales = (void *)(codes + padded * ld * size);
-    if (by_unit(w, form->kind)) {
-        unit_rows(w, row, rows, (void *)codes, scales + padded);
-        for (int64_t r = 0; r < padded; r++)
-            scales[r] = r < rows ? w->unit : 0;
-    } else {
-        code_rows(w, form->kind, row, rows, codes, scales);
+    const struct weight_room in = weight_room(w, form, rows);
+    char *packed = at;
+    float *scales = (void *)(packed + in.scales);
+    const struct strip_room room = {(void *)(packed + in.values), (void *)(packed + in.raw),
+                                    (void *)(packed + in.codes)};
+    bool from_values = form->w_terms > 1 || by_unit(w, form->kind);
+    int64_t padded = matrix_round(rows), blocks = from_values ? 1 : w->form.scale_cols;
+    size_t strip = in.scales / (size_t)(padded / MATRIX_STRIP);
+    memset(scales, 0, (size_t)(padded * blocks) * sizeof *scales);
+    for (int64_t s = 0; s < padded; s += MATRIX_STRIP) {
+        int64_t n = rows - s < MATRIX_STRIP ? rows - s : MATRIX_STRIP;
+        char *to = packed + (size_t)(s / MATRIX_STRIP) * strip;
+        if (n <= 0) {
+            memset(to, 0, strip);
+            continue;
+        }
+        if (from_values)
+            strip_from_values(w, form, row + s, n, &room, to);
+        else
+            strip_from_codes(w, form, row + s, n, &room, to);
+        for (int64_t r = 0; r < n * blocks; r++)
+            scales[r % blocks * padded + s + r / blocks] = form->w_terms > 1 ? 1
+                                                           : from_values
+                                                               ? w->unit
+                                                               : multiplier(&w->form, room.raw[r]);
     }
-    memset(codes + rows * ld * size, 0, (size_t)((padded - rows) * ld * size));
-    matrix_pack(form->level, form->kind, codes, padded, ld, packed);
     return (struct packed_rows){packed, scales};
 }

@@ -1,11 +1,13 @@
 /*
  * A quantized operand on the CPU. A weight keeps its plan alone, and blocks of its rows are
- * quantized in scratch just before the product that reads them. An activation takes each form
- * that its products ask for once: fp32 values, or codes with one scale a row.
+ * quantized in scratch just before the product that reads them. An activation takes the form
+ * that its product asks for: fp32 values, or packed codes with one scale a row.
  *
  * Codes of a bf16 product are the treatment's own, or, where its values are multiples of one number
  * (`unit`) that are exact in bf16, those multiples: so NVFP4 needs no sums of short blocks, and a
- * bf16 weight that is left as it is can be multiplied as it lies.
+ * bf16 weight that is left as it is can be multiplied as it lies. Values that are neither (scales
+ * along K, an activation that is left as it is) are three bf16 terms each where the unit is fast
+ * enough.
  */
 #ifndef AQ_BACKEND_CPU_OPERAND_H
 #define AQ_BACKEND_CPU_OPERAND_H
@@ -14,16 +16,16 @@
 #include "backend/cpu/matrix.h"
 #include "quant/quant.h"
 
-enum { MATRIX_KINDS = 2 };
-
 /* The forms of an activation, in one block of memory. */
 struct act_forms {
     char *room;
     size_t bytes;
-    float *values;             /* (rows, cols) */
-    float *row_scale;          /* [padded rows]: multiplies the codes */
-    void *codes[MATRIX_KINDS]; /* (padded rows, matrix_ld) */
-    bool has_values, has_codes[MATRIX_KINDS];
+    float *values;    /* (rows, cols) */
+    float *row_scale; /* [padded rows]: multiplies the codes */
+    void *packed;     /* codes or terms */
+    bool has_values, has_packed;
+    enum matrix_kind kind; /* of what is packed */
+    int terms;
 };
 
 struct backend_operand {
@@ -44,14 +46,16 @@ struct product_form {
     enum matrix_level level; /* MATRIX_NONE: fp32 */
     enum matrix_kind kind;
     int64_t block; /* codes of the weight that share a scale */
+    int x_terms, w_terms;
 };
 
 struct product_form operand_product_form(const struct cpu_backend *c,
                                          const struct backend_operand *x,
                                          const struct backend_operand *w);
 
-/* Makes the form that the product reads, if it is not there yet; not from within a unit. */
-void operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
+/* Makes the form that the product reads, if it is not there yet; not from within a unit. False
+ * without memory. */
+bool operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
                      const struct product_form *form);
 /* fp32 values of a prepared activation. */
 const float *operand_values(const struct backend_operand *x);
@@ -60,11 +64,11 @@ const float *operand_values(const struct backend_operand *x);
 const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t rows, float *room);
 
 /*
- * Rows of a weight as packed codes, padded to a group, and their scales as multipliers in blocks x
- * padded rows. room: operand_packed_room bytes for `rows`.
+ * Rows of a weight packed, padded to a group, and their scales as multipliers in blocks x padded
+ * rows. room: operand_packed_room bytes for `rows`.
  */
 struct packed_rows {
-    const void *codes;
+    const void *packed;
     const float *scales;
 };
 size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,

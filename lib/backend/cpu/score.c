@@ -28,7 +28,8 @@ struct score_run {
 
 static bool same_form(const struct product_form *a, const struct product_form *b)
 {
-    return a->level == b->level && a->kind == b->kind && a->block == b->block;
+    return a->level == b->level && a->kind == b->kind && a->block == b->block &&
+           a->w_terms == b->w_terms;
 }
 
 /* z (padded rows, padded cols) on the matrix units */
@@ -42,8 +43,10 @@ static void multiply_codes(const struct score_run *s, const struct product_form 
                                .cols = matrix_round(cols),
                                .ld = matrix_ld(form->kind, s->depth),
                                .block = form->block,
-                               .a = x->forms->codes[form->kind],
-                               .w = w->codes,
+                               .a_terms = form->x_terms,
+                               .w_terms = form->w_terms,
+                               .a = x->forms->packed,
+                               .w = w->packed,
                                .row_scale = x->forms->row_scale,
                                .col_scale = w->scales,
                                .sums = sums,
@@ -114,7 +117,8 @@ static bool run_products(struct score_run *s)
         *form = operand_product_form(s->c, s->jobs[k].x, s->w);
         if (form->level != MATRIX_NONE && operand_packed_room(s->w, form, s->width) > s->room)
             s->room = operand_packed_room(s->w, form, s->width);
-        operand_prepare(s->c, s->jobs[k].x, form);
+        if (!operand_prepare(s->c, s->jobs[k].x, form))
+            return false;
     }
     s->room = (s->room + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
     size_t result = (size_t)(matrix_round(s->rows) * (matrix_round(s->width) + 1)) * sizeof(float);

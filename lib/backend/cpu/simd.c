@@ -134,6 +134,31 @@ INLINE void narrow_body(uint16_t *to, const float *x, float factor, int64_t n)
 #undef STEP
 }
 
+/* The high half of each lane, and what is left without it. */
+INLINE void take_half(uint16_t *to, f32v *v, int64_t n)
+{
+    u32v high = (u32v)*v & 0xffff0000;
+    u16v half = __builtin_convertvector(high >> 16, u16v);
+    memcpy(to, &half, n >= LANES ? sizeof half : (size_t)n * sizeof *to);
+    *v -= (f32v)high;
+}
+
+INLINE void split_step(uint16_t *a, uint16_t *b, uint16_t *c, const float *x, int64_t n)
+{
+    f32v v;
+    load(&v, x, n);
+    take_half(a, &v, n);
+    take_half(b, &v, n);
+    take_half(c, &v, n);
+}
+
+INLINE void split_body(uint16_t *a, uint16_t *b, uint16_t *c, const float *x, int64_t n)
+{
+#define STEP(count) split_step(a + i, b + i, c + i, x + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
 INLINE void add_step(float *y, const float *x, int64_t n)
 {
     f32v a, b;
@@ -344,6 +369,11 @@ INLINE float top_body(const float *x, int64_t n)
     {                                                                                              \
         narrow_body(to, x, factor, n);                                                             \
     }                                                                                              \
+    attribute static void split_##set(uint16_t *a, uint16_t *b, uint16_t *c, const float *x,       \
+                                      int64_t n)                                                   \
+    {                                                                                              \
+        split_body(a, b, c, x, n);                                                                 \
+    }                                                                                              \
     attribute static void add_##set(float *y, const float *x, int64_t n)                           \
     {                                                                                              \
         add_body(y, x, n);                                                                         \
@@ -384,10 +414,10 @@ INLINE float top_body(const float *x, int64_t n)
     {                                                                                              \
         return top_body(x, n);                                                                     \
     }                                                                                              \
-    static const struct simd table_##set = {widen_##set,           narrow_##set, add_##set,        \
-                                            score_##set,           dot_##set,    norm_##set,       \
-                                            norm_backward_##set,   exps_##set,   swiglu_##set,     \
-                                            swiglu_backward_##set, top_##set};
+    static const struct simd table_##set = {widen_##set,  narrow_##set,          split_##set,      \
+                                            add_##set,    score_##set,           dot_##set,        \
+                                            norm_##set,   norm_backward_##set,   exps_##set,       \
+                                            swiglu_##set, swiglu_backward_##set, top_##set};
 
 /* NOLINTEND(bugprone-macro-parentheses) */
 

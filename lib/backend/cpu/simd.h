@@ -13,6 +13,9 @@ struct simd {
     void (*widen_bf16)(float *to, const void *from, int64_t n);
     /* x * factor to bf16, to nearest */
     void (*narrow_bf16)(uint16_t *to, const float *x, float factor, int64_t n);
+    /* a + b + c = x exactly, but for denormals: its first, second and third 8 bits. Infinities give
+       NaN. */
+    void (*split_bf16)(uint16_t *a, uint16_t *b, uint16_t *c, const float *x, int64_t n);
     /* y += x */
     void (*add)(float *y, const float *x, int64_t n);
     /* sum of ((found - expected) * slope)^2; the difference in fp32 */
