@@ -106,11 +106,11 @@ static const struct family {
     {"bf16 codes, blocks along K",
      {"e4m3:block(-1:64):static", "e4m3:block(-1:128):static", "int4:block(-1:128):static"},
      {"e4m3:tensor:static", "e4m3:token:dynamic"}},
-    {"fp32: activations as they are",
+    {"activations as they are",
      {"e4m3:tensor:static", "int8:axis0:static", "int4:block(-1:128):static",
       "e2m1:nvfp4(16):dynamic"},
      {"none"}},
-    {"fp32: scales along K",
+    {"scales along K",
      {"int8:axis1:static", "e4m3:axis1:static"},
      {"int8:tensor:static", "e4m3:token:dynamic"}},
 };

@@ -95,7 +95,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
         return -1;
     }
     c->base.threads = aq_pool_threads(c->pool);
-    c->base.input_size = c->levels[MATRIX_BF16] == MATRIX_AMX ? 12 : 8; /* operand.c, padded */
+    c->base.input_size = cpu_has_terms(c) ? 12 : 8; /* act_forms of operand.h, padded */
     c->scratch = xcalloc((size_t)c->base.threads, sizeof *c->scratch);
     *out = &c->base;
     return 0;
@@ -104,16 +104,20 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
 /* ---- memory ---- */
 
 /*
- * A worker's scratch holds a block of weights in two forms (8 MB each at most: PANEL_FLOATS of
- * linear.c; bf16 terms are one and a half) and the block's results; partial sums are shared.
- * Weights stay in the map.
+ * A worker's scratch holds a block of weights (PANEL_FLOATS of linear.c, or 128 rows), a strip of
+ * them in the making, and the block's results; partial sums are shared. Weights stay in the map.
  */
 static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
-    const uint64_t base = UINT64_C(16) << 20, panel = UINT64_C(8) << 20;
+    const struct cpu_backend *c = (const struct cpu_backend *)b;
+    const uint64_t base = UINT64_C(16) << 20, panel = UINT64_C(2) << 20;
     const uint64_t block_cols = 544, jobs = 64, units = 32;
-    uint64_t rows = (uint64_t)s->rows, largest = (uint64_t)s->weight * sizeof(float);
-    uint64_t each = 2 * (largest < panel ? largest : panel) + rows * block_cols * 2 * sizeof(float);
+    uint64_t rows = (uint64_t)s->rows, inputs = (uint64_t)s->inputs, weight = (uint64_t)s->weight;
+    uint64_t block = 128 * inputs > panel ? 128 * inputs : panel;
+    uint64_t each = (block < weight ? block : weight) *
+                    (cpu_has_terms(c) ? MATRIX_TERMS * sizeof(uint16_t) : sizeof(float));
+    each += MATRIX_STRIP * inputs * (sizeof(float) + MATRIX_TERMS * sizeof(uint16_t));
+    each += rows * block_cols * 2 * sizeof(float);
     return base + (uint64_t)b->threads * each + jobs * units * rows * sizeof(double);
 }
 

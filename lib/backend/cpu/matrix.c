@@ -36,7 +36,8 @@ void matrix_place_row(enum matrix_kind kind, const void *codes, int64_t depth, i
                (term * MATRIX_STRIP + row % MATRIX_STRIP) * MATRIX_LINE;
     for (int64_t k = 0; k < bytes; k += MATRIX_LINE, to += stride) {
         int64_t n = !codes ? 0 : bytes - k < MATRIX_LINE ? bytes - k : MATRIX_LINE;
-        memcpy(to, (const char *)codes + k, (size_t)n);
+        if (n > 0)
+            memcpy(to, (const char *)codes + k, (size_t)n);
         memset(to + n, 0, (size_t)(MATRIX_LINE - n));
     }
 }

@@ -26,7 +26,7 @@ enum {
     TILE = MATRIX_STRIP,
     TILE_BYTES = TILE * MATRIX_LINE,
     TILES_USED = 8,
-    CHUNK = 9, /* lines of K, terms included */
+    CHUNK = 16, /* lines of K, terms included */
 };
 
 typedef float f32v __attribute__((vector_size(MATRIX_LINE)));
@@ -167,38 +167,48 @@ INLINE void store_sums(void *to, int64_t ld)
     _tile_stored(3, at + TILE * ld + MATRIX_LINE, ld);
 }
 
-/* A line of sums, whole numbers or not, times scales; added to c unless it is the first. */
-INLINE void scale_line(enum matrix_kind kind, float *c, const void *sums, const float *col_scale,
-                       float row_scale, bool first)
+/* A line of sums, whole numbers or not, times its scales; added to c unless it is the first. */
+INLINE void scale_line(enum matrix_kind kind, float *c, const void *sums, const f32v *scale,
+                       bool first)
 {
-    f32v sum, scale, old;
+    f32v sum, old;
     i32v whole;
     memcpy(&whole, sums, sizeof whole);
     memcpy(&sum, sums, sizeof sum);
-    memcpy(&scale, col_scale, sizeof scale);
-    memcpy(&old, c, sizeof old);
     if (kind == MATRIX_INT8)
         sum = __builtin_convertvector(whole, f32v);
-    sum *= scale * row_scale;
-    if (!first)
+    sum *= *scale;
+    if (!first) {
+        memcpy(&old, c, sizeof old);
         sum += old;
+    }
     memcpy(c, &sum, sizeof sum);
+}
+
+INLINE void scale_sums_of(enum matrix_kind kind, float *c, int64_t ldc, const void *sums,
+                          int64_t ld, const float *row_scale, const float *col_scale, bool first)
+{
+    const char *from = sums;
+    f32v left, right;
+    memcpy(&left, col_scale, sizeof left);
+    memcpy(&right, col_scale + TILE, sizeof right);
+    for (int64_t i = 0; i < MATRIX_GROUP; i++, c += ldc, from += ld) {
+        f32v one = left * row_scale[i], two = right * row_scale[i];
+        scale_line(kind, c, from, &one, first);
+        scale_line(kind, c + TILE, from + MATRIX_LINE, &two, first);
+    }
 }
 
 /* sums: 32 x 32, ld bytes from row to row; may be c itself. */
 TARGET static void scale_sums(const struct matrix_product *p, int64_t r, int64_t n,
                               const float *col_scale, bool first, const void *sums, int64_t ld)
 {
-    for (int64_t i = 0; i < MATRIX_GROUP; i++) {
-        float *c = p->c + (r + i) * p->cols + n;
-        for (int64_t j = 0; j < MATRIX_GROUP; j += TILE) {
-            const char *from = (const char *)sums + i * ld + j * 4;
-            if (p->kind == MATRIX_INT8)
-                scale_line(MATRIX_INT8, c + j, from, col_scale + n + j, p->row_scale[r + i], first);
-            else
-                scale_line(MATRIX_BF16, c + j, from, col_scale + n + j, p->row_scale[r + i], first);
-        }
-    }
+    float *c = p->c + r * p->cols + n;
+    const float *rows = p->row_scale + r, *cols = col_scale + n;
+    if (p->kind == MATRIX_INT8)
+        scale_sums_of(MATRIX_INT8, c, p->cols, sums, ld, rows, cols, first);
+    else
+        scale_sums_of(MATRIX_BF16, c, p->cols, sums, ld, rows, cols, first);
 }
 
 /* An operand's 32 rows or columns from `row` on, at a line of K. */
@@ -228,19 +238,27 @@ TARGET static void add_chunk(const struct matrix_product *p, int64_t r, int64_t 
         scale_sums(p, r, n, p->col_scale, true, c, ld);
 }
 
-/* One chunk of K, of a product with a scale for each block: whole blocks. */
+/*
+ * One chunk of K, of a product with a scale for each block: whole blocks. The sums of a block are
+ * scaled after the next one is under way: a load has to wait long for a tile's store.
+ */
 TARGET static void add_blocks(const struct matrix_product *p, int64_t r, int64_t n, int64_t line,
                               int64_t count, int64_t block)
 {
-    _Alignas(MATRIX_LINE) char sums[2 * MATRIX_GROUP * MATRIX_LINE];
-    for (int64_t k = line; k < line + count; k += block) {
-        int64_t some = line + count - k < block ? line + count - k : block;
-        zero_sums();
-        multiply(p, strips_at(p, p->a, p->a_terms, r, k), strips_at(p, p->w, p->w_terms, n, k),
-                 some);
-        store_sums(sums, (int64_t)2 * MATRIX_LINE);
-        scale_sums(p, r, n, p->col_scale + k / block * p->cols, k == 0, sums,
-                   (int64_t)2 * MATRIX_LINE);
+    enum { LD = 2 * MATRIX_LINE };
+    _Alignas(MATRIX_LINE) char sums[2][MATRIX_GROUP * LD];
+    int64_t first = line / block, blocks = (count + block - 1) / block;
+    for (int64_t i = 0; i <= blocks; i++) {
+        int64_t k = i * block, some = count - k < block ? count - k : block;
+        if (i < blocks) {
+            zero_sums();
+            multiply(p, strips_at(p, p->a, p->a_terms, r, line + k),
+                     strips_at(p, p->w, p->w_terms, n, line + k), some);
+            store_sums(sums[i % 2], LD);
+        }
+        if (i > 0)
+            scale_sums(p, r, n, p->col_scale + (first + i - 1) * p->cols, first + i == 1,
+                       sums[(i - 1) % 2], LD);
     }
 }
 
@@ -248,19 +266,22 @@ TARGET void matrix_multiply_amx(const struct matrix_product *p)
 {
     int64_t size = matrix_code_size(p->kind), lines = p->ld * size / MATRIX_LINE;
     int64_t block = p->block * size / MATRIX_LINE;
-    int64_t chunk = CHUNK / (p->a_terms > p->w_terms ? p->a_terms : p->w_terms);
+    int64_t down = p->rows / MATRIX_GROUP, across = p->cols / MATRIX_GROUP, groups = down * across;
+    /* the operand with more terms stays in the first cache, and the other passes by */
+    bool rows_stay = p->a_terms > p->w_terms;
+    int64_t chunk = CHUNK / (rows_stay ? p->a_terms : p->w_terms);
     if (block < lines)
         chunk = block < chunk ? chunk / block * block : block;
     configure();
     for (int64_t k = 0; k < lines; k += chunk) {
         int64_t count = lines - k < chunk ? lines - k : chunk;
-        for (int64_t n = 0; n < p->cols; n += MATRIX_GROUP) {
-            for (int64_t r = 0; r < p->rows; r += MATRIX_GROUP) {
-                if (block < lines)
-                    add_blocks(p, r, n, k, count, block);
-                else
-                    add_chunk(p, r, n, k, count, k + count == lines);
-            }
+        for (int64_t i = 0; i < groups; i++) {
+            int64_t r = (rows_stay ? i / across : i % down) * MATRIX_GROUP;
+            int64_t n = (rows_stay ? i % across : i / down) * MATRIX_GROUP;
+            if (block < lines)
+                add_blocks(p, r, n, k, count, block);
+            else
+                add_chunk(p, r, n, k, count, k + count == lines);
         }
     }
     _tile_release();

@@ -8,19 +8,13 @@
 
 /* ---- room ---- */
 
-/* Terms are made for AMX alone: elsewhere three bf16 products take longer than one in fp32. */
-static bool has_terms(const struct cpu_backend *c)
-{
-    return c->levels[MATRIX_BF16] == MATRIX_AMX;
-}
-
 static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols,
                                    struct aq_err *err)
 {
     struct act_forms *f = xcalloc(1, sizeof *f);
     size_t values = (size_t)(rows * cols + matrix_round(rows)) * sizeof(float);
     size_t lead = (values + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
-    int terms = has_terms(cpu_of(b)) ? MATRIX_TERMS : 1;
+    int terms = cpu_has_terms(cpu_of(b)) ? MATRIX_TERMS : 1;
     f->bytes = lead + (size_t)matrix_packed_bytes(MATRIX_BF16, rows, cols, terms);
     f->room = b->ops->alloc(b, f->bytes, "a quantized activation", err);
     if (!f->room) {
@@ -181,7 +175,7 @@ struct product_form operand_product_form(const struct cpu_backend *c,
         if (c->levels[kind] != MATRIX_NONE && block > 0 && one_scale(x, kind))
             return (struct product_form){c->levels[kind], kind, block, 1, 1};
     }
-    if (!has_terms(c))
+    if (!cpu_has_terms(c))
         return in_fp32;
     int64_t block = scale_block(w, MATRIX_BF16), all = matrix_ld(MATRIX_BF16, w->source.cols);
     return (struct product_form){MATRIX_AMX, MATRIX_BF16, block ? block : all,
