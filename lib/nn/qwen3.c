@@ -446,14 +446,20 @@ static void layer_inside(struct qwen3 *m, int64_t layer, const struct backend_ti
     linear(m, layer, t, QWEN3_DOWN, swap);
 }
 
+/* The layer's output, from what layer_inside left. */
+static void layer_output(struct qwen3 *m, const struct backend_tile *t, void *h_out)
+{
+    const struct backend_ops *op = m->b->ops;
+    op->copy(m->b, h_out, m->buf[MID], hidden_bytes(m));
+    op->add(m->b, t, h_out, m->acts.y[QWEN3_DOWN], m->c.hidden);
+}
+
 const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
                                              const struct backend_tile *t, const void *h_in,
                                              void *h_out, const struct qwen3_swap *swap)
 {
-    const struct backend_ops *op = m->b->ops;
     layer_inside(m, layer, t, h_in, swap);
-    op->copy(m->b, h_out, m->buf[MID], hidden_bytes(m));
-    op->add(m->b, t, h_out, m->acts.y[QWEN3_DOWN], m->c.hidden);
+    layer_output(m, t, h_out);
     return &m->acts;
 }
 
@@ -524,14 +530,32 @@ const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
 
 /* ---- head ---- */
 
-void qwen3_loss(struct qwen3 *m, const struct backend_tile *t, const void *h, double *loss,
-                void *dh)
+/* dh: the gradient at the layer's output. Works in gradients of the layer that come later. */
+static void head_backward(struct qwen3 *m, const struct backend_tile *t, double *loss, void *dh)
 {
     const struct backend_ops *op = m->b->ops;
-    op->rmsnorm_forward(m->b, t, m->buf[X0], h, &m->ends[NORM], m->c.eps);
-    op->loss(m->b, t, loss, m->buf[DX], m->buf[X0], head_of(m));
+    void *h = m->acts.dy[QWEN3_O], *x = m->acts.dy[QWEN3_DOWN];
+    layer_output(m, t, h);
+    op->rmsnorm_forward(m->b, t, x, h, &m->ends[NORM], m->c.eps);
+    op->loss(m->b, t, loss, m->buf[DX], x, head_of(m));
     op->zero(m->b, dh, hidden_bytes(m));
     op->rmsnorm_backward(m->b, t, dh, m->buf[DX], h, &m->ends[NORM], m->c.eps);
+}
+
+const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backend_tile *t,
+                                             const void *h_in, double *loss, void *dh,
+                                             const struct qwen3_acts *into)
+{
+    const struct qwen3_acts own = m->acts;
+    int64_t last = m->c.layers - 1;
+    if (into)
+        use_acts(m, into);
+    layer_inside(m, last, t, h_in, NULL);
+    head_backward(m, t, loss, dh);
+    mlp_backward(m, last, t, dh);
+    attention_backward(m, last, t, h_in, dh);
+    use_acts(m, &own);
+    return into ? into : &m->acts;
 }
 
 void qwen3_kl(struct qwen3 *m, const struct backend_tile *t, const void *h, void *const *hq,

@@ -116,10 +116,11 @@ const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
 const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
                                               const struct backend_tile *t, const void *h_in,
                                               void *dh, const struct qwen3_acts *into);
-/* loss: device F64 [samples], summed over each sample's targets; dh: its gradient at h, the last
-   layer's output. h is kept. */
-void qwen3_loss(struct qwen3 *m, const struct backend_tile *t, const void *h, double *loss,
-                void *dh);
+/* The last layer and the head at once. loss: device F64 [samples], summed over each sample's
+   targets; dh becomes its gradient at the layer's input. */
+const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backend_tile *t,
+                                             const void *h_in, double *loss, void *dh,
+                                             const struct qwen3_acts *into);
 /* KL of each row against the unchanged output h: kl[i] is device F64 [rows]. hq[i] is overwritten.
  */
 void qwen3_kl(struct qwen3 *m, const struct backend_tile *t, const void *h, void *const *hq,

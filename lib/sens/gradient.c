@@ -2,9 +2,10 @@
  * The gradient score: per group and row, sum of ((Yq - Y) dL/dY)^2 over tokens and outputs, per
  * sample. L is the sum of a sample's token losses.
  *
- * Forward once over all tiles, keeping every layer's input; loss and its gradient at the head; then
- * backward from the last layer, recomputing its inside from the kept input. Tiles are scored in
- * batches, as many as the memory allows, so that a weight is quantized once per batch.
+ * Forward once over all tiles, keeping every layer's input; then backward from the last layer,
+ * recomputing its inside from the kept input. The last layer is computed there alone, together with
+ * the head. Tiles are scored in batches, as many as the memory allows, so that a weight is
+ * quantized once per batch.
  */
 #include "sens/scoring.h"
 
@@ -29,7 +30,7 @@ struct gradient {
     const struct scoring *s;
     struct backend *b;
     const struct backend_ops *op;
-    struct walk w; /* the input of a layer gives way to the gradient there */
+    struct walk w; /* the last slot holds the gradient on its way down */
     struct scoring_bytes plan;
     struct place *places; /* [tiles_at_once] */
     char *batch;          /* memory of the places; NULL: a single place uses the model's buffers */
@@ -37,6 +38,8 @@ struct gradient {
     double *sums;     /* device: [place][row][2][STORE_GROUPS][samples] */
     double *host;     /* the same for one place */
     size_t cell_sums; /* doubles of one place and row */
+    double loss;      /* of the tiles so far, and their targets */
+    int64_t labels;
 };
 
 /* ---- sizes ---- */
@@ -180,47 +183,35 @@ static void tear_down(struct gradient *g)
 
 /* ---- head ---- */
 
-static int check_loss(struct gradient *g, size_t tile, const double *loss, struct aq_err *err)
+/* The state that the head read is not kept: it is made again to see whether it was finite. */
+static int blame_loss(struct gradient *g, size_t tile, int32_t sample, struct aq_err *err)
 {
-    for (int32_t i = 0; i < g->s->tiles->items[tile].desc.samples; i++)
+    if (walk_step(&g->w, qwen3_config(g->s->model)->layers - 1, tile, err) < 0)
+        return -1;
+    return walk_blame(&g->w, tile, sample, "head: the loss", err);
+}
+
+/* The losses of a tile's samples, which the head left in the room for sums. */
+static int take_loss(struct gradient *g, size_t at, struct aq_err *err)
+{
+    const struct tile *tile = &g->s->tiles->items[at];
+    double *loss = g->host;
+    if (g->op->download(g->b, loss, g->sums, (size_t)tile->desc.samples * sizeof *loss, err) < 0)
+        return -1;
+    for (int32_t i = 0; i < tile->desc.samples; i++) {
         if (!isfinite(loss[i]))
-            return walk_blame(&g->w, tile, i, "head: the loss", err);
+            return blame_loss(g, at, i, err);
+        g->loss += loss[i];
+        g->labels += tile->labels[i];
+    }
     return 0;
 }
 
-static int head(struct gradient *g, struct aq_err *err)
+static void end_head(struct gradient *g)
 {
-    int64_t layers = qwen3_config(g->s->model)->layers;
-    size_t bytes = (size_t)g->w.max_samples * sizeof(double);
-    double sum = 0, *loss = xcalloc((size_t)g->w.max_samples, sizeof *loss);
-    int64_t labels = 0;
-    int bad = 0;
-    for (size_t t = g->s->first_tile; t < g->s->end_tile && bad == 0; t++) {
-        if (!g->w.tiles[t])
-            continue;
-        const struct tile *tile = &g->s->tiles->items[t];
-        int64_t slot = walk_slot(&g->w, layers, t);
-        void *h = kept_get(g->w.kept, slot, g->w.scratch[0], err);
-        bad = -1;
-        if (!h)
-            break;
-        qwen3_loss(g->s->model, g->w.tiles[t], h, g->sums, g->w.scratch[1]);
-        size_t used = (size_t)tile->desc.samples * sizeof(double);
-        if (g->op->download(g->b, loss, g->sums, used < bytes ? used : bytes, err) < 0 ||
-            check_loss(g, t, loss, err) < 0)
-            break;
-        bad = kept_put(g->w.kept, slot, g->w.scratch[1], err);
-        for (int32_t i = 0; i < tile->desc.samples; i++) {
-            sum += loss[i];
-            labels += tile->labels[i];
-        }
-    }
-    free(loss);
-    if (bad == 0)
-        aq_note(1, "loss %.6f per token over %" PRId64 " tokens", labels ? sum / (double)labels : 0,
-                labels);
+    aq_note(1, "loss %.6f per token over %" PRId64 " tokens",
+            g->labels ? g->loss / (double)g->labels : 0, g->labels);
     qwen3_drop_ends(g->s->model);
-    return bad;
 }
 
 /* ---- backward ---- */
@@ -240,17 +231,27 @@ static double *group_sums(const struct gradient *g, size_t place, size_t row, in
 static int backward_tile(struct gradient *g, int64_t layer, struct place *p, bool scored,
                          struct aq_err *err)
 {
-    int64_t in = walk_slot(&g->w, layer, p->tile), out = walk_slot(&g->w, layer + 1, p->tile);
-    void *h = kept_get(g->w.kept, in, g->w.scratch[0], err);
-    void *dh = h ? kept_get(g->w.kept, out, g->w.scratch[1], err) : NULL;
-    if (!dh)
+    struct qwen3 *m = g->s->model;
+    int64_t last = qwen3_config(m)->layers - 1, slot = walk_slot(&g->w, last + 1, p->tile);
+    const struct backend_tile *t = g->w.tiles[p->tile];
+    const struct qwen3_acts *into = g->batch && scored ? &p->acts : NULL, *acts;
+    void *h = kept_get(g->w.kept, walk_slot(&g->w, layer, p->tile), g->w.scratch[0], err), *dh;
+    if (!h)
         return -1;
-    const struct qwen3_acts *into = g->batch && scored ? &p->acts : NULL;
-    const struct qwen3_acts *acts =
-        qwen3_layer_backward(g->s->model, layer, g->w.tiles[p->tile], h, dh, into);
+    if (layer == last) {
+        dh = kept_place(g->w.kept, slot, g->w.scratch[1]);
+        acts = qwen3_last_backward(m, t, h, g->sums, dh, into);
+        if (take_loss(g, p->tile, err) < 0)
+            return -1;
+    } else {
+        dh = kept_get(g->w.kept, slot, g->w.scratch[1], err);
+        if (!dh)
+            return -1;
+        acts = qwen3_layer_backward(m, layer, t, h, dh, into);
+    }
     if (!g->batch)
         p->acts = *acts;
-    return kept_put(g->w.kept, in, dh, err); /* the layer's input is not needed again */
+    return kept_put(g->w.kept, slot, dh, err);
 }
 
 /* Quantized inputs against one weight, gathered for one call of the backend. */
@@ -404,13 +405,15 @@ static int run(struct gradient *g, struct aq_err *err)
         return 0;
     uint64_t each = 3 + s->rows->count; /* a backward layer against a forward one */
     aq_progress_begin(&g->w.progress, "scoring",
-                      (uint64_t)layers + each * (uint64_t)(layers - lowest));
-    if (set_up(g, err) < 0 || walk_forward(&g->w, err) < 0 || head(g, err) < 0)
+                      (uint64_t)layers - 1 + each * (uint64_t)(layers - lowest));
+    if (set_up(g, err) < 0 || walk_forward(&g->w, layers - 1, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= lowest; l--) {
         if (qwen3_use_layer(s->model, l, l > lowest ? l - 1 : -1, err) < 0 ||
             backward_layer(g, l, err) < 0)
             return -1;
+        if (l == layers - 1)
+            end_head(g);
         aq_note(2, "layer %" PRId64 " is in the store", l);
         walk_advance(&g->w, each);
     }

@@ -330,7 +330,7 @@ static int run(struct kl *k, const struct scoring *s, struct aq_err *err)
     uint64_t behind = (uint64_t)(layers - lowest), each = s->rows->count * STORE_GROUPS;
     aq_progress_begin(&k->w.progress, "scoring",
                       (uint64_t)layers + each * behind * (behind + 3) / 2);
-    if (walk_forward(&k->w, err) < 0)
+    if (walk_forward(&k->w, layers, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= lowest; l--) {
         for (size_t t = s->first_tile; t < s->end_tile; t++)

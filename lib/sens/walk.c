@@ -114,7 +114,7 @@ static int embed(struct walk *w, struct aq_err *err)
     return 0;
 }
 
-static int forward_tile(struct walk *w, int64_t layer, size_t tile, struct aq_err *err)
+int walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err)
 {
     int64_t to = walk_slot(w, layer + 1, tile);
     void *in = kept_get(w->kept, walk_slot(w, layer, tile), w->scratch[0], err);
@@ -125,16 +125,16 @@ static int forward_tile(struct walk *w, int64_t layer, size_t tile, struct aq_er
     return kept_put(w->kept, to, out, err);
 }
 
-int walk_forward(struct walk *w, struct aq_err *err)
+int walk_forward(struct walk *w, int64_t layers, struct aq_err *err)
 {
-    int64_t layers = qwen3_config(w->s->model)->layers;
+    int64_t all = qwen3_config(w->s->model)->layers;
     if (embed(w, err) < 0)
         return -1;
     for (int64_t l = 0; l < layers; l++) {
-        if (qwen3_use_layer(w->s->model, l, l + 1 < layers ? l + 1 : -1, err) < 0)
+        if (qwen3_use_layer(w->s->model, l, l + 1 < all ? l + 1 : -1, err) < 0)
             return -1;
         for (size_t t = w->s->first_tile; t < w->s->end_tile; t++)
-            if (w->tiles[t] && forward_tile(w, l, t, err) < 0)
+            if (w->tiles[t] && walk_step(w, l, t, err) < 0)
                 return -1;
         walk_advance(w, 1);
     }

@@ -36,12 +36,14 @@ int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile);
 /* The tile as the quantizer of a row's activation sees it: a dynamic range is that of a sample, or
    of a batch where the tiles are made of batches. */
 const struct backend_tile *walk_quantized_tile(const struct walk *w, size_t row, size_t tile);
-/* Fills all slots; a step of progress a layer. */
-int walk_forward(struct walk *w, struct aq_err *err) AQ_MUST_CHECK;
+/* Fills the slots 0 to `layers`; a step of progress a layer. */
+int walk_forward(struct walk *w, int64_t layers, struct aq_err *err) AQ_MUST_CHECK;
+/* From a layer's input to the next slot. */
+int walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err) AQ_MUST_CHECK;
 void walk_advance(struct walk *w, uint64_t steps);
 /*
  * Something of this sample is not finite: AQ_EINPUT that names the first layer whose output is not,
- * or `what` if all are. Reads the kept inputs, so they must still be there.
+ * or `what` if all are. Reads all slots, so they must still be there.
  */
 int walk_blame(struct walk *w, size_t tile, int32_t sample, const char *what, struct aq_err *err);
 

@@ -52,16 +52,15 @@ static struct result run_tile(const struct qwen3_source *s, const struct tile *t
     double *loss = b->ops->alloc(b, loss_bytes, "loss", &err);
     qwen3_logits(m, dev, h[c->layers], logits);
     out.logits = get(b, logits, logit_bytes);
-    qwen3_loss(m, dev, h[c->layers], loss, dh);
-    out.loss = get(b, loss, loss_bytes);
     struct aq_sha256 sha;
     aq_sha256_init(&sha);
     aq_sha256_add(&sha, out.logits, logit_bytes);
-    aq_sha256_add(&sha, out.loss, loss_bytes);
     out.dy = xcalloc((size_t)(c->layers * QWEN3_LINEARS), sizeof *out.dy);
     for (int64_t l = c->layers - 1; l >= 0; l--) {
         must(qwen3_use_layer(m, l, l - 1, &err), "layer");
-        const struct qwen3_acts *a = qwen3_layer_backward(m, l, dev, h[l], dh, NULL);
+        const struct qwen3_acts *a = l == c->layers - 1
+                                         ? qwen3_last_backward(m, dev, h[l], loss, dh, NULL)
+                                         : qwen3_layer_backward(m, l, dev, h[l], dh, NULL);
         for (int i = 0; i < QWEN3_LINEARS; i++) {
             size_t bytes = rows * (size_t)qwen3_weight(m, l, i)->rows * sizeof(float);
             float *dy = get(b, a->dy[i], bytes);
@@ -69,6 +68,8 @@ static struct result run_tile(const struct qwen3_source *s, const struct tile *t
             aq_sha256_add(&sha, dy, bytes);
         }
     }
+    out.loss = get(b, loss, loss_bytes);
+    aq_sha256_add(&sha, out.loss, loss_bytes);
     aq_sha256_hex(&sha, out.digest);
     b->ops->free(b, logits, logit_bytes);
     b->ops->free(b, loss, loss_bytes);
