@@ -415,7 +415,7 @@ void qwen3_embed(struct qwen3 *m, const struct backend_tile *t, void *h)
     m->b->ops->embed(m->b, t, h, &m->ends[EMBED]);
 }
 
-/* Fills x, y and MID from h_in: all but the layer's output. */
+/* Fills x, MID and y from h_in: all but the last linear and the layer's output. */
 static void layer_inside(struct qwen3 *m, int64_t layer, const struct backend_tile *t,
                          const void *h_in, const struct qwen3_swap *swap)
 {
@@ -443,10 +443,9 @@ static void layer_inside(struct qwen3 *m, int64_t layer, const struct backend_ti
     linear(m, layer, t, QWEN3_GATE, swap);
     linear(m, layer, t, QWEN3_UP, swap);
     op->swiglu_forward(m->b, t, buf[X3], y[QWEN3_GATE], y[QWEN3_UP], c->intermediate);
-    linear(m, layer, t, QWEN3_DOWN, swap);
 }
 
-/* The layer's output, from what layer_inside left. */
+/* The layer's output, from MID and y. */
 static void layer_output(struct qwen3 *m, const struct backend_tile *t, void *h_out)
 {
     const struct backend_ops *op = m->b->ops;
@@ -459,7 +458,10 @@ const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
                                              void *h_out, const struct qwen3_swap *swap)
 {
     layer_inside(m, layer, t, h_in, swap);
-    layer_output(m, t, h_out);
+    if (h_out) {
+        linear(m, layer, t, QWEN3_DOWN, swap);
+        layer_output(m, t, h_out);
+    }
     return &m->acts;
 }
 
@@ -522,6 +524,7 @@ const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
     if (into)
         use_acts(m, into);
     layer_inside(m, layer, t, h_in, NULL);
+    linear(m, layer, t, QWEN3_DOWN, NULL);
     mlp_backward(m, layer, t, dh);
     attention_backward(m, layer, t, h_in, dh);
     use_acts(m, &own);
@@ -551,6 +554,7 @@ const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backe
     if (into)
         use_acts(m, into);
     layer_inside(m, last, t, h_in, NULL);
+    linear(m, last, t, QWEN3_DOWN, NULL);
     head_backward(m, t, loss, dh);
     mlp_backward(m, last, t, dh);
     attention_backward(m, last, t, h_in, dh);

@@ -107,7 +107,7 @@ struct qwen3_swap {
 
 /* h: (rows, hidden) in the backend's memory, as are all h below. */
 void qwen3_embed(struct qwen3 *m, const struct backend_tile *t, void *h);
-/* h_out may be h_in. swap may be NULL. */
+/* h_out may be h_in, or NULL if only the inputs of the linears are wanted. swap may be NULL. */
 const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
                                              const struct backend_tile *t, const void *h_in,
                                              void *h_out, const struct qwen3_swap *swap);

@@ -149,7 +149,8 @@ static int walk_layer(struct walk *w, int64_t layer, struct aq_err *err)
         w->b->ops->zero(w->b, w->channel[in], channel_bytes(w->r, in));
     for (size_t i = 0; i < w->tiles->count; i++) {
         char *h = w->h + i * w->h_bytes;
-        const struct qwen3_acts *acts = qwen3_layer_forward(w->m, layer, w->dev[i], h, h, NULL);
+        const struct qwen3_acts *acts =
+            qwen3_layer_forward(w->m, layer, w->dev[i], h, layer + 1 < layers ? h : NULL, NULL);
         measure_tile(w, i, acts);
         const struct tile *t = &w->tiles->items[i];
         if (pad_tile == w->tiles->count && memchr(t->desc.pad, 1, (size_t)t->desc.samples)) {

@@ -87,8 +87,10 @@ static void print_work(const struct scoring *s, const struct count *n)
     double tiles = (double)(s->end_tile - s->first_tile), rows = s->tiles->rows;
     double per_layer = 2 * rows * (double)scoring_layer_elements(s);
     double head = 2 * rows * (double)c->vocab * (double)c->hidden;
-    /* forward, recomputed forward, gradient of the inputs; the head forward and back */
-    double passes = n->rows_open ? tiles * (3 * per_layer * (double)c->layers + 2 * head) : 0;
+    /* forward but for the last layer, recomputed forward, gradient of the inputs; the head forward
+       and back */
+    double layers = 3 * (double)c->layers - 1;
+    double passes = n->rows_open ? tiles * (per_layer * layers + 2 * head) : 0;
     double scores = (double)(n->wanted - n->done) * per_layer;
     double rate = product_rate(s);
     printf("work\n  %-34s %12.3f TFLOP\n  %-34s %12.3f TFLOP\n", "forward and backward",
