@@ -30,10 +30,10 @@ struct gradient {
     const struct scoring *s;
     struct backend *b;
     const struct backend_ops *op;
-    struct walk w; /* the last slot holds the gradient on its way down */
+    struct walk w; /* the last layer's input gives way to the gradient on its way down */
     struct scoring_bytes plan;
     struct place *places; /* [tiles_at_once] */
-    char *batch;          /* memory of the places; NULL: a single place uses the model's buffers */
+    char *batch;          /* memory of the places but the first, which uses the model's buffers */
     struct backend_operand *weight;
     double *sums;     /* device: [place][row][2][STORE_GROUPS][samples] */
     double *host;     /* the same for one place */
@@ -100,10 +100,10 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         room -= out->kept;
     uint64_t each = place + act_operand + sums;
     uint64_t share = room < s->b->batch_bytes ? room : s->b->batch_bytes;
-    size_t fit = (size_t)(share / each), most = tiles_worth_it(s, place);
+    size_t fit = 1 + (size_t)(share / each), most = tiles_worth_it(s, place);
     fit = fit > most ? most : fit;
     out->tiles_at_once = fit < 1 ? 1 : fit > tiles ? tiles : fit;
-    out->batch = out->tiles_at_once > 1 ? out->tiles_at_once * place : 0;
+    out->batch = (out->tiles_at_once - 1) * place;
     out->operands = w_operand + out->tiles_at_once * act_operand;
     out->sums = out->tiles_at_once * sums;
     return 0;
@@ -135,8 +135,8 @@ static int take_places(struct gradient *g, struct aq_err *err)
             return -1;
     }
     for (size_t i = 0; i < g->plan.tiles_at_once; i++) {
-        if (g->batch)
-            carve_place(g, &g->places[i], g->batch + i * place_bytes(g->s));
+        if (i > 0)
+            carve_place(g, &g->places[i], g->batch + (i - 1) * place_bytes(g->s));
         g->places[i].x = xcalloc((size_t)g->b->inputs_at_once, sizeof *g->places[i].x);
         for (int k = 0; k < g->b->inputs_at_once; k++) {
             g->places[i].x[k] = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
@@ -228,18 +228,17 @@ static double *group_sums(const struct gradient *g, size_t place, size_t row, in
     return g->sums + cell_at(g, place, row) + ((size_t)(clip * STORE_GROUPS + group)) * samples;
 }
 
-static int backward_tile(struct gradient *g, int64_t layer, struct place *p, bool scored,
-                         struct aq_err *err)
+static int backward_tile(struct gradient *g, int64_t layer, struct place *p, struct aq_err *err)
 {
     struct qwen3 *m = g->s->model;
-    int64_t last = qwen3_config(m)->layers - 1, slot = walk_slot(&g->w, last + 1, p->tile);
+    int64_t last = qwen3_config(m)->layers - 1, slot = walk_slot(&g->w, last, p->tile);
     const struct backend_tile *t = g->w.tiles[p->tile];
-    const struct qwen3_acts *into = g->batch && scored ? &p->acts : NULL, *acts;
+    const struct qwen3_acts *into = p == g->places ? NULL : &p->acts, *acts;
     void *h = kept_get(g->w.kept, walk_slot(&g->w, layer, p->tile), g->w.scratch[0], err), *dh;
     if (!h)
         return -1;
     if (layer == last) {
-        dh = kept_place(g->w.kept, slot, g->w.scratch[1]);
+        dh = g->w.scratch[1];
         acts = qwen3_last_backward(m, t, h, g->sums, dh, into);
         if (take_loss(g, p->tile, err) < 0)
             return -1;
@@ -249,8 +248,7 @@ static int backward_tile(struct gradient *g, int64_t layer, struct place *p, boo
             return -1;
         acts = qwen3_layer_backward(m, layer, t, h, dh, into);
     }
-    if (!g->batch)
-        p->acts = *acts;
+    p->acts = *acts;
     return kept_put(g->w.kept, slot, dh, err);
 }
 
@@ -380,12 +378,11 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
     for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
         if (!g->w.tiles[t])
             continue;
-        bool scored = place_scored(g, layer, t);
         struct place *p = &g->places[places];
         p->tile = t;
-        if (backward_tile(g, layer, p, scored, err) < 0)
+        if (backward_tile(g, layer, p, err) < 0)
             return -1;
-        places += scored;
+        places += place_scored(g, layer, t); /* else the next tile takes its place */
         if (places == g->plan.tiles_at_once) {
             if (score_batch(g, layer, places, err) < 0)
                 return -1;
