@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { LANES = 16 };
+
 struct attention {
     struct cpu_backend *c;
     const struct backend_tile *t;
@@ -19,16 +21,25 @@ struct attention {
 
 /* One query head of one sample: its rows without the pad row, and strides. */
 struct head {
-    int64_t n, ldq, ldk; /* tokens; elements between rows of q, of k and v */
-    int64_t q, k;        /* offsets of its first element in q and o, in k and v */
+    int64_t n, ld;    /* tokens; elements between rows of a square matrix of them */
+    int64_t ldq, ldk; /* the same of q, of k and v */
+    int64_t q, k;     /* offsets of its first element in q and o, in k and v */
 };
+
+/* Rows of square matrices are whole vectors. */
+static int64_t whole(int64_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
 
 static struct head head_at(const struct attention *a, int64_t unit, int group)
 {
     int32_t s = (int32_t)(unit / a->kv_heads);
     int kv = (int)(unit % a->kv_heads), per = a->heads / a->kv_heads;
     int64_t first = a->t->first[s] + (a->t->pad[s] ? 1 : 0);
-    struct head h = {.n = a->t->first[s + 1] - first,
+    int64_t n = a->t->first[s + 1] - first;
+    struct head h = {.n = n,
+                     .ld = whole(n),
                      .ldq = (int64_t)a->heads * a->dim,
                      .ldk = (int64_t)a->kv_heads * a->dim};
     h.q = first * h.ldq + (int64_t)(kv * per + group) * a->dim;
@@ -45,21 +56,26 @@ static int64_t longest(const struct backend_tile *t)
     return n;
 }
 
-/* p (n, n): softmax over s <= t of q_t . k_s / sqrt(dim), 0 above the diagonal. */
+/*
+ * p (n, n): softmax over s <= t of q_t . k_s / sqrt(dim), 0 above the diagonal. The rest of a last
+ * vector takes part as -infinity, whose exp is below 1e-37: nothing in a sum of 1 and more.
+ */
 static void probabilities(const struct attention *a, const struct head *h, float *p)
 {
     blas_gemm(BLAS_N, BLAS_T, h->n, h->n, a->dim, a->q + h->q, h->ldq, a->k + h->k, h->ldk, 0, p,
-              h->n);
+              h->ld);
     float scale = 1 / sqrtf((float)a->dim);
     for (int64_t t = 0; t < h->n; t++) {
-        float *row = p + t * h->n;
+        float *row = p + t * h->ld;
         for (int64_t s = 0; s <= t; s++)
             row[s] *= scale;
-        double sum = simd()->exps(row, row, simd()->top(row, t + 1), 1, t + 1);
+        for (int64_t s = t + 1; s < whole(t + 1); s++)
+            row[s] = -INFINITY;
+        double sum = simd()->exps(row, row, simd()->top(row, t + 1), 1, whole(t + 1));
         float inverse = (float)(1 / sum);
         for (int64_t s = 0; s <= t; s++)
             row[s] *= inverse;
-        memset(row + t + 1, 0, (size_t)(h->n - t - 1) * sizeof *row);
+        memset(row + t + 1, 0, (size_t)(h->ld - t - 1) * sizeof *row);
     }
 }
 
@@ -72,7 +88,7 @@ static void forward_unit(void *arg, int64_t unit, int worker)
         if (h.n == 0)
             return;
         probabilities(a, &h, p);
-        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, p, h.n, a->v + h.k, h.ldk, 0, a->o + h.q,
+        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, p, h.ld, a->v + h.k, h.ldk, 0, a->o + h.q,
                   h.ldq);
     }
 }
@@ -80,8 +96,8 @@ static void forward_unit(void *arg, int64_t unit, int worker)
 /* One unit a sample and head of k; each takes `squares` matrices of the longest sample. */
 static bool run_heads(struct attention *a, aq_pool_fn *fn, int squares)
 {
-    size_t n = (size_t)longest(a->t);
-    if (!cpu_begin(a->c, (size_t)squares * n * n * sizeof(float), 0))
+    int64_t n = longest(a->t);
+    if (!cpu_begin(a->c, (size_t)(squares * n * whole(n)) * sizeof(float), 0))
         return false;
     aq_pool_run(a->c->pool, (int64_t)a->t->samples * a->kv_heads, fn, a);
     return true;
@@ -120,8 +136,8 @@ static void softmax_backward(const struct attention *a, const struct head *h, co
 {
     float scale = 1 / sqrtf((float)a->dim);
     for (int64_t t = 0; t < h->n; t++) {
-        const float *pr = p + t * h->n;
-        float *row = dp + t * h->n;
+        const float *pr = p + t * h->ld;
+        float *row = dp + t * h->ld;
         double dot = 0;
         for (int64_t s = 0; s <= t; s++)
             dot += (double)pr[s] * row[s];
@@ -138,17 +154,17 @@ static void backward_unit(void *arg, int64_t unit, int worker)
         struct head h = head_at(a, unit, g);
         if (h.n == 0)
             return;
-        float *p = cpu_scratch(a->c, worker), *dp = p + h.n * h.n;
+        float *p = cpu_scratch(a->c, worker), *dp = p + h.n * h.ld;
         float add = g > 0 ? 1.0F : 0.0F; /* k and v gather from the whole group */
         probabilities(a, &h, p);
-        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, p, h.n, a->d_o + h.q, h.ldq, add, a->dv + h.k,
+        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, p, h.ld, a->d_o + h.q, h.ldq, add, a->dv + h.k,
                   h.ldk);
         blas_gemm(BLAS_N, BLAS_T, h.n, h.n, a->dim, a->d_o + h.q, h.ldq, a->v + h.k, h.ldk, 0, dp,
-                  h.n);
+                  h.ld);
         softmax_backward(a, &h, p, dp);
-        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, dp, h.n, a->k + h.k, h.ldk, 0, a->dq + h.q,
+        blas_gemm(BLAS_N, BLAS_N, h.n, a->dim, h.n, dp, h.ld, a->k + h.k, h.ldk, 0, a->dq + h.q,
                   h.ldq);
-        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, dp, h.n, a->q + h.q, h.ldq, add, a->dk + h.k,
+        blas_gemm(BLAS_T, BLAS_N, h.n, a->dim, h.n, dp, h.ld, a->q + h.q, h.ldq, add, a->dk + h.k,
                   h.ldk);
     }
 }

@@ -172,11 +172,7 @@ static void rope_forward_unit(void *arg, int64_t unit, int worker)
         for (int h = 0; h < j->heads; h++) {
             float *y = j->out + (r * (int64_t)j->heads + h) * d;
             norm_row(y, j->x + (r * (int64_t)j->heads + h) * d, j->w, d, j->eps);
-            for (int64_t k = 0; k < half; k++) {
-                float a = y[k], e = y[k + half];
-                y[k] = a * c[k] - e * s[k];
-                y[k + half] = e * c[k] + a * s[k];
-            }
+            simd()->turn(y, y, c, s, 1, half);
         }
     }
 }
@@ -190,11 +186,7 @@ static void rope_backward_unit(void *arg, int64_t unit, int worker)
         const float *c = j->cos + r * half, *s = j->sin + r * half;
         for (int h = 0; h < j->heads; h++) {
             int64_t at = (r * (int64_t)j->heads + h) * d;
-            const float *dy = j->dy + at;
-            for (int64_t k = 0; k < half; k++) {
-                g[k] = dy[k] * c[k] + dy[k + half] * s[k];
-                g[k + half] = dy[k + half] * c[k] - dy[k] * s[k];
-            }
+            simd()->turn(g, j->dy + at, c, s, -1, half);
             memset(j->out + at, 0, (size_t)d * sizeof(float));
             norm_row_backward(j->out + at, g, j->x + at, j->w, d, j->eps);
         }

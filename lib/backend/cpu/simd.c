@@ -13,8 +13,11 @@ enum { LANES = 16, HALF = LANES / 2 };
 
 typedef float f32v __attribute__((vector_size(LANES * 4)));
 typedef float f32h __attribute__((vector_size(HALF * 4)));
+typedef float f32q __attribute__((vector_size(HALF * 2)));
 typedef double f64h __attribute__((vector_size(HALF * 8)));
 typedef int32_t i32v __attribute__((vector_size(LANES * 4)));
+typedef int32_t i32h __attribute__((vector_size(HALF * 4)));
+typedef int32_t i32q __attribute__((vector_size(HALF * 2)));
 typedef uint16_t u16v __attribute__((vector_size(LANES * 2)));
 typedef uint32_t u32v __attribute__((vector_size(LANES * 4)));
 
@@ -338,23 +341,58 @@ INLINE void swiglu_backward_body(float *dgate, float *dup, const float *dy, cons
 #undef STEP
 }
 
+/* The larger of a and b, lane by lane; a NaN, which alone differs from itself, wins and stays. */
+#define LARGER(ints, a, b)                                                                         \
+    do {                                                                                           \
+        ints take = ((b) > (a)) | ((b) != (b)), bits = (take & (ints)(b)) | (~take & (ints)(a));   \
+        memcpy(&(a), &bits, sizeof bits);                                                          \
+    } while (0)
+
 INLINE float top_body(const float *x, int64_t n)
 {
-    f32v best = (f32v){0} - INFINITY;
+    f32v best = (f32v){0} - INFINITY, v;
+    f32h half[2];
+    f32q quarter[2];
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        f32v v;
         load(&v, x + i, LANES);
-        /* a NaN, which alone differs from itself, wins and stays */
-        i32v take = (v > best) | (v != v); /* NOLINT(misc-redundant-expression) */
-        choose(&best, &take, &v, &best);
+        LARGER(i32v, best, v);
     }
     float top = -INFINITY;
     for (; i < n; i++)
         top = x[i] > top || isnan(x[i]) ? x[i] : top;
-    for (int l = 0; l < LANES; l++)
-        top = best[l] > top || isnan(best[l]) ? best[l] : top;
+    if (n < LANES)
+        return top;
+    memcpy(half, &best, sizeof half);
+    LARGER(i32h, half[0], half[1]);
+    memcpy(quarter, &half[0], sizeof quarter);
+    LARGER(i32q, quarter[0], quarter[1]);
+    for (int l = 0; l < LANES / 4; l++)
+        top = quarter[0][l] > top || isnan(quarter[0][l]) ? quarter[0][l] : top;
     return top;
+}
+
+/* Each pair (x[k], x[k + half]) turned by the angle with this cosine and sine. */
+INLINE void turn_step(float *y, const float *x, const float *cosine, const float *sine, float way,
+                      int64_t half, int64_t n)
+{
+    f32v a, b, c, s;
+    load(&a, x, n);
+    load(&b, x + half, n);
+    load(&c, cosine, n);
+    load(&s, sine, n);
+    s *= way;
+    f32v low = a * c - b * s, high = b * c + a * s;
+    store(y, &low, n);
+    store(y + half, &high, n);
+}
+
+INLINE void turn_body(float *y, const float *x, const float *cosine, const float *sine, float way,
+                      int64_t half)
+{
+#define STEP(count) turn_step(y + i, x + i, cosine + i, sine + i, way, half, count)
+    STEPS(half, STEP);
+#undef STEP
 }
 
 /* ---- one variant of each for an instruction set ---- */
@@ -414,10 +452,16 @@ INLINE float top_body(const float *x, int64_t n)
     {                                                                                              \
         return top_body(x, n);                                                                     \
     }                                                                                              \
+    attribute static void turn_##set(float *y, const float *x, const float *cosine,                \
+                                     const float *sine, float way, int64_t half)                   \
+    {                                                                                              \
+        turn_body(y, x, cosine, sine, way, half);                                                  \
+    }                                                                                              \
     static const struct simd table_##set = {widen_##set,  narrow_##set,          split_##set,      \
                                             add_##set,    score_##set,           dot_##set,        \
                                             norm_##set,   norm_backward_##set,   exps_##set,       \
-                                            swiglu_##set, swiglu_backward_##set, top_##set};
+                                            swiglu_##set, swiglu_backward_##set, top_##set,        \
+                                            turn_##set};
 
 /* NOLINTEND(bugprone-macro-parentheses) */
 

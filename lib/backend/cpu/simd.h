@@ -34,6 +34,9 @@ struct simd {
                             const float *up, int64_t n);
     /* the largest; NaN if there is one */
     float (*top)(const float *x, int64_t n);
+    /* Pairs (x[k], x[k + half]) turned by angles, by their opposites if way is -1; y may be x. */
+    void (*turn)(float *y, const float *x, const float *cosine, const float *sine, float way,
+                 int64_t half);
 };
 
 const struct simd *simd(void);
