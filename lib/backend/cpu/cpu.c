@@ -14,14 +14,14 @@ static int cpu_probe(const struct backend_host *host, struct aq_err *err)
     return 1;
 }
 
-static bool buffer_room(struct cpu_backend *c, struct cpu_buffer *buf, size_t size)
+bool cpu_buffer_room(struct cpu_backend *c, struct cpu_buffer *buf, size_t size, struct aq_err *err)
 {
     if (size <= buf->size)
         return true;
     aq_big_free(buf->data, buf->size);
     c->used -= buf->size;
     *buf = (struct cpu_buffer){NULL, 0};
-    buf->data = aq_big_alloc(size, "scratch of the CPU backend", &c->failed);
+    buf->data = aq_big_alloc(size, "scratch of the CPU backend", err);
     if (!buf->data)
         return false;
     buf->size = size;
@@ -34,9 +34,9 @@ bool cpu_begin(struct cpu_backend *c, size_t each, size_t shared)
     if (c->failed.code)
         return false;
     for (int i = 0; i < c->base.threads; i++)
-        if (!buffer_room(c, &c->scratch[i], each))
+        if (!cpu_buffer_room(c, &c->scratch[i], each, &c->failed))
             return false;
-    return buffer_room(c, &c->shared, shared);
+    return cpu_buffer_room(c, &c->shared, shared, &c->failed);
 }
 
 static void cpu_close(struct backend *b)

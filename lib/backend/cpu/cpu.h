@@ -61,6 +61,9 @@ static inline bool cpu_has_terms(const struct cpu_backend *c)
     return c->levels[MATRIX_BF16] == MATRIX_AMX;
 }
 
+/* At least `size` bytes; what was there is lost if it grows. */
+bool cpu_buffer_room(struct cpu_backend *c, struct cpu_buffer *buf, size_t size,
+                     struct aq_err *err);
 /*
  * Scratch for one op: `each` bytes a worker, and `shared` bytes for all. False after a failure, of
  * memory now or of an earlier op; the op then returns at once.

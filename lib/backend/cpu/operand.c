@@ -33,8 +33,10 @@ struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t
     struct backend_operand *op = xcalloc(1, sizeof *op);
     op->rows = rows;
     op->cols = cols;
-    if (is_weight)
+    if (is_weight) {
+        op->kept = xcalloc(1, sizeof *op->kept);
         return op;
+    }
     op->forms = forms_new(b, rows, cols, err);
     if (!op->forms) {
         free(op);
@@ -50,6 +52,11 @@ void cpu_operand_free(struct backend *b, struct backend_operand *op)
     quant_plan_free(op->plan);
     if (op->forms)
         b->ops->free(b, op->forms->room, op->forms->bytes);
+    if (op->kept) {
+        b->ops->free(b, op->kept->room.data, op->kept->room.size);
+        free(op->kept->made);
+    }
+    free(op->kept);
     free(op->forms);
     free(op);
 }
@@ -67,6 +74,10 @@ static void drop_plan(struct backend_operand *op)
     op->plan = NULL;
     op->has_codes = false;
     op->unit = 0;
+    if (op->kept) {
+        free(op->kept->made);
+        op->kept->made = NULL;
+    }
 }
 
 static void note_code_forms(struct backend_operand *op)
@@ -297,7 +308,9 @@ bool operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
 
 /* ---- blocks of a weight's rows ---- */
 
-const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t rows, float *room)
+/* Rows in fp32; in room unless the map itself serves. */
+static const float *rows_in_fp32(const struct backend_operand *w, int64_t row, int64_t rows,
+                                 float *room)
 {
     if (!w->plan)
         return cpu_weight_rows(w->w, row, rows, room);
@@ -305,39 +318,60 @@ const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t 
     return room;
 }
 
-/*
- * Where things lie in the room for rows of a weight: packed, their scales, and what a strip of rows
- * goes through: values, scales as the treatment has them, codes.
- */
-struct weight_room {
-    size_t scales, values, raw, codes, bytes;
-};
-
-static struct weight_room weight_room(const struct backend_operand *w,
-                                      const struct product_form *form, int64_t rows)
+static size_t aligned(size_t bytes)
 {
-    size_t strip = (size_t)MATRIX_STRIP * (size_t)w->source.cols;
-    size_t blocks = w->has_codes ? (size_t)w->form.scale_cols : 1;
-    struct weight_room r;
-    r.scales = (size_t)matrix_packed_bytes(form->kind, rows, w->source.cols, form->w_terms);
-    r.values = r.scales + (size_t)matrix_round(rows) * blocks * sizeof(float);
-    r.raw = r.values + strip * sizeof(float);
-    r.codes = r.raw + MATRIX_STRIP * blocks * sizeof(float);
-    r.bytes = r.codes + strip * (size_t)form->w_terms * sizeof(uint16_t);
-    return r;
+    return (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
 }
 
-size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,
+static size_t scale_blocks(const struct backend_operand *w)
+{
+    return w->has_codes ? (size_t)w->form.scale_cols : 1;
+}
+
+/* A unit's rows as products read them: values, or what is packed and its scales behind. */
+static size_t packed_bytes(const struct backend_operand *w, const struct product_form *form,
                            int64_t rows)
 {
-    return weight_room(w, form, rows).bytes;
+    return (size_t)matrix_packed_bytes(form->kind, rows, w->source.cols, form->w_terms);
 }
 
-/* What a strip of rows goes through. */
+static size_t unit_bytes(const struct backend_operand *w, const struct product_form *form,
+                         int64_t rows)
+{
+    if (form->level == MATRIX_NONE)
+        return aligned((size_t)(rows * w->source.cols) * sizeof(float));
+    return aligned(packed_bytes(w, form, rows) +
+                   (size_t)matrix_round(rows) * scale_blocks(w) * sizeof(float));
+}
+
+/* What a strip of rows goes through on its way: values, scales as the treatment has them, codes. */
 struct strip_room {
     float *values, *raw;
     uint16_t *codes;
 };
+
+static size_t strip_elements(const struct backend_operand *w)
+{
+    return (size_t)MATRIX_STRIP * (size_t)w->source.cols;
+}
+
+static struct strip_room strip_room(const struct backend_operand *w, void *scratch)
+{
+    struct strip_room r = {.values = scratch};
+    r.raw = r.values + strip_elements(w);
+    r.codes = (void *)(r.raw + MATRIX_STRIP * scale_blocks(w));
+    return r;
+}
+
+size_t operand_weight_room(const struct backend_operand *w, const struct product_form *form,
+                           int64_t rows)
+{
+    size_t unit = unit_bytes(w, form, rows), strip = strip_elements(w);
+    if (form->level == MATRIX_NONE)
+        return unit;
+    return unit + (strip + MATRIX_STRIP * scale_blocks(w)) * sizeof(float) +
+           strip * (size_t)form->w_terms * sizeof(uint16_t);
+}
 
 /* A strip of rows, as multiples of the weight's unit or as terms. */
 static void strip_from_values(const struct backend_operand *w, const struct product_form *form,
@@ -346,7 +380,7 @@ static void strip_from_values(const struct backend_operand *w, const struct prod
     int64_t cols = w->source.cols, n = rows * cols;
     const char *codes = (const char *)room->codes;
     if (w->plan || form->w_terms > 1)
-        bf16_from_values(w, form->w_terms, operand_rows(w, row, rows, room->values), room->codes,
+        bf16_from_values(w, form->w_terms, rows_in_fp32(w, row, rows, room->values), room->codes,
                          n);
     else
         codes = (const char *)w->source.data + row * cols * 2;
@@ -363,35 +397,80 @@ static void strip_from_codes(const struct backend_operand *w, const struct produ
     matrix_place_strip(form->level, form->kind, room->codes, rows, w->source.cols, 1, 0, strip);
 }
 
-struct packed_rows operand_packed_rows(const struct backend_operand *w,
-                                       const struct product_form *form, int64_t row, int64_t rows,
-                                       void *at)
+static void pack_unit(const struct backend_operand *w, const struct product_form *form,
+                      const struct weight_unit *unit, char *packed, float *scales,
+                      const struct strip_room *room)
 {
-    const struct weight_room in = weight_room(w, form, rows);
-    char *packed = at;
-    float *scales = (void *)(packed + in.scales);
-    const struct strip_room room = {(void *)(packed + in.values), (void *)(packed + in.raw),
-                                    (void *)(packed + in.codes)};
     bool from_values = form->w_terms > 1 || by_unit(w, form->kind);
-    int64_t padded = matrix_round(rows), blocks = from_values ? 1 : w->form.scale_cols;
-    size_t strip = in.scales / (size_t)(padded / MATRIX_STRIP);
+    int64_t padded = matrix_round(unit->rows), blocks = from_values ? 1 : w->form.scale_cols;
+    size_t strip = packed_bytes(w, form, unit->rows) / (size_t)(padded / MATRIX_STRIP);
     memset(scales, 0, (size_t)(padded * blocks) * sizeof *scales);
-    for (int64_t s = 0; s < padded; s += MATRIX_STRIP) {
-        int64_t n = rows - s < MATRIX_STRIP ? rows - s : MATRIX_STRIP;
-        char *to = packed + (size_t)(s / MATRIX_STRIP) * strip;
+    for (int64_t s = 0; s < padded; s += MATRIX_STRIP, packed += strip) {
+        int64_t n = unit->rows - s < MATRIX_STRIP ? unit->rows - s : MATRIX_STRIP;
         if (n <= 0) {
-            memset(to, 0, strip);
+            memset(packed, 0, strip);
             continue;
         }
         if (from_values)
-            strip_from_values(w, form, row + s, n, &room, to);
+            strip_from_values(w, form, unit->row + s, n, room, packed);
         else
-            strip_from_codes(w, form, row + s, n, &room, to);
+            strip_from_codes(w, form, unit->row + s, n, room, packed);
         for (int64_t r = 0; r < n * blocks; r++)
             scales[r % blocks * padded + s + r / blocks] = form->w_terms > 1 ? 1
                                                            : from_values
                                                                ? w->unit
-                                                               : multiplier(&w->form, room.raw[r]);
+                                                               : multiplier(&w->form, room->raw[r]);
     }
-    return (struct packed_rows){packed, scales};
+}
+
+bool operand_same_rows(const struct product_form *a, const struct product_form *b)
+{
+    return a->level == b->level && a->kind == b->kind && a->block == b->block &&
+           a->w_terms == b->w_terms;
+}
+
+/* The plan of memory allows an operand so much for each element of its weight. */
+enum { KEPT_BYTES = 5 };
+
+void operand_keep(struct cpu_backend *c, const struct backend_operand *w,
+                  const struct product_form *form, int64_t rows, int64_t units)
+{
+    struct kept_rows *k = w->kept;
+    size_t stride = unit_bytes(w, form, rows), need = (size_t)units * stride;
+    struct aq_err no_memory; /* then they are not kept */
+    k->in_use = w->plan && form->level != MATRIX_NONE &&
+                need <= KEPT_BYTES * (size_t)(w->source.rows * w->source.cols) &&
+                cpu_buffer_room(c, &k->room, need, &no_memory);
+    if (!k->in_use || (k->made && k->units == units && operand_same_rows(&k->form, form)))
+        return;
+    k->form = *form;
+    k->units = units;
+    k->stride = stride;
+    free(k->made);
+    k->made = xcalloc((size_t)units, sizeof *k->made);
+}
+
+struct weight_rows operand_weight_rows(const struct backend_operand *w,
+                                       const struct product_form *form,
+                                       const struct weight_unit *unit, void *scratch)
+{
+    struct kept_rows *k = w->kept;
+    bool keep = k->in_use && operand_same_rows(&k->form, form);
+    bool made = keep && k->made[unit->index];
+    char *at = scratch, *rest = scratch;
+    if (keep) {
+        at = k->room.data + (size_t)unit->index * k->stride;
+        k->made[unit->index] = true;
+    } else {
+        rest += unit_bytes(w, form, unit->rows);
+    }
+    if (form->level == MATRIX_NONE)
+        return (struct weight_rows){.values =
+                                        made ? (const float *)(void *)at
+                                             : rows_in_fp32(w, unit->row, unit->rows, (void *)at)};
+    float *scales = (void *)(at + packed_bytes(w, form, unit->rows));
+    const struct strip_room room = strip_room(w, rest);
+    if (!made)
+        pack_unit(w, form, unit, at, scales, &room);
+    return (struct weight_rows){.packed = at, .scales = scales};
 }

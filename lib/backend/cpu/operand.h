@@ -1,6 +1,6 @@
 /*
- * A quantized operand on the CPU. A weight keeps its plan alone, and blocks of its rows are
- * quantized in scratch just before the product that reads them. An activation takes the form
+ * A quantized operand on the CPU. Blocks of a weight's rows are quantized in scratch just before
+ * the product that reads them, and kept if there are more products. An activation takes the form
  * that its product asks for: fp32 values, or packed codes with one scale a row.
  *
  * Codes of a bf16 product are the treatment's own, or, where its values are multiples of one number
@@ -28,6 +28,27 @@ struct act_forms {
     int terms;
 };
 
+/* How a pair of operands is multiplied: in fp32, or on codes of a kind at a level. */
+struct product_form {
+    enum matrix_level level; /* MATRIX_NONE: fp32 */
+    enum matrix_kind kind;
+    int64_t block; /* codes of the weight that share a scale */
+    int x_terms, w_terms;
+};
+
+/*
+ * A weight's rows packed, made once for all products that the operand takes part in. Those in fp32
+ * are not kept: they are made as quickly as they are read from memory.
+ */
+struct kept_rows {
+    struct cpu_buffer room;
+    struct product_form form;
+    int64_t units;
+    size_t stride; /* bytes from unit to unit */
+    bool *made;    /* [units]; NULL: none */
+    bool in_use;   /* by the product at hand */
+};
+
 struct backend_operand {
     int64_t rows, cols;     /* room */
     struct quant_spec spec; /* no steps: as it is */
@@ -39,14 +60,7 @@ struct backend_operand {
     const struct backend_weight *w; /* of a weight */
     const struct backend_tile *t;   /* of an activation */
     struct act_forms *forms;
-};
-
-/* How a pair of operands is multiplied: in fp32, or on codes of a kind at a level. */
-struct product_form {
-    enum matrix_level level; /* MATRIX_NONE: fp32 */
-    enum matrix_kind kind;
-    int64_t block; /* codes of the weight that share a scale */
-    int x_terms, w_terms;
+    struct kept_rows *kept; /* of a weight */
 };
 
 struct product_form operand_product_form(const struct cpu_backend *c,
@@ -60,21 +74,31 @@ bool operand_prepare(struct cpu_backend *c, const struct backend_operand *x,
 /* fp32 values of a prepared activation. */
 const float *operand_values(const struct backend_operand *x);
 
-/* Rows of a weight operand in fp32, quantized; in room unless the map itself serves. */
-const float *operand_rows(const struct backend_operand *w, int64_t row, int64_t rows, float *room);
+/* A unit of a product: a block of the weight's rows. */
+struct weight_unit {
+    int64_t index, row, rows;
+};
 
 /*
- * Rows of a weight packed, padded to a group, and their scales as multipliers in blocks x padded
- * rows. room: operand_packed_room bytes for `rows`.
+ * Its rows in the form of a product: in fp32, or packed, padded to a group, with their scales as
+ * multipliers in blocks x padded rows.
  */
-struct packed_rows {
+struct weight_rows {
+    const float *values;
     const void *packed;
     const float *scales;
 };
-size_t operand_packed_room(const struct backend_operand *w, const struct product_form *form,
+
+/* Scratch for units of so many rows. */
+size_t operand_weight_room(const struct backend_operand *w, const struct product_form *form,
                            int64_t rows);
-struct packed_rows operand_packed_rows(const struct backend_operand *w,
-                                       const struct product_form *form, int64_t row, int64_t rows,
-                                       void *room);
+/* Before a product that cuts the weight in units of so many rows; not from within one. */
+void operand_keep(struct cpu_backend *c, const struct backend_operand *w,
+                  const struct product_form *form, int64_t rows, int64_t units);
+struct weight_rows operand_weight_rows(const struct backend_operand *w,
+                                       const struct product_form *form,
+                                       const struct weight_unit *unit, void *scratch);
+/* Do products of these forms read the same rows of a weight? */
+bool operand_same_rows(const struct product_form *a, const struct product_form *b);
 
 #endif

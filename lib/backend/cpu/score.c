@@ -1,6 +1,6 @@
 /*
  * Products of quantized operands, and scores made from them. A unit takes a block of the weight's
- * rows, makes its quantized form once, and multiplies it with the inputs of all jobs; the
+ * rows, takes its quantized form, and multiplies it with the inputs of all jobs; the
  * difference from the reference is squared and summed while it is in the cache.
  */
 #include "backend/cpu/blas.h"
@@ -26,15 +26,9 @@ struct score_run {
     float *y;      /* of linear_quantized; then jobs is one that has x alone */
 };
 
-static bool same_form(const struct product_form *a, const struct product_form *b)
-{
-    return a->level == b->level && a->kind == b->kind && a->block == b->block &&
-           a->w_terms == b->w_terms;
-}
-
 /* z (padded rows, padded cols) on the matrix units */
 static void multiply_codes(const struct score_run *s, const struct product_form *form,
-                           const struct backend_operand *x, const struct packed_rows *w,
+                           const struct backend_operand *x, const struct weight_rows *w,
                            int64_t cols, float *z, int32_t *sums)
 {
     struct matrix_product p = {.level = form->level,
@@ -79,22 +73,19 @@ static void product_unit(void *arg, int64_t unit, int worker)
     void *room = cpu_scratch(s->c, worker);
     float *z = (void *)((char *)room + s->room);
     int32_t *sums = (void *)(z + matrix_round(s->rows) * matrix_round(s->width));
-    const float *panel = NULL;
-    struct packed_rows packed = {0};
+    const struct weight_unit own = {unit, at, cols};
+    struct weight_rows rows = {0};
     for (int k = 0; k < s->count; k++) {
         const struct product_form *form = &s->forms[k];
         const struct backend_operand *x = s->jobs[k].x;
-        bool fresh = k == 0 || !same_form(form, &s->forms[k - 1]);
+        if (k == 0 || !operand_same_rows(form, &s->forms[k - 1]))
+            rows = operand_weight_rows(s->w, form, &own, room);
         if (form->level == MATRIX_NONE) {
-            if (fresh)
-                panel = operand_rows(s->w, at, cols, room);
-            blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, operand_values(x), s->depth, panel,
-                      s->depth, 0, z, cols);
+            blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, operand_values(x), s->depth,
+                      rows.values, s->depth, 0, z, cols);
             use_result(s, k, unit, z, cols, cols);
         } else {
-            if (fresh)
-                packed = operand_packed_rows(s->w, form, at, cols, room);
-            multiply_codes(s, form, x, &packed, cols, z, sums);
+            multiply_codes(s, form, x, &rows, cols, z, sums);
             use_result(s, k, unit, z, cols, matrix_round(cols));
         }
     }
@@ -111,15 +102,16 @@ static bool run_products(struct score_run *s)
     s->rows = s->jobs[0].tile->rows;
     s->width = cpu_unit_cols(s->out, s->depth);
     s->units = cpu_units(s->out, s->depth);
-    s->room = (size_t)(s->width * s->depth) * sizeof(float);
+    s->room = 0;
     for (int k = 0; k < s->count; k++) {
         struct product_form *form = &s->forms[k];
         *form = operand_product_form(s->c, s->jobs[k].x, s->w);
-        if (form->level != MATRIX_NONE && operand_packed_room(s->w, form, s->width) > s->room)
-            s->room = operand_packed_room(s->w, form, s->width);
+        if (operand_weight_room(s->w, form, s->width) > s->room)
+            s->room = operand_weight_room(s->w, form, s->width);
         if (!operand_prepare(s->c, s->jobs[k].x, form))
             return false;
     }
+    operand_keep(s->c, s->w, &s->forms[0], s->width, s->units);
     s->room = (s->room + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
     size_t result = (size_t)(matrix_round(s->rows) * (matrix_round(s->width) + 1)) * sizeof(float);
     size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows) * sizeof(double);
