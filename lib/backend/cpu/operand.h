@@ -1,6 +1,6 @@
 /*
  * A quantized operand on the CPU. Blocks of a weight's rows are quantized in scratch just before
- * the product that reads them, and kept if there are more products. An activation takes the form
+ * the product that reads them, and kept, if packed, for the next. An activation takes the form
  * that its product asks for: fp32 values, or packed codes with one scale a row.
  *
  * Codes of a bf16 product are the treatment's own, or, where its values are multiples of one number
@@ -62,6 +62,18 @@ struct backend_operand {
     struct act_forms *forms;
     struct kept_rows *kept; /* of a weight */
 };
+
+/* Are the codes multiples of the unit, rather than the treatment's own? */
+bool operand_by_unit(const struct backend_operand *op, enum matrix_kind kind);
+/* n values as multiples of the unit, or as the terms of each: all the first, then all the second.
+ */
+void operand_to_bf16(const struct backend_operand *op, int terms, const float *values,
+                     uint16_t *codes, int64_t n);
+/* What codes with this scale are multiplied by. */
+static inline float operand_multiplier(const struct backend_operand *op, float scale)
+{
+    return op->form.divide ? 1 / scale : scale;
+}
 
 struct product_form operand_product_form(const struct cpu_backend *c,
                                          const struct backend_operand *x,
