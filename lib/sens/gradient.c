@@ -256,7 +256,8 @@ static int backward_tile(struct gradient *g, int64_t layer, struct place *p, str
 struct jobs {
     struct backend_score_job *items; /* [places x inputs_at_once] */
     int count;
-    int inputs; /* of each place */
+    int inputs;    /* of each place */
+    int64_t *held; /* [inputs_at_once]: which input under which row the operands hold; -1: none */
 };
 
 /* One linear under one row, over the tiles of the batch that lack it. */
@@ -269,6 +270,7 @@ static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size
     int group = scoring_group_of(l);
     struct quant_range room;
     const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
+    int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * QWEN3_INPUTS + in;
     for (size_t i = 0; i < places; i++) {
         struct place *p = &g->places[i];
         struct backend_operand *x = p->x[jobs->inputs];
@@ -278,8 +280,9 @@ static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size
          * data clips nothing */
         bool counted = scoring_group_first(group) == l && !c->of_the_data;
         double *clip = counted ? group_sums(g, i, row, group, 1) : NULL;
-        g->op->quantize_act(g->b, x, walk_quantized_tile(&g->w, row, p->tile), p->acts.x[in],
-                            qwen3_input_cols(s->model, in), &c->as, range, clip);
+        if (*held != wanted)
+            g->op->quantize_act(g->b, x, walk_quantized_tile(&g->w, row, p->tile), p->acts.x[in],
+                                qwen3_input_cols(s->model, in), &c->as, range, clip);
         jobs->items[jobs->count++] =
             (struct backend_score_job){.tile = g->w.tiles[p->tile],
                                        .x = x,
@@ -287,6 +290,7 @@ static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size
                                        .dy = p->acts.dy[l],
                                        .sums = group_sums(g, i, row, group, 0)};
     }
+    *held = wanted;
     jobs->inputs++;
 }
 
@@ -358,13 +362,17 @@ static bool place_scored(const struct gradient *g, int64_t layer, size_t tile)
 
 static int score_batch(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
 {
-    struct jobs jobs = {.items =
-                            xcalloc(places * (size_t)g->b->inputs_at_once, sizeof *jobs.items)};
+    size_t inputs = (size_t)g->b->inputs_at_once;
+    struct jobs jobs = {.items = xcalloc(places * inputs, sizeof *jobs.items),
+                        .held = xcalloc(inputs, sizeof *jobs.held)};
+    for (size_t i = 0; i < inputs; i++)
+        jobs.held[i] = -1;
     bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
     for (int l = 0; l < QWEN3_LINEARS; l++)
         score_linear(g, layer, (enum qwen3_linear)l, places, &jobs, handled);
     free(jobs.items);
+    free(jobs.held);
     free(handled);
     for (size_t i = 0; i < places; i++)
         if (save_place(g, layer, i, err) < 0)
