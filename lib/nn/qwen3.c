@@ -482,9 +482,9 @@ static void mlp_backward(struct qwen3 *m, int64_t layer, const struct backend_ti
     op->rmsnorm_backward(m->b, t, dh, buf[DX], buf[MID], &w[POST_NORM], m->c.eps);
 }
 
-/* dh: gradient at m becomes that at h. */
+/* dh: gradient at m becomes that at h, if it is wanted. */
 static void attention_backward(struct qwen3 *m, int64_t layer, const struct backend_tile *t,
-                               const void *h_in, void *dh)
+                               const void *h_in, void *dh, int to_input)
 {
     const struct backend_ops *op = m->b->ops;
     const struct qwen3_config *c = &m->c;
@@ -499,6 +499,8 @@ static void attention_backward(struct qwen3 *m, int64_t layer, const struct back
                            c->rope_theta);
     op->norm_rope_backward(m->b, t, dy[QWEN3_K], buf[DK_ROT], y[QWEN3_K], &w[K_NORM], kv_heads,
                            c->eps, c->rope_theta);
+    if (!to_input)
+        return;
     op->linear_backward(m->b, t, buf[DX], dy[QWEN3_Q], &w[QWEN3_Q], 0);
     op->linear_backward(m->b, t, buf[DX], dy[QWEN3_K], &w[QWEN3_K], 1);
     op->linear_backward(m->b, t, buf[DX], dy[QWEN3_V], &w[QWEN3_V], 1);
@@ -518,7 +520,7 @@ static void use_acts(struct qwen3 *m, const struct qwen3_acts *a)
 
 const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
                                               const struct backend_tile *t, const void *h_in,
-                                              void *dh, const struct qwen3_acts *into)
+                                              void *dh, int to_input, const struct qwen3_acts *into)
 {
     const struct qwen3_acts own = m->acts;
     if (into)
@@ -526,7 +528,7 @@ const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
     layer_inside(m, layer, t, h_in, NULL);
     linear(m, layer, t, QWEN3_DOWN, NULL);
     mlp_backward(m, layer, t, dh);
-    attention_backward(m, layer, t, h_in, dh);
+    attention_backward(m, layer, t, h_in, dh, to_input);
     use_acts(m, &own);
     return into ? into : &m->acts;
 }
@@ -546,7 +548,7 @@ static void head_backward(struct qwen3 *m, const struct backend_tile *t, double 
 }
 
 const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backend_tile *t,
-                                             const void *h_in, double *loss, void *dh,
+                                             const void *h_in, double *loss, void *dh, int to_input,
                                              const struct qwen3_acts *into)
 {
     const struct qwen3_acts own = m->acts;
@@ -557,7 +559,7 @@ const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backe
     linear(m, last, t, QWEN3_DOWN, NULL);
     head_backward(m, t, loss, dh);
     mlp_backward(m, last, t, dh);
-    attention_backward(m, last, t, h_in, dh);
+    attention_backward(m, last, t, h_in, dh, to_input);
     use_acts(m, &own);
     return into ? into : &m->acts;
 }

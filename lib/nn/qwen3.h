@@ -112,14 +112,16 @@ const struct qwen3_acts *qwen3_layer_forward(struct qwen3 *m, int64_t layer,
                                              const struct backend_tile *t, const void *h_in,
                                              void *h_out, const struct qwen3_swap *swap);
 /* Recomputes the layer from its input; dh is the gradient at its output, and becomes that at its
-   input. into: device memory for what it leaves behind; NULL: the model's own. */
+   input, or with to_input = 0 nothing of use, which costs less. into: device memory for what it
+   leaves behind; NULL: the model's own. */
 const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
                                               const struct backend_tile *t, const void *h_in,
-                                              void *dh, const struct qwen3_acts *into);
+                                              void *dh, int to_input,
+                                              const struct qwen3_acts *into);
 /* The last layer and the head at once. loss: device F64 [samples], summed over each sample's
    targets; dh becomes its gradient at the layer's input. */
 const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backend_tile *t,
-                                             const void *h_in, double *loss, void *dh,
+                                             const void *h_in, double *loss, void *dh, int to_input,
                                              const struct qwen3_acts *into);
 /* KL of each row against the unchanged output h: kl[i] is device F64 [rows]. hq[i] is overwritten.
  */

@@ -40,6 +40,7 @@ struct gradient {
     size_t cell_sums; /* doubles of one place and row */
     double loss;      /* of the tiles so far, and their targets */
     int64_t labels;
+    int64_t lowest; /* the layer that ends the backward pass */
 };
 
 /* ---- sizes ---- */
@@ -239,14 +240,14 @@ static int backward_tile(struct gradient *g, int64_t layer, struct place *p, str
         return -1;
     if (layer == last) {
         dh = g->w.scratch[1];
-        acts = qwen3_last_backward(m, t, h, g->sums, dh, into);
+        acts = qwen3_last_backward(m, t, h, g->sums, dh, layer > g->lowest, into);
         if (take_loss(g, p->tile, err) < 0)
             return -1;
     } else {
         dh = kept_get(g->w.kept, slot, g->w.scratch[1], err);
         if (!dh)
             return -1;
-        acts = qwen3_layer_backward(m, layer, t, h, dh, into);
+        acts = qwen3_layer_backward(m, layer, t, h, dh, layer > g->lowest, into);
     }
     p->acts = *acts;
     return kept_put(g->w.kept, slot, dh, err);
@@ -405,16 +406,17 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
 static int run(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    int64_t layers = qwen3_config(s->model)->layers, lowest = scoring_lowest_layer(s);
-    if (lowest < 0)
+    int64_t layers = qwen3_config(s->model)->layers;
+    g->lowest = scoring_lowest_layer(s);
+    if (g->lowest < 0)
         return 0;
     uint64_t each = 3 + s->rows->count; /* a backward layer against a forward one */
     aq_progress_begin(&g->w.progress, "scoring",
-                      (uint64_t)layers - 1 + each * (uint64_t)(layers - lowest));
+                      (uint64_t)layers - 1 + each * (uint64_t)(layers - g->lowest));
     if (set_up(g, err) < 0 || walk_forward(&g->w, layers - 1, err) < 0)
         return -1;
-    for (int64_t l = layers - 1; l >= lowest; l--) {
-        if (qwen3_use_layer(s->model, l, l > lowest ? l - 1 : -1, err) < 0 ||
+    for (int64_t l = layers - 1; l >= g->lowest; l--) {
+        if (qwen3_use_layer(s->model, l, l > g->lowest ? l - 1 : -1, err) < 0 ||
             backward_layer(g, l, err) < 0)
             return -1;
         if (l == layers - 1)

@@ -59,8 +59,8 @@ static struct result run_tile(const struct qwen3_source *s, const struct tile *t
     for (int64_t l = c->layers - 1; l >= 0; l--) {
         must(qwen3_use_layer(m, l, l - 1, &err), "layer");
         const struct qwen3_acts *a = l == c->layers - 1
-                                         ? qwen3_last_backward(m, dev, h[l], loss, dh, NULL)
-                                         : qwen3_layer_backward(m, l, dev, h[l], dh, NULL);
+                                         ? qwen3_last_backward(m, dev, h[l], loss, dh, 1, NULL)
+                                         : qwen3_layer_backward(m, l, dev, h[l], dh, l > 0, NULL);
         for (int i = 0; i < QWEN3_LINEARS; i++) {
             size_t bytes = rows * (size_t)qwen3_weight(m, l, i)->rows * sizeof(float);
             float *dy = get(b, a->dy[i], bytes);
