@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 1 };
+enum { RESULT_VERSION = 2 };
 
 /* ---- tokens ---- */
 
