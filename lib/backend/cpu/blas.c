@@ -22,6 +22,7 @@ extern void openblas_set_num_threads(int n) __attribute__((weak));
 extern char *openblas_get_corename(void) __attribute__((weak));
 extern void *blas_memory_alloc(int) __attribute__((weak));
 extern void blas_memory_free(void *) __attribute__((weak));
+extern int blas_thread_shutdown_(void) __attribute__((weak));
 
 enum { SERIAL, PTHREAD, OPENMP };
 
@@ -96,6 +97,10 @@ static void init(void)
     }
     if (openblas_set_num_threads)
         openblas_set_num_threads(1);
+    /* Its own threads, started when it was loaded, would spin for a tenth of a second before they
+     * sleep, on the processors that ours need. OpenBLAS ends them so itself before a fork. */
+    if (variant == PTHREAD && blas_thread_shutdown_)
+        (void)blas_thread_shutdown_();
 }
 
 const char *blas_init(void)
