@@ -368,17 +368,17 @@ const struct st_tensor *st_need(const struct st_file *f, const char *name, enum 
 {
     const struct st_tensor *t = st_find(f, name);
     if (!t) {
-        aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing", aq_show(f->path), name);
+        aq_err_set(err, AQ_EINPUT, "tensor '%s' is missing", name);
         return NULL;
     }
     if (t->dtype != dtype) {
-        aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' has dtype %s, expected %s", aq_show(f->path),
-                   name, t->dtype_name, st_dtype_text(dtype));
+        aq_err_set(err, AQ_EINPUT, "tensor '%s' has dtype %s, expected %s", name, t->dtype_name,
+                   st_dtype_text(dtype));
         return NULL;
     }
     if (rank >= 0 && t->rank != rank) {
-        aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' has %d dimensions, expected %d",
-                   aq_show(f->path), name, t->rank, rank);
+        aq_err_set(err, AQ_EINPUT, "tensor '%s' has %d dimensions, expected %d", name, t->rank,
+                   rank);
         return NULL;
     }
     return t;

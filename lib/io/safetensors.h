@@ -79,7 +79,7 @@ int st_open_memory(struct st_file *f, const void *bytes, size_t size, const char
                    struct aq_err *err) AQ_MUST_CHECK;
 void st_close(struct st_file *f);
 const struct st_tensor *st_find(const struct st_file *f, const char *name); /* NULL if absent */
-/* The tensor must be there with this dtype and rank (rank < 0: any). */
+/* The tensor must be there with this dtype and rank (rank < 0: any). The caller names the file. */
 const struct st_tensor *st_need(const struct st_file *f, const char *name, enum st_dtype dtype,
                                 int rank, struct aq_err *err);
 /* A metadata string, NULL if absent. */

@@ -210,11 +210,11 @@ static void lookups(void)
            "data, elements and byte range");
     tap_ok(!st_find(&f, "tes") && !st_find(&f, "test1"), "no other names");
     tap_ok(!st_need(&f, "x", ST_I32, 2, &err), "a missing tensor");
-    tap_same(err.msg, "f: tensor 'x' is missing", "says so");
+    tap_same(err.msg, "tensor 'x' is missing", "says so");
     tap_ok(!st_need(&f, "test", ST_F32, 2, &err), "another dtype");
-    tap_same(err.msg, "f: tensor 'test' has dtype I32, expected F32", "says so");
+    tap_same(err.msg, "tensor 'test' has dtype I32, expected F32", "says so");
     tap_ok(!st_need(&f, "test", ST_I32, 1, &err), "another rank");
-    tap_same(err.msg, "f: tensor 'test' has 2 dimensions, expected 1", "says so");
+    tap_same(err.msg, "tensor 'test' has 2 dimensions, expected 1", "says so");
     tap_same(st_meta(&f, "k"), "v", "metadata");
     tap_ok(!st_meta(&f, "x"), "no other metadata");
     st_close(&f);
