@@ -518,21 +518,6 @@ static void use_acts(struct qwen3 *m, const struct qwen3_acts *a)
     }
 }
 
-const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
-                                              const struct backend_tile *t, const void *h_in,
-                                              void *dh, int to_input, const struct qwen3_acts *into)
-{
-    const struct qwen3_acts own = m->acts;
-    if (into)
-        use_acts(m, into);
-    layer_inside(m, layer, t, h_in, NULL);
-    linear(m, layer, t, QWEN3_DOWN, NULL);
-    mlp_backward(m, layer, t, dh);
-    attention_backward(m, layer, t, h_in, dh, to_input);
-    use_acts(m, &own);
-    return into ? into : &m->acts;
-}
-
 /* ---- head ---- */
 
 /* dh: the gradient at the layer's output. Works in gradients of the layer that come later. */
@@ -547,21 +532,37 @@ static void head_backward(struct qwen3 *m, const struct backend_tile *t, double 
     op->rmsnorm_backward(m->b, t, dh, m->buf[DX], h, &m->ends[NORM], m->c.eps);
 }
 
+/* loss: of the last layer, whose dh the head sets; else NULL. */
+static const struct qwen3_acts *backward(struct qwen3 *m, int64_t layer,
+                                         const struct backend_tile *t, const void *h_in,
+                                         double *loss, void *dh, int to_input,
+                                         const struct qwen3_acts *into)
+{
+    const struct qwen3_acts own = m->acts;
+    if (into)
+        use_acts(m, into);
+    layer_inside(m, layer, t, h_in, NULL);
+    linear(m, layer, t, QWEN3_DOWN, NULL);
+    if (loss)
+        head_backward(m, t, loss, dh);
+    mlp_backward(m, layer, t, dh);
+    attention_backward(m, layer, t, h_in, dh, to_input);
+    use_acts(m, &own);
+    return into ? into : &m->acts;
+}
+
+const struct qwen3_acts *qwen3_layer_backward(struct qwen3 *m, int64_t layer,
+                                              const struct backend_tile *t, const void *h_in,
+                                              void *dh, int to_input, const struct qwen3_acts *into)
+{
+    return backward(m, layer, t, h_in, NULL, dh, to_input, into);
+}
+
 const struct qwen3_acts *qwen3_last_backward(struct qwen3 *m, const struct backend_tile *t,
                                              const void *h_in, double *loss, void *dh, int to_input,
                                              const struct qwen3_acts *into)
 {
-    const struct qwen3_acts own = m->acts;
-    int64_t last = m->c.layers - 1;
-    if (into)
-        use_acts(m, into);
-    layer_inside(m, last, t, h_in, NULL);
-    linear(m, last, t, QWEN3_DOWN, NULL);
-    head_backward(m, t, loss, dh);
-    mlp_backward(m, last, t, dh);
-    attention_backward(m, last, t, h_in, dh, to_input);
-    use_acts(m, &own);
-    return into ? into : &m->acts;
+    return backward(m, m->c.layers - 1, t, h_in, loss, dh, to_input, into);
 }
 
 void qwen3_kl(struct qwen3 *m, const struct backend_tile *t, const void *h, void *const *hq,

@@ -16,6 +16,11 @@
 
 enum { CPU_ALIGN = 64 };
 
+static inline size_t cpu_aligned(size_t bytes)
+{
+    return (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
+}
+
 struct cpu_buffer { /* grows, never shrinks */
     char *data;
     size_t size;

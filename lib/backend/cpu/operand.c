@@ -13,7 +13,7 @@ static struct act_forms *forms_new(struct backend *b, int64_t rows, int64_t cols
 {
     struct act_forms *f = xcalloc(1, sizeof *f);
     size_t values = (size_t)(rows * cols + matrix_round(rows)) * sizeof(float);
-    size_t lead = (values + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
+    size_t lead = cpu_aligned(values);
     int terms = cpu_has_terms(cpu_of(b)) ? MATRIX_TERMS : 1;
     f->bytes = lead + (size_t)matrix_packed_bytes(MATRIX_BF16, rows, cols, terms);
     f->room = b->ops->alloc(b, f->bytes, "a quantized activation", err);

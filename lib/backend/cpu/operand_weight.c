@@ -16,11 +16,6 @@ static const float *rows_in_fp32(const struct backend_operand *w, int64_t row, i
     return room;
 }
 
-static size_t aligned(size_t bytes)
-{
-    return (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
-}
-
 static size_t scale_blocks(const struct backend_operand *w)
 {
     return w->has_codes ? (size_t)w->form.scale_cols : 1;
@@ -37,9 +32,9 @@ static size_t unit_bytes(const struct backend_operand *w, const struct product_f
                          int64_t rows)
 {
     if (form->level == MATRIX_NONE)
-        return aligned((size_t)(rows * w->source.cols) * sizeof(float));
-    return aligned(packed_bytes(w, form, rows) +
-                   (size_t)matrix_round(rows) * scale_blocks(w) * sizeof(float));
+        return cpu_aligned((size_t)(rows * w->source.cols) * sizeof(float));
+    return cpu_aligned(packed_bytes(w, form, rows) +
+                       (size_t)matrix_round(rows) * scale_blocks(w) * sizeof(float));
 }
 
 /* What a strip of rows goes through on its way: values, scales as the treatment has them, codes. */
@@ -152,6 +147,8 @@ struct weight_rows operand_weight_rows(const struct backend_operand *w,
                                        const struct weight_unit *unit, void *scratch)
 {
     struct kept_rows *k = w->kept;
+    if (form->level == MATRIX_NONE)
+        return (struct weight_rows){.values = rows_in_fp32(w, unit->row, unit->rows, scratch)};
     bool keep = k->in_use && operand_same_rows(&k->form, form);
     bool made = keep && k->made[unit->index];
     char *at = scratch, *rest = scratch;
@@ -161,10 +158,6 @@ struct weight_rows operand_weight_rows(const struct backend_operand *w,
     } else {
         rest += unit_bytes(w, form, unit->rows);
     }
-    if (form->level == MATRIX_NONE)
-        return (struct weight_rows){.values =
-                                        made ? (const float *)(void *)at
-                                             : rows_in_fp32(w, unit->row, unit->rows, (void *)at)};
     float *scales = (void *)(at + packed_bytes(w, form, unit->rows));
     const struct strip_room room = strip_room(w, rest);
     if (!made)

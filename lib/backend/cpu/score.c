@@ -112,7 +112,7 @@ static bool run_products(struct score_run *s)
             return false;
     }
     operand_keep(s->c, s->w, &s->forms[0], s->width, s->units);
-    s->room = (s->room + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
+    s->room = cpu_aligned(s->room);
     size_t result = (size_t)(matrix_round(s->rows) * (matrix_round(s->width) + 1)) * sizeof(float);
     size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows) * sizeof(double);
     if (!cpu_begin(s->c, s->room + result, parts))
