@@ -4,10 +4,10 @@
 #include "base/opt.h"
 #include "base/pool.h"
 #include "base/suggest.h"
-#include "io/tokens.h"
-#include "sens/ranges.h"
+#include "score/ranges.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
+#include "text/tokens.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* aq-extract-lm: the language model inside a checkpoint, as byte ranges or as a copy. */
 #include "base/opt.h"
-#include "io/lm.h"
-#include "io/lm_extract.h"
-#include "io/lm_materialize.h"
+#include "model/lm.h"
+#include "model/lm_extract.h"
+#include "model/lm_materialize.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
 /* aq-overlay: the effective quantization configuration of one cell, and whether it can run. */
 #include "base/file.h"
 #include "base/opt.h"
-#include "conf/overlay.h"
 #include "conf/search.h"
 #include "io/json.h"
+#include "quant/overlay.h"
 
 #include <stdlib.h>
 #include <string.h>

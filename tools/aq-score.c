@@ -2,9 +2,9 @@
 #include "backend/backend.h"
 #include "base/mem.h"
 #include "base/opt.h"
-#include "sens/collect.h"
-#include "sens/score_run.h"
-#include "sens/store.h"
+#include "score/score_run.h"
+#include "store/collect.h"
+#include "store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* aq-select: one format per layer within a budget, from scores or manifests. */
 #include "base/opt.h"
-#include "sens/select_run.h"
+#include "select/select_run.h"
 
 #include <math.h>
 #include <string.h>

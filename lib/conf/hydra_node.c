@@ -1,7 +1,7 @@
 #include "conf/hydra_node.h"
 #include "base/buf.h"
 #include "base/mem.h"
-#include "conf/names.h"
+#include "base/name_list.h"
 #include "conf/override.h"
 
 #include <stdlib.h>
@@ -59,11 +59,11 @@ struct node *hydra_defaults(struct aq_arena *a)
 static const char *override_dirname(struct aq_arena *a, const struct override *overrides,
                                     size_t count)
 {
-    struct conf_names texts = {0};
+    struct name_list texts = {0};
     for (size_t i = 0; i < count; i++)
         if (!override_of_hydra(&overrides[i]))
-            conf_names_add(&texts, overrides[i].text);
-    conf_names_sort(&texts);
+            name_list_add(&texts, overrides[i].text);
+    name_list_sort(&texts);
     struct aq_buf name = AQ_BUF_INIT;
     for (size_t i = 0; i < texts.count; i++)
         aq_buf_addf(&name, "%s%s", i ? "," : "", texts.items[i]);

@@ -2,10 +2,10 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "conf/format.h"
-#include "conf/overlay.h"
-#include "conf/run_schema.h"
+#include "io/run_schema.h"
 #include "io/yaml.h"
+#include "quant/format.h"
+#include "quant/overlay.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "conf/check.h"
-#include "conf/format.h"
-#include "conf/run_schema.h"
+#include "io/run_schema.h"
+#include "quant/format.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +21,12 @@ static const char *text_at(const struct node *app, const char *group, const char
 static int fail_size(struct conf_result *r, const struct node *size, const struct node *sizes,
                      struct aq_err *err)
 {
-    struct conf_names names = {0};
+    struct name_list names = {0};
     for (size_t i = 0; sizes && i < sizes->count; i++)
-        conf_names_add(&names, node_key_text(r->a, sizes->items[i].key));
-    conf_names_sort(&names);
+        name_list_add(&names, node_key_text(r->a, sizes->items[i].key));
+    name_list_sort(&names);
     aq_err_set(err, place_class(size->place), "unknown dataset.size '%s'", aq_show(size->s));
-    conf_hint_options(err, "sizes", size->s, &names);
+    name_list_hint(err, "sizes", size->s, &names);
     free(names.items);
     return -1;
 }
@@ -178,10 +178,10 @@ void run_formats_release(struct run_formats *f)
 
 static int fail_format(struct conf_search *s, const struct run *run, struct aq_err *err)
 {
-    struct conf_names names = conf_options(s, "format");
+    struct name_list names = conf_options(s, "format");
     aq_err_set(err, place_class(run->format_place), "unknown format '%s' (quant_pair.format_name)",
                aq_show(run->format_name));
-    conf_hint_options(err, "formats", run->format_name, &names);
+    name_list_hint(err, "formats", run->format_name, &names);
     free(names.items);
     return -1;
 }

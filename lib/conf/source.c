@@ -15,7 +15,7 @@ enum { MAX_NAME = 1024 };
 
 static void add_dir(struct conf_search *s, const char *dir)
 {
-    conf_names_add(&s->dirs, aq_arena_strdup(&s->arena, dir));
+    name_list_add(&s->dirs, aq_arena_strdup(&s->arena, dir));
 }
 
 int conf_search_add(struct conf_search *s, const char *dir, struct aq_err *err)
@@ -200,31 +200,31 @@ int conf_load(struct conf_search *s, const char *name, const struct conf_file **
 
 /* ---- lists of names ---- */
 
-static struct conf_names list_all(struct conf_search *s, const char *group, enum conf_listing what)
+static struct name_list list_all(struct conf_search *s, const char *group, enum name_listing what)
 {
-    struct conf_names names = {0};
+    struct name_list names = {0};
     if (*group && !is_inside(group))
         return names;
     for (size_t i = 0; i < s->dirs.count; i++)
-        (void)conf_names_list(&names, &s->arena, path_in(s, i, group, ""), what);
-    conf_names_sort(&names);
-    conf_names_unique(&names);
+        (void)name_list_list(&names, &s->arena, path_in(s, i, group, ""), what);
+    name_list_sort(&names);
+    name_list_unique(&names);
     return names;
 }
 
-struct conf_names conf_options(struct conf_search *s, const char *group)
+struct name_list conf_options(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, CONF_OPTIONS);
+    return list_all(s, group, NAME_LIST_OPTIONS);
 }
 
-struct conf_names conf_subgroups(struct conf_search *s, const char *group)
+struct name_list conf_subgroups(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, CONF_GROUPS);
+    return list_all(s, group, NAME_LIST_GROUPS);
 }
 
-struct conf_names conf_models(struct conf_search *s)
+struct name_list conf_models(struct conf_search *s)
 {
-    struct conf_names names = conf_subgroups(s, "model");
+    struct name_list names = conf_subgroups(s, "model");
     size_t kept = 0;
     for (size_t i = 0; i < names.count; i++) {
         const char *n = names.items[i];

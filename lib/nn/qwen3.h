@@ -54,7 +54,7 @@ struct qwen3_source {
     void *arg;
 };
 
-struct lm;                                             /* io/lm.h */
+struct lm;                                             /* model/lm.h */
 struct qwen3_source qwen3_source_of_lm(struct lm *lm); /* lm is borrowed */
 
 struct qwen3;

@@ -1,5 +1,5 @@
 /* Weights from an open lm.json. */
-#include "io/lm.h"
+#include "model/lm.h"
 #include "nn/qwen3.h"
 
 static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)

@@ -1,7 +1,7 @@
 /*
  * Fake quantization, exact to the bit: what a treatment does to a weight or to an activation.
  *
- *     spec   a treatment as numbers ("int4:block(-1:128):static"; grammar in conf/overlay.h)
+ *     spec   a treatment as numbers ("int4:block(-1:128):static"; grammar in quant/overlay.h)
  *     plan   a spec made ready for one weight, or for the activations of one input: its scales
  *     apply  rows in, quantized rows out, as dequantized values or as codes and scales
  *

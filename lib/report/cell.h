@@ -2,7 +2,7 @@
 #ifndef AQ_REPORT_CELL_H
 #define AQ_REPORT_CELL_H
 
-#include "io/manifest.h"
+#include "select/manifest.h"
 
 struct cell {
     char *model, *pair, *granularity, *size; /* "-" where the manifest does not say */

@@ -5,7 +5,7 @@
 #ifndef AQ_REPORT_CURVE_H
 #define AQ_REPORT_CURVE_H
 
-#include "io/manifest.h"
+#include "select/manifest.h"
 
 struct curve_point {
     double bits, score;

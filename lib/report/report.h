@@ -7,7 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "io/manifest.h"
+#include "select/manifest.h"
 
 #include <stdbool.h>
 #include <stddef.h>

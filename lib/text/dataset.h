@@ -7,8 +7,8 @@
 #define AQ_TEXT_DATASET_H
 
 #include "base/err.h"
-#include "io/tokens.h"
 #include "text/tokenizer.h"
+#include "text/tokens.h"
 
 #include <stdbool.h>
 #include <stddef.h>

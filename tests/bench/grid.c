@@ -11,7 +11,7 @@
  */
 #include "bare.h"
 
-#include "sens/score_run.h"
+#include "score/score_run.h"
 
 #include <time.h>
 #include <unistd.h>

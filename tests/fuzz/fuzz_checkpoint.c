@@ -4,7 +4,7 @@
  * empty section is a file that is not there. What is extracted lies inside the files.
  */
 #include "base/mem.h"
-#include "io/lm_extract.h"
+#include "model/lm_extract.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  * config.json and lm.json. A configuration that is accepted has sizes within the limits; an lm.json
  * that is accepted comes out of the writer and back the same, and every range lies in its file.
  */
-#include "io/lm.h"
-#include "io/lm_config.h"
+#include "model/lm.h"
+#include "model/lm_config.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* A run.json of any contents: refused, or a document that reads back equal, whose treatments the
  * engine reads. */
-#include "conf/overlay.h"
+#include "quant/overlay.h"
 #include "io/json.h"
 #include "quant/quant.h"
 

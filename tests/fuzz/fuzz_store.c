@@ -4,7 +4,7 @@
  * counts, no row twice, and a description that reads back; its scores are finite or refused.
  */
 #include "base/mem.h"
-#include "sens/collect.h"
+#include "store/collect.h"
 
 #include <math.h>
 #include <stdio.h>

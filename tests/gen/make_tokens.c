@@ -5,7 +5,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/opt.h"
-#include "io/tokens.h"
+#include "text/tokens.h"
 
 #include <stdlib.h>
 #include <string.h>

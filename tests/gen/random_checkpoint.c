@@ -6,9 +6,9 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/opt.h"
-#include "io/lm.h"
-#include "io/lm_layout.h"
 #include "io/safetensors.h"
+#include "model/lm.h"
+#include "model/lm_layout.h"
 
 #include <math.h>
 #include <stdlib.h>

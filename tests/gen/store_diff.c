@@ -9,7 +9,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/opt.h"
-#include "sens/store.h"
+#include "store/store.h"
 
 #include <inttypes.h>
 #include <math.h>

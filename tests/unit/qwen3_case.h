@@ -4,8 +4,8 @@
 
 #include "base/mem.h"
 #include "io/json.h"
-#include "io/lm_extract.h"
 #include "io/safetensors.h"
+#include "model/lm_extract.h"
 #include "nn/qwen3.h"
 
 #include <math.h>

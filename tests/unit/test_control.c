@@ -6,7 +6,7 @@
 
 #include "qwen3_case.h"
 
-#include "sens/scoring.h"
+#include "score/scoring.h"
 
 #include <limits.h>
 #include <unistd.h>

@@ -2,10 +2,10 @@
  * (tests/oracle/overlay.py). */
 #include "tap.h"
 
-#include "conf/format.h"
-#include "conf/overlay.h"
-#include "conf/treatment.h"
+#include "quant/format.h"
+#include "quant/overlay.h"
 #include "quant/quant.h"
+#include "quant/treatment.h"
 
 #include <math.h>
 #include <stdbool.h>

@@ -6,8 +6,8 @@
 
 #include "qwen3_case.h"
 
-#include "sens/range_file.h"
-#include "sens/ranges.h"
+#include "store/range_file.h"
+#include "score/ranges.h"
 
 #include <float.h>
 #include <unistd.h>

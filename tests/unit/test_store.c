@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 #include "io/json.h"
-#include "sens/store.h"
+#include "store/store.h"
 
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
 /* tokens.safetensors: read back as written, and refused where it does not add up. */
 #include "base/mem.h"
 #include "io/safetensors.h"
-#include "io/tokens.h"
 #include "tap.h"
+#include "text/tokens.h"
 
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,0 +1,317 @@
+#include "model/lm_extract.h"
+#include "base/mem.h"
+#include "model/checkpoint.h"
+#include "model/lm_config.h"
+#include "model/lm_layout.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * The naming regimes: whole Qwen3-VL models, their backbone alone, whole Qwen3 models, and an
+ * extracted language model alone.
+ */
+static const char *const prefixes[] = {"model.language_model.", "language_model.", "model.", ""};
+static const char *const vision_prefixes[] = {"model.visual.", "visual."};
+
+struct extraction {
+    struct lm *lm;
+    struct ckpt ckpt;
+    const char *prefix;
+    struct aq_err *err;
+};
+
+static bool starts_with(const char *s, const char *head)
+{
+    return strncmp(s, head, strlen(head)) == 0;
+}
+
+/* ---- architecture ---- */
+
+static int read_config(struct extraction *x, const char *dir)
+{
+    char *path = aq_path_join(dir, "config.json");
+    int r = -1;
+    struct json *v = NULL;
+    if (!aq_path_exists(path)) {
+        aq_err_set(x->err, AQ_EINPUT, "'%s' is missing", aq_show(path));
+        goto out;
+    }
+    v = json_read(path, x->err);
+    if (v)
+        r = lm_config_read(&x->lm->arch, v, path, x->err);
+out:
+    json_free(v);
+    free(path);
+    return r;
+}
+
+/* ---- tensors ---- */
+
+static int find_prefix(struct extraction *x)
+{
+    for (size_t i = 0; i < AQ_COUNT(prefixes); i++) {
+        char *name = xasprintf("%sembed_tokens.weight", prefixes[i]);
+        const struct ckpt_tensor *t = ckpt_find(&x->ckpt, name);
+        free(name);
+        if (t) {
+            x->prefix = prefixes[i];
+            return 0;
+        }
+    }
+    return aq_err_set(x->err, AQ_EINPUT,
+                      "'%s': tensor 'embed_tokens.weight' is missing (looked for the prefixes "
+                      "'model.language_model.', 'language_model.', 'model.' and none)",
+                      aq_show(x->ckpt.dir));
+}
+
+/* How many layers the checkpoint holds: the first whose input norm is missing. */
+static int64_t count_layers(const struct extraction *x)
+{
+    for (int64_t n = 0;; n++) {
+        char *name = xasprintf("%slayers.%" PRId64 ".input_layernorm.weight", x->prefix, n);
+        const struct ckpt_tensor *t = ckpt_find(&x->ckpt, name);
+        free(name);
+        if (!t)
+            return n;
+    }
+}
+
+static int fail_missing(const struct extraction *x, const char *name)
+{
+    int64_t have = count_layers(x), want = x->lm->arch.num_hidden_layers;
+    if (have < want && starts_with(name + strlen(x->prefix), "layers."))
+        return aq_err_set(x->err, AQ_EINPUT,
+                          "'%s': tensor '%s' is missing; config.json says %" PRId64
+                          " layers, the first %" PRId64 " are there",
+                          aq_show(x->ckpt.dir), name, want, have);
+    if (strcmp(name, "lm_head.weight") == 0)
+        return aq_err_set(x->err, AQ_EINPUT,
+                          "'%s': tensor 'lm_head.weight' is missing, and config.json does not tie "
+                          "it to the embedding",
+                          aq_show(x->ckpt.dir));
+    return aq_err_set(x->err, AQ_EINPUT, "'%s': tensor '%s' is missing", aq_show(x->ckpt.dir),
+                      name);
+}
+
+static void show_shape(struct aq_buf *out, const uint64_t *shape, int rank)
+{
+    aq_buf_addc(out, '[');
+    for (int i = 0; i < rank; i++)
+        aq_buf_addf(out, "%s%" PRIu64, i ? ", " : "", shape[i]);
+    aq_buf_addc(out, ']');
+}
+
+static int check_tensor(const struct extraction *x, const struct st_tensor *t, int rank,
+                        const uint64_t *shape)
+{
+    const char *dir = aq_show(x->ckpt.dir);
+    if (t->rank != rank || memcmp(t->shape, shape, (size_t)rank * sizeof *shape) != 0) {
+        struct aq_buf found = AQ_BUF_INIT, wanted = AQ_BUF_INIT;
+        show_shape(&found, t->shape, t->rank);
+        show_shape(&wanted, shape, rank);
+        aq_err_set(x->err, AQ_EINPUT, "'%s': tensor '%s' has shape %s, config.json needs %s", dir,
+                   aq_show(t->name), aq_buf_str(&found), aq_buf_str(&wanted));
+        aq_buf_release(&found);
+        aq_buf_release(&wanted);
+        return -1;
+    }
+    if (t->dtype == ST_BF16 || t->dtype == ST_F16 || t->dtype == ST_F32)
+        return 0;
+    aq_err_set(x->err, AQ_EINPUT, "'%s': tensor '%s' has dtype %s, expected BF16, F16 or F32", dir,
+               aq_show(t->name), t->dtype_name);
+    if (strchr("FUI", t->dtype_name[0]) && t->end - t->begin <= t->elements)
+        aq_err_hint(x->err, "it seems to be quantized already: take the checkpoint it was made "
+                            "from");
+    return -1;
+}
+
+static int take_tensor(struct extraction *x, size_t i, struct aq_buf *name)
+{
+    struct lm *lm = x->lm;
+    struct lm_tensor *t = &lm->tensors[i];
+    lm_layout_get(&lm->arch, i, name, &t->rank, t->shape);
+    t->name = aq_arena_strdup(&lm->strings, name->data);
+    bool head = strcmp(t->name, "lm_head.weight") == 0;
+    char *source = xasprintf("%s%s", head ? "" : x->prefix, t->name);
+    t->source = aq_arena_strdup(&lm->strings, source);
+    free(source);
+    const struct ckpt_tensor *c = ckpt_find(&x->ckpt, t->source);
+    if (!c)
+        return fail_missing(x, t->source);
+    if (check_tensor(x, c->t, t->rank, t->shape) < 0)
+        return -1;
+    t->dtype = c->t->dtype;
+    t->elements = c->t->elements;
+    t->file = c->file; /* of the checkpoint, until keep_files */
+    t->begin = c->t->begin;
+    t->end = c->t->end;
+    return 0;
+}
+
+static int take_tensors(struct extraction *x)
+{
+    struct lm *lm = x->lm;
+    struct aq_buf name = AQ_BUF_INIT;
+    size_t want = lm_layout_count(&lm->arch);
+    int r = 0;
+    /* a small config.json must not ask for more memory than a real checkpoint would fill */
+    int64_t have = count_layers(x);
+    if (have < lm->arch.num_hidden_layers) {
+        char *missing = xasprintf("%slayers.%" PRId64 ".input_layernorm.weight", x->prefix, have);
+        r = fail_missing(x, missing);
+        free(missing);
+        return r;
+    }
+    lm->tensors = xcalloc(want, sizeof *lm->tensors);
+    for (size_t i = 0; i < want && r == 0; i++) {
+        r = take_tensor(x, i, &name);
+        lm->count = i + 1;
+    }
+    aq_buf_release(&name);
+    if (r == 0)
+        lm_index(lm);
+    return r;
+}
+
+/* Only files that hold a tensor of the language model are of interest later on. */
+static void keep_files(struct extraction *x)
+{
+    struct lm *lm = x->lm;
+    uint32_t *number = xcalloc(x->ckpt.file_count, sizeof *number);
+    for (size_t i = 0; i < lm->count; i++)
+        number[lm->tensors[i].file] = 1;
+    lm->files = xcalloc(x->ckpt.file_count, sizeof *lm->files);
+    for (size_t i = 0; i < x->ckpt.file_count; i++)
+        if (number[i]) {
+            lm->files[lm->file_count].name = aq_arena_strdup(&lm->strings, x->ckpt.names[i]);
+            lm->files[lm->file_count].bytes = x->ckpt.files[i].map.size;
+            number[i] = (uint32_t)lm->file_count++;
+        }
+    for (size_t i = 0; i < lm->count; i++)
+        lm->tensors[i].file = number[lm->tensors[i].file];
+    free(number);
+}
+
+/* ---- the rest ---- */
+
+static struct lm_dropped *dropped_under(struct lm *lm, const char *prefix)
+{
+    for (size_t i = 0; i < lm->dropped_count; i++)
+        if (strcmp(lm->dropped[i].prefix, prefix) == 0)
+            return &lm->dropped[i];
+    lm->dropped = xreallocarray(lm->dropped, lm->dropped_count + 1, sizeof *lm->dropped);
+    struct lm_dropped *d = &lm->dropped[lm->dropped_count++];
+    *d = (struct lm_dropped){.prefix = aq_arena_strdup(&lm->strings, prefix)};
+    return d;
+}
+
+/* Weights of Linear and Conv modules; a position or token embedding has a matrix too. */
+static bool is_linear(const struct st_tensor *t)
+{
+    const char *dot = strrchr(t->name, '.');
+    if (t->rank < 2 || !dot || strcmp(dot, ".weight") != 0)
+        return false;
+    size_t n = (size_t)(dot - t->name);
+    return !(n >= 5 && memcmp(dot - 5, "embed", 5) == 0) &&
+           !(n >= 12 && memcmp(dot - 12, "embed_tokens", 12) == 0);
+}
+
+static int drop_tensor(struct extraction *x, const struct st_tensor *t)
+{
+    struct lm_dropped *d = NULL;
+    for (size_t i = 0; i < AQ_COUNT(vision_prefixes) && !d; i++)
+        if (starts_with(t->name, vision_prefixes[i]))
+            d = dropped_under(x->lm, vision_prefixes[i]);
+    bool head = strcmp(t->name, "lm_head.weight") == 0;
+    if (!d && head)
+        d = dropped_under(x->lm, "lm_head."); /* a copy of the embedding: the tie wins */
+    if (!d) {
+        aq_err_set(x->err, AQ_EINPUT, "'%s': unexpected tensor '%s'", aq_show(x->ckpt.dir),
+                   aq_show(t->name));
+        int64_t layers = count_layers(x);
+        if (layers > x->lm->arch.num_hidden_layers)
+            aq_err_hint(x->err, "config.json says %" PRId64 " layers, the checkpoint has %" PRId64,
+                        x->lm->arch.num_hidden_layers, layers);
+        return -1;
+    }
+    d->tensors++;
+    d->elements += t->elements;
+    if (!head && is_linear(t)) {
+        d->linears++;
+        d->linear_weights += t->elements;
+    }
+    return 0;
+}
+
+/* The tie wins, but a head of other weights means that one of the two files is wrong. */
+static void compare_heads(const struct extraction *x, struct aq_buf *notes)
+{
+    enum { SAMPLE = 4096 };
+    const struct ckpt_tensor *head = ckpt_find(&x->ckpt, "lm_head.weight");
+    const struct lm_tensor *embed = &x->lm->tensors[0];
+    if (!x->lm->arch.tie_word_embeddings || !head)
+        return;
+    uint64_t n = embed->end - embed->begin, step = n < SAMPLE ? n : SAMPLE;
+    bool same = head->t->end - head->t->begin == n && head->t->dtype == embed->dtype;
+    for (int i = 0; i < 3 && same; i++) {
+        uint64_t at = (n - step) / 2 * (uint64_t)i; /* first, middle, last */
+        same = memcmp((const char *)head->t->data + at, (const char *)embed->data + at, step) == 0;
+    }
+    if (!same)
+        aq_buf_addf(notes,
+                    "%s: lm_head.weight differs from the embedding it is tied to: it is "
+                    "not used\n",
+                    aq_show(x->ckpt.dir));
+}
+
+static int by_source(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int drop_rest(struct extraction *x)
+{
+    struct lm *lm = x->lm;
+    const char **taken = xcalloc(lm->count, sizeof *taken);
+    int r = 0;
+    for (size_t i = 0; i < lm->count; i++)
+        taken[i] = lm->tensors[i].source;
+    qsort(taken, lm->count, sizeof *taken, by_source);
+    for (size_t i = 0; i < x->ckpt.count && r == 0; i++) {
+        const struct st_tensor *t = x->ckpt.tensors[i].t;
+        if (!bsearch(&t->name, taken, lm->count, sizeof *taken, by_source))
+            r = drop_tensor(x, t);
+    }
+    free(taken);
+    return r;
+}
+
+int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_buf *notes,
+               struct aq_err *err)
+{
+    struct extraction x = {.lm = lm, .err = err};
+    int r = -1;
+    *lm = (struct lm){.root = NULL};
+    if (ckpt_open(&x.ckpt, dir, err) < 0)
+        return -1;
+    if (read_config(&x, dir) < 0 || find_prefix(&x) < 0 || take_tensors(&x) < 0 ||
+        drop_rest(&x) < 0)
+        goto out;
+    keep_files(&x);
+    lm->root = aq_arena_strdup(&lm->strings, dir);
+    if (lm_map(lm, err) < 0)
+        goto out;
+    lm->digest_kind = kind;
+    lm_compute_digest(lm, kind, lm->digest);
+    aq_buf_add(notes, aq_buf_str(&x.ckpt.notes), x.ckpt.notes.len);
+    compare_heads(&x, notes);
+    r = 0;
+out:
+    ckpt_close(&x.ckpt);
+    if (r < 0)
+        lm_close(lm);
+    return r;
+}

@@ -1,0 +1,19 @@
+/*
+ * From a checkpoint directory to the language model inside it. Only headers are read; the tensors
+ * that the architecture needs are looked up under the prefix that this checkpoint uses, and
+ * everything else is counted as dropped or refused as unexpected.
+ */
+#ifndef AQ_MODEL_LM_EXTRACT_H
+#define AQ_MODEL_LM_EXTRACT_H
+
+#include "base/buf.h"
+#include "model/lm.h"
+
+/*
+ * Fills lm: mapped and with its digest. notes (an initialized buffer) gets warnings, one a line.
+ * Caller closes lm with lm_close.
+ */
+int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_buf *notes,
+               struct aq_err *err) AQ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * From the attributes of a quantizer to its treatment (quant/overlay.h), or to the reason why there
+ * is none: ModelOpt 0.40 refuses it or fails on it, or it is not computed here.
+ */
+#ifndef AQ_QUANT_TREATMENT_H
+#define AQ_QUANT_TREATMENT_H
+
+#include "quant/quantizer.h"
+
+#include <stdbool.h>
+
+enum treatment_of { TREATMENT_WEIGHT, TREATMENT_INPUT };
+
+struct treatment_rules {
+    bool calibrated; /* false: no calibration pass, so static ranges come from the data at hand */
+    bool fp4_always_16; /* read every NVFP4 block length as 16, like ModelOpt's Triton kernel */
+};
+
+enum { TREATMENT_STEPS = 4, TREATMENT_TEXT = 200, TREATMENT_REASON = 240 };
+
+struct treatment {
+    bool runs;
+    char text[TREATMENT_TEXT];     /* normal form; empty if it does not run */
+    char reason[TREATMENT_REASON]; /* empty if it runs */
+    double storage_bits;           /* of one element, block scales included; 16 for none */
+};
+
+/* steps: the quantizers of a sequence, usually one; count 0 means none. */
+void treatment_find(const struct quantizer *steps, size_t count, enum treatment_of of,
+                    const struct treatment_rules *rules, struct treatment *out);
+
+/*
+ * What ModelOpt's AutoQuant charges for an element: the least over the enabled steps, scales left
+ * out, except that 0.47 charges 4.5 for NVFP4 blocks of 16. 16 if nothing is enabled.
+ */
+double treatment_modelopt40_bits(const struct quantizer *steps, size_t count);
+double treatment_modelopt47_bits(const struct quantizer *steps, size_t count);
+
+#endif

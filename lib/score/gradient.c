@@ -1,0 +1,437 @@
+/*
+ * The gradient score: per group and row, sum of ((Yq - Y) dL/dY)^2 over tokens and outputs, per
+ * sample. L is the sum of a sample's token losses.
+ *
+ * Forward once over all tiles, keeping every layer's input; then backward from the last layer,
+ * recomputing its inside from the kept input. The last layer is computed there alone, together with
+ * the head. Tiles are scored in batches, as many as the memory allows, so that a weight is
+ * quantized once per batch.
+ */
+#include "score/scoring.h"
+
+#include "base/mem.h"
+#include "base/opt.h"
+#include "score/walk.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One tile of a batch: where the backward pass left what the scores need. */
+struct place {
+    size_t tile;
+    struct qwen3_acts acts;
+    struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
+};
+
+struct gradient {
+    const struct scoring *s;
+    struct backend *b;
+    const struct backend_ops *op;
+    struct walk w; /* the last layer's input gives way to the gradient on its way down */
+    struct scoring_bytes plan;
+    struct place *places; /* [tiles_at_once] */
+    char *batch;          /* memory of the places but the first, which uses the model's buffers */
+    struct backend_operand *weight;
+    double *sums;     /* device: [place][row][2][STORE_GROUPS][samples] */
+    double *host;     /* the same for one place */
+    size_t cell_sums; /* doubles of one place and row */
+    double loss;      /* of the tiles so far, and their targets */
+    int64_t labels;
+    int64_t lowest; /* the layer that ends the backward pass */
+};
+
+/* ---- sizes ---- */
+
+/* Inputs, outputs and gradients of one tile. */
+static size_t place_bytes(const struct scoring *s)
+{
+    size_t sum = 0;
+    for (int i = 0; i < QWEN3_INPUTS; i++)
+        sum += walk_act_bytes(s, qwen3_input_cols(s->model, (enum qwen3_input)i));
+    for (int l = 0; l < QWEN3_LINEARS; l++)
+        sum += 2 * walk_act_bytes(s, qwen3_weight(s->model, 0, (enum qwen3_linear)l)->rows);
+    return sum;
+}
+
+static uint64_t cell_bytes(const struct scoring *s)
+{
+    return UINT64_C(2) * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double);
+}
+
+/*
+ * A tile more in a batch saves some quantizing of weights, and costs the first touch of its memory,
+ * which takes about as long for a byte as quantizing for an element. In batches of k tiles weights
+ * are quantized tiles / k times for each row, and k places are touched, once: the sum is least for
+ * this k.
+ */
+static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
+{
+    double elements = (double)scoring_layer_elements(s);
+    double layers = (double)qwen3_config(s->model)->layers;
+    double all = layers * elements * (double)s->rows->count * (double)(s->end_tile - s->first_tile);
+    return (size_t)ceil(sqrt(all / (double)place));
+}
+
+int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
+{
+    const struct qwen3_config *c = qwen3_config(s->model);
+    size_t tiles = s->end_tile - s->first_tile;
+    const struct backend_sizes sizes = scoring_sizes(s);
+    *out = (struct scoring_bytes){
+        .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
+        .kept = (uint64_t)(c->layers + 1) * tiles * walk_act_bytes(s, c->hidden),
+    };
+    uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
+                           (uint64_t)s->b->inputs_at_once;
+    uint64_t w_operand = (uint64_t)sizes.weight * 5;
+    uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
+    out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
+    uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
+                     2 * walk_act_bytes(s, c->hidden);
+    if (s->memory && least > s->memory)
+        return scoring_too_little(s, least, err);
+    uint64_t room = s->memory ? s->memory - least : UINT64_MAX;
+    /* Kept inputs first: a file is far slower than quantizing a weight once more. */
+    if (out->kept > room)
+        out->spilled = out->kept;
+    else
+        room -= out->kept;
+    uint64_t each = place + act_operand + sums;
+    uint64_t share = room < s->b->batch_bytes ? room : s->b->batch_bytes;
+    size_t fit = 1 + (size_t)(share / each), most = tiles_worth_it(s, place);
+    fit = fit > most ? most : fit;
+    out->tiles_at_once = fit < 1 ? 1 : fit > tiles ? tiles : fit;
+    out->batch = (out->tiles_at_once - 1) * place;
+    out->operands = w_operand + out->tiles_at_once * act_operand;
+    out->sums = out->tiles_at_once * sums;
+    return 0;
+}
+
+/* ---- set-up ---- */
+
+static void carve_place(struct gradient *g, struct place *p, char *at)
+{
+    for (int i = 0; i < QWEN3_INPUTS; i++) {
+        p->acts.x[i] = at;
+        at += walk_act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i));
+    }
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        size_t n = walk_act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
+        p->acts.y[l] = at;
+        p->acts.dy[l] = at + n;
+        at += 2 * n;
+    }
+}
+
+static int take_places(struct gradient *g, struct aq_err *err)
+{
+    const struct backend_sizes sizes = scoring_sizes(g->s);
+    g->places = xcalloc(g->plan.tiles_at_once, sizeof *g->places);
+    if (g->plan.batch) {
+        g->batch = g->op->alloc(g->b, g->plan.batch, "the tiles scored together", err);
+        if (!g->batch)
+            return -1;
+    }
+    for (size_t i = 0; i < g->plan.tiles_at_once; i++) {
+        if (i > 0)
+            carve_place(g, &g->places[i], g->batch + (i - 1) * place_bytes(g->s));
+        g->places[i].x = xcalloc((size_t)g->b->inputs_at_once, sizeof *g->places[i].x);
+        for (int k = 0; k < g->b->inputs_at_once; k++) {
+            g->places[i].x[k] = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
+            if (!g->places[i].x[k])
+                return -1;
+        }
+    }
+    g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
+    return g->weight ? 0 : -1;
+}
+
+static int set_up(struct gradient *g, struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    if (gradient_plan(s, &g->plan, err) < 0 || scoring_has_room(s, &g->plan, err) < 0 ||
+        walk_open(&g->w, s, g->plan.spilled > 0, err) < 0)
+        return -1;
+    g->cell_sums = 2 * STORE_GROUPS * (size_t)g->w.max_samples;
+    g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
+    g->host = xcalloc(s->rows->count * g->cell_sums, sizeof *g->host);
+    return g->sums ? take_places(g, err) : -1;
+}
+
+static void tear_down(struct gradient *g)
+{
+    const struct backend_ops *op = g->op;
+    for (size_t i = 0; g->places && i < g->plan.tiles_at_once; i++) {
+        for (int k = 0; g->places[i].x && k < g->b->inputs_at_once; k++)
+            if (g->places[i].x[k])
+                op->operand_free(g->b, g->places[i].x[k]);
+        free(g->places[i].x);
+    }
+    if (g->weight)
+        op->operand_free(g->b, g->weight);
+    if (g->batch)
+        op->free(g->b, g->batch, g->plan.batch);
+    if (g->sums)
+        op->free(g->b, g->sums, g->plan.sums);
+    if (g->w.op)
+        walk_close(&g->w);
+    free(g->places);
+    free(g->host);
+}
+
+/* ---- head ---- */
+
+/* The state that the head read is not kept: it is made again to see whether it was finite. */
+static int blame_loss(struct gradient *g, size_t tile, int32_t sample, struct aq_err *err)
+{
+    if (walk_step(&g->w, qwen3_config(g->s->model)->layers - 1, tile, err) < 0)
+        return -1;
+    return walk_blame(&g->w, tile, sample, "head: the loss", err);
+}
+
+/* The losses of a tile's samples, which the head left in the room for sums. */
+static int take_loss(struct gradient *g, size_t at, struct aq_err *err)
+{
+    const struct tile *tile = &g->s->tiles->items[at];
+    double *loss = g->host;
+    if (g->op->download(g->b, loss, g->sums, (size_t)tile->desc.samples * sizeof *loss, err) < 0)
+        return -1;
+    for (int32_t i = 0; i < tile->desc.samples; i++) {
+        if (!isfinite(loss[i]))
+            return blame_loss(g, at, i, err);
+        g->loss += loss[i];
+        g->labels += tile->labels[i];
+    }
+    return 0;
+}
+
+static void end_head(struct gradient *g)
+{
+    aq_note(1, "loss %.6f per token over %" PRId64 " tokens",
+            g->labels ? g->loss / (double)g->labels : 0, g->labels);
+    qwen3_drop_ends(g->s->model);
+}
+
+/* ---- backward ---- */
+
+static size_t cell_at(const struct gradient *g, size_t place, size_t row)
+{
+    return (place * g->s->rows->count + row) * g->cell_sums;
+}
+
+/* Device sums of one place, row and group; the clipped counts lie behind the four groups. */
+static double *group_sums(const struct gradient *g, size_t place, size_t row, int group, int clip)
+{
+    size_t samples = (size_t)g->s->tiles->items[g->places[place].tile].desc.samples;
+    return g->sums + cell_at(g, place, row) + ((size_t)(clip * STORE_GROUPS + group)) * samples;
+}
+
+static int backward_tile(struct gradient *g, int64_t layer, struct place *p, struct aq_err *err)
+{
+    struct qwen3 *m = g->s->model;
+    int64_t last = qwen3_config(m)->layers - 1, slot = walk_slot(&g->w, last, p->tile);
+    const struct backend_tile *t = g->w.tiles[p->tile];
+    const struct qwen3_acts *into = p == g->places ? NULL : &p->acts, *acts;
+    void *h = kept_get(g->w.kept, walk_slot(&g->w, layer, p->tile), g->w.scratch[0], err), *dh;
+    if (!h)
+        return -1;
+    if (layer == last) {
+        dh = g->w.scratch[1];
+        acts = qwen3_last_backward(m, t, h, g->sums, dh, layer > g->lowest, into);
+        if (take_loss(g, p->tile, err) < 0)
+            return -1;
+    } else {
+        dh = kept_get(g->w.kept, slot, g->w.scratch[1], err);
+        if (!dh)
+            return -1;
+        acts = qwen3_layer_backward(m, layer, t, h, dh, layer > g->lowest, into);
+    }
+    p->acts = *acts;
+    return kept_put(g->w.kept, slot, dh, err);
+}
+
+/* Quantized inputs against one weight, gathered for one call of the backend. */
+struct jobs {
+    struct backend_score_job *items; /* [places x inputs_at_once] */
+    int count;
+    int inputs;    /* of each place */
+    int64_t *held; /* [inputs_at_once]: which input under which row the operands hold; -1: none */
+};
+
+/* One linear under one row, over the tiles of the batch that lack it. */
+static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t row,
+                    size_t places, struct jobs *jobs)
+{
+    const struct scoring *s = g->s;
+    const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
+    enum qwen3_input in = qwen3_input_of(l);
+    int group = scoring_group_of(l);
+    struct quant_range room;
+    const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
+    int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * QWEN3_INPUTS + in;
+    for (size_t i = 0; i < places; i++) {
+        struct place *p = &g->places[i];
+        struct backend_operand *x = p->x[jobs->inputs];
+        if (!scoring_lacks(s, row, layer, p->tile))
+            continue;
+        /* members of a group share their input: count its clipped elements once; a range of the
+         * data clips nothing */
+        bool counted = scoring_group_first(group) == l && !c->of_the_data;
+        double *clip = counted ? group_sums(g, i, row, group, 1) : NULL;
+        if (*held != wanted)
+            g->op->quantize_act(g->b, x, walk_quantized_tile(&g->w, row, p->tile), p->acts.x[in],
+                                qwen3_input_cols(s->model, in), &c->as, range, clip);
+        jobs->items[jobs->count++] =
+            (struct backend_score_job){.tile = g->w.tiles[p->tile],
+                                       .x = x,
+                                       .y = p->acts.y[l],
+                                       .dy = p->acts.dy[l],
+                                       .sums = group_sums(g, i, row, group, 0)};
+    }
+    *held = wanted;
+    jobs->inputs++;
+}
+
+static void score_jobs(struct gradient *g, struct jobs *jobs)
+{
+    if (jobs->count)
+        g->op->score(g->b, g->weight, jobs->items, jobs->count);
+    jobs->count = jobs->inputs = 0;
+}
+
+static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, size_t places)
+{
+    for (size_t i = 0; i < places; i++)
+        if (scoring_lacks(g->s, row, layer, g->places[i].tile))
+            return true;
+    return false;
+}
+
+/* All rows of one linear; rows with the same weight treatment share the quantized weight. */
+static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t places,
+                         struct jobs *jobs, bool *handled)
+{
+    const struct scoring *s = g->s;
+    memset(handled, 0, s->rows->count * sizeof *handled);
+    for (size_t first = 0; first < s->rows->count; first++) {
+        if (handled[first] || !row_lacks_here(g, layer, first, places))
+            continue;
+        const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
+        g->op->quantize_weight(g->b, g->weight, qwen3_weight(s->model, layer, l), &c->ws);
+        for (size_t row = first; row < s->rows->count; row++) {
+            const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
+            if (handled[row] || strcmp(d->w, c->w) != 0)
+                continue;
+            handled[row] = true;
+            add_row(g, layer, l, row, places, jobs);
+            if (jobs->inputs == g->b->inputs_at_once)
+                score_jobs(g, jobs);
+        }
+        score_jobs(g, jobs);
+    }
+}
+
+static int save_place(struct gradient *g, int64_t layer, size_t place, struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    size_t tile = g->places[place].tile, rows = s->rows->count;
+    size_t samples = (size_t)s->tiles->items[tile].desc.samples;
+    if (g->op->download(g->b, g->host, g->sums + cell_at(g, place, 0),
+                        rows * g->cell_sums * sizeof(double), err) < 0)
+        return aq_err_prefix(err, "layer %" PRId64, layer);
+    for (size_t r = 0; r < rows; r++) {
+        if (!scoring_lacks(s, r, layer, tile))
+            continue;
+        const double *sums = g->host + r * g->cell_sums;
+        struct scoring_result res = {.sums = sums, .clip = sums + STORE_GROUPS * samples};
+        if (scoring_save(s, r, layer, tile, &res, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool place_scored(const struct gradient *g, int64_t layer, size_t tile)
+{
+    for (size_t r = 0; r < g->s->rows->count; r++)
+        if (scoring_lacks(g->s, r, layer, tile))
+            return true;
+    return false;
+}
+
+static int score_batch(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
+{
+    size_t inputs = (size_t)g->b->inputs_at_once;
+    struct jobs jobs = {.items = xcalloc(places * inputs, sizeof *jobs.items),
+                        .held = xcalloc(inputs, sizeof *jobs.held)};
+    for (size_t i = 0; i < inputs; i++)
+        jobs.held[i] = -1;
+    bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
+    g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
+    for (int l = 0; l < QWEN3_LINEARS; l++)
+        score_linear(g, layer, (enum qwen3_linear)l, places, &jobs, handled);
+    free(jobs.items);
+    free(jobs.held);
+    free(handled);
+    for (size_t i = 0; i < places; i++)
+        if (save_place(g, layer, i, err) < 0)
+            return -1;
+    return 0;
+}
+
+static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
+{
+    size_t places = 0;
+    for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
+        if (!g->w.tiles[t])
+            continue;
+        struct place *p = &g->places[places];
+        p->tile = t;
+        if (backward_tile(g, layer, p, err) < 0)
+            return -1;
+        places += place_scored(g, layer, t); /* else the next tile takes its place */
+        if (places == g->plan.tiles_at_once) {
+            if (score_batch(g, layer, places, err) < 0)
+                return -1;
+            places = 0;
+        }
+    }
+    if (places && score_batch(g, layer, places, err) < 0)
+        return -1;
+    return store_checkpoint(g->s->store, err);
+}
+
+static int run(struct gradient *g, struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    int64_t layers = qwen3_config(s->model)->layers;
+    g->lowest = scoring_lowest_layer(s);
+    if (g->lowest < 0)
+        return 0;
+    uint64_t each = 3 + s->rows->count; /* a backward layer against a forward one */
+    aq_progress_begin(&g->w.progress, "scoring",
+                      (uint64_t)layers - 1 + each * (uint64_t)(layers - g->lowest));
+    if (set_up(g, err) < 0 || walk_forward(&g->w, layers - 1, err) < 0)
+        return -1;
+    for (int64_t l = layers - 1; l >= g->lowest; l--) {
+        if (qwen3_use_layer(s->model, l, l > g->lowest ? l - 1 : -1, err) < 0 ||
+            backward_layer(g, l, err) < 0)
+            return -1;
+        if (l == layers - 1)
+            end_head(g);
+        aq_note(2, "layer %" PRId64 " is in the store", l);
+        walk_advance(&g->w, each);
+    }
+    return g->op->sync(g->b, err);
+}
+
+int gradient_run(const struct scoring *s, struct aq_err *err)
+{
+    struct gradient g = {.s = s, .b = s->b, .op = s->b->ops};
+    int r = run(&g, err);
+    aq_progress_end(&g.w.progress);
+    tear_down(&g);
+    return r;
+}

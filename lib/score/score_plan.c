@@ -1,0 +1,134 @@
+#include "score/score_plan.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/progress.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Cells (row, layer, tile) that are wanted, and those of them that an old store has. */
+struct count {
+    uint64_t wanted, done;
+    size_t rows_open;
+};
+
+static bool store_has(const struct store *old, const struct scoring *s, size_t row, int64_t layer,
+                      size_t tile)
+{
+    if (!old)
+        return false;
+    const struct score_row *want = &s->rows->items[row];
+    const struct store_row *r =
+        store_find(old, s->candidates->items[want->candidate].id, want->prefix);
+    return r && tile < (size_t)old->shape.tiles && layer < old->shape.layers &&
+           store_have(old, r, layer, (int64_t)tile);
+}
+
+static struct count count_cells(const struct scoring *s, const struct store *old)
+{
+    struct count n = {0};
+    for (size_t r = 0; r < s->rows->count; r++) {
+        uint64_t before = n.wanted - n.done;
+        for (size_t t = s->first_tile; t < s->end_tile; t++) {
+            if (!scoring_wants(s, r, t))
+                continue;
+            for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++) {
+                n.wanted++;
+                n.done += store_has(old, s, r, l, t);
+            }
+        }
+        n.rows_open += n.wanted - n.done > before;
+    }
+    return n;
+}
+
+/* Seconds of one product of the largest linear, measured here and now. */
+static double product_rate(const struct scoring *s)
+{
+    const struct backend_ops *op = s->b->ops;
+    struct backend_weight *w =
+        (struct backend_weight *)(uintptr_t)qwen3_weight(s->model, 0, QWEN3_GATE);
+    size_t in = (size_t)s->tiles->rows * (size_t)w->cols * s->b->act_size;
+    size_t out = (size_t)s->tiles->rows * (size_t)w->rows * s->b->act_size;
+    struct backend_tile *t = op->tile_new(s->b, &s->tiles->items[0].desc, NULL);
+    void *x = op->alloc(s->b, in, "a trial product", NULL);
+    void *y = op->alloc(s->b, out, "a trial product", NULL);
+    double rate = 0;
+    if (t && x && y && qwen3_use_layer(s->model, 0, -1, NULL) == 0) {
+        op->zero(s->b, x, in);
+        op->linear_forward(s->b, t, y, x, w);
+        if (op->sync(s->b, NULL) == 0) {
+            double start = aq_now();
+            op->linear_forward(s->b, t, y, x, w);
+            if (op->sync(s->b, NULL) == 0)
+                rate = 2.0 * s->tiles->rows * (double)w->rows * (double)w->cols /
+                       (aq_now() - start + 1e-9);
+        }
+    }
+    if (x)
+        op->free(s->b, x, in);
+    if (y)
+        op->free(s->b, y, out);
+    if (t)
+        op->tile_free(s->b, t);
+    return rate;
+}
+
+static void print_bytes(const char *what, uint64_t bytes)
+{
+    printf("  %-34s %12.1f MB\n", what, (double)bytes / 1e6);
+}
+
+static void print_work(const struct scoring *s, const struct count *n)
+{
+    const struct qwen3_config *c = qwen3_config(s->model);
+    double tiles = (double)(s->end_tile - s->first_tile), rows = s->tiles->rows;
+    double per_layer = 2 * rows * (double)scoring_layer_elements(s);
+    double head = 2 * rows * (double)c->vocab * (double)c->hidden;
+    /* forward but for the last layer, recomputed forward, gradient of the inputs; the head forward
+       and back */
+    double layers = 3 * (double)c->layers - 1;
+    double passes = n->rows_open ? tiles * (per_layer * layers + 2 * head) : 0;
+    double scores = (double)(n->wanted - n->done) * per_layer;
+    double rate = product_rate(s);
+    printf("work\n  %-34s %12.3f TFLOP\n  %-34s %12.3f TFLOP\n", "forward and backward",
+           passes / 1e12, "scores", scores / 1e12);
+    if (rate > 0)
+        printf("  %-34s %12.1f s at %.0f GFLOP/s of fp32 products\n", "expected time",
+               (passes + scores) / rate, rate / 1e9);
+}
+
+int score_plan_print(struct scoring *s, const char *path, const struct json *identity,
+                     struct aq_err *err)
+{
+    struct scoring_bytes bytes = {0};
+    struct store old;
+    bool have_old = false;
+    if ((s->kl_div ? kl_plan : gradient_plan)(s, &bytes, err) < 0)
+        return -1;
+    if (path && aq_path_exists(path)) {
+        if (store_open(&old, path, err) < 0)
+            return -1;
+        have_old = store_same_identity(old.identity, identity, path, NULL) == 0;
+    }
+    struct count n = count_cells(s, have_old ? &old : NULL);
+    printf("model\n  %-34s %12" PRId64 "\n  %-34s %12zu of %d tokens\n", "layers",
+           qwen3_config(s->model)->layers, "tiles", s->end_tile - s->first_tile,
+           (int)s->tiles->rows);
+    printf("candidates\n  %-34s %12zu in %zu rows\n  %-34s %12zu\n", "distinct",
+           s->candidates->count, s->rows->count, "rows to compute", n.rows_open);
+    printf("memory on '%s'\n", s->b->identity);
+    print_bytes("activations of a tile", bytes.model);
+    print_bytes(bytes.spilled ? "kept layer inputs, in a file" : "kept layer inputs", bytes.kept);
+    print_bytes("tiles scored together", bytes.batch);
+    print_bytes("quantized operands", bytes.operands);
+    print_bytes("score sums", bytes.sums);
+    print_bytes("scratch", bytes.scratch);
+    printf("  %-34s %12zu\n", "tiles at once", bytes.tiles_at_once);
+    print_work(s, &n);
+    if (path && aq_path_exists(path))
+        store_close(&old);
+    return 0;
+}

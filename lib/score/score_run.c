@@ -1,0 +1,326 @@
+#include "score/score_run.h"
+
+#include "base/file.h"
+#include "base/fmt.h"
+#include "base/mem.h"
+#include "base/opt.h"
+#include "model/lm.h"
+#include "score/score_plan.h"
+#include "score/scoring.h"
+#include "text/tokens.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PREFIXES = 64 };
+
+struct run {
+    const struct score_options *o;
+    struct lm lm;
+    struct tokens tokens;
+    struct range_file ranges;
+    struct backend *backend;
+    struct qwen3 *model;
+    struct tiles tiles;
+    struct candidates candidates;
+    struct score_rows rows;
+    struct json *identity, *range_digests;
+    struct store_writer *store;
+    struct scoring s;
+    int64_t prefixes[MAX_PREFIXES];
+    size_t prefix_count;
+    int64_t samples; /* scored: the first so many */
+    bool bf16, kl_div;
+    char *spill_dir;
+};
+
+/* ---- what was typed ---- */
+
+static int parse_prefixes(struct run *r, struct aq_err *err)
+{
+    const char *text = r->o->prefixes;
+    if (!text) {
+        for (size_t i = 0; i < r->tokens.size_count && i < MAX_PREFIXES; i++)
+            r->prefixes[r->prefix_count++] = r->tokens.sizes[i].samples;
+        return 0;
+    }
+    char *copy = xstrdup(text), *rest = copy, *word;
+    int bad = 0;
+    while (bad == 0 && (word = strsep(&rest, ","))) {
+        int64_t n;
+        if (!aq_parse_i64(word, &n) || n < 1 || r->prefix_count == MAX_PREFIXES)
+            bad = aq_err_set(err, AQ_EUSAGE, "--prefix: '%s' is not a list such as 16,128,512",
+                             aq_show(text));
+        else
+            r->prefixes[r->prefix_count++] = n;
+    }
+    free(copy);
+    return bad;
+}
+
+static int parse_dtype(struct run *r, struct aq_err *err)
+{
+    const char *t = r->o->dtype;
+    if (strcmp(t, "bf16") == 0 || strcmp(t, "bfloat16") == 0) {
+        r->bf16 = true;
+        return 0;
+    }
+    if (strcmp(t, "fp32") == 0 || strcmp(t, "float32") == 0)
+        return 0;
+    return aq_err_set(err, AQ_EINPUT, "dtype '%s' cannot be computed with, only: bf16, fp32",
+                      aq_show(t));
+}
+
+/*
+ * The last batch of a data set may be short. Where more samples follow in the file it is not, and
+ * a range over it would not be that of the data set.
+ */
+static int check_batches(const struct run *r, struct aq_err *err)
+{
+    int64_t batch = r->o->dynamic_batch;
+    bool needed = false;
+    for (size_t i = 0; i < r->candidates.count; i++)
+        needed |= batch && r->candidates.items[i].of_the_data;
+    for (size_t i = 0; needed && i <= r->prefix_count; i++) {
+        int64_t end =
+            i < r->prefix_count && r->prefixes[i] < r->samples ? r->prefixes[i] : r->samples;
+        if (end % batch == 0 || end == r->tokens.samples)
+            continue;
+        (void)aq_err_set(err, AQ_EUSAGE,
+                         "--dynamic-batch %" PRId64 ": the data set of %" PRId64
+                         " samples ends within a batch of the %" PRId64 " in '%s'",
+                         batch, end, r->tokens.samples, aq_show(r->o->tokens));
+        return aq_err_hint(err, "make tokens of that data set alone");
+    }
+    return 0;
+}
+
+/* K/N, 1-based. */
+static int parse_shard(const char *text, int64_t *k, int64_t *n, struct aq_err *err)
+{
+    *k = *n = 1;
+    if (!text)
+        return 0;
+    char *copy = xstrdup(text), *slash = strchr(copy, '/');
+    bool good = slash != NULL;
+    if (good) {
+        *slash = '\0';
+        good = aq_parse_i64(copy, k) && aq_parse_i64(slash + 1, n) && *n >= 1 && *n <= 100000 &&
+               *k >= 1 && *k <= *n;
+    }
+    free(copy);
+    return good ? 0
+                : aq_err_set(err, AQ_EUSAGE, "--shard: '%s' is not K/N with 1 <= K <= N",
+                             aq_show(text));
+}
+
+/* ---- opening ---- */
+
+static int open_inputs(struct run *r, struct aq_err *err)
+{
+    const struct score_options *o = r->o;
+    for (size_t i = 0; i < o->quant_count; i++)
+        if (candidates_add_file(&r->candidates, o->quants[i], err) < 0)
+            return -1;
+    candidates_sort(&r->candidates);
+    if (parse_dtype(r, err) < 0 || lm_open(&r->lm, o->lm, err) < 0 ||
+        tokens_open(&r->tokens, o->tokens, err) < 0 || parse_prefixes(r, err) < 0)
+        return -1;
+    r->samples = o->score_samples ? o->score_samples : r->tokens.samples;
+    if (r->samples > r->tokens.samples) {
+        aq_warn("--score-samples %" PRId64 ": there are only %" PRId64 " samples", r->samples,
+                r->tokens.samples);
+        r->samples = r->tokens.samples;
+    }
+    score_rows_make(&r->rows, &r->candidates, r->prefixes, r->prefix_count, r->samples);
+    return check_batches(r, err);
+}
+
+static int open_ranges(struct run *r, struct aq_err *err)
+{
+    r->range_digests = json_new_object();
+    bool needed = false;
+    for (size_t i = 0; i < r->rows.count; i++)
+        needed |= r->rows.items[i].prefix > 0;
+    if (!needed)
+        return 0;
+    if (!r->o->ranges)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "some candidates have a static activation range: --ranges is needed");
+    if (range_file_open(&r->ranges, r->o->ranges, err) < 0 ||
+        range_file_matches(&r->ranges, r->lm.digest, r->tokens.digest, qwen3_config(r->model),
+                           err) < 0)
+        return -1;
+    for (size_t i = 0; i < r->prefix_count; i++) {
+        char key[24], digest[AQ_SHA256_HEX];
+        int position = range_file_prefix(&r->ranges, r->prefixes[i], err);
+        if (position < 0)
+            return -1;
+        range_file_digest(&r->ranges, position, digest);
+        (void)snprintf(key, sizeof key, "%" PRId64, r->prefixes[i]);
+        json_set(r->range_digests, key, json_new_string(digest));
+    }
+    return 0;
+}
+
+static int open_model(struct run *r, struct aq_err *err)
+{
+    const struct score_options *o = r->o;
+    struct backend_config config = {
+        .struct_size = sizeof config,
+        .threads = (int)o->threads,
+        .bf16 = r->bf16,
+        .operand_rounding = strcmp(o->operand_rounding, "dtype") == 0,
+        .matrix = o->plain_products ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO,
+    };
+    struct tile_source source = {.ids = r->tokens.ids,
+                                 .offsets = r->tokens.offsets,
+                                 .samples = r->tokens.samples,
+                                 .max_length = r->tokens.max_length,
+                                 .seq_len = r->tokens.seq_len,
+                                 .pad_id = r->tokens.pad_id,
+                                 .batch = o->dynamic_batch};
+    if (backend_open(&r->backend, o->device, &config, err) < 0)
+        return -1;
+    if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
+        return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
+    struct qwen3_source weights = qwen3_source_of_lm(&r->lm);
+    return qwen3_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
+}
+
+static struct json *identity_of(const struct run *r)
+{
+    struct json *v = json_new_object();
+    json_add_string(v, "lm", r->lm.digest);
+    json_add_string(v, "tokens", r->tokens.digest);
+    json_add_string(v, "method", r->o->method);
+    json_add_string(v, "dtype", r->bf16 ? "bf16" : "fp32");
+    json_add_string(v, "operand_rounding", r->o->operand_rounding);
+    json_add_int(v, "dynamic_batch", r->o->dynamic_batch);
+    json_add_string(v, "backend", r->backend->identity);
+    json_add_int(v, "tile_tokens", r->tiles.rows);
+    json_add_int(v, "result_version", SCORE_RESULT_VERSION);
+    return v;
+}
+
+/* Facts of the samples, in the arrays of the plan. What is averaged over: targets, or positions. */
+static void describe_samples(const struct tiles *tiles, bool kl_div, int32_t *labels,
+                             int32_t *counts, int32_t *first)
+{
+    int32_t sample = 0;
+    for (size_t t = 0; t < tiles->count; t++) {
+        const struct tile *tile = &tiles->items[t];
+        first[t] = sample;
+        for (int32_t i = 0; i < tile->desc.samples; i++, sample++) {
+            labels[sample] = kl_div ? tile->tokens[i] + tile->pads[i] : tile->labels[i];
+            counts[sample] = tile->tokens[i];
+        }
+    }
+    first[tiles->count] = sample;
+}
+
+static int open_store(struct run *r, struct aq_err *err)
+{
+    size_t samples = (size_t)r->tokens.samples;
+    int32_t *labels = xcalloc(samples, sizeof *labels), *counts = xcalloc(samples, sizeof *counts);
+    int32_t *first = xcalloc(r->tiles.count + 1, sizeof *first);
+    struct json *model = store_model(&r->lm);
+    describe_samples(&r->tiles, r->kl_div, labels, counts, first);
+    struct store_plan plan = {
+        .shape = {r->lm.arch.num_hidden_layers, r->tokens.samples, (int64_t)r->tiles.count},
+        .identity = r->identity,
+        .model = model,
+        .ranges = r->range_digests,
+        .candidates = &r->candidates,
+        .rows = &r->rows,
+        .labels = labels,
+        .sample_tokens = counts,
+        .tile_first = first,
+    };
+    int bad = store_begin(&r->store, r->o->store, &plan, r->o->replace, err);
+    json_free(model);
+    free(labels);
+    free(counts);
+    free(first);
+    return bad;
+}
+
+/* Tiles that hold wanted samples, shared out as evenly as they go. */
+static int take_shard(struct run *r, struct aq_err *err)
+{
+    int64_t k, n;
+    if (parse_shard(r->o->shard, &k, &n, err) < 0)
+        return -1;
+    size_t wanted = 0;
+    while (wanted < r->tiles.count && r->tiles.items[wanted].sample < r->samples)
+        wanted++;
+    r->s.first_tile = wanted * (size_t)(k - 1) / (size_t)n;
+    r->s.end_tile = wanted * (size_t)k / (size_t)n;
+    return 0;
+}
+
+/* ---- the call ---- */
+
+static int compute(struct run *r, struct aq_err *err)
+{
+    size_t open = scoring_open_candidates(&r->s);
+    if (open) {
+        if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
+            return -1;
+        aq_note(1, "weights brought in: %.1f MB", (double)qwen3_weight_bytes_read(r->model) / 1e6);
+    }
+    if (store_commit(r->store, err) < 0)
+        return -1;
+    aq_note(0, "%zu candidates computed, %zu were in the store", open, r->candidates.count - open);
+    return 0;
+}
+
+static int run(struct run *r, struct aq_err *err)
+{
+    const struct score_options *o = r->o;
+    if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0)
+        return -1;
+    r->identity = identity_of(r);
+    r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
+    r->s = (struct scoring){.b = r->backend,
+                            .model = r->model,
+                            .tiles = &r->tiles,
+                            .candidates = &r->candidates,
+                            .rows = &r->rows,
+                            .ranges = r->ranges.path ? &r->ranges : NULL,
+                            .kl_div = r->kl_div,
+                            .memory = o->memory,
+                            .spill_dir = r->spill_dir};
+    if (take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
+        return -1;
+    aq_note(1, "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows",
+            r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,
+            r->candidates.count, r->rows.count);
+    if (o->dry_run)
+        return score_plan_print(&r->s, o->store, r->identity, err);
+    if (open_store(r, err) < 0)
+        return -1;
+    r->s.store = r->store;
+    return compute(r, err);
+}
+
+int score_run(const struct score_options *o, struct aq_err *err)
+{
+    struct run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
+    int bad = run(&r, err);
+    store_writer_free(r.store);
+    qwen3_close(r.model);
+    backend_close(r.backend);
+    range_file_close(&r.ranges);
+    tiles_release(&r.tiles);
+    score_rows_release(&r.rows);
+    candidates_release(&r.candidates);
+    json_free(r.identity);
+    json_free(r.range_digests);
+    tokens_release(&r.tokens);
+    lm_close(&r.lm);
+    free(r.spill_dir);
+    return bad;
+}

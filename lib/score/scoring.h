@@ -1,0 +1,105 @@
+/*
+ * What all scoring methods share: the open inputs, what is wanted of them, and where it goes.
+ *
+ * The walk goes layer by layer over all tiles, so that weights are brought in twice by gradient
+ * scoring however many rows there are, and a checkpoint stands after every layer.
+ */
+#ifndef AQ_SCORE_SCORING_H
+#define AQ_SCORE_SCORING_H
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "nn/qwen3.h"
+#include "nn/tile.h"
+#include "store/candidate.h"
+#include "store/range_file.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct scoring {
+    struct backend *b;
+    struct qwen3 *model;
+    const struct tiles *tiles;
+    const struct candidates *candidates;
+    const struct score_rows *rows;
+    struct range_file *ranges; /* NULL if no row has a prefix */
+    struct store_writer *store;
+    size_t first_tile, end_tile; /* the shard */
+    bool kl_div;                 /* else gradient */
+    uint64_t memory;             /* limit in bytes; 0: none */
+    const char *spill_dir;
+};
+
+/* Samples of the tile that the row wants; 0: none. */
+bool scoring_wants(const struct scoring *s, size_t row, size_t tile);
+/* Wanted, and not in the store yet for this layer. */
+bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t tile);
+/* Does any row lack the tile, in any layer? */
+bool scoring_tile_lacks(const struct scoring *s, size_t tile);
+/* Candidates of which any row lacks anything. */
+size_t scoring_open_candidates(const struct scoring *s);
+/* The lowest layer that any row lacks; -1: none. */
+int64_t scoring_lowest_layer(const struct scoring *s);
+
+/* Group of a linear within its layer: 0 q/k/v, 1 o, 2 gate/up, 3 down. */
+int scoring_group_of(enum qwen3_linear l);
+/* The linear that gives the group its name. */
+enum qwen3_linear scoring_group_first(int group);
+
+/* The range that a row's activation takes at an input, or NULL. */
+const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
+                                        int64_t layer, enum qwen3_input input,
+                                        struct quant_range *room);
+
+/*
+ * Can all rows be applied to this model? AQ_EINPUT that names the linear or input, the treatment
+ * and what does not fit; asked before the work starts.
+ */
+int scoring_fits(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
+
+/* Sums and clipped shares of one tile, layer and row, as a method computed them. */
+struct scoring_result {
+    const double *sums; /* [STORE_GROUPS][samples of the tile] */
+    const double *clip;
+};
+/* Checks that all is finite, writes it, marks it. The error names layer, candidate, sample. */
+int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile,
+                 const struct scoring_result *r, struct aq_err *err) AQ_MUST_CHECK;
+
+/* ---- methods ---- */
+
+/* Bytes that a method plans for, per purpose; sums to what it takes from the backend. */
+struct scoring_bytes {
+    uint64_t model;    /* activations of one tile */
+    uint64_t kept;     /* layer inputs of all tiles */
+    uint64_t spilled;  /* of these, in a file */
+    uint64_t batch;    /* inputs, outputs and gradients of the tiles scored together */
+    uint64_t operands; /* quantized weight and activations */
+    uint64_t sums;
+    uint64_t scratch; /* what the backend takes by itself */
+    size_t tiles_at_once;
+};
+/* The largest operands of this model. */
+struct backend_sizes scoring_sizes(const struct scoring *s);
+/*
+ * On a backend that computes in the process's own memory: can all of the plan be had? Asked before
+ * the work starts, for some of it is taken only when an op first needs it. The activations of a
+ * tile are there already.
+ */
+int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan,
+                     struct aq_err *err) AQ_MUST_CHECK;
+/* AQ_ERUN that says how much one tile needs. */
+int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
+/* Elements of a layer's linears. */
+int64_t scoring_layer_elements(const struct scoring *s);
+/* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */
+int gradient_plan(const struct scoring *s, struct scoring_bytes *out,
+                  struct aq_err *err) AQ_MUST_CHECK;
+int gradient_run(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
+int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err) AQ_MUST_CHECK;
+int kl_run(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
+
+#endif

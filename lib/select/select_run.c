@@ -1,0 +1,214 @@
+#include "select/select_run.h"
+#include "base/file.h"
+#include "base/fmt.h"
+#include "base/mem.h"
+#include "base/opt.h"
+#include "io/pickle.h"
+#include "select/select_write.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct run {
+    const struct sel_request *q;
+    struct sel_table table;
+    struct sel_menu menu;
+    struct sel_problem problem;
+    struct sel_choice choice;
+    struct sel_budget budget;
+    const char *solver;
+    double *rule_costs;
+};
+
+/* ---- what to do ---- */
+
+static int set_budget(struct run *r, struct aq_err *err)
+{
+    const struct sel_request *q = r->q;
+    const struct sel_cell *first = &r->table.cells[0];
+    r->budget.bytes = q->bytes;
+    if (!q->bytes)
+        r->budget.bits = q->bits > 0 ? q->bits : first->effective_bits;
+    if (!q->bytes && !(r->budget.bits > 0 && r->budget.bits <= 16))
+        return aq_err_set(err, AQ_EINPUT, "%s: the budget of the run is outside (0, 16]",
+                          aq_show(first->path));
+    return 0;
+}
+
+/* The threshold search is ModelOpt's for kl_div alone; its switch is without effect elsewhere. */
+static int set_solver(struct run *r, struct aq_err *err)
+{
+    const struct sel_cell *first = &r->table.cells[0];
+    const char *method = first->facts[SEL_METHOD], *asked = r->q->solver;
+    bool kl = method && strcmp(method, "kl_div") == 0;
+    if (asked && strcmp(asked, "threshold") == 0 && !kl)
+        return aq_err_set(err, AQ_EUSAGE, "--solver threshold is for kl_div scores only");
+    if (!asked && kl)
+        asked = json_find_string(first->autoquant, "solver");
+    r->solver = asked && strcmp(asked, "threshold") == 0 ? "threshold" : "exact";
+    return 0;
+}
+
+static enum sel_monotone monotone_of(const char *text)
+{
+    if (strcmp(text, "v40") == 0)
+        return SEL_MONOTONE_V40;
+    return strcmp(text, "v39") == 0 ? SEL_MONOTONE_V39 : SEL_MONOTONE_OFF;
+}
+
+/* ---- solving ---- */
+
+static void solve(struct run *r, struct sel_choice *out)
+{
+    if (strcmp(r->solver, "threshold") == 0)
+        sel_threshold(&r->problem, &r->budget, out);
+    else
+        sel_solve(&r->problem, &r->budget, out);
+}
+
+/* What a rule cost: the score with all rules, minus the score without this one. */
+static int cost_of_rule(struct run *r, size_t rule, struct aq_err *err)
+{
+    struct sel_choice free_choice = {0};
+    if (sel_menu_apply(&r->menu, &r->table, (ptrdiff_t)rule, err) < 0)
+        return -1;
+    sel_problem_release(&r->problem);
+    if (sel_problem_init(&r->problem, &r->table, err) < 0)
+        return -1;
+    solve(r, &free_choice);
+    r->rule_costs[rule] =
+        r->choice.satisfied && free_choice.satisfied ? r->choice.score - free_choice.score : NAN;
+    sel_choice_release(&free_choice);
+    return 0;
+}
+
+static int cost_of_rules(struct run *r, struct aq_err *err)
+{
+    r->rule_costs = xcalloc(r->menu.count + 1, sizeof *r->rule_costs);
+    for (size_t i = 0; i < r->menu.count; i++)
+        if (cost_of_rule(r, i, err) < 0)
+            return -1;
+    if (r->menu.count == 0)
+        return 0;
+    sel_problem_release(&r->problem);
+    if (sel_menu_apply(&r->menu, &r->table, -1, err) < 0)
+        return -1;
+    return sel_problem_init(&r->problem, &r->table, err);
+}
+
+/* ---- messages ---- */
+
+static int check_reached(const struct run *r, struct aq_err *err)
+{
+    char asked[AQ_FMT_MAX], least[AQ_FMT_MAX];
+    if (r->choice.satisfied)
+        return 0;
+    aq_fmt_double(sel_budget_bits(&r->budget, &r->table), asked);
+    aq_fmt_double(sel_units_to_bits(&r->problem, r->problem.lo), least);
+    if (r->q->strict)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%s: the budget of %s bits is out of reach: the smallest reachable is %s",
+                          aq_show(r->table.cells[0].path), asked, least);
+    aq_warn("the budget of %s bits is out of reach: the smallest reachable is %s", asked, least);
+    return 0;
+}
+
+static void report_precision(const struct run *r, double gap)
+{
+    char text[AQ_FMT_MAX];
+    if (gap > 0)
+        aq_warn("too many groups for an exact answer: the score is within %s of the best",
+                aq_fmt_double(gap, text));
+    if (r->problem.excess > 0)
+        aq_warn("costs were rounded up, by at most %s weights of 16 bits each",
+                aq_fmt_double(r->problem.excess, text));
+}
+
+/* ---- products ---- */
+
+static int write_frontier(struct run *r, struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    report_precision(r, sel_frontier(&r->problem, &out));
+    int status = aq_write_file(r->q->output, out.data, out.len, err);
+    aq_buf_release(&out);
+    return status;
+}
+
+static int write_state(const struct sel_product *p, const char *path, struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    struct json *state = sel_state(p);
+    torch_archive(&out, state);
+    json_free(state);
+    int status = aq_write_file(path, out.data, out.len, err);
+    aq_buf_release(&out);
+    return status;
+}
+
+static int write_products(const struct run *r, struct aq_err *err)
+{
+    const struct sel_product p = {.table = &r->table,
+                                  .problem = &r->problem,
+                                  .choice = &r->choice,
+                                  .menu = &r->menu,
+                                  .rule_costs = r->rule_costs,
+                                  .budget = r->budget,
+                                  .solver = r->solver,
+                                  .result_version = r->q->result_version};
+    struct aq_buf text = AQ_BUF_INIT;
+    struct json *manifest = sel_manifest(&p);
+    int status = json_write(&text, manifest, 0, err);
+    json_free(manifest);
+    if (status == 0 && r->q->state)
+        status = write_state(&p, r->q->state, err);
+    if (status == 0)
+        status = aq_write_file(r->q->output, text.data, text.len, err);
+    aq_buf_release(&text);
+    return status;
+}
+
+static int read_inputs(struct run *r, struct aq_err *err)
+{
+    const struct sel_request *q = r->q;
+    struct sel_table_options o = {.cost = q->bytes ? "storage" : q->cost,
+                                  .count_vision = q->count_vision,
+                                  .unchecked = q->unchecked,
+                                  .monotone =
+                                      q->monotone ? monotone_of(q->monotone) : SEL_MONOTONE_AS_RUN};
+    if (sel_table_read(&r->table, q->inputs, q->input_count, &o, err) < 0)
+        return -1;
+    if (set_budget(r, err) < 0 || set_solver(r, err) < 0)
+        return -1;
+    if (q->menu && sel_menu_read(&r->menu, q->menu, &r->table, err) < 0)
+        return -1;
+    if (sel_menu_apply(&r->menu, &r->table, -1, err) < 0)
+        return -1;
+    return sel_problem_init(&r->problem, &r->table, err);
+}
+
+static int run(struct run *r, struct aq_err *err)
+{
+    if (read_inputs(r, err) < 0)
+        return -1;
+    if (r->q->frontier)
+        return write_frontier(r, err);
+    solve(r, &r->choice);
+    if (cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
+        return -1;
+    report_precision(r, r->choice.gap);
+    return write_products(r, err);
+}
+
+int sel_run(const struct sel_request *q, struct aq_err *err)
+{
+    struct run r = {.q = q};
+    int status = run(&r, err);
+    free(r.rule_costs);
+    sel_choice_release(&r.choice);
+    sel_problem_release(&r.problem);
+    sel_menu_release(&r.menu);
+    sel_table_release(&r.table);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* One call of aq-select: from the options to its products. */
+#ifndef AQ_SELECT_SELECT_RUN_H
+#define AQ_SELECT_SELECT_RUN_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct sel_request {
+    const char *const *inputs;
+    size_t input_count;
+    double bits;          /* 0: not given */
+    uint64_t bytes;       /* 0: not given */
+    const char *cost;     /* NULL, here and below: as the first input says */
+    const char *solver;   /* exact, threshold */
+    const char *monotone; /* no, v40, v39 */
+    const char *menu;     /* path */
+    const char *state;    /* path of the state to write; NULL: none */
+    const char *output;   /* NULL: stdout */
+    bool count_vision, frontier, strict, unchecked;
+    int result_version;
+};
+
+int sel_run(const struct sel_request *q, struct aq_err *err) AQ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * All inputs of a selection as one table: the groups of the model, and for each the formats that it
+ * may take, by rising bits of the cost rule, unquantized last.
+ */
+#ifndef AQ_SELECT_SELECT_TABLE_H
+#define AQ_SELECT_SELECT_TABLE_H
+
+#include "select/select_cell.h"
+
+enum { SEL_NONE = -1 }; /* as a candidate: not quantized */
+
+enum sel_monotone {
+    SEL_MONOTONE_AS_RUN, /* off, or V40's if autoquant.monotone of the first input is true */
+    SEL_MONOTONE_OFF,
+    SEL_MONOTONE_V40, /* each score at most the one before it, as already lowered */
+    SEL_MONOTONE_V39, /* ... as it was */
+};
+
+struct sel_option {
+    int candidate;    /* position in the table, or SEL_NONE */
+    char *format;     /* "FP8_DEFAULT_CFG(effective-bits: 8.0)" */
+    const char *flat; /* see struct manifest_option; borrowed */
+    double score;     /* what the search minimises: monotone if asked for */
+    double per_batch_mean, error, weight_only, activation_only;
+    double bits, storage_bits, cost;
+    bool allowed; /* by the menu */
+};
+
+struct sel_row {
+    const char *name;
+    const struct json *members; /* NULL: by the rule for names */
+    double weights;
+    struct sel_option *options;
+    size_t count;
+};
+
+struct sel_table {
+    struct sel_cell *cells;
+    size_t cell_count;
+    struct sel_candidate *candidates; /* borrowed texts but for the label */
+    struct sel_cell **candidate_cell; /* where each comes from, */
+    size_t *candidate_column;         /* and its number there */
+    size_t candidate_count;
+    struct sel_row *rows;
+    size_t count;
+    struct sel_option *options;
+    enum sel_cost cost;
+    double total;      /* denominator of effective bits, in weights */
+    double fixed;      /* weights in it that are not searched and stay at 16 bits */
+    char *denominator; /* "lm", "lm+vision", ... */
+};
+
+struct sel_table_options {
+    const char *cost; /* NULL: of the first input */
+    bool count_vision;
+    bool unchecked; /* inputs that do not say where they come from */
+    enum sel_monotone monotone;
+};
+
+/* Reads and joins. Caller releases, also after a failure. */
+int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
+                   const struct sel_table_options *o, struct aq_err *err) AQ_MUST_CHECK;
+void sel_table_release(struct sel_table *t);
+
+const char *sel_candidate_name(const struct sel_table *t, const struct sel_option *o);
+/* Names of the modules of a group, a new list: its members, or what the name of a group stands for.
+ */
+struct json *sel_members(const struct sel_row *row);
+
+#endif

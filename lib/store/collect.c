@@ -1,0 +1,589 @@
+#include "store/collect.h"
+
+#include "base/mem.h"
+#include "base/opt.h"
+#include "io/product.h"
+#include "io/run_schema.h"
+#include "nn/qwen3.h"
+#include "store/flat.h"
+#include "store/score_sums.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One cell on its way; refs point into run and quant. */
+struct cell {
+    const struct store *s;
+    struct json *run, *quant;
+    const char *run_path, *quant_path;
+    struct jref model, dataset, pair, autoquant, aq;
+    const char *id, *w, *a;
+    int64_t prefix, samples, batch;
+    bool kl_div, batch_mean;
+    const struct store_row *row, *weight_only, *activation_only;
+    struct flat flat;
+    bool *flat_groups; /* [groups]: set for those that are flat in this cell */
+    double *sums;      /* room for one group */
+};
+
+/* ---- what the run asks for ---- */
+
+static int read_autoquant(struct cell *c, struct aq_err *err)
+{
+    const char *method, *normalization;
+    if (jref_string(&c->autoquant, "method", &method, err) < 0 ||
+        jref_string(&c->autoquant, "normalization", &normalization, err) < 0 ||
+        jref_int(&c->autoquant, "batch_size", 1, INT32_MAX, &c->batch, err) < 0 ||
+        jref_int(&c->aq, "num_calib_samples", 1, INT32_MAX, &c->prefix, err) < 0 ||
+        jref_int(&c->aq, "score_samples", 1, INT32_MAX, &c->samples, err) < 0)
+        return -1;
+    c->kl_div = strcmp(method, "kl_div") == 0;
+    c->batch_mean = strcmp(normalization, "per_batch_mean") == 0;
+    if (!c->batch_mean && strcmp(normalization, "per_token") != 0)
+        return jref_fail(&c->autoquant, err,
+                         "normalization is '%s', expected one of: per_token, per_batch_mean",
+                         aq_show(normalization));
+    if (c->samples > c->prefix)
+        return jref_fail(&c->aq, err,
+                         "score_samples %" PRId64 " is more than num_calib_samples %" PRId64,
+                         c->samples, c->prefix);
+    if (c->samples > c->s->shape.samples)
+        return jref_fail(&c->aq, err,
+                         "score_samples is %" PRId64 ", but store '%s' has %" PRId64 " samples",
+                         c->samples, aq_show(c->s->path), c->s->shape.samples);
+    return 0;
+}
+
+static int check_dynamic_range(const struct cell *c, struct aq_err *err)
+{
+    struct jref run;
+    int64_t batch;
+    const struct json *own = json_get(c->s->identity, "dynamic_batch");
+    if (!jref_has(&c->autoquant, "dynamic_range", &run))
+        return 0;
+    const char *range = json_type(run.v) == JSON_STRING ? json_string(run.v) : "";
+    int64_t asked = strcmp(range, "per_batch") == 0 ? c->batch : 0;
+    if (!own || !json_int(own, &batch))
+        return jref_fail(&run, err, "store '%s' has no dynamic_batch in its identity",
+                         aq_show(c->s->path));
+    if (batch == asked)
+        return 0;
+    return jref_fail(&run, err,
+                     "store '%s' was made with another dynamic_batch: %" PRId64 ", not %" PRId64,
+                     aq_show(c->s->path), batch, asked);
+}
+
+/* The store must have been made the way that the run says. */
+static int check_identity(const struct cell *c, struct aq_err *err)
+{
+    const struct {
+        const struct jref *in;
+        const char *key, *name;
+    } facts[] = {{&c->autoquant, "method", "method"},
+                 {&c->model, "dtype", "dtype"},
+                 {&c->autoquant, "operand_rounding", "operand_rounding"}};
+    for (size_t i = 0; i < AQ_COUNT(facts); i++) {
+        struct jref run;
+        const struct json *own = json_get(c->s->identity, facts[i].name);
+        if (!jref_has(facts[i].in, facts[i].key, &run) || (own && json_equal(own, run.v)))
+            continue;
+        return jref_fail(&run, err, "store '%s' was made with another %s", aq_show(c->s->path),
+                         facts[i].name);
+    }
+    return check_dynamic_range(c, err);
+}
+
+static int read_run(struct cell *c, struct aq_err *err)
+{
+    struct jref root = jref_root(c->run, c->run_path);
+    if (run_check_schema(&root, err) < 0)
+        return -1;
+    struct jref *const parts[] = {&c->model, &c->dataset, &c->pair, &c->autoquant, &c->aq};
+    static const char *const names[] = {"model", "dataset", "quant_pair", "autoquant", "_aq"};
+    for (size_t i = 0; i < AQ_COUNT(parts); i++) {
+        if (jref_get(&root, names[i], JSON_OBJECT, parts[i], err) < 0)
+            return -1;
+        parts[i]->up = NULL; /* the root is about to leave the stack */
+        parts[i]->name = c->run_path;
+    }
+    return read_autoquant(c, err) < 0 ? -1 : check_identity(c, err);
+}
+
+static int read_quant(struct cell *c, struct aq_err *err)
+{
+    struct jref root = jref_root(c->quant, c->quant_path), treatment;
+    if (jref_string(&root, "treatment_id", &c->id, err) < 0 ||
+        jref_get(&root, "treatment", JSON_OBJECT, &treatment, err) < 0 ||
+        jref_string(&treatment, "w", &c->w, err) < 0 ||
+        jref_string(&treatment, "a", &c->a, err) < 0)
+        return -1;
+    char expected[TREATMENT_ID];
+    treatment_id(c->w, c->a, expected);
+    return strcmp(expected, c->id) == 0
+               ? 0
+               : jref_fail(&root, err, "treatment_id is '%s', but that of its treatment is '%s'",
+                           aq_show(c->id), expected);
+}
+
+/* ---- rows ---- */
+
+static const struct store_row *find_complete(const struct cell *c, const char *w, const char *a)
+{
+    char id[TREATMENT_ID];
+    treatment_id(w, a, id);
+    const struct store_row *r = store_find(c->s, id, c->prefix);
+    if (!r)
+        r = store_find(c->s, id, 0);
+    return r && store_complete(c->s, r, c->samples) ? r : NULL;
+}
+
+static int find_rows(struct cell *c, struct aq_err *err)
+{
+    c->row = find_complete(c, c->w, c->a);
+    if (!c->row) {
+        (void)aq_err_set(err, AQ_EINPUT,
+                         "store '%s' lacks candidate %s|%s of prefix %" PRId64
+                         " for its first %" PRId64 " samples",
+                         aq_show(c->s->path), aq_show(c->w), aq_show(c->a), c->prefix, c->samples);
+        return aq_err_hint(err,
+                           "run aq-score --prefix %" PRId64 " --score-samples %" PRId64 " -o %s %s",
+                           c->prefix, c->samples, aq_show(c->s->path), aq_show(c->quant_path));
+    }
+    c->weight_only = strcmp(c->a, "none") == 0 ? c->row : find_complete(c, c->w, "none");
+    c->activation_only = strcmp(c->w, "none") == 0 ? c->row : find_complete(c, "none", c->a);
+    return 0;
+}
+
+/* ---- parts of the product ---- */
+
+static void copy_member(struct json *to, const char *name, const struct jref *from, const char *key)
+{
+    struct jref v;
+    if (jref_has(from, key, &v))
+        json_add(to, name, json_copy(v.v));
+}
+
+static int add_scheme(const struct cell *c, struct json *run, struct aq_err *err)
+{
+    struct json *s = json_add_object(run, "scheme");
+    struct jref root = jref_root(c->quant, c->quant_path), v;
+    const char *name, *format;
+    if (jref_string(&c->aq, "scheme_name", &name, err) < 0 ||
+        jref_string(&root, "base_format_name", &format, err) < 0)
+        return -1;
+    json_add_string(s, "name", name);
+    copy_member(s, "auto_quantize_bits", &c->autoquant, "effective_bits");
+    copy_member(s, "auto_quantize_method", &c->autoquant, "method");
+    copy_member(s, "auto_quantize_score_size", &c->autoquant, "score_size");
+    json_add(s, "coverage_mode",
+             jref_has(&c->pair, "coverage_mode", &v) ? json_copy(v.v) : json_new_string("lm_only"));
+    json_add(s, "coverage_fraction",
+             jref_has(&c->pair, "coverage_fraction", &v) ? json_copy(v.v) : json_new_double(1.0));
+    json_push(json_add_array(s, "quant_formats"), json_new_string(format));
+    return 0;
+}
+
+/* The largest number of samples of this size: given, or by the name of the size. */
+static void add_max_samples(const struct cell *c, struct json *d)
+{
+    struct jref v, sizes, size;
+    if (jref_has(&c->dataset, "max_calib_samples", &v)) {
+        json_add(d, "max_calib_samples", json_copy(v.v));
+        return;
+    }
+    if (jref_has(&c->dataset, "size_to_max_samples", &sizes) && json_type(sizes.v) == JSON_OBJECT &&
+        jref_has(&c->dataset, "size", &size) && json_type(size.v) == JSON_STRING)
+        copy_member(d, "max_calib_samples", &sizes, json_string(size.v));
+}
+
+static void add_dataset(const struct cell *c, struct json *run)
+{
+    static const char *const before[] = {"name", "size", "root", "captions_path"};
+    struct json *d = json_add_object(run, "dataset");
+    for (size_t i = 0; i < AQ_COUNT(before); i++)
+        copy_member(d, before[i], &c->dataset, before[i]);
+    add_max_samples(c, d);
+    json_add_int(d, "num_calib_samples", c->prefix);
+    copy_member(d, "calib_seq_len", &c->dataset, "calib_seq_len");
+    json_add_int(d, "batch_size", c->batch);
+    json_add_int(d, "num_calib_batches", (c->prefix + c->batch - 1) / c->batch);
+    copy_member(d, "padding", &c->dataset, "padding");
+}
+
+static int add_run(const struct cell *c, struct json *root, struct aq_err *err)
+{
+    static const char *const quantization[] = {"base_format_name", "quant_granularity",
+                                               "effective_quantizer_summary"};
+    struct jref quant = jref_root(c->quant, c->quant_path);
+    struct json *run = json_add_object(root, "run");
+    if (add_scheme(c, run, err) < 0)
+        return -1;
+    struct json *model = json_add_object(run, "model");
+    copy_member(model, "id", &c->model, "path");
+    copy_member(model, "name", &c->model, "name");
+    add_dataset(c, run);
+    struct json *q = json_add_object(run, "quantization");
+    for (size_t i = 0; i < AQ_COUNT(quantization); i++)
+        copy_member(q, quantization[i], &quant, quantization[i]);
+    json_add(run, "autoquant", json_copy(c->autoquant.v));
+    return 0;
+}
+
+static void add_identity(const struct cell *c, struct json *root)
+{
+    char prefix[24];
+    struct json *v = json_add(root, "identity", json_copy(c->s->identity));
+    (void)snprintf(prefix, sizeof prefix, "%" PRId64, c->row->key.prefix);
+    const struct json *digest = json_get(c->s->ranges, prefix);
+    json_add_int(v, "prefix", c->prefix);
+    json_add_int(v, "score_samples", c->samples);
+    json_add(v, "ranges", digest ? json_copy(digest) : json_new_null());
+}
+
+static int add_candidate(const struct cell *c, struct json *root, struct aq_err *err)
+{
+    struct jref quant = jref_root(c->quant, c->quant_path), granularity, bits;
+    const char *pair, *name, *label;
+    if (jref_string(&c->pair, "name", &pair, err) < 0 ||
+        jref_get(&quant, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
+        jref_string(&granularity, "name", &name, err) < 0 ||
+        jref_string(&quant, "label", &label, err) < 0 ||
+        jref_get(&quant, "bits", JSON_OBJECT, &bits, err) < 0)
+        return -1;
+    struct json *v = json_add_object(root, "candidate");
+    char *full = xasprintf("%s/%s", pair, name);
+    json_add_string(v, "name", full);
+    free(full);
+    json_add_string(v, "treatment_id", c->id);
+    json_add_string(v, "label", label);
+    json_add(v, "bits", json_copy(bits.v));
+    return 0;
+}
+
+static int add_counts(const struct cell *c, struct json *root, struct aq_err *err)
+{
+    struct jref model = jref_root(c->s->model, c->s->path), weights;
+    int64_t tokens = 0, labels = 0;
+    for (int64_t i = 0; i < c->samples; i++) {
+        tokens += c->s->sample_tokens[i];
+        labels += c->s->labels[i];
+    }
+    if (labels == 0)
+        return aq_err_set(err, AQ_EINPUT,
+                          "store '%s': the first %" PRId64 " samples have no labels",
+                          aq_show(c->s->path), c->samples);
+    if (jref_get(&model, "weights", JSON_OBJECT, &weights, err) < 0)
+        return -1;
+    json_add_int(root, "tokens", tokens);
+    json_add_int(root, "labels", labels);
+    json_add(root, "weights", json_copy(weights.v));
+    struct json *batches = json_add_array(root, "batches");
+    for (int64_t at = 0; at < c->samples; at += c->batch) {
+        int64_t n = 0, i = at;
+        for (; i < c->samples && i < at + c->batch; i++)
+            n += c->s->labels[i];
+        struct json *one = json_push(batches, json_new_array());
+        json_push(one, json_new_int(i - at));
+        json_push(one, json_new_int(n));
+    }
+    return 0;
+}
+
+/* ---- groups ---- */
+
+static const struct {
+    int count;
+    enum qwen3_linear members[3];
+    enum qwen3_input input;
+} group_kinds[STORE_GROUPS] = {{3, {QWEN3_Q, QWEN3_K, QWEN3_V}, QWEN3_IN_QKV},
+                               {1, {QWEN3_O}, QWEN3_IN_O},
+                               {2, {QWEN3_GATE, QWEN3_UP}, QWEN3_IN_GATE_UP},
+                               {1, {QWEN3_DOWN}, QWEN3_IN_DOWN}};
+
+static void normalised(const struct cell *c, const struct store_row *r, int64_t group,
+                       struct score_sums *out)
+{
+    for (int64_t i = 0; i < c->samples; i++)
+        c->sums[i] = store_sum(c->s, r, group, i);
+    score_sums(out, c->sums, c->s->labels, c->samples, c->batch, c->kl_div);
+}
+
+static void add_or_null(struct json *to, const char *key, double x)
+{
+    json_add(to, key, isnan(x) ? json_new_null() : json_new_double(x));
+}
+
+/* A part of the score, in the normalisation of the run; null if it was not measured. */
+static void add_part(const struct cell *c, struct json *to, const char *key,
+                     const struct store_row *r, int64_t group)
+{
+    struct score_sums sums;
+    double part = NAN;
+    if (r) {
+        normalised(c, r, group, &sums);
+        part = c->batch_mean ? sums.per_batch_mean : sums.per_token;
+    }
+    add_or_null(to, key, part);
+}
+
+/* Share of the group's input elements that lie beyond the last code. */
+static double saturation(const struct cell *c, int64_t group, int64_t cols)
+{
+    double clipped = 0, tokens = 0;
+    for (int64_t i = 0; i < c->samples; i++) {
+        clipped += store_clip(c->s, c->row, group, i);
+        tokens += c->s->sample_tokens[i];
+    }
+    return tokens > 0 ? clipped / (tokens * (double)cols) : 0;
+}
+
+static int add_group(const struct cell *c, struct json *groups, int64_t layer, int kind,
+                     const struct jref *model, struct aq_err *err)
+{
+    struct json *g = json_push(groups, json_new_object()), *members = json_new_array();
+    struct jref linears, inputs;
+    int64_t weights = 0, cols, group = layer * STORE_GROUPS + kind;
+    char name[64];
+    if (jref_get(model, "linears", JSON_OBJECT, &linears, err) < 0 ||
+        jref_get(model, "inputs", JSON_OBJECT, &inputs, err) < 0 ||
+        jref_int(&inputs, qwen3_input_name(group_kinds[kind].input), 1, INT32_MAX, &cols, err) <
+            0) {
+        json_free(members);
+        return -1;
+    }
+    for (int m = 0; m < group_kinds[kind].count; m++) {
+        const char *linear = qwen3_linear_name(group_kinds[kind].members[m]);
+        int64_t n;
+        if (jref_int(&linears, linear, 1, INT64_C(1) << 48, &n, err) < 0) {
+            json_free(members);
+            return -1;
+        }
+        weights += n;
+        (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, linear);
+        json_push(members, json_new_string(name));
+    }
+    struct score_sums sums;
+    normalised(c, c->row, group, &sums);
+    json_add_string(g, "name", json_string(json_first(members)));
+    json_add(g, "members", members);
+    json_add_int(g, "weights", weights);
+    json_add_double(g, "sum", sums.sum);
+    json_add_double(g, "per_token", sums.per_token);
+    add_or_null(g, "per_token_se", sums.per_token_se);
+    json_add_double(g, "per_batch_mean", sums.per_batch_mean);
+    add_or_null(g, "per_batch_mean_se", sums.per_batch_mean_se);
+    add_part(c, g, "weight_only", c->weight_only, group);
+    add_part(c, g, "activation_only", c->activation_only, group);
+    json_add_double(g, "saturation", saturation(c, group, cols));
+    const char *flat = flat_group(&c->flat, group);
+    if (flat) {
+        json_add_string(g, "flat", flat);
+        c->flat_groups[group] = true;
+    }
+    return 0;
+}
+
+static int add_groups(struct cell *c, struct json *root, struct aq_err *err)
+{
+    struct jref model = jref_root(c->s->model, c->s->path);
+    struct json *groups = json_add_array(root, "groups");
+    int r = 0;
+    c->sums = xcalloc((size_t)c->samples, sizeof *c->sums);
+    flat_init(&c->flat, c->s, c->row, c->prefix, c->samples);
+    for (int64_t layer = 0; layer < c->s->shape.layers && r == 0; layer++)
+        for (int kind = 0; kind < STORE_GROUPS && r == 0; kind++)
+            r = add_group(c, groups, layer, kind, &model, err);
+    flat_release(&c->flat);
+    free(c->sums);
+    return r;
+}
+
+/* ---- a cell ---- */
+
+static struct json *build(struct cell *c, struct aq_err *err)
+{
+    struct json *root = product_new("aq.scores/1");
+    if (add_run(c, root, err) == 0) {
+        add_identity(c, root);
+        if (add_candidate(c, root, err) == 0 && add_counts(c, root, err) == 0 &&
+            add_groups(c, root, err) == 0)
+            return root;
+    }
+    json_free(root);
+    return NULL;
+}
+
+static struct json *collect(const struct store *s, const char *run_path, const char *quant_path,
+                            bool *flat_groups, struct aq_err *err)
+{
+    struct cell c = {
+        .s = s, .run_path = run_path, .quant_path = quant_path, .flat_groups = flat_groups};
+    struct json *out = NULL;
+    c.run = json_read(run_path, err);
+    c.quant = c.run ? product_read(quant_path, "aq.quant/1", err) : NULL;
+    if (c.quant && read_run(&c, err) == 0 && read_quant(&c, err) == 0 && find_rows(&c, err) == 0)
+        out = build(&c, err);
+    json_free(c.run);
+    json_free(c.quant);
+    return out;
+}
+
+static bool *new_flat_groups(const struct store *s)
+{
+    return xcalloc((size_t)(s->shape.layers * STORE_GROUPS), sizeof(bool));
+}
+
+/* One line, however many cells and groups there are. */
+static void note_flat(const struct store *s, const bool *flat_groups)
+{
+    enum { NAMED = 3 };
+    int64_t all = s->shape.layers * STORE_GROUPS, count = 0;
+    struct aq_buf names = AQ_BUF_INIT;
+    for (int64_t g = 0; g < all; g++)
+        if (flat_groups[g] && count++ < NAMED)
+            aq_buf_addf(&names, "%slayers.%" PRId64 ".%s", count > 1 ? ", " : "", g / STORE_GROUPS,
+                        qwen3_linear_name(group_kinds[g % STORE_GROUPS].members[0]));
+    if (count)
+        aq_note(0,
+                "the score of %" PRId64 " of %" PRId64
+                " groups does not depend on bits (\"flat\" in scores.json): %s%s",
+                count, all, aq_buf_str(&names), count > NAMED ? ", ..." : "");
+    aq_buf_release(&names);
+}
+
+struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
+                          struct aq_err *err)
+{
+    bool *flat_groups = new_flat_groups(s);
+    struct json *out = collect(s, run_path, quant_path, flat_groups, err);
+    if (out)
+        note_flat(s, flat_groups);
+    free(flat_groups);
+    return out;
+}
+
+/* ---- a sweep ---- */
+
+/* The next supported cell's directory: 1, or 0 at the end. */
+static int next_cell(const struct jref *cells, const struct json **at, size_t *index,
+                     const char **dir, struct aq_err *err)
+{
+    for (; *at; *at = json_next(*at), ++*index) {
+        struct jref cell = jref_child(cells, *at, *index);
+        bool supported;
+        if (jref_bool(&cell, "supported", &supported, err) < 0 ||
+            jref_string(&cell, "dir", dir, err) < 0)
+            return -1;
+        if (supported) {
+            *at = json_next(*at);
+            ++*index;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+typedef int each_cell_fn(void *arg, const char *dir, struct aq_err *err);
+
+static int each_cell(const char *cells_path, each_cell_fn *fn, void *arg, struct aq_err *err)
+{
+    struct json *v = json_read(cells_path, err);
+    if (!v)
+        return -1;
+    struct jref root = jref_root(v, cells_path), cells;
+    const char *dir;
+    size_t index = 0;
+    int r = -1;
+    if (jref_get(&root, "cells", JSON_ARRAY, &cells, err) == 0) {
+        const struct json *at = json_first(cells.v);
+        while ((r = next_cell(&cells, &at, &index, &dir, err)) == 1)
+            if (fn(arg, dir, err) < 0) {
+                r = -1;
+                break;
+            }
+    }
+    json_free(v);
+    return r;
+}
+
+static char *quant_of(const char *dir)
+{
+    char *clean = xstrdup(dir);
+    for (size_t n = strlen(clean); n > 1 && clean[n - 1] == '/'; n--)
+        clean[n - 1] = '\0';
+    char *up = aq_path_dir(clean), *path = aq_path_join(up, "quant.json");
+    free(up);
+    free(clean);
+    return path;
+}
+
+struct sweep {
+    const struct store *s;
+    bool *flat_groups; /* in any cell */
+    size_t written;
+    struct aq_err first;
+};
+
+static int write_cell(const struct sweep *w, const char *dir, struct aq_err *err)
+{
+    char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
+    char *scores = aq_path_join(dir, "scores.json");
+    struct aq_buf text = AQ_BUF_INIT;
+    struct json *v = collect(w->s, run, quant, w->flat_groups, err);
+    int r = -1;
+    if (v && json_write(&text, v, JSON_NEWLINE, err) == 0)
+        r = aq_write_if_changed(scores, text.data, text.len, err);
+    json_free(v);
+    aq_buf_release(&text);
+    free(run);
+    free(quant);
+    free(scores);
+    return r;
+}
+
+static int collect_one(void *arg, const char *dir, struct aq_err *err)
+{
+    struct sweep *w = arg;
+    struct aq_err own = {0};
+    (void)err;
+    if (write_cell(w, dir, &own) == 0) {
+        w->written++;
+        return 0;
+    }
+    if (w->first.code)
+        aq_warn("%s", own.msg);
+    else
+        w->first = own;
+    return 0;
+}
+
+int collect_cells(const struct store *s, const char *cells_path, size_t *written,
+                  struct aq_err *err)
+{
+    struct sweep w = {.s = s, .flat_groups = new_flat_groups(s)};
+    int r = each_cell(cells_path, collect_one, &w, err);
+    note_flat(s, w.flat_groups);
+    free(w.flat_groups);
+    *written = w.written;
+    if (r == 0 && w.first.code) {
+        *err = w.first;
+        r = -1;
+    }
+    return r;
+}
+
+static int add_treatment(void *arg, const char *dir, struct aq_err *err)
+{
+    char *quant = quant_of(dir);
+    int r = candidates_add_file(arg, quant, err);
+    free(quant);
+    return r;
+}
+
+int collect_treatments(const char *cells_path, struct candidates *out, struct aq_err *err)
+{
+    return each_cell(cells_path, add_treatment, out, err);
+}

@@ -1,0 +1,140 @@
+/*
+ * The store: per candidate, group and sample the raw score sums, in one safetensors file.
+ *
+ *     s/<treatment id>/<prefix>     F64 [groups, samples]  raw sums
+ *     clip/<treatment id>/<prefix>  F32 [groups, samples]  activation elements beyond the last code
+ *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums are there
+ *     labels, sample_tokens         I32 [samples]
+ *     tile_first                    I32 [tiles + 1]  first sample of each tile; the last is samples
+ *     metadata "aq"                 schema, identity, model, digests of the ranges, treatments
+ *
+ * Where `have` is 0 the sums are 0 and must not be read. Group layer * 4 + k: k is q/k/v, o,
+ * gate/up, down.
+ *
+ * Writing: STORE.part has its full size from the start; after each layer its sums are written and
+ * synced, then its flags; at the end it is renamed to STORE. A killed run leaves STORE.part, which
+ * the next run takes over. A lock beside it keeps two writers apart.
+ */
+#ifndef AQ_STORE_STORE_H
+#define AQ_STORE_STORE_H
+
+#include "base/err.h"
+#include "base/file.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "store/candidate.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STORE_SCHEMA "aq.store/1"
+
+enum { STORE_GROUPS = 4 }; /* of a layer */
+
+struct store_shape {
+    int64_t layers, samples, tiles;
+};
+
+struct store_key {
+    char id[TREATMENT_ID];
+    int64_t prefix;
+};
+
+/* Borrowed from the map; any alignment: use store_sum and store_clip. */
+struct store_row {
+    struct store_key key;
+    const char *w, *a;
+    const void *sums, *clip;
+    const uint8_t *have; /* [layers, tiles] */
+};
+
+/* An open store, for reading. */
+struct store {
+    char *path;
+    struct st_file file;
+    struct json *meta;
+    struct store_shape shape;
+    const struct json *identity, *model, *ranges; /* objects inside meta */
+    struct store_row *rows;                       /* by rising key */
+    size_t count;
+    int32_t *labels, *sample_tokens; /* [samples] */
+    int32_t *tile_first;             /* [tiles + 1] */
+};
+
+/*
+ * Everything is checked: schema, shapes, flags, and that sums are finite and, being sums of
+ * squares, not negative. Only a divergence may be: it is a small difference of large numbers.
+ */
+int store_open(struct store *s, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+/* The same on memory that outlives s; name is for messages. */
+int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,
+                      struct aq_err *err) AQ_MUST_CHECK;
+void store_close(struct store *s);
+const struct store_row *store_find(const struct store *s, const char *id, int64_t prefix);
+double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
+double store_clip(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
+bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile);
+/* Is the row there in all layers for the first so many samples? */
+bool store_complete(const struct store *s, const struct store_row *r, int64_t samples);
+
+/*
+ * The identities (JSON objects) must agree in every key; else AQ_EINPUT that names the first key
+ * and both values.
+ */
+int store_same_identity(const struct json *found, const struct json *expected, const char *path,
+                        struct aq_err *err) AQ_MUST_CHECK;
+
+/* ---- writing ---- */
+
+struct store_plan {
+    struct store_shape shape;
+    const struct json *identity; /* borrowed until the writer is closed */
+    const struct json *model;    /* see below */
+    const struct json *ranges;   /* {"16": digest, ...} */
+    const struct candidates *candidates;
+    const struct score_rows *rows;
+    const int32_t *labels, *sample_tokens;
+    const int32_t *tile_first;
+};
+
+struct lm;
+/*
+ * What scores.json tells of the model: {"weights": {"lm", "head", "vision"}, "linears":
+ * {"self_attn.q_proj": weights of one, ...}, "inputs": {"qkv": columns, ...}}. Caller frees.
+ */
+struct json *store_model(const struct lm *lm);
+
+struct store_writer;
+
+/*
+ * Takes the lock, reads STORE and STORE.part as far as they exist, and starts the new STORE.part
+ * with the rows of the plan and all rows that the old files hold. Rows whose range digest changed
+ * are dropped (a note says so). Another identity is AQ_EINPUT, or with `replace` such a file is
+ * left behind. Both old files stay untouched until the new part is complete.
+ */
+int store_begin(struct store_writer **out, const char *path, const struct store_plan *plan,
+                bool replace, struct aq_err *err) AQ_MUST_CHECK;
+/* Is this layer of the plan's row already there for the tile? */
+bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t tile);
+/* One group of a layer for samples from <= i < to. */
+int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, int64_t to,
+              const double *sums, const float *clip, struct aq_err *err) AQ_MUST_CHECK;
+/* The tile of this layer is complete for the row; takes effect with the next checkpoint. */
+void store_mark(struct store_writer *w, size_t row, int64_t layer, int64_t tile);
+int store_checkpoint(struct store_writer *w, struct aq_err *err) AQ_MUST_CHECK;
+int store_commit(struct store_writer *w, struct aq_err *err) AQ_MUST_CHECK;
+void store_writer_free(struct store_writer *w); /* keeps STORE.part if not committed */
+
+/* ---- whole files ---- */
+
+/* One store from many of the same identity; rows and tiles are united. Equal where they overlap. */
+int store_merge(const char *path, const char *const *parts, size_t count,
+                struct aq_err *err) AQ_MUST_CHECK;
+/* Keeps only the rows of these treatments. */
+int store_gc(const char *path, const char *const *ids, size_t count, size_t *dropped,
+             struct aq_err *err) AQ_MUST_CHECK;
+/* {"schema", "identity", "ranges", "samples", "rows": [...]} */
+struct json *store_describe(const struct store *s);
+
+#endif

@@ -1,0 +1,194 @@
+#include "store/store_layout.h"
+
+#include "base/fmt.h"
+#include "base/mem.h"
+#include "io/product.h"
+#include "model/lm.h"
+#include "nn/qwen3.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct store_head store_head_of(const struct store *s)
+{
+    return (struct store_head){.shape = s->shape,
+                               .identity = s->identity,
+                               .model = s->model,
+                               .ranges = s->ranges,
+                               .labels = s->labels,
+                               .sample_tokens = s->sample_tokens,
+                               .tile_first = s->tile_first};
+}
+
+struct store_sizes store_sizes_of(const struct store_shape *s)
+{
+    size_t sums = (size_t)(s->layers * STORE_GROUPS * s->samples);
+    return (struct store_sizes){sums * sizeof(double), sums * sizeof(float),
+                                (size_t)(s->layers * s->tiles)};
+}
+
+int store_key_compare(const struct store_key *a, const struct store_key *b)
+{
+    int c = strcmp(a->id, b->id);
+    return c ? c : (a->prefix > b->prefix) - (a->prefix < b->prefix);
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return store_key_compare(&((const struct store_row *)a)->key,
+                             &((const struct store_row *)b)->key);
+}
+
+void store_rows_sort(struct store_row *rows, size_t count)
+{
+    if (count)
+        qsort(rows, count, sizeof *rows, by_key);
+}
+
+int store_lock(struct aq_lock *lock, const char *path, struct aq_err *err)
+{
+    char *name = xasprintf("%s.lock", path);
+    int r = aq_lock_take(lock, name, err);
+    free(name);
+    return r;
+}
+
+/* ---- metadata ---- */
+
+static int64_t prefix_of(const struct json *v)
+{
+    int64_t n = 0;
+    return aq_parse_i64(json_key(v), &n) ? n : 0;
+}
+
+static int by_prefix(const void *a, const void *b)
+{
+    int64_t x = prefix_of(*(const struct json *const *)a);
+    int64_t y = prefix_of(*(const struct json *const *)b);
+    return (x > y) - (x < y);
+}
+
+struct json *store_ranges_union(const struct json *const *sets, size_t count)
+{
+    struct json *seen = json_new_object(), *out = json_new_object();
+    const struct json **all = NULL;
+    size_t n = 0, cap = 0;
+    for (size_t i = 0; i < count; i++)
+        for (const struct json *v = json_first(sets[i]); v; v = json_next(v)) {
+            if (json_get(seen, json_key(v)))
+                continue;
+            json_add(seen, json_key(v), json_copy(v));
+            AQ_GROW(all, n, cap);
+            all[n++] = v;
+        }
+    if (n)
+        qsort(all, n, sizeof *all, by_prefix);
+    for (size_t i = 0; i < n; i++)
+        json_add(out, json_key(all[i]), json_copy(all[i]));
+    free(all);
+    json_free(seen);
+    return out;
+}
+
+struct json *store_model(const struct lm *lm)
+{
+    struct json *model = json_new_object(), *weights = json_add_object(model, "weights");
+    struct json *linears = json_add_object(model, "linears");
+    char name[64];
+    int64_t of_layer = 0, vision = 0;
+    for (int l = 0; l < QWEN3_LINEARS; l++) {
+        const char *linear = qwen3_linear_name((enum qwen3_linear)l);
+        (void)snprintf(name, sizeof name, "%s.weight", linear);
+        int64_t n = (int64_t)lm_layer_tensor(lm, 0, name)->elements;
+        json_add_int(linears, linear, n);
+        of_layer += n;
+    }
+    struct json *inputs = json_add_object(model, "inputs");
+    static const enum qwen3_linear readers[QWEN3_INPUTS] = {QWEN3_Q, QWEN3_O, QWEN3_GATE,
+                                                            QWEN3_DOWN};
+    for (int i = 0; i < QWEN3_INPUTS; i++) {
+        (void)snprintf(name, sizeof name, "%s.weight", qwen3_linear_name(readers[i]));
+        json_add_int(inputs, qwen3_input_name((enum qwen3_input)i),
+                     (int64_t)lm_layer_tensor(lm, 0, name)->shape[1]);
+    }
+    for (size_t i = 0; i < lm->dropped_count; i++)
+        vision += (int64_t)lm->dropped[i].linear_weights;
+    json_add_int(weights, "lm", of_layer * lm->arch.num_hidden_layers);
+    json_add_int(weights, "head", (int64_t)lm->head->elements);
+    json_add_int(weights, "vision", vision);
+    return model;
+}
+
+static struct json *metadata(const struct store_head *h, const struct store_row *rows, size_t count)
+{
+    struct json *meta = product_new(STORE_SCHEMA), *outer = json_new_object();
+    json_add(meta, "identity", json_copy(h->identity));
+    json_add(meta, "model", json_copy(h->model));
+    json_add(meta, "ranges", json_copy(h->ranges));
+    struct json *candidates = json_add_object(meta, "candidates");
+    for (size_t i = 0; i < count; i++) {
+        if (i && strcmp(rows[i].key.id, rows[i - 1].key.id) == 0)
+            continue;
+        struct json *one = json_add_object(candidates, rows[i].key.id);
+        json_add_string(one, "w", rows[i].w);
+        json_add_string(one, "a", rows[i].a);
+    }
+    struct aq_buf text = AQ_BUF_INIT;
+    int r = json_write(&text, meta, JSON_COMPACT, NULL);
+    assert(r == 0); /* no floats in it */
+    (void)r;
+    json_add_string(outer, "aq", aq_buf_str(&text));
+    aq_buf_release(&text);
+    json_free(meta);
+    return outer;
+}
+
+/* ---- tensors ---- */
+
+static int declare_row(struct st_writer *w, const char *kind, const struct store_key *key,
+                       enum st_dtype dtype, int64_t rows, int64_t cols)
+{
+    char name[64];
+    (void)snprintf(name, sizeof name, "%s/%s/%" PRId64, kind, key->id, key->prefix);
+    return st_declare(w, name, dtype, 2, (uint64_t[]){(uint64_t)rows, (uint64_t)cols});
+}
+
+void store_layout_init(struct store_layout *l, const struct store_head *h,
+                       const struct store_row *rows, size_t count)
+{
+    const struct store_shape *s = &h->shape;
+    uint64_t samples = (uint64_t)s->samples, firsts = (uint64_t)s->tiles + 1;
+    *l = (struct store_layout){.w = st_writer_new(), .slots = xcalloc(count + 1, sizeof *l->slots)};
+    st_writer_metadata(l->w, metadata(h, rows, count));
+    l->labels = st_declare(l->w, "labels", ST_I32, 1, &samples);
+    l->sample_tokens = st_declare(l->w, "sample_tokens", ST_I32, 1, &samples);
+    l->tile_first = st_declare(l->w, "tile_first", ST_I32, 1, &firsts);
+    for (size_t i = 0; i < count; i++) {
+        const struct store_key *key = &rows[i].key;
+        int64_t groups = s->layers * STORE_GROUPS;
+        l->slots[i].sums = declare_row(l->w, "s", key, ST_F64, groups, s->samples);
+        l->slots[i].clip = declare_row(l->w, "clip", key, ST_F32, groups, s->samples);
+        l->slots[i].have = declare_row(l->w, "have", key, ST_U8, s->layers, s->tiles);
+    }
+}
+
+void store_layout_release(struct store_layout *l)
+{
+    st_writer_free(l->w);
+    free(l->slots);
+    *l = (struct store_layout){0};
+}
+
+int store_layout_write_head(const struct store_layout *l, const struct store_head *h,
+                            struct aq_err *err)
+{
+    size_t samples = (size_t)h->shape.samples * sizeof(int32_t);
+    size_t firsts = ((size_t)h->shape.tiles + 1) * sizeof(int32_t);
+    if (st_write(l->w, l->labels, 0, h->labels, samples, err) < 0 ||
+        st_write(l->w, l->sample_tokens, 0, h->sample_tokens, samples, err) < 0)
+        return -1;
+    return st_write(l->w, l->tile_first, 0, h->tile_first, firsts, err);
+}

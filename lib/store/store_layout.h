@@ -1,0 +1,47 @@
+/* The tensors and the metadata of a store, for all who write one. */
+#ifndef AQ_STORE_STORE_LAYOUT_H
+#define AQ_STORE_STORE_LAYOUT_H
+
+#include "store/store.h"
+
+/* What the rows of a store have in common; all borrowed. */
+struct store_head {
+    struct store_shape shape;
+    const struct json *identity, *model, *ranges;
+    const int32_t *labels, *sample_tokens, *tile_first;
+};
+
+struct store_slot { /* handles of a row's tensors */
+    int sums, clip, have;
+};
+
+struct store_layout {
+    struct st_writer *w;
+    int labels, sample_tokens, tile_first;
+    struct store_slot *slots; /* one a row */
+};
+
+struct store_head store_head_of(const struct store *s);
+/* rows: by rising key; only key, w and a are read. Nothing is written yet. */
+void store_layout_init(struct store_layout *l, const struct store_head *h,
+                       const struct store_row *rows, size_t count);
+void store_layout_release(struct store_layout *l);
+/* labels, sample_tokens, tile_first; after st_begin. */
+int store_layout_write_head(const struct store_layout *l, const struct store_head *h,
+                            struct aq_err *err) AQ_MUST_CHECK;
+
+/* Bytes of a row's three tensors. */
+struct store_sizes {
+    size_t sums, clip, have;
+};
+struct store_sizes store_sizes_of(const struct store_shape *s);
+
+int store_key_compare(const struct store_key *a, const struct store_key *b);
+/* Sorts by key. */
+void store_rows_sort(struct store_row *rows, size_t count);
+/* The digests of several sets of ranges, by rising prefix; with equal keys the first wins. */
+struct json *store_ranges_union(const struct json *const *sets, size_t count);
+/* Takes the lock of a store's writers. */
+int store_lock(struct aq_lock *lock, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,424 @@
+/* Writing a store: a part file of full size, filled a layer at a time, renamed at the end. */
+#include "store/store_cells.h"
+
+#include "base/mem.h"
+#include "base/opt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A row of the new file. */
+struct out_row {
+    struct store_key key;
+    const char *w, *a;                  /* borrowed from the plan's candidates or an old store */
+    uint8_t *have;                      /* as far as known; written at checkpoints */
+    uint64_t sums_at, clip_at, have_at; /* in the file */
+    bool dirty;
+};
+
+struct store_writer {
+    char *path, *part;
+    struct aq_lock lock;
+    struct store_shape shape;
+    struct json *identity, *ranges;
+    struct out_row *rows;
+    size_t count, cap;
+    size_t *of_plan; /* plan row -> row */
+    const struct score_rows *wanted;
+    struct store old[2]; /* STORE and STORE.part of before */
+    size_t old_count;
+    bool has_store; /* the first of them is STORE */
+    int fd;
+};
+
+/* ---- which rows ---- */
+
+static int by_key(const void *a, const void *b)
+{
+    return store_key_compare(&((const struct out_row *)a)->key, &((const struct out_row *)b)->key);
+}
+
+static struct out_row *find_row(const struct store_writer *w, const char *id, int64_t prefix)
+{
+    for (size_t i = 0; i < w->count; i++)
+        if (w->rows[i].key.prefix == prefix && strcmp(w->rows[i].key.id, id) == 0)
+            return &w->rows[i];
+    return NULL;
+}
+
+static void add_row(struct store_writer *w, const char *id, int64_t prefix, const char *weight,
+                    const char *act)
+{
+    if (find_row(w, id, prefix))
+        return;
+    struct out_row r = {.key.prefix = prefix, .w = weight, .a = act};
+    memcpy(r.key.id, id, TREATMENT_ID);
+    r.have = xcalloc((size_t)(w->shape.layers * w->shape.tiles), 1);
+    AQ_GROW(w->rows, w->count, w->cap);
+    w->rows[w->count++] = r;
+}
+
+/* Rows of an old store stay if their ranges are the same or unknown to this call. */
+static bool range_stands(const struct store_writer *w, const struct store *old, int64_t prefix)
+{
+    char key[24];
+    (void)snprintf(key, sizeof key, "%" PRId64, prefix);
+    const struct json *now = json_get(w->ranges, key), *then = json_get(old->ranges, key);
+    return prefix == 0 || !now || !then || json_equal(now, then);
+}
+
+static void keep_old_rows(struct store_writer *w, const struct store *old)
+{
+    size_t dropped = 0;
+    for (size_t i = 0; i < old->count; i++) {
+        const struct store_row *r = &old->rows[i];
+        if (range_stands(w, old, r->key.prefix))
+            add_row(w, r->key.id, r->key.prefix, r->w, r->a);
+        else
+            dropped++;
+    }
+    if (dropped)
+        aq_note(0, "%zu rows of '%s' were measured with other activation ranges and are dropped",
+                dropped, aq_show(old->path));
+}
+
+/* Digests of prefixes that this call does not name, but whose rows stay. */
+static void keep_old_ranges(struct store_writer *w, const struct store *old)
+{
+    for (const struct json *r = json_first(old->ranges); r; r = json_next(r))
+        if (!json_get(w->ranges, json_key(r)))
+            json_add(w->ranges, json_key(r), json_copy(r));
+}
+
+/* ---- the old files ---- */
+
+static bool same_samples(const struct store *s, const struct store_plan *plan)
+{
+    size_t bytes = (size_t)plan->shape.samples * sizeof(int32_t);
+    return s->shape.samples == plan->shape.samples && s->shape.layers == plan->shape.layers &&
+           s->shape.tiles == plan->shape.tiles && memcmp(s->labels, plan->labels, bytes) == 0 &&
+           memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0 &&
+           memcmp(s->tile_first, plan->tile_first,
+                  ((size_t)plan->shape.tiles + 1) * sizeof(int32_t)) == 0;
+}
+
+static int open_old(struct store_writer *w, const char *path, const struct store_plan *plan,
+                    bool replace, struct aq_err *err)
+{
+    struct store *s = &w->old[w->old_count];
+    if (!aq_path_exists(path))
+        return 0;
+    if (store_open(s, path, err) < 0)
+        return -1;
+    struct aq_err why = {0};
+    int same = store_same_identity(s->identity, plan->identity, path, &why);
+    if (same == 0 && !same_samples(s, plan)) {
+        aq_err_set(&why, AQ_EINPUT,
+                   "store '%s' has other samples, although its identity is the same",
+                   aq_show(path));
+        aq_err_hint(&why, "remove it to start over");
+        same = -1;
+    }
+    if (same == 0) {
+        w->old_count++;
+        return 0;
+    }
+    store_close(s);
+    if (!replace) {
+        *err = why;
+        return -1;
+    }
+    aq_note(0, "starting over: %s", why.msg);
+    return 0;
+}
+
+/* A part file that a crash left unreadable is no loss that a new run could mend: say so, go on. */
+static int open_old_part(struct store_writer *w, const struct store_plan *plan, struct aq_err *err)
+{
+    struct aq_err why = {0};
+    if (open_old(w, w->part, plan, true, &why) == 0)
+        return 0;
+    if (why.code != AQ_EINPUT) {
+        *err = why;
+        return -1;
+    }
+    aq_warn("the unfinished '%s' cannot be used: %s", aq_show(w->part), why.msg);
+    return 0;
+}
+
+/* ---- the new file ---- */
+
+/* The rows as the layout wants them. Caller frees. */
+static struct store_row *rows_to_declare(const struct store_writer *w)
+{
+    struct store_row *rows = xcalloc(w->count + 1, sizeof *rows);
+    for (size_t i = 0; i < w->count; i++)
+        rows[i] = (struct store_row){.key = w->rows[i].key, .w = w->rows[i].w, .a = w->rows[i].a};
+    return rows;
+}
+
+static void declare_all(const struct store_writer *w, const struct store_plan *plan,
+                        struct store_layout *l)
+{
+    struct store_head h = {
+        .shape = w->shape, .identity = w->identity, .model = plan->model, .ranges = w->ranges};
+    struct store_row *rows = rows_to_declare(w);
+    store_layout_init(l, &h, rows, w->count);
+    free(rows);
+}
+
+static int put_bytes(struct store_writer *w, const void *p, size_t n, uint64_t at,
+                     struct aq_err *err)
+{
+    const char *from = p;
+    while (n) {
+        ssize_t k = pwrite(w->fd, from, n, (off_t)at);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0)
+            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->part));
+        from += k;
+        at += (uint64_t)k;
+        n -= (size_t)k;
+    }
+    return 0;
+}
+
+/* What an old store knows of a row, where nothing is known yet. */
+static void gather(const struct store_writer *w, const struct out_row *r, const struct store *old,
+                   struct store_cells *cells)
+{
+    const struct store_row *from = store_find(old, r->key.id, r->key.prefix);
+    if (!from || !range_stands(w, old, r->key.prefix))
+        return;
+    for (int64_t layer = 0; layer < w->shape.layers; layer++)
+        for (int64_t tile = 0; tile < w->shape.tiles; tile++)
+            if (store_have(old, from, layer, tile) && !store_cells_have(cells, layer, tile))
+                store_cells_take(cells, old, from, layer, tile);
+}
+
+static int put_old(struct store_writer *w, struct out_row *r, struct store_cells *cells,
+                   struct aq_err *err)
+{
+    store_cells_clear(cells);
+    for (size_t k = 0; k < w->old_count; k++)
+        gather(w, r, &w->old[k], cells);
+    if (!memchr(cells->have, 1, cells->sizes.have))
+        return 0; /* a hole in the file is as good */
+    memcpy(r->have, cells->have, cells->sizes.have);
+    if (put_bytes(w, cells->sums, cells->sizes.sums, r->sums_at, err) < 0 ||
+        put_bytes(w, cells->clip, cells->sizes.clip, r->clip_at, err) < 0)
+        return -1;
+    return put_bytes(w, cells->have, cells->sizes.have, r->have_at, err);
+}
+
+static int put_old_rows(struct store_writer *w, struct aq_err *err)
+{
+    struct store_cells cells;
+    int r = 0;
+    if (w->old_count == 0)
+        return 0;
+    store_cells_init(&cells, &w->shape);
+    for (size_t i = 0; i < w->count && r == 0; i++)
+        r = put_old(w, &w->rows[i], &cells, err);
+    store_cells_release(&cells);
+    return r;
+}
+
+/* An array that all rows share. */
+static int put_array(struct store_writer *w, const struct store_layout *l, uint64_t data,
+                     int handle, const int32_t *from, int64_t n, struct aq_err *err)
+{
+    return put_bytes(w, from, (size_t)n * sizeof *from, data + st_declared_begin(l->w, handle),
+                     err);
+}
+
+static int fill_new(struct store_writer *w, const struct store_plan *plan,
+                    const struct store_layout *l, const struct aq_buf *header, struct aq_err *err)
+{
+    uint64_t data = header->len;
+    int64_t samples = w->shape.samples;
+    if (ftruncate(w->fd, (off_t)(data + st_data_size(l->w))) < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot give '%s' its size", aq_show(w->part));
+    if (put_bytes(w, header->data, header->len, 0, err) < 0 ||
+        put_array(w, l, data, l->labels, plan->labels, samples, err) < 0 ||
+        put_array(w, l, data, l->sample_tokens, plan->sample_tokens, samples, err) < 0 ||
+        put_array(w, l, data, l->tile_first, plan->tile_first, w->shape.tiles + 1, err) < 0)
+        return -1;
+    for (size_t i = 0; i < w->count; i++) {
+        struct out_row *r = &w->rows[i];
+        r->sums_at = data + st_declared_begin(l->w, l->slots[i].sums);
+        r->clip_at = data + st_declared_begin(l->w, l->slots[i].clip);
+        r->have_at = data + st_declared_begin(l->w, l->slots[i].have);
+    }
+    return put_old_rows(w, err);
+}
+
+/* Builds the new part under another name, so that a part of before stays whole until then. */
+static int start_part(struct store_writer *w, const struct store_plan *plan, struct aq_err *err)
+{
+    struct store_layout l;
+    struct aq_buf header = AQ_BUF_INIT;
+    char *fresh = xasprintf("%s.new", w->part);
+    int r = -1;
+    declare_all(w, plan, &l);
+    st_header(l.w, &header);
+    w->fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (w->fd < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(fresh));
+        goto out;
+    }
+    if (fill_new(w, plan, &l, &header, err) < 0)
+        goto out;
+    if (fdatasync(w->fd) < 0 || rename(fresh, w->part) < 0) {
+        aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->part));
+        goto out;
+    }
+    r = 0;
+out:
+    if (r < 0)
+        (void)unlink(fresh);
+    free(fresh);
+    aq_buf_release(&header);
+    store_layout_release(&l);
+    return r;
+}
+
+static int begin(struct store_writer *w, const struct store_plan *plan, bool replace,
+                 struct aq_err *err)
+{
+    if (store_lock(&w->lock, w->path, err) < 0 || open_old(w, w->path, plan, replace, err) < 0)
+        return -1;
+    w->has_store = w->old_count > 0;
+    if (open_old_part(w, plan, err) < 0)
+        return -1;
+    for (size_t i = 0; i < plan->rows->count; i++) {
+        const struct score_row *r = &plan->rows->items[i];
+        const struct candidate *c = &plan->candidates->items[r->candidate];
+        add_row(w, c->id, r->prefix, c->w, c->a);
+    }
+    /* An unfinished part gives its sums to these rows, but no rows of its own: what a store holds
+       does not depend on runs that were broken off. */
+    if (w->has_store) {
+        keep_old_rows(w, &w->old[0]);
+        keep_old_ranges(w, &w->old[0]);
+    }
+    qsort(w->rows, w->count, sizeof *w->rows, by_key);
+    w->of_plan = xcalloc(plan->rows->count, sizeof *w->of_plan);
+    for (size_t i = 0; i < plan->rows->count; i++) {
+        const struct score_row *r = &plan->rows->items[i];
+        const char *id = plan->candidates->items[r->candidate].id;
+        w->of_plan[i] = (size_t)(find_row(w, id, r->prefix) - w->rows);
+    }
+    return start_part(w, plan, err);
+}
+
+int store_begin(struct store_writer **out, const char *path, const struct store_plan *plan,
+                bool replace, struct aq_err *err)
+{
+    struct store_writer *w = xcalloc(1, sizeof *w);
+    *out = NULL;
+    w->path = xstrdup(path);
+    w->part = xasprintf("%s.part", path);
+    w->lock.fd = w->fd = -1;
+    w->shape = plan->shape;
+    w->identity = json_copy(plan->identity);
+    w->ranges = json_copy(plan->ranges);
+    w->wanted = plan->rows;
+    if (begin(w, plan, replace, err) < 0) {
+        store_writer_free(w);
+        return -1;
+    }
+    *out = w;
+    return 0;
+}
+
+/* ---- filling ---- */
+
+static struct out_row *plan_row(const struct store_writer *w, size_t row)
+{
+    return &w->rows[w->of_plan[row]];
+}
+
+bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t tile)
+{
+    return plan_row(w, row)->have[layer * w->shape.tiles + tile] != 0;
+}
+
+int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, int64_t to,
+              const double *sums, const float *clip, struct aq_err *err)
+{
+    const struct out_row *r = plan_row(w, row);
+    uint64_t at = (uint64_t)(group * w->shape.samples + from);
+    size_t n = (size_t)(to - from);
+    if (put_bytes(w, sums, n * sizeof *sums, r->sums_at + at * sizeof *sums, err) < 0)
+        return -1;
+    return put_bytes(w, clip, n * sizeof *clip, r->clip_at + at * sizeof *clip, err);
+}
+
+void store_mark(struct store_writer *w, size_t row, int64_t layer, int64_t tile)
+{
+    struct out_row *r = plan_row(w, row);
+    r->have[layer * w->shape.tiles + tile] = 1;
+    r->dirty = true;
+}
+
+static int sync_part(struct store_writer *w, struct aq_err *err)
+{
+    if (fdatasync(w->fd) < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->part));
+    return 0;
+}
+
+int store_checkpoint(struct store_writer *w, struct aq_err *err)
+{
+    if (sync_part(w, err) < 0) /* the sums, before any flag says that they are there */
+        return -1;
+    for (size_t i = 0; i < w->count; i++) {
+        struct out_row *r = &w->rows[i];
+        if (!r->dirty)
+            continue;
+        size_t cells = (size_t)(w->shape.layers * w->shape.tiles);
+        if (put_bytes(w, r->have, cells, r->have_at, err) < 0)
+            return -1;
+        r->dirty = false;
+    }
+    return 0;
+}
+
+int store_commit(struct store_writer *w, struct aq_err *err)
+{
+    if (store_checkpoint(w, err) < 0 || sync_part(w, err) < 0)
+        return -1;
+    int bad = close(w->fd);
+    w->fd = -1;
+    if (bad < 0 || rename(w->part, w->path) < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->path));
+    aq_sync_dir(w->path);
+    return 0;
+}
+
+void store_writer_free(struct store_writer *w)
+{
+    if (!w)
+        return;
+    if (w->fd >= 0)
+        (void)close(w->fd);
+    for (size_t i = 0; i < w->old_count; i++)
+        store_close(&w->old[i]);
+    for (size_t i = 0; i < w->count; i++)
+        free(w->rows[i].have);
+    aq_lock_release(&w->lock);
+    json_free(w->identity);
+    json_free(w->ranges);
+    free(w->rows);
+    free(w->of_plan);
+    free(w->path);
+    free(w->part);
+    free(w);
+}
