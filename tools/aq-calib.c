@@ -1,6 +1,7 @@
 /* aq-calib: what calibration needs. Each subcommand is a table of options and one library call. */
 #include "backend/backend.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "base/opt.h"
 #include "base/pool.h"
 #include "base/suggest.h"
@@ -270,7 +271,7 @@ static int no_command(int argc, char **argv)
     aq_join_names(&list, names, AQ_COUNT(commands));
     aq_err_hint(&err, "subcommands: %s", aq_buf_str(&list));
     aq_buf_release(&list);
-    return aq_tool_fail(&err);
+    return aq_msg_error(&err);
 }
 
 int main(int argc, char **argv)

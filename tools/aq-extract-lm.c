@@ -1,4 +1,5 @@
 /* aq-extract-lm: the language model inside a checkpoint, as byte ranges or as a copy. */
+#include "base/msg.h"
 #include "base/opt.h"
 #include "model/lm.h"
 #include "model/lm_extract.h"

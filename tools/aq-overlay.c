@@ -1,5 +1,6 @@
 /* aq-overlay: the effective quantization configuration of one cell, and whether it can run. */
 #include "base/file.h"
+#include "base/msg.h"
 #include "base/opt.h"
 #include "conf/search.h"
 #include "io/json.h"

@@ -1,6 +1,7 @@
 /* aq-score: how much each layer suffers under each candidate, for every cell of a sweep at once. */
 #include "backend/backend.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "base/opt.h"
 #include "score/score_run.h"
 #include "store/collect.h"

@@ -1,4 +1,5 @@
 /* aq-select: one format per layer within a budget, from scores or manifests. */
+#include "base/msg.h"
 #include "base/opt.h"
 #include "select/select_run.h"
 
@@ -82,14 +83,14 @@ int main(int argc, char **argv)
     bool have_bits = !isnan(q.bits), have_size = q.bytes != no_size;
     if (have_size && q.bytes == 0) {
         aq_err_set(&err, AQ_EUSAGE, "--size must be above 0");
-        return aq_tool_fail(&err);
+        return aq_msg_error(&err);
     }
     q.bytes = have_size ? q.bytes : 0;
     q.inputs = cl.count ? cl.args : standard_input;
     q.input_count = cl.count ? (size_t)cl.count : 1;
     q.output = cl.output;
     if (check(&q, have_bits, &err) < 0)
-        return aq_tool_fail(&err);
+        return aq_msg_error(&err);
     q.bits = have_bits ? q.bits : 0;
     return aq_tool_end(sel_run(&q, &err), &err);
 }

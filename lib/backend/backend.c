@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "quant/quant.h"
 
 #include <dlfcn.h>

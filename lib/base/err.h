@@ -1,5 +1,5 @@
 /*
- * Errors. Library code never prints and never exits: it fills a struct aq_err and returns -1 (or
+ * Errors. Library code prints none and never exits: it fills a struct aq_err and returns -1 (or
  * NULL); the tool prints one line and exits with the class. The class of an error is its exit code.
  */
 #ifndef AQ_BASE_ERR_H

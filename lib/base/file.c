@@ -1,7 +1,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <errno.h>
 #include <fcntl.h>

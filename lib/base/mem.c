@@ -1,5 +1,5 @@
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <stdarg.h>
 #include <stdio.h>

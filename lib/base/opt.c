@@ -3,6 +3,7 @@
 #include "base/build.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "base/progress.h"
 #include "base/suggest.h"
 
@@ -51,47 +52,7 @@ static const struct aq_opt shared[] = {
     AQ_OPT_END,
 };
 
-/* ---- messages ---- */
-
-const char *aq_tool_name(void)
-{
-    return current ? current->name : "aq";
-}
-
-static AQ_PRINTF(2, 0) void say(const char *kind, const char *fmt, va_list ap)
-{
-    (void)fprintf(stderr, "%s: %s", aq_tool_name(), kind);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputc('\n', stderr);
-}
-
-void aq_warn(const char *fmt, ...)
-{
-    if (verbosity < 0)
-        return;
-    va_list ap;
-    va_start(ap, fmt);
-    say("warning: ", fmt, ap);
-    va_end(ap);
-}
-
-void aq_note(int level, const char *fmt, ...)
-{
-    if (verbosity < level)
-        return;
-    va_list ap;
-    va_start(ap, fmt);
-    say("", fmt, ap);
-    va_end(ap);
-}
-
-int aq_tool_fail(const struct aq_err *err)
-{
-    (void)fprintf(stderr, "%s: %s\n", aq_tool_name(), err->msg);
-    if (err->hint[0])
-        (void)fprintf(stderr, "%s\n", err->hint);
-    return err->code ? err->code : AQ_ERUN;
-}
+/* ---- the end ---- */
 
 int aq_tool_finish(void)
 {
@@ -107,7 +68,7 @@ int aq_tool_finish(void)
 
 int aq_tool_end(int result, const struct aq_err *err)
 {
-    return result < 0 ? aq_tool_fail(err) : aq_tool_finish();
+    return result < 0 ? aq_msg_error(err) : aq_tool_finish();
 }
 
 /* ---- help ---- */
@@ -377,6 +338,7 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
 {
     struct aq_err err = {0};
     current = tool;
+    aq_msg_name(tool->name);
     *cl = (struct aq_cmdline){0};
     hold_standard_streams();
     /* A preloaded library may have switched denormals off: here they are numbers. */
@@ -393,7 +355,7 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
         if (!err.hint[0])
             aq_err_hint(&err, "try '%s%s%s --help'", tool->name, tool->command ? " " : "",
                         tool->command ? tool->command : "");
-        *code = aq_tool_fail(&err);
+        *code = aq_msg_error(&err);
         return false;
     }
     if (flag_quiet)
@@ -404,7 +366,7 @@ bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_
                                                                   : AQ_PROGRESS_AUTO);
     if (flag_quiet)
         aq_progress_set_mode(AQ_PROGRESS_NEVER);
+    aq_msg_verbosity(verbosity);
     cl->output = opt_output;
-    cl->verbosity = verbosity;
     return true;
 }

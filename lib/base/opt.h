@@ -75,7 +75,6 @@ struct aq_cmdline {
     const char *output; /* -o; NULL: stdout */
     const char **args;  /* operands, NULL-terminated */
     int count;
-    int verbosity; /* -1 with -q, 0, 1, 2 with -v -v */
 };
 
 /*
@@ -84,14 +83,8 @@ struct aq_cmdline {
  */
 bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
                    int *code);
-int aq_tool_fail(const struct aq_err *err);
 int aq_tool_finish(void);
-/* The end of a main(): aq_tool_fail if the result is negative, else aq_tool_finish. */
+/* The end of a main(): aq_msg_error if the result is negative, else aq_tool_finish. */
 int aq_tool_end(int result, const struct aq_err *err);
-
-/* Messages on stderr as "aq-x: ..."; a note only with -v, a warning unless -q. */
-void aq_warn(const char *fmt, ...) AQ_PRINTF(1, 2);
-void aq_note(int level, const char *fmt, ...) AQ_PRINTF(2, 3);
-const char *aq_tool_name(void);
 
 #endif

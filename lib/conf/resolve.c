@@ -1,6 +1,6 @@
 #include "conf/resolve.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "io/yaml.h"
 
 #include <stdlib.h>

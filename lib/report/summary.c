@@ -1,7 +1,7 @@
 #include "report/summary.h"
 #include "base/mem.h"
 #include "base/names.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "report/report.h"
 #include "solve/ranks.h"
 

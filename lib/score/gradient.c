@@ -10,7 +10,7 @@
 #include "score/scoring.h"
 
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "score/walk.h"
 
 #include <inttypes.h>

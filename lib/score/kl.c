@@ -8,7 +8,7 @@
 #include "score/walk.h"
 
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -3,7 +3,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "model/lm.h"
 #include "score/score_plan.h"
 #include "score/scoring.h"

@@ -2,7 +2,7 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "io/pickle.h"
 #include "select/select_write.h"
 

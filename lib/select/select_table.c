@@ -2,7 +2,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <fnmatch.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 #include "store/collect.h"
 
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "io/product.h"
 #include "io/run_schema.h"
 #include "nn/qwen3.h"

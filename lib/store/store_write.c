@@ -2,7 +2,7 @@
 #include "store/store_cells.h"
 
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <errno.h>
 #include <fcntl.h>

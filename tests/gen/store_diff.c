@@ -8,7 +8,7 @@
  */
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 #include "store/store.h"
 
 #include <inttypes.h>

@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/opt.h"
+#include "base/msg.h"
 
 #include <dirent.h>
 #include <fcntl.h>
