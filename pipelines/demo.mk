@@ -6,11 +6,11 @@ include $(dir $(lastword $(MAKEFILE_LIST)))common.mk
 DEMO_PAIRS := wfp8_afp8 wint8_aint8 wint4_aint8
 DEMO_GRANS := default recipe_match_channel_token
 DEMO_SIZES := small medium large
-P    := $(TMP_ROOT)/model-experiments/qwen3_lm_sensitivity/qwen3_vl_demo
+P    := $(TMP_ROOT)/model-experiments/lm_sensitivity/qwen3_vl_demo
 TOP  := $(P)/wint8_aint8/default/large
 
 demo:
-	+@$(MAKE) --no-print-directory -f $(PIPELINES)/qwen3.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo sweep
+	+@$(MAKE) --no-print-directory -f $(PIPELINES)/sweep.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo sweep
 	@echo; echo 'the five layers that suffer most from INT8 weights and activations (512 captions):'
 	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$5, $$7, $$8}'
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \

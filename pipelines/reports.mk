@@ -1,5 +1,5 @@
 # reports.mk -- reports from the manifests that exist. No rule here can make a manifest, so nothing here can start a
-# scoring run, not even under -B. qwen3.mk includes it for the goal `reports` and under runner.report_only=true.
+# scoring run, not even under -B. sweep.mk includes it for the goal `reports` and under runner.report_only=true.
 
 comma := ,
 commas = $(subst $() $(),$(comma),$(strip $(1)))
@@ -12,7 +12,7 @@ wanted := $(cell_dirs:%=%/*_quant_manifest.json)
 else
 # published directories hold the two reports of the workflow only; the configuration says where they are
 REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json
-wanted := $(shell $(AQ_BIN)/aq-resolve --config-name preset/qwen3_lm_sensitivity -q -m model=$(MODEL) dataset=$(DATASET) \
+wanted := $(shell $(AQ_BIN)/aq-resolve --config-name preset/$(face) -q -m model=$(MODEL) dataset=$(DATASET) \
 	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIRS)) quant_granularity=$(call commas,$(GRANS)) \
 	dataset.size=$(call commas,$(SIZES)) $(if $(OUTPUT_DIR),runner.output_dir=$(call quote,$(OUTPUT_DIR))) \
 	| jq -r '._aq.out_dir + "/" + ._aq.scheme_name + "_quant_manifest.json"')

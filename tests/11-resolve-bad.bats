@@ -47,7 +47,7 @@ quick() {
     has "$stderr" "did you mean quant_pair?"
     refused 2 "there is no such group" aq-resolve quant/pair=x
     refused 2 "cannot find the primary configuration 'preset/nope'" aq-resolve --config-name preset/nope
-    has "$stderr" "demo, qwen3_lm_sensitivity"
+    has "$stderr" "demo, lm_sensitivity, qwen3_lm_sensitivity"
     refused 2 "'nowhere'" aq-resolve --config-dir nowhere
     AQ_CONF=nowhere refused 2 "'nowhere'" aq-resolve
     sed -i 's/quant_pair: wfp8_afp8/quant_pair: gone/' conf/preset/demo.yaml
