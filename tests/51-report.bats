@@ -44,7 +44,7 @@ without_prose() {
     has "$output" '## Quantization'
     has "$output" '- **Candidate:** `wint8_aint8/default`'
     has "$output" '- **Overrides:** `{}`'
-    [[ $output =~ \|layers\.[0-9].mlp.gate_proj\|4\.1,\ 8\.0\|[0-9.e+-]+,\ [0-9.e+-]+\| ]]
+    [[ $output =~ \|layers\.[0-9].mlp.gate_proj\|[0-9.]+\|[0-9.e+-]+,\ [0-9.e+-]+\|[0-9.e+-]+\| ]]
     aq 0 aq-report --md --scheme other m.json
     has "$output" 'AutoQuant Layer Sensitivity (other)
 ==================================='
@@ -68,24 +68,54 @@ without_prose() {
     refused 3 "flat[0]: expected one of" aq-report --md bad.m
 }
 
-@test "JSON shows the first format that counts, sorted by it" {
+# name TAB bits TAB cost of what the recipe takes, sorted
+recipe_of() {
+    jq -r '.layer_sensitivity as $t | .selection.recipe | to_entries[] | .key as $k | $t[$k] as $e
+        | [$k | sub(".quant_recipe$"; "")] + ([.value.candidate] | map(. as $c | $e.candidates | index($c)) | .[0] as $i
+        | [($e.formats[$i] | capture("effective-bits: (?<b>[0-9.]+)").b | tonumber), $e.costs[$i]]) | @tsv' "$1" | sort
+}
+
+@test "bits and cost are those of the recipe: nothing shows the bits of a candidate that was not chosen" {
+    scores a.json wint4_aint8/default 4.125 1
+    scores b.json wint8_aint8/default 8 2
+    aq-select -q --effective-bits 9 a.json b.json -o m.json
+    is "$(jq '[.selection.recipe[].candidate] | unique | length' m.json)" 3
+    recipe_of m.json >expected
+    aq-report --json m.json | jq -r '.layer_sensitivity[] | [.layer, .num_bits, .size_cost] | @tsv' | sort >json
+    diff expected json
+    aq-report --md m.json | sed -n 's/^|\(layers[^|]*\)|\([^|]*\)|.*/\1 \2/p' | sort >md
+    awk -F'\t' '{ printf "%s %.1f\n", $1, $2 }' expected | diff - md
+    aq-report --html m.json | grep -o '<tr><td class="n more" data-v="[0-9.]*">.*</tr>' | sed -E 's/<wbr>//g
+        s#^.*<td class="name">([^<]*)</td>.*data-v="([0-9.]+)">[^<]*</td><td class="name more">[^<]*</td></tr>$#\1\t\2#; s/\.0$//' | sort >html
+    cut -f1,2 expected | diff - html
+    has "$(aq-report --md m.json)" "- **Num Bits**: Bits per weight that the recipe gives the group"
+    # without a recipe the candidates' bits are named as such in .md, and the page shows none of them as a layer's
+    jq 'del(.selection)' m.json >none.json
+    has "$(aq-report --md none.json)" "This manifest has no recipe: these are not the bits that a layer gets."
+}
+
+@test "JSON is sorted by the first format that counts" {
     manifest m.json
     aq-report --json m.json -o r.json
     is "$(jq -c 'keys_unsorted' r.json)" '["scheme","model","dataset","quantization","run_config","autoquant_state","layer_sensitivity"]'
     is "$(jq -c '[.layer_sensitivity[].sensitivity] | . == (sort | reverse)' r.json)" true
-    is "$(jq -c '[.layer_sensitivity[].num_bits] | unique' r.json)" '[4.125]'
     is "$(tail -c 1 r.json)" "}"
 }
 
-@test "the table is rectangular, has no blanks inside, and sorts" {
+@test "the table is rectangular, sorts, and has rank 1 for the most sensitive layer" {
     manifest m.json
     aq-report --tsv m.json >t.tsv
     is "$(head -1 t.tsv)" "$(printf 'model\tpair\tgranularity\tsize\tlayer\tcandidate\tsensitivity\tstderr\tper_batch_mean\tbits\tstorage_bits\tsize_cost\tchosen\trank')"
     is "$(awk -F'\t' '{ print NF }' t.tsv | sort -u)" 14
-    is "$(grep -c ' ' t.tsv)" 0
     is "$(wc -l <t.tsv)" 49
     is "$(awk -F'\t' '$13 == 1' t.tsv | wc -l)" 16
-    is "$(sed 1d t.tsv | sort -k7g | tail -1 | cut -f7)" "$(jq '[.layer_sensitivity[].importance] | max' m.json)"
+    is "$(sed 1d t.tsv | sort -t$'\t' -k7g | tail -1 | cut -f7)" "$(jq '[.layer_sensitivity[].importance] | max' m.json)"
+    is "$(awk -F'\t' 'NR > 1 && $14 == 1 { print $5 ".quant_recipe" }' t.tsv | sort -u)" "$(jq -r '.sensitivity_ranking[-1].name' m.json)"
+    # what is missing is empty, so that a column of numbers is one for pandas and DuckDB
+    jq 'del(.layer_sensitivity[].stderr, .selection)' m.json >less.json
+    aq-report --tsv less.json >t.tsv
+    is "$(sed 1d t.tsv | cut -f8,13 | sort -u)" $'\t'
+    is "$(sed 1d t.tsv | cut -f7,8,9,10,11,12,13,14 | tr '\t' '\n' | grep -cvE '^$|^-?[0-9.]+(e[-+]?[0-9]+)?$')" 0
 }
 
 @test "manifests that lack what others have" {
@@ -117,12 +147,12 @@ without_prose() {
 @test "what a model is called: its name, else the end of its path" {
     manifest m.json
     local case expected
-    for case in '{id: "models/x/checkpoint", name: "tiny"}|tiny' '{id: "/data/models/Big-4B/"}|Big-4B' '{}|-'; do
+    for case in '{id: "models/x/checkpoint", name: "tiny"}|tiny' '{id: "/data/models/Big-4B/"}|Big-4B' '{}|'; do
         expected=${case#*|}
         jq ".model = ${case%|*}" m.json >n.json
         is "$(aq-report --tsv n.json | sed -n '2p' | cut -f1)" "$expected"
-        has "$(aq-report --html n.json | grep 'class="lead"')" "Model <code>$expected</code>"
-        has "$(aq-report summary --md n.json)" "Model: \`$expected\`"
+        has "$(aq-report --html n.json | grep 'class="lead"')" "Model <code>${expected:--}</code>"
+        has "$(aq-report summary --md n.json)" "Model: \`${expected:--}\`"
     done
     jq '.model.name = 5' m.json >n.json
     refused 3 "model.name: expected a string, found an integer" aq-report --md n.json
@@ -189,13 +219,13 @@ END
 inert() {
     local text
     text=$(sed 's/`[^`]*`//g' <<<"$1")
-    [[ $1 != *$'\e'* && $text != *'<img'* ]]
+    [[ $1 != *$'\e'* && $text != *'<img'* && ! $text =~ (^|[^\\])\[x\]\( ]]
 }
 
 @test "hostile names: no markup, no table cell, no escape sequence, no change of direction" {
     need_command python3
     manifest m.json
-    local evil=$'layers.1.<img src=x onerror=alert(1)>|\e]0;x\a\u202e\u2066`"\'&\t\nx' bytes
+    local evil=$'layers.1.<img src=x onerror=alert(1)>[x](javascript:1)|\e]0;x\a\u202e\u2066`"\'&\t\nx' bytes
     jq --arg n "$evil" '.scheme.name = $n | .model = {id: $n, name: $n} | .dataset.name = $n | .dataset.size = $n
         | .layer_sensitivity |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
         | .sensitivity_ranking[] |= (if .name == "layers.0.self_attn.q_proj.quant_recipe" then .name = $n + ".quant_recipe" else . end)
@@ -209,6 +239,8 @@ inert() {
     done
     is "$(grep -c '<img' out/report.html out/*.svg | grep -v ':0$' || true)" ""
     is "$(awk -F'\t' '{ print NF }' out/per-layer-sensitivity.tsv | sort -u)" 14
+    # nothing in the Markdown acts, the title line included
+    inert "$(cat out/per-layer-sensitivity.md)"
     # a pipe in a name stays inside its cell
     is "$(grep -F 'onerror' out/per-layer-sensitivity.md | grep '^|' | sed 's/\\|//g' | awk -F'|' '{ print NF }')" 6
     aq 0 aq-report summary --md evil.json
@@ -317,11 +349,11 @@ sweep() {
     aq-report summary --tsv --cells cells.json wint*.json >s.tsv
     is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 18
     is "$(wc -l <s.tsv)" 8
-    has "$(tail -1 s.tsv)" "axis_|_with_dynamic_blocks"
+    has "$(tail -1 s.tsv)" "axis | with dynamic blocks"
     is "$(awk -F'\t' '$2 == "wint4_aint8" && $4 == "small" { print ($12 + $13 - $5) ^ 2 < 1e-12 * $5 ^ 2 }' s.tsv)" 1
-    is "$(awk -F'\t' '$4 == "small" && $18 == "-" && $14 == "-"' s.tsv | wc -l)" 0
-    is "$(awk -F'\t' '$4 == "large" && $14 != "-"' s.tsv | wc -l)" 0
-    is "$(awk -F'\t' 'NR > 1 && $16 != "-" && ($16 < -1 || $16 > 1)' s.tsv | wc -l)" 0
+    is "$(awk -F'\t' '$4 == "small" && $18 == "" && $14 == ""' s.tsv | wc -l)" 0
+    is "$(awk -F'\t' '$4 == "large" && $14 != ""' s.tsv | wc -l)" 0
+    is "$(awk -F'\t' 'NR > 1 && $16 != "" && ($16 < -1 || $16 > 1)' s.tsv | wc -l)" 0
     aq 0 aq-report summary --md --cells cells.json wint*.json
     has "$output" "## Cells left out"
     has "$output" 'axis \| with dynamic blocks'
@@ -363,27 +395,22 @@ sweep() {
 
 # ---- speed ----
 
-@test "10,000 groups below a second, 300 cells below a second, the page below 20 MB" {
+# Processor time, which other jobs on the machine hardly change: the shortest of three runs, in ms.
+cpu_ms() {
+    local TIMEFORMAT='%U %S' times i
+    for i in 1 2 3; do
+        times+=$({ time "$@" >/dev/null; } 2>&1)$'\n'
+    done
+    awk 'NF == 2 { t = 1000 * ($1 + $2); if (!n++ || t < best) best = t } END { printf "%d\n", best }' <<<"$times"
+}
+
+@test "10,000 groups in two seconds, 300 cells in two seconds, the page below 20 MB" {
     sanitized && skip "not in a sanitizer build"
     scores a.json wint4_aint8/default 4.125 1 2500
     aq-select -q --effective-bits 16 a.json -o m.json
-    best=9000
-    for i in 1 2 3; do
-        t0=$(date +%s%N)
-        aq-report --html m.json -o r.html
-        t=$((($(date +%s%N) - t0) / 1000000))
-        [ $t -ge $best ] || best=$t
-    done
-    [ $best -lt 2000 ] || { echo "$best ms for the page"; return 1; }
+    [ "$(cpu_ms aq-report --html m.json -o r.html)" -lt 2000 ]
     [ "$(stat -c %s r.html)" -lt 20000000 ]
     scores a.json wint4_aint8/default 4.125 1 36
     aq-select -q --effective-bits 16 a.json -o s.json
-    best=9000
-    for i in 1 2 3; do
-        t0=$(date +%s%N)
-        aq-report summary --html $(yes s.json | head -300) -o s.html
-        t=$((($(date +%s%N) - t0) / 1000000))
-        [ $t -ge $best ] || best=$t
-    done
-    [ $best -lt 2000 ] || { echo "$best ms for the summary"; return 1; }
+    [ "$(cpu_ms aq-report summary --html $(yes s.json | head -300) -o s.html)" -lt 2000 ]
 }

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { RESULT_VERSION = 1 };
+enum { RESULT_VERSION = 2 };
 
 struct opts {
     bool md, json, tsv, html;

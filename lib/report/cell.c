@@ -28,14 +28,14 @@ static char *last_component(const char *path)
     size_t from = n;
     while (from > 0 && path[from - 1] != '/')
         from--;
-    return from == n ? xstrdup("-") : xstrndup(path + from, n - from);
+    return from == n ? xstrdup("") : xstrndup(path + from, n - from);
 }
 
 static char *pair_of_scheme(const char *scheme)
 {
     static const char ending[] = "_autoquant_lm";
     if (!scheme)
-        return xstrdup("-");
+        return xstrdup("");
     const char *at = strstr(scheme, ending);
     return at && at != scheme ? xstrndup(scheme, (size_t)(at - scheme)) : xstrdup(scheme);
 }
@@ -48,11 +48,16 @@ void cell_init(struct cell *c, const struct manifest *m)
     const char *size = json_find_string(m->dataset, "size");
     c->model = m->model_name ? xstrdup(m->model_name)
                : m->model_id ? last_component(m->model_id)
-                             : xstrdup("-");
+                             : xstrdup("");
     c->pair =
         slash ? xstrndup(candidate, (size_t)(slash - candidate)) : pair_of_scheme(m->scheme_name);
     c->granularity = xstrdup(granularity ? granularity : slash ? slash + 1 : "-");
     c->size = xstrdup(size ? size : "-");
+}
+
+const char *cell_show(const char *text)
+{
+    return *text ? text : "-";
 }
 
 void cell_release(struct cell *c)

@@ -5,10 +5,12 @@
 #include "select/manifest.h"
 
 struct cell {
-    char *model, *pair, *granularity, *size; /* "-" where the manifest does not say */
+    char *model, *pair, *granularity, *size; /* "" where the manifest does not say */
 };
 
 void cell_init(struct cell *c, const struct manifest *m);
+/* For people: "-" for what is not known. */
+const char *cell_show(const char *text);
 void cell_release(struct cell *c);
 
 #endif

@@ -1,12 +1,10 @@
 #include "report/diff.h"
-#include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
 #include "report/escape.h"
 #include "solve/ranks.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,12 +80,11 @@ static const char *layer_of(const struct line *l)
     return (l->a ? l->a : l->b)->group->layer;
 }
 
-/* The chosen candidate; "-" if the manifest does not say. Caller frees. */
+/* The chosen candidate; NULL if the manifest does not say. Caller frees. */
 static char *chosen_of(const struct report_row *row)
 {
-    if (!row || row->group->chosen < 0)
-        return xstrdup("-");
-    return manifest_candidate(&row->group->options[row->group->chosen]);
+    const struct manifest_option *o = row ? report_row_chosen(row) : NULL;
+    return o ? manifest_candidate(o) : NULL;
 }
 
 static double ratio(const struct line *l)
@@ -98,40 +95,34 @@ static double ratio(const struct line *l)
 
 /* ---- TSV ---- */
 
-static void tsv_number(struct aq_buf *out, double x)
-{
-    char text[AQ_FMT_MAX];
-    aq_buf_addf(out, "\t%s", isnan(x) ? "-" : aq_fmt_double(x, text));
-}
-
-static void tsv_rank(struct aq_buf *out, const struct report_row *row)
+static void add_side(struct fields *f, const struct report_row *row)
 {
     if (row)
-        aq_buf_addf(out, "\t%zu", row->group->rank);
+        fields_count(f, row->rank);
     else
-        aq_buf_adds(out, "\t-");
+        fields_text(f, NULL);
 }
 
 void diff_tsv(struct aq_buf *out, const struct report *a, const struct report *b)
 {
+    static const char *const names[] = {"layer",  "sensitivity_a", "sensitivity_b", "ratio",
+                                        "rank_a", "rank_b",        "chosen_a",      "chosen_b"};
     struct diff d;
+    struct fields f = {.out = out, .separator = '\t'};
     diff_init(&d, a, b);
-    aq_buf_adds(out,
-                "layer\tsensitivity_a\tsensitivity_b\tratio\trank_a\trank_b\tchosen_a\tchosen_b\n");
+    fields_names(&f, names, AQ_COUNT(names));
     for (size_t i = 0; i < d.count; i++) {
         const struct line *l = &d.lines[i];
         char *x = chosen_of(l->a), *y = chosen_of(l->b);
-        escape_field(out, layer_of(l));
-        tsv_number(out, l->a ? l->a->sensitivity : NAN);
-        tsv_number(out, l->b ? l->b->sensitivity : NAN);
-        tsv_number(out, ratio(l));
-        tsv_rank(out, l->a);
-        tsv_rank(out, l->b);
-        aq_buf_addc(out, '\t');
-        escape_field(out, x);
-        aq_buf_addc(out, '\t');
-        escape_field(out, y);
-        aq_buf_addc(out, '\n');
+        fields_text(&f, layer_of(l));
+        fields_number(&f, l->a ? l->a->sensitivity : NAN);
+        fields_number(&f, l->b ? l->b->sensitivity : NAN);
+        fields_number(&f, ratio(l));
+        add_side(&f, l->a);
+        add_side(&f, l->b);
+        fields_text(&f, x);
+        fields_text(&f, y);
+        fields_end(&f);
         free(x);
         free(y);
     }
@@ -154,10 +145,9 @@ static void md_head(struct aq_buf *out, const struct diff *d, const struct repor
     if (!isnan(d->rho))
         aq_buf_addf(out, "- **Agreement of the order:** Spearman %.4f, Kendall %.4f\n", d->rho,
                     d->tau);
-    aq_buf_adds(
-        out, "\nSorted by the size of the change. Ranks count from the least sensitive layer.\n\n"
-             "| Layer | A | B | B / A | Rank A | Rank B | Chosen A | Chosen B |\n"
-             "| :--- | ---: | ---: | ---: | ---: | ---: | :--- | :--- |\n");
+    aq_buf_adds(out, "\nSorted by the size of the change. Rank 1 is the most sensitive layer.\n\n"
+                     "| Layer | A | B | B / A | Rank A | Rank B | Chosen A | Chosen B |\n"
+                     "| :--- | ---: | ---: | ---: | ---: | ---: | :--- | :--- |\n");
 }
 
 static void md_side(struct aq_buf *out, const struct report_row *row)
@@ -171,7 +161,7 @@ static void md_side(struct aq_buf *out, const struct report_row *row)
 static void md_rank(struct aq_buf *out, const struct report_row *row)
 {
     if (row)
-        aq_buf_addf(out, " %zu |", row->group->rank);
+        aq_buf_addf(out, " %zu |", row->rank);
     else
         aq_buf_adds(out, " |");
 }
@@ -196,9 +186,9 @@ void diff_markdown(struct aq_buf *out, const struct report *a, const struct repo
         md_rank(out, l->a);
         md_rank(out, l->b);
         aq_buf_addc(out, ' ');
-        escape_cell(out, x);
+        escape_cell(out, x ? x : "");
         aq_buf_adds(out, " | ");
-        escape_cell(out, y);
+        escape_cell(out, y ? y : "");
         aq_buf_adds(out, " |\n");
         free(x);
         free(y);

@@ -74,6 +74,10 @@ static const char *cell(char c)
         return "\\[";
     case ']':
         return "\\]";
+    case '*':
+        return "\\*";
+    case '\\':
+        return "\\\\";
     default:
         return NULL;
     }
@@ -82,11 +86,6 @@ static const char *cell(char c)
 static const char *code(char c)
 {
     return c == '`' ? "'" : NULL; /* a code span cannot hold its own mark */
-}
-
-static const char *field(char c)
-{
-    return c == ' ' ? "_" : NULL;
 }
 
 static const char *nothing(char c)
@@ -115,10 +114,18 @@ void escape_code(struct aq_buf *out, const char *text)
     escape(out, text, code);
 }
 
-void escape_field(struct aq_buf *out, const char *text)
+static const char *quoted(char c)
 {
-    if (text && *text)
-        escape(out, text, field);
-    else
-        aq_buf_addc(out, '-');
+    return c == '"' ? "\"\"" : NULL;
+}
+
+void escape_csv(struct aq_buf *out, const char *text)
+{
+    if (!strpbrk(text, ",\"")) { /* control characters are escaped: no line ends inside */
+        escape(out, text, nothing);
+        return;
+    }
+    aq_buf_addc(out, '"');
+    escape(out, text, quoted);
+    aq_buf_addc(out, '"');
 }

@@ -9,8 +9,8 @@
 
 void escape_plain(struct aq_buf *out, const char *text); /* that and nothing else */
 void escape_html(struct aq_buf *out, const char *text);  /* also SVG and attribute values */
-void escape_cell(struct aq_buf *out, const char *text);  /* of a Markdown table: | < & too */
+void escape_cell(struct aq_buf *out, const char *text);  /* Markdown text, also inside a table */
 void escape_code(struct aq_buf *out, const char *text);  /* between backticks */
-void escape_field(struct aq_buf *out, const char *text); /* of a TSV: no blanks; "-" if empty */
+void escape_csv(struct aq_buf *out, const char *text);   /* quoted where RFC 4180 asks for it */
 
 #endif

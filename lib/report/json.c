@@ -1,4 +1,7 @@
-/* per-layer-sensitivity.json: the manifest's metadata and one flat list of records. */
+/*
+ * per-layer-sensitivity.json: the manifest's metadata and one flat list of records. Bits and cost
+ * are those of the recipe; without a recipe, those of the first candidate, as upstream writes them.
+ */
 #include "report/report.h"
 #include "base/mem.h"
 
@@ -16,12 +19,13 @@ static void add_record(struct json *list, const struct report_row *row)
     struct json *record = json_push(list, json_new_object());
     const struct manifest_option *o = row->count ? row->counted[0] : NULL;
     json_add_string(record, "layer", row->group->layer);
-    if (o && !isnan(o->bits))
-        json_add_double(record, "num_bits", o->bits);
+    const struct manifest_option *chosen = report_row_chosen(row), *size = chosen ? chosen : o;
+    if (size && !isnan(size->bits))
+        json_add_double(record, "num_bits", size->bits);
     else
         json_add_null(record, "num_bits");
     json_add(record, "sensitivity", o ? json_copy(o->score_value) : json_new_null());
-    json_add(record, "size_cost", o ? json_copy(o->cost_value) : json_new_null());
+    json_add(record, "size_cost", size ? json_copy(size->cost_value) : json_new_null());
 }
 
 /* This file shows the first format that counts, and is sorted by it: null counts as 0. */

@@ -13,7 +13,7 @@ static void add_title(struct aq_buf *out, const struct report *r)
 {
     struct aq_buf line = AQ_BUF_INIT;
     aq_buf_adds(&line, "AutoQuant Layer Sensitivity (");
-    escape_code(&line, r->title);
+    escape_cell(&line, r->title);
     aq_buf_addc(&line, ')');
     aq_buf_addf(out, "\n%s\n", aq_buf_str(&line));
     for (size_t at = 0; at < line.len;) { /* one mark a character, not a byte */
@@ -139,24 +139,30 @@ static void add_search(struct aq_buf *out, const struct manifest *m)
     aq_buf_addf(out, "`\n\n**Constraint satisfied:** `%s`\n", m->satisfied ? "True" : "False");
 }
 
-static const char explanation[] =
-    "## Per-layer sensitivity table\n"
-    "\n"
-    "\n"
-    "- **Layer**: The first module of a group that must share one format (q, k and v together; "
-    "gate and up together).\n"
-    "- **Num Bits**: Bits that the cost rule charges for each weight of the group under the "
-    "format.\n"
-    "- **Sensitivity**: Sum over tokens and outputs of (gradient x output change) squared when "
-    "this group alone is "
-    "quantized. Compare it within one table only, by rank and by share; it is not a loss, and "
-    "twice the number is not twice the damage.\n"
-    "- **Size Cost**: Weights of the group times bits, in units of 16-bit weights.\n"
-    "\n"
-    "Note: Handles in the manifest end in `.quant_recipe`; the table leaves that ending out. A "
-    "group for which no "
-    "format was considered is listed as unquantized, with 16 bits and a sensitivity of zero.\n"
-    "\n";
+/* The recipe says how many bits a group gets; without one each candidate's bits are listed. */
+static void add_explanation(struct aq_buf *out, bool recipe)
+{
+    aq_buf_adds(out, "## Per-layer sensitivity table\n\n\n"
+                     "- **Layer**: The first module of a group that must share one format (q, k "
+                     "and v together; gate and up together).\n");
+    aq_buf_adds(out, recipe ? "- **Num Bits**: Bits per weight that the recipe gives the group, as "
+                              "the cost rule counts them; 16.0 is not quantized.\n"
+                            : "- **Num Bits**: Bits per weight of each candidate format, as the "
+                              "cost rule counts them. This manifest has no recipe: these are not "
+                              "the bits that a layer gets.\n");
+    aq_buf_adds(out, "- **Sensitivity**: Sum over tokens and outputs of (gradient x output change) "
+                     "squared when this group alone takes a candidate format, listed by rising "
+                     "bits. Compare it within one table only, by rank and by share; it is not a "
+                     "loss, and twice the number is not twice the damage.\n");
+    aq_buf_adds(out, recipe ? "- **Size Cost**: Weights of the group times the bits of the recipe, "
+                              "in units of 16-bit weights.\n"
+                            : "- **Size Cost**: Weights of the group times bits, in units of "
+                              "16-bit weights.\n");
+    aq_buf_adds(out,
+                "\nNote: Handles in the manifest end in `.quant_recipe`; the table leaves that "
+                "ending out. A group for which no format was considered is listed as "
+                "unquantized, with 16 bits and a sensitivity of zero.\n\n");
+}
 
 static const char table_head[] = "|Layer|Num Bits|Sensitivity|Size Cost|\n"
                                  "| :--- | :--- | :--- | :--- |\n";
@@ -181,23 +187,31 @@ static void add_flat(struct aq_buf *out, const struct report *r)
         aq_buf_adds(out, ".\n\n");
 }
 
+static void add_bits(struct aq_buf *out, double bits)
+{
+    if (!isnan(bits))
+        aq_buf_addf(out, "%.1f", bits);
+}
+
 static void add_row(struct aq_buf *out, const struct report_row *row)
 {
+    const struct manifest_option *chosen = report_row_chosen(row);
+    const struct manifest_option **sized = chosen ? &chosen : row->counted;
+    size_t count = chosen ? 1 : row->count;
     aq_buf_addc(out, '|');
     escape_cell(out, row->group->layer);
     aq_buf_addc(out, '|');
-    for (size_t i = 0; i < row->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (i)
             aq_buf_adds(out, ", ");
-        if (!isnan(row->counted[i]->bits))
-            aq_buf_addf(out, "%.1f", row->counted[i]->bits);
+        add_bits(out, sized[i]->bits);
     }
     aq_buf_addc(out, '|');
     for (size_t i = 0; i < row->count; i++)
         aq_buf_addf(out, "%s%.3e", i ? ", " : "", row->counted[i]->score);
     aq_buf_addc(out, '|');
-    for (size_t i = 0; i < row->count; i++)
-        aq_buf_addf(out, "%s%.3e", i ? ", " : "", row->counted[i]->cost);
+    for (size_t i = 0; i < count; i++)
+        aq_buf_addf(out, "%s%.3e", i ? ", " : "", sized[i]->cost);
     aq_buf_adds(out, "|\n");
 }
 
@@ -210,7 +224,7 @@ void report_markdown(struct aq_buf *out, const struct report *r)
     if (m->quantization)
         add_quantization(out, m->quantization);
     add_search(out, m);
-    aq_buf_adds(out, explanation);
+    add_explanation(out, report_has_recipe(r));
     add_flat(out, r);
     aq_buf_adds(out, table_head);
     for (size_t i = 0; i < r->count; i++)

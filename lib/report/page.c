@@ -41,12 +41,12 @@ static void add_head(struct aq_buf *out, const struct report *r)
     aq_buf_adds(out, "<header>\n<h1>Layer sensitivity: ");
     escape_html(out, r->title);
     aq_buf_adds(out, "</h1>\n<p class=\"lead\">Model ");
-    html_text(out, "code", NULL, c.model);
+    html_text(out, "code", NULL, cell_show(c.model));
     if (data) {
         aq_buf_adds(out, ", data ");
         html_text(out, "code", NULL, data);
         aq_buf_adds(out, " (");
-        escape_html(out, c.size);
+        escape_html(out, cell_show(c.size));
         aq_buf_addc(out, ')');
     }
     if (!isnan(used))
@@ -238,10 +238,8 @@ static void add_row(struct aq_buf *out, const struct report *r, size_t i, double
                     bool several)
 {
     const struct report_row *row = r->by_sensitivity[i];
-    const struct manifest_group *g = row->group;
-    const struct manifest_option *chosen = g->chosen >= 0 ? &g->options[g->chosen] : NULL;
-    const struct manifest_option *shown = chosen ? chosen : row->worst;
-    double total = r->total > 0 ? r->total : INFINITY, bits = shown ? shown->bits : NAN;
+    const struct manifest_option *chosen = report_row_chosen(row);
+    double total = r->total > 0 ? r->total : INFINITY, bits = chosen ? chosen->bits : NAN;
     aq_buf_adds(out, "<tr>");
     html_fixed_cell(out, "more", (double)(i + 1), 0, "");
     html_name_cell(out, NULL, row->short_name);

@@ -110,6 +110,8 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
     collect_kinds(r, kinds);
     qsort(r->by_sensitivity, r->count, sizeof *r->by_sensitivity, by_sensitivity);
     for (size_t i = 0; i < m->count; i++)
+        r->by_sensitivity[i]->rank = i + 1;
+    for (size_t i = 0; i < m->count; i++)
         free(kinds[i]);
     free(kinds);
     if (isfinite(r->total))
@@ -127,6 +129,20 @@ void report_release(struct report *r)
     free(r->by_sensitivity);
     free(r->counted);
     *r = (struct report){0};
+}
+
+const struct manifest_option *report_row_chosen(const struct report_row *row)
+{
+    const struct manifest_group *g = row->group;
+    return g->chosen >= 0 ? &g->options[g->chosen] : NULL;
+}
+
+bool report_has_recipe(const struct report *r)
+{
+    bool all = r->count > 0;
+    for (size_t i = 0; i < r->count; i++)
+        all = all && r->rows[i].group->chosen >= 0;
+    return all;
 }
 
 const char *report_row_flat(const struct report_row *row)

@@ -7,6 +7,8 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "report/cell.h"
+#include "report/fields.h"
 #include "select/manifest.h"
 
 #include <stdbool.h>
@@ -22,6 +24,7 @@ struct report_row {
     const char *short_name; /* the layer's name without what stands before the stack of blocks */
     long block;             /* number of the decoder or vision block in the name; -1: none */
     size_t kind;            /* what it is inside its block: index into report.kinds */
+    size_t rank;            /* 1: the most sensitive */
 };
 
 struct report {
@@ -41,6 +44,10 @@ int report_init(struct report *r, const struct manifest *m, const char *title,
                 struct aq_err *err) AQ_MUST_CHECK;
 void report_release(struct report *r);
 
+/* The candidate that the recipe takes; NULL if the manifest has no recipe. */
+const struct manifest_option *report_row_chosen(const struct report_row *row);
+/* Does the manifest say what every group takes? */
+bool report_has_recipe(const struct report *r);
 /* Why a row does not depend on bits, as manifest_option.flat of any option that counts; or NULL. */
 const char *report_row_flat(const struct report_row *row);
 
@@ -48,5 +55,8 @@ const char *report_row_flat(const struct report_row *row);
 void report_markdown(struct aq_buf *out, const struct report *r);
 int report_json(struct aq_buf *out, const struct report *r, struct aq_err *err) AQ_MUST_CHECK;
 void report_tsv(struct aq_buf *out, const struct report *r);
+/* The rows of that table, for a table of several reports. */
+void report_fields_names(struct fields *f);
+void report_fields(struct fields *f, const struct report *r, const struct cell *c);
 
 #endif

@@ -41,9 +41,7 @@ static bool strip_init(struct strip *s, const struct report *r, const struct cur
     s->kind_count = chart_live_kinds(r, s->kinds);
     s->blocks = chart_blocks(r, s->kinds, s->kind_count);
     s->candidate_count = chart_candidates(r, s->candidates, MOST_CANDIDATES);
-    s->chosen = true;
-    for (size_t i = 0; i < r->count; i++)
-        s->chosen = s->chosen && r->m->groups[i].chosen >= 0;
+    s->chosen = report_has_recipe(r);
     s->rows = c->recipe_count + s->chosen;
     s->left = 52;
     s->columns = style.width < 500 ? 1 : s->kind_count < 2 ? 1 : 2;

@@ -28,7 +28,7 @@ static void fill_cell(struct summary_cell *c, const struct manifest *m, const st
 {
     cell_init(&c->cell, m);
     const char *normalization = json_find_string(m->aq, "normalization");
-    c->normalization = xstrdup(normalization ? normalization : "-");
+    c->normalization = normalization ? xstrdup(normalization) : NULL;
     c->layers = xcalloc(r->count + 1, sizeof *c->layers);
     c->scores = xcalloc(r->count + 1, sizeof *c->scores);
     c->score = m->score;
@@ -249,6 +249,12 @@ static int read_cells_json(struct summary *s, const char *path, struct aq_err *e
     return r;
 }
 
+static bool same_normalization(const struct summary_cell *a, const struct summary_cell *b)
+{
+    return same_text(a->normalization ? a->normalization : "",
+                     b->normalization ? b->normalization : "");
+}
+
 /* ---- all together ---- */
 
 int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
@@ -263,14 +269,14 @@ int summary_read(struct summary *s, const char *const *paths, size_t count, cons
         if (!keep_going)
             return -1;
         aq_warn("%s", err->msg);
-        add_skipped(s, "-", "-", "-", err->msg);
+        add_skipped(s, "", "", "", err->msg);
     }
     if (cells_json && read_cells_json(s, cells_json, err) < 0)
         return -1;
     for (size_t i = 0; i < s->count; i++) {
         compare_sizes(s, i);
         find_parts(s, i);
-        s->mixed = s->mixed || !same_text(s->cells[i].normalization, s->cells[0].normalization);
+        s->mixed = s->mixed || !same_normalization(&s->cells[i], &s->cells[0]);
     }
     compare_cells(s);
     return 0;

@@ -15,7 +15,7 @@
 
 struct summary_cell {
     struct cell cell;
-    char *normalization; /* "-" if unknown */
+    char *normalization; /* NULL if unknown */
     char **layers;       /* short names of the groups with a candidate, in order */
     double *scores;      /* their sensitivities */
     double *ranks;       /* average ranks of the scores */

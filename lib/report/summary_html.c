@@ -68,11 +68,11 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
         if (strcmp(s->cells[i].cell.size, size) == 0)
             at[text_index(&pairs, s->cells[i].cell.pair) * across +
                text_index(&granularities, s->cells[i].cell.granularity)] = &s->cells[i];
-    html_text(out, "h3", NULL, size);
+    html_text(out, "h3", NULL, cell_show(size));
     begin_matrix(out, "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
         aq_buf_adds(out, "<tr>");
-        html_name_cell(out, NULL, pairs.items[p]);
+        html_name_cell(out, NULL, cell_show(pairs.items[p]));
         for (size_t g = 0; g < across; g++)
             add_total(out, at[p * across + g], low, high);
         aq_buf_adds(out, "</tr>\n");
@@ -146,7 +146,7 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
     begin_matrix(out, "", names, n);
     for (size_t i = 0; i < n; i++) {
         aq_buf_adds(out, "<tr>");
-        html_name_cell(out, NULL, names[i]);
+        html_name_cell(out, NULL, cell_show(names[i]));
         for (size_t j = 0; j < n; j++)
             html_fixed_cell(out, NULL, summary_spearman(list[i], list[j]), 3, "");
         aq_buf_adds(out, "</tr>\n");
@@ -160,9 +160,9 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
 static void add_row(struct aq_buf *out, const struct summary_cell *c)
 {
     aq_buf_adds(out, "<tr>");
-    html_name_cell(out, NULL, c->cell.pair);
-    html_name_cell(out, NULL, c->cell.granularity);
-    html_text(out, "td", NULL, c->cell.size);
+    html_name_cell(out, NULL, cell_show(c->cell.pair));
+    html_name_cell(out, NULL, cell_show(c->cell.granularity));
+    html_text(out, "td", NULL, cell_show(c->cell.size));
     html_number_cell(out, NULL, c->total, svg_number(c->total));
     html_number_cell(out, "more", c->score, svg_number(c->score));
     html_fixed_cell(out, NULL, c->effective_bits, 3, "");
@@ -209,9 +209,9 @@ static void add_skipped(struct aq_buf *out, const struct summary *s)
     for (size_t i = 0; i < s->skipped_count; i++) {
         const struct summary_skipped *k = &s->skipped[i];
         aq_buf_adds(out, "<tr>");
-        html_name_cell(out, NULL, k->pair);
-        html_name_cell(out, NULL, k->granularity);
-        html_text(out, "td", NULL, k->size);
+        html_name_cell(out, NULL, cell_show(k->pair));
+        html_name_cell(out, NULL, cell_show(k->granularity));
+        html_text(out, "td", NULL, cell_show(k->size));
         html_text(out, "td", NULL, k->reason);
         aq_buf_adds(out, "</tr>\n");
     }
@@ -224,7 +224,7 @@ static void add_head(struct aq_buf *out, const struct summary *s)
     aq_buf_adds(out, "<header>\n<h1>Summary of the sweep</h1>\n<p class=\"lead\">");
     if (s->count) {
         aq_buf_adds(out, "Model ");
-        html_text(out, "code", NULL, s->cells[0].cell.model);
+        html_text(out, "code", NULL, cell_show(s->cells[0].cell.model));
         aq_buf_adds(out, ", ");
     }
     aq_buf_addf(out, "%zu cell%s, %zu left out</p>\n</header>\n", s->count,

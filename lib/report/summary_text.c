@@ -1,65 +1,57 @@
 /* The summary as Markdown and TSV. */
-#include "base/fmt.h"
+#include "base/mem.h"
 #include "report/escape.h"
+#include "report/fields.h"
 #include "report/summary.h"
 
 #include <math.h>
 
 /* ---- TSV ---- */
 
-static void field(struct aq_buf *out, const char *text)
+static void cell_row(struct fields *f, const struct summary_cell *c)
 {
-    escape_field(out, text);
-    aq_buf_addc(out, '\t');
-}
-
-static void number(struct aq_buf *out, double x)
-{
-    char text[AQ_FMT_MAX];
-    aq_buf_addf(out, "%s\t", isnan(x) ? "-" : aq_fmt_double(x, text));
-}
-
-static void cell_row(struct aq_buf *out, const struct summary_cell *c)
-{
-    field(out, c->cell.model);
-    field(out, c->cell.pair);
-    field(out, c->cell.granularity);
-    field(out, c->cell.size);
-    number(out, c->total);
-    number(out, c->score);
-    number(out, c->effective_bits);
-    number(out, c->storage_bits);
-    aq_buf_addf(out, "%d\t", c->satisfied);
-    field(out, c->count ? c->layers[c->worst] : "-");
-    number(out, c->count && c->total > 0 ? c->scores[c->worst] / c->total : NAN);
-    number(out, c->weight_part);
-    number(out, c->activation_part);
-    number(out, c->rho_size);
-    number(out, c->tau_size);
-    number(out, c->rho_cells);
-    field(out, c->normalization);
-    aq_buf_adds(out, "-\n");
+    fields_text(f, c->cell.model);
+    fields_text(f, c->cell.pair);
+    fields_text(f, c->cell.granularity);
+    fields_text(f, c->cell.size);
+    fields_number(f, c->total);
+    fields_number(f, c->score);
+    fields_number(f, c->effective_bits);
+    fields_number(f, c->storage_bits);
+    fields_count(f, c->satisfied);
+    fields_text(f, c->count ? c->layers[c->worst] : NULL);
+    fields_number(f, c->count && c->total > 0 ? c->scores[c->worst] / c->total : NAN);
+    fields_number(f, c->weight_part);
+    fields_number(f, c->activation_part);
+    fields_number(f, c->rho_size);
+    fields_number(f, c->tau_size);
+    fields_number(f, c->rho_cells);
+    fields_text(f, c->normalization);
+    fields_text(f, NULL);
+    fields_end(f);
 }
 
 void summary_tsv(struct aq_buf *out, const struct summary *s)
 {
-    aq_buf_adds(
-        out,
-        "model\tpair\tgranularity\tsize\ttotal\tscore\teffective_bits\tstorage_bits\tsatisfied\t"
-        "worst_layer\tworst_share\tweight_part\tactivation_part\tspearman_size\tkendall_size\t"
-        "spearman_cells\tnormalization\tskipped\n");
+    static const char *const names[] = {
+        "model",          "pair",           "granularity",     "size",          "total",
+        "score",          "effective_bits", "storage_bits",    "satisfied",     "worst_layer",
+        "worst_share",    "weight_part",    "activation_part", "spearman_size", "kendall_size",
+        "spearman_cells", "normalization",  "skipped"};
+    struct fields f = {.out = out, .separator = '\t'};
+    fields_names(&f, names, AQ_COUNT(names));
     for (size_t i = 0; i < s->count; i++)
-        cell_row(out, &s->cells[i]);
+        cell_row(&f, &s->cells[i]);
     for (size_t i = 0; i < s->skipped_count; i++) {
         const struct summary_skipped *k = &s->skipped[i];
-        field(out, "-");
-        field(out, k->pair);
-        field(out, k->granularity);
-        field(out, k->size);
+        fields_text(&f, NULL);
+        fields_text(&f, k->pair);
+        fields_text(&f, k->granularity);
+        fields_text(&f, k->size);
         for (int c = 0; c < 13; c++)
-            field(out, "-");
-        escape_field(out, k->reason);
-        aq_buf_addc(out, '\n');
+            fields_text(&f, NULL);
+        fields_text(&f, k->reason);
+        fields_end(&f);
     }
 }
 
@@ -82,9 +74,9 @@ static void md_number(struct aq_buf *out, char style, int decimals, double x)
 
 static void md_cell(struct aq_buf *out, const struct summary_cell *c)
 {
-    md_text(out, c->cell.pair);
-    md_text(out, c->cell.granularity);
-    md_text(out, c->cell.size);
+    md_text(out, cell_show(c->cell.pair));
+    md_text(out, cell_show(c->cell.granularity));
+    md_text(out, cell_show(c->cell.size));
     md_number(out, 'e', 4, c->total);
     md_number(out, 'e', 4, c->score);
     md_number(out, 'f', 4, c->effective_bits);
@@ -106,9 +98,9 @@ static void md_skipped(struct aq_buf *out, const struct summary *s)
     aq_buf_adds(out, "\n## Cells left out\n\n| Pair | Granularity | Size | Reason |\n| :--- | :--- "
                      "| :--- | :--- |\n");
     for (size_t i = 0; i < s->skipped_count; i++) {
-        md_text(out, s->skipped[i].pair);
-        md_text(out, s->skipped[i].granularity);
-        md_text(out, s->skipped[i].size);
+        md_text(out, cell_show(s->skipped[i].pair));
+        md_text(out, cell_show(s->skipped[i].granularity));
+        md_text(out, cell_show(s->skipped[i].size));
         md_text(out, s->skipped[i].reason);
         aq_buf_adds(out, "|\n");
     }
@@ -119,7 +111,7 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
     aq_buf_adds(out, "# Summary of the sweep\n\n");
     if (s->count) {
         aq_buf_adds(out, "Model: `");
-        escape_code(out, s->cells[0].cell.model);
+        escape_code(out, cell_show(s->cells[0].cell.model));
         aq_buf_addf(out, "`, %zu cell%s, %zu left out.\n\n", s->count, s->count == 1 ? "" : "s",
                     s->skipped_count);
     }

@@ -1,52 +1,56 @@
-/* One long table: a row per layer and candidate, ready for sort, awk, Miller and pandas. */
-#include "base/fmt.h"
+/* One long table: a row per layer and candidate, for sort, awk, DuckDB and pandas. */
 #include "base/mem.h"
 #include "report/cell.h"
-#include "report/escape.h"
 #include "report/report.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-static void add_number(struct aq_buf *out, double x)
+void report_fields_names(struct fields *f)
 {
-    char text[AQ_FMT_MAX];
-    aq_buf_adds(out, isnan(x) ? "-" : aq_fmt_double(x, text));
-    aq_buf_addc(out, '\t');
+    static const char *const names[] = {"model",          "pair",      "granularity",  "size",
+                                        "layer",          "candidate", "sensitivity",  "stderr",
+                                        "per_batch_mean", "bits",      "storage_bits", "size_cost",
+                                        "chosen",         "rank"};
+    fields_names(f, names, AQ_COUNT(names));
 }
 
-static void add_row(struct aq_buf *out, const struct cell *c, const struct manifest_group *g,
-                    size_t i)
+static void add_row(struct fields *f, const struct cell *c, const struct report_row *row, size_t i)
 {
+    const struct manifest_group *g = row->group;
     const struct manifest_option *o = &g->options[i];
     char *candidate = manifest_candidate(o);
-    const char *texts[] = {c->model, c->pair, c->granularity, c->size, g->layer, candidate};
-    for (size_t t = 0; t < AQ_COUNT(texts); t++) {
-        escape_field(out, texts[t]);
-        aq_buf_addc(out, '\t');
-    }
+    fields_text(f, c->model);
+    fields_text(f, c->pair);
+    fields_text(f, c->granularity);
+    fields_text(f, c->size);
+    fields_text(f, g->layer);
+    fields_text(f, candidate);
     free(candidate);
-    add_number(out, o->score);
-    add_number(out, o->error);
-    add_number(out, o->per_batch_mean);
-    add_number(out, o->bits);
-    add_number(out, o->storage_bits);
-    add_number(out, o->cost);
-    aq_buf_addf(out, "%s\t%zu\n",
-                g->chosen < 0            ? "-"
-                : (size_t)g->chosen == i ? "1"
-                                         : "0",
-                g->rank);
+    fields_number(f, o->score);
+    fields_number(f, o->error);
+    fields_number(f, o->per_batch_mean);
+    fields_number(f, o->bits);
+    fields_number(f, o->storage_bits);
+    fields_number(f, o->cost);
+    fields_number(f, g->chosen < 0 ? NAN : (size_t)g->chosen == i);
+    fields_count(f, row->rank);
+    fields_end(f);
+}
+
+void report_fields(struct fields *f, const struct report *r, const struct cell *c)
+{
+    for (size_t i = 0; i < r->count; i++)
+        for (size_t j = 0; j < r->rows[i].group->count; j++)
+            add_row(f, c, &r->rows[i], j);
 }
 
 void report_tsv(struct aq_buf *out, const struct report *r)
 {
+    struct fields f = {.out = out, .separator = '\t'};
     struct cell c;
     cell_init(&c, r->m);
-    aq_buf_adds(out, "model\tpair\tgranularity\tsize\tlayer\tcandidate\tsensitivity\tstderr\t"
-                     "per_batch_mean\tbits\tstorage_bits\tsize_cost\tchosen\trank\n");
-    for (size_t i = 0; i < r->m->count; i++)
-        for (size_t j = 0; j < r->m->groups[i].count; j++)
-            add_row(out, &c, &r->m->groups[i], j);
+    report_fields_names(&f);
+    report_fields(&f, r, &c);
     cell_release(&c);
 }
