@@ -21,7 +21,7 @@ help_is_whole() {
 version_is_one_line() {
     aq 0 "$1" --version || return 1
     [[ $output =~ ^$1\ [0-9]+\.[0-9]+\.[0-9]+$ ]] && [ "${#lines[@]}" -eq 1 ] || return 1
-    aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+$ ]] || return 1
+    aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+($'\n'aq\.[a-z]+/[0-9]+)*$ ]] || return 1
     aq 0 "$1" --build-info
     [[ $output =~ compiler:\ (gcc|clang)\ [0-9]+\. ]] && has "$output" "flags: -std=gnu11" && has "$output" "libraries: -lyaml"
 }
@@ -48,6 +48,49 @@ usage_error() {
 
 @test "an unknown option is exit 2, one line and the nearest match" {
     each_tool usage_error
+}
+
+@test "a misspelled command is answered with the nearest one, whatever follows it" {
+    cd "$BATS_TEST_TMPDIR"
+    refused 2 "'colect' is neither a command nor a file" aq-score colect s
+    has "$stderr" "did you mean collect? commands: collect, merge, ls, gc"
+    refused 2 "'sumary' is neither a command nor a file" aq-report sumary --cells c.json m.json
+    has "$stderr" "did you mean summary?"
+    refused 2 "unknown command 'tokns'" aq-calib tokns -t x
+    has "$stderr" "did you mean tokens?"
+    refused 2 "the command 'diff' must be the first word" aq-report --md diff a b
+    refused 2 "no command given" aq-calib -q
+    has "$stderr" "commands: tokens, ranges"
+    refused 2 "unknown option '--cell'" aq-report summary --cell c.json
+    has "$stderr" "try 'aq-report summary --help'"
+}
+
+@test "a file with the name of a slip is an operand" {
+    cd "$BATS_TEST_TMPDIR"
+    echo '{}' >difff
+    refused 3 "difff" aq-report --md difff
+}
+
+@test "--log takes the messages, and adds to what is there" {
+    cd "$BATS_TEST_TMPDIR"
+    echo before >log
+    run --separate-stderr aq-report --md --log log nowhere.json
+    is "$status" 1
+    is "$stderr" ""
+    is "$(head -1 log)" before
+    has "$(tail -1 log)" "aq-report: cannot open 'nowhere.json'"
+    refused 1 "cannot write the log '/nowhere/log'" aq-report --md --log /nowhere/log nowhere.json
+    mkfifo pipe
+    refused 1 "cannot write the log 'pipe'" timeout 5 aq-report --md --log pipe nowhere.json
+}
+
+@test "--progress=json: whole objects, the first and the last state" {
+    cd "$BATS_TEST_TMPDIR"
+    aq 0 aq-extract-lm --digest full --progress=json -o lm.json "$REPO/models/qwen3_vl_demo/checkpoint"
+    jq -es 'length >= 2 and (.[0] | .progress == "digest" and .done == 0 and .eta_s == null)
+        and (.[-1] | .done == .total and .eta_s == 0) and all(.[]; keys == ["done", "elapsed_s", "eta_s", "progress", "total"])' <<<"$stderr" || { echo "$stderr"; return 1; }
+    aq 0 aq-extract-lm --digest full --progress=json -q -o lm.json "$REPO/models/qwen3_vl_demo/checkpoint"
+    is "$stderr" ""
 }
 
 full_disk() {

@@ -487,5 +487,5 @@ PY
     aq 0 aq-extract-lm --help
     has "$output" "--materialize"
     aq 0 aq-extract-lm --result-version
-    is "$output" 1
+    is "${lines[0]}" 1
 }

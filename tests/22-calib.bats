@@ -162,8 +162,8 @@ PY
     bad 2 "size 'small' is given twice" aq-calib tokens -t "$TINY" --size small=x -o t y
     bad 2 "4 caption files" aq-calib tokens -t "$TINY" -o t a b c d
     bad 2 "--tokenizer is missing" aq-calib tokens -o t "$DEMO/captions_small.txt"
-    bad 2 "unknown subcommand 'tokns'" aq-calib tokns
-    bad 2 "no subcommand given" aq-calib
+    bad 2 "unknown command 'tokns'" aq-calib tokns
+    bad 2 "no command given" aq-calib
     aq 0 aq-calib --help
     aq 0 aq-calib tokens --help
     has "$output" "--padding"

@@ -4,8 +4,8 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "base/pool.h"
-#include "base/suggest.h"
 #include "score/ranges.h"
+#include "store/range_file.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 #include "text/tokens.h"
@@ -20,17 +20,34 @@ enum { RESULT_VERSION = 2 };
 
 /* ---- tokens ---- */
 
-struct tokens_options {
+static const char *const paddings[] = {"none", "max_length", NULL};
+
+static struct {
     const char *tokenizer, *padding;
     struct aq_strings sizes; /* NAME=FILE */
     int64_t seq_len, limit;
     bool dump;
+} o = {.padding = "none", .seq_len = 512};
+
+static const struct aq_opt tokens_options[] = {
+    {"tokenizer", 't', AQ_OPT_TEXT, &o.tokenizer, "PATH",
+     "directory, tokenizer.json or vocab.json"},
+    {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N", "longer captions lose their end (512)", NULL, 1,
+     1 << 20},
+    {"padding", 0, AQ_OPT_CHOICE, &o.padding, "RULE",
+     "none (default), or max_length: left padding to --seq-len", paddings},
+    {"size", 0, AQ_OPT_LIST, &o.sizes, "NAME=FILE",
+     "a size with a name of its own, after the operands"},
+    {"limit", 0, AQ_OPT_INT, &o.limit, "N", "read no more than N captions", NULL, 1,
+     DATASET_MAX_SAMPLES},
+    {"dump", 0, AQ_OPT_FLAG, &o.dump, NULL,
+     "print text, ids and pieces; the product only goes to -o then"},
+    AQ_OPT_END,
 };
 
 /* Sizes by position, then those with names of their own. Names from --size are copied to *own. */
 static int collect_sizes(struct dataset_size *sizes, size_t *count, char **own,
-                         const struct tokens_options *o, const struct aq_cmdline *cl,
-                         struct aq_err *err)
+                         const struct aq_cmdline *cl, struct aq_err *err)
 {
     static const char *const names[] = {"small", "medium", "large"};
     if (cl->count > (int)AQ_COUNT(names))
@@ -40,8 +57,8 @@ static int collect_sizes(struct dataset_size *sizes, size_t *count, char **own,
                           cl->count);
     for (int i = 0; i < cl->count; i++)
         sizes[(*count)++] = (struct dataset_size){names[i], cl->args[i]};
-    for (size_t i = 0; i < o->sizes.count; i++) {
-        const char *text = o->sizes.items[i], *equals = strchr(text, '=');
+    for (size_t i = 0; i < o.sizes.count; i++) {
+        const char *text = o.sizes.items[i], *equals = strchr(text, '=');
         if (!equals || equals == text || !equals[1])
             return aq_err_set(err, AQ_EUSAGE, "--size '%s': expected NAME=FILE", aq_show(text));
         own[i] = xstrndup(text, (size_t)(equals - text));
@@ -89,30 +106,30 @@ static void warn_about(const struct tokens *t)
     aq_note(1, "%" PRId64 " captions, %" PRId64 " tokens", t->samples, t->id_count);
 }
 
-static int write_tokens(const struct tokens_options *o, const struct aq_cmdline *cl,
-                        const struct dataset_size *sizes, size_t count, struct aq_err *err)
+static int write_tokens(const struct aq_cmdline *cl, const struct dataset_size *sizes, size_t count,
+                        struct aq_err *err)
 {
     struct tokens tokens;
-    struct tokenizer *t = tokenizer_open(o->tokenizer, err);
+    struct tokenizer *t = tokenizer_open(o.tokenizer, err);
     if (!t)
         return -1;
     struct dump dump = {t, AQ_BUF_INIT};
     struct dataset d = {.sizes = sizes,
                         .count = count,
-                        .seq_len = o->seq_len,
-                        .max_length = strcmp(o->padding, "max_length") == 0,
-                        .limit = o->limit,
-                        .each = o->dump ? dump_sample : NULL,
+                        .seq_len = o.seq_len,
+                        .max_length = strcmp(o.padding, "max_length") == 0,
+                        .limit = o.limit,
+                        .each = o.dump ? dump_sample : NULL,
                         .context = &dump};
     int r;
     if (d.max_length && tokenizer_pad_id(t) < 0)
         r = aq_err_set(err, AQ_EINPUT, "'%s' has no pad token, --padding max_length needs one",
-                       aq_show(o->tokenizer));
+                       aq_show(o.tokenizer));
     else
         r = dataset_tokenize(&tokens, &d, t, err);
     if (r == 0) {
         warn_about(&tokens);
-        if (!o->dump || cl->output)
+        if (!o.dump || cl->output)
             r = tokens_write(&tokens, "aq-calib", RESULT_VERSION, cl->output, err);
         tokens_release(&tokens);
     }
@@ -121,71 +138,68 @@ static int write_tokens(const struct tokens_options *o, const struct aq_cmdline 
     return r;
 }
 
-static int run_tokens(const struct tokens_options *o, const struct aq_cmdline *cl,
-                      struct aq_err *err)
+static int run_tokens(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    if (!o->tokenizer)
+    if (!o.tokenizer)
         return aq_err_set(err, AQ_EUSAGE, "--tokenizer is missing");
-    if (!cl->output && !o->dump && isatty(STDOUT_FILENO))
+    if (!cl->output && !o.dump && isatty(STDOUT_FILENO))
         return aq_err_set(err, AQ_EUSAGE, "the product is binary: use -o FILE");
     size_t count = 0;
-    struct dataset_size *sizes = xcalloc((size_t)cl->count + o->sizes.count, sizeof *sizes);
-    char **own = xcalloc(o->sizes.count, sizeof *own);
-    int r = collect_sizes(sizes, &count, own, o, cl, err);
+    struct dataset_size *sizes = xcalloc((size_t)cl->count + o.sizes.count, sizeof *sizes);
+    char **own = xcalloc(o.sizes.count, sizeof *own);
+    int r = collect_sizes(sizes, &count, own, cl, err);
     if (r == 0)
-        r = write_tokens(o, cl, sizes, count, err);
-    for (size_t i = 0; i < o->sizes.count; i++)
+        r = write_tokens(cl, sizes, count, err);
+    for (size_t i = 0; i < o.sizes.count; i++)
         free(own[i]);
     free(own);
     free(sizes);
     return r;
 }
 
-static int tokens_main(int argc, char **argv)
-{
-    static const char *const paddings[] = {"none", "max_length", NULL};
-    struct tokens_options o = {.padding = "none", .seq_len = 512};
-    const struct aq_opt table[] = {{"tokenizer", 't', AQ_OPT_TEXT, &o.tokenizer, "PATH",
-                                    "directory, tokenizer.json or vocab.json"},
-                                   {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N",
-                                    "longer captions lose their end (512)", NULL, 1, 1 << 20},
-                                   {"padding", 0, AQ_OPT_CHOICE, &o.padding, "RULE",
-                                    "none (default), or max_length: left padding to --seq-len",
-                                    paddings},
-                                   {"size", 0, AQ_OPT_LIST, &o.sizes, "NAME=FILE",
-                                    "a size with a name of its own, behind the operands"},
-                                   {"limit", 0, AQ_OPT_INT, &o.limit, "N",
-                                    "read no more than N captions", NULL, 1, DATASET_MAX_SAMPLES},
-                                   {"dump", 0, AQ_OPT_FLAG, &o.dump, NULL,
-                                    "print text, ids and pieces; the product only goes to -o then"},
-                                   AQ_OPT_END};
-    const struct aq_tool tool = {
-        .name = "aq-calib",
-        .command = "tokens",
-        .summary = "token ids of caption files",
-        .usage = "aq-calib tokens --tokenizer PATH [OPTION...] -o FILE SMALL [MEDIUM [LARGE]]",
-        .details = "The files are the sizes of one data set: each is a prefix of the next. One\n"
-                   "caption a line; blanks around it and empty lines do not count.",
-        .example = "aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --dump \\\n"
-                   "    datasets/demo/captions_small.txt",
-        .options = table,
-        .result_version = RESULT_VERSION,
-        .min_args = 0,
-        .max_args = -1};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(run_tokens(&o, &cl, &err), &err);
-}
+static const struct aq_tool tokens_command = {
+    .name = "tokens",
+    .summary = "token ids of caption files",
+    .usage = "aq-calib tokens --tokenizer PATH [OPTION...] -o FILE SMALL [MEDIUM [LARGE]]",
+    .details = "The files are the sizes of one data set: each is a prefix of the next. One\n"
+               "caption a line; blanks around it and empty lines do not count.",
+    .example = "aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --dump \\\n"
+               "    datasets/demo/captions_small.txt",
+    .options = tokens_options,
+    .max_args = -1,
+    .run = run_tokens,
+};
 
 /* ---- ranges ---- */
 
-static int run_ranges(struct ranges_job *job, const struct aq_cmdline *cl, struct aq_err *err)
+static const char *const dtypes[] = {"fp32", "bf16", NULL};
+
+static struct {
+    struct ranges_job job;
+    const char *dtype;
+    int64_t threads;
+} r = {.job = {.device = "auto"}, .dtype = "fp32"};
+
+static const struct aq_opt ranges_options[] = {
+    {"lm", 0, AQ_OPT_TEXT, &r.job.lm, "FILE", "lm.json of the model"},
+    {"prefix", 0, AQ_OPT_TEXT, &r.job.prefixes, "N,...",
+     "ranges of channels over the first N samples, for each N\n(default: the sizes of TOKENS)"},
+    {"dtype", 0, AQ_OPT_CHOICE, &r.dtype, "TYPE", "compute type of a GPU: fp32 (default) or bf16",
+     dtypes},
+    {"device", 0, AQ_OPT_TEXT, &r.job.device, "D", "auto (default), cpu, cuda, cuda:N"},
+    {"threads", 0, AQ_OPT_INT, &r.threads, "N", "CPU threads; default: all that may be used", NULL,
+     1, AQ_POOL_MAX},
+    {"memory", 0, AQ_OPT_SIZE, &r.job.config.memory, "SIZE", "limit for activations"},
+    AQ_OPT_END,
+};
+
+static int run_ranges(const struct aq_cmdline *cl, struct aq_err *err)
 {
+    struct ranges_job *job = &r.job;
     job->tokens = cl->args[0];
     job->output = cl->output;
+    job->config.threads = (int)r.threads;
+    job->config.bf16 = strcmp(r.dtype, "bf16") == 0;
     if (!job->lm)
         return aq_err_set(err, AQ_EUSAGE, "--lm is missing");
     if (!cl->output && isatty(STDOUT_FILENO))
@@ -193,92 +207,38 @@ static int run_ranges(struct ranges_job *job, const struct aq_cmdline *cl, struc
     return ranges_run(job, err);
 }
 
-static int ranges_main(int argc, char **argv)
-{
-    static const char *const dtypes[] = {"fp32", "bf16", NULL};
-    struct ranges_job job = {.device = "auto"};
-    const char *dtype = "fp32";
-    int64_t threads = 0;
-    const struct aq_opt table[] = {
-        {"lm", 0, AQ_OPT_TEXT, &job.lm, "FILE", "lm.json of the model"},
-        {"prefix", 0, AQ_OPT_TEXT, &job.prefixes, "N,...",
-         "ranges of channels over the first so many samples (default: the sizes of TOKENS)"},
-        {"dtype", 0, AQ_OPT_CHOICE, &dtype, "TYPE", "compute type of a GPU: fp32 (default) or bf16",
-         dtypes},
-        {"device", 0, AQ_OPT_TEXT, &job.device, "D", "auto (default), cpu, cuda, cuda:N"},
-        {"threads", 0, AQ_OPT_INT, &threads, "N", "CPU threads; default: all that may be used",
-         NULL, 1, AQ_POOL_MAX},
-        {"memory", 0, AQ_OPT_SIZE, &job.config.memory, "SIZE", "limit for activations"},
-        AQ_OPT_END};
-    const struct aq_tool tool = {
-        .name = "aq-calib",
-        .command = "ranges",
-        .summary = "largest magnitudes of the activations at the inputs of the linears",
-        .usage = "aq-calib ranges --lm FILE [--prefix N,...] [OPTION...] -o FILE TOKENS",
-        .details =
-            "One forward pass serves all sizes of a data set: ranges are kept per tensor and\n"
-            "sample, and per channel over the first N samples of each size.",
-        .example = "aq-calib ranges --lm lm.json --prefix 16,128 -o ranges.safetensors "
-                   "tokens.safetensors",
-        .options = table,
-        .result_version = RESULT_VERSION,
-        .min_args = 1,
-        .max_args = 1};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    job.config.threads = (int)threads;
-    job.config.bf16 = strcmp(dtype, "bf16") == 0;
-    return aq_tool_end(run_ranges(&job, &cl, &err), &err);
-}
+static const struct aq_tool ranges_command = {
+    .name = "ranges",
+    .summary = "largest magnitudes of the activations at the inputs of the linears",
+    .usage = "aq-calib ranges --lm FILE [--prefix N,...] [OPTION...] -o FILE TOKENS",
+    .details = "One forward pass serves all sizes of a data set: ranges are kept per tensor and\n"
+               "sample, and per channel over the first N samples of each size.",
+    .example = "aq-calib ranges --lm lm.json --prefix 16,128 -o ranges.safetensors "
+               "tokens.safetensors",
+    .options = ranges_options,
+    .min_args = 1,
+    .max_args = 1,
+    .run = run_ranges,
+};
 
-/* ---- which one ---- */
+/* ---- aq-calib ---- */
 
-static const struct {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} commands[] = {{"tokens", tokens_main}, {"ranges", ranges_main}};
+static const struct aq_tool *const commands[] = {&tokens_command, &ranges_command, NULL};
+static const char *const schemas[] = {TOKENS_SCHEMA, RANGES_SCHEMA, NULL};
 
-/* No subcommand: the common options, or an error that names the subcommands. */
-static int no_command(int argc, char **argv)
-{
-    const struct aq_opt none[] = {AQ_OPT_END};
-    const struct aq_tool tool = {.name = "aq-calib",
-                                 .summary = "what calibration needs of a data set: tokens, ranges",
-                                 .usage = "aq-calib tokens ...\naq-calib ranges ...",
-                                 .details = "Each of them has a --help of its own.",
-                                 .example = "aq-calib tokens --help",
-                                 .options = none,
-                                 .result_version = RESULT_VERSION,
-                                 .min_args = 0,
-                                 .max_args = -1,
-                                 .print_build_info = backend_print_build_info};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    if (cl.count)
-        aq_err_set(&err, AQ_EUSAGE, "unknown subcommand '%s'", aq_show(cl.args[0]));
-    else
-        aq_err_set(&err, AQ_EUSAGE, "no subcommand given");
-    struct aq_buf list = AQ_BUF_INIT;
-    const char *names[AQ_COUNT(commands)];
-    for (size_t i = 0; i < AQ_COUNT(commands); i++)
-        names[i] = commands[i].name;
-    aq_join_names(&list, names, AQ_COUNT(commands));
-    aq_err_hint(&err, "subcommands: %s", aq_buf_str(&list));
-    aq_buf_release(&list);
-    return aq_msg_error(&err);
-}
+static const struct aq_tool tool = {
+    .name = "aq-calib",
+    .summary = "what calibration needs of a data set",
+    .usage = "aq-calib tokens ...\naq-calib ranges ...",
+    .example = "aq-calib tokens --help",
+    .commands = commands,
+    .result_version = RESULT_VERSION,
+    .schemas = schemas,
+    .print_build_info = backend_print_build_info,
+};
 
 int main(int argc, char **argv)
 {
     backend_begin(argv);
-    for (size_t i = 0; argc > 1 && i < AQ_COUNT(commands); i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    return no_command(argc, argv);
+    return aq_tool_main(&tool, argc, argv);
 }

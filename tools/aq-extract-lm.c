@@ -9,9 +9,21 @@
 
 enum { RESULT_VERSION = 1 };
 
-struct options {
+static struct {
     const char *digest, *materialize;
     uint64_t shard_bytes;
+} o = {.digest = "sample", .shard_bytes = LM_SHARD_BYTES};
+
+static const char *const digests[] = {"sample", "full", NULL};
+
+static const struct aq_opt options[] = {
+    {"digest", 0, AQ_OPT_CHOICE, &o.digest, "KIND",
+     "sample: headers and 12 KiB a tensor (default); full: all bytes", digests},
+    {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
+     "also write the language model as a checkpoint of its own"},
+    {"shard-size", 0, AQ_OPT_SIZE, &o.shard_bytes, "SIZE",
+     "largest file of that copy (5000000000)"},
+    AQ_OPT_END,
 };
 
 static void print_notes(struct aq_buf *notes)
@@ -31,19 +43,19 @@ static int extract(struct lm *lm, const char *dir, enum lm_digest kind, struct a
     return r;
 }
 
-static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct lm lm;
-    enum lm_digest kind = strcmp(o->digest, "full") == 0 ? LM_DIGEST_FULL : LM_DIGEST_SAMPLE;
+    enum lm_digest kind = strcmp(o.digest, "full") == 0 ? LM_DIGEST_FULL : LM_DIGEST_SAMPLE;
     /* of a copy, the digest is taken from the copy */
-    if (extract(&lm, cl->args[0], o->materialize ? LM_DIGEST_SAMPLE : kind, err) < 0)
+    if (extract(&lm, cl->args[0], o.materialize ? LM_DIGEST_SAMPLE : kind, err) < 0)
         return -1;
     int r = 0;
-    if (o->materialize) {
-        r = lm_materialize(&lm, o->materialize, o->shard_bytes, err);
+    if (o.materialize) {
+        r = lm_materialize(&lm, o.materialize, o.shard_bytes, err);
         lm_close(&lm);
         if (r == 0)
-            r = extract(&lm, o->materialize, kind, err);
+            r = extract(&lm, o.materialize, kind, err);
         if (r < 0)
             return -1;
     }
@@ -54,34 +66,25 @@ static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_e
     return r;
 }
 
+static const char *const schemas[] = {LM_SCHEMA, NULL};
+
+static const struct aq_tool tool = {
+    .name = "aq-extract-lm",
+    .summary = "find the language model in a Qwen3-VL or Qwen3 checkpoint",
+    .usage = "aq-extract-lm [--digest sample|full] [--materialize OUT] [-o FILE] DIR",
+    .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
+               "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"
+               "the language model is also written to OUT, and lm.json describes OUT.",
+    .example = "aq-extract-lm models/qwen3_vl_demo/checkpoint | jq .dropped",
+    .options = options,
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+    .result_version = RESULT_VERSION,
+    .schemas = schemas,
+};
+
 int main(int argc, char **argv)
 {
-    static const char *const digests[] = {"sample", "full", NULL};
-    struct options o = {.digest = "sample", .shard_bytes = LM_SHARD_BYTES};
-    const struct aq_opt table[] = {
-        {"digest", 0, AQ_OPT_CHOICE, &o.digest, "KIND",
-         "sample: headers and 12 KiB a tensor (default); full: all bytes", digests},
-        {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
-         "also write the language model as a checkpoint of its own"},
-        {"shard-size", 0, AQ_OPT_SIZE, &o.shard_bytes, "SIZE",
-         "largest file of that copy (5000000000)"},
-        AQ_OPT_END};
-    const struct aq_tool tool = {
-        .name = "aq-extract-lm",
-        .summary = "find the language model in a Qwen3-VL or Qwen3 checkpoint",
-        .usage = "aq-extract-lm [--digest sample|full] [--materialize OUT] [-o FILE] DIR",
-        .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
-                   "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"
-                   "the language model is also written to OUT, and lm.json describes OUT.",
-        .example = "aq-extract-lm models/qwen3_vl_demo/checkpoint | jq .dropped",
-        .options = table,
-        .result_version = RESULT_VERSION,
-        .min_args = 1,
-        .max_args = 1};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(run(&o, &cl, &err), &err);
+    return aq_tool_main(&tool, argc, argv);
 }

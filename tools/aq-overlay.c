@@ -9,30 +9,44 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct options {
+static struct {
     const char *format, *granularity, *fp4_block, *config_dir;
     bool strict;
+} o;
+
+static const char *const blocks[] = {"honour", "16", NULL};
+
+static const struct aq_opt options[] = {
+    {"format", 0, AQ_OPT_TEXT, &o.format, "NAME", "base format: conf/format/NAME.yaml", NULL, 0, 0},
+    {"granularity", 0, AQ_OPT_TEXT, &o.granularity, "NAME|FILE",
+     "granularity to lay over it (default: default)", NULL, 0, 0},
+    {"fp4-block", 0, AQ_OPT_CHOICE, &o.fp4_block, "RULE",
+     "honour the block length of NVFP4 (default), or read\nit as 16 like ModelOpt's kernels",
+     blocks, 0, 0},
+    {"strict", 0, AQ_OPT_FLAG, &o.strict, NULL, "exit 3 for a combination that cannot run", NULL, 0,
+     0},
+    {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR", "the configuration tree", NULL, 0, 0},
+    AQ_OPT_END,
 };
 
-static int check_options(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+static int check_options(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    if (o->format && cl->count)
+    if (o.format && cl->count)
         return aq_err_set(err, AQ_EUSAGE, "a run and --format exclude one another");
-    if (!o->format && o->granularity)
+    if (!o.format && o.granularity)
         return aq_err_set(err, AQ_EUSAGE, "--granularity needs --format");
-    if (!o->format && o->fp4_block)
+    if (!o.format && o.fp4_block)
         return aq_err_set(err, AQ_EUSAGE,
                           "--fp4-block needs --format: a run has autoquant.fp4_block");
     return 0;
 }
 
-static struct json *make_quant(const struct options *o, const char *conf_dir, const char *operand,
-                               struct aq_err *err)
+static struct json *make_quant(const char *conf_dir, const char *operand, struct aq_err *err)
 {
-    if (o->format) {
-        bool always_16 = o->fp4_block && strcmp(o->fp4_block, "16") == 0;
-        return overlay_quant_of_names(conf_dir, o->format,
-                                      o->granularity ? o->granularity : "default", always_16, err);
+    if (o.format) {
+        bool always_16 = o.fp4_block && strcmp(o.fp4_block, "16") == 0;
+        return overlay_quant_of_names(conf_dir, o.format, o.granularity ? o.granularity : "default",
+                                      always_16, err);
     }
     const char *path = operand ? operand : "-";
     struct json *run = json_read(path, err), *quant = NULL;
@@ -63,15 +77,15 @@ static void warn_of_algorithm(const struct json *quant)
                 aq_show(name));
 }
 
-static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    if (check_options(o, cl, err) < 0)
+    if (check_options(cl, err) < 0)
         return -1;
-    char *conf_dir = conf_find(o->config_dir, err);
+    char *conf_dir = conf_find(o.config_dir, err);
     if (!conf_dir)
         return -1;
-    struct json *quant = make_quant(o, conf_dir, cl->args[0], err);
-    int bad = !quant || (o->strict && check_supported(quant, err) < 0) ||
+    struct json *quant = make_quant(conf_dir, cl->args[0], err);
+    int bad = !quant || (o.strict && check_supported(quant, err) < 0) ||
               json_write_file(cl->output, quant, err) < 0;
     if (!bad)
         warn_of_algorithm(quant);
@@ -80,39 +94,24 @@ static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_e
     return bad ? -1 : 0;
 }
 
+static const char *const schemas[] = {QUANT_SCHEMA, NULL};
+
+static const struct aq_tool tool = {
+    .name = "aq-overlay",
+    .summary = "Shows the effective quantization configuration of a run: the base format with\n"
+               "the granularity laid over it, what it computes, its bits, and whether it can\n"
+               "run.",
+    .usage = "aq-overlay [--strict] [RUN.json]\n"
+             "aq-overlay [--strict] --format NAME [--granularity NAME|FILE] [--fp4-block RULE]",
+    .example = "aq-overlay --format INT4_WEIGHT_INT8_ACT_CFG --granularity w_group64",
+    .options = options,
+    .max_args = 1,
+    .run = run,
+    .result_version = 1,
+    .schemas = schemas,
+};
+
 int main(int argc, char **argv)
 {
-    static const char *const blocks[] = {"honour", "16", NULL};
-    struct options o = {0};
-    const struct aq_opt table[] = {
-        {"format", 0, AQ_OPT_TEXT, &o.format, "NAME", "base format: conf/format/NAME.yaml", NULL, 0,
-         0},
-        {"granularity", 0, AQ_OPT_TEXT, &o.granularity, "NAME|FILE",
-         "granularity to lay over it (default: default)", NULL, 0, 0},
-        {"fp4-block", 0, AQ_OPT_CHOICE, &o.fp4_block, "RULE",
-         "honour the block length of NVFP4 (default), or read\nit as 16 like ModelOpt's kernels",
-         blocks, 0, 0},
-        {"strict", 0, AQ_OPT_FLAG, &o.strict, NULL, "exit 3 for a combination that cannot run",
-         NULL, 0, 0},
-        {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR", "the configuration tree", NULL, 0, 0},
-        AQ_OPT_END,
-    };
-    const struct aq_tool tool = {
-        .name = "aq-overlay",
-        .summary = "Shows the effective quantization configuration of a run: the base format with\n"
-                   "the granularity laid over it, what it computes, its bits, and whether it can\n"
-                   "run.",
-        .usage = "aq-overlay [--strict] [RUN.json]\n"
-                 "aq-overlay [--strict] --format NAME [--granularity NAME|FILE] [--fp4-block RULE]",
-        .example = "aq-overlay --format INT4_WEIGHT_INT8_ACT_CFG --granularity w_group64",
-        .options = table,
-        .result_version = 1,
-        .max_args = 1,
-    };
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(run(&o, &cl, &err), &err);
+    return aq_tool_main(&tool, argc, argv);
 }

@@ -3,40 +3,64 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "conf/resolve.h"
+#include "io/run_schema.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct options {
+static struct {
     const char *config_name, *config_dir, *format, *depfile, *dir;
     const char *list, *show, *explain;
     bool multirun;
+} o;
+
+static const char *const formats[] = {"json", "yaml", NULL};
+
+static const struct aq_opt options[] = {
+    {"config-name", 0, AQ_OPT_TEXT, &o.config_name, "NAME",
+     "primary configuration (preset/qwen3_lm_sensitivity)", NULL, 0, 0},
+    {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR",
+     "a directory that is searched before the configuration tree", NULL, 0, 0},
+    {"multirun", 'm', AQ_OPT_FLAG, &o.multirun, NULL,
+     "one run for every combination of a=1,2 b=x,y: a line of JSON each", NULL, 0, 0},
+    {"dir", 0, AQ_OPT_TEXT, &o.dir, "DIR",
+     "with -m: write DIR/<hydra.sweep.subdir>/run.json for each run", NULL, 0, 0},
+    {"format", 0, AQ_OPT_CHOICE, &o.format, "FORMAT",
+     "json (default), or yaml: the configuration alone", formats, 0, 0},
+    {"depfile", 0, AQ_OPT_TEXT, &o.depfile, "FILE",
+     "write a make rule: the product depends on the files it was made from", NULL, 0, 0},
+    {"list", 0, AQ_OPT_TEXT, &o.list, "GROUP", "list the options of a group, such as quant_pair",
+     NULL, 0, 0},
+    {"show", 0, AQ_OPT_TEXT, &o.show, "KEY", "print one value, such as dataset.captions_path", NULL,
+     0, 0},
+    {"explain", 0, AQ_OPT_TEXT, &o.explain, "KEY",
+     "say which file and line, or which override, set a value", NULL, 0, 0},
+    AQ_OPT_END,
 };
 
-static int check_options(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+static int check_options(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    int questions = (o->list != NULL) + (o->show != NULL) + (o->explain != NULL);
+    int questions = (o.list != NULL) + (o.show != NULL) + (o.explain != NULL);
     if (questions > 1)
         return aq_err_set(err, AQ_EUSAGE, "--list, --show and --explain exclude one another");
-    if (questions && (o->multirun || o->depfile))
+    if (questions && (o.multirun || o.depfile))
         return aq_err_set(err, AQ_EUSAGE, "-m and --depfile go only with a product");
-    if (o->dir && (!o->multirun || cl->output))
+    if (o.dir && (!o.multirun || cl->output))
         return aq_err_set(err, AQ_EUSAGE, "--dir needs -m, and excludes -o");
-    if (o->depfile && !o->dir && (!cl->output || strcmp(cl->output, "-") == 0))
+    if (o.depfile && !o.dir && (!cl->output || strcmp(cl->output, "-") == 0))
         return aq_err_set(err, AQ_EUSAGE,
                           "--depfile needs the name of the product: -o FILE or "
                           "-m --dir DIR");
     return 0;
 }
 
-static int answer(struct resolver *r, const struct options *o, const char *output,
-                  struct aq_err *err)
+static int answer(struct resolver *r, const char *output, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
-    bool yaml = o->format && strcmp(o->format, "yaml") == 0;
-    int result = o->list   ? resolve_list(r, o->list, &text, err)
-                 : o->show ? resolve_show(r, o->show, yaml, &text, err)
-                           : resolve_explain(r, o->explain, &text, err);
+    bool yaml = o.format && strcmp(o.format, "yaml") == 0;
+    int result = o.list   ? resolve_list(r, o.list, &text, err)
+                 : o.show ? resolve_show(r, o.show, yaml, &text, err)
+                          : resolve_explain(r, o.explain, &text, err);
     if (result == 0)
         result = aq_write_file(output, aq_buf_str(&text), text.len, err);
     aq_buf_release(&text);
@@ -94,24 +118,23 @@ static int write_depfile(const struct resolved_list *jobs, const struct name_lis
     return result;
 }
 
-static int produce(struct resolver *r, const struct options *o, const char *output,
-                   struct aq_err *err)
+static int produce(struct resolver *r, const char *output, struct aq_err *err)
 {
     struct resolved_list jobs = {0};
     struct name_list targets = {0};
-    bool yaml = o->format && strcmp(o->format, "yaml") == 0;
-    enum resolve_format format = yaml                     ? RESOLVE_YAML
-                                 : o->multirun && !o->dir ? RESOLVE_JSON_LINE
-                                                          : RESOLVE_JSON;
+    bool yaml = o.format && strcmp(o.format, "yaml") == 0;
+    enum resolve_format format = yaml                   ? RESOLVE_YAML
+                                 : o.multirun && !o.dir ? RESOLVE_JSON_LINE
+                                                        : RESOLVE_JSON;
     int result =
-        o->multirun ? resolve_all(r, format, &jobs, err) : resolve_one(r, format, &jobs, err);
-    if (result == 0 && o->dir)
+        o.multirun ? resolve_all(r, format, &jobs, err) : resolve_one(r, format, &jobs, err);
+    if (result == 0 && o.dir)
         result = resolve_check_subdirs(r, &jobs, err);
     if (result == 0)
-        result = o->dir ? write_each(&jobs, o->dir, yaml, &targets, err)
-                        : write_together(&jobs, output, yaml, &targets, err);
-    if (result == 0 && o->depfile)
-        result = write_depfile(&jobs, &targets, o->depfile, err);
+        result = o.dir ? write_each(&jobs, o.dir, yaml, &targets, err)
+                       : write_together(&jobs, output, yaml, &targets, err);
+    if (result == 0 && o.depfile)
+        result = write_depfile(&jobs, &targets, o.depfile, err);
     for (size_t i = 0; i < targets.count; i++)
         free((char *)targets.items[i]);
     free(targets.items);
@@ -119,59 +142,36 @@ static int produce(struct resolver *r, const struct options *o, const char *outp
     return result;
 }
 
-static int run(const struct options *o, const struct aq_cmdline *cl, struct aq_err *err)
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct resolver r;
-    if (check_options(o, cl, err) < 0)
+    if (check_options(cl, err) < 0)
         return -1;
-    const char *primary = o->config_name ? o->config_name : "preset/qwen3_lm_sensitivity";
-    int result = resolver_init(&r, o->config_dir, primary, cl->args, (size_t)cl->count, err);
+    const char *primary = o.config_name ? o.config_name : "preset/qwen3_lm_sensitivity";
+    int result = resolver_init(&r, o.config_dir, primary, cl->args, (size_t)cl->count, err);
     if (result == 0)
-        result = o->list || o->show || o->explain ? answer(&r, o, cl->output, err)
-                                                  : produce(&r, o, cl->output, err);
+        result = o.list || o.show || o.explain ? answer(&r, cl->output, err)
+                                               : produce(&r, cl->output, err);
     resolver_release(&r);
     return result;
 }
 
+static const char *const schemas[] = {RUN_SCHEMA, NULL};
+
+static const struct aq_tool tool = {
+    .name = "aq-resolve",
+    .summary = "Composes a run from the configuration tree and overrides such as\n"
+               "quant_pair=wint4_aint8, dataset.size=small or +key=value.",
+    .usage = "aq-resolve [OPTIONS] [OVERRIDE...]",
+    .example = "aq-resolve quant_pair=wint4_aint8 dataset.size=small | jq ._aq",
+    .options = options,
+    .max_args = -1,
+    .run = run,
+    .result_version = 1,
+    .schemas = schemas,
+};
+
 int main(int argc, char **argv)
 {
-    static const char *const formats[] = {"json", "yaml", NULL};
-    struct options o = {0};
-    const struct aq_opt table[] = {
-        {"config-name", 0, AQ_OPT_TEXT, &o.config_name, "NAME",
-         "primary configuration (preset/qwen3_lm_sensitivity)", NULL, 0, 0},
-        {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR",
-         "a directory that is searched before the configuration tree", NULL, 0, 0},
-        {"multirun", 'm', AQ_OPT_FLAG, &o.multirun, NULL,
-         "one run for every combination of a=1,2 b=x,y: a line of JSON each", NULL, 0, 0},
-        {"dir", 0, AQ_OPT_TEXT, &o.dir, "DIR",
-         "with -m: write DIR/<hydra.sweep.subdir>/run.json for each run", NULL, 0, 0},
-        {"format", 0, AQ_OPT_CHOICE, &o.format, "FORMAT",
-         "json (default), or yaml: the configuration alone", formats, 0, 0},
-        {"depfile", 0, AQ_OPT_TEXT, &o.depfile, "FILE",
-         "write a make rule: the product depends on the files it was made from", NULL, 0, 0},
-        {"list", 0, AQ_OPT_TEXT, &o.list, "GROUP",
-         "list the options of a group, such as quant_pair", NULL, 0, 0},
-        {"show", 0, AQ_OPT_TEXT, &o.show, "KEY", "print one value, such as dataset.captions_path",
-         NULL, 0, 0},
-        {"explain", 0, AQ_OPT_TEXT, &o.explain, "KEY",
-         "say which file and line, or which override, set a value", NULL, 0, 0},
-        AQ_OPT_END,
-    };
-    const struct aq_tool tool = {
-        .name = "aq-resolve",
-        .summary = "Composes a run from the configuration tree and overrides such as\n"
-                   "quant_pair=wint4_aint8, dataset.size=small or +key=value.",
-        .usage = "aq-resolve [OPTIONS] [OVERRIDE...]",
-        .example = "aq-resolve quant_pair=wint4_aint8 dataset.size=small | jq ._aq",
-        .options = table,
-        .result_version = 1,
-        .max_args = -1,
-    };
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(run(&o, &cl, &err), &err);
+    return aq_tool_main(&tool, argc, argv);
 }

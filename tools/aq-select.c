@@ -1,6 +1,6 @@
 /* aq-select: one format per layer within a budget, from scores or manifests. */
-#include "base/msg.h"
 #include "base/opt.h"
+#include "select/manifest.h"
 #include "select/select_run.h"
 
 #include <math.h>
@@ -21,76 +21,83 @@ static const char details[] =
     "A budget that cannot be met gives the cheapest assignment, is_satisfied false, and a warning\n"
     "with the smallest reachable bits; with --strict it is an error.";
 
-static int check(const struct sel_request *q, bool have_bits, struct aq_err *err)
+#define NO_SIZE UINT64_MAX
+
+static struct sel_request q = {
+    .bits = NAN, /* what no option value gives */
+    .bytes = NO_SIZE,
+    .result_version = RESULT_VERSION,
+};
+
+static const struct aq_opt options[] = {
+    {"effective-bits", 0, AQ_OPT_DOUBLE, &q.bits, "B", "budget: average bits of a weight"},
+    {"size", 0, AQ_OPT_SIZE, &q.bytes, "BYTES",
+     "budget: bytes of the stored weights, such as 3.5G"},
+    {"cost", 0, AQ_OPT_CHOICE, &q.cost, "RULE",
+     "what a format costs: storage, modelopt40 or modelopt47", .choices = costs},
+    {"count-vision", 0, AQ_OPT_FLAG, &q.count_vision, NULL,
+     "count the vision tower, at 16 bits, in the average"},
+    {"menu", 0, AQ_OPT_TEXT, &q.menu, "F.yaml", "pins, bans and menus by module name"},
+    {"solver", 0, AQ_OPT_CHOICE, &q.solver, "S", "exact, or threshold (ModelOpt's, for kl_div)",
+     .choices = solvers},
+    {"monotone", 0, AQ_OPT_CHOICE, &q.monotone, "M",
+     "force scores not to rise with bits: no, v40 or v39", .choices = monotones},
+    {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
+    {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
+    {"strict", 0, AQ_OPT_FLAG, &q.strict, NULL, "an unreachable budget is an error"},
+    {"unchecked", 0, AQ_OPT_FLAG, &q.unchecked, NULL,
+     "take inputs that do not say where they come from"},
+    AQ_OPT_END,
+};
+
+static int check(bool have_bits, bool have_size, struct aq_err *err)
 {
-    if (have_bits && q->bytes)
+    if (q.bytes == 0)
+        return aq_err_set(err, AQ_EUSAGE, "--size must be above 0");
+    q.bytes = have_size ? q.bytes : 0;
+    if (have_bits && q.bytes)
         return aq_err_set(err, AQ_EUSAGE, "--effective-bits and --size exclude each other");
-    if (have_bits && !(q->bits > 0 && q->bits <= 16))
+    if (have_bits && !(q.bits > 0 && q.bits <= 16))
         return aq_err_set(err, AQ_EUSAGE, "--effective-bits must be above 0 and at most 16");
-    if (q->bytes && q->cost && strcmp(q->cost, "storage") != 0)
+    if (q.bytes && q.cost && strcmp(q.cost, "storage") != 0)
         return aq_err_set(err, AQ_EUSAGE,
-                          "--size counts stored bytes: --cost %s does not go with it", q->cost);
-    if (q->frontier && (have_bits || q->bytes || q->state || q->strict))
+                          "--size counts stored bytes: --cost %s does not go with it", q.cost);
+    if (q.frontier && (have_bits || q.bytes || q.state || q.strict))
         return aq_err_set(
             err, AQ_EUSAGE,
             "--frontier is every budget: no --effective-bits, --size, --state or --strict");
     return 0;
 }
 
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    static const char *const standard_input[] = {"-"};
+    bool have_bits = !isnan(q.bits);
+    q.inputs = cl->count ? cl->args : standard_input;
+    q.input_count = cl->count ? (size_t)cl->count : 1;
+    q.output = cl->output;
+    if (check(have_bits, q.bytes != NO_SIZE, err) < 0)
+        return -1;
+    q.bits = have_bits ? q.bits : 0;
+    return sel_run(&q, err);
+}
+
+static const char *const schemas[] = {MANIFEST_SCHEMA, NULL};
+
+static const struct aq_tool tool = {
+    .name = "aq-select",
+    .summary = "Choose one format per layer within a budget.",
+    .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...",
+    .details = details,
+    .example = "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",
+    .options = options,
+    .max_args = -1,
+    .run = run,
+    .result_version = RESULT_VERSION,
+    .schemas = schemas,
+};
+
 int main(int argc, char **argv)
 {
-    struct sel_request q = {.result_version = RESULT_VERSION};
-    const uint64_t no_size = UINT64_MAX;
-    q.bits = NAN; /* what no option value gives */
-    q.bytes = no_size;
-    const struct aq_opt table[] = {
-        {"effective-bits", 0, AQ_OPT_DOUBLE, &q.bits, "B", "budget: average bits of a weight"},
-        {"size", 0, AQ_OPT_SIZE, &q.bytes, "BYTES",
-         "budget: bytes of the stored weights, such as 3.5G"},
-        {"cost", 0, AQ_OPT_CHOICE, &q.cost, "RULE",
-         "what a format costs: storage, modelopt40 or modelopt47", .choices = costs},
-        {"count-vision", 0, AQ_OPT_FLAG, &q.count_vision, NULL,
-         "count the vision tower, at 16 bits, in the average"},
-        {"menu", 0, AQ_OPT_TEXT, &q.menu, "F.yaml", "pins, bans and menus by module name"},
-        {"solver", 0, AQ_OPT_CHOICE, &q.solver, "S", "exact, or threshold (ModelOpt's, for kl_div)",
-         .choices = solvers},
-        {"monotone", 0, AQ_OPT_CHOICE, &q.monotone, "M",
-         "force scores not to rise with bits: no, v40 or v39", .choices = monotones},
-        {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
-        {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
-        {"strict", 0, AQ_OPT_FLAG, &q.strict, NULL, "an unreachable budget is an error"},
-        {"unchecked", 0, AQ_OPT_FLAG, &q.unchecked, NULL,
-         "take inputs that do not say where they come from"},
-        AQ_OPT_END,
-    };
-    const struct aq_tool tool = {
-        .name = "aq-select",
-        .summary = "Choose one format per layer within a budget.",
-        .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...",
-        .details = details,
-        .example =
-            "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",
-        .options = table,
-        .result_version = RESULT_VERSION,
-        .max_args = -1,
-    };
-    static const char *const standard_input[] = {"-"};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    bool have_bits = !isnan(q.bits), have_size = q.bytes != no_size;
-    if (have_size && q.bytes == 0) {
-        aq_err_set(&err, AQ_EUSAGE, "--size must be above 0");
-        return aq_msg_error(&err);
-    }
-    q.bytes = have_size ? q.bytes : 0;
-    q.inputs = cl.count ? cl.args : standard_input;
-    q.input_count = cl.count ? (size_t)cl.count : 1;
-    q.output = cl.output;
-    if (check(&q, have_bits, &err) < 0)
-        return aq_msg_error(&err);
-    q.bits = have_bits ? q.bits : 0;
-    return aq_tool_end(sel_run(&q, &err), &err);
+    return aq_tool_main(&tool, argc, argv);
 }

@@ -160,12 +160,9 @@ static void install_handlers(void)
 /* A mapped file was cut short by somebody, or its disk failed: there is no way to go on. */
 static void die_of_lost_map(int sig)
 {
-    static const char text[] = ": a mapped file changed while it was read, or cannot be read\n";
-    const char *name = aq_tool_name();
     (void)sig;
     remove_temps();
-    (void)!write(STDERR_FILENO, name, strlen(name));
-    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    aq_msg_line("a mapped file changed while it was read, or cannot be read");
     _exit(AQ_ERUN);
 }
 
@@ -359,7 +356,7 @@ int aq_out_commit(struct aq_out *o, struct aq_err *err)
     int fd = o->fd;
     o->fd = -1;
     if (fd == STDOUT_FILENO && !o->path)
-        return 0; /* closed and checked by aq_tool_finish */
+        return 0; /* closed and checked by aq_tool_main */
     if (o->temp && fsync(fd) < 0) {
         aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(o->path));
         (void)close(fd);
@@ -484,6 +481,16 @@ char *aq_path_dir(const char *path)
     if (!slash)
         return xstrdup(".");
     return slash == path ? xstrdup("/") : xstrndup(path, (size_t)(slash - path));
+}
+
+int aq_log_open(const char *path, struct aq_err *err)
+{
+    /* a FIFO without a reader is an error, not a reason to wait */
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+    if (fd < 0 || fcntl(fd, F_SETFL, O_APPEND) < 0)
+        return aq_err_sys(err, AQ_ERUN, "cannot write the log '%s'", aq_show(path));
+    aq_msg_to(fd);
+    return 0;
 }
 
 bool aq_path_exists(const char *path)

@@ -66,6 +66,9 @@ int aq_write_file(const char *path, const void *p, size_t n, struct aq_err *err)
 int aq_write_if_changed(const char *path, const void *p, size_t n,
                         struct aq_err *err) AQ_MUST_CHECK;
 
+/* Messages (base/msg.h) are appended to this file from now on. */
+int aq_log_open(const char *path, struct aq_err *err) AQ_MUST_CHECK;
+
 /* After a rename to path: make it survive a power cut. */
 void aq_sync_dir(const char *path);
 

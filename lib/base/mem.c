@@ -10,7 +10,9 @@
 
 static AQ_NORETURN void out_of_memory(size_t n)
 {
-    (void)fprintf(stderr, "%s: out of memory (%zu bytes)\n", aq_tool_name(), n);
+    char text[64];
+    (void)snprintf(text, sizeof text, "out of memory (%zu bytes)", n);
+    aq_msg_line(text);
     exit(AQ_ERUN);
 }
 

@@ -1,16 +1,10 @@
 #include "base/msg.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char *tool_name = "aq";
-static int verbosity;
-
-const char *aq_tool_name(void)
-{
-    return tool_name;
-}
+static int verbosity, sink = STDERR_FILENO;
 
 void aq_msg_name(const char *tool)
 {
@@ -22,18 +16,38 @@ void aq_msg_verbosity(int level)
     verbosity = level;
 }
 
-/* One write a line: lines of several processes that share a stream do not mix. */
+void aq_msg_to(int fd)
+{
+    sink = fd;
+}
+
+/* One write per line, so that lines of several processes that share a stream do not mix. */
+static void put(char *line, size_t len, size_t cap)
+{
+    if (len > cap - 1)
+        len = cap - 1;
+    line[len] = '\n';
+    (void)!write(sink, line, len + 1);
+}
+
 static AQ_PRINTF(2, 0) void say(const char *kind, const char *fmt, va_list ap)
 {
     char line[4096];
     int n = snprintf(line, sizeof line, "%s: %s", tool_name, kind);
     size_t len = n < 0 ? 0 : (size_t)n;
     n = vsnprintf(line + len, sizeof line - len, fmt, ap);
-    len = n < 0 ? len : strlen(line);
-    if (len > sizeof line - 2)
-        len = sizeof line - 2;
-    line[len] = '\n';
-    (void)!write(STDERR_FILENO, line, len + 1);
+    put(line, n < 0 ? len : len + (size_t)n, sizeof line);
+}
+
+void aq_msg_line(const char *text)
+{
+    char line[512];
+    size_t len = 0;
+    const char *parts[] = {tool_name, ": ", text};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        for (const char *p = parts[i]; *p && len < sizeof line; p++)
+            line[len++] = *p;
+    put(line, len, sizeof line);
 }
 
 void aq_warn(const char *fmt, ...)
@@ -58,8 +72,9 @@ void aq_note(int level, const char *fmt, ...)
 
 int aq_msg_error(const struct aq_err *err)
 {
-    (void)fprintf(stderr, "%s: %s\n", tool_name, err->msg);
-    if (err->hint[0])
-        (void)fprintf(stderr, "%s\n", err->hint);
+    char line[sizeof err->msg + sizeof err->hint + 256];
+    int n = snprintf(line, sizeof line, "%s: %s%s%s", tool_name, err->msg, err->hint[0] ? "\n" : "",
+                     err->hint);
+    put(line, n < 0 ? 0 : (size_t)n, sizeof line);
     return err->code ? err->code : AQ_ERUN;
 }

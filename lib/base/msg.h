@@ -11,11 +11,13 @@
 void aq_warn(const char *fmt, ...) AQ_PRINTF(1, 2);            /* "warning: ...", unless -q */
 void aq_note(int level, const char *fmt, ...) AQ_PRINTF(2, 3); /* from this level of -v upwards */
 
-const char *aq_tool_name(void); /* what messages begin with */
-
 /* For the main function. The name is borrowed. Verbosity: -1 errors only, 0, 1, 2. */
 void aq_msg_name(const char *tool);
 void aq_msg_verbosity(int level);
+/* From now on to this descriptor instead of stderr. */
+void aq_msg_to(int fd);
+/* "aq-x: text", whatever the verbosity. Safe in a signal handler. */
+void aq_msg_line(const char *text);
 /* Prints an error and its hint. Returns its class, the exit status. */
 int aq_msg_error(const struct aq_err *err);
 

@@ -1,6 +1,7 @@
 #include "base/opt.h"
 #include "base/buf.h"
 #include "base/build.h"
+#include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/msg.h"
@@ -17,10 +18,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct aq_tool *current;
-static int verbosity;
+static const struct aq_tool *program; /* what was started */
+static const struct aq_tool *current; /* the same, or one of its commands */
 
-/* Operands and lists of values point into argv and live as long as the process: held here. */
+/* Operands and lists of values, which point into argv: held here until the next parse. */
 static const char ***kept;
 static size_t kept_count, kept_cap;
 static size_t most_values; /* no list can get longer than the command line */
@@ -31,44 +32,40 @@ static const char **keep_values(void)
     return kept[kept_count++] = xcalloc(most_values, sizeof **kept);
 }
 
-static bool flag_help, flag_version, flag_build, flag_result, flag_quiet;
-static const char *opt_output, *opt_progress;
+static struct {
+    bool help, version, build, result, quiet;
+    int verbosity;
+    const char *output, *progress, *log;
+} common;
 
-static const char *const progress_choices[] = {"auto", "always", "never", NULL};
+static const char *const progress_choices[] = {"auto", "always", "never", "json", NULL};
 
 static const struct aq_opt shared[] = {
-    {"output", 'o', AQ_OPT_TEXT, &opt_output, "FILE", "write the product to FILE instead of stdout",
-     NULL, 0, 0},
-    {"quiet", 'q', AQ_OPT_FLAG, &flag_quiet, NULL, "errors only", NULL, 0, 0},
-    {"verbose", 'v', AQ_OPT_FLAG, NULL, NULL, "say what is being done; twice: in detail", NULL, 0,
-     0},
-    {"progress", 0, AQ_OPT_CHOICE, &opt_progress, "WHEN", "auto, always or never", progress_choices,
-     0, 0},
-    {"help", 'h', AQ_OPT_FLAG, &flag_help, NULL, "this text", NULL, 0, 0},
-    {"version", 'V', AQ_OPT_FLAG, &flag_version, NULL, "version", NULL, 0, 0},
-    {"build-info", 0, AQ_OPT_FLAG, &flag_build, NULL, "compiler, flags, libraries", NULL, 0, 0},
-    {"result-version", 0, AQ_OPT_FLAG, &flag_result, NULL,
-     "a number that changes when equal inputs may give other results", NULL, 0, 0},
+    {"output", 'o', AQ_OPT_TEXT, &common.output, "FILE",
+     "write the product to FILE instead of stdout"},
+    {"quiet", 'q', AQ_OPT_FLAG, &common.quiet, NULL, "errors only"},
+    {"verbose", 'v', AQ_OPT_FLAG, NULL, NULL, "say what is being done; twice: in detail"},
+    {"progress", 0, AQ_OPT_CHOICE, &common.progress, "WHEN",
+     "auto, always, never, or json: lines for programs", progress_choices},
+    {"log", 0, AQ_OPT_TEXT, &common.log, "FILE",
+     "append messages to FILE instead of stderr; progress\nstays on stderr"},
+    {"help", 'h', AQ_OPT_FLAG, &common.help, NULL, "this text"},
+    {"version", 'V', AQ_OPT_FLAG, &common.version, NULL, "version"},
+    {"build-info", 0, AQ_OPT_FLAG, &common.build, NULL, "compiler, flags, libraries"},
+    {"result-version", 0, AQ_OPT_FLAG, &common.result, NULL,
+     "a number that changes when equal inputs may give other\nresults, and the schemas of the "
+     "products"},
     AQ_OPT_END,
 };
 
-/* ---- the end ---- */
-
-int aq_tool_finish(void)
+/* "aq-score", "aq-score collect": what to type. */
+static const char *full_name(void)
 {
-    int bad = ferror(stdout);
-    errno = 0;
-    if (fclose(stdout) != 0 || bad) {
-        (void)fprintf(stderr, "%s: cannot write standard output: %s\n", aq_tool_name(),
-                      strerror(errno ? errno : EIO));
-        return AQ_ERUN;
-    }
-    return AQ_OK;
-}
-
-int aq_tool_end(int result, const struct aq_err *err)
-{
-    return result < 0 ? aq_msg_error(err) : aq_tool_finish();
+    static char name[64];
+    bool command = current != program;
+    (void)snprintf(name, sizeof name, "%s%s%s", program->name, command ? " " : "",
+                   command ? current->name : "");
+    return name;
 }
 
 /* ---- help ---- */
@@ -105,6 +102,11 @@ static void print_help(const struct aq_tool *t)
         printf("\noptions:\n");
         for (const struct aq_opt *o = t->options; o->name; o++)
             print_option(o);
+    }
+    if (t->commands) {
+        printf("\ncommands, each with a --help of its own:\n");
+        for (const struct aq_tool *const *c = t->commands; *c; c++)
+            printf("  %-28s %s\n", (*c)->name, (*c)->summary);
     }
     printf("\ncommon options:\n");
     for (const struct aq_opt *o = shared; o->name; o++)
@@ -150,8 +152,7 @@ static int unknown_option(const char *text, size_t len, struct aq_err *err)
     aq_err_set(err, AQ_EUSAGE, "unknown option '--%s'", aq_show(word));
     const char *near = aq_nearest(word, names, count);
     if (near)
-        aq_err_hint(err, "did you mean --%s? (try '%s%s%s --help')", near, current->name,
-                    current->command ? " " : "", current->command ? current->command : "");
+        aq_err_hint(err, "did you mean --%s? (try '%s --help')", near, full_name());
     free(word);
     return -1;
 }
@@ -222,7 +223,7 @@ static void set_flag(const struct aq_opt *o)
     if (o->dest)
         *(bool *)o->dest = true;
     else
-        verbosity++; /* -v is the one flag that counts */
+        common.verbosity++; /* -v is the one flag that counts */
 }
 
 struct cursor {
@@ -273,7 +274,6 @@ static int parse(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *er
 {
     struct cursor c = {argc, 1, argv};
     bool only_operands = false;
-    most_values = (size_t)argc + 1;
     cl->args = keep_values();
     for (; c.at < argc; c.at++) {
         const char *a = argv[c.at];
@@ -284,6 +284,7 @@ static int parse(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *er
         else if ((a[1] == '-' ? parse_long(a + 2, &c, err) : parse_letters(a + 1, &c, err)) < 0)
             return -1;
     }
+    cl->output = common.output;
     return 0;
 }
 
@@ -298,28 +299,131 @@ static int check_operands(const struct aq_tool *t, const struct aq_cmdline *cl, 
     return 0;
 }
 
-static void print_build_info(const struct aq_tool *t)
+/* --help and its like, which need no operands. */
+static bool asks_about_itself(void)
 {
-    aq_print_build_info();
-    if (t->print_build_info)
-        t->print_build_info();
+    return common.help || common.version || common.build || common.result;
 }
 
-/* --help and its like: true if one was asked for and answered. */
-static bool answer_meta(const struct aq_tool *t, int *code)
+static void forget_last_parse(size_t words)
 {
-    if (flag_help)
-        print_help(t);
-    else if (flag_version)
-        printf("%s %s\n", t->name, AQ_VERSION);
-    else if (flag_build)
-        print_build_info(t);
-    else if (flag_result)
-        printf("%d\n", t->result_version);
+    for (size_t i = 0; i < kept_count; i++)
+        free(kept[i]);
+    kept_count = 0;
+    most_values = words + 1;
+    memset(&common, 0, sizeof common);
+}
+
+/* ---- commands ---- */
+
+static const struct aq_tool *find_command(const char *word)
+{
+    for (const struct aq_tool *const *c = program->commands; c && *c; c++)
+        if (strcmp((*c)->name, word) == 0)
+            return *c;
+    return NULL;
+}
+
+enum { MOST_COMMANDS = 32 };
+
+static size_t command_names(const char *names[MOST_COMMANDS])
+{
+    size_t count = 0;
+    for (const struct aq_tool *const *c = program->commands; *c && count < MOST_COMMANDS; c++)
+        names[count++] = (*c)->name;
+    return count;
+}
+
+static int hint_commands(const char *near, struct aq_err *err)
+{
+    const char *names[MOST_COMMANDS];
+    struct aq_buf text = AQ_BUF_INIT;
+    if (near)
+        aq_buf_addf(&text, "did you mean %s? ", near);
+    aq_buf_adds(&text, "commands: ");
+    size_t count = command_names(names);
+    aq_join_names(&text, names, count);
+    aq_err_hint(err, "%s", aq_buf_str(&text));
+    aq_buf_release(&text);
+    return -1;
+}
+
+/*
+ * An operand that is not a file but looks like a command: a slip of the keyboard, or a command
+ * after an option. Of a tool that only has commands, every operand.
+ */
+static int check_operand(const char *word, struct aq_err *err)
+{
+    const char *names[MOST_COMMANDS];
+    if (current != program || !program->commands || (program->run && access(word, F_OK) == 0))
+        return 0;
+    size_t count = command_names(names);
+    const char *near = aq_nearest(word, names, count);
+    if (near && strcmp(near, word) == 0)
+        return aq_err_set(err, AQ_EUSAGE, "the command '%s' must be the first word", word);
+    if (!program->run)
+        (void)aq_err_set(err, AQ_EUSAGE, "unknown command '%s'", aq_show(word));
+    else if (near)
+        (void)aq_err_set(err, AQ_EUSAGE, "'%s' is neither a command nor a file", aq_show(word));
     else
-        return false;
-    *code = aq_tool_finish();
-    return true;
+        return 0;
+    return hint_commands(near, err);
+}
+
+/* First: other complaints about the command line of a misspelled command would be misleading. */
+static int check_first_word(int argc, char **argv, struct aq_err *err)
+{
+    return argc > 1 && argv[1][0] != '-' ? check_operand(argv[1], err) : 0;
+}
+
+static int check_first_operand(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (cl->count)
+        return check_operand(cl->args[0], err);
+    if (!current->commands || current->run)
+        return 0;
+    (void)aq_err_set(err, AQ_EUSAGE, "no command given");
+    return hint_commands(NULL, err);
+}
+
+/* ---- the whole command line ---- */
+
+static int parse_current(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *err)
+{
+    *cl = (struct aq_cmdline){0};
+    forget_last_parse((size_t)argc);
+    int bad = parse(argc, argv, cl, err);
+    if (bad == 0 && !asks_about_itself())
+        bad = check_first_operand(cl, err) < 0 ? -1 : check_operands(current, cl, err);
+    if (bad < 0 && err && !err->hint[0])
+        aq_err_hint(err, "try '%s --help'", full_name());
+    return bad;
+}
+
+int aq_cmdline_parse(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
+                     struct aq_err *err)
+{
+    program = current = tool;
+    return parse_current(argc, argv, cl, err);
+}
+
+/* ---- the main function ---- */
+
+static void print_about(void)
+{
+    if (common.help) {
+        print_help(current);
+    } else if (common.version) {
+        printf("%s %s\n", program->name, AQ_VERSION);
+    } else if (common.build) {
+        aq_print_build_info();
+        if (program->print_build_info)
+            program->print_build_info();
+    } else {
+        printf("%d\n", program->result_version);
+        for (const char *const *s = program->schemas; s && *s; s++)
+            printf("%s\n", *s);
+    }
 }
 
 /*
@@ -333,40 +437,64 @@ static void hold_standard_streams(void)
             (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
-bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
-                   int *code)
+static void prepare_process(void)
 {
-    struct aq_err err = {0};
-    current = tool;
-    aq_msg_name(tool->name);
-    *cl = (struct aq_cmdline){0};
     hold_standard_streams();
     /* A preloaded library may have switched denormals off: here they are numbers. */
     (void)fesetenv(FE_DFL_ENV);
     /* A reader that goes away, or a file at its size limit, is a write error with a message. */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
-    int bad = parse(argc, argv, cl, &err);
-    if (bad == 0 && answer_meta(tool, code))
-        return false;
-    if (bad == 0)
-        bad = check_operands(tool, cl, &err);
-    if (bad < 0) {
-        if (!err.hint[0])
-            aq_err_hint(&err, "try '%s%s%s --help'", tool->name, tool->command ? " " : "",
-                        tool->command ? tool->command : "");
-        *code = aq_msg_error(&err);
-        return false;
-    }
-    if (flag_quiet)
-        verbosity = -1;
-    if (opt_progress)
-        aq_progress_set_mode(strcmp(opt_progress, "always") == 0  ? AQ_PROGRESS_ALWAYS
-                             : strcmp(opt_progress, "never") == 0 ? AQ_PROGRESS_NEVER
-                                                                  : AQ_PROGRESS_AUTO);
-    if (flag_quiet)
+}
+
+/* Where messages go and how many, and how progress is shown. */
+static int apply_common(struct aq_err *err)
+{
+    static const enum aq_progress_mode modes[] = {AQ_PROGRESS_AUTO, AQ_PROGRESS_ALWAYS,
+                                                  AQ_PROGRESS_NEVER, AQ_PROGRESS_JSON};
+    for (size_t i = 0; common.progress && i < AQ_COUNT(modes); i++)
+        if (strcmp(common.progress, progress_choices[i]) == 0)
+            aq_progress_set_mode(modes[i]);
+    if (common.quiet)
         aq_progress_set_mode(AQ_PROGRESS_NEVER);
-    aq_msg_verbosity(verbosity);
-    cl->output = opt_output;
-    return true;
+    aq_msg_verbosity(common.quiet ? -1 : common.verbosity);
+    return common.log ? aq_log_open(common.log, err) : 0;
+}
+
+static int finish_stdout(struct aq_err *err)
+{
+    int bad = ferror(stdout);
+    errno = 0;
+    if (fclose(stdout) != 0 || bad) {
+        errno = errno ? errno : EIO;
+        return aq_err_sys(err, AQ_ERUN, "cannot write standard output");
+    }
+    return 0;
+}
+
+static int run_tool(int argc, char **argv, struct aq_err *err)
+{
+    struct aq_cmdline cl;
+    if (check_first_word(argc, argv, err) < 0 || parse_current(argc, argv, &cl, err) < 0)
+        return -1;
+    if (asks_about_itself())
+        print_about();
+    else if (apply_common(err) < 0 || current->run(&cl, err) < 0)
+        return -1;
+    return finish_stdout(err);
+}
+
+int aq_tool_main(const struct aq_tool *tool, int argc, char **argv)
+{
+    struct aq_err err = {0};
+    program = current = tool;
+    aq_msg_name(tool->name);
+    prepare_process();
+    const struct aq_tool *command = argc > 1 ? find_command(argv[1]) : NULL;
+    if (command) {
+        current = command;
+        argc--;
+        argv++;
+    }
+    return run_tool(argc, argv, &err) < 0 ? aq_msg_error(&err) : AQ_OK;
 }

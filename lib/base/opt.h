@@ -1,22 +1,19 @@
 /*
- * Command lines: one table per tool, one block of options that all tools share, one way to end.
+ * Command lines: one table per tool, one block of options that all tools share, one main function.
+ *
+ *     static struct {...} o = {...};                      // what the options set
+ *     static const struct aq_opt options[] = {..., AQ_OPT_END};
+ *     static int run(const struct aq_cmdline *cl, struct aq_err *err) {...}
+ *     static const struct aq_tool tool = {.name = "aq-x", .options = options, .run = run, ...};
  *
  *     int main(int argc, char **argv)
  *     {
- *         struct opts o = {...};
- *         const struct aq_opt table[] = {..., AQ_OPT_END};
- *         const struct aq_tool tool = {.name = "aq-x", .options = table, ...};
- *         struct aq_cmdline cl;
- *         struct aq_err err = {0};
- *         int code;
- *         if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
- *             return code;                   // --help and friends, or a usage error
- *         // "aq-x: ..." and the class as exit code, or stdout flushed and checked
- *         return aq_tool_end(run(&o, &cl, &err), &err);
+ *         return aq_tool_main(&tool, argc, argv);
  *     }
  *
- * Options may stand before, between and behind operands; "--" ends them. Every option can be
- * written --name VALUE or --name=VALUE, and must be spelled in full.
+ * A tool may have commands, each a struct aq_tool of its own: the first word selects it. Options
+ * may come before, between and after operands; "--" ends them. Every option can be written
+ * --name VALUE or --name=VALUE, and must be spelled in full.
  */
 #ifndef AQ_BASE_OPT_H
 #define AQ_BASE_OPT_H
@@ -58,33 +55,38 @@ struct aq_opt {
         .name = NULL                                                                               \
     }
 
-struct aq_tool {
-    const char *name;    /* "aq-score" */
-    const char *command; /* subcommand, or NULL */
-    const char *summary; /* one line */
-    const char *usage;   /* one or more lines, without the leading "usage: " */
-    const char *details; /* paragraphs for --help; may be NULL */
-    const char *example; /* runnable, one or more lines */
-    const struct aq_opt *options;
-    int result_version;             /* raised whenever equal inputs may give different results */
-    int min_args, max_args;         /* operands; max_args < 0: any number */
-    void (*print_build_info)(void); /* more lines of --build-info; may be NULL */
-};
-
 struct aq_cmdline {
     const char *output; /* -o; NULL: stdout */
     const char **args;  /* operands, NULL-terminated */
     int count;
 };
 
+struct aq_tool {
+    const char *name;    /* "aq-score"; of a command "collect" */
+    const char *summary; /* one line */
+    const char *usage;   /* one or more lines, without the leading "usage: " */
+    const char *details; /* paragraphs for --help; may be NULL */
+    const char *example; /* runnable, one or more lines */
+    const struct aq_opt *options;
+    int min_args, max_args; /* operands; max_args < 0: any number */
+    /* The work. -1 with an error, or 0. NULL: the tool does nothing without a command. */
+    int (*run)(const struct aq_cmdline *cl, struct aq_err *err);
+
+    /* Of the tool alone; its commands share them. */
+    const struct aq_tool *const *commands; /* NULL-terminated; NULL: there are none */
+    int result_version;                    /* raised whenever equal inputs may give other results */
+    const char *const *schemas;            /* of its products, NULL-terminated; may be NULL */
+    void (*print_build_info)(void);        /* more lines of --build-info; may be NULL */
+};
+
+/* A whole main function: parses, runs, prints the error, checks stdout. Returns the exit status. */
+int aq_tool_main(const struct aq_tool *tool, int argc, char **argv);
+
 /*
- * False: the tool is to return *code at once (help was printed, or a usage error). argv[0] is
- * skipped; for a subcommand pass argc - 1, argv + 1.
+ * The parser alone, without commands: sets what the tables point at, and cl. argv[0] is skipped.
+ * Operands and list values point into argv.
  */
-bool aq_tool_begin(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
-                   int *code);
-int aq_tool_finish(void);
-/* The end of a main(): aq_msg_error if the result is negative, else aq_tool_finish. */
-int aq_tool_end(int result, const struct aq_err *err);
+int aq_cmdline_parse(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
+                     struct aq_err *err);
 
 #endif

@@ -31,7 +31,7 @@ static cJSON *item(const struct json *v)
 static struct json *wrap(cJSON *c)
 {
     if (!c) {
-        (void)fprintf(stderr, "%s: out of memory\n", aq_tool_name());
+        aq_msg_line("out of memory");
         exit(AQ_ERUN);
     }
     return (struct json *)c;

@@ -295,7 +295,7 @@ static void add_bits(struct json *root, const struct verdict *v)
 static struct json *document(const struct overlay_cell *cell, const struct json *merged,
                              const struct verdict *v, const char *label)
 {
-    struct json *root = product_new("aq.quant/1");
+    struct json *root = product_new(QUANT_SCHEMA);
     json_add_string(root, "base_format_name", cell->format_name);
     struct json *granularity = json_add_object(root, "quant_granularity");
     json_add_string(granularity, "name", cell->granularity);

@@ -49,6 +49,8 @@
 
 #include <stdbool.h>
 
+#define QUANT_SCHEMA "aq.quant/1"
+
 struct overlay_cell {
     const char *format_name;
     struct jref format;      /* {"quant_cfg", "algorithm"}, not yet checked */

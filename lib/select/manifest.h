@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define MANIFEST_SCHEMA "aq.manifest/1"
+
 /* One candidate of one group. NAN where the manifest does not say. */
 struct manifest_option {
     const char *format; /* "FP8_DEFAULT_CFG(effective-bits: 8.0)" */

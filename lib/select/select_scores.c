@@ -3,6 +3,7 @@
 #include "base/names.h"
 #include "io/product.h"
 #include "select/select_read.h"
+#include "store/collect.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -253,7 +254,7 @@ int sel_read_scores(struct sel_cell *c, struct aq_err *err)
 {
     struct jref root = jref_root(c->root, c->path);
     double bits[SEL_COSTS];
-    if (product_check(&root, "aq.scores/1", err) < 0 || read_run(c, &root, err) < 0 ||
+    if (product_check(&root, SCORES_SCHEMA, err) < 0 || read_run(c, &root, err) < 0 ||
         read_identity(c, &root, err) < 0 || read_candidate(c, &root, bits, err) < 0 ||
         read_weights(c, &root, err) < 0)
         return -1;

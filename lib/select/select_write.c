@@ -1,6 +1,7 @@
 #include "select/select_write.h"
 #include "base/mem.h"
 #include "io/product.h"
+#include "select/manifest.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -261,7 +262,7 @@ static void add_origin(struct json *root, const struct sel_product *p)
     if (!first->identity) /* a manifest of another tool: nothing to vouch for */
         return;
     struct json *aq = json_add_object(root, "aq");
-    json_add_string(aq, "schema", "aq.manifest/1");
+    json_add_string(aq, "schema", MANIFEST_SCHEMA);
     json_add_string(aq, "normalization", first->facts[SEL_NORMALIZATION]);
     json_add(aq, "identity", json_copy(first->identity));
     struct json *weights = json_add_object(aq, "weights");

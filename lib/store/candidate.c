@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "io/product.h"
+#include "quant/overlay.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -96,7 +97,7 @@ static int add_document(struct candidates *c, const struct jref *root, struct aq
 
 int candidates_add_file(struct candidates *c, const char *path, struct aq_err *err)
 {
-    struct json *v = product_read(path, "aq.quant/1", err);
+    struct json *v = product_read(path, QUANT_SCHEMA, err);
     if (!v)
         return -1;
     struct jref root = jref_root(v, path);

@@ -5,6 +5,7 @@
 #include "io/product.h"
 #include "io/run_schema.h"
 #include "nn/qwen3.h"
+#include "quant/overlay.h"
 #include "store/flat.h"
 #include "store/score_sums.h"
 
@@ -405,7 +406,7 @@ static int add_groups(struct cell *c, struct json *root, struct aq_err *err)
 
 static struct json *build(struct cell *c, struct aq_err *err)
 {
-    struct json *root = product_new("aq.scores/1");
+    struct json *root = product_new(SCORES_SCHEMA);
     if (add_run(c, root, err) == 0) {
         add_identity(c, root);
         if (add_candidate(c, root, err) == 0 && add_counts(c, root, err) == 0 &&
@@ -423,7 +424,7 @@ static struct json *collect(const struct store *s, const char *run_path, const c
         .s = s, .run_path = run_path, .quant_path = quant_path, .flat_groups = flat_groups};
     struct json *out = NULL;
     c.run = json_read(run_path, err);
-    c.quant = c.run ? product_read(quant_path, "aq.quant/1", err) : NULL;
+    c.quant = c.run ? product_read(quant_path, QUANT_SCHEMA, err) : NULL;
     if (c.quant && read_run(&c, err) == 0 && read_quant(&c, err) == 0 && find_rows(&c, err) == 0)
         out = build(&c, err);
     json_free(c.run);

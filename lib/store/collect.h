@@ -12,6 +12,8 @@
 
 #include <stddef.h>
 
+#define SCORES_SCHEMA "aq.scores/1"
+
 /*
  * NULL: what is missing in the store, or wrong in the run. Caller frees. A note names the groups
  * whose score does not depend on bits, if there are any.

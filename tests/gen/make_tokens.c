@@ -40,35 +40,30 @@ static int read_lines(struct tokens *t, struct aq_err *err)
     return r;
 }
 
-int main(int argc, char **argv)
+static const char *const paddings[] = {"none", "max_length", NULL};
+
+static struct {
+    const char *padding, *sizes;
+    int64_t seq_len, pad;
+} o = {.padding = "none", .seq_len = 512};
+
+static const struct aq_opt options[] = {
+    {"padding", 0, AQ_OPT_CHOICE, &o.padding, "RULE", "none, max_length", paddings},
+    {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N", "length that samples are padded to", NULL, 1,
+     1 << 20},
+    {"pad-id", 0, AQ_OPT_INT, &o.pad, "N", "id of the padding (0)", NULL, 0, 1 << 20},
+    {"sizes", 0, AQ_OPT_TEXT, &o.sizes, "LIST", "numbers of samples, rising (all)"},
+    AQ_OPT_END,
+};
+
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    static const char *const paddings[] = {"none", "max_length", NULL};
-    const char *padding = "none", *sizes = NULL;
-    int64_t seq_len = 512, pad = 0;
-    const struct aq_opt table[] = {
-        {"padding", 0, AQ_OPT_CHOICE, &padding, "RULE", "none, max_length", paddings},
-        {"seq-len", 0, AQ_OPT_INT, &seq_len, "N", "length that samples are padded to", NULL, 1,
-         1 << 20},
-        {"pad-id", 0, AQ_OPT_INT, &pad, "N", "id of the padding (0)", NULL, 0, 1 << 20},
-        {"sizes", 0, AQ_OPT_TEXT, &sizes, "LIST", "numbers of samples, rising (all)"},
-        AQ_OPT_END};
-    const struct aq_tool tool = {.name = "make_tokens",
-                                 .summary = "tokens.safetensors from lines of ids",
-                                 .usage = "make_tokens [OPTION...] -o FILE",
-                                 .example = "echo '1 2 3' | make_tokens -o tokens.safetensors",
-                                 .options = table};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    struct tokens t = {0};
+    struct tokens t = {.max_length = strcmp(o.padding, "max_length") == 0,
+                       .seq_len = o.seq_len,
+                       .pad_id = (int32_t)o.pad};
     size_t cap = 0;
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    t.max_length = strcmp(padding, "max_length") == 0;
-    t.seq_len = seq_len;
-    t.pad_id = (int32_t)pad;
-    int r = read_lines(&t, &err);
-    char *copy = sizes ? xstrdup(sizes) : xasprintf("%lld", (long long)t.samples);
+    int r = read_lines(&t, err);
+    char *copy = o.sizes ? xstrdup(o.sizes) : xasprintf("%lld", (long long)t.samples);
     for (char *rest = copy, *word; (word = strsep(&rest, ",")) != NULL;) {
         AQ_GROW(t.sizes, t.size_count, cap);
         t.sizes[t.size_count] = (struct tokens_size){xasprintf("s%zu", t.size_count), atoll(word)};
@@ -76,7 +71,19 @@ int main(int argc, char **argv)
     }
     free(copy);
     if (r == 0)
-        r = tokens_write(&t, "make_tokens", 1, cl.output, &err);
+        r = tokens_write(&t, "make_tokens", 1, cl->output, err);
     tokens_release(&t);
-    return aq_tool_end(r, &err);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct aq_tool tool = {.name = "make_tokens",
+                                        .summary = "tokens.safetensors from lines of ids",
+                                        .usage = "make_tokens [OPTION...] -o FILE",
+                                        .example =
+                                            "echo '1 2 3' | make_tokens -o tokens.safetensors",
+                                        .options = options,
+                                        .run = run};
+    return aq_tool_main(&tool, argc, argv);
 }

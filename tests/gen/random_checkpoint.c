@@ -382,69 +382,71 @@ static int write_checkpoint(const struct options *o, const char *dir, struct aq_
     return r;
 }
 
-int main(int argc, char **argv)
-{
-    static const char *const preset_names[] = {"tiny", "2b", "4b", "8b", "32b", NULL};
-    static const char *const kinds[] = {"qwen3_vl", "qwen3", NULL};
-    static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
-    static const char *const yes_no[] = {"yes", "no", NULL};
-    struct options o = {.preset = "tiny",
-                        .kind = "qwen3_vl",
-                        .dtype = "bf16",
-                        .layers = -1,
-                        .hidden = -1,
-                        .intermediate = -1,
-                        .heads = -1,
-                        .kv_heads = -1,
-                        .head_dim = -1,
-                        .vocab = -1,
-                        .vision_depth = -1,
-                        .shards = 1,
-                        .seed = 1,
-                        .scale = 0.02};
+static const char *const preset_names[] = {"tiny", "2b", "4b", "8b", "32b", NULL};
+static const char *const kinds[] = {"qwen3_vl", "qwen3", NULL};
+static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
+static const char *const yes_no[] = {"yes", "no", NULL};
+static struct options o = {.preset = "tiny",
+                           .kind = "qwen3_vl",
+                           .dtype = "bf16",
+                           .layers = -1,
+                           .hidden = -1,
+                           .intermediate = -1,
+                           .heads = -1,
+                           .kv_heads = -1,
+                           .head_dim = -1,
+                           .vocab = -1,
+                           .vision_depth = -1,
+                           .shards = 1,
+                           .seed = 1,
+                           .scale = 0.02};
 #define SIZE(name, field, help)                                                                    \
     {                                                                                              \
         name, 0, AQ_OPT_INT, &o.field, "N", help, NULL, 0, INT32_MAX                               \
     }
-    const struct aq_opt table[] = {
-        {"preset", 'p', AQ_OPT_CHOICE, &o.preset, "SIZE", "start from these sizes (tiny)",
-         preset_names},
-        {"kind", 'k', AQ_OPT_CHOICE, &o.kind, "KIND", "model_type (qwen3_vl)", kinds},
-        SIZE("layers", layers, "layers of the language model"),
-        SIZE("hidden", hidden, "hidden_size"),
-        SIZE("intermediate", intermediate, "intermediate_size"),
-        SIZE("heads", heads, "num_attention_heads"),
-        SIZE("kv-heads", kv_heads, "num_key_value_heads"),
-        SIZE("head-dim", head_dim, "head_dim"),
-        SIZE("vocab", vocab, "vocab_size"),
-        SIZE("vision-depth", vision_depth, "blocks of the vision tower; 0: no tower"),
-        {"tied", 0, AQ_OPT_CHOICE, &o.tied, "YES", "tie_word_embeddings", yes_no},
-        {"copy-head", 0, AQ_OPT_FLAG, &o.copy_head, NULL, "store lm_head.weight also if tied"},
-        {"theta", 0, AQ_OPT_DOUBLE, &o.theta, "X", "rope_theta"},
-        {"prefix", 0, AQ_OPT_TEXT, &o.prefix, "P", "prefix of the language model's names"},
-        {"dtype", 0, AQ_OPT_CHOICE, &o.dtype, "TYPE", "of all weights (bf16)", dtypes},
-        {"scale", 0, AQ_OPT_DOUBLE, &o.scale, "X", "standard deviation of the weights (0.02)"},
-        {"zeros", 0, AQ_OPT_LIST, &o.zeros, "PART", "tensors with this in their names are all 0"},
-        {"signs", 0, AQ_OPT_LIST, &o.signs, "PART",
-         "tensors with this in their names are +-1/32: exact in every format"},
-        {"shards", 's', AQ_OPT_INT, &o.shards, "N", "files (1)", NULL, 1, 99999},
-        {"seed", 0, AQ_OPT_INT, &o.seed, "N", "of the weights (1)", NULL, 0, INT64_MAX},
-        {"sparse", 0, AQ_OPT_FLAG, &o.sparse, NULL,
-         "exact headers and sizes, but holes for data: no disk, all weights 0"},
-        {"config-only", 0, AQ_OPT_FLAG, &o.config_only, NULL, "no weights"},
-        AQ_OPT_END};
-    const struct aq_tool tool = {
+static const struct aq_opt options[] = {
+    {"preset", 'p', AQ_OPT_CHOICE, &o.preset, "SIZE", "start from these sizes (tiny)",
+     preset_names},
+    {"kind", 'k', AQ_OPT_CHOICE, &o.kind, "KIND", "model_type (qwen3_vl)", kinds},
+    SIZE("layers", layers, "layers of the language model"),
+    SIZE("hidden", hidden, "hidden_size"),
+    SIZE("intermediate", intermediate, "intermediate_size"),
+    SIZE("heads", heads, "num_attention_heads"),
+    SIZE("kv-heads", kv_heads, "num_key_value_heads"),
+    SIZE("head-dim", head_dim, "head_dim"),
+    SIZE("vocab", vocab, "vocab_size"),
+    SIZE("vision-depth", vision_depth, "blocks of the vision tower; 0: no tower"),
+    {"tied", 0, AQ_OPT_CHOICE, &o.tied, "YES", "tie_word_embeddings", yes_no},
+    {"copy-head", 0, AQ_OPT_FLAG, &o.copy_head, NULL, "store lm_head.weight also if tied"},
+    {"theta", 0, AQ_OPT_DOUBLE, &o.theta, "X", "rope_theta"},
+    {"prefix", 0, AQ_OPT_TEXT, &o.prefix, "P", "prefix of the language model's names"},
+    {"dtype", 0, AQ_OPT_CHOICE, &o.dtype, "TYPE", "of all weights (bf16)", dtypes},
+    {"scale", 0, AQ_OPT_DOUBLE, &o.scale, "X", "standard deviation of the weights (0.02)"},
+    {"zeros", 0, AQ_OPT_LIST, &o.zeros, "PART", "tensors with this in their names are all 0"},
+    {"signs", 0, AQ_OPT_LIST, &o.signs, "PART",
+     "tensors with this in their names are +-1/32: exact in every format"},
+    {"shards", 's', AQ_OPT_INT, &o.shards, "N", "files (1)", NULL, 1, 99999},
+    {"seed", 0, AQ_OPT_INT, &o.seed, "N", "of the weights (1)", NULL, 0, INT64_MAX},
+    {"sparse", 0, AQ_OPT_FLAG, &o.sparse, NULL,
+     "exact headers and sizes, but holes for data: no disk, all weights 0"},
+    {"config-only", 0, AQ_OPT_FLAG, &o.config_only, NULL, "no weights"},
+    AQ_OPT_END};
+
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    return write_checkpoint(&o, cl->args[0], err);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct aq_tool tool = {
         .name = "random_checkpoint",
         .summary = "random weights in the layout of a Qwen3 or Qwen3-VL checkpoint",
         .usage = "random_checkpoint [OPTION...] DIR",
         .example = "random_checkpoint --preset 4b --sparse --shards 2 /tmp/ckpt",
-        .options = table,
+        .options = options,
         .min_args = 1,
-        .max_args = 1};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(write_checkpoint(&o, cl.args[0], &err), &err);
+        .max_args = 1,
+        .run = run};
+    return aq_tool_main(&tool, argc, argv);
 }

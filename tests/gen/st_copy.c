@@ -29,20 +29,19 @@ static int copy(const char *in, const char *out, struct aq_err *err)
     return r;
 }
 
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    return copy(cl->args[0], cl->args[1], err);
+}
+
 int main(int argc, char **argv)
 {
-    const struct aq_opt none[] = {AQ_OPT_END};
-    const struct aq_tool tool = {.name = "st_copy",
-                                 .summary = "a safetensors file, read and written",
-                                 .usage = "st_copy IN OUT",
-                                 .example = "st_copy a.safetensors b.safetensors",
-                                 .options = none,
-                                 .min_args = 2,
-                                 .max_args = 2};
-    struct aq_cmdline cl;
-    struct aq_err err = {0};
-    int code;
-    if (!aq_tool_begin(&tool, argc, argv, &cl, &code))
-        return code;
-    return aq_tool_end(copy(cl.args[0], cl.args[1], &err), &err);
+    static const struct aq_tool tool = {.name = "st_copy",
+                                        .summary = "a safetensors file, read and written",
+                                        .usage = "st_copy IN OUT",
+                                        .example = "st_copy a.safetensors b.safetensors",
+                                        .min_args = 2,
+                                        .max_args = 2,
+                                        .run = run};
+    return aq_tool_main(&tool, argc, argv);
 }
