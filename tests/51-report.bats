@@ -174,7 +174,7 @@ END
     aq 0 aq-report --all out m.json
     is "$(ls out | tr '\n' ' ')" "bars.svg depth.svg frontier.svg heatmap.svg per-layer-sensitivity.json per-layer-sensitivity.md per-layer-sensitivity.tsv report.html strip.svg "
     well_formed out/*.svg
-    is "$(grep -cE '(src|href)=|url\(|@import|https?://' out/report.html | tr -d '\n')" "$(grep -c 'http://www.w3.org/2000/svg' out/report.html)"
+    is "$(sed -E 's/url\(#h[0-9]\)|href="#[a-z-]+"//g' out/report.html | grep -cE '(src|href)=|url\(|@import|https?://' | tr -d '\n')" "$(grep -c 'http://www.w3.org/2000/svg' out/report.html)"
     has "$(cat out/report.html)" "default-src 'none'"
     has "$(cat out/report.html)" "prefers-color-scheme:dark"
     has "$(tr '\n' ' ' <out/report.html)" "twice the score is not twice the damage"
@@ -261,6 +261,81 @@ inert() {
     aq-report summary --tsv wide.json m.json >out/summary.tsv
     aq-report diff --tsv wide.json m.json >out/diff.tsv
     is "$(grep -rnE '[^a-z](nan|inf)[^a-z]' out | cut -c1-120 | head -3)" ""
+}
+
+# ---- the answer ----
+
+# eval FILE MEAN SE: what aq-eval writes, as far as reports read it
+eval_json() {
+    jq -n --argjson m "$2" --argjson se "$3" '{schema: "aq.eval/1", reference: {}, operand: {kind: "manifest", digest: "x"}, dtype: "fp32",
+        all: {samples: 16, positions: 200, kl: {mean: $m, se: $se, p50: 0, p99: 0, max: 0}, top1: 0.981, ppl: 12.5, ppl_reference: 12.25}}' >"$1"
+}
+
+text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
+
+@test "the first screen: counts, bytes, predicted and measured divergence" {
+    scores a.json wint4_aint8/default 4.125 1
+    aq-select -q --effective-bits 9 a.json -o m.json
+    # by hand: bytes at 16 bits from the weights of the groups, now from the bits of the recipe
+    jq -r '[.layer_sensitivity as $t | .selection.recipe | to_entries[] | $t[.key] as $e | .value.candidate as $c
+        | ($e.candidates | index("NONE")) as $n | {kept: ($c == "NONE"), w: $e.costs[$n], b: $e.storage_bits[$e.candidates | index($c)]}]
+        | "\([.[] | select(.kept)] | length) \(length) \([.[] | select(.kept | not)] | length) \([.[].w * 2] | add) \([.[] | .w * .b / 8] | add)"' m.json >facts
+    read -r kept all taken before after <facts
+    aq 0 aq-report --html m.json
+    local answer
+    answer=$(text_of "$(grep -o '<p class="answer">[^<]*' <<<"$output")")
+    has "$answer" "$kept of $all groups of layers stay at 16 bits, $taken groups take INT4 weights, INT8 activations."
+    has "$answer" "$(awk -v b="$before" -v a="$after" 'function s(x) { return x >= 99950 ? sprintf("%.0f kB", x / 1000) : x >= 9995 ? sprintf("%.1f kB", x / 1000) : sprintf("%.2f kB", x / 1000) }
+        BEGIN { printf "%s of weights become %s.", s(b), s(a) }')"
+    [[ $output != *"Predicted divergence"* && $output != *"Measured divergence"* ]]
+    jq '.selection.predicted_kl = {nats: 0.0123, low: 0.0077, high: 0.0197, flagged: ["x"]}' m.json >kl.json
+    has "$(aq-report --html kl.json)" "Predicted divergence (KL): 0.0123 nats per token, between 0.00770 and 0.0197. For 1 group the score"
+    eval_json e.json 0.011 0.001
+    has "$(aq-report --html --eval e.json kl.json)" "measured: 0.0110 ± 0.00100. The most likely token stays the same at 98.1 % of positions. Perplexity goes from 12.25 to 12.5."
+    has "$(aq-report --html --eval e.json m.json)" "Measured divergence (KL): 0.0110 ± 0.00100 nats per token."
+    aq 0 aq-report --all out --eval e.json m.json
+    has "$(cat out/report.html)" "Measured divergence"
+    jq '.schema = "aq.eval/9"' e.json >bad.json
+    refused 3 "bad.json: expected a result of aq-eval (aq.eval/1), found 'aq.eval/9'" aq-report --html --eval bad.json m.json
+    jq 'del(.all.kl.mean)' e.json >bad.json
+    refused 3 "bad.json: all.kl: key 'mean' is missing" aq-report --html --eval bad.json m.json
+    refused 2 "--eval is shown in the page" aq-report --md --eval e.json m.json
+    # nothing quantized, everything quantized, out of reach
+    has "$(aq-select -q --effective-bits 16 a.json | aq-report --html)" "all 16 groups of layers stay at 16 bits."
+    has "$(aq-select -q --effective-bits 4.125 a.json | aq-report --html)" "16 groups take INT4 weights, INT8 activations; none stays at 16 bits."
+    has "$(aq-select -q --effective-bits 2 a.json | aq-report --html)" "The budget of 2 bits cannot be met"
+}
+
+@test "a published manifest has no recipe: it is computed again, and its total is the manifest's" {
+    need_shared
+    local m total
+    for m in "$PUBLISHED"/*/*_quant_manifest.json; do
+        aq-report --html "$m" >r.html
+        grep -q 'bits (recomputed)' r.html
+        # the sensitivity of what is quantized, summed over the table, against the score of the search
+        total=$(sed -E 's/<wbr>//g' r.html | grep -E '^<tr><td class="n more"' | grep -vE '>NONE</td></tr>$' |
+            sed -E 's#^.*<td class="name">[^<]*</td><td class="n" data-v="([^"]*)">.*#\1#' | awk '{ s += $1 } END { printf "%.10g\n", s }')
+        awk -v a="$total" -v b="$(jq .autoquant_state.score "$m")" 'BEGIN { d = a - b; exit !(d * d <= 1e-16 * b * b) }' || { echo "$m: $total"; return 1; }
+    done
+}
+
+@test "what the page offers to paste: the make command, and a menu that gives the recipe" {
+    scores a.json wint4_aint8/default 4.125 1
+    scores b.json wint8_aint8/w_per_tensor 8 2
+    aq-select -q --effective-bits 9 a.json b.json -o m.json
+    has "$(aq-report --html m.json)" '<pre tabindex="0">make -f pipelines/sweep.mk select PAIRS=&quot;wint4_aint8 wint8_aint8&quot; GRANS=&quot;default w_per_tensor&quot; SIZES=small MODEL=sample DATASET=sample_captions BITS=9.0 OVERRIDES=&#39;model.path=&quot;models/sample&quot;&#39;</pre>'
+    has "$(aq-select -q a.json | aq-report --html)" "make -f pipelines/sweep.mk sweep PAIRS=wint4_aint8 GRANS=default SIZES=small MODEL=sample"
+    # the menu, out of the page, gives the same recipe at any budget
+    aq-report --html m.json | sed -n '/<pre tabindex="0">- {match/,/<\/pre>/p' | sed 's/.*<pre tabindex="0">//; s/<[^>]*>//g; s/&quot;/"/g' >menu.yaml
+    is "$(grep -c match menu.yaml)" 16
+    aq-select -q --effective-bits 16 --menu menu.yaml a.json b.json -o again.json
+    is "$(jq -c '[.selection.recipe[].candidate]' again.json)" "$(jq -c '[.selection.recipe[].candidate]' m.json)"
+    # a name that would need quotes in a shell gives no command
+    jq '.run.dataset.name = "$(x)"' a.json | aq-select -q -o evil.json
+    [[ $(aq-report --html evil.json) != *"make -f"* ]]
+    # nor does a path that would
+    jq '.run.model.id = "/m/a\u0027; touch canary; \u0027"' a.json | aq-select -q -o evil.json
+    [[ $(aq-report --html evil.json | grep 'make -f') != *canary* ]]
 }
 
 # ---- bad manifests ----

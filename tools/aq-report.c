@@ -9,7 +9,7 @@ enum { RESULT_VERSION = 2 };
 
 static struct {
     bool md, json, tsv, html;
-    const char *svg, *all, *scheme;
+    const char *svg, *all, *scheme, *eval;
 } o;
 
 static const struct aq_opt options[] = {
@@ -21,6 +21,8 @@ static const struct aq_opt options[] = {
      .choices = chart_names},
     {"all", 0, AQ_OPT_TEXT, &o.all, "DIR", "all of these into a directory"},
     {"scheme", 0, AQ_OPT_TEXT, &o.scheme, "NAME", "title instead of the manifest's scheme"},
+    {"eval", 0, AQ_OPT_TEXT, &o.eval, "EVAL.json",
+     "result of aq-eval for this recipe, for the page"},
     AQ_OPT_END,
 };
 
@@ -28,6 +30,7 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct report_request q = {.manifest = cl->count ? cl->args[0] : "-",
                                .title = o.scheme,
+                               .eval = o.eval,
                                .chart = o.svg,
                                .output = cl->output};
     int chosen = o.md + o.json + o.tsv + o.html + (o.svg != NULL) + (o.all != NULL);
@@ -36,6 +39,8 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
                           "give exactly one of --md, --json, --tsv, --html, --svg, --all");
     if (o.all && cl->output)
         return aq_err_set(err, AQ_EUSAGE, "--all writes into a directory: no --output");
+    if (o.eval && !o.html && !o.all)
+        return aq_err_set(err, AQ_EUSAGE, "--eval is shown in the page: give --html or --all");
     if (o.all)
         return report_all(&q, o.all, err);
     q.format = o.md     ? REPORT_MD

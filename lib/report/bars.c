@@ -2,11 +2,13 @@
  * The worst layers: bars on a linear scale, so that lengths are shares of the total, with one
  * standard error on both sides, and the share that they add up to.
  */
+#include "base/mem.h"
 #include "report/chart.h"
 #include "report/svg.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 
 enum { WORST = 20 };
 
@@ -79,7 +81,13 @@ static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double 
     else
         svg_text(out, b->left - 8, y + 16, SVG_END, "mono", "%s",
                  svg_fit(row->short_name, b->left - 16));
+    char *title =
+        xasprintf("%.300s: %s%s%s, %.2f %% of the total", row->group->layer,
+                  svg_number(row->sensitivity), error > 0 ? " ± " : "",
+                  error > 0 ? svg_number(error) : "", 100 * (row->sensitivity / b->r->total));
     svg_rect(out, b->left, bar_y, length, 14, "k0");
+    svg_rect_titled(out, b->left, bar_y, fmax(b->width, 1), 14, "see", title);
+    free(title);
     if (error > 0) {
         double from = b->left + b->width * (fmax(0, row->sensitivity - error) / b->most);
         double to = b->left + b->width * (end_of(row) / b->most);

@@ -81,7 +81,8 @@ double chart_frame_y(const struct chart_frame *f, double value)
     return f->top + f->height * (f->d.high - e) / (f->d.high - f->d.low);
 }
 
-void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis)
+void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis,
+                      const char *up)
 {
     double right = f->left + f->width, bottom = f->top + f->height;
     int step = chart_decade_step(&f->d, f->height, 22);
@@ -92,6 +93,7 @@ void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const cha
     }
     svg_line(out, f->left, bottom, right, bottom, "axis");
     svg_text(out, f->left + f->width / 2, bottom + 34, SVG_MIDDLE, "small soft", "%s", axis);
+    svg_text(out, 12, f->top - 10, SVG_START, "small soft", "%s", up);
 }
 
 size_t chart_live_kinds(const struct report *r, size_t *kinds)
@@ -152,6 +154,15 @@ size_t chart_candidates(const struct report *r, const struct manifest_option **l
     return n;
 }
 
+void chart_hatches(const struct manifest_option *const *list, size_t count, size_t *hatches)
+{
+    for (size_t i = 0; i < count; i++) {
+        hatches[i] = 0;
+        for (size_t j = 0; j < i; j++)
+            hatches[i] += strcmp(svg_bits_class(list[j]->bits), svg_bits_class(list[i]->bits)) == 0;
+    }
+}
+
 size_t chart_legend(struct aq_buf *out, struct chart_style style, double left, double y,
                     const struct chart_key *keys, size_t count)
 {
@@ -165,7 +176,10 @@ size_t chart_legend(struct aq_buf *out, struct chart_style style, double left, d
             lines++;
         }
         double base = y + (double)(lines - 1) * 20;
-        svg_rect(out, x, base - 10, 12, 12, keys[i].class);
+        if (keys[i].class[0] == 'l')
+            svg_line(out, x - 4, base - 4, x + 14, base - 4, keys[i].class);
+        else
+            svg_hatched(out, x, base - 10, 12, 12, keys[i].class, keys[i].hatch, NULL);
         svg_text(out, x + 18, base, SVG_START, "small", "%s", text);
         x += need;
     }

@@ -54,8 +54,9 @@ struct chart_frame {
     struct decades d;
 };
 double chart_frame_y(const struct chart_frame *f, double value);
-/* The decades, the axis below and what it counts. */
-void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis);
+/* The decades, the axis below and what it counts; `up` says what the other axis counts. */
+void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis,
+                      const char *up);
 
 /* Blocks of so many pixels between two labels, across or down: a round number. */
 enum chart_way { CHART_ACROSS, CHART_DOWN };
@@ -69,12 +70,15 @@ const char *chart_short_kind(const char *kind); /* "q_proj" of "self_attn.q_proj
 
 /* The quantized candidates, in order of appearance: at most `most` of them. */
 size_t chart_candidates(const struct report *r, const struct manifest_option **list, size_t most);
+/* The hatching of each: counted among those of the same colour. */
+void chart_hatches(const struct manifest_option *const *list, size_t count, size_t *hatches);
 
 /* Coloured squares with texts, left to right, as many lines as needed (20 px each): returns them.
  */
 struct chart_key {
-    const char *class;
+    const char *class; /* of a square, or of a line if it begins with 'l' */
     const char *text;
+    size_t hatch;
 };
 size_t chart_legend(struct aq_buf *out, struct chart_style style, double left, double y,
                     const struct chart_key *keys, size_t count);

@@ -144,6 +144,33 @@ static void add_uniforms(struct curve *c, const struct manifest *m, const struct
     }
 }
 
+/* ---- the manifest's own ---- */
+
+static bool copy_recipe(struct curve *c, const struct manifest *m)
+{
+    for (size_t g = 0; g < m->count; g++)
+        if (m->groups[g].chosen < 0)
+            return false;
+    c->recipe = xcalloc(m->count + 1, sizeof *c->recipe);
+    for (size_t g = 0; g < m->count; g++)
+        c->recipe[g] = (int)m->groups[g].chosen;
+    return m->count > 0;
+}
+
+/* Bits of other tools are often rounded, or those of a budget: a little more is let through. */
+static void find_recipe(struct curve *c, const struct manifest *m, const struct problem *p,
+                        const struct knapsack *k)
+{
+    ptrdiff_t at = isnan(m->effective_bits)
+                       ? -1
+                       : knapsack_find(k, bits_to_units(p, m->effective_bits * (1 + 1e-9)));
+    if (at < 0)
+        return;
+    c->recipe = xcalloc(m->count + 1, sizeof *c->recipe);
+    c->recomputed = true;
+    knapsack_choices(k, (size_t)at, c->recipe);
+}
+
 /* ---- all together ---- */
 
 static void keep_points(struct curve *c, const struct problem *p, const struct knapsack *k)
@@ -161,6 +188,7 @@ void curve_init(struct curve *c, const struct manifest *m)
 {
     struct problem p = {0};
     *c = (struct curve){0};
+    bool have = copy_recipe(c, m);
     if (problem_init(&p, m)) {
         struct knapsack_problem problem = {m->count, p.start, p.costs, p.scores, CURVE_STATES};
         int64_t lo, hi;
@@ -170,6 +198,8 @@ void curve_init(struct curve *c, const struct manifest *m)
         keep_points(c, &p, k);
         choose_budgets(c, units_to_bits(&p, lo), units_to_bits(&p, hi));
         fill_recipes(c, m, &p, k);
+        if (!have)
+            find_recipe(c, m, &p, k);
         add_uniforms(c, m, &p);
         knapsack_free(k);
     }
@@ -182,6 +212,7 @@ void curve_release(struct curve *c)
 {
     for (size_t i = 0; i < c->recipe_count; i++)
         free(c->recipes[i].option);
+    free(c->recipe);
     free(c->points);
     free(c->uniforms);
     free(c->recipes);

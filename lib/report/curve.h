@@ -30,7 +30,9 @@ struct curve {
     size_t uniform_count;
     struct curve_recipe *recipes;
     size_t recipe_count;
-    bool known; /* false: the costs of the manifest do not say what a budget is */
+    int *recipe;     /* option of each group that this selection takes; NULL: unknown */
+    bool recomputed; /* the manifest has no recipe: this is the best one at its effective bits */
+    bool known;      /* false: the costs of the manifest do not say what a budget is */
 };
 
 void curve_init(struct curve *c, const struct manifest *m);

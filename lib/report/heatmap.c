@@ -58,7 +58,7 @@ static bool map_init(struct map *m, const struct report *r, struct chart_style s
     double longest = 0;
     for (size_t k = 0; k < m->kind_count; k++)
         longest = fmax(longest, svg_text_width(r->kinds[m->kinds[k]]));
-    m->left = m->down ? 34 : fmin(longest, 190) + 20;
+    m->left = m->down ? 46 : fmin(longest, 190) + 20;
     m->cell_w =
         fmin((style.width - m->left - 12) / (double)(across ? across : 1), m->down ? 90 : 40);
     m->cell_h = m->down ? fmin(15, fmax(0.6, 1200.0 / (double)(along ? along : 1))) : 22;
@@ -97,6 +97,7 @@ static void draw_block_labels(struct aq_buf *out, const struct map *m, double to
         else
             svg_text(out, m->left + at, top - 6, SVG_MIDDLE, "small soft", "%zu", b);
     }
+    svg_text(out, m->left - 8, top - 6, SVG_END, "small soft", "block");
 }
 
 static void draw_kind_labels(struct aq_buf *out, const struct map *m, double top)
@@ -106,7 +107,7 @@ static void draw_kind_labels(struct aq_buf *out, const struct map *m, double top
         double at = ((double)k + 0.5) * (m->down ? m->cell_w : m->cell_h);
         if (m->down)
             svg_text(out, m->left + at, top - 6, SVG_MIDDLE, "small", "%s",
-                     svg_fit(chart_short_kind(kind), m->cell_w - 4));
+                     svg_fit(chart_short_kind(kind), m->cell_w - 8));
         else
             svg_text(out, m->left - 8, top + at + 4, SVG_END, NULL, "%s",
                      svg_fit(kind, m->left - 12));
@@ -153,6 +154,7 @@ static void draw_scale(struct aq_buf *out, const struct map *m, double y)
         svg_line(out, x, y + 10, x, y + 14, "axis");
         svg_text(out, x, y + 27, SVG_MIDDLE, "small soft", "%s", svg_power(e));
     }
+    svg_text(out, left, y - 6, SVG_START, "small soft", "sensitivity, log scale");
     svg_rect(out, left + width + 22, y, 10, 10, "zero");
     svg_text(out, left + width + 38, y + 9, SVG_START, "small soft", "0");
 }
@@ -167,13 +169,13 @@ void chart_heatmap(struct aq_buf *out, const struct report *r, struct chart_styl
         return;
     }
     double head = style.standalone ? 52 : 4;
-    double height = head + (double)m.panel_count * panel_height(&m) + 44;
+    double height = head + (double)m.panel_count * panel_height(&m) + 60;
     svg_begin(out, style.width, height, label, style.standalone);
     double y = chart_title(out, r, style, "Sensitivity by layer and module");
     for (size_t p = 0; p < m.panel_count; p++) {
         double top = y + 22;
         if (m.panel_count > 1) {
-            char *name = manifest_candidate(m.panels[p]);
+            char *name = report_candidate(r, m.panels[p]);
             svg_text(out, m.left, y + 14, SVG_START, "head", "%s",
                      svg_fit_head(name, style.width - m.left));
             free(name);
@@ -186,7 +188,7 @@ void chart_heatmap(struct aq_buf *out, const struct report *r, struct chart_styl
         draw_cells(out, &m, m.panels[p], top);
         y += panel_height(&m);
     }
-    draw_scale(out, &m, y + 2);
+    draw_scale(out, &m, y + 18);
     svg_end(out);
     map_release(&m);
 }

@@ -25,12 +25,18 @@ void html_begin(struct aq_buf *out, const char *title)
     html_text(out, "title", NULL, title);
     aq_buf_addf(out, "\n<style>\n%s", styles);
     svg_styles(out);
-    aq_buf_adds(out, "</style>\n</head>\n<body>\n");
+    aq_buf_adds(
+        out, "</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#main\">Skip to the content</a>\n"
+             "<svg class=\"aq\" width=\"0\" height=\"0\" style=\"position:absolute\" "
+             "aria-hidden=\"true\" "
+             "focusable=\"false\">");
+    svg_hatchings(out);
+    aq_buf_adds(out, "</svg>\n<main id=\"main\">\n");
 }
 
 void html_end(struct aq_buf *out)
 {
-    aq_buf_addf(out, "<script>\n%s</script>\n</body>\n</html>\n", script);
+    aq_buf_addf(out, "</main>\n<script>\n%s</script>\n</body>\n</html>\n", script);
 }
 
 static void open_tag(struct aq_buf *out, const char *tag, const char *class)
@@ -45,11 +51,11 @@ void html_text(struct aq_buf *out, const char *tag, const char *class, const cha
     aq_buf_addf(out, "</%s>", tag);
 }
 
-void html_section(struct aq_buf *out, const char *heading, const char *intro)
+void html_section(struct aq_buf *out, const char *id, const char *heading, const char *intro)
 {
-    aq_buf_adds(out, "<section>\n");
-    html_text(out, "h2", NULL, heading);
-    aq_buf_addc(out, '\n');
+    aq_buf_addf(out, "<section id=\"%s\" aria-labelledby=\"%s-h\">\n<h2 id=\"%s-h\">", id, id, id);
+    escape_html(out, heading);
+    aq_buf_adds(out, "</h2>\n");
     if (intro) {
         html_text(out, "p", "soft", intro);
         aq_buf_addc(out, '\n');
@@ -61,13 +67,26 @@ void html_section_end(struct aq_buf *out)
     aq_buf_adds(out, "</section>\n");
 }
 
-void html_table(struct aq_buf *out, bool sortable, const struct html_column *columns, size_t count)
+void html_table(struct aq_buf *out, const char *name, bool sortable,
+                const struct html_column *columns, size_t count)
 {
-    aq_buf_adds(out, "<div class=\"scroll\">");
+    aq_buf_adds(out, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
+    escape_html(out, name);
+    aq_buf_adds(out, "\">");
     open_tag(out, "table", sortable ? "sortable" : NULL);
     aq_buf_adds(out, "\n<thead><tr>");
-    for (size_t i = 0; i < count; i++)
-        html_text(out, "th", columns[i].class, columns[i].label);
+    for (size_t i = 0; i < count; i++) {
+        if (!*columns[i].label) { /* the corner of a matrix heads nothing */
+            aq_buf_adds(out, "<td></td>");
+            continue;
+        }
+        aq_buf_adds(out, "<th scope=\"col\"");
+        if (columns[i].class)
+            aq_buf_addf(out, " class=\"%s\"", columns[i].class);
+        aq_buf_addc(out, '>');
+        escape_html(out, columns[i].label);
+        aq_buf_adds(out, "</th>");
+    }
     aq_buf_adds(out, "</tr></thead>\n<tbody>\n");
 }
 
@@ -109,4 +128,22 @@ void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decima
     char text[64];
     (void)snprintf(text, sizeof text, "%.*f%s", decimals, x, unit);
     html_number_cell(out, class, x, text);
+}
+
+void html_copy(struct aq_buf *out, const char *label, const char *text)
+{
+    aq_buf_adds(out, "<details class=\"copy\"><summary>");
+    escape_html(out, label);
+    aq_buf_adds(out, "</summary><pre tabindex=\"0\">");
+    for (const char *line = text; *line;) { /* line ends are ours: they stay */
+        size_t n = strcspn(line, "\n");
+        struct aq_buf part = AQ_BUF_INIT;
+        aq_buf_add(&part, line, n);
+        escape_html(out, aq_buf_str(&part));
+        aq_buf_release(&part);
+        line += n;
+        if (*line)
+            aq_buf_addc(out, *line++);
+    }
+    aq_buf_adds(out, "</pre></details>\n");
 }

@@ -9,19 +9,20 @@ void html_end(struct aq_buf *out);
 
 /* <tag class="...">text</tag>; class may be NULL. */
 void html_text(struct aq_buf *out, const char *tag, const char *class, const char *text);
-/* A section with its heading and, unless NULL, a paragraph below it. */
-void html_section(struct aq_buf *out, const char *heading, const char *intro);
+/* A section with its heading and, unless NULL, a paragraph below it; id: of links to it. */
+void html_section(struct aq_buf *out, const char *id, const char *heading, const char *intro);
 void html_section_end(struct aq_buf *out);
 
 /*
- * A table that may scroll sideways. Classes: "n" for numbers, "more" for what a phone has no room
- * for, "name" for what is in a fixed-width face.
+ * A table that may scroll sideways; name: what it is, for who cannot see it. Classes: "n" for
+ * numbers, "more" for what a phone has no room for, "name" for what is in a fixed-width face.
  */
 struct html_column {
     const char *class; /* NULL: none */
     const char *label;
 };
-void html_table(struct aq_buf *out, bool sortable, const struct html_column *columns, size_t count);
+void html_table(struct aq_buf *out, const char *name, bool sortable,
+                const struct html_column *columns, size_t count);
 void html_table_end(struct aq_buf *out);
 
 /* <td> with a name in a fixed-width face; where there is little room it breaks after . _ and /. */
@@ -32,7 +33,12 @@ void html_number_cell(struct aq_buf *out, const char *class, double x, const cha
 void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
                      const char *unit);
 
+/* A text with a button that copies it; label: what the button says. */
+void html_copy(struct aq_buf *out, const char *label, const char *text);
+
+struct answer;
 /* One self-contained page. */
-void report_html(struct aq_buf *out, const struct report *r, const struct curve *c);
+void report_html(struct aq_buf *out, const struct report *r, const struct curve *c,
+                 const struct answer *a);
 
 #endif

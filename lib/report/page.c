@@ -1,6 +1,7 @@
 /* report.html: what the number means first, then pictures, then every number. */
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "report/answer.h"
 #include "report/cell.h"
 #include "report/escape.h"
 #include "report/html.h"
@@ -36,76 +37,127 @@ static void add_head(struct aq_buf *out, const struct report *r)
 {
     const char *data = json_find_string(r->m->dataset, "name");
     double used = json_find_number(r->m->dataset, "num_calib_samples");
-    struct cell c;
-    cell_init(&c, r->m);
     aq_buf_adds(out, "<header>\n<h1>Layer sensitivity: ");
     escape_html(out, r->title);
     aq_buf_adds(out, "</h1>\n<p class=\"lead\">Model ");
-    html_text(out, "code", NULL, cell_show(c.model));
+    html_text(out, "code", NULL, cell_show(r->cell.model));
     if (data) {
         aq_buf_adds(out, ", data ");
         html_text(out, "code", NULL, data);
         aq_buf_adds(out, " (");
-        escape_html(out, cell_show(c.size));
+        escape_html(out, cell_show(r->cell.size));
         aq_buf_addc(out, ')');
     }
     if (!isnan(used))
         aq_buf_addf(out, ", %.0f samples", used);
     aq_buf_adds(out, "</p>\n</header>\n");
-    cell_release(&c);
 }
 
-static void add_card(struct aq_buf *out, const char *value, const char *fmt, ...) AQ_PRINTF(3, 4);
-
-static void add_card(struct aq_buf *out, const char *value, const char *fmt, ...)
+/* One bar: how many weights take which format. */
+static void add_shares(struct aq_buf *out, const struct report *r, const struct answer *a,
+                       const size_t *hatches)
 {
-    va_list ap;
-    va_start(ap, fmt);
-    char text[300];
-    (void)vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    aq_buf_adds(out, "<div class=\"card\">");
-    html_text(out, "b", NULL, value);
-    html_text(out, "span", NULL, text);
-    aq_buf_adds(out, "</div>\n");
-}
-
-static double share_of_worst(const struct report *r, size_t count)
-{
-    double sum = 0;
-    for (size_t i = 0; i < r->count && i < count; i++)
-        sum += r->by_sensitivity[i]->sensitivity;
-    return r->total > 0 ? sum / r->total : 0;
-}
-
-static void add_cards(struct aq_buf *out, const struct report *r)
-{
-    const struct manifest *m = r->m;
-    double budget = json_find_number(m->scheme, "auto_quantize_bits");
-    double storage = json_find_number(m->selection, "storage_bits");
-    char value[64], asked[80] = "";
-    (void)snprintf(value, sizeof value, isnan(m->effective_bits) ? "unknown" : "%.4g",
-                   m->effective_bits);
-    if (!isnan(budget))
-        (void)snprintf(asked, sizeof asked, "; the budget was %.4g", budget);
-    aq_buf_adds(out, "<div class=\"cards\">\n");
-    add_card(out, value, "effective bits of a weight%s%s", asked,
-             m->satisfied ? "" : ", which is out of reach");
-    if (!isnan(storage) && fabs(storage - m->effective_bits) > 5e-4)
-        add_card(out, svg_number(storage), "stored bits of a weight, block scales included");
-    if (!isnan(m->score))
-        add_card(out, svg_number(m->score), "total score of the selection");
-    size_t searched = 0;
-    for (size_t i = 0; i < r->count; i++)
-        searched += r->rows[i].searched;
-    (void)snprintf(value, sizeof value, "%zu", searched);
-    add_card(out, value, "groups of layers, each with one format%s",
-             searched < r->count ? "; the others stay as they are" : "");
-    if (r->total > 0) {
-        (void)snprintf(value, sizeof value, "%.0f %%", 100 * share_of_worst(r, 5));
-        add_card(out, value, "of all sensitivity in the worst five groups");
+    enum { WIDTH = 932, HEIGHT = 26 };
+    double total = a->before / 2, x = 0;
+    if (total > 0 && isfinite(total)) {
+        aq_buf_addf(out,
+                    "<svg class=\"aq shares\" viewBox=\"0 0 %d %d\" preserveAspectRatio=\"none\" "
+                    "aria-hidden=\"true\">\n",
+                    WIDTH, HEIGHT);
+        for (size_t i = 0; i < a->count; i++) {
+            double w = WIDTH * a->formats[i].weights / total;
+            const struct manifest_option *o = a->formats[i].option;
+            char *name = report_candidate(r, o);
+            char *title = xasprintf("%.200s: %zu groups, %.1f %% of the weights", name,
+                                    a->formats[i].groups, 100 * a->formats[i].weights / total);
+            svg_hatched(out, x, 0, fmax(w - 2, 0.5), HEIGHT,
+                        o->none ? "zero" : svg_bits_class(o->bits), hatches[i], title);
+            free(name);
+            free(title);
+            x += w;
+        }
+        aq_buf_adds(out, "</svg>\n");
     }
+}
+
+static void add_format_row(struct aq_buf *out, const struct report *r, const struct answer *a,
+                           size_t i, size_t hatch)
+{
+    const struct answer_format *f = &a->formats[i];
+    char *words = f->option->none ? xstrdup("not quantized") : report_candidate_words(r, f->option);
+    char *name = f->option->none ? xstrdup("NONE") : report_candidate(r, f->option);
+    aq_buf_adds(
+        out, "<tr><td><svg class=\"aq swatch\" width=\"14\" height=\"14\" aria-hidden=\"true\">");
+    svg_hatched(out, 0, 0, 14, 14, f->option->none ? "zero" : svg_bits_class(f->option->bits),
+                hatch, NULL);
+    aq_buf_adds(out, "</svg> ");
+    escape_html(out, words);
+    aq_buf_adds(out, "</td>");
+    html_name_cell(out, "more", name);
+    html_number_cell(out, NULL, f->option->bits, svg_round_number(f->option->bits));
+    html_fixed_cell(out, NULL, (double)f->groups, 0, "");
+    html_fixed_cell(out, NULL, 200 * f->weights / a->before, 1, " %");
+    html_number_cell(out, NULL, f->bytes, svg_bytes(f->bytes));
+    aq_buf_adds(out, "</tr>\n");
+    free(words);
+    free(name);
+}
+
+static void add_formats(struct aq_buf *out, const struct report *r, const struct answer *a)
+{
+    static const struct html_column columns[] = {{NULL, "format"},        {"more", "name"},
+                                                 {"n", "bits"},           {"n", "groups"},
+                                                 {"n", "of the weights"}, {"n", "size"}};
+    const struct manifest_option **list = xcalloc(a->count + 1, sizeof *list);
+    size_t *hatches = xcalloc(a->count + 1, sizeof *hatches);
+    for (size_t i = 0; i < a->count; i++)
+        list[i] = a->formats[i].option;
+    chart_hatches(list, a->count, hatches);
+    add_shares(out, r, a, hatches);
+    html_table(out, "Formats of the recipe", false, columns, AQ_COUNT(columns));
+    for (size_t i = 0; i < a->count; i++)
+        add_format_row(out, r, a, i, hatches[i]);
+    html_table_end(out);
+    free(list);
+    free(hatches);
+}
+
+static void add_copies(struct aq_buf *out, const struct report *r, const struct curve *c)
+{
+    char *command = answer_command(r), *menu = answer_menu(r, c);
+    aq_buf_adds(out, "<div class=\"copies\">\n");
+    if (command)
+        html_copy(out, "make command", command);
+    if (menu)
+        html_copy(out, "recipe (menu for aq-select)", menu);
     aq_buf_adds(out, "</div>\n");
+    free(command);
+    free(menu);
+}
+
+static void add_answer(struct aq_buf *out, const struct report *r, const struct curve *c,
+                       const struct answer *a)
+{
+    char *sentence = answer_sentence(a, r), *kl = answer_divergence(a), *worst = answer_worst(r);
+    double budget = json_find_number(r->m->selection, "budget");
+    aq_buf_adds(out, "<section id=\"answer\" aria-label=\"The answer\">\n");
+    html_text(out, "p", "answer", sentence);
+    if (*kl)
+        html_text(out, "p", "kl", kl);
+    html_text(out, "p", NULL, worst);
+    if (a->recomputed)
+        html_text(out, "p", "soft",
+                  "The manifest has no recipe: this is the best one within its effective bits, "
+                  "computed again from its scores.");
+    if (!r->m->satisfied && !isnan(budget))
+        paragraph(out, "warn",
+                  "The budget of %.4g bits cannot be met: this is the smallest recipe there is.",
+                  budget);
+    if (a->known) {
+        add_formats(out, r, a);
+        add_copies(out, r, c);
+    }
+    html_section_end(out);
 }
 
 static double error_of(const struct report_row *row)
@@ -113,7 +165,7 @@ static double error_of(const struct report_row *row)
     return row->worst ? row->worst->error : NAN;
 }
 
-/* How many neighbours among the worst the samples tell apart by two standard errors. */
+/* How many neighbours among the most sensitive the samples tell apart by two standard errors. */
 static void add_confidence(struct aq_buf *out, const struct report *r)
 {
     enum { WORST = 20 };
@@ -129,24 +181,23 @@ static void add_confidence(struct aq_buf *out, const struct report *r)
     if (pairs == 0)
         html_text(out, "p", NULL,
                   "This manifest has no standard errors, so it cannot say which differences are "
-                  "real: read neighbours in the ranking as equal, and trust factors of two and "
+                  "real: treat neighbours in the ranking as equal, and trust factors of two and "
                   "more.");
     else
         paragraph(out, NULL,
-                  "When a difference matters: these samples tell two layers apart when their "
-                  "scores differ by more than two standard errors of the difference. Among the "
-                  "%zu worst, %zu of %zu neighbours pass that test; the order of the others could "
-                  "change with other samples.",
+                  "How certain is the order? Two layers differ when their scores are more than two "
+                  "standard errors of the difference apart. Among the %zu most sensitive, %zu of "
+                  "%zu neighbours do; the others may swap places with other samples.",
                   pairs + 1, apart, pairs);
 }
 
 static void add_meaning(struct aq_buf *out, const struct report *r)
 {
     static const char squares[] =
-        "The sensitivity of a layer is the sum, over tokens and outputs, of (gradient × change of "
-        "the output)², when this layer alone is quantized. It is a sum of squares, not a loss and "
-        "not a divergence in nats: the order of the layers and their shares of the total mean "
-        "something, the size by itself does not, and twice the score is not twice the damage.";
+        "The sensitivity of a layer estimates how much the loss reacts when this layer alone is "
+        "quantized: the sum, over tokens and outputs, of (gradient × change of the output)². Use "
+        "it to rank layers and to compare shares of the total. It is not a perplexity, and twice "
+        "the score is not twice the damage.";
     static const char divergence[] =
         "The sensitivity of a layer is the Kullback-Leibler divergence, summed over positions, "
         "between the predictions of the full model and of the model with this layer alone "
@@ -156,8 +207,7 @@ static void add_meaning(struct aq_buf *out, const struct report *r)
     html_text(out, "p", NULL, method && strcmp(method, "kl_div") == 0 ? divergence : squares);
     add_confidence(out, r);
     html_text(out, "p", NULL,
-              "Scores of different layers are added when formats are chosen. Compare totals only "
-              "between reports with the same data, normalization and method.");
+              "Compare totals only between reports with the same data, normalization and method.");
     html_section_end(out);
 }
 
@@ -166,7 +216,7 @@ static void add_meaning(struct aq_buf *out, const struct report *r)
 static void add_figure(struct aq_buf *out, enum chart_kind kind, const struct report *r,
                        const struct curve *c, const char *heading, const char *caption)
 {
-    html_section(out, heading, NULL);
+    html_section(out, chart_names[kind], heading, NULL);
     aq_buf_adds(out, "<figure>\n");
     html_text(out, "figcaption", NULL, caption);
     aq_buf_adds(out, "\n<div class=\"wide\">\n");
@@ -186,22 +236,22 @@ static void add_figures(struct aq_buf *out, const struct report *r, const struct
                outside ? "Each cell is one group of layers; colour is the score on a log scale. "
                          "Groups outside the blocks are in the table below."
                        : "Each cell is one group of layers; colour is the score on a log scale.");
-    add_figure(out, CHART_BARS, r, c, "The worst layers",
-               "A linear scale: lengths are shares of the total. Whiskers are one standard error; "
-               "on the right, how much of the total the layers down to this one carry.");
+    add_figure(out, CHART_BARS, r, c, "The most sensitive layers",
+               "Linear scale: the length of a bar is its share of the total. Whiskers: one "
+               "standard error. Right: cumulative share.");
     add_figure(out, CHART_DEPTH, r, c, "Sensitivity over depth",
-               "One line for each kind of layer, log scale.");
-    add_figure(out, CHART_FRONTIER, r, c, "What any budget would give",
+               "One line for each kind of layer. Higher is more sensitive.");
+    add_figure(out, CHART_FRONTIER, r, c, "Score against size",
                c->gap > 0
-                   ? "The best total score for every budget; between its corners the curve is "
+                   ? "The best total score within each budget; between its corners the curve is "
                      "proven only to within the gap below. Circles: one format for all layers."
-                   : "The best total score for every budget, exact. Circles: one format for all "
-                     "layers. The dashed line is the budget that was asked for.");
+                   : "The best total score within each budget, exact. Circles: one format for all "
+                     "layers. Dashed: the budget that was asked for.");
     if (c->gap > 0)
         paragraph(out, "soft", "Proven gap: %s.", svg_number(c->gap));
     add_figure(out, CHART_STRIP, r, c, "Which layers get more bits first",
-               "The best recipe at several budgets (effective bits, left); blocks from left to "
-               "right.");
+               "The best recipe at several budgets (average bits per weight, left); one square per "
+               "block. Darker is fewer bits on a light page, lighter on a dark one.");
 }
 
 /* ---- numbers ---- */
@@ -212,8 +262,8 @@ static void add_budgets(struct aq_buf *out, const struct curve *c)
         {"n", "budget, bits"}, {"n", "reached"}, {"n", "total score"}};
     if (!c->known || c->recipe_count < 2)
         return;
-    html_section(out, "Budgets in numbers", NULL);
-    html_table(out, false, columns, AQ_COUNT(columns));
+    html_section(out, "budgets", "Budgets in numbers", NULL);
+    html_table(out, "Budgets in numbers", false, columns, AQ_COUNT(columns));
     for (size_t i = 0; i < c->recipe_count; i++) {
         const struct curve_recipe *recipe = &c->recipes[i];
         aq_buf_adds(out, "<tr>");
@@ -226,31 +276,33 @@ static void add_budgets(struct aq_buf *out, const struct curve *c)
     html_section_end(out);
 }
 
-static void add_option_cell(struct aq_buf *out, const struct manifest_option *o)
+static void add_option_cell(struct aq_buf *out, const struct report *r,
+                            const struct manifest_option *o)
 {
-    char *name = o ? manifest_candidate(o) : xstrdup("");
+    char *name = !o ? xstrdup("") : o->none ? xstrdup("NONE") : report_candidate(r, o);
     html_name_cell(out, "more", name);
     free(name);
 }
 
 /* several: there is more than one candidate, so the worst one is worth a column. */
-static void add_row(struct aq_buf *out, const struct report *r, size_t i, double cumulative,
-                    bool several)
+static void add_row(struct aq_buf *out, const struct report *r, const struct curve *c, size_t i,
+                    double cumulative, bool several)
 {
     const struct report_row *row = r->by_sensitivity[i];
-    const struct manifest_option *chosen = report_row_chosen(row);
+    const struct manifest_option *chosen =
+        c->recipe ? &row->group->options[c->recipe[row - r->rows]] : NULL;
     double total = r->total > 0 ? r->total : INFINITY, bits = chosen ? chosen->bits : NAN;
     aq_buf_adds(out, "<tr>");
-    html_fixed_cell(out, "more", (double)(i + 1), 0, "");
+    html_fixed_cell(out, "more", (double)row->rank, 0, "");
     html_name_cell(out, NULL, row->short_name);
     html_number_cell(out, NULL, row->sensitivity, svg_number(row->sensitivity));
     html_number_cell(out, "more", error_of(row), svg_number(error_of(row)));
     html_fixed_cell(out, NULL, 100 * (row->sensitivity / total), 2, " %");
     html_fixed_cell(out, "more", 100 * (cumulative / total), 1, " %");
     if (several)
-        add_option_cell(out, row->worst);
+        add_option_cell(out, r, row->worst);
     html_number_cell(out, NULL, bits, svg_round_number(bits));
-    add_option_cell(out, chosen);
+    add_option_cell(out, r, chosen);
     aq_buf_adds(out, "</tr>\n");
 }
 
@@ -273,26 +325,35 @@ static void add_flat(struct aq_buf *out, const struct report *r)
         aq_buf_adds(out, ".</p>\n");
 }
 
-static void add_table(struct aq_buf *out, const struct report *r)
+static void add_table(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
-    static const struct html_column single[] = {
-        {"n more", "#"}, {NULL, "layer"},   {"n", "sensitivity"}, {"n more", "± s.e."},
-        {"n", "share"},  {"n more", "sum"}, {"n", "bits"},        {"more", "chosen"}};
-    static const struct html_column mixed[] = {
-        {"n more", "#"},         {NULL, "layer"}, {"n", "sensitivity"},
-        {"n more", "± s.e."},    {"n", "share"},  {"n more", "sum"},
-        {"more", "worst under"}, {"n", "bits"},   {"more", "chosen"}};
     const struct manifest_option *candidates[2];
     bool several = chart_candidates(r, candidates, AQ_COUNT(candidates)) > 1;
-    html_section(out, "Every layer",
-                 "Headings sort. A group is named after its first module: q, k and v share one "
-                 "format, and so do gate and up.");
+    const char *bits = c->recomputed ? "bits (recomputed)" : "bits";
+    const struct html_column columns[] = {{"n more", "rank"},
+                                          {NULL, "layer"},
+                                          {"n", "sensitivity"},
+                                          {"n more", "± s.e."},
+                                          {"n", "share"},
+                                          {"n more", "cumulative"},
+                                          {"more", "most sensitive to"},
+                                          {"n", bits},
+                                          {"more", "format"}};
+    struct html_column shown[AQ_COUNT(columns)];
+    size_t n = 0;
+    for (size_t i = 0; i < AQ_COUNT(columns); i++)
+        if (i != 6 || several)
+            shown[n++] = columns[i];
+    html_section(out, "layers", "Every layer",
+                 "Click a heading to sort. A group is named after its first module: q, k and v "
+                 "share one format, and so do gate and up. Bits and format are those of the "
+                 "recipe; the sensitivity is that under the candidate format.");
     add_flat(out, r);
-    html_table(out, true, several ? mixed : single, several ? AQ_COUNT(mixed) : AQ_COUNT(single));
+    html_table(out, "Every layer", true, shown, n);
     double sum = 0;
     for (size_t i = 0; i < r->count; i++) {
         sum += r->by_sensitivity[i]->sensitivity;
-        add_row(out, r, i, sum, several);
+        add_row(out, r, c, i, sum, several);
     }
     html_table_end(out);
     html_section_end(out);
@@ -305,8 +366,8 @@ static void add_rules(struct aq_buf *out, const struct json *selection)
     const struct json *pins = json_find(selection, "pins");
     if (!pins || json_type(pins) != JSON_ARRAY || !json_first(pins))
         return;
-    html_section(out, "What pins and bans cost", NULL);
-    html_table(out, false, columns, AQ_COUNT(columns));
+    html_section(out, "rules", "What pins and bans cost", NULL);
+    html_table(out, "What pins and bans cost", false, columns, AQ_COUNT(columns));
     for (const struct json *p = json_first(pins); p; p = json_next(p)) {
         const char *rule = json_find_string(p, "rule"), *match = json_find_string(p, "match");
         double cost = json_find_number(p, "score_cost");
@@ -348,30 +409,15 @@ static void add_facts(struct aq_buf *out, const char *prefix, const struct json 
     }
 }
 
-static void add_command(struct aq_buf *out, const struct manifest *m)
-{
-    const char *cost = json_find_string(m->selection, "cost");
-    double budget = json_find_number(m->scheme, "auto_quantize_bits");
-    char number[AQ_FMT_MAX];
-    aq_buf_adds(out, "<pre>aq-select");
-    if (!isnan(budget))
-        aq_buf_addf(out, " --effective-bits %s", aq_fmt_double(budget, number));
-    if (cost) {
-        aq_buf_adds(out, " --cost ");
-        escape_html(out, cost);
-    }
-    aq_buf_addf(out,
-                "%s -o quant_manifest.json scores.json...\n"
-                "aq-report --all . quant_manifest.json</pre>\n",
-                m->aq ? "" : " --unchecked");
-}
-
 static void add_origin(struct aq_buf *out, const struct report *r)
 {
     const struct manifest *m = r->m;
     const struct json *inputs = json_find(json_find(m->aq, "provenance"), "inputs");
-    html_section(out, "How to make this again", NULL);
-    add_command(out, m);
+    char *command = answer_command(r);
+    html_section(out, "reproduce", "Reproduce", NULL);
+    if (command)
+        html_copy(out, "make command", command);
+    free(command);
     aq_buf_adds(out, "<dl>\n");
     add_facts(out, "model", m->model);
     add_facts(out, "dataset", m->dataset);
@@ -388,18 +434,33 @@ static void add_origin(struct aq_buf *out, const struct report *r)
     html_section_end(out);
 }
 
-void report_html(struct aq_buf *out, const struct report *r, const struct curve *c)
+static void add_nav(struct aq_buf *out, const struct curve *c)
+{
+    static const char *const links[][2] = {
+        {"heatmap", "Heat map"},        {"bars", "Most sensitive"}, {"depth", "Depth"},
+        {"frontier", "Score and size"}, {"strip", "Recipes"},       {"budgets", "Budgets"},
+        {"layers", "Every layer"},      {"reproduce", "Reproduce"}};
+    aq_buf_adds(out, "<nav aria-label=\"On this page\">");
+    for (size_t i = 0; i < AQ_COUNT(links); i++)
+        if (strcmp(links[i][0], "budgets") != 0 || (c->known && c->recipe_count >= 2))
+            aq_buf_addf(out, "<a href=\"#%s\">%s</a> ", links[i][0], links[i][1]);
+    aq_buf_adds(out, "</nav>\n");
+}
+
+void report_html(struct aq_buf *out, const struct report *r, const struct curve *c,
+                 const struct answer *a)
 {
     char *title = xasprintf("Layer sensitivity: %s", r->title);
     html_begin(out, title);
     free(title);
     add_head(out, r);
-    add_cards(out, r);
+    add_answer(out, r, c, a);
+    add_nav(out, c);
     add_meaning(out, r);
     add_figures(out, r, c);
     add_budgets(out, c);
     add_rules(out, r->m->selection);
-    add_table(out, r);
+    add_table(out, r, c);
     add_origin(out, r);
     html_end(out);
 }

@@ -21,3 +21,80 @@ document.querySelectorAll("table.sortable").forEach(table => {
         });
     });
 });
+
+// A button that copies, before the text it copies.
+document.querySelectorAll("details.copy").forEach(box => {
+    const summary = box.querySelector("summary"), text = box.querySelector("pre").textContent;
+    const label = "Copy " + summary.textContent, button = document.createElement("button");
+    const wrap = document.createElement("div");
+    button.type = "button";
+    button.className = "do";
+    button.textContent = label;
+    const done = ok => {
+        button.textContent = ok ? "Copied" : "Press Ctrl+C";
+        setTimeout(() => { button.textContent = label; }, 1500);
+    };
+    button.addEventListener("click", () => {
+        const old = () => { // where a page may not use the clipboard: select, and try
+            box.open = true;
+            getSelection().selectAllChildren(box.querySelector("pre"));
+            done(document.execCommand("copy"));
+        };
+        if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => done(true), old);
+        else old();
+    });
+    summary.textContent = "show";
+    summary.setAttribute("aria-label", "Show the " + label.slice(5));
+    box.before(wrap);
+    wrap.append(button, box);
+});
+// What a shape of a picture stands for: by pointer, by touch, and with the arrow keys.
+(() => {
+    const tip = document.createElement("div");
+    tip.id = "tip";
+    tip.hidden = true;
+    tip.setAttribute("role", "status");
+    document.body.append(tip);
+    let lit = null;
+    const hide = () => {
+        if (lit) lit.classList.remove("lit");
+        lit = null;
+        tip.hidden = true;
+    };
+    const show = shape => {
+        hide();
+        lit = shape;
+        shape.classList.add("lit");
+        tip.textContent = shape.dataset.tip;
+        tip.hidden = false;
+        const at = shape.getBoundingClientRect(), size = tip.getBoundingClientRect();
+        const middle = at.left + Math.min(at.width, innerWidth) / 2 - size.width / 2;
+        tip.style.left = Math.max(6, Math.min(innerWidth - size.width - 6, middle)) + "px";
+        tip.style.top = (at.top > size.height + 10 ? at.top - size.height - 6 : Math.min(at.bottom + 6, innerHeight - 40)) + "px";
+    };
+    document.querySelectorAll("svg.aq").forEach(svg => {
+        const titles = svg.querySelectorAll("title");
+        if (!titles.length) return;
+        const shapes = Array.from(titles, title => {
+            const shape = title.parentNode;
+            shape.dataset.tip = title.textContent;
+            title.remove();
+            return shape;
+        });
+        svg.addEventListener("pointerover", e => e.target.dataset.tip ? show(e.target) : hide());
+        svg.addEventListener("pointerleave", hide);
+        svg.addEventListener("click", e => { if (e.target.dataset.tip) show(e.target); });
+        if (svg.getAttribute("aria-hidden")) return;
+        svg.setAttribute("tabindex", "0");
+        svg.setAttribute("aria-label", svg.getAttribute("aria-label") + ". Arrow keys read the values.");
+        svg.addEventListener("blur", hide);
+        svg.addEventListener("keydown", e => {
+            const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[e.key];
+            if (e.key === "Escape") hide();
+            if (!step) return;
+            e.preventDefault();
+            const at = shapes.indexOf(lit), n = shapes.length;
+            show(shapes[at < 0 ? (step > 0 ? 0 : n - 1) : (at + step + n) % n]);
+        });
+    });
+})();

@@ -108,6 +108,7 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
         r->total += r->rows[i].sensitivity;
     }
     collect_kinds(r, kinds);
+    cell_init(&r->cell, m);
     qsort(r->by_sensitivity, r->count, sizeof *r->by_sensitivity, by_sensitivity);
     for (size_t i = 0; i < m->count; i++)
         r->by_sensitivity[i]->rank = i + 1;
@@ -128,7 +129,55 @@ void report_release(struct report *r)
     free(r->rows);
     free(r->by_sensitivity);
     free(r->counted);
+    cell_release(&r->cell);
     *r = (struct report){0};
+}
+
+/* Is there but one quantized candidate, without a name? */
+static bool only_unnamed(const struct report *r, const struct manifest_option *o)
+{
+    bool only = !o->name;
+    for (size_t i = 0; i < r->m->option_count && only; i++)
+        only = r->m->options[i].none || manifest_same_candidate(&r->m->options[i], o);
+    return only;
+}
+
+char *report_candidate(const struct report *r, const struct manifest_option *o)
+{
+    if (o->none)
+        return xstrdup("16-bit");
+    if (only_unnamed(r, o) && *r->cell.pair)
+        return xstrdup(r->cell.pair);
+    return manifest_candidate(o);
+}
+
+/* "INT4" for the n characters "int4". */
+static char *upper(const char *text, size_t n)
+{
+    char *word = xstrndup(text, n);
+    for (char *p = word; *p; p++)
+        *p = (char)toupper((unsigned char)*p);
+    return word;
+}
+
+char *report_candidate_words(const struct report *r, const struct manifest_option *o)
+{
+    char *name = report_candidate(r, o);
+    const char *slash = strchr(name, '/'), *act = strstr(name, "_a");
+    size_t n = slash ? (size_t)(slash - name) : strlen(name);
+    if (o->none || name[0] != 'w' || !act || (size_t)(act - name) > n)
+        return name;
+    char *w = upper(name + 1, (size_t)(act - name) - 1);
+    char *a = upper(act + 2, n - (size_t)(act + 2 - name));
+    const char *gran = slash && strcmp(slash, "/default") != 0 ? slash + 1 : NULL;
+    char *words =
+        xasprintf("%s weights%s%s%s%s%s%s", w, strcmp(a, "FP16") == 0 ? "" : ", ",
+                  strcmp(a, "FP16") == 0 ? "" : a, strcmp(a, "FP16") == 0 ? "" : " activations",
+                  gran ? " (" : "", gran ? gran : "", gran ? ")" : "");
+    free(w);
+    free(a);
+    free(name);
+    return words;
 }
 
 const struct manifest_option *report_row_chosen(const struct report_row *row)

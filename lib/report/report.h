@@ -37,6 +37,7 @@ struct report {
     char **kinds; /* "self_attn.q_proj", "mlp.down_proj", "lm_head": in order of appearance */
     size_t kind_count;
     double total; /* sum of the sensitivities */
+    struct cell cell;
 };
 
 /* title: NULL for the manifest's own scheme name. */
@@ -44,6 +45,13 @@ int report_init(struct report *r, const struct manifest *m, const char *title,
                 struct aq_err *err) AQ_MUST_CHECK;
 void report_release(struct report *r);
 
+/*
+ * What to call a candidate: its name, or the pair if the manifest has only one candidate and does
+ * not name it, or the label of its format; "16-bit" for what is not quantized. Caller frees.
+ */
+char *report_candidate(const struct report *r, const struct manifest_option *o);
+/* The same in words: "INT4 weights, INT8 activations (w_group64)". Caller frees. */
+char *report_candidate_words(const struct report *r, const struct manifest_option *o);
 /* The candidate that the recipe takes; NULL if the manifest has no recipe. */
 const struct manifest_option *report_row_chosen(const struct report_row *row);
 /* Does the manifest say what every group takes? */
@@ -57,6 +65,6 @@ int report_json(struct aq_buf *out, const struct report *r, struct aq_err *err) 
 void report_tsv(struct aq_buf *out, const struct report *r);
 /* The rows of that table, for a table of several reports. */
 void report_fields_names(struct fields *f);
-void report_fields(struct fields *f, const struct report *r, const struct cell *c);
+void report_fields(struct fields *f, const struct report *r);
 
 #endif

@@ -1,6 +1,7 @@
 #include "report/run.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "report/answer.h"
 #include "report/diff.h"
 #include "report/html.h"
 #include "report/summary.h"
@@ -14,11 +15,12 @@ struct session {
     struct report report;
     struct curve curve;
     bool have_curve;
+    const char *eval; /* borrowed; NULL: none */
 };
 
 static int session_open(struct session *s, const struct report_request *q, struct aq_err *err)
 {
-    *s = (struct session){0};
+    *s = (struct session){.eval = q->eval};
     if (manifest_read(&s->manifest, q->manifest, err) < 0)
         return -1;
     if (report_init(&s->report, &s->manifest, q->title, err) == 0)
@@ -50,6 +52,16 @@ static enum chart_kind chart_named(const char *name)
     return (enum chart_kind)i;
 }
 
+static int draw_page(struct aq_buf *out, struct session *s, struct aq_err *err)
+{
+    struct answer a;
+    if (answer_init(&a, &s->report, curve_of(s), s->eval, err) < 0)
+        return -1;
+    report_html(out, &s->report, curve_of(s), &a);
+    answer_release(&a);
+    return 0;
+}
+
 static int draw(struct aq_buf *out, struct session *s, enum report_format format, const char *chart,
                 struct aq_err *err)
 {
@@ -64,8 +76,7 @@ static int draw(struct aq_buf *out, struct session *s, enum report_format format
         report_tsv(out, &s->report);
         return 0;
     case REPORT_HTML:
-        report_html(out, &s->report, curve_of(s));
-        return 0;
+        return draw_page(out, s, err);
     case REPORT_SVG:
         chart_draw(out, chart_named(chart), &s->report, curve_of(s), file);
         return 0;

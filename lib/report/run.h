@@ -13,6 +13,7 @@ struct report_request {
     const char *manifest; /* path, "-": standard input */
     const char *title;    /* NULL: the manifest's scheme */
     enum report_format format;
+    const char *eval;   /* result of aq-eval for this recipe, shown in the page; NULL: none */
     const char *chart;  /* REPORT_SVG: one of chart_names */
     const char *output; /* NULL: stdout */
 };

@@ -17,7 +17,7 @@ struct strip {
     struct chart_style style;
     size_t *kinds, kind_count, blocks;
     const struct manifest_option *candidates[MOST_CANDIDATES];
-    size_t candidate_count;
+    size_t candidate_count, hatches[MOST_CANDIDATES];
     size_t columns;    /* of panels */
     double left, cell; /* within a panel */
     double panel_w, panel_h;
@@ -25,12 +25,20 @@ struct strip {
     bool chosen; /* the last row is the manifest's own recipe */
 };
 
-static const char *class_of(const struct strip *s, const struct manifest_option *o)
+/* How a format is drawn, and what it is called. */
+struct look {
+    const char *class;
+    size_t hatch;
+    const struct manifest_option *option; /* NULL: nothing to draw */
+};
+
+static struct look look_of(const struct strip *s, const struct manifest_option *o)
 {
+    struct look look = {o->none ? "zero" : svg_bits_class(o->bits), 0, o};
     for (size_t i = 0; i < s->candidate_count && !o->none; i++)
         if (manifest_same_candidate(o, s->candidates[i]))
-            return svg_series_class(i);
-    return "zero";
+            look.hatch = s->hatches[i];
+    return look;
 }
 
 static bool strip_init(struct strip *s, const struct report *r, const struct curve *c,
@@ -41,7 +49,8 @@ static bool strip_init(struct strip *s, const struct report *r, const struct cur
     s->kind_count = chart_live_kinds(r, s->kinds);
     s->blocks = chart_blocks(r, s->kinds, s->kind_count);
     s->candidate_count = chart_candidates(r, s->candidates, MOST_CANDIDATES);
-    s->chosen = report_has_recipe(r);
+    chart_hatches(s->candidates, s->candidate_count, s->hatches);
+    s->chosen = c->recipe != NULL;
     s->rows = c->recipe_count + s->chosen;
     s->left = 52;
     s->columns = style.width < 500 ? 1 : s->kind_count < 2 ? 1 : 2;
@@ -51,18 +60,38 @@ static bool strip_init(struct strip *s, const struct report *r, const struct cur
     return c->known && c->recipe_count && s->kind_count && s->blocks;
 }
 
-/* Neighbours of one colour become one shape where cells touch each other. */
-static void draw_runs(struct aq_buf *out, const struct strip *s, const char *const *colours,
-                      double x, double y)
+static bool same_look(const struct look *a, const struct look *b)
+{
+    return a->option && b->option && a->hatch == b->hatch && strcmp(a->class, b->class) == 0 &&
+           manifest_same_candidate(a->option, b->option);
+}
+
+/* Neighbours of one format become one shape where cells touch each other. */
+static void draw_runs(struct aq_buf *out, const struct strip *s, const struct look *looks,
+                      size_t kind, size_t row, double x, double y)
 {
     bool apart = s->cell > 6;
     for (size_t b = 0; b < s->blocks;) {
         size_t end = b + 1;
-        while (!apart && end < s->blocks && colours[end] == colours[b])
+        while (!apart && end < s->blocks && same_look(&looks[b], &looks[end]))
             end++;
-        if (colours[b])
-            svg_rect(out, x + (double)b * s->cell, y, (double)(end - b) * s->cell - (apart ? 1 : 0),
-                     ROW - 2, colours[b]);
+        if (looks[b].option) {
+            char *name = report_candidate(s->r, looks[b].option);
+            char *where = end > b + 1 ? xasprintf("blocks %zu to %zu", b, end - 1)
+                                      : xasprintf("block %zu", b);
+            char *budget = row < s->c->recipe_count
+                               ? xasprintf("budget %.4g", s->c->recipes[row].budget)
+                               : xstrdup("this recipe");
+            char *title =
+                xasprintf("%s, %.200s, %s: %.200s", where, s->r->kinds[kind], budget, name);
+            svg_hatched(out, x + (double)b * s->cell, y,
+                        (double)(end - b) * s->cell - (apart ? 1 : 0), ROW - 2, looks[b].class,
+                        looks[b].hatch, title);
+            free(name);
+            free(where);
+            free(budget);
+            free(title);
+        }
         b = end;
     }
 }
@@ -70,22 +99,21 @@ static void draw_runs(struct aq_buf *out, const struct strip *s, const char *con
 static void draw_cells(struct aq_buf *out, const struct strip *s, size_t kind, size_t row, double x,
                        double y)
 {
-    const char **colours = xcalloc(s->blocks + 1, sizeof *colours);
+    struct look *looks = xcalloc(s->blocks + 1, sizeof *looks);
+    const int *options = row < s->c->recipe_count ? s->c->recipes[row].option : s->c->recipe;
     for (size_t i = 0; i < s->r->count; i++) {
         const struct report_row *at = &s->r->rows[i];
-        const struct manifest_group *g = at->group;
-        if (at->kind != kind || at->block < 0)
-            continue;
-        ptrdiff_t option = row < s->c->recipe_count ? s->c->recipes[row].option[i] : g->chosen;
-        colours[at->block] = class_of(s, &g->options[option]);
+        if (at->kind == kind && at->block >= 0)
+            looks[at->block] = look_of(s, &at->group->options[options[i]]);
     }
-    draw_runs(out, s, colours, x, y);
-    free(colours);
+    draw_runs(out, s, looks, kind, row, x, y);
+    free(looks);
 }
 
 static void draw_panel(struct aq_buf *out, const struct strip *s, size_t k, double x, double y)
 {
     double top = y + 24, left = x + s->left;
+    svg_text(out, left - 6, y + 15, SVG_END, "small soft", "bits");
     svg_text(out, left, y + 15, SVG_START, "head", "%s",
              svg_fit_head(s->r->kinds[s->kinds[k]], s->panel_w - s->left));
     for (size_t row = 0; row < s->rows; row++) {
@@ -94,7 +122,7 @@ static void draw_panel(struct aq_buf *out, const struct strip *s, size_t k, doub
             svg_text(out, left - 6, row_y + 11, SVG_END, "small soft", "%.3g",
                      s->c->recipes[row].budget);
         else
-            svg_text(out, left - 6, row_y + 11, SVG_END, "small", "chosen");
+            svg_text(out, left - 6, row_y + 11, SVG_END, "small", "this");
         draw_cells(out, s, s->kinds[k], row, left, row_y);
     }
     double bottom = top + (double)s->rows * ROW;
@@ -109,13 +137,14 @@ static size_t draw_legend(struct aq_buf *out, const struct strip *s, double y)
     struct chart_key keys[MOST_CANDIDATES + 1];
     char *texts[MOST_CANDIDATES];
     for (size_t i = 0; i < s->candidate_count; i++) {
-        char *name = manifest_candidate(s->candidates[i]);
+        char *name = report_candidate(s->r, s->candidates[i]);
         texts[i] = xasprintf("%s (%.4g bits)", svg_fit(name, s->style.width - 130),
                              s->candidates[i]->bits);
-        keys[i] = (struct chart_key){svg_series_class(i), texts[i]};
+        keys[i] =
+            (struct chart_key){svg_bits_class(s->candidates[i]->bits), texts[i], s->hatches[i]};
         free(name);
     }
-    keys[s->candidate_count] = (struct chart_key){"zero", "not quantized (16 bits)"};
+    keys[s->candidate_count] = (struct chart_key){"zero", "not quantized (16 bits)", 0};
     size_t lines = chart_legend(out, s->style, 12, y, keys, s->candidate_count + 1);
     for (size_t i = 0; i < s->candidate_count; i++)
         free(texts[i]);
@@ -133,7 +162,7 @@ void chart_strip(struct aq_buf *out, const struct report *r, const struct curve 
         return;
     }
     struct aq_buf body = AQ_BUF_INIT;
-    double y = chart_title(&body, r, style, "Recipe at several budgets (effective bits)") + 16;
+    double y = chart_title(&body, r, style, "Best recipe at several budgets") + 16;
     y += 20 * (double)draw_legend(&body, &s, y);
     for (size_t k = 0; k < s.kind_count; k++) {
         size_t line = k / s.columns, column = k % s.columns;

@@ -28,14 +28,14 @@ static size_t text_index(struct texts *t, const char *text)
 }
 
 /* A table whose columns after the first are numbers. */
-static void begin_matrix(struct aq_buf *out, const char *corner, const char *const *names,
-                         size_t count)
+static void begin_matrix(struct aq_buf *out, const char *what, const char *corner,
+                         const char *const *names, size_t count)
 {
     struct html_column *columns = xcalloc(count + 1, sizeof *columns);
     columns[0] = (struct html_column){NULL, corner};
     for (size_t i = 0; i < count; i++)
         columns[i + 1] = (struct html_column){"n name", names[i]};
-    html_table(out, false, columns, count + 1);
+    html_table(out, what, false, columns, count + 1);
     free(columns);
 }
 
@@ -69,7 +69,7 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
             at[text_index(&pairs, s->cells[i].cell.pair) * across +
                text_index(&granularities, s->cells[i].cell.granularity)] = &s->cells[i];
     html_text(out, "h3", NULL, cell_show(size));
-    begin_matrix(out, "pair", granularities.items, across);
+    begin_matrix(out, "Totals by pair and granularity", "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
         aq_buf_adds(out, "<tr>");
         html_name_cell(out, NULL, cell_show(pairs.items[p]));
@@ -103,7 +103,7 @@ static void add_grids(struct aq_buf *out, const struct summary *s)
     }
     if (sizes.count > 1)
         qsort(sizes.items, sizes.count, sizeof *sizes.items, by_size);
-    html_section(out, "Totals",
+    html_section(out, "totals", "Totals",
                  "The sum of all layers' sensitivities; the squares show it on one log scale.");
     for (size_t i = 0; i < sizes.count; i++)
         add_grid(out, s, sizes.items[i], low, high);
@@ -141,9 +141,9 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
     char *intro = xasprintf("Spearman's rank correlation, granularity %s, size %s. 1 is the same "
                             "order; near 1, a cheap pair can rank the layers for the others.",
                             granularity, size);
-    html_section(out, "Do the pairs agree on the order?", intro);
+    html_section(out, "agreement", "Do the pairs agree on the order?", intro);
     free(intro);
-    begin_matrix(out, "", names, n);
+    begin_matrix(out, "Agreement of pairs", "pair", names, n);
     for (size_t i = 0; i < n; i++) {
         aq_buf_adds(out, "<tr>");
         html_name_cell(out, NULL, cell_show(names[i]));
@@ -187,11 +187,11 @@ static void add_rows(struct aq_buf *out, const struct summary *s)
                                                  {"n more", "weights"},   {"n more", "activations"},
                                                  {"n more", "rho, size"}, {"n more", "tau, size"},
                                                  {"n", "rho, cells"}};
-    html_section(out, "Every cell",
-                 "Headings sort. Weights and activations: the total when only those are "
+    html_section(out, "cells", "Every cell",
+                 "Click a heading to sort. Weights and activations: the total when only those are "
                  "quantized. Agreement with the largest data set of the same cell (rho: Spearman, "
                  "tau: Kendall), and the mean rho with the other cells of the size.");
-    html_table(out, true, columns, AQ_COUNT(columns));
+    html_table(out, "Every cell", true, columns, AQ_COUNT(columns));
     for (size_t i = 0; i < s->count; i++)
         add_row(out, &s->cells[i]);
     html_table_end(out);
@@ -204,8 +204,8 @@ static void add_skipped(struct aq_buf *out, const struct summary *s)
         {NULL, "pair"}, {NULL, "granularity"}, {NULL, "size"}, {NULL, "reason"}};
     if (!s->skipped_count)
         return;
-    html_section(out, "Cells left out", NULL);
-    html_table(out, false, columns, AQ_COUNT(columns));
+    html_section(out, "left-out", "Cells left out", NULL);
+    html_table(out, "Cells left out", false, columns, AQ_COUNT(columns));
     for (size_t i = 0; i < s->skipped_count; i++) {
         const struct summary_skipped *k = &s->skipped[i];
         aq_buf_adds(out, "<tr>");

@@ -23,6 +23,10 @@ static const char *const series_light[SVG_SERIES] = {"#0072b2", "#d55e00", "#009
 static const char *const series_dark[SVG_SERIES] = {"#56a8e0", "#f0803c", "#2cc79a", "#e08fbe",
                                                     "#e6b03a", "#8fd0f5", "#d8d24a", "#b8b8b8"};
 
+/* Few bits, many bits; "zero" is the third of them. */
+static const char *const width_light[2] = {"#5f2500", "#3a87c8"};
+static const char *const width_dark[2] = {"#ffc48c", "#3e79a9"};
+
 static void magma_at(double t, unsigned char rgb[3])
 {
     const int last = (int)(sizeof magma / sizeof *magma) - 1;
@@ -45,6 +49,8 @@ static void scale_rules(struct aq_buf *out, bool dark)
         const char *c = dark ? series_dark[i] : series_light[i];
         aq_buf_addf(out, ".aq .k%d{fill:%s}.aq .l%d{stroke:%s}", i, c, i, c);
     }
+    const char *const *w = dark ? width_dark : width_light;
+    aq_buf_addf(out, ".aq .w4{fill:%s}.aq .w8{fill:%s}", w[0], w[1]);
 }
 
 static void theme_rules(struct aq_buf *out, const char *page, const char *ink, const char *soft,
@@ -54,8 +60,9 @@ static void theme_rules(struct aq_buf *out, const char *page, const char *ink, c
         out,
         ".aq .page{fill:%s}.aq text{fill:%s}.aq .soft{fill:%s}"
         ".aq .grid{stroke:%s}.aq .axis,.aq .whisker{stroke:%s}.aq .zero{fill:%s}"
-        ".aq .mark{fill:%s;stroke:%s}.aq .halo{stroke:%s}.aq .cum{stroke:%s}.aq .budget{stroke:%s}",
-        page, ink, soft, grid, ink, zero, mark, page, page, soft, soft);
+        ".aq .mark{fill:%s;stroke:%s}.aq .halo{stroke:%s}.aq .cum{stroke:%s}.aq .budget{stroke:%s}"
+        ".aq .hatch path{stroke:%s}.aq .hatch circle{fill:%s}",
+        page, ink, soft, grid, ink, zero, mark, page, page, soft, soft, page, page);
 }
 
 void svg_styles(struct aq_buf *out)
@@ -63,13 +70,18 @@ void svg_styles(struct aq_buf *out)
     aq_buf_adds(
         out,
         ".aq text{font:12px system-ui,-apple-system,\"Segoe UI\",Roboto,\"DejaVu Sans\",sans-serif}"
-        ".aq .small{font-size:11px}.aq .head{font-size:13px;font-weight:600}"
+        ".aq .small{font-size:12px}.aq .head{font-size:13px;font-weight:600}"
         ".aq .mono{font-family:ui-monospace,SFMono-Regular,Menlo,\"DejaVu Sans Mono\",monospace;"
         "font-size:11px}"
         ".aq line,.aq path{fill:none}.aq .grid{stroke-width:1}.aq .axis{stroke-width:1}"
         ".aq .whisker{stroke-width:1.4}.aq .curve{stroke-width:2;stroke-linejoin:round}"
         ".aq .cum{stroke-width:1.5;stroke-dasharray:4 3}.aq .budget{stroke-dasharray:3 3}"
-        ".aq .mark{stroke-width:1.5}.aq .halo{stroke-width:1}");
+        ".aq .mark{stroke-width:1.5}.aq .halo{stroke-width:1}.aq .see{fill:transparent}"
+        ".aq .d1{stroke-dasharray:7 3}.aq .d2{stroke-dasharray:2 3}.aq .d3{stroke-dasharray:9 3 2 "
+        "3}"
+        ".aq .hatch path{stroke-width:1.3;fill:none}"
+        ".aq .h1{fill:url(#h1)}.aq .h2{fill:url(#h2)}.aq .h3{fill:url(#h3)}.aq .h4{fill:url(#h4)}"
+        ".aq .h5{fill:url(#h5)}");
     theme_rules(out, "#ffffff", "#1d2129", "#5b6370", "#e3e6ea", "#eceef1", "#1d2129");
     scale_rules(out, false);
     aq_buf_adds(out, "@media (prefers-color-scheme:dark){");
@@ -94,6 +106,30 @@ const char *svg_series_class(size_t i)
 {
     static const char *const names[SVG_SERIES] = {"k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"};
     return names[i % SVG_SERIES];
+}
+
+const char *svg_bits_class(double bits)
+{
+    return bits < 7 ? "w4" : bits < 15 ? "w8" : "zero";
+}
+
+void svg_hatchings(struct aq_buf *out)
+{
+    static const char *const marks[SVG_HATCHES] = {
+        "",
+        "<path d=\"M-1 7L7 -1M5 7L7 5M-1 1L1 -1\"/>",
+        "<path d=\"M-1 -1L7 7M-1 5L1 7M5 -1L7 1\"/>",
+        "<circle cx=\"3\" cy=\"3\" r=\"1.2\"/>",
+        "<path d=\"M3 0V6\"/>",
+        "<path d=\"M0 3H6\"/>",
+    };
+    aq_buf_adds(out, "<defs>");
+    for (int i = 1; i < SVG_HATCHES; i++)
+        aq_buf_addf(out,
+                    "<pattern id=\"h%d\" class=\"hatch\" width=\"6\" height=\"6\" "
+                    "patternUnits=\"userSpaceOnUse\">%s</pattern>",
+                    i, marks[i]);
+    aq_buf_adds(out, "</defs>\n");
 }
 
 /* ---- shapes ---- */
@@ -134,6 +170,7 @@ void svg_begin(struct aq_buf *out, double width, double height, const char *labe
     aq_buf_adds(out, "<style>");
     svg_styles(out);
     aq_buf_adds(out, "</style>\n");
+    svg_hatchings(out);
     svg_rect(out, 0, 0, width, height, "page");
 }
 
@@ -174,6 +211,21 @@ void svg_rect_titled(struct aq_buf *out, double x, double y, double w, double h,
     aq_buf_adds(out, "><title>");
     escape_html(out, title);
     aq_buf_adds(out, "</title></rect>\n");
+}
+
+void svg_hatched(struct aq_buf *out, double x, double y, double w, double h, const char *class,
+                 size_t hatch, const char *title)
+{
+    char over[8];
+    if (title)
+        svg_rect_titled(out, x, y, w, h, class, title);
+    else
+        svg_rect(out, x, y, w, h, class);
+    if (hatch % SVG_HATCHES == 0)
+        return;
+    (void)snprintf(over, sizeof over, "h%zu", hatch % SVG_HATCHES);
+    open_rect(out, x, y, w, h, over);
+    aq_buf_adds(out, " pointer-events=\"none\"/>\n");
 }
 
 void svg_text(struct aq_buf *out, double x, double y, enum svg_anchor anchor, const char *class,
@@ -262,6 +314,13 @@ const char *svg_fit_head(const char *text, double width)
     return svg_fit(text, width * 0.76); /* bold, and a size larger */
 }
 
+const char *svg_line_class(size_t i)
+{
+    char *out = ring_buffer();
+    (void)snprintf(out, RING_CAP, "l%zu d%zu", i % SVG_SERIES, i / SVG_SERIES % SVG_DASHES);
+    return out;
+}
+
 const char *svg_power(int exponent)
 {
     static const char *const digits[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
@@ -308,4 +367,21 @@ const char *svg_number(double x)
 const char *svg_round_number(double x)
 {
     return number_text(x, 'r');
+}
+
+const char *svg_bytes(double x)
+{
+    static const char *const units[] = {"bytes", "kB", "MB", "GB", "TB"};
+    size_t u = 0;
+    char *out = ring_buffer();
+    while (u + 1 < sizeof units / sizeof *units && x >= 999.5) {
+        x /= 1000;
+        u++;
+    }
+    (void)snprintf(out, RING_CAP,
+                   u == 0 || x >= 99.95 ? "%.0f %s"
+                   : x >= 9.995         ? "%.1f %s"
+                                        : "%.2f %s",
+                   x, units[u]);
+    return out;
 }

@@ -13,7 +13,9 @@
 
 enum {
     SVG_LEVELS = 24, /* of the sequential scale: classes s0 (low) to s23 (high) */
-    SVG_SERIES = 8,  /* colours that are told apart: classes k0 to k7 */
+    SVG_SERIES = 8,  /* colours that are told apart: classes k0 to k7, lines l0 to l7 */
+    SVG_DASHES = 4,  /* of lines: classes d0 (solid) to d3 */
+    SVG_HATCHES = 6, /* laid over a colour: h0 (nothing) to h5 */
 };
 
 enum svg_anchor { SVG_START, SVG_MIDDLE, SVG_END };
@@ -44,8 +46,22 @@ const char *svg_power(int exponent);
  * "2×10⁻⁵"). "" for NAN. Ring of static buffers. */
 const char *svg_number(double x);
 const char *svg_round_number(double x);
+const char *svg_bytes(double x); /* "8.05 GB", powers of 1000 */
 
 const char *svg_series_class(size_t i); /* "k0" to "k7", and from the start again */
+/* "l3 d1": SVG_SERIES x SVG_DASHES lines that are told apart. Ring of static buffers. */
+const char *svg_line_class(size_t i);
+/*
+ * The look of a number format: the colour says how many bits (dark few, light many on a white
+ * page; the other way round on a black one), hatching tells formats of one colour apart. The three
+ * colours, with that of unquantized layers, differ by 3:1 and more.
+ */
+const char *svg_bits_class(double bits); /* "w4" below 7 bits, "w8", "zero" from 15 */
+/* A rectangle with a hatching over it; title may be NULL. */
+void svg_hatched(struct aq_buf *out, double x, double y, double w, double h, const char *class,
+                 size_t hatch, const char *title);
+/* The hatchings: once in every page, and in every picture that is a file of its own. */
+void svg_hatchings(struct aq_buf *out);
 /* Class "s<n>" for a value on a log scale from low to high; "zero" for values <= 0. */
 const char *svg_level_class(double x, double low, double high);
 

@@ -38,19 +38,16 @@ static void add_row(struct fields *f, const struct cell *c, const struct report_
     fields_end(f);
 }
 
-void report_fields(struct fields *f, const struct report *r, const struct cell *c)
+void report_fields(struct fields *f, const struct report *r)
 {
     for (size_t i = 0; i < r->count; i++)
         for (size_t j = 0; j < r->rows[i].group->count; j++)
-            add_row(f, c, &r->rows[i], j);
+            add_row(f, &r->cell, &r->rows[i], j);
 }
 
 void report_tsv(struct aq_buf *out, const struct report *r)
 {
     struct fields f = {.out = out, .separator = '\t'};
-    struct cell c;
-    cell_init(&c, r->m);
     report_fields_names(&f);
-    report_fields(&f, r, &c);
-    cell_release(&c);
+    report_fields(&f, r);
 }
