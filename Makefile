@@ -40,7 +40,7 @@ quote = '$(subst ','\'',$(1))'
 
 # ---- what the machine has: probed once, kept in $(O)/probe.mk ----
 
-PACKAGES := yaml-0.1 libcjson libpcre2-8 libutf8proc
+PACKAGES := yaml-0.1 libcjson libpcre2-8
 NOPROBE  := help clean format lint-layers uninstall
 ifneq ($(if $(MAKECMDGOALS),$(filter-out $(NOPROBE),$(MAKECMDGOALS)),x),)
 -include $(O)/probe.mk

@@ -58,7 +58,7 @@ built() {
 @test "a missing library is named, with what to do" {
     tree
     aq 2 make PKG_CONFIG=false all
-    has "$stderr" "missing libraries: yaml-0.1 libcjson libpcre2-8 libutf8proc (run ./setup)"
+    has "$stderr" "missing libraries: yaml-0.1 libcjson libpcre2-8 (run ./setup)"
     [ ! -e build/probe.mk ]
 }
 

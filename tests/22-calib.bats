@@ -38,7 +38,7 @@ bad() {
     is "$output$stderr" ""
     is "$(meta t.st | jq -c 'del(.digest, .provenance)')" \
         '{"schema":"aq.tokens/1","sizes":{"small":16,"medium":128,"large":512},"padding":"max_length","seq_len":40,"pad_id":320,"truncated":'"$(meta t.st | jq .truncated)"'}'
-    is "$(meta t.st | jq -c .provenance)" '{"tool":"aq-calib","result_version":2,"inputs":{"tokenizer":"'"$(cat "$TINY"/tokenizer_config.json "$TINY"/tokenizer.json | sha256sum | cut -d' ' -f1)"'","captions":"'"$(sha256sum <"$DEMO/captions_large.txt" | cut -d' ' -f1)"'"}}'
+    is "$(meta t.st | jq -c .provenance)" '{"tool":"aq-calib","result_version":3,"inputs":{"tokenizer":"'"$(cat "$TINY"/tokenizer_config.json "$TINY"/tokenizer.json | sha256sum | cut -d' ' -f1)"'","captions":"'"$(sha256sum <"$DEMO/captions_large.txt" | cut -d' ' -f1)"'"}}'
     aq-calib tokens -t "$TINY" --seq-len 40 -o u.st --size few="$DEMO/captions_small.txt" --size many="$DEMO/captions_large.txt"
     is "$(meta u.st | jq -c .sizes)" '{"few":16,"many":512}'
     is "$(ids t.st | sha256sum)" "$(ids u.st | sha256sum)"
@@ -184,7 +184,7 @@ PY
     echo '[]' >none/tokenizer.json
     bad 3 "none/tokenizer.json: expected a tokenizer's object, found a list" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     echo '{}' >none/tokenizer.json
-    bad 3 "key 'normalizer' is missing" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
+    bad 3 "key 'model' is missing" aq-calib tokens -t none -o t "$DEMO/captions_small.txt"
     size=$(stat -c %s "$TINY/tokenizer.json")
     for ((part = 1; part < 50; part++)); do # bats' run uses i
         head -c $((size * part / 50)) "$TINY/tokenizer.json" >none/tokenizer.json
@@ -201,6 +201,16 @@ PY
     echo '{"pad_token": null}' >none/tokenizer_config.json
     bad 3 "has no pad token, --padding max_length needs one" aq-calib tokens --padding max_length -t none -o t2 "$DEMO/captions_small.txt"
     [ ! -e t2 ]
+}
+
+@test "a begin token, and a byte without a symbol" {
+    mkdir t
+    jq -c '.model.vocab |= (del(.["\u0104"]) | to_entries | sort_by(.value) | to_entries | map({key: .value.key, value: .key}) | from_entries)' \
+        "$REPO/tests/oracle/tokenizer/gpt2.json" >t/tokenizer.json
+    jq -c '.added_tokens = [] | .post_processor = null' t/tokenizer.json >t/t && mv t/t t/tokenizer.json
+    printf 'fine\nab\4c\n' >c.txt
+    bad 3 "c.txt:2: byte 0x04 has no symbol in the vocabulary" aq-calib tokens -t t -o t.st c.txt
+    aq 0 aq-calib tokens -t t -o t.st --limit 1 c.txt
 }
 
 @test "merges as text, and vocab.json with merges.txt, give the same" {

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 2 };
+enum { RESULT_VERSION = 3 };
 
 /* ---- tokens ---- */
 

@@ -6,17 +6,17 @@
 
 void added_release(struct added *a)
 {
-    for (size_t i = 0; i < a->count; i++)
-        free(a->items[i].text);
     free(a->items);
+    aq_arena_release(&a->arena);
     *a = (struct added){.items = NULL};
 }
 
-void added_push(struct added *a, const char *text, int32_t id)
+void added_push(struct added *a, struct added_token token)
 {
     AQ_GROW(a->items, a->count, a->cap);
-    a->items[a->count++] = (struct added_token){xstrdup(text), strlen(text), id};
-    a->starts[(unsigned char)*text] = true;
+    token.text = aq_arena_strndup(&a->arena, token.text, token.len);
+    a->items[a->count++] = token;
+    a->starts[(unsigned char)*token.text] = true;
 }
 
 static int by_text(const void *x, const void *y)
@@ -36,7 +36,7 @@ const char *added_sort(struct added *a)
 
 const struct added_token *added_find(const struct added *a, const char *text)
 {
-    struct added_token key = {.text = (char *)text};
+    struct added_token key = {.text = text};
     return a->count ? bsearch(&key, a->items, a->count, sizeof *a->items, by_text) : NULL;
 }
 

@@ -25,6 +25,12 @@ void ids_reserve(struct ids *ids, size_t more)
     ids->cap = cap;
 }
 
+void ids_push(struct ids *ids, int32_t id)
+{
+    ids_reserve(ids, 1);
+    ids->items[ids->count++] = id;
+}
+
 /* ---- merges ---- */
 
 void bpe_init(struct bpe *b, size_t merges)
@@ -64,14 +70,11 @@ static uint32_t rank_of(const struct bpe *b, int32_t left, int32_t right, uint32
     return m->pair == BPE_FREE ? NO_RANK : m->rank;
 }
 
-/* ---- short pre-tokens: arrays that close up after each merge ---- */
+/* ---- short words: arrays that close up after each merge ---- */
 
-static void encode_short(const struct bpe *b, const unsigned char *bytes, size_t n, struct ids *out)
+static size_t merge_short(const struct bpe *b, int32_t *sym, size_t n)
 {
-    int32_t *sym = out->items + out->count;
     uint32_t rank[SHORT], merged[SHORT]; /* of the pair (i, i + 1) */
-    for (size_t i = 0; i < n; i++)
-        sym[i] = b->byte_id[bytes[i]];
     for (size_t i = 0; i + 1 < n; i++)
         rank[i] = rank_of(b, sym[i], sym[i + 1], &merged[i]);
     for (;;) {
@@ -95,7 +98,7 @@ static void encode_short(const struct bpe *b, const unsigned char *bytes, size_t
         if (best)
             rank[best - 1] = rank_of(b, sym[best - 1], sym[best], &merged[best - 1]);
     }
-    out->count += n;
+    return n;
 }
 
 /* ---- long ones: a linked list of symbols and a heap of pairs ---- */
@@ -168,10 +171,10 @@ static void rank_pair(const struct bpe *b, struct bpe_work *w, uint32_t at)
         push(w, (struct candidate){n->rank, at});
 }
 
-void bpe_encode_long(struct bpe *b, const unsigned char *bytes, size_t n, struct ids *out)
+size_t bpe_merge_long(struct bpe *b, int32_t *symbols, size_t n)
 {
     if (n == 0)
-        return;
+        return 0;
     if (!b->work)
         b->work = xcalloc(1, sizeof *b->work);
     struct bpe_work *w = b->work;
@@ -180,7 +183,7 @@ void bpe_encode_long(struct bpe *b, const unsigned char *bytes, size_t n, struct
         w->nodes = xreallocarray(w->nodes, n, sizeof *w->nodes);
     }
     for (size_t i = 0; i < n; i++)
-        w->nodes[i] = (struct node){.sym = b->byte_id[bytes[i]],
+        w->nodes[i] = (struct node){.sym = symbols[i],
                                     .prev = i ? (uint32_t)i - 1 : END,
                                     .next = i + 1 < n ? (uint32_t)i + 1 : END};
     w->heap_count = 0;
@@ -201,17 +204,13 @@ void bpe_encode_long(struct bpe *b, const unsigned char *bytes, size_t n, struct
         if (l->prev != END)
             rank_pair(b, w, l->prev);
     }
-    ids_reserve(out, n);
+    size_t count = 0;
     for (uint32_t i = 0; i != END; i = w->nodes[i].next)
-        out->items[out->count++] = w->nodes[i].sym;
+        symbols[count++] = w->nodes[i].sym;
+    return count;
 }
 
-void bpe_encode(struct bpe *b, const unsigned char *bytes, size_t n, struct ids *out)
+size_t bpe_merge(struct bpe *b, int32_t *symbols, size_t n)
 {
-    if (n > SHORT) {
-        bpe_encode_long(b, bytes, n, out);
-        return;
-    }
-    ids_reserve(out, n);
-    encode_short(b, bytes, n, out);
+    return n > SHORT ? bpe_merge_long(b, symbols, n) : merge_short(b, symbols, n);
 }

@@ -1,5 +1,5 @@
 /*
- * Byte-pair encoding of one pre-token: its bytes become symbols, then the adjacent pair with the
+ * Byte-pair encoding of one word, given as the ids of its characters: the adjacent pair with the
  * lowest rank (the leftmost of equals) is replaced by its merged symbol until no pair has a rank.
  */
 #ifndef AQ_TEXT_BPE_H
@@ -17,6 +17,7 @@ struct ids {
 
 void ids_release(struct ids *ids);
 void ids_reserve(struct ids *ids, size_t more);
+void ids_push(struct ids *ids, int32_t id);
 
 struct bpe_merge {
     uint64_t pair; /* left id << 32 | right id; BPE_FREE marks an empty slot */
@@ -24,10 +25,9 @@ struct bpe_merge {
 };
 
 struct bpe {
-    int32_t byte_id[256];
     struct bpe_merge *merges; /* open addressing */
     size_t mask;
-    struct bpe_work *work; /* scratch for long pre-tokens */
+    struct bpe_work *work; /* scratch for long words */
 };
 
 void bpe_init(struct bpe *b, size_t merges);
@@ -35,9 +35,9 @@ void bpe_release(struct bpe *b);
 /* False if the pair is there already. */
 bool bpe_add_merge(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
 
-/* Appends the ids of n bytes. O(n log n). */
-void bpe_encode(struct bpe *b, const unsigned char *bytes, size_t n, struct ids *out);
+/* Merges n symbols in place; how many are left. O(n log n). */
+size_t bpe_merge(struct bpe *b, int32_t *symbols, size_t n);
 /* The same with the heap, whatever the length; for tests. */
-void bpe_encode_long(struct bpe *b, const unsigned char *bytes, size_t n, struct ids *out);
+size_t bpe_merge_long(struct bpe *b, int32_t *symbols, size_t n);
 
 #endif

@@ -96,43 +96,19 @@ static int read_line(struct captions *c, struct aq_err *err)
     }
 }
 
-/* Bytes of white space at the start. */
-static size_t leading(const unsigned char *s, size_t len)
-{
-    size_t at = 0;
-    uint32_t c = 0;
-    for (int n; (n = aq_utf8_decode(s + at, len - at, &c)) > 0 && char_is_strippable(c);)
-        at += (size_t)n;
-    return at;
-}
-
-/* Length without the white space at the end. */
-static size_t trailing(const unsigned char *s, size_t len)
-{
-    while (len) {
-        size_t from = len - 1;
-        uint32_t c = 0;
-        while (from && (s[from] & 0xc0) == 0x80)
-            from--;
-        if (aq_utf8_decode(s + from, len - from, &c) <= 0 || !char_is_strippable(c))
-            break;
-        len = from;
-    }
-    return len;
-}
-
 int captions_next(struct captions *c, const char **text, size_t *len, struct aq_err *err)
 {
     int r;
     while ((r = read_line(c, err)) > 0) {
-        const unsigned char *s = (const unsigned char *)aq_buf_str(&c->text);
+        const char *s = aq_buf_str(&c->text);
         size_t bad = aq_utf8_check(s, c->text.len);
         if (bad < c->text.len)
             return aq_err_set(err, AQ_EINPUT, "%s:%" PRIu64 ":%zu: not valid UTF-8 (byte 0x%02x)",
-                              aq_show(c->path), c->line, bad + 1, s[bad]);
-        size_t n = trailing(s, c->text.len), skip = leading(s, n);
+                              aq_show(c->path), c->line, bad + 1, (unsigned char)s[bad]);
+        size_t n = c->text.len - chars_trailing(s, c->text.len, char_is_strippable);
+        size_t skip = chars_leading(s, n, char_is_strippable);
         if (n > skip) {
-            *text = (const char *)s + skip;
+            *text = s + skip;
             *len = n - skip;
             return 1;
         }

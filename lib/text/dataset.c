@@ -139,7 +139,7 @@ int dataset_tokenize(struct tokens *out, const struct dataset *d, struct tokeniz
     w.samples = xcalloc(d->count, sizeof *w.samples);
     out->sizes = xcalloc(d->count, sizeof *out->sizes);
     aq_sha256_init(&w.captions);
-    memcpy(out->tokenizer, tokenizer_digest(t), sizeof out->tokenizer);
+    memcpy(out->tokenizer, tokenizer_files_digest(t), sizeof out->tokenizer);
     for (size_t k = 0; k < d->count && r == 0; k++) {
         w.samples[k] = -1;
         r = captions_open(&w.files[k], d->sizes[k].path, err);

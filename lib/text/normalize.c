@@ -1,11 +1,24 @@
 #include "text/normalize.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "text/unicode_data.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
+
+/* Syllables of Hangul are computed: 19 leading, 21 vowels, 28 trailing (the first is none). */
+enum {
+    SYLLABLE = 0xac00,
+    LEAD = 0x1100,
+    VOWEL = 0x1161,
+    TRAIL = 0x11a7,
+    LEADS = 19,
+    VOWELS = 21,
+    TRAILS = 28,
+    SYLLABLES = LEADS * VOWELS * TRAILS,
+    MOST_POINTS = 4, /* of one character under canonical decomposition */
+};
 
 bool nfc_is_trivial(const char *text, size_t len)
 {
@@ -16,16 +29,27 @@ bool nfc_is_trivial(const char *text, size_t len)
     return true;
 }
 
-static int class_of(utf8proc_int32_t c)
+static int class_of(uint32_t c)
 {
-    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+    size_t lo = 0, hi = c < 0x300 ? 0 : UNICODE_CLASSES;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        const struct unicode_class *k = &unicode_classes[mid];
+        if (c > k->last)
+            lo = mid + 1;
+        else if (c < k->first)
+            hi = mid;
+        else
+            return k->class;
+    }
+    return 0;
 }
 
 /*
- * Stable sort of a run of marks by combining class, by counting: utf8proc's own sort exchanges
- * neighbours, which takes hours on a megabyte of marks.
+ * Stable sort of a run of marks by combining class, by counting: exchanging neighbours would take
+ * hours on a megabyte of marks.
  */
-static void sort_run(utf8proc_int32_t *run, size_t n, utf8proc_int32_t *spare)
+static void sort_run(uint32_t *run, size_t n, uint32_t *spare)
 {
     size_t start[257] = {0};
     for (size_t i = 0; i < n; i++)
@@ -37,7 +61,7 @@ static void sort_run(utf8proc_int32_t *run, size_t n, utf8proc_int32_t *spare)
     memcpy(run, spare, n * sizeof *run);
 }
 
-static void order_marks(utf8proc_int32_t *c, size_t n, utf8proc_int32_t *spare)
+static void order_marks(uint32_t *c, size_t n, uint32_t *spare)
 {
     for (size_t i = 0; i < n;) {
         size_t from = i;
@@ -49,44 +73,116 @@ static void order_marks(utf8proc_int32_t *c, size_t n, utf8proc_int32_t *spare)
     }
 }
 
-/* Characters grow to at most 4 code points under canonical decomposition. */
-static size_t decompose(utf8proc_int32_t *to, size_t room, const char *text, size_t len)
+static const struct unicode_decomposition *find_decomposition(uint32_t c)
+{
+    size_t lo = 0, hi = c < 0xc0 ? 0 : UNICODE_DECOMPOSITIONS;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (unicode_decompositions[mid].code == c)
+            return &unicode_decompositions[mid];
+        if (unicode_decompositions[mid].code < c)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+/* Up to MOST_POINTS code points; their number. */
+static size_t decompose_char(uint32_t *to, uint32_t c)
+{
+    if (c >= SYLLABLE && c < SYLLABLE + SYLLABLES) {
+        uint32_t k = c - SYLLABLE;
+        to[0] = LEAD + k / (VOWELS * TRAILS);
+        to[1] = VOWEL + k / TRAILS % VOWELS;
+        to[2] = TRAIL + k % TRAILS;
+        return k % TRAILS ? 3 : 2;
+    }
+    const struct unicode_decomposition *d = find_decomposition(c);
+    if (!d) {
+        to[0] = c;
+        return 1;
+    }
+    memcpy(to, unicode_points + d->at, d->count * sizeof *to);
+    return d->count;
+}
+
+static size_t decompose(uint32_t *to, const char *text, size_t len)
 {
     size_t n = 0;
-    int last = 0;
     for (size_t at = 0; at < len;) {
         uint32_t c = 0;
         int used = aq_utf8_decode((const unsigned char *)text + at, len - at, &c);
         if (used <= 0)
             break; /* the text was checked before */
         at += (size_t)used;
-        utf8proc_ssize_t k =
-            utf8proc_decompose_char((utf8proc_int32_t)c, to + n, (utf8proc_ssize_t)(room - n),
-                                    UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last);
-        n += (size_t)k;
+        n += decompose_char(to + n, c);
     }
     return n;
+}
+
+/* What two code points compose to; 0 if they do not. */
+static uint32_t compose_pair(uint32_t a, uint32_t b)
+{
+    if (a >= LEAD && a < LEAD + LEADS && b >= VOWEL && b < VOWEL + VOWELS)
+        return SYLLABLE + ((a - LEAD) * VOWELS + (b - VOWEL)) * TRAILS;
+    if (a >= SYLLABLE && a < SYLLABLE + SYLLABLES && (a - SYLLABLE) % TRAILS == 0 && b > TRAIL &&
+        b < TRAIL + TRAILS)
+        return a + (b - TRAIL);
+    size_t lo = 0, hi = b < 0x300 ? 0 : UNICODE_PAIRS;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        const struct unicode_pair *p = &unicode_pairs[mid];
+        if (p->first == a && p->second == b)
+            return p->composed;
+        if (p->first < a || (p->first == a && p->second < b))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return 0;
+}
+
+/*
+ * In place; the new number of code points. A code point joins the last starter unless one between
+ * them has a class that is 0 or not below its own.
+ */
+static size_t compose(uint32_t *c, size_t n)
+{
+    size_t count = 0, starter = SIZE_MAX;
+    for (size_t i = 0; i < n; i++) {
+        int class = class_of(c[i]);
+        bool next = count == starter + 1;
+        if (starter != SIZE_MAX && (next || class_of(c[count - 1]) < class)) {
+            uint32_t joined = compose_pair(c[starter], c[i]);
+            if (joined) {
+                c[starter] = joined;
+                continue;
+            }
+        }
+        if (class == 0)
+            starter = count;
+        c[count++] = c[i];
+    }
+    return count;
 }
 
 int nfc_normalize(struct aq_buf *out, const char *text, size_t len, struct aq_err *err)
 {
     aq_buf_reset(out);
-    size_t room = 4 * len + 4;
-    /* two arrays: the code points, one byte more for the library's NUL, and the sort's spare */
-    size_t bytes = (2 * room + 1) * sizeof(utf8proc_int32_t);
-    utf8proc_int32_t *points = malloc(bytes);
+    size_t room = MOST_POINTS * len + 1;
+    size_t bytes = 2 * room * sizeof(uint32_t); /* the code points, and the sort's spare */
+    uint32_t *points = malloc(bytes);
     if (!points)
         return aq_err_set(err, AQ_ERUN, "cannot get %.1f MB to normalize a line",
                           (double)bytes / 1e6);
-    size_t n = decompose(points, room, text, len);
-    order_marks(points, n, points + room + 1);
-    utf8proc_ssize_t size =
-        utf8proc_reencode(points, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    int r = 0;
-    if (size < 0)
-        r = aq_err_set(err, AQ_ERUN, "cannot normalize a line: %s", utf8proc_errmsg(size));
-    else
-        aq_buf_add(out, points, (size_t)size);
+    size_t n = decompose(points, text, len);
+    order_marks(points, n, points + room);
+    n = compose(points, n);
+    aq_buf_reserve(out, 4 * n);
+    for (size_t i = 0; i < n; i++)
+        out->len += (size_t)aq_utf8_encode(points[i], out->data + out->len);
+    out->data[out->len] = '\0';
     free(points);
-    return r;
+    return 0;
 }

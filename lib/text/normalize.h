@@ -1,4 +1,7 @@
-/* Unicode normalization form C, in time linear in the text also for hostile runs of marks. */
+/*
+ * Unicode normalization form C as Hugging Face tokenizers has it, in time linear in the text also
+ * for hostile runs of marks.
+ */
 #ifndef AQ_TEXT_NORMALIZE_H
 #define AQ_TEXT_NORMALIZE_H
 

