@@ -128,7 +128,7 @@ PY
     bad 3 "'empty' holds no captions" aq-calib tokens -t "$TINY" -o t empty
     bad 3 "'blank' holds no captions" aq-calib tokens -t "$TINY" -o t blank
     bad 3 "'dir' is a directory" aq-calib tokens -t "$TINY" -o t dir
-    bad 1 "cannot open captions 'none'" aq-calib tokens -t "$TINY" -o t none
+    bad 1 "cannot open 'none'" aq-calib tokens -t "$TINY" -o t none
     bad 2 "no caption file given" aq-calib tokens -t "$TINY" -o t
     [ ! -e t ]
 }

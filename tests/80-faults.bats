@@ -117,8 +117,8 @@ killed() {
         fi
         [ "$code" -eq 137 ] || { echo "kill:9:$n: exit $code"; return 1; }
         product_is old || product_is new || { echo "kill:9:$n: a product in pieces"; return 1; }
-        # the next run is not in the way of what the killed one left
         "$@" -o d/out && product_is new || { echo "kill:9:$n: the next run fails"; return 1; }
+        [ "$(ls -A d)" = out ] || { echo "kill:9:$n: the next run leaves $(ls -A d)"; return 1; }
     done
     echo "still killed at the 40th call"
     return 1
@@ -338,13 +338,97 @@ END
     refused 1 "cannot open 'line\\nbreak': No such file or directory" aq-overlay $'line\nbreak'
 }
 
-@test "leftovers of killed runs are in nobody's way" {
+@test "leftovers of killed runs are removed by the next run with that product; files of the living and of others are not" {
     mkdir d
     local i
-    for i in {1..300}; do : >"d/.aq-$i-0-out.tmp"; done
+    for i in 0 1 3 5; do echo left >"d/.aq-$i-out.tmp"; done
+    for i in 7 8 9 12; do : >"d/.aq-$i-other.tmp"; done
+    echo victim >victim
+    ln -s ../victim d/.aq-2-out.tmp
+    ln victim d/.aq-4-out.tmp
+    mkfifo d/.aq-6-out.tmp
+    flock d/.aq-3-out.tmp sleep 60 &
+    local holder=$!
+    until ! flock -n d/.aq-3-out.tmp true; do sleep 0.01; done
     aq-overlay run.json -o d/out
-    jq -e .supported d/out >/dev/null || [ "$(jq .supported d/out)" = false ]
-    is "$(find d -name '.aq-*' | wc -l)" 300
+    pkill -P "$holder" sleep || true
+    wait "$holder" || true
+    jq -e 'has("supported")' d/out >/dev/null
+    is "$(find d -name '.aq-*-out.tmp' -printf '%f\n' | sort | tr '\n' ' ')" ".aq-2-out.tmp .aq-3-out.tmp .aq-4-out.tmp .aq-6-out.tmp "
+    is "$(find d -name '.aq-*-other.tmp' | wc -l)" 4
+    is "$(<victim)" victim
+}
+
+@test "no product replaces an input of the same run, by whatever name" {
+    local demo=$REPO/models/qwen3_vl_demo/checkpoint
+    cp run.json before
+    ln -s run.json soft
+    ln run.json hard
+    for name in run.json ./run.json soft hard "$PWD/run.json"; do
+        refused 2 "cannot write '$name': it is an input of this run" aq-overlay run.json -o "$name"
+        cmp run.json before
+    done
+    aq 0 aq-overlay before -o run.json
+    cp -r "$demo" model
+    chmod -R u+w model
+    for name in config.json "$(basename "$(find model -name '*.safetensors' | head -1)")"; do
+        refused 2 "it is an input of this run" aq-extract-lm -o "model/$name" model
+        cmp "model/$name" "$demo/$name"
+    done
+    cp "$REPO/datasets/demo/captions_small.txt" c.txt
+    refused 2 "it is an input of this run" aq-calib tokens -t "$demo" -o c.txt c.txt
+    cmp c.txt "$REPO/datasets/demo/captions_small.txt"
+    cp "$demo/tokenizer.json" t.json
+    refused 2 "it is an input of this run" aq-calib tokens -t t.json -o t.json c.txt
+    cmp t.json "$demo/tokenizer.json"
+    scores s.json a 4 1
+    refused 2 "it is an input of this run" aq-select --unchecked -o s.json s.json
+    aq 0 jq -e .groups s.json
+    is "$(find . -name '.aq-*')" ""
+}
+
+@test "named pipes and endless devices are refused at once, wherever a file is expected" {
+    local demo=$REPO/models/qwen3_vl_demo/checkpoint command
+    aq-extract-lm -o lm.json "$demo"
+    aq-overlay --format FP8_DEFAULT_CFG -o quant.json
+    aq-calib tokens -t "$demo" -o tokens "$REPO/datasets/demo/captions_small.txt"
+    scores s.json a 4 1
+    mkfifo pipe
+    for name in config.json model.safetensors model.safetensors.index.json tokenizer.json; do
+        mkdir "in-$name"
+        cp -r "$demo"/. "in-$name"
+        chmod -R u+w "in-$name"
+        rm -f "in-$name/$name"
+        mkfifo "in-$name/$name"
+    done
+    while read -ra command; do
+        refused 3 "is a named pipe, expected a file" timeout 10 "${command[@]//INPUT/pipe}"
+        case ${command[*]} in *in-* | *./INPUT*) continue ;; esac
+        refused 3 "is a device, expected a file" timeout 10 "${command[@]//INPUT//dev/zero}"
+    done <<END
+aq-overlay INPUT
+aq-overlay --format FP8_DEFAULT_CFG --granularity ./INPUT
+aq-extract-lm in-config.json
+aq-extract-lm in-model.safetensors.index.json
+aq-calib tokens -t INPUT -o out $REPO/datasets/demo/captions_small.txt
+aq-calib tokens -t in-tokenizer.json -o out $REPO/datasets/demo/captions_small.txt
+aq-calib tokens -t $demo -o out INPUT
+aq-calib ranges --lm INPUT -o out tokens
+aq-calib ranges --lm lm.json -o out INPUT
+aq-score --lm INPUT --tokens tokens -o out2 quant.json
+aq-score --lm lm.json --tokens INPUT -o out2 quant.json
+aq-score --lm lm.json --tokens tokens -o out2 INPUT
+aq-score --lm lm.json --tokens tokens --ranges INPUT -o out2 quant.json
+aq-score ls INPUT
+aq-score merge -o out2 INPUT
+aq-score gc --keep INPUT out2
+aq-score collect --run INPUT --quant quant.json INPUT
+aq-select INPUT
+aq-select --unchecked --menu INPUT s.json
+aq-report --md INPUT
+aq-report summary --md INPUT
+END
+    [ ! -e out ] && [ ! -e out2 ]
 }
 
 @test "inputs without a size, and strange environments" {

@@ -1,7 +1,8 @@
 /*
  * Files. Reading: a read-only map or a bounded read. Writing: a temporary beside the target, then
  * fsync and rename, so that a file under its final name is complete; the temporary is removed on
- * every error and on SIGINT, SIGTERM, SIGHUP.
+ * every error and on SIGINT, SIGTERM, SIGHUP, and after kill -9 by the next run that writes the
+ * same target.
  */
 #ifndef AQ_BASE_FILE_H
 #define AQ_BASE_FILE_H
@@ -11,10 +12,30 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+/*
+ * An input, opened to be read: the descriptor, or -1. Never waits: a named pipe, a directory or a
+ * device that has no end is AQ_EINPUT. A file that cannot be opened is AQ_ERUN.
+ */
+int aq_open_input(const char *path, struct stat *st, struct aq_err *err) AQ_MUST_CHECK;
+
+/* From now on inputs are remembered: no product replaces one. For a process that is one run. */
+void aq_guard_inputs(void);
+bool aq_is_input(const struct stat *st);
+
+/* As read(2) and its like, but not ended by signals. Messages say `name` as it is. */
+ssize_t aq_read_some(int fd, void *p, size_t n);
+int aq_pread_all(int fd, void *p, size_t n, uint64_t at, const char *name,
+                 struct aq_err *err) AQ_MUST_CHECK;
+int aq_pwrite_all(int fd, const void *p, size_t n, uint64_t at, const char *name,
+                  struct aq_err *err) AQ_MUST_CHECK;
 
 /*
  * Reads a whole file (path "-": standard input) of at most max bytes; more is AQ_EINPUT.
- * A file that cannot be opened or read is AQ_ERUN, a directory AQ_EINPUT.
+ * A file that cannot be opened or read is AQ_ERUN.
  */
 int aq_read_file(const char *path, size_t max, struct aq_buf *out,
                  struct aq_err *err) AQ_MUST_CHECK;
@@ -30,6 +51,9 @@ struct aq_map {
 
 int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void aq_map_close(struct aq_map *m);
+
+/* Is this a file of these very bytes? Not an input by that. */
+bool aq_file_equals(const char *path, const void *p, size_t n);
 
 /*
  * One product on its way to its final name. A path of NULL or "-" is standard output; a device, a
@@ -59,6 +83,7 @@ int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at,
                   struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_commit(struct aq_out *o, struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_abort(struct aq_out *o);
+void aq_out_remove_temporaries(void); /* of the whole process, which is about to end */
 
 /* Open, write, commit in one; the usual way for JSON and text. */
 int aq_write_file(const char *path, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;

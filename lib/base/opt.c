@@ -490,6 +490,7 @@ int aq_tool_main(const struct aq_tool *tool, int argc, char **argv)
     program = current = tool;
     aq_msg_name(tool->name);
     prepare_process();
+    aq_guard_inputs();
     const struct aq_tool *command = argc > 1 ? find_command(argv[1]) : NULL;
     if (command) {
         current = command;

@@ -257,24 +257,15 @@ static int copy_buffered(struct st_writer *w, int fd, uint64_t from, uint64_t to
     char *block = xmalloc(BLOCK);
     int r = 0;
     while (n && r == 0) {
-        ssize_t got = pread(fd, block, n < BLOCK ? n : BLOCK, (off_t)from);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            r = aq_err_sys(err, AQ_ERUN, "cannot read at byte %llu", (unsigned long long)from);
-        } else if (got == 0) {
-            r = aq_err_set(err, AQ_ERUN, "ended at byte %llu: changed while it was read",
-                           (unsigned long long)from);
-        } else if (w->memory) {
-            memcpy(w->memory + to, block, (size_t)got);
-        } else {
-            r = aq_out_pwrite(&w->out, block, (size_t)got, to, err);
-        }
-        if (got > 0) {
-            from += (uint64_t)got;
-            to += (uint64_t)got;
-            n -= (uint64_t)got;
-        }
+        size_t part = n < BLOCK ? n : BLOCK;
+        r = aq_pread_all(fd, block, part, from, "the source", err);
+        if (r == 0 && w->memory)
+            memcpy(w->memory + to, block, part);
+        else if (r == 0)
+            r = aq_out_pwrite(&w->out, block, part, to, err);
+        from += part;
+        to += part;
+        n -= part;
     }
     free(block);
     return r;
@@ -285,9 +276,8 @@ int st_write_from(struct st_writer *w, int handle, uint64_t byte_offset, int fd,
 {
     off_t in = (off_t)from, to = (off_t)place(w, handle, byte_offset, n);
     while (n && !w->memory) {
-        ssize_t got = copy_file_range(fd, &in, w->out.fd, &to, n < 1 << 30 ? n : 1 << 30, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
+        ssize_t got = TEMP_FAILURE_RETRY(
+            copy_file_range(fd, &in, w->out.fd, &to, n < 1 << 30 ? n : 1 << 30, 0));
         if (got <= 0)
             break; /* the buffered road either works or knows the reason */
         n -= (uint64_t)got;

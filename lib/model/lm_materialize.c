@@ -1,8 +1,8 @@
 #include "model/lm_materialize.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/progress.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -83,11 +83,11 @@ static int open_source(const struct copy *c, struct source *s, uint32_t file)
     if (s->fd >= 0)
         (void)close(s->fd);
     char *path = aq_path_join(c->lm->root, c->lm->files[file].name);
-    s->fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    s->fd = aq_open_input(path, &st, c->err);
     s->file = file;
-    int r = s->fd < 0 ? aq_err_sys(c->err, AQ_ERUN, "cannot open '%s'", aq_show(path)) : 0;
     free(path);
-    return r;
+    return s->fd < 0 ? -1 : 0;
 }
 
 static int write_tensors(struct copy *c, struct st_writer *w, size_t from, size_t to)

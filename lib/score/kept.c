@@ -1,5 +1,6 @@
 #include "score/kept.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -74,18 +75,9 @@ void *kept_get(struct kept *k, int64_t slot, void *scratch, struct aq_err *err)
 {
     if (k->memory)
         return k->memory + (size_t)slot * k->bytes;
-    size_t done = 0;
-    while (done < k->bytes) {
-        ssize_t n = pread(k->fd, (char *)k->host + done, k->bytes - done,
-                          (off_t)((uint64_t)slot * k->bytes + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            aq_err_sys(err, AQ_ERUN, "cannot read kept layer inputs back");
-            return NULL;
-        }
-        done += (size_t)n;
-    }
+    if (aq_pread_all(k->fd, k->host, k->bytes, (uint64_t)slot * k->bytes, "spilled layer inputs",
+                     err) < 0)
+        return NULL;
     k->b->ops->upload(k->b, scratch, k->host, k->bytes);
     return k->b->ops->sync(k->b, err) < 0 ? NULL : scratch; /* host is used again */
 }
@@ -105,15 +97,6 @@ int kept_put(struct kept *k, int64_t slot, const void *p, struct aq_err *err)
     }
     if (k->b->ops->download(k->b, k->host, p, k->bytes, err) < 0)
         return -1;
-    size_t done = 0;
-    while (done < k->bytes) {
-        ssize_t n = pwrite(k->fd, (const char *)k->host + done, k->bytes - done,
-                           (off_t)((uint64_t)slot * k->bytes + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return aq_err_sys(err, AQ_ERUN, "cannot spill kept layer inputs");
-        done += (size_t)n;
-    }
-    return 0;
+    return aq_pwrite_all(k->fd, k->host, k->bytes, (uint64_t)slot * k->bytes,
+                         "spilled layer inputs", err);
 }

@@ -1,10 +1,10 @@
 #include "text/captions.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "text/unicode.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,16 +17,11 @@ int captions_open(struct captions *c, const char *path, struct aq_err *err)
 {
     bool standard = strcmp(path, "-") == 0;
     struct stat st;
-    *c = (struct captions){.fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)};
+    *c = (struct captions){.fd = standard ? STDIN_FILENO : aq_open_input(path, &st, err)};
     if (c->fd < 0)
-        return aq_err_sys(err, AQ_ERUN, "cannot open captions '%s'", aq_show(path));
+        return -1;
     c->path = xstrdup(standard ? "standard input" : path);
     c->block = xmalloc(BLOCK);
-    if (fstat(c->fd, &st) == 0 && S_ISDIR(st.st_mode)) {
-        captions_close(c);
-        return aq_err_set(err, AQ_EINPUT, "'%s' is a directory, expected a file of captions",
-                          aq_show(path));
-    }
     return 0;
 }
 
@@ -44,9 +39,7 @@ void captions_close(struct captions *c)
 static int fill(struct captions *c, struct aq_err *err)
 {
     while (c->at == c->len && !c->ended) {
-        ssize_t n = read(c->fd, c->block, BLOCK);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = aq_read_some(c->fd, c->block, BLOCK);
         if (n < 0)
             return aq_err_sys(err, AQ_ERUN, "cannot read '%s'", aq_show(c->path));
         c->ended = n == 0;
