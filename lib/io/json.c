@@ -3,7 +3,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/msg.h"
-#include "io/json_check.h"
+#include "io/json_tree.h"
 
 #include <assert.h>
 #include <cjson/cJSON.h>
@@ -14,12 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A struct json is a cJSON item. Two bits that cJSON leaves free say what its double cannot. */
-enum {
-    INT_BIT = 1 << 16,  /* an integer */
-    TEXT_BIT = 1 << 17, /* valuestring holds the number's text (cJSON frees it) */
-};
 
 enum { MAX_FILE = 1 << 30 };
 
@@ -38,49 +32,6 @@ static struct json *wrap(cJSON *c)
 }
 
 /* ---- reading ---- */
-
-/* Gives the numbers of the tree their kinds; recursion is bounded by JSON_MAX_DEPTH. */
-static void mark_numbers(cJSON *c, const char *text, const struct json_numbers *n, size_t *at,
-                         size_t *wide)
-{
-    if (cJSON_IsNumber(c)) {
-        switch (n->kind[(*at)++]) {
-        case JSON_N_INT:
-            c->type |= INT_BIT;
-            break;
-        case JSON_N_WIDE:
-            c->valuestring = xstrndup(text + n->wide[*wide], n->wide[*wide + 1]);
-            *wide += 2;
-            c->type |= TEXT_BIT;
-            if (!strpbrk(c->valuestring, ".eE"))
-                c->type |= INT_BIT;
-            c->valuedouble = strtod(c->valuestring, NULL);
-            break;
-        default:
-            break;
-        }
-    }
-    for (cJSON *child = c->child; child; child = child->next)
-        mark_numbers(child, text, n, at, wide);
-}
-
-struct json *json_parse(const char *text, size_t len, const char *name, struct aq_err *err)
-{
-    struct json_numbers numbers = {0};
-    if (json_check(text, len, name, &numbers, err) < 0) {
-        json_numbers_release(&numbers);
-        return NULL;
-    }
-    cJSON *c = cJSON_ParseWithLength(text, len);
-    if (c) {
-        size_t at = 0, wide = 0;
-        mark_numbers(c, text, &numbers, &at, &wide);
-    } else {
-        aq_err_set(err, AQ_ERUN, "cannot build the tree of '%s': out of memory", aq_show(name));
-    }
-    json_numbers_release(&numbers);
-    return (struct json *)c;
-}
 
 struct json *json_read(const char *path, struct aq_err *err)
 {
@@ -105,7 +56,7 @@ enum json_type json_type(const struct json *v)
     case cJSON_False:
         return JSON_BOOL;
     case cJSON_Number:
-        return item(v)->type & INT_BIT ? JSON_INT : JSON_FLOAT;
+        return item(v)->type & JSON_INT_BIT ? JSON_INT : JSON_FLOAT;
     case cJSON_String:
         return JSON_STRING;
     case cJSON_Array:
@@ -202,7 +153,7 @@ bool json_int(const struct json *v, int64_t *out)
 {
     if (json_type(v) != JSON_INT)
         return false;
-    if (item(v)->type & TEXT_BIT)
+    if (item(v)->type & JSON_TEXT_BIT)
         return aq_parse_i64(item(v)->valuestring, out);
     *out = (int64_t)item(v)->valuedouble;
     return true;
@@ -211,7 +162,7 @@ bool json_int(const struct json *v, int64_t *out)
 const char *json_wide_int(const struct json *v)
 {
     int64_t n;
-    bool wide = json_type(v) == JSON_INT && (item(v)->type & TEXT_BIT) && !json_int(v, &n);
+    bool wide = json_type(v) == JSON_INT && (item(v)->type & JSON_TEXT_BIT) && !json_int(v, &n);
     return wide ? item(v)->valuestring : NULL;
 }
 
@@ -359,10 +310,10 @@ struct json *json_new_bool(bool b)
 struct json *json_new_int(int64_t n)
 {
     cJSON *c = item(wrap(cJSON_CreateNumber((double)n)));
-    c->type |= INT_BIT;
+    c->type |= JSON_INT_BIT;
     if (n > (INT64_C(1) << 53) || n < -(INT64_C(1) << 53)) {
         c->valuestring = xasprintf("%" PRId64, n);
-        c->type |= TEXT_BIT;
+        c->type |= JSON_TEXT_BIT;
     }
     return (struct json *)c;
 }
@@ -415,7 +366,7 @@ bool json_equal(const struct json *a, const struct json *b)
         return json_bool(a) == json_bool(b);
     case JSON_INT:
     case JSON_FLOAT:
-        if ((item(a)->type & TEXT_BIT) && (item(b)->type & TEXT_BIT))
+        if ((item(a)->type & JSON_TEXT_BIT) && (item(b)->type & JSON_TEXT_BIT))
             return strcmp(item(a)->valuestring, item(b)->valuestring) == 0;
         return item(a)->valuedouble == item(b)->valuedouble;
     case JSON_STRING:

@@ -1,8 +1,8 @@
 /*
- * JSON. The tree is cJSON's, but nobody outside json.c sees that: cJSON alone takes dozens of
- * invalid documents, keeps duplicate keys, folds 8 and 8.0 into one, cuts strings at \u0000, prints
- * NaN as null and looks keys up ignoring case. A strict check runs over the text first, and the
- * wrappers below do the rest.
+ * JSON, strictly: what the grammar of RFC 8259 does not allow is refused, and so are duplicate
+ * keys, \u0000, and numbers beyond a double. The tree is cJSON's, but nobody outside json*.c sees
+ * that: the parser is our own (json_parse.c says why), and the wrappers below look keys up exactly
+ * and never print NaN.
  *
  * Objects keep their order. Integers and floats are different types, as in Python.
  */
