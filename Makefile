@@ -87,7 +87,7 @@ $(O)/flags: FORCE
 # Where things will be installed: only what looks there is compiled again.
 $(O)/dirs: FORCE
 	$(call stamp,$(DATADIRS))
-$(O)/lib/conf/search.o $(O)/lib/backend/backend.o: $(O)/dirs
+$(O)/lib/conf/search.o $(O)/lib/backend/plugin.o: $(O)/dirs
 $(O)/nvcc: FORCE
 	$(call stamp,$(NVCC) $(NVCCFLAGS) $(CUDA_ARCHS))
 
@@ -130,7 +130,7 @@ $(O)/%.o: %.c $(O)/flags | $(O)/probe.mk $(ASSETS)
 EXTRA_lib_base_build = -DAQ_VERSION='"$(VERSION)"' -DAQ_CFLAGS='"$(subst ",\",$(ALL_CFLAGS))"' -DAQ_LIBS='"$(PKG_LIBS)"'
 EXTRA_lib_base_opt   = -DAQ_VERSION='"$(VERSION)"'
 EXTRA_lib_conf_search = $(DATADIRS)
-EXTRA_lib_backend_backend = $(DATADIRS)
+EXTRA_lib_backend_plugin = $(DATADIRS)
 
 $(O)/libaq.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@; ar rcs $@ $^

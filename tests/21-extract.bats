@@ -235,6 +235,19 @@ CASES
     done
 }
 
+@test "config.json and the index are small files: above 16 MiB they are refused unread" {
+    local name
+    "$GEN" --shards 2 tiny
+    for name in config.json model.safetensors.index.json; do
+        cp "tiny/$name" kept
+        head -c 16777217 /dev/zero | tr '\0' ' ' >>"tiny/$name"
+        refused 3 "'tiny/$name' is larger than the limit of 16777216 bytes" aq-extract-lm tiny
+        head -c 16777216 "tiny/$name" >cut && mv cut "tiny/$name"
+        aq 0 aq-extract-lm -o lm.json tiny
+        mv kept "tiny/$name"
+    done
+}
+
 @test "index: a tensor it does not name is ignored with a warning; one in two shards is refused" {
     "$GEN" --shards 2 tiny
     change_index 'del(.weight_map["model.visual.blocks.0.norm1.weight"])'

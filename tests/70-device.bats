@@ -51,6 +51,31 @@ EOF
     [ ! -e s ]
 }
 
+@test "a plugin without a table, cut short, a named pipe, one that ends the program: exit 4 with the reason" {
+    need_command "${CC:-cc}"
+    local size n
+    export AQ_BACKEND_PATH=$PWD
+    so() { ${CC:-cc} -shared -fPIC -o aq-backend-cuda.so x.c; }
+    echo 'void *aq_backend_plugin(void) { return 0; }' >x.c && so
+    refused 4 "has no table of operations" score s --device cuda
+    plugin 1 2
+    cp aq-backend-cuda.so whole
+    size=$(stat -c %s whole)
+    for n in 64 100 1000 4096 5000 8192 $((size / 2)) $((size - 1)); do
+        head -c "$n" whole >aq-backend-cuda.so
+        refused 4 "cannot load plugin: " score s --device cuda
+    done
+    for code in 0 1 7; do
+        printf '#include <stdlib.h>\n__attribute__((constructor)) static void c(void) { exit(%s); }\n' $code >x.c && so
+        refused 4 "cannot load plugin: '$PWD/aq-backend-cuda.so' ended the program" score s --device cuda
+        refused 4 "ended the program" score s --device auto
+    done
+    rm aq-backend-cuda.so
+    mkfifo aq-backend-cuda.so
+    refused 4 "is a named pipe, expected a file" timeout 10 aq-score --lm "$T/lm.json" --tokens "$T/tokens" --device cuda -o s "$T/token.json"
+    [ ! -e s ]
+}
+
 @test "auto computes on the CPU where no GPU serves, says why, and gives the CPU's bytes" {
     plugin 1 0
     aq 0 score s --device auto -v

@@ -2,17 +2,14 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/blas.h"
-#include "base/file.h"
+#include "backend/plugin.h"
 #include "base/fmt.h"
-#include "base/mem.h"
 #include "base/msg.h"
 #include "quant/quant.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct backend_host the_host = {
     .struct_size = sizeof(struct backend_host),
@@ -20,75 +17,6 @@ static const struct backend_host the_host = {
     .warn = aq_warn,
     .note = aq_note,
 };
-
-static char *own_directory(void)
-{
-    char path[4096];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (n <= 0)
-        return NULL;
-    path[n] = '\0';
-    return aq_path_dir(path);
-}
-
-/* $AQ_BACKEND_PATH alone if it is set; else next to the program, in ../lib, in libexec. Caller
- * frees. */
-static char *find_plugin(const char *file, struct aq_err *err)
-{
-    const char *set = getenv("AQ_BACKEND_PATH");
-    char *own = own_directory();
-    char *beside = own ? aq_path_join(own, file) : NULL;
-    char *lib = own ? xasprintf("%s/../lib/%s", own, file) : NULL;
-    char *tries[] = {set && *set ? aq_path_join(set, file) : NULL, beside, lib,
-                     aq_path_join(AQ_LIBEXECDIR, file)};
-    char *found = NULL;
-    size_t last = tries[0] ? 1 : AQ_COUNT(tries);
-    for (size_t i = 0; i < last && !found; i++)
-        if (tries[i] && aq_path_exists(tries[i]))
-            found = xstrdup(tries[i]);
-    if (!found) {
-        (void)aq_err_set(err, AQ_EBACKEND, "no plugin '%s' in %s", file,
-                         tries[0] ? aq_show(set)
-                                  : "the program's directory, ../lib or " AQ_LIBEXECDIR);
-        (void)aq_err_hint(err, "build it where nvcc is installed, or set AQ_BACKEND_PATH to its "
-                               "directory");
-    }
-    for (size_t i = 0; i < AQ_COUNT(tries); i++)
-        free(tries[i]);
-    free(own);
-    return found;
-}
-
-/* The table of a plugin, which stays loaded until the process ends. */
-static const struct backend_ops *load_plugin(const char *name, struct aq_err *err)
-{
-    char *file = xasprintf("aq-backend-%s.so", name);
-    char *path = find_plugin(file, err);
-    free(file);
-    if (!path)
-        return NULL;
-    const struct backend_ops *ops = NULL;
-    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    backend_plugin_fn *entry = NULL;
-    if (handle) /* POSIX: a symbol's address fits a function pointer */
-        *(void **)&entry = dlsym(handle, "aq_backend_plugin");
-    if (!handle)
-        (void)aq_err_set(err, AQ_EBACKEND, "cannot load plugin: %s", aq_show(dlerror()));
-    else if (!entry)
-        (void)aq_err_set(err, AQ_EBACKEND, "'%s' is not a backend plugin (no aq_backend_plugin)",
-                         aq_show(path));
-    else
-        ops = entry();
-    if (ops && (ops->abi != BACKEND_ABI || ops->struct_size != sizeof *ops)) {
-        (void)aq_err_set(err, AQ_EBACKEND,
-                         "plugin '%s' has interface %u of %u bytes, expected %d of %zu",
-                         aq_show(path), ops->abi, ops->struct_size, BACKEND_ABI, sizeof *ops);
-        (void)aq_err_hint(err, "build plugin and program from the same sources");
-        ops = NULL;
-    }
-    free(path);
-    return ops;
-}
 
 /* "cuda" or "cuda:3" */
 static int parse_cuda(const char *device, int *index)
@@ -104,7 +32,7 @@ static int parse_cuda(const char *device, int *index)
 
 static int open_cuda(struct backend **out, struct backend_config *config, struct aq_err *err)
 {
-    const struct backend_ops *ops = load_plugin("cuda", err);
+    const struct backend_ops *ops = plugin_load("cuda", err);
     if (!ops)
         return -1;
     int devices = ops->probe(&the_host, err);
@@ -166,7 +94,7 @@ void backend_print_build_info(void)
     else
         printf("device cpu: %s\n", err.msg);
     backend_close(cpu);
-    char *plugin = find_plugin("aq-backend-cuda.so", &err);
+    char *plugin = plugin_find("aq-backend-cuda.so", &err);
     printf("device cuda: %s\n", plugin ? plugin : err.msg);
     free(plugin);
 }

@@ -35,10 +35,15 @@ static struct json *wrap(cJSON *c)
 
 struct json *json_read(const char *path, struct aq_err *err)
 {
+    return json_read_max(path, MAX_FILE, err);
+}
+
+struct json *json_read_max(const char *path, size_t max, struct aq_err *err)
+{
     struct aq_buf text = AQ_BUF_INIT;
     struct json *v = NULL;
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    if (aq_read_file(path, MAX_FILE, &text, err) == 0)
+    if (aq_read_file(path, max, &text, err) == 0)
         v = json_parse(aq_buf_str(&text), text.len, name, err);
     aq_buf_release(&text);
     return v;

@@ -28,6 +28,9 @@ enum { JSON_MAX_DEPTH = 200 };
 struct json *json_parse(const char *text, size_t len, const char *name, struct aq_err *err);
 /* A file, or "-" for standard input. */
 struct json *json_read(const char *path, struct aq_err *err);
+/* The same with a limit of its own: a config.json is small, and a tree takes 20 times its text. */
+struct json *json_read_max(const char *path, size_t max, struct aq_err *err);
+enum { JSON_CONFIG_MAX = 16 << 20 };
 void json_free(struct json *v); /* a root only; NULL is fine */
 
 enum json_type json_type(const struct json *v);

@@ -212,7 +212,7 @@ static int open_sharded(struct ckpt *c, struct aq_err *err)
     struct index x = {NULL};
     char *path = aq_path_join(c->dir, INDEX);
     int r = -1;
-    x.root = json_read(path, err);
+    x.root = json_read_max(path, JSON_CONFIG_MAX, err);
     if (x.root && read_map(&x, path, err) == 0)
         r = open_shards(c, &x, path, err);
     release_index(&x);

@@ -39,7 +39,7 @@ static int read_config(struct extraction *x, const char *dir)
         aq_err_set(x->err, AQ_EINPUT, "'%s' is missing", aq_show(path));
         goto out;
     }
-    v = json_read(path, x->err);
+    v = json_read_max(path, JSON_CONFIG_MAX, x->err);
     if (v)
         r = lm_config_read(&x->lm->arch, v, path, x->err);
 out:
