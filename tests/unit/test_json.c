@@ -1,7 +1,9 @@
 /* lib/io/json: what is refused, what is kept, how it is written. */
 #include "tap.h"
 
+#include "base/file.h"
 #include "io/json.h"
+#include "io/json_digest.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -203,6 +205,45 @@ static void test_building(void)
     aq_buf_release(&out);
 }
 
+/* Against hashlib: tests/oracle/json_digest.py. */
+static void test_digests(void)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    struct aq_err err = {0};
+    size_t good = 0, lines = 0;
+    if (aq_read_file("tests/oracle/json/digest.txt", 1 << 20, &text, &err) < 0) {
+        tap_ok(false, "%s", err.msg);
+        return;
+    }
+    for (char *rest = text.data, *line; (line = strsep(&rest, "\n")) && *line; lines++) {
+        char hex[AQ_SHA256_HEX], *doc = strchr(line, '\t');
+        *doc++ = '\0';
+        struct json *v = json_parse(doc, strlen(doc), "f", &err);
+        json_digest(v, "digest", hex);
+        if (strcmp(hex, line) == 0)
+            good++;
+        else
+            tap_ok(false, "%s", doc);
+        json_free(v);
+    }
+    tap_ok(lines == 25 && good == lines, "%zu of %zu digests", good, lines);
+    aq_buf_release(&text);
+}
+
+static void test_digest_check(void)
+{
+    struct json *v = json_parse("{\"a\": [1.5, \"x\"]}", 17, "f", NULL);
+    struct jref root = jref_root(v, "f");
+    struct aq_err err = {0};
+    tap_ok(json_check_digest(&root, &err) < 0 && err.code == AQ_EINPUT, "a digest is asked for");
+    json_add_digest(v);
+    tap_ok(json_check_digest(&root, &err) == 0, "added and found right");
+    json_set(v, "a", json_new_int(1));
+    tap_ok(json_check_digest(&root, &err) < 0 && strstr(err.msg, "the file was changed"),
+           "a changed document: %s", err.msg);
+    json_free(v);
+}
+
 int main(void)
 {
     test_refusals();
@@ -211,5 +252,7 @@ int main(void)
     test_round_trips();
     test_refs();
     test_building();
+    test_digests();
+    test_digest_check();
     return tap_done();
 }
