@@ -21,24 +21,38 @@ enum { RESULT_VERSION = 3 };
 /* ---- tokens ---- */
 
 static const char *const paddings[] = {"none", "max_length", NULL};
+static const char *const formats[] = {"auto", "text", "jsonl", NULL}; /* as enum dataset_format */
 
 static struct {
-    const char *tokenizer, *padding;
+    const char *tokenizer, *padding, *format;
     struct aq_strings sizes; /* NAME=FILE */
-    int64_t seq_len, limit;
-    bool dump;
-} o = {.padding = "none", .seq_len = 512};
+    int64_t seq_len, limit, window, stride, pad_id;
+    bool dump, no_special;
+} o = {.padding = "none", .format = "auto", .pad_id = -1};
+
+enum { DEFAULT_SEQ_LEN = 512, MAX_SEQ_LEN = 1 << 20 };
 
 static const struct aq_opt tokens_options[] = {
     {"tokenizer", 't', AQ_OPT_TEXT, &o.tokenizer, "PATH",
      "directory, tokenizer.json or vocab.json"},
-    {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N", "longer captions lose their end (512)", NULL, 1,
-     1 << 20},
+    {"format", 0, AQ_OPT_CHOICE, &o.format, "F",
+     "auto (default: JSON lines if the first line is a JSON object), text, jsonl", formats},
+    {"no-special", 0, AQ_OPT_FLAG, &o.no_special, NULL,
+     "no special tokens around a text, whatever the tokenizer says"},
+    {"seq-len", 0, AQ_OPT_INT, &o.seq_len, "N", "longer samples lose their end (512)", NULL, 1,
+     MAX_SEQ_LEN},
+    {"window", 0, AQ_OPT_INT, &o.window, "N", "cut long text into samples of N tokens", NULL, 2,
+     MAX_SEQ_LEN},
+    {"stride", 0, AQ_OPT_INT, &o.stride, "M",
+     "with --window: from one sample's start to the next, in tokens\n(default: no overlap)", NULL,
+     1, MAX_SEQ_LEN},
     {"padding", 0, AQ_OPT_CHOICE, &o.padding, "RULE",
      "none (default), or max_length: left padding to --seq-len", paddings},
+    {"pad-id", 0, AQ_OPT_INT, &o.pad_id, "N", "id of the padding (default: the tokenizer's)", NULL,
+     0, INT32_MAX},
     {"size", 0, AQ_OPT_LIST, &o.sizes, "NAME=FILE",
      "a size with a name of its own, after the operands"},
-    {"limit", 0, AQ_OPT_INT, &o.limit, "N", "read no more than N captions", NULL, 1,
+    {"limit", 0, AQ_OPT_INT, &o.limit, "N", "make no more than N samples", NULL, 1,
      DATASET_MAX_SAMPLES},
     {"dump", 0, AQ_OPT_FLAG, &o.dump, NULL,
      "print text, ids and pieces; the product only goes to -o then"},
@@ -52,7 +66,7 @@ static int collect_sizes(struct dataset_size *sizes, size_t *count, char **own,
     static const char *const names[] = {"small", "medium", "large"};
     if (cl->count > (int)AQ_COUNT(names))
         return aq_err_set(err, AQ_EUSAGE,
-                          "%d caption files, but only small, medium and large "
+                          "%d files, but only small, medium and large "
                           "go by position: use --size NAME=FILE",
                           cl->count);
     for (int i = 0; i < cl->count; i++)
@@ -69,7 +83,7 @@ static int collect_sizes(struct dataset_size *sizes, size_t *count, char **own,
             if (strcmp(sizes[i].name, sizes[k].name) == 0)
                 return aq_err_set(err, AQ_EUSAGE, "size '%s' is given twice",
                                   aq_show(sizes[i].name));
-    return *count ? 0 : aq_err_set(err, AQ_EUSAGE, "no caption file given");
+    return *count ? 0 : aq_err_set(err, AQ_EUSAGE, "no file given");
 }
 
 struct dump {
@@ -77,7 +91,7 @@ struct dump {
     struct aq_buf piece;
 };
 
-/* Text, ids and pieces of one caption, for people. */
+/* Text, ids and pieces of one sample, for people. */
 static void dump_sample(void *context, int64_t sample, const char *text, size_t len,
                         const int32_t *ids, size_t count)
 {
@@ -85,7 +99,10 @@ static void dump_sample(void *context, int64_t sample, const char *text, size_t 
     printf("%" PRId64 "\t%s\n\t", sample + 1, aq_show_n(text, len));
     for (size_t i = 0; i < count; i++)
         printf("%s%" PRId32, i ? " " : "", ids[i]);
-    printf("\n\t");
+    putchar('\n');
+    if (!d->tokenizer)
+        return;
+    putchar('\t');
     for (size_t i = 0; i < count; i++) {
         aq_buf_reset(&d->piece);
         tokenizer_piece(d->tokenizer, ids[i], &d->piece);
@@ -100,48 +117,68 @@ static void warn_about(const struct tokens *t)
     for (int64_t s = 0; s < t->samples; s++)
         bare += t->offsets[s + 1] - t->offsets[s] == 1;
     if (bare && !t->max_length)
-        aq_warn("%" PRId64 " captions have one token, hence nothing to predict", bare);
+        aq_warn("%" PRId64 " samples have one token, hence nothing to predict", bare);
     if (t->truncated)
-        aq_note(1, "%" PRId64 " captions were cut to %" PRId64 " tokens", t->truncated, t->seq_len);
-    aq_note(1, "%" PRId64 " captions, %" PRId64 " tokens", t->samples, t->id_count);
+        aq_note(1, "%" PRId64 " samples were cut to %" PRId64 " tokens", t->truncated, t->seq_len);
+    aq_note(1, "%" PRId64 " samples, %" PRId64 " tokens", t->samples, t->id_count);
+}
+
+static enum dataset_format format_of(const char *name)
+{
+    int k = 0;
+    while (strcmp(formats[k], name) != 0)
+        k++;
+    return (enum dataset_format)k;
 }
 
 static int write_tokens(const struct aq_cmdline *cl, const struct dataset_size *sizes, size_t count,
                         struct aq_err *err)
 {
     struct tokens tokens;
-    struct tokenizer *t = tokenizer_open(o.tokenizer, err);
-    if (!t)
+    struct tokenizer *t = o.tokenizer ? tokenizer_open(o.tokenizer, err) : NULL;
+    if (o.tokenizer && !t)
         return -1;
     struct dump dump = {t, AQ_BUF_INIT};
     struct dataset d = {.sizes = sizes,
                         .count = count,
-                        .seq_len = o.seq_len,
+                        .format = format_of(o.format),
+                        .seq_len = o.seq_len ? o.seq_len : DEFAULT_SEQ_LEN,
                         .max_length = strcmp(o.padding, "max_length") == 0,
                         .limit = o.limit,
+                        .window = o.window,
+                        .stride = o.stride,
+                        .no_special = o.no_special,
+                        .pad_id = (int32_t)o.pad_id,
                         .each = o.dump ? dump_sample : NULL,
                         .context = &dump};
-    int r;
-    if (d.max_length && tokenizer_pad_id(t) < 0)
-        r = aq_err_set(err, AQ_EINPUT, "'%s' has no pad token, --padding max_length needs one",
-                       aq_show(o.tokenizer));
-    else
-        r = dataset_tokenize(&tokens, &d, t, err);
-    if (r == 0) {
+    int status = dataset_tokenize(&tokens, &d, t, err);
+    if (status == 0) {
         warn_about(&tokens);
         if (!o.dump || cl->output)
-            r = tokens_write(&tokens, "aq-calib", RESULT_VERSION, cl->output, err);
+            status = tokens_write(&tokens, "aq-calib", RESULT_VERSION, cl->output, err);
         tokens_release(&tokens);
     }
     aq_buf_release(&dump.piece);
     tokenizer_free(t);
-    return r;
+    return status;
+}
+
+static int check_window(struct aq_err *err)
+{
+    if (o.window && o.seq_len)
+        return aq_err_set(err, AQ_EUSAGE, "--window and --seq-len: a window is the longest sample");
+    if (o.stride && !o.window)
+        return aq_err_set(err, AQ_EUSAGE, "--stride needs --window");
+    if (o.stride > o.window)
+        return aq_err_set(err, AQ_EUSAGE, "--stride %" PRId64 " is larger than --window %" PRId64,
+                          o.stride, o.window);
+    return 0;
 }
 
 static int run_tokens(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    if (!o.tokenizer)
-        return aq_err_set(err, AQ_EUSAGE, "--tokenizer is missing");
+    if (check_window(err) < 0)
+        return -1;
     if (!cl->output && !o.dump && isatty(STDOUT_FILENO))
         return aq_err_set(err, AQ_EUSAGE, "the product is binary: use -o FILE");
     size_t count = 0;
@@ -159,10 +196,12 @@ static int run_tokens(const struct aq_cmdline *cl, struct aq_err *err)
 
 static const struct aq_tool tokens_command = {
     .name = "tokens",
-    .summary = "token ids of caption files",
+    .summary = "token ids of captions, texts and conversations",
     .usage = "aq-calib tokens --tokenizer PATH [OPTION...] -o FILE SMALL [MEDIUM [LARGE]]",
-    .details = "The files are the sizes of one data set: each is a prefix of the next. One\n"
-               "caption a line; blanks around it and empty lines do not count.",
+    .details =
+        "The files are the sizes of one data set: each is a prefix of the next. A sample a\n"
+        "line: text (blanks around it and empty lines do not count), or JSON lines with one\n"
+        "of the keys text, messages, conversations, input_ids.",
     .example = "aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --dump \\\n"
                "    datasets/demo/captions_small.txt",
     .options = tokens_options,

@@ -85,17 +85,18 @@ static void place_sample(struct tile *t, const struct tile_source *src, int32_t 
 {
     int64_t s = t->sample + i, n = sample_length(src, s), pads = sample_pads(src, s);
     const int32_t *ids = src->ids + src->offsets[s];
+    int64_t from = src->count_from ? src->count_from[s] : 0;
     int32_t *row_ids = (int32_t *)t->desc.ids, *pos = (int32_t *)t->desc.pos;
     int32_t *target = (int32_t *)t->desc.target;
     if (pads > 0) {
         row_ids[row] = src->pad_id;
-        target[row] = counted(src, ids[0]);
+        target[row] = from > 0 ? -1 : counted(src, ids[0]);
         row++;
     }
     for (int64_t k = 0; k < n; k++, row++) {
         row_ids[row] = ids[k];
         pos[row] = (int32_t)(pads + k);
-        target[row] = k + 1 < n ? counted(src, ids[k + 1]) : -1;
+        target[row] = k + 1 < n && k >= from ? counted(src, ids[k + 1]) : -1;
     }
     t->tokens[i] = (int32_t)n;
     t->pads[i] = (int32_t)pads;

@@ -178,6 +178,7 @@ static int open_model(struct run *r, struct aq_err *err)
     struct tile_source source = {.ids = r->tokens.ids,
                                  .offsets = r->tokens.offsets,
                                  .samples = r->tokens.samples,
+                                 .count_from = r->tokens.count_from,
                                  .max_length = r->tokens.max_length,
                                  .seq_len = r->tokens.seq_len,
                                  .pad_id = r->tokens.pad_id,

@@ -295,6 +295,16 @@ const struct tokenizer_specials *tokenizer_specials(const struct tokenizer *t)
     return &t->specials;
 }
 
+const char *tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos ? t->bos : "";
+}
+
+const char *tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos ? t->eos : "";
+}
+
 const char *tokenizer_chat_template(const struct tokenizer *t)
 {
     return t->chat_template;
@@ -363,6 +373,8 @@ void tokenizer_free(struct tokenizer *t)
     aq_buf_release(&t->text[1]);
     aq_buf_release(&t->piece);
     aq_buf_release(&t->spelling);
+    free(t->bos);
+    free(t->eos);
     free(t->chat_template);
     free(t);
 }

@@ -54,6 +54,9 @@ const char *tokenizer_digest(const struct tokenizer *t);
 const char *tokenizer_files_digest(const struct tokenizer *t);
 int32_t tokenizer_pad_id(const struct tokenizer *t); /* -1: none */
 const struct tokenizer_specials *tokenizer_specials(const struct tokenizer *t);
+/* The begin and end tokens' texts as tokenizer_config.json has them; "" if it does not. */
+const char *tokenizer_bos(const struct tokenizer *t);
+const char *tokenizer_eos(const struct tokenizer *t);
 /* The Jinja text that makes one text of a conversation; NULL if there is none. */
 const char *tokenizer_chat_template(const struct tokenizer *t);
 /* The bytes of a token, any bytes; nothing for an id that does not exist. */

@@ -40,6 +40,7 @@ struct tokenizer {
     int32_t pad_id;
     struct aq_sha256 files, symbols; /* of what is being read */
     char files_digest[AQ_SHA256_HEX], digest[AQ_SHA256_HEX];
+    char *bos, *eos;        /* texts, or NULL */
     char *chat_template;    /* of tokenizer_config.json or beside it, or NULL */
     struct aq_buf text[2];  /* scratch of the normalizer */
     struct aq_buf piece;    /* of Metaspace */

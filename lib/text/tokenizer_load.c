@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { MAX_CHAT_TEMPLATE = 1 << 20 };
+
 /* ---- vocabulary ---- */
 
 static void hash_u32(struct tokenizer *t, uint32_t x)
@@ -267,26 +269,46 @@ static int load_added_decoder(struct tokenizer *t, const struct jref *root, stru
     return finish_added(t, &map, err);
 }
 
-/* pad_token: a string or an object with content. Without a config file: <|endoftext|>. */
+/* A token by name: a string or an object with content. *text stays as it is if there is none. */
+static int named_token(const struct jref *config, const char *key, const char **text,
+                       struct aq_err *err)
+{
+    struct jref r;
+    if (!jref_has(config, key, &r))
+        return 0;
+    if (json_type(r.v) == JSON_STRING) {
+        *text = json_string(r.v);
+        return 0;
+    }
+    return jref_string(&r, "content", text, err);
+}
+
+/* Without a config file: <|endoftext|>. */
 static int load_pad(struct tokenizer *t, const struct jref *config, struct aq_err *err)
 {
-    const char *text = "<|endoftext|>";
-    struct jref r;
-    if (config) {
-        if (!jref_has(config, "pad_token", &r))
-            return 0;
-        if (json_type(r.v) == JSON_STRING)
-            text = json_string(r.v);
-        else if (jref_string(&r, "content", &text, err) < 0)
-            return -1;
-    }
+    const char *text = config ? NULL : "<|endoftext|>";
+    if (config && named_token(config, "pad_token", &text, err) < 0)
+        return -1;
+    if (!text)
+        return 0;
     const struct added_token *a = added_find(&t->added, text);
     if (!a)
         a = added_find(&t->normalized, text);
     int64_t id = a ? a->id : vocab_id(&t->vocab, text, strlen(text));
     if (id < 0 && config)
-        return jref_fail(&r, err, "pad token '%s' is not a token", aq_show(text));
+        return jref_fail(config, err, "pad token '%s' is not a token", aq_show(text));
     t->pad_id = (int32_t)id;
+    return 0;
+}
+
+static int load_ends(struct tokenizer *t, const struct jref *config, struct aq_err *err)
+{
+    const char *bos = NULL, *eos = NULL;
+    if (named_token(config, "bos_token", &bos, err) < 0 ||
+        named_token(config, "eos_token", &eos, err) < 0)
+        return -1;
+    t->bos = bos ? xstrdup(bos) : NULL;
+    t->eos = eos ? xstrdup(eos) : NULL;
     return 0;
 }
 
@@ -316,7 +338,9 @@ static int load_config(struct tokenizer *t, const struct jref *config, struct aq
 {
     if (load_pad(t, config, err) < 0)
         return -1;
-    return config ? load_chat_template(t, config, err) : 0;
+    if (!config)
+        return 0;
+    return load_ends(t, config, err) < 0 ? -1 : load_chat_template(t, config, err);
 }
 
 /* ---- tokenizer.json ---- */
@@ -503,6 +527,23 @@ static int load_vocab_files(struct tokenizer *t, const struct json *v, const cha
     return load_config(t, config ? &c : NULL, err);
 }
 
+/* chat_template.jinja beside the files, which goes before the one in the configuration. */
+static int read_chat_file(struct tokenizer *t, const char *dir, struct aq_err *err)
+{
+    char *path = aq_path_join(dir, "chat_template.jinja");
+    struct aq_buf text = AQ_BUF_INIT;
+    int r = 0;
+    if (aq_path_exists(path)) {
+        r = aq_read_file(path, MAX_CHAT_TEMPLATE, &text, err);
+        aq_sha256_add(&t->files, aq_buf_str(&text), text.len);
+        free(t->chat_template);
+        t->chat_template = aq_buf_detach(&text);
+    }
+    aq_buf_release(&text);
+    free(path);
+    return r;
+}
+
 /* path is a tokenizer.json, or a vocab.json with merges.txt beside it. */
 static struct tokenizer *open_file(const char *path, const char *dir, bool vocab,
                                    struct aq_err *err)
@@ -519,6 +560,8 @@ static struct tokenizer *open_file(const char *path, const char *dir, bool vocab
         r = load_vocab_files(t, v, path, dir, config, config_path, err);
     else
         r = load_json(t, v, path, config, config_path, err);
+    if (r == 0)
+        r = read_chat_file(t, dir, err);
     json_free(v);
     json_free(config);
     free(config_path);

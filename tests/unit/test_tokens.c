@@ -30,11 +30,17 @@ static void round_trip(void)
     struct aq_err err = {0};
     t.max_length = true;
     t.truncated = 1;
+    t.count_from = xcalloc(2, sizeof *t.count_from);
+    t.count_from[1] = 2;
+    aq_sha256_of("x", 1, t.tokenizer);
     tap_ok(tokens_write(&t, "test", 1, path, &err) == 0 && tokens_open(&u, path, &err) == 0,
            "written and read %s", err.msg);
     tap_ok(u.id_count == 5 && u.samples == 2 && memcmp(u.ids, t.ids, 5 * sizeof *t.ids) == 0 &&
                memcmp(u.offsets, t.offsets, 3 * sizeof *t.offsets) == 0,
            "ids and offsets");
+    tap_ok(u.count_from && u.count_from[0] == 0 && u.count_from[1] == 2 &&
+               strcmp(u.tokenizer, t.tokenizer) == 0,
+           "count_from and tokenizer");
     tap_ok(u.size_count == 2 && strcmp(u.sizes[1].name, "large") == 0 && u.sizes[1].samples == 2 &&
                u.max_length && u.seq_len == 8 && u.pad_id == 9 && u.truncated == 1,
            "metadata");
@@ -76,6 +82,16 @@ static void bad_counts(int64_t small, int64_t large, int64_t truncated, const ch
     tokens_release(&t);
 }
 
+static void bad_count_from(int32_t from, const char *part)
+{
+    struct tokens t = sample();
+    t.count_from = xcalloc(2, sizeof *t.count_from);
+    t.count_from[0] = from;
+    tap_ok(tokens_write(&t, "test", 1, path, NULL) == 0, "a file of a bad count_from");
+    refused(part);
+    tokens_release(&t);
+}
+
 /* ids of this dtype, offsets [0, 1], and this text under "aq". */
 static void bad_file(enum st_dtype dtype, const char *meta, const char *part)
 {
@@ -95,20 +111,24 @@ static void bad_file(enum st_dtype dtype, const char *meta, const char *part)
 }
 
 #define META(padding, tail)                                                                        \
-    "{\"schema\":\"aq.tokens/1\",\"sizes\":{\"small\":1},\"padding\":\"" padding                   \
+    "{\"schema\":\"aq.tokens/2\",\"sizes\":{\"small\":1},\"padding\":\"" padding                   \
     "\",\"seq_len\":4,\"pad_id\":0" tail "}"
 
 static void bad_metadata(void)
 {
     bad_file(ST_I32, NULL, "not a product of aq");
     bad_file(ST_I32, "{", ":1:");
-    bad_file(ST_I32, "[]", "expected an object with schema 'aq.tokens/1'");
+    bad_file(ST_I32, "[]", "expected an object with schema 'aq.tokens/2'");
     bad_file(ST_I32, "{\"schema\":\"aq.ranges/1\"}", "schema is 'aq.ranges/1'");
     bad_file(ST_I64, META("none", ""), "tensor 'ids' has dtype I64, expected I32");
-    bad_file(ST_I32, META("left", ",\"truncated\":0,\"digest\":\"\""), "padding is 'left'");
-    bad_file(ST_I32, META("none", ",\"truncated\":0,\"digest\":\"ab\""), "digest is ab");
-    bad_file(ST_I32, META("none", ",\"truncated\":0"), "'digest' is missing");
-    bad_file(ST_I32, "{\"schema\":\"aq.tokens/1\",\"sizes\":{}}", "there is no size");
+    bad_file(ST_I32, META("left", ",\"truncated\":0,\"tokenizer\":null,\"digest\":\"\""),
+             "padding is 'left'");
+    bad_file(ST_I32, META("none", ",\"truncated\":0,\"tokenizer\":null,\"digest\":\"ab\""),
+             "digest is ab");
+    bad_file(ST_I32, META("none", ",\"truncated\":0,\"tokenizer\":null"), "'digest' is missing");
+    bad_file(ST_I32, META("none", ",\"truncated\":0"), "'tokenizer' is missing");
+    bad_file(ST_I32, META("none", ",\"truncated\":0,\"tokenizer\":\"ab\""), "is not a SHA-256");
+    bad_file(ST_I32, "{\"schema\":\"aq.tokens/2\",\"sizes\":{}}", "there is no size");
 }
 
 int main(void)
@@ -126,6 +146,8 @@ int main(void)
     bad_counts(0, 2, 0, "sizes.small: expected an integer from 1 to 2");
     bad_counts(1, 3, 0, "sizes.large: expected an integer from 1 to 2");
     bad_counts(1, 2, 3, "truncated: expected an integer from 0 to 2");
+    bad_count_from(-1, "count_from of sample 0 is -1, it has 2 tokens");
+    bad_count_from(2, "count_from of sample 0 is 2, it has 2 tokens");
     bad_metadata();
     (void)unlink(path);
     return tap_done();
