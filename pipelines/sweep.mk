@@ -165,7 +165,7 @@ $(error no captions for DATASET=$(DATASET): see datasets/ and conf/dataset/$(DAT
 endif
 
 extract_text := $(MODEL_PATH) $(call version,extract-lm)
-calib_text   := $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
+calib_text   := $(DTYPE) $(DEVICE_SET) $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
 score_text   := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text  := $(call version,select)
 report_text  := $(call version,report)
@@ -177,7 +177,7 @@ $(TOKENS): $(wildcard $(CAPTIONS) $(MODEL_PATH)/tokenizer.json $(MODEL_PATH)/voc
 	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(MODEL_PATH) --seq-len $(SEQ_LEN) \
 	  --padding $(PADDING) -o $@ $(CAPTION_ARGS)
 $(RANGES): $(LM) $(TOKENS)
-	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(PREFIXES) --progress=never -o $@ $(TOKENS))
+	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(PREFIXES) --device $(DEVICE_SET) --dtype $(DTYPE) --progress=never -o $@ $(TOKENS))
 
 # ---- the store: all cells in one call, by content ----
 

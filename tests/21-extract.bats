@@ -33,11 +33,11 @@ change_index() {
     "$GEN" --shards 3 tiny
     aq 0 aq-extract-lm tiny
     is "$(jq -c '[.schema, .root, .head, .arch.hidden_size, .arch.rope_theta, (.tensors | length)]' <<<"$output")" \
-        '["aq.lm/1","tiny","embed_tokens.weight",64,5000000,24]'
+        '["aq.lm/2","tiny","embed_tokens.weight",64,5000000,24]'
     is "$(jq -r '.tensors[1, 4, -1].name' <<<"$output")" $'layers.0.input_layernorm.weight\nlayers.0.self_attn.v_proj.weight\nnorm.weight'
     is "$(jq -c '.dropped' <<<"$output")" \
         '[{"prefix":"model.visual.","tensors":51,"elements":239904,"linears":17,"linear_weights":163840}]'
-    is "$(jq -c '.digest.kind, .provenance' <<<"$output")" $'"sample"\n{"tool":"aq-extract-lm","result_version":1,"inputs":{}}'
+    is "$(jq -c '.digest.full, .provenance' <<<"$output")" $'null\n{"tool":"aq-extract-lm","result_version":1,"inputs":{}}'
     # the byte ranges are those of the files
     python=$(jq -r '.tensors[] | select(.name == "layers.1.mlp.down_proj.weight") | "\(.file) \(.begin) \(.end)"' <<<"$output")
     read -r file begin end <<<"$python"
@@ -66,12 +66,14 @@ change_index() {
     "$GEN" single
     "$GEN" --seed 2 other
     "$GEN" --theta 10000 theta
-    digest() { aq-extract-lm "$@" | jq -r .digest.sha256; }
-    is "$(digest tiny)" "$(digest single)"
-    is "$(digest --digest full tiny)" "$(digest --digest full single)"
-    [ "$(digest tiny)" != "$(digest other)" ]
-    [ "$(digest tiny)" != "$(digest theta)" ]
-    [ "$(digest tiny)" != "$(digest --digest full tiny)" ]
+    digest() { aq-extract-lm --digest full "$@" | jq -r ".digest.$kind"; }
+    for kind in sample full; do
+        is "$(digest tiny)" "$(digest single)"
+        [ "$(digest tiny)" != "$(digest other)" ]
+        [ "$(digest tiny)" != "$(digest theta)" ]
+    done
+    is "$(kind=sample digest tiny)" "$(aq-extract-lm tiny | jq -r .digest.sample)"
+    [ "$(kind=sample digest tiny)" != "$(kind=full digest tiny)" ]
 }
 
 @test "materialize: a checkpoint of its own with the same tensors, in one file or in shards" {
@@ -81,7 +83,7 @@ change_index() {
         aq 0 aq-extract-lm -o from.json from
         aq 0 aq-extract-lm --materialize to -o to.json from
         is "$(jq -r .model_type to/config.json)" qwen3
-        is "$(jq -r .digest.sha256 to.json)" "$(jq -r .digest.sha256 from.json)"
+        is "$(jq -r .digest.sample to.json)" "$(jq -r .digest.sample from.json)"
         is "$(jq -c .dropped to.json)" '[]'
         is "$(jq -r '[.tensors[] | .source] | .[0], .[-1]' to.json)" \
             "model.embed_tokens.weight"$'\n'"$(jq -r 'if .arch.tie_word_embeddings then "model.norm.weight" else "lm_head.weight" end' to.json)"
@@ -89,7 +91,7 @@ change_index() {
         [ "$(jq '.files | length' sharded.json)" -ge 3 ]
         aq 0 aq-extract-lm --digest full -o a.json from
         aq 0 aq-extract-lm --digest full -o b.json sharded
-        is "$(jq -r .digest.sha256 a.json)" "$(jq -r .digest.sha256 b.json)"
+        is "$(jq -c .digest a.json)" "$(jq -c .digest b.json)"
         rm -r from to sharded
     done
 }
@@ -292,11 +294,11 @@ CASES
     "$GEN" tiny
     for type in llama qwen2 qwen3_moe qwen3_vl_moe phi; do
         bad_config ".model_type = \"$type\"" "model_type '$type' is not supported"
-        has "$stderr" "supported are qwen3, qwen3_vl, qwen3_vl_text"
+        has "$stderr" "supported are qwen3, qwen3_vl_text, qwen3_vl"
     done
     bad_config 'del(.model_type)' "key 'model_type' is missing"
     bad_config 'del(.text_config)' "key 'text_config' is missing"
-    bad_config '.text_config.model_type = "llama"' "text_config.model_type: 'llama' is not supported"
+    bad_config '.text_config.model_type = "llama"' "text_config: model_type 'llama' is not supported"
     config 'del(.vision_config)'
     aq 0 aq-extract-lm tiny
 }
@@ -407,7 +409,7 @@ h = b'{"__metadata__":{"notes":"' + b"m" * 50000000 + b'","format":"pt"},' + b[8
 open(p, "wb").write(len(h).to_bytes(8, "little") + h + b[8 + n:])
 PY
     aq 0 aq-extract-lm -o noted.json tiny
-    is "$(jq -r .digest.sha256 noted.json)" "$(jq -r .digest.sha256 plain.json)"
+    is "$(jq -r .digest.sample noted.json)" "$(jq -r .digest.sample plain.json)"
     [ "$(stat -c %s noted.json)" -lt 20000 ]
 }
 
@@ -433,25 +435,54 @@ PY
 .tensors[3].name = "layers.0.mlp.up_proj.weight"~tensors[3]: tensor is 'layers.0.mlp.up_proj.weight', expected 'layers.0.self_attn.k_proj.weight'
 .tensors[3] |= (.begin -= 2 | .end -= 2)~tensors 'layers.0.self_attn.k_norm.weight' and 'layers.0.self_attn.k_proj.weight' overlap
 del(.tensors[3])~tensors: 23 tensors, the architecture has 24
-.arch.num_hidden_layers = 60000~tensors: 24 tensors, the architecture has 660002
+.arch.num_hidden_layers = 60000~arch.layer_rope: 2 entries for 60000 layers
+.arch |= (.num_hidden_layers = 3 | .layer_rope += [0] | .layer_window += [0])~tensors: 24 tensors, the architecture has 35
 .arch.head_dim = 31~arch: head_dim 31 is odd
 .files[0].name = "../x"~files[0]: '../x' is not a plain file name
 .files[0].name = "/etc/passwd"~files[0]: '/etc/passwd' is not a plain file name
 .files[0].bytes = 5~tensors[0]: bytes
 .files[0].bytes += 1~'tiny/model.safetensors' has 751160 bytes, 751161 when it was extracted
-.digest.sha256 = "00"~digest: sha256 is not 64 hexadecimal digits
-.digest.sha256 |= sub("^.."; "zz")~digest: sha256 is not
-.digest.kind = "x"~digest: kind is 'x', expected sample or full
+.digest.sample = "00"~digest: sample is not 64 hexadecimal digits
+.digest.sample |= sub("^.."; "zz")~digest: sample is not
+.digest.full = "x"~digest: full is not 64 hexadecimal digits
+.groups[0].members[1] = "x"~inputs and groups differ from what the tensors and the family say
+.groups[0].members[0] = "x"~groups[0].members: the first member must be
+.groups[1].weights += 1~inputs and groups differ from
+.inputs[0].cols = 2~inputs and groups differ from
+.groups[3].layer = 5~groups[3]: layer 5 comes after layer 0
+.groups[0].inputs = [9]~groups[0].inputs[0]: expected the index of an input of layer 0
+.arch.family = "x"~arch: family is 'x', which is not known
 .head = "lm_head.weight"~head is 'lm_head.weight', the architecture says 'embed_tokens.weight'
-.schema = "aq.lm/2"~schema is 'aq.lm/2', expected 'aq.lm/1'
+.schema = "aq.lm/1"~schema is 'aq.lm/1', expected 'aq.lm/2'
 CASES
-    jq '.digest.sha256 |= ("0" * 64)' lm.json >bad.json
+    jq '.digest.sample |= ("0" * 64)' lm.json >bad.json
     refused 3 "the checkpoint in 'tiny' has changed" aq-calib ranges --lm bad.json -o r.st tokens.st
     # a file that was replaced since
     "$GEN" --seed 2 tiny
     refused 3 "the checkpoint in 'tiny' has changed" aq-calib ranges --lm lm.json -o r.st tokens.st
     has "$stderr" "run aq-extract-lm again"
     [ ! -e r.st ]
+}
+
+# The sample digest reads 12 KiB of a tensor; what it does not see, --verify does.
+@test "--verify reads every byte and needs a full digest" {
+    "$GEN" --hidden 256 tiny
+    echo 1 2 3 | "$O/tests/make_tokens" -o tokens.st
+    aq-extract-lm -o sample.json tiny
+    aq-extract-lm --digest full -o full.json tiny
+    local run=(aq-calib ranges --prefix 1 -o r.st tokens.st)
+    aq 0 "${run[@]}" --lm full.json --verify
+    refused 3 "'sample.json' has no full digest" "${run[@]}" --lm sample.json --verify
+    has "$stderr" "aq-extract-lm --digest full"
+    # one bit of a weight, outside of what the sample digest reads
+    local at
+    at=$(jq '.tensors[] | select(.name == "layers.0.mlp.up_proj.weight") | .begin + 8192' full.json)
+    printf '\x2a' | dd of=tiny/model.safetensors bs=1 seek="$at" conv=notrunc status=none
+    aq 0 "${run[@]}" --lm full.json
+    refused 3 "the checkpoint in 'tiny' has changed: full digest" "${run[@]}" --lm full.json --verify
+    aq-overlay --config-dir "$REPO/conf" -o quant.json --format INT8_WEIGHT_ONLY_CFG --granularity default
+    refused 3 "the checkpoint in 'tiny' has changed: full digest" \
+        aq-score --lm full.json --tokens tokens.st --verify -o store.st quant.json
 }
 
 @test "weights that are quantized already are advised against" {

@@ -235,7 +235,7 @@ cell() {
 @test "collect: a prefix is scored from its own rows; parts; sums add up" {
     cell run.json 40
     aq 0 aq-score collect --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" -o scores.json "$T/whole"
-    jq -e '.schema == "aq.scores/1" and (.groups | length) == 12 and .identity.prefix == 40 and .identity.ranges != null
+    jq -e '.schema == "aq.scores/2" and (.groups | length) == 12 and .identity.prefix == 40 and .identity.ranges != null
            and .groups[0].members == ["layers.0.self_attn.q_proj", "layers.0.self_attn.k_proj", "layers.0.self_attn.v_proj"]
            and .groups[0].activation_only > 0 and .groups[0].weight_only == null
            and (.batches | map(.[0])) == [8, 8, 8, 8, 8] and (.batches | map(.[1]) | add) == .labels

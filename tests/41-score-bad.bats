@@ -198,7 +198,7 @@ all_treatments() {
         cmp s before
     done
     sed 's|aq\.store/1|aq.store/2|' "$T/s" >s
-    refused 3 "schema is 'aq.store/2'" score s
+    refused 3 "schema is 'aq.store/3'" score s
 }
 
 @test "flags, counts, labels and tiles that cannot be are refused" {

@@ -60,10 +60,10 @@ changed() {
 @test "the manifest has the keys in their order and no newline at the end" {
     cells
     aq-select --effective-bits 6 a.json b.json -o m.json
-    is "$(jq -c 'keys_unsorted' m.json)" '["scheme","model","num_quantized_layers","layers","autoquant_state","layer_sensitivity","sensitivity_ranking","dataset","quantization","run_config","selection","aq"]'
+    is "$(jq -c 'keys_unsorted' m.json)" '["scheme","model","num_quantized_layers","layers","autoquant_state","layer_sensitivity","sensitivity_ranking","dataset","quantization","run_config","selection","aq","groups"]'
     is "$(jq -c '.layer_sensitivity[] | keys_unsorted' m.json | sort -u)" \
         '["formats","scores","costs","importance","rank","candidates","scores_per_batch_mean","stderr","storage_bits","weight_only","activation_only"]'
-    is "$(jq -c '.selection | keys_unsorted' m.json)" '["recipe","budget","effective_bits","reachable_bits","storage_bits","cost","denominator","solver","gap","rounding","pins"]'
+    is "$(jq -c '.selection | keys_unsorted' m.json)" '["recipe","candidates","budget","effective_bits","reachable_bits","storage_bits","cost","denominator","solver","gap","rounding","pins"]'
     is "$(tail -c 2 m.json)" "$(printf '\n}')"
     is "$(grep -c '"costs"' m.json)" 16
     has "$(cat m.json)" '"CUSTOM_0(effective-bits: 4.125)"'
@@ -291,7 +291,7 @@ bad() {
 }
 
 @test "every key of scores.json has its type" {
-    bad '.schema = "aq.scores/2"' "schema is 'aq.scores/2', expected 'aq.scores/1'"
+    bad '.schema = "aq.scores/1"' "schema is 'aq.scores/1', expected 'aq.scores/2'"
     bad 'del(.schema)' "not a product of aq"
     bad '[.]' "expected an object with schema"
     bad 'del(.run)' "key 'run' is missing"

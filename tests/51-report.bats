@@ -120,7 +120,7 @@ recipe_of() {
 
 @test "manifests that lack what others have" {
     manifest m.json
-    jq 'del(.model, .dataset, .quantization, .run_config, .selection, .aq, .sensitivity_ranking) | del(.layer_sensitivity[] | .rank, .importance, .candidates, .stderr, .storage_bits)
+    jq 'del(.model, .dataset, .quantization, .run_config, .selection, .aq, .groups, .sensitivity_ranking) | del(.layer_sensitivity[] | .rank, .importance, .candidates, .stderr, .storage_bits)
         | .unknown = {"kept": 1}' m.json >old.json
     aq 0 aq-report --md old.json
     has "$output" '**Model:** `unknown`
@@ -130,7 +130,7 @@ recipe_of() {
     is "$(jq -c '[keys_unsorted, .model]' <<<"$output")" '[["scheme","model","autoquant_state","layer_sensitivity"],{}]'
     aq 0 aq-report --tsv old.json
     aq 0 aq-report --all out old.json
-    jq '.layer_sensitivity = {} | del(.sensitivity_ranking, .selection)' m.json >none.json
+    jq '.layer_sensitivity = {} | del(.sensitivity_ranking, .selection, .groups)' m.json >none.json
     aq 0 aq-report --all out none.json
     has "$(cat out/heatmap.svg)" "No layer has a score above zero."
     jq '.dataset.license = "own" | .model.revision = 3 | .scheme.note = {"x": [1]}' m.json >more.json
@@ -229,7 +229,7 @@ inert() {
     jq --arg n "$evil" '.scheme.name = $n | .model = {id: $n, name: $n} | .dataset.name = $n | .dataset.size = $n
         | .layer_sensitivity |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
         | .sensitivity_ranking[] |= (if .name == "layers.0.self_attn.q_proj.quant_recipe" then .name = $n + ".quant_recipe" else . end)
-        | .selection.recipe |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries)
+        | .selection.recipe |= (to_entries | .[0].key = ($n + ".quant_recipe") | from_entries) | .groups[0].name = $n
         | .quantization.candidates[$n] = {base_format_name: $n} | .selection.pins = [{match: $n, rule: $n, score_cost: 1}]' m.json >evil.json
     aq 0 aq-report --all out evil.json
     well_formed out/*.svg

@@ -211,24 +211,29 @@ static const struct aq_tool tokens_command = {
 
 /* ---- ranges ---- */
 
-static const char *const dtypes[] = {"fp32", "bf16", NULL};
+static const char *const dtypes[] = {"bf16", "fp32", "bfloat16", "float32", NULL};
 
 static struct {
     struct ranges_job job;
-    const char *dtype;
     int64_t threads;
-} r = {.job = {.device = "auto"}, .dtype = "fp32"};
+    bool plain;
+} r = {.job = {.device = "auto", .dtype = "bf16"}};
 
 static const struct aq_opt ranges_options[] = {
     {"lm", 0, AQ_OPT_TEXT, &r.job.lm, "FILE", "lm.json of the model"},
     {"prefix", 0, AQ_OPT_TEXT, &r.job.prefixes, "N,...",
      "ranges of channels over the first N samples, for each N\n(default: the sizes of TOKENS)"},
-    {"dtype", 0, AQ_OPT_CHOICE, &r.dtype, "TYPE", "compute type of a GPU: fp32 (default) or bf16",
+    {"dtype", 0, AQ_OPT_CHOICE, &r.job.dtype, "T",
+     "compute type of a GPU: bf16 (default) or fp32; aq-score\nneeds ranges of its own dtype",
      dtypes},
     {"device", 0, AQ_OPT_TEXT, &r.job.device, "D", "auto (default), cpu, cuda, cuda:N"},
     {"threads", 0, AQ_OPT_INT, &r.threads, "N", "CPU threads; default: all that may be used", NULL,
      1, AQ_POOL_MAX},
-    {"memory", 0, AQ_OPT_SIZE, &r.job.config.memory, "SIZE", "limit for activations"},
+    {"memory", 0, AQ_OPT_SIZE, &r.job.memory, "SIZE", "limit, such as 8G; more is streamed"},
+    {"plain-products", 0, AQ_OPT_FLAG, &r.plain, NULL,
+     "fp32 products only, no integer or bf16 matrix units"},
+    {"verify", 0, AQ_OPT_FLAG, &r.job.verify, NULL,
+     "read the whole checkpoint first and compare it with the\nfull digest of lm.json"},
     AQ_OPT_END,
 };
 
@@ -238,7 +243,8 @@ static int run_ranges(const struct aq_cmdline *cl, struct aq_err *err)
     job->tokens = cl->args[0];
     job->output = cl->output;
     job->config.threads = (int)r.threads;
-    job->config.bf16 = strcmp(r.dtype, "bf16") == 0;
+    job->config.memory = job->memory;
+    job->config.matrix = r.plain ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO;
     if (!job->lm)
         return aq_err_set(err, AQ_EUSAGE, "--lm is missing");
     if (!cl->output && isatty(STDOUT_FILENO))

@@ -18,7 +18,8 @@ static const char *const digests[] = {"sample", "full", NULL};
 
 static const struct aq_opt options[] = {
     {"digest", 0, AQ_OPT_CHOICE, &o.digest, "KIND",
-     "sample: headers and 12 KiB a tensor (default); full: all bytes", digests},
+     "sample: headers and 12 KiB a tensor (default); full: also\none of all bytes, for --verify",
+     digests},
     {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
      "also write the language model as a checkpoint of its own"},
     {"shard-size", 0, AQ_OPT_SIZE, &o.shard_bytes, "SIZE",
@@ -70,7 +71,7 @@ static const char *const schemas[] = {LM_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-extract-lm",
-    .summary = "find the language model in a Qwen3-VL or Qwen3 checkpoint",
+    .summary = "find the language model in a checkpoint",
     .usage = "aq-extract-lm [--digest sample|full] [--materialize OUT] [-o FILE] DIR",
     .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
                "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"

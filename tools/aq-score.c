@@ -208,6 +208,8 @@ static const struct aq_opt options[] = {
      NULL, 0, 0},
     {"plain-products", 0, AQ_OPT_FLAG, &o.plain_products, NULL,
      "fp32 products only, no integer or bf16 matrix units", NULL, 0, 0},
+    {"verify", 0, AQ_OPT_FLAG, &o.verify, NULL,
+     "read the whole checkpoint first and compare it with the\nfull digest of lm.json"},
     {"dry-run", 0, AQ_OPT_FLAG, &o.dry_run, NULL, "print the plan; write nothing", NULL, 0, 0},
     AQ_OPT_END,
 };

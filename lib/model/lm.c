@@ -1,10 +1,8 @@
 #include "model/lm.h"
 #include "base/mem.h"
 #include "io/product.h"
-#include "model/lm_layout.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,19 +39,32 @@ int lm_map(struct lm *lm, struct aq_err *err)
     return 0;
 }
 
+static int changed(const struct lm *lm, const char *what, const char *found, const char *expected,
+                   struct aq_err *err)
+{
+    aq_err_set(err, AQ_EINPUT,
+               "the checkpoint in '%s' has changed: %s %.16s..., extracted %.16s...",
+               aq_show(lm->root), what, found, expected);
+    return aq_err_hint(err, "run aq-extract-lm again");
+}
+
 static int check_digest(const struct lm *lm, struct aq_err *err)
 {
     char found[AQ_SHA256_HEX];
-    if (lm->digest_kind != LM_DIGEST_SAMPLE)
-        return 0; /* as long as the files themselves: asked for by name, verified by name */
     lm_compute_digest(lm, LM_DIGEST_SAMPLE, found);
-    if (strcmp(found, lm->digest) != 0) {
-        aq_err_set(err, AQ_EINPUT,
-                   "the checkpoint in '%s' has changed: digest %.16s..., extracted %.16s...",
-                   aq_show(lm->root), found, lm->digest);
-        return aq_err_hint(err, "run aq-extract-lm again");
+    return strcmp(found, lm->digest) == 0 ? 0 : changed(lm, "digest", found, lm->digest, err);
+}
+
+int lm_verify(const struct lm *lm, const char *path, struct aq_err *err)
+{
+    char found[AQ_SHA256_HEX];
+    if (!lm->full[0]) {
+        aq_err_set(err, AQ_EINPUT, "'%s' has no full digest to verify the checkpoint with",
+                   aq_show(path));
+        return aq_err_hint(err, "make it with aq-extract-lm --digest full");
     }
-    return 0;
+    lm_compute_digest(lm, LM_DIGEST_FULL, found);
+    return strcmp(found, lm->full) == 0 ? 0 : changed(lm, "full digest", found, lm->full, err);
 }
 
 int lm_open(struct lm *lm, const char *path, struct aq_err *err)
@@ -79,6 +90,7 @@ void lm_close(struct lm *lm)
     free(lm->tensors);
     aq_names_release(&lm->names);
     free(lm->dropped);
+    model_groups_release(&lm->groups);
     aq_arena_release(&lm->strings);
     *lm = (struct lm){.root = NULL};
 }
@@ -89,11 +101,4 @@ const struct lm_tensor *lm_find(const struct lm *lm, const char *name)
 {
     ptrdiff_t i = aq_names_find(&lm->names, name);
     return i < 0 ? NULL : &lm->tensors[i];
-}
-
-const struct lm_tensor *lm_layer_tensor(const struct lm *lm, int64_t layer, const char *name)
-{
-    char full[128];
-    (void)snprintf(full, sizeof full, "layers.%" PRId64 ".%s", layer, name);
-    return lm_find(lm, full);
 }

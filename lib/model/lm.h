@@ -17,22 +17,14 @@
 #include "base/sha256.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "model/arch.h"
+#include "model/groups.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define LM_SCHEMA "aq.lm/1"
-
-/* Larger than any model; small enough that products of two cannot overflow. */
-enum { LM_MAX_LAYERS = 65536, LM_MAX_HEADS = 65536, LM_MAX_DIM = 1 << 24 };
-
-struct lm_arch {
-    int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads;
-    int64_t num_key_value_heads, head_dim, vocab_size;
-    double rope_theta, rms_norm_eps;
-    bool tie_word_embeddings;
-};
+#define LM_SCHEMA "aq.lm/2"
 
 struct lm_tensor {
     const char *name;    /* as analysed: no prefix */
@@ -66,28 +58,29 @@ struct lm {
     const char *root; /* directory of the files, as it was given */
     struct lm_file *files;
     size_t file_count;
-    struct lm_tensor *tensors; /* in the order of lm_layout.h */
+    struct lm_tensor *tensors; /* in the order of model_layout */
     size_t count;
     struct aq_names names; /* theirs */
     const struct lm_tensor *head;
     struct lm_dropped *dropped;
     size_t dropped_count;
-    enum lm_digest digest_kind;
-    char digest[AQ_SHA256_HEX];
-    struct aq_arena strings; /* owns all the names */
+    struct model_groups groups;
+    char digest[AQ_SHA256_HEX]; /* of the sample kind: identifies the model everywhere */
+    char full[AQ_SHA256_HEX];   /* of all bytes; "" if it was not computed */
+    struct aq_arena strings;    /* owns all the names */
 };
 
 /*
  * Reads lm.json ("-": standard input), maps the files, and checks that they still hold what was
- * extracted: sizes, ranges, shapes, and the digest if it is of the sample kind. The root is
- * taken relative to the working directory. lm_close also after a failure is harmless.
+ * extracted: sizes, ranges, shapes, groups, and the sample digest. The root is taken relative to
+ * the working directory. lm_close also after a failure is harmless.
  */
 int lm_open(struct lm *lm, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void lm_close(struct lm *lm);
+/* Reads all bytes and compares them with the full digest, which must be there. */
+int lm_verify(const struct lm *lm, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 
 const struct lm_tensor *lm_find(const struct lm *lm, const char *name); /* NULL if absent */
-/* The same for a layer: lm_layer_tensor(lm, 3, "mlp.up_proj.weight"). */
-const struct lm_tensor *lm_layer_tensor(const struct lm *lm, int64_t layer, const char *name);
 
 /* ---- the pieces, for extraction ---- */
 

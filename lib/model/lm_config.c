@@ -1,7 +1,9 @@
 #include "model/lm_config.h"
 #include "base/mem.h"
-#include "model/lm_layout.h"
+#include "model/family.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- kind of model ---- */
@@ -11,33 +13,46 @@ static bool is_object(const struct jref *parent, const char *key, struct jref *o
     return jref_has(parent, key, out) && json_type(out->v) == JSON_OBJECT;
 }
 
+static int check_type(const struct jref *place, const char **type, struct aq_err *err)
+{
+    if (jref_string(place, "model_type", type, err) < 0)
+        return -1;
+    if (model_family_find(*type))
+        return 0;
+    size_t n = strlen(*type);
+    bool moe = n > 4 && strcmp(*type + n - 4, "_moe") == 0;
+    char *known = model_family_types();
+    jref_fail(place, err, "model_type '%s' is not supported%s", aq_show(*type),
+              moe ? ": no mixture of experts" : "");
+    (void)aq_err_hint(err, "supported are %s", known);
+    free(known);
+    return -1;
+}
+
 /* The object that holds the language model's keys: the root, or text_config below it. */
-static int find_text_config(const struct jref *root, struct jref *text, struct aq_err *err)
+static int find_text_config(struct lm_arch *a, const struct jref *root, struct jref *text,
+                            struct aq_err *err)
 {
     const char *type, *inner;
     struct jref r;
-    if (jref_string(root, "model_type", &type, err) < 0)
+    if (check_type(root, &type, err) < 0)
         return -1;
-    if (strcmp(type, "qwen3") == 0 || strcmp(type, "qwen3_vl_text") == 0) {
-        *text = *root;
-        return 0;
+    a->family = model_family_find(type);
+    *text = *root;
+    if (is_object(root, "text_config", &r)) {
+        *text = r;
+        if (jref_has(text, "model_type", &r)) {
+            if (check_type(text, &inner, err) < 0)
+                return -1;
+            if (model_family_find(inner) != a->family)
+                return jref_fail(&r, err, "'%s' inside a model of type '%s'", aq_show(inner),
+                                 aq_show(type));
+            type = inner;
+        }
+    } else if (model_family_wraps(type)) {
+        return jref_get(root, "text_config", JSON_OBJECT, text, err);
     }
-    if (strcmp(type, "qwen3_vl") != 0) {
-        size_t n = strlen(type);
-        bool moe = n > 4 && strcmp(type + n - 4, "_moe") == 0;
-        jref_fail(root, err, "model_type '%s' is not supported%s", aq_show(type),
-                  moe ? ": no mixture of experts" : "");
-        return aq_err_hint(err, "supported are qwen3, qwen3_vl, qwen3_vl_text");
-    }
-    if (jref_get(root, "text_config", JSON_OBJECT, text, err) < 0)
-        return -1;
-    if (!jref_has(text, "model_type", &r))
-        return 0;
-    if (jref_string(text, "model_type", &inner, err) < 0)
-        return -1;
-    if (strcmp(inner, "qwen3_vl_text") != 0)
-        return jref_fail(&r, err, "'%s' is not supported, expected 'qwen3_vl_text'",
-                         aq_show(inner));
+    (void)snprintf(a->model_type, sizeof a->model_type, "%s", type);
     return 0;
 }
 
@@ -205,7 +220,7 @@ int lm_config_read(struct lm_arch *a, const struct json *config, const char *nam
 {
     struct jref root = jref_root(config, name), text = root, r;
     *a = (struct lm_arch){.rms_norm_eps = 1e-6};
-    if (jref_is(&root, JSON_OBJECT, err) < 0 || find_text_config(&root, &text, err) < 0 ||
+    if (jref_is(&root, JSON_OBJECT, err) < 0 || find_text_config(a, &root, &text, err) < 0 ||
         read_sizes(a, &text, err) < 0 ||
         check_unsupported(&root, &text, a->num_hidden_layers, err) < 0 ||
         read_rope(a, &text, err) < 0 || read_tie(a, &root, &text, err) < 0)
@@ -213,5 +228,8 @@ int lm_config_read(struct lm_arch *a, const struct json *config, const char *nam
     if (jref_has(&text, "rms_norm_eps", &r) &&
         jref_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
         return -1;
-    return lm_arch_check(a, &text, err);
+    arch_defaults(a);
+    a->qk_norm = QK_NORM_HEAD;
+    struct aq_err why = {0};
+    return arch_check(a, &why) < 0 ? jref_fail(&text, err, "%s", why.msg) : 0;
 }

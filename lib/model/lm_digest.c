@@ -1,5 +1,4 @@
 #include "base/mem.h"
-#include "base/fmt.h"
 #include "base/progress.h"
 #include "model/lm.h"
 
@@ -20,15 +19,7 @@ static void add_text(struct aq_sha256 *s, struct aq_buf *line)
 
 static void add_arch(struct aq_sha256 *s, const struct lm_arch *a, struct aq_buf *line)
 {
-    char theta[AQ_FMT_MAX], eps[AQ_FMT_MAX];
-    const int64_t sizes[] = {a->hidden_size,         a->intermediate_size,   a->num_hidden_layers,
-                             a->num_attention_heads, a->num_key_value_heads, a->head_dim,
-                             a->vocab_size};
-    aq_buf_adds(line, LM_SCHEMA);
-    for (size_t i = 0; i < AQ_COUNT(sizes); i++)
-        aq_buf_addf(line, " %" PRId64, sizes[i]);
-    aq_buf_addf(line, " %s %s %d\n", aq_fmt_double(a->rope_theta, theta),
-                aq_fmt_double(a->rms_norm_eps, eps), a->tie_word_embeddings);
+    arch_digest_line(a, line);
     add_text(s, line);
 }
 

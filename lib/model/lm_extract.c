@@ -1,8 +1,8 @@
 #include "model/lm_extract.h"
 #include "base/mem.h"
 #include "model/checkpoint.h"
+#include "model/family.h"
 #include "model/lm_config.h"
-#include "model/lm_layout.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -67,11 +67,18 @@ static int find_prefix(struct extraction *x)
                       aq_show(x->ckpt.dir));
 }
 
-/* How many layers the checkpoint holds: the first whose input norm is missing. */
+/* The first tensor of a layer. Caller frees. */
+static char *first_of_layer(const struct extraction *x, int64_t layer)
+{
+    return xasprintf("%slayers.%" PRId64 ".%s", x->prefix, layer,
+                     x->lm->arch.family->tensors[0].name);
+}
+
+/* How many layers the checkpoint holds: the first whose first tensor is missing. */
 static int64_t count_layers(const struct extraction *x)
 {
     for (int64_t n = 0;; n++) {
-        char *name = xasprintf("%slayers.%" PRId64 ".input_layernorm.weight", x->prefix, n);
+        char *name = first_of_layer(x, n);
         const struct ckpt_tensor *t = ckpt_find(&x->ckpt, name);
         free(name);
         if (!t)
@@ -128,11 +135,12 @@ static int check_tensor(const struct extraction *x, const struct st_tensor *t, i
     return -1;
 }
 
-static int take_tensor(struct extraction *x, size_t i, struct aq_buf *name)
+static int take_tensor(struct extraction *x, const struct model_place *p, size_t i,
+                       struct aq_buf *name)
 {
     struct lm *lm = x->lm;
     struct lm_tensor *t = &lm->tensors[i];
-    lm_layout_get(&lm->arch, i, name, &t->rank, t->shape);
+    model_place_describe(p, &lm->arch, name, &t->rank, t->shape);
     t->name = aq_arena_strdup(&lm->strings, name->data);
     bool head = strcmp(t->name, "lm_head.weight") == 0;
     char *source = xasprintf("%s%s", head ? "" : x->prefix, t->name);
@@ -155,21 +163,23 @@ static int take_tensors(struct extraction *x)
 {
     struct lm *lm = x->lm;
     struct aq_buf name = AQ_BUF_INIT;
-    size_t want = lm_layout_count(&lm->arch);
+    size_t want;
     int r = 0;
     /* a small config.json must not ask for more memory than a real checkpoint would fill */
     int64_t have = count_layers(x);
     if (have < lm->arch.num_hidden_layers) {
-        char *missing = xasprintf("%slayers.%" PRId64 ".input_layernorm.weight", x->prefix, have);
+        char *missing = first_of_layer(x, have);
         r = fail_missing(x, missing);
         free(missing);
         return r;
     }
+    struct model_place *places = model_layout(&lm->arch, &want);
     lm->tensors = xcalloc(want, sizeof *lm->tensors);
     for (size_t i = 0; i < want && r == 0; i++) {
-        r = take_tensor(x, i, &name);
+        r = take_tensor(x, &places[i], i, &name);
         lm->count = i + 1;
     }
+    free(places);
     aq_buf_release(&name);
     if (r == 0)
         lm_index(lm);
@@ -304,8 +314,10 @@ int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_bu
     lm->root = aq_arena_strdup(&lm->strings, dir);
     if (lm_map(lm, err) < 0)
         goto out;
-    lm->digest_kind = kind;
-    lm_compute_digest(lm, kind, lm->digest);
+    model_groups_make(&lm->groups, &lm->arch, lm);
+    lm_compute_digest(lm, LM_DIGEST_SAMPLE, lm->digest);
+    if (kind == LM_DIGEST_FULL)
+        lm_compute_digest(lm, LM_DIGEST_FULL, lm->full);
     aq_buf_add(notes, aq_buf_str(&x.ckpt.notes), x.ckpt.notes.len);
     compare_heads(&x, notes);
     r = 0;

@@ -1,65 +1,12 @@
 #include "base/mem.h"
 #include "io/product.h"
+#include "model/family.h"
 #include "model/lm.h"
-#include "model/lm_layout.h"
 #include "model/shard_name.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char *const digest_kinds[] = {"sample", "full"};
-
-/* ---- the architecture, both ways ---- */
-
-struct arch_key {
-    const char *key;
-    size_t offset;
-    int64_t max;
-};
-
-#define DIM(name, max)                                                                             \
-    {                                                                                              \
-#name, offsetof(struct lm_arch, name), max                                                 \
-    }
-
-static const struct arch_key arch_ints[] = {
-    DIM(hidden_size, LM_MAX_DIM),
-    DIM(intermediate_size, LM_MAX_DIM),
-    DIM(num_hidden_layers, LM_MAX_LAYERS),
-    DIM(num_attention_heads, LM_MAX_HEADS),
-    DIM(num_key_value_heads, LM_MAX_HEADS),
-    DIM(head_dim, LM_MAX_HEADS),
-    DIM(vocab_size, LM_MAX_DIM),
-};
-
-static int read_arch(struct lm_arch *a, const struct jref *root, struct aq_err *err)
-{
-    struct jref r;
-    if (jref_get(root, "arch", JSON_OBJECT, &r, err) < 0)
-        return -1;
-    for (size_t i = 0; i < AQ_COUNT(arch_ints); i++) {
-        int64_t *out = (int64_t *)((char *)a + arch_ints[i].offset);
-        if (jref_int(&r, arch_ints[i].key, 1, arch_ints[i].max, out, err) < 0)
-            return -1;
-    }
-    if (jref_double(&r, "rope_theta", &a->rope_theta, err) < 0 ||
-        jref_double(&r, "rms_norm_eps", &a->rms_norm_eps, err) < 0 ||
-        jref_bool(&r, "tie_word_embeddings", &a->tie_word_embeddings, err) < 0)
-        return -1;
-    return lm_arch_check(a, &r, err);
-}
-
-static void write_arch(struct json *root, const struct lm_arch *a)
-{
-    struct json *v = json_add_object(root, "arch");
-    for (size_t i = 0; i < AQ_COUNT(arch_ints); i++)
-        json_add_int(v, arch_ints[i].key,
-                     *(const int64_t *)((const char *)a + arch_ints[i].offset));
-    json_add_double(v, "rope_theta", a->rope_theta);
-    json_add_double(v, "rms_norm_eps", a->rms_norm_eps);
-    json_add_bool(v, "tie_word_embeddings", a->tie_word_embeddings);
-}
 
 /* ---- reading ---- */
 
@@ -176,20 +123,24 @@ static int read_tensors(struct lm *lm, const struct jref *root, struct aq_err *e
     int r = -1;
     if (jref_get(root, "tensors", JSON_ARRAY, &list, err) < 0)
         return -1;
-    size_t want = lm_layout_count(&lm->arch), have = json_size(list.v);
-    if (have != want)
-        return jref_fail(&list, err, "%zu tensors, the architecture has %zu", have, want);
+    size_t want, have = json_size(list.v);
+    struct model_place *places = model_layout(&lm->arch, &want);
+    if (have != want) {
+        jref_fail(&list, err, "%zu tensors, the architecture has %zu", have, want);
+        goto out;
+    }
     lm->tensors = xcalloc(want, sizeof *lm->tensors);
     for (const struct json *v = json_first(list.v); v; v = json_next(v)) {
         struct lm_tensor *t = &lm->tensors[lm->count];
         struct jref entry = jref_child(&list, v, lm->count);
-        lm_layout_get(&lm->arch, lm->count, &name, &t->rank, t->shape);
+        model_place_describe(&places[lm->count], &lm->arch, &name, &t->rank, t->shape);
         if (read_tensor(lm, t, &entry, aq_buf_str(&name), err) < 0)
             goto out;
         lm->count++;
     }
     r = check_overlap(lm, root, err);
 out:
+    free(places);
     aq_buf_release(&name);
     return r;
 }
@@ -216,23 +167,50 @@ static int read_dropped(struct lm *lm, const struct jref *root, struct aq_err *e
     return 0;
 }
 
+static bool is_digest(const char *hex)
+{
+    return strlen(hex) == AQ_SHA256_HEX - 1 && strspn(hex, "0123456789abcdef") == AQ_SHA256_HEX - 1;
+}
+
 static int read_digest(struct lm *lm, const struct jref *root, struct aq_err *err)
 {
-    struct jref r;
-    const char *kind, *hex;
+    struct jref r, full;
+    const char *hex;
     if (jref_get(root, "digest", JSON_OBJECT, &r, err) < 0 ||
-        jref_string(&r, "kind", &kind, err) < 0 || jref_string(&r, "sha256", &hex, err) < 0)
+        jref_string(&r, "sample", &hex, err) < 0)
         return -1;
-    size_t k = 0;
-    while (k < AQ_COUNT(digest_kinds) && strcmp(kind, digest_kinds[k]) != 0)
-        k++;
-    if (k == AQ_COUNT(digest_kinds))
-        return jref_fail(&r, err, "kind is '%s', expected sample or full", aq_show(kind));
-    if (strlen(hex) != AQ_SHA256_HEX - 1 || strspn(hex, "0123456789abcdef") != AQ_SHA256_HEX - 1)
-        return jref_fail(&r, err, "sha256 is not 64 hexadecimal digits");
-    lm->digest_kind = (enum lm_digest)k;
+    if (!is_digest(hex))
+        return jref_fail(&r, err, "sample is not 64 hexadecimal digits");
     memcpy(lm->digest, hex, AQ_SHA256_HEX);
+    if (!jref_has(&r, "full", &full))
+        return 0;
+    if (jref_string(&r, "full", &hex, err) < 0)
+        return -1;
+    if (!is_digest(hex))
+        return jref_fail(&r, err, "full is not 64 hexadecimal digits");
+    memcpy(lm->full, hex, AQ_SHA256_HEX);
     return 0;
+}
+
+static int read_arch(struct lm *lm, const struct jref *root, struct aq_err *err)
+{
+    struct jref r;
+    if (jref_get(root, "arch", JSON_OBJECT, &r, err) < 0)
+        return -1;
+    return arch_read(&lm->arch, &r, &lm->strings, err);
+}
+
+/* The list is made from the tensors, and must be what the file says: every reader relies on it. */
+static int check_groups(struct lm *lm, const struct jref *root, struct aq_err *err)
+{
+    struct model_groups own;
+    model_groups_make(&own, &lm->arch, lm);
+    int r = model_groups_read(&lm->groups, root, err);
+    if (r == 0 && !model_groups_equal(&lm->groups, &own))
+        r = jref_fail(root, err,
+                      "inputs and groups differ from what the tensors and the family say");
+    model_groups_release(&own);
+    return r;
 }
 
 int lm_from_json(struct lm *lm, const struct json *v, const char *name, struct aq_err *err)
@@ -240,7 +218,7 @@ int lm_from_json(struct lm *lm, const struct json *v, const char *name, struct a
     struct jref root = jref_root(v, name);
     const char *dir, *head;
     *lm = (struct lm){.root = NULL};
-    if (read_arch(&lm->arch, &root, err) < 0 || jref_string(&root, "root", &dir, err) < 0 ||
+    if (read_arch(lm, &root, err) < 0 || jref_string(&root, "root", &dir, err) < 0 ||
         read_files(lm, &root, err) < 0 || read_tensors(lm, &root, err) < 0 ||
         jref_string(&root, "head", &head, err) < 0 || read_dropped(lm, &root, err) < 0 ||
         read_digest(lm, &root, err) < 0)
@@ -252,6 +230,8 @@ int lm_from_json(struct lm *lm, const struct json *v, const char *name, struct a
                   lm->head->name);
         goto fail;
     }
+    if (check_groups(lm, &root, err) < 0)
+        goto fail;
     return 0;
 fail:
     lm_close(lm);
@@ -287,7 +267,7 @@ static void write_tensors(struct json *root, const struct lm *lm)
 struct json *lm_to_json(const struct lm *lm, const char *tool, int result_version)
 {
     struct json *root = product_new(LM_SCHEMA);
-    write_arch(root, &lm->arch);
+    arch_write(json_add_object(root, "arch"), &lm->arch);
     json_add_string(root, "root", lm->root);
     write_tensors(root, lm);
     json_add_string(root, "head", lm->head->name);
@@ -301,9 +281,10 @@ struct json *lm_to_json(const struct lm *lm, const char *tool, int result_versio
         json_add_int(v, "linears", (int64_t)d->linears);
         json_add_int(v, "linear_weights", (int64_t)d->linear_weights);
     }
+    model_groups_write(&lm->groups, root);
     struct json *digest = json_add_object(root, "digest");
-    json_add_string(digest, "kind", digest_kinds[lm->digest_kind]);
-    json_add_string(digest, "sha256", lm->digest);
+    json_add_string(digest, "sample", lm->digest);
+    json_add(digest, "full", lm->full[0] ? json_new_string(lm->full) : json_new_null());
     product_add_provenance(root, tool, result_version);
     return root;
 }

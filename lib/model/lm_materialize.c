@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "model/family.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -181,8 +182,8 @@ static struct json *new_config(const struct lm *lm, const struct json *old)
     const struct lm_arch *a = &lm->arch;
     const struct json *text = json_get(old, "text_config");
     struct json *v = json_new_object();
-    json_push(json_add_array(v, "architectures"), json_new_string("Qwen3ForCausalLM"));
-    json_add_string(v, "model_type", "qwen3");
+    json_push(json_add_array(v, "architectures"), json_new_string(a->family->architecture));
+    json_add_string(v, "model_type", a->family->text_type);
     json_add_int(v, "hidden_size", a->hidden_size);
     json_add_int(v, "intermediate_size", a->intermediate_size);
     json_add_int(v, "num_hidden_layers", a->num_hidden_layers);

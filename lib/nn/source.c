@@ -1,6 +1,6 @@
 /* Weights from an open lm.json. */
 #include "model/lm.h"
-#include "nn/qwen3.h"
+#include "nn/model.h"
 
 static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)
 {
@@ -21,19 +21,7 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
     return 0;
 }
 
-struct qwen3_source qwen3_source_of_lm(struct lm *lm)
+struct nn_source nn_source_of_lm(struct lm *lm)
 {
-    const struct lm_arch *a = &lm->arch;
-    return (struct qwen3_source){.config = {.hidden = a->hidden_size,
-                                            .intermediate = a->intermediate_size,
-                                            .layers = a->num_hidden_layers,
-                                            .heads = a->num_attention_heads,
-                                            .kv_heads = a->num_key_value_heads,
-                                            .head_dim = a->head_dim,
-                                            .vocab = a->vocab_size,
-                                            .rope_theta = a->rope_theta,
-                                            .eps = a->rms_norm_eps,
-                                            .tied = a->tie_word_embeddings},
-                                 .find = find_tensor,
-                                 .arg = lm};
+    return (struct nn_source){.arch = &lm->arch, .find = find_tensor, .arg = lm};
 }

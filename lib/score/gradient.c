@@ -11,7 +11,6 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
-#include "score/walk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -22,7 +21,7 @@
 /* One tile of a batch: where the backward pass left what the scores need. */
 struct place {
     size_t tile;
-    struct qwen3_acts acts;
+    struct nn_acts acts;
     struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
 };
 
@@ -35,7 +34,7 @@ struct gradient {
     struct place *places; /* [tiles_at_once] */
     char *batch;          /* memory of the places but the first, which uses the model's buffers */
     struct backend_operand *weight;
-    double *sums;     /* device: [place][row][2][STORE_GROUPS][samples] */
+    double *sums;     /* device: [place][row][2][MODEL_GROUPS][samples] */
     double *host;     /* the same for one place */
     size_t cell_sums; /* doubles of one place and row */
     double loss;      /* of the tiles so far, and their targets */
@@ -48,17 +47,22 @@ struct gradient {
 /* Inputs, outputs and gradients of one tile. */
 static size_t place_bytes(const struct scoring *s)
 {
-    size_t sum = 0;
-    for (int i = 0; i < QWEN3_INPUTS; i++)
-        sum += walk_act_bytes(s, qwen3_input_cols(s->model, (enum qwen3_input)i));
-    for (int l = 0; l < QWEN3_LINEARS; l++)
-        sum += 2 * walk_act_bytes(s, qwen3_weight(s->model, 0, (enum qwen3_linear)l)->rows);
-    return sum;
+    size_t most = 0;
+    for (int64_t layer = 0; layer < nn_layers(s->model); layer++) {
+        const struct model_layer *m = nn_layer(s->model, layer);
+        size_t sum = 0;
+        for (int i = 0; i < m->input_count; i++)
+            sum += scoring_act_bytes(s, m->inputs[i].cols);
+        for (int l = 0; l < m->linear_count; l++)
+            sum += 2 * scoring_act_bytes(s, m->linears[l].rows);
+        most = sum > most ? sum : most;
+    }
+    return most;
 }
 
 static uint64_t cell_bytes(const struct scoring *s)
 {
-    return UINT64_C(2) * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double);
+    return UINT64_C(2) * MODEL_GROUPS * (uint64_t)scoring_most_samples(s) * sizeof(double);
 }
 
 /*
@@ -70,19 +74,19 @@ static uint64_t cell_bytes(const struct scoring *s)
 static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
 {
     double elements = (double)scoring_layer_elements(s);
-    double layers = (double)qwen3_config(s->model)->layers;
+    double layers = (double)nn_layers(s->model);
     double all = layers * elements * (double)s->rows->count * (double)(s->end_tile - s->first_tile);
     return (size_t)ceil(sqrt(all / (double)place));
 }
 
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
 {
-    const struct qwen3_config *c = qwen3_config(s->model);
+    const struct lm_arch *c = nn_arch(s->model);
     size_t tiles = s->end_tile - s->first_tile;
     const struct backend_sizes sizes = scoring_sizes(s);
     *out = (struct scoring_bytes){
-        .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
-        .kept = (uint64_t)(c->layers + 1) * tiles * walk_act_bytes(s, c->hidden),
+        .model = nn_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
+        .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * scoring_act_bytes(s, c->hidden_size),
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
                            (uint64_t)s->b->inputs_at_once;
@@ -90,7 +94,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
-                     2 * walk_act_bytes(s, c->hidden);
+                     2 * scoring_act_bytes(s, c->hidden_size);
     if (s->memory && least > s->memory)
         return scoring_too_little(s, least, err);
     uint64_t room = s->memory ? s->memory - least : UINT64_MAX;
@@ -112,14 +116,16 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
 
 /* ---- set-up ---- */
 
-static void carve_place(struct gradient *g, struct place *p, char *at)
+/* The acts of one tile and layer in the memory of a place. */
+static void carve_place(const struct gradient *g, const struct model_layer *m, struct place *p,
+                        char *at)
 {
-    for (int i = 0; i < QWEN3_INPUTS; i++) {
+    for (int i = 0; i < m->input_count; i++) {
         p->acts.x[i] = at;
-        at += walk_act_bytes(g->s, qwen3_input_cols(g->s->model, (enum qwen3_input)i));
+        at += scoring_act_bytes(g->s, m->inputs[i].cols);
     }
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        size_t n = walk_act_bytes(g->s, qwen3_weight(g->s->model, 0, (enum qwen3_linear)l)->rows);
+    for (int l = 0; l < m->linear_count; l++) {
+        size_t n = scoring_act_bytes(g->s, m->linears[l].rows);
         p->acts.y[l] = at;
         p->acts.dy[l] = at + n;
         at += 2 * n;
@@ -136,8 +142,6 @@ static int take_places(struct gradient *g, struct aq_err *err)
             return -1;
     }
     for (size_t i = 0; i < g->plan.tiles_at_once; i++) {
-        if (i > 0)
-            carve_place(g, &g->places[i], g->batch + (i - 1) * place_bytes(g->s));
         g->places[i].x = xcalloc((size_t)g->b->inputs_at_once, sizeof *g->places[i].x);
         for (int k = 0; k < g->b->inputs_at_once; k++) {
             g->places[i].x[k] = g->op->operand_new(g->b, sizes.rows, sizes.inputs, 0, err);
@@ -153,9 +157,9 @@ static int set_up(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
     if (gradient_plan(s, &g->plan, err) < 0 || scoring_has_room(s, &g->plan, err) < 0 ||
-        walk_open(&g->w, s, g->plan.spilled > 0, err) < 0)
+        scoring_walk(s, &g->w, g->plan.spilled > 0, err) < 0)
         return -1;
-    g->cell_sums = 2 * STORE_GROUPS * (size_t)g->w.max_samples;
+    g->cell_sums = 2 * MODEL_GROUPS * (size_t)g->w.max_samples;
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
     g->host = xcalloc(s->rows->count * g->cell_sums, sizeof *g->host);
     return g->sums ? take_places(g, err) : -1;
@@ -187,7 +191,7 @@ static void tear_down(struct gradient *g)
 /* The state that the head read is not kept: it is made again to see whether it was finite. */
 static int blame_loss(struct gradient *g, size_t tile, int32_t sample, struct aq_err *err)
 {
-    if (walk_step(&g->w, qwen3_config(g->s->model)->layers - 1, tile, err) < 0)
+    if (!walk_step(&g->w, nn_layers(g->s->model) - 1, tile, err))
         return -1;
     return walk_blame(&g->w, tile, sample, "head: the loss", err);
 }
@@ -212,7 +216,7 @@ static void end_head(struct gradient *g)
 {
     aq_note(1, "loss %.6f per token over %" PRId64 " tokens",
             g->labels ? g->loss / (double)g->labels : 0, g->labels);
-    qwen3_drop_ends(g->s->model);
+    nn_drop_ends(g->s->model);
 }
 
 /* ---- backward ---- */
@@ -222,34 +226,38 @@ static size_t cell_at(const struct gradient *g, size_t place, size_t row)
     return (place * g->s->rows->count + row) * g->cell_sums;
 }
 
-/* Device sums of one place, row and group; the clipped counts lie behind the four groups. */
+/* Device sums of one place, row and group; the clipped counts come after all groups. */
 static double *group_sums(const struct gradient *g, size_t place, size_t row, int group, int clip)
 {
     size_t samples = (size_t)g->s->tiles->items[g->places[place].tile].desc.samples;
-    return g->sums + cell_at(g, place, row) + ((size_t)(clip * STORE_GROUPS + group)) * samples;
+    return g->sums + cell_at(g, place, row) + ((size_t)(clip * MODEL_GROUPS + group)) * samples;
 }
 
 static int backward_tile(struct gradient *g, int64_t layer, struct place *p, struct aq_err *err)
 {
-    struct qwen3 *m = g->s->model;
-    int64_t last = qwen3_config(m)->layers - 1, slot = walk_slot(&g->w, last, p->tile);
+    struct nn_model *m = g->s->model;
+    int64_t last = nn_layers(m) - 1, slot = walk_slot(&g->w, last, p->tile);
     const struct backend_tile *t = g->w.tiles[p->tile];
-    const struct qwen3_acts *into = p == g->places ? NULL : &p->acts, *acts;
+    size_t at = (size_t)(p - g->places);
+    const struct nn_acts *into = at ? &p->acts : NULL, *acts;
     void *h = kept_get(g->w.kept, walk_slot(&g->w, layer, p->tile), g->w.scratch[0], err), *dh;
     if (!h)
         return -1;
+    if (at)
+        carve_place(g, nn_layer(m, layer), p, g->batch + (at - 1) * place_bytes(g->s));
     if (layer == last) {
         dh = g->w.scratch[1];
-        acts = qwen3_last_backward(m, t, h, g->sums, dh, layer > g->lowest, into);
+        acts = nn_last_backward(m, t, h, g->sums, dh, layer > g->lowest, into);
         if (take_loss(g, p->tile, err) < 0)
             return -1;
     } else {
         dh = kept_get(g->w.kept, slot, g->w.scratch[1], err);
         if (!dh)
             return -1;
-        acts = qwen3_layer_backward(m, layer, t, h, dh, layer > g->lowest, into);
+        acts = nn_layer_backward(m, layer, t, h, dh, layer > g->lowest, into);
     }
     p->acts = *acts;
+    walk_advance(&g->w, 3 * (uint64_t)nn_layer(m, layer)->linear_count);
     return kept_put(g->w.kept, slot, dh, err);
 }
 
@@ -262,16 +270,16 @@ struct jobs {
 };
 
 /* One linear under one row, over the tiles of the batch that lack it. */
-static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t row,
-                    size_t places, struct jobs *jobs)
+static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t places,
+                    struct jobs *jobs)
 {
     const struct scoring *s = g->s;
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
-    enum qwen3_input in = qwen3_input_of(l);
-    int group = scoring_group_of(l);
+    const struct model_layer *m = nn_layer(s->model, layer);
+    int in = m->linears[l].input, group = m->linears[l].group;
     struct quant_range room;
     const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
-    int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * QWEN3_INPUTS + in;
+    int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * MODEL_INPUTS + in;
     for (size_t i = 0; i < places; i++) {
         struct place *p = &g->places[i];
         struct backend_operand *x = p->x[jobs->inputs];
@@ -279,11 +287,11 @@ static void add_row(struct gradient *g, int64_t layer, enum qwen3_linear l, size
             continue;
         /* members of a group share their input: count its clipped elements once; a range of the
          * data clips nothing */
-        bool counted = scoring_group_first(group) == l && !c->of_the_data;
+        bool counted = m->groups[group].first == l && !c->of_the_data;
         double *clip = counted ? group_sums(g, i, row, group, 1) : NULL;
         if (*held != wanted)
-            g->op->quantize_act(g->b, x, walk_quantized_tile(&g->w, row, p->tile), p->acts.x[in],
-                                qwen3_input_cols(s->model, in), &c->as, range, clip);
+            g->op->quantize_act(g->b, x, scoring_quantized_tile(s, &g->w, row, p->tile),
+                                p->acts.x[in], m->inputs[in].cols, &c->as, range, clip);
         jobs->items[jobs->count++] =
             (struct backend_score_job){.tile = g->w.tiles[p->tile],
                                        .x = x,
@@ -311,8 +319,8 @@ static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, 
 }
 
 /* All rows of one linear; rows with the same weight treatment share the quantized weight. */
-static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l, size_t places,
-                         struct jobs *jobs, bool *handled)
+static void score_linear(struct gradient *g, int64_t layer, int l, size_t places, struct jobs *jobs,
+                         bool *handled)
 {
     const struct scoring *s = g->s;
     memset(handled, 0, s->rows->count * sizeof *handled);
@@ -320,7 +328,7 @@ static void score_linear(struct gradient *g, int64_t layer, enum qwen3_linear l,
         if (handled[first] || !row_lacks_here(g, layer, first, places))
             continue;
         const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        g->op->quantize_weight(g->b, g->weight, qwen3_weight(s->model, layer, l), &c->ws);
+        g->op->quantize_weight(g->b, g->weight, nn_weight(s->model, layer, l), &c->ws);
         for (size_t row = first; row < s->rows->count; row++) {
             const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
             if (handled[row] || strcmp(d->w, c->w) != 0)
@@ -346,7 +354,7 @@ static int save_place(struct gradient *g, int64_t layer, size_t place, struct aq
         if (!scoring_lacks(s, r, layer, tile))
             continue;
         const double *sums = g->host + r * g->cell_sums;
-        struct scoring_result res = {.sums = sums, .clip = sums + STORE_GROUPS * samples};
+        struct scoring_result res = {.sums = sums, .clip = sums + MODEL_GROUPS * samples};
         if (scoring_save(s, r, layer, tile, &res, err) < 0)
             return -1;
     }
@@ -370,8 +378,10 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
         jobs.held[i] = -1;
     bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
-    for (int l = 0; l < QWEN3_LINEARS; l++)
-        score_linear(g, layer, (enum qwen3_linear)l, places, &jobs, handled);
+    for (int l = 0; l < nn_layer(g->s->model, layer)->linear_count; l++) {
+        score_linear(g, layer, l, places, &jobs, handled);
+        walk_advance(&g->w, g->s->rows->count * places);
+    }
     free(jobs.items);
     free(jobs.held);
     free(handled);
@@ -406,23 +416,25 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
 static int run(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    int64_t layers = qwen3_config(s->model)->layers;
+    int64_t layers = nn_layers(s->model);
     g->lowest = scoring_lowest_layer(s);
     if (g->lowest < 0)
         return 0;
-    uint64_t each = 3 + s->rows->count; /* a backward layer against a forward one */
+    /* a backward pass costs three forward passes, a row one */
+    if (set_up(g, err) < 0)
+        return -1;
     aq_progress_begin(&g->w.progress, "scoring",
-                      (uint64_t)layers - 1 + each * (uint64_t)(layers - g->lowest));
-    if (set_up(g, err) < 0 || walk_forward(&g->w, layers - 1, err) < 0)
+                      walk_products(&g->w, 0, layers - 1) +
+                          (3 + s->rows->count) * walk_products(&g->w, g->lowest, layers));
+    if (walk_forward(&g->w, layers - 1, NULL, NULL, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= g->lowest; l--) {
-        if (qwen3_use_layer(s->model, l, l > g->lowest ? l - 1 : -1, err) < 0 ||
+        if (nn_use_layer(s->model, l, l > g->lowest ? l - 1 : -1, err) < 0 ||
             backward_layer(g, l, err) < 0)
             return -1;
         if (l == layers - 1)
             end_head(g);
-        aq_note(2, "layer %" PRId64 " is in the store", l);
-        walk_advance(&g->w, each);
+        aq_note(2, "layer %" PRId64 " done (kept in the store)", l);
     }
     return g->op->sync(g->b, err);
 }

@@ -5,7 +5,6 @@
  * them together, so that a layer's weights are brought in once for all.
  */
 #include "score/scoring.h"
-#include "score/walk.h"
 
 #include "base/mem.h"
 #include "base/msg.h"
@@ -26,15 +25,16 @@ struct variant {
 };
 
 struct kl {
+    const struct scoring *s;
     struct walk w;
     size_t room; /* variants at a time; one state more is the control's */
     struct variant *v;
     size_t count;
     char *states;
     double *sums, *host;       /* device and host: [tile rows] of each variant */
-    double *saved;             /* [rows][2][STORE_GROUPS][samples]: of one layer and tile */
+    double *saved;             /* [rows][2][MODEL_GROUPS][samples]: of one layer and tile */
     struct backend_operand *x; /* input of the group */
-    struct backend_operand *weights[QWEN3_LINEARS];
+    struct backend_operand *weights[MODEL_LINEARS];
     size_t states_bytes, sums_bytes;
 };
 
@@ -46,16 +46,16 @@ static uint64_t operand_bytes(const struct scoring *s, const struct backend_size
 
 int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
 {
-    const struct qwen3_config *c = qwen3_config(s->model);
+    const struct lm_arch *c = nn_arch(s->model);
     const struct backend_sizes sizes = scoring_sizes(s);
     size_t tiles = s->end_tile - s->first_tile;
-    uint64_t state = walk_act_bytes(s, c->hidden), rows = s->rows->count;
+    uint64_t state = scoring_act_bytes(s, c->hidden_size), rows = s->rows->count;
     uint64_t each = state + (uint64_t)s->tiles->rows * sizeof(double);
     *out = (struct scoring_bytes){
-        .model = qwen3_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
-        .kept = (uint64_t)(c->layers + 1) * tiles * state,
+        .model = nn_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
+        .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * state,
         .operands = operand_bytes(s, &sizes),
-        .sums = rows * 2 * STORE_GROUPS * (uint64_t)walk_most_samples(s) * sizeof(double),
+        .sums = rows * 2 * MODEL_GROUPS * (uint64_t)scoring_most_samples(s) * sizeof(double),
         .tiles_at_once = 1,
     };
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
@@ -68,7 +68,7 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
     else
         room -= out->kept;
     uint64_t share = room < states_usual ? room : states_usual;
-    uint64_t fit = 1 + share / each, most = rows * STORE_GROUPS;
+    uint64_t fit = 1 + share / each, most = rows * MODEL_GROUPS;
     out->batch = ((fit < most ? fit : most) + 1) * each;
     return 0;
 }
@@ -77,14 +77,23 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
 
 static int take_operands(struct kl *k, struct aq_err *err)
 {
-    const struct scoring *s = k->w.s;
+    const struct scoring *s = k->s;
     const struct backend_sizes sizes = scoring_sizes(s);
     k->x = k->w.op->operand_new(k->w.b, sizes.rows, sizes.inputs, 0, err);
     if (!k->x)
         return -1;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        k->weights[l] = k->w.op->operand_new(k->w.b, w->rows, w->cols, 1, err);
+    for (int l = 0; l < MODEL_LINEARS; l++) {
+        int64_t rows = 0, cols = 0;
+        for (int64_t layer = 0; layer < nn_layers(s->model); layer++) {
+            const struct model_layer *m = nn_layer(s->model, layer);
+            if (l >= m->linear_count)
+                continue;
+            rows = m->linears[l].rows > rows ? m->linears[l].rows : rows;
+            cols = m->linears[l].cols > cols ? m->linears[l].cols : cols;
+        }
+        if (rows == 0)
+            break;
+        k->weights[l] = k->w.op->operand_new(k->w.b, rows, cols, 1, err);
         if (!k->weights[l])
             return -1;
     }
@@ -95,7 +104,7 @@ static int set_up(struct kl *k, const struct scoring *s, struct aq_err *err)
 {
     struct scoring_bytes plan;
     if (kl_plan(s, &plan, err) < 0 || scoring_has_room(s, &plan, err) < 0 ||
-        walk_open(&k->w, s, plan.spilled > 0, err) < 0)
+        scoring_walk(s, &k->w, plan.spilled > 0, err) < 0)
         return -1;
     size_t rows = (size_t)s->tiles->rows * sizeof(double);
     k->room = (size_t)(plan.batch / (k->w.state_bytes + rows)) - 1;
@@ -119,7 +128,7 @@ static void tear_down(struct kl *k)
             b->ops->free(b, k->sums, k->sums_bytes);
         if (k->x)
             b->ops->operand_free(b, k->x);
-        for (int l = 0; l < QWEN3_LINEARS; l++)
+        for (int l = 0; l < MODEL_LINEARS; l++)
             if (k->weights[l])
                 b->ops->operand_free(b, k->weights[l]);
         walk_close(&k->w);
@@ -136,7 +145,7 @@ static void *state_at(const struct kl *k, size_t i)
 
 static double *sums_at(const struct kl *k, size_t i)
 {
-    return k->sums + i * (size_t)k->w.s->tiles->rows;
+    return k->sums + i * (size_t)k->s->tiles->rows;
 }
 
 /* ---- a batch of variants of one layer and tile ---- */
@@ -144,50 +153,47 @@ static double *sums_at(const struct kl *k, size_t i)
 /* The layer with one group replaced. The group reads what the unquantized layer gives it. */
 static void change(struct kl *k, int64_t layer, size_t tile, const void *h, const struct variant *v)
 {
-    const struct scoring *s = k->w.s;
+    const struct scoring *s = k->s;
     const struct score_row *row = &s->rows->items[v->row];
     const struct candidate *c = &s->candidates->items[row->candidate];
-    struct qwen3_swap swap = {0};
+    struct nn_swap swap = {0};
     struct quant_range room;
-    enum qwen3_input in = (enum qwen3_input)v->group;
-    const struct qwen3_acts *acts =
-        qwen3_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
-    k->w.op->quantize_act(k->w.b, k->x, walk_quantized_tile(&k->w, v->row, tile), acts->x[in],
-                          qwen3_input_cols(s->model, in), &c->as,
-                          scoring_range(s, row, layer, in, &room), NULL);
+    const struct model_layer *m = nn_layer(s->model, layer);
+    int in = m->groups[v->group].input, first = m->groups[v->group].first;
+    const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
+    k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
+                          m->inputs[in].cols, &c->as, scoring_range(s, row, layer, in, &room),
+                          NULL);
     swap.x[in] = k->x;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        if (scoring_group_of((enum qwen3_linear)l) != v->group)
-            continue;
-        k->w.op->quantize_weight(k->w.b, k->weights[l],
-                                 qwen3_weight(s->model, layer, (enum qwen3_linear)l), &c->ws);
+    for (int l = first; l < first + m->groups[v->group].linears; l++) {
+        k->w.op->quantize_weight(k->w.b, k->weights[l], nn_weight(s->model, layer, l), &c->ws);
         swap.w[l] = k->weights[l];
     }
-    (void)qwen3_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
+    (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
 }
 
 /* Place `room` holds the control: the same way with nothing replaced. */
 static int run_suffix(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
-    struct qwen3 *m = k->w.s->model;
-    int64_t layers = qwen3_config(m)->layers;
+    struct nn_model *m = k->s->model;
+    int64_t layers = nn_layers(m);
     for (int64_t l = layer + 1; l < layers; l++) {
-        if (qwen3_use_layer(m, l, l + 1 < layers ? l + 1 : -1, err) < 0)
+        if (nn_use_layer(m, l, l + 1 < layers ? l + 1 : -1, err) < 0)
             return -1;
         for (size_t i = 0; i < k->count; i++)
-            (void)qwen3_layer_forward(m, l, k->w.tiles[tile], k->v[i].h, k->v[i].h, NULL);
+            (void)nn_layer_forward(m, l, k->w.tiles[tile], k->v[i].h, k->v[i].h, NULL);
         void *control = state_at(k, k->room);
-        (void)qwen3_layer_forward(m, l, k->w.tiles[tile], control, control, NULL);
+        (void)nn_layer_forward(m, l, k->w.tiles[tile], control, control, NULL);
     }
     return 0;
 }
 
 static int measure(struct kl *k, size_t tile, struct aq_err *err)
 {
-    struct qwen3 *m = k->w.s->model;
-    int64_t slot = walk_slot(&k->w, qwen3_config(m)->layers, tile);
+    struct nn_model *m = k->s->model;
+    int64_t slot = walk_slot(&k->w, nn_layers(m), tile);
     const void *h = kept_get(k->w.kept, slot, k->w.scratch[0], err);
-    if (!h || qwen3_use_ends(m, err) < 0)
+    if (!h || nn_use_ends(m, err) < 0)
         return -1;
     void **hq = xcalloc(k->count + 1, sizeof *hq);
     double **sums = xcalloc(k->count + 1, sizeof *sums);
@@ -196,7 +202,7 @@ static int measure(struct kl *k, size_t tile, struct aq_err *err)
         hq[i] = state_at(k, place);
         sums[i] = sums_at(k, place);
     }
-    qwen3_kl(m, k->w.tiles[tile], h, hq, sums, (int)k->count + 1);
+    nn_kl(m, k->w.tiles[tile], h, hq, sums, (int)k->count + 1);
     int r = k->w.op->sync(k->w.b, err);
     free(hq);
     free(sums);
@@ -206,12 +212,12 @@ static int measure(struct kl *k, size_t tile, struct aq_err *err)
 static int fetch(struct kl *k, size_t place, struct aq_err *err)
 {
     return k->w.op->download(k->w.b, k->host, sums_at(k, place),
-                             (size_t)k->w.s->tiles->rows * sizeof *k->host, err);
+                             (size_t)k->s->tiles->rows * sizeof *k->host, err);
 }
 
 static int check_control(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
-    const struct tile *t = &k->w.s->tiles->items[tile];
+    const struct tile *t = &k->s->tiles->items[tile];
     if (fetch(k, k->room, err) < 0)
         return -1;
     for (int32_t i = 0; i < t->desc.samples; i++)
@@ -241,12 +247,12 @@ static double sum_of_sample(const struct tile *t, int32_t i, const double *kl)
 
 static double *saved_row(const struct kl *k, size_t tile, size_t row)
 {
-    return k->saved + row * 2 * STORE_GROUPS * (size_t)k->w.s->tiles->items[tile].desc.samples;
+    return k->saved + row * 2 * MODEL_GROUPS * (size_t)k->s->tiles->items[tile].desc.samples;
 }
 
 static int keep_sums(struct kl *k, size_t tile, struct aq_err *err)
 {
-    const struct tile *t = &k->w.s->tiles->items[tile];
+    const struct tile *t = &k->s->tiles->items[tile];
     for (size_t i = 0; i < k->count; i++) {
         double *to = saved_row(k, tile, k->v[i].row) + k->v[i].group * t->desc.samples;
         if (fetch(k, i, err) < 0)
@@ -259,15 +265,15 @@ static int keep_sums(struct kl *k, size_t tile, struct aq_err *err)
 
 static int run_variants(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
-    struct qwen3 *m = k->w.s->model;
+    struct nn_model *m = k->s->model;
     if (!k->count)
         return 0;
     const void *h = kept_get(k->w.kept, walk_slot(&k->w, layer, tile), k->w.scratch[0], err);
-    if (!h || qwen3_use_layer(m, layer, -1, err) < 0)
+    if (!h || nn_use_layer(m, layer, -1, err) < 0)
         return -1;
     for (size_t i = 0; i < k->count; i++)
         change(k, layer, tile, h, &k->v[i]);
-    (void)qwen3_layer_forward(m, layer, k->w.tiles[tile], h, state_at(k, k->room), NULL);
+    (void)nn_layer_forward(m, layer, k->w.tiles[tile], h, state_at(k, k->room), NULL);
     if (run_suffix(k, layer, tile, err) < 0 || measure(k, tile, err) < 0 ||
         check_control(k, layer, tile, err) < 0 || keep_sums(k, tile, err) < 0)
         return -1;
@@ -281,7 +287,7 @@ static int run_variants(struct kl *k, int64_t layer, size_t tile, struct aq_err 
 static int run_group(struct kl *k, int64_t layer, size_t tile, int group, bool *handled,
                      struct aq_err *err)
 {
-    const struct scoring *s = k->w.s;
+    const struct scoring *s = k->s;
     memset(handled, 0, s->rows->count * sizeof *handled);
     for (size_t first = 0; first < s->rows->count; first++) {
         const char *w = s->candidates->items[s->rows->items[first].candidate].w;
@@ -301,52 +307,64 @@ static int run_group(struct kl *k, int64_t layer, size_t tile, int group, bool *
 
 static int run_tile(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
-    const struct scoring *s = k->w.s;
+    const struct scoring *s = k->s;
     size_t samples = (size_t)s->tiles->items[tile].desc.samples;
     bool *handled = xcalloc(s->rows->count, sizeof *handled);
     int r = 0;
-    for (int group = 0; group < STORE_GROUPS && r == 0; group++)
+    for (int group = 0; group < nn_layer(s->model, layer)->group_count && r == 0; group++)
         r = run_group(k, layer, tile, group, handled, err);
     free(handled);
     if (r == 0)
         r = run_variants(k, layer, tile, err);
     for (size_t i = 0; i < s->rows->count && r == 0; i++) {
         const double *sums = saved_row(k, tile, i);
-        const struct scoring_result res = {.sums = sums, .clip = sums + STORE_GROUPS * samples};
+        const struct scoring_result res = {.sums = sums, .clip = sums + MODEL_GROUPS * samples};
         if (scoring_lacks(s, i, layer, tile))
             r = scoring_save(s, i, layer, tile, &res, err);
     }
     return r;
 }
 
+/* Products of one tile for all rows and groups of a layer. */
+static uint64_t suffix_products(const struct kl *k, int64_t layer)
+{
+    int64_t layers = nn_layers(k->s->model);
+    const struct model_layer *m = nn_layer(k->s->model, layer);
+    return k->s->rows->count * (uint64_t)m->group_count * (uint64_t)(layers - layer + 1) *
+           (uint64_t)m->linear_count;
+}
+
 static int run(struct kl *k, const struct scoring *s, struct aq_err *err)
 {
-    int64_t layers = qwen3_config(s->model)->layers, lowest = scoring_lowest_layer(s);
+    int64_t layers = nn_layers(s->model), lowest = scoring_lowest_layer(s);
     if (lowest < 0)
         return 0;
     if (set_up(k, s, err) < 0)
         return -1;
-    /* a layer costs as many suffixes as there are rows, each as long as it is far from the end */
-    uint64_t behind = (uint64_t)(layers - lowest), each = s->rows->count * STORE_GROUPS;
-    aq_progress_begin(&k->w.progress, "scoring",
-                      (uint64_t)layers + each * behind * (behind + 3) / 2);
-    if (walk_forward(&k->w, layers, err) < 0)
+    /* a layer costs one pass of all layers after it for each row and group */
+    uint64_t total = walk_products(&k->w, 0, layers);
+    for (int64_t l = lowest; l < layers; l++)
+        total += suffix_products(k, l) * k->w.count;
+    aq_progress_begin(&k->w.progress, "scoring", total);
+    if (walk_forward(&k->w, layers, NULL, NULL, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= lowest; l--) {
         for (size_t t = s->first_tile; t < s->end_tile; t++)
-            if (k->w.tiles[t] && run_tile(k, l, t, err) < 0)
-                return -1;
+            if (k->w.tiles[t]) {
+                if (run_tile(k, l, t, err) < 0)
+                    return -1;
+                walk_advance(&k->w, suffix_products(k, l));
+            }
         if (store_checkpoint(s->store, err) < 0)
             return -1;
-        aq_note(2, "layer %" PRId64 " is in the store", l);
-        walk_advance(&k->w, each * (uint64_t)(layers - l + 1));
+        aq_note(2, "layer %" PRId64 " done (kept in the store)", l);
     }
     return 0;
 }
 
 int kl_run(const struct scoring *s, struct aq_err *err)
 {
-    struct kl k = {0};
+    struct kl k = {.s = s};
     int r = run(&k, s, err);
     aq_progress_end(&k.w.progress);
     tear_down(&k);

@@ -1,262 +1,292 @@
 #include "score/ranges.h"
 
 #include "base/mem.h"
-#include "base/progress.h"
-#include "io/safetensors.h"
-#include "quant/quant.h"
+#include "score/walk.h"
+#include "store/range_file.h"
 
+#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Device memory of the walk. */
-struct walk {
-    struct qwen3 *m;
+/* Each sample is measured in three parts, any of which may be empty. */
+enum { PAD_ROW, FIRST_ROW, REST, PARTS };
+
+/* Device memory of the pass. */
+struct pass {
+    struct walk w;
     struct backend *b;
-    const struct tiles *tiles;
-    struct backend_tile **dev;    /* [tiles] */
-    char *h;                      /* (tiles, rows, hidden): inputs of the layer, then its outputs */
-    size_t h_bytes;               /* of a tile */
-    float *amax;                  /* [inputs][samples] */
-    float *channel[QWEN3_INPUTS]; /* [prefixes][cols], each over the samples new in the prefix */
     struct ranges *r;
+    struct backend_tile **parts;  /* [tiles]: the tile's rows, a "sample" for every part */
+    float *amax;                  /* [MODEL_INPUTS][samples][PARTS] of one layer */
+    float *channel[MODEL_INPUTS]; /* [prefixes][cols], each over the samples new in the prefix */
+    size_t channel_bytes[MODEL_INPUTS];
+    float *host; /* as amax */
 };
 
 static size_t amax_bytes(const struct ranges *r)
 {
-    return (size_t)(QWEN3_INPUTS * r->samples) * sizeof(float);
+    return MODEL_INPUTS * (size_t)r->samples * PARTS * sizeof(float);
 }
 
-static size_t channel_bytes(const struct ranges *r, int input)
+static void pass_close(struct pass *p)
 {
-    return r->prefix_count * (size_t)r->cols[input] * sizeof(float);
+    const struct backend_ops *op = p->b->ops;
+    for (size_t i = 0; p->parts && i < p->w.job.tiles->count; i++)
+        if (p->parts[i])
+            op->tile_free(p->b, p->parts[i]);
+    free(p->parts);
+    op->free(p->b, p->amax, amax_bytes(p->r));
+    for (int i = 0; i < MODEL_INPUTS; i++)
+        op->free(p->b, p->channel[i], p->channel_bytes[i]);
+    free(p->host);
+    if (p->w.op)
+        walk_close(&p->w);
 }
 
-static void walk_close(struct walk *w)
+/* The rows of a tile, with the parts of each sample for samples. */
+static struct backend_tile *parts_of(struct backend *b, const struct tile *t, struct aq_err *err)
 {
-    const struct backend_ops *op = w->b->ops;
-    for (size_t i = 0; w->dev && i < w->tiles->count; i++)
-        if (w->dev[i])
-            op->tile_free(w->b, w->dev[i]);
-    free(w->dev);
-    op->free(w->b, w->h, w->tiles->count * w->h_bytes);
-    op->free(w->b, w->amax, amax_bytes(w->r));
-    for (int i = 0; i < QWEN3_INPUTS; i++)
-        op->free(w->b, w->channel[i], channel_bytes(w->r, i));
+    int32_t n = t->desc.samples * PARTS;
+    int32_t *first = xcalloc((size_t)n + 1, sizeof *first);
+    uint8_t *pad = xcalloc((size_t)n, sizeof *pad);
+    for (int32_t s = 0; s < t->desc.samples; s++) {
+        int32_t from = t->desc.first[s], end = t->desc.first[s + 1];
+        int32_t text = from + (t->desc.pad[s] ? 1 : 0);
+        first[s * PARTS + PAD_ROW] = from;
+        first[s * PARTS + FIRST_ROW] = text;
+        first[s * PARTS + REST] = text < end ? text + 1 : end;
+        first[s * PARTS + PARTS] = end;
+    }
+    struct backend_tile_desc desc = t->desc;
+    desc.samples = n;
+    desc.first = first;
+    desc.pad = pad;
+    struct backend_tile *dev = b->ops->tile_new(b, &desc, err);
+    free(first);
+    free(pad);
+    return dev;
 }
 
-static int walk_open(struct walk *w, struct aq_err *err)
+/* An input's place among a layer's may have other columns in another layer. */
+static int64_t widest(const struct model_groups *g, int64_t layers, int input)
 {
-    const struct backend_ops *op = w->b->ops;
-    w->h_bytes = (size_t)w->tiles->rows * (size_t)qwen3_config(w->m)->hidden * w->b->act_size;
-    w->dev = xcalloc(w->tiles->count, sizeof(struct backend_tile *));
-    w->h = op->alloc(w->b, w->tiles->count * w->h_bytes, "the kept inputs of a layer", err);
-    w->amax = op->alloc(w->b, amax_bytes(w->r), "ranges", err);
-    if (!w->h || !w->amax)
+    int64_t most = 0;
+    for (int64_t l = 0; l < layers; l++) {
+        size_t i = g->first_input[l] + (size_t)input;
+        if (i < g->first_input[l + 1] && g->inputs[i].cols > most)
+            most = g->inputs[i].cols;
+    }
+    return most;
+}
+
+static int pass_open(struct pass *p, const struct walk_job *job, struct aq_err *err)
+{
+    const struct backend_ops *op = p->b->ops;
+    if (walk_open(&p->w, job, err) < 0)
         return -1;
-    for (int i = 0; i < QWEN3_INPUTS; i++) {
-        w->channel[i] = op->alloc(w->b, channel_bytes(w->r, i), "ranges of channels", err);
-        if (!w->channel[i])
+    p->parts = xcalloc(job->tiles->count, sizeof(struct backend_tile *));
+    p->host = xmalloc(amax_bytes(p->r));
+    p->amax = op->alloc(p->b, amax_bytes(p->r), "ranges", err);
+    if (!p->amax)
+        return -1;
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        p->channel_bytes[i] = p->r->prefix_count *
+                              (size_t)widest(p->r->model, p->r->model->layers, i) * sizeof(float);
+        if (p->channel_bytes[i] == 0)
+            continue;
+        p->channel[i] = op->alloc(p->b, p->channel_bytes[i], "ranges of channels", err);
+        if (!p->channel[i])
             return -1;
     }
-    for (size_t i = 0; i < w->tiles->count; i++) {
-        w->dev[i] = op->tile_new(w->b, &w->tiles->items[i].desc, err);
-        if (!w->dev[i])
+    for (size_t i = 0; i < job->tiles->count; i++) {
+        p->parts[i] = parts_of(p->b, &job->tiles->items[i], err);
+        if (!p->parts[i])
             return -1;
+    }
+    return 0;
+}
+
+/* ---- one layer ---- */
+
+/* Brings a layer's numbers to the host; a prefix includes those before it. */
+static int collect_layer(struct pass *p, int64_t layer, struct aq_err *err)
+{
+    struct ranges *r = p->r;
+    size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
+    if (p->b->ops->download(p->b, p->host, p->amax, amax_bytes(r), err) < 0)
+        return aq_err_prefix(err, "layer %" PRId64, layer);
+    for (size_t i = first; i < end; i++) {
+        const float *from = p->host + (i - first) * (size_t)r->samples * PARTS;
+        for (int64_t s = 0; s < r->samples; s++, from += PARTS) {
+            size_t at = i * (size_t)r->samples + (size_t)s;
+            if (!isfinite(from[PAD_ROW]) || !isfinite(from[FIRST_ROW]) || !isfinite(from[REST]))
+                return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in sample %" PRId64,
+                                  r->model->inputs[i].name, s);
+            r->first[at] = from[FIRST_ROW];
+            r->rest[at] = from[REST];
+            if (r->pad) /* the same in all samples that have one; 0 in those that do not */
+                r->pad[i] = fmaxf(r->pad[i], from[PAD_ROW]);
+        }
+        int64_t cols = r->model->inputs[i].cols, all = (int64_t)r->prefix_count * cols;
+        float *to = r->channel[i];
+        if (p->b->ops->download(p->b, to, p->channel[i - first], (size_t)all * sizeof *to, err) < 0)
+            return aq_err_prefix(err, "layer %" PRId64, layer);
+        for (int64_t k = cols; k < all; k++)
+            to[k] = to[k] > to[k - cols] ? to[k] : to[k - cols];
     }
     return 0;
 }
 
 /* Ranges of one tile's inputs; each sample counts for the first prefix that holds it. */
-static void measure_tile(struct walk *w, size_t i, const struct qwen3_acts *acts)
+static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struct nn_acts *acts)
 {
-    const struct tile *t = &w->tiles->items[i];
-    int64_t end = t->sample + t->desc.samples;
-    for (int in = 0; in < QWEN3_INPUTS; in++) {
-        float *amax = w->amax + in * w->r->samples + t->sample;
-        for (size_t p = 0; p < w->r->prefix_count; p++) {
-            int64_t from = p ? w->r->prefixes[p - 1] : 0, to = w->r->prefixes[p];
+    const struct ranges *r = p->r;
+    const struct tile *t = &p->w.job.tiles->items[tile];
+    size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
+    int64_t last = t->sample + t->desc.samples;
+    for (size_t i = first; i < end; i++) {
+        int64_t cols = r->model->inputs[i].cols, in = (int64_t)(i - first);
+        float *amax = p->amax + (in * r->samples + t->sample) * PARTS;
+        for (size_t k = 0; k < r->prefix_count; k++) {
+            int64_t from = k ? r->prefixes[k - 1] : 0, to = r->prefixes[k];
             from = from > t->sample ? from : t->sample;
-            to = to < end ? to : end;
+            to = to < last ? to : last;
             if (from < to)
-                w->b->ops->amax(w->b, w->dev[i], acts->x[in], w->r->cols[in],
-                                (int32_t)(from - t->sample), (int32_t)(to - t->sample), amax,
-                                w->channel[in] + (int64_t)p * w->r->cols[in]);
+                p->b->ops->amax(
+                    p->b, p->parts[tile], acts->x[in], cols, (int32_t)(from - t->sample) * PARTS,
+                    (int32_t)(to - t->sample) * PARTS, amax, p->channel[in] + (int64_t)k * cols);
         }
     }
 }
 
-/* The first pad row of the tile stands for all there are. */
-static int measure_pad(struct walk *w, int64_t layer, size_t i, const struct qwen3_acts *acts,
-                       struct aq_err *err)
+static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *acts,
+                   struct aq_err *err)
 {
-    const struct tile *t = &w->tiles->items[i];
-    int32_t s = 0;
-    while (!t->desc.pad[s])
-        s++;
-    for (int in = 0; in < QWEN3_INPUTS; in++) {
-        size_t bytes = (size_t)w->r->cols[in] * w->b->act_size;
-        char *row = xmalloc(bytes);
-        const char *x = (const char *)acts->x[in] + (size_t)t->desc.first[s] * bytes;
-        int status = w->b->ops->download(w->b, row, x, bytes, err);
-        if (status == 0)
-            w->r->pad[layer * QWEN3_INPUTS + in] = quant_absmax(
-                row, w->b->act_size == 2 ? QUANT_BF16 : QUANT_F32, (size_t)w->r->cols[in]);
-        free(row);
-        if (status < 0)
-            return -1;
-    }
-    return 0;
+    struct pass *p = arg;
+    if (tile == 0)
+        for (int i = 0; i < MODEL_INPUTS; i++)
+            if (p->channel[i])
+                p->b->ops->zero(p->b, p->channel[i], p->channel_bytes[i]);
+    measure_tile(p, layer, tile, acts);
+    return tile + 1 == p->w.job.tiles->count ? collect_layer(p, layer, err) : 0;
 }
 
-static int check_finite(const struct ranges *r, int64_t layer, struct aq_err *err)
+/* ---- all ---- */
+
+static void take_room(struct ranges *r, const struct tiles *tiles)
 {
-    for (int in = 0; in < QWEN3_INPUTS; in++)
-        for (int64_t s = 0; s < r->samples; s++)
-            if (!isfinite(r->amax[(layer * QWEN3_INPUTS + in) * r->samples + s]))
-                return aq_err_set(err, AQ_ERUN,
-                                  "layer %lld: the input of %s is not finite in sample %lld",
-                                  (long long)layer, qwen3_input_name(in), (long long)s);
-    return 0;
+    size_t inputs = r->model->input_count;
+    r->first = xcalloc(inputs * (size_t)r->samples, sizeof *r->first);
+    r->rest = xcalloc(inputs * (size_t)r->samples, sizeof *r->rest);
+    if (tiles->has_pads)
+        r->pad = xcalloc(inputs, sizeof *r->pad);
+    r->channel = xcalloc(inputs, sizeof(float *));
+    for (size_t i = 0; i < inputs; i++)
+        r->channel[i] = xcalloc(r->prefix_count * (size_t)r->model->inputs[i].cols, sizeof(float));
 }
 
-/* Brings a layer's numbers to the host; a prefix includes those before it. */
-static int collect_layer(struct walk *w, int64_t layer, struct aq_err *err)
+int ranges_compute(struct ranges *r, const struct model_groups *model, struct nn_model *m,
+                   struct backend *b, const struct tiles *tiles, const int64_t *prefixes,
+                   size_t prefix_count, const char *spill_dir, struct aq_err *err)
 {
-    struct ranges *r = w->r;
-    if (w->b->ops->download(w->b, r->amax + layer * QWEN3_INPUTS * r->samples, w->amax,
-                            amax_bytes(r), err) < 0)
-        return aq_err_prefix(err, "layer %lld", (long long)layer);
-    for (int in = 0; in < QWEN3_INPUTS; in++) {
-        int64_t cols = r->cols[in];
-        float *to = r->channel[in] + layer * (int64_t)r->prefix_count * cols;
-        if (w->b->ops->download(w->b, to, w->channel[in], channel_bytes(r, in), err) < 0)
-            return aq_err_prefix(err, "layer %lld", (long long)layer);
-        for (int64_t k = cols; k < (int64_t)r->prefix_count * cols; k++)
-            to[k] = to[k] > to[k - cols] ? to[k] : to[k - cols];
-    }
-    return check_finite(r, layer, err);
-}
-
-static int walk_layer(struct walk *w, int64_t layer, struct aq_err *err)
-{
-    int64_t layers = qwen3_config(w->m)->layers;
-    size_t pad_tile = w->tiles->count;
-    if (qwen3_use_layer(w->m, layer, layer + 1 < layers ? layer + 1 : -1, err) < 0)
-        return -1;
-    for (int in = 0; in < QWEN3_INPUTS; in++)
-        w->b->ops->zero(w->b, w->channel[in], channel_bytes(w->r, in));
-    for (size_t i = 0; i < w->tiles->count; i++) {
-        char *h = w->h + i * w->h_bytes;
-        const struct qwen3_acts *acts =
-            qwen3_layer_forward(w->m, layer, w->dev[i], h, layer + 1 < layers ? h : NULL, NULL);
-        measure_tile(w, i, acts);
-        const struct tile *t = &w->tiles->items[i];
-        if (pad_tile == w->tiles->count && memchr(t->desc.pad, 1, (size_t)t->desc.samples)) {
-            pad_tile = i;
-            if (measure_pad(w, layer, i, acts, err) < 0)
-                return -1;
-        }
-    }
-    return collect_layer(w, layer, err);
-}
-
-static int walk_model(struct walk *w, struct aq_err *err)
-{
-    if (qwen3_use_ends(w->m, err) < 0)
-        return -1;
-    for (size_t i = 0; i < w->tiles->count; i++)
-        qwen3_embed(w->m, w->dev[i], w->h + i * w->h_bytes);
-    if (w->b->ops->sync(w->b, err) < 0)
-        return -1;
-    qwen3_drop_ends(w->m);
-    int64_t layers = qwen3_config(w->m)->layers;
-    struct aq_progress progress;
-    aq_progress_begin(&progress, "ranges", (uint64_t)layers);
-    int status = 0;
-    for (int64_t l = 0; l < layers && status == 0; l++) {
-        status = walk_layer(w, l, err);
-        aq_progress_update(&progress, (uint64_t)l + 1);
-    }
-    aq_progress_end(&progress);
-    return status;
-}
-
-int ranges_compute(struct ranges *r, struct qwen3 *m, struct backend *b, const struct tiles *tiles,
-                   const int64_t *prefixes, size_t prefix_count, struct aq_err *err)
-{
-    struct walk w = {.m = m, .b = b, .tiles = tiles, .r = r};
-    *r = (struct ranges){.layers = qwen3_config(m)->layers,
-                         .samples = prefixes[prefix_count - 1],
-                         .prefix_count = prefix_count};
+    struct pass p = {.b = b, .r = r};
+    const struct walk_job job = {.b = b,
+                                 .model = m,
+                                 .tiles = tiles,
+                                 .end_tile = tiles->count,
+                                 .spilled = spill_dir != NULL,
+                                 .spill_dir = spill_dir};
+    *r = (struct ranges){
+        .model = model, .samples = prefixes[prefix_count - 1], .prefix_count = prefix_count};
     r->prefixes = xcalloc(prefix_count, sizeof *r->prefixes);
     memcpy(r->prefixes, prefixes, prefix_count * sizeof *prefixes);
-    size_t rows = (size_t)(r->layers * QWEN3_INPUTS);
-    r->amax = xcalloc(rows * (size_t)r->samples, sizeof *r->amax);
-    if (tiles->has_pads)
-        r->pad = xcalloc(rows, sizeof *r->pad);
-    for (int in = 0; in < QWEN3_INPUTS; in++) {
-        r->cols[in] = qwen3_input_cols(m, in);
-        r->channel[in] = xcalloc((size_t)(r->layers * r->cols[in]) * prefix_count, sizeof(float));
+    take_room(r, tiles);
+    int status = pass_open(&p, &job, err);
+    if (status == 0) {
+        aq_progress_begin(&p.w.progress, "ranges", walk_products(&p.w, 0, nn_layers(m)));
+        status = walk_forward(&p.w, nn_layers(m), measure, &p, err);
+        aq_progress_end(&p.w.progress);
     }
-    int status = walk_open(&w, err) < 0 ? -1 : walk_model(&w, err);
-    walk_close(&w);
+    pass_close(&p);
     return status;
 }
 
 void ranges_release(struct ranges *r)
 {
+    for (size_t i = 0; r->channel && i < r->model->input_count; i++)
+        free(r->channel[i]);
+    free(r->channel);
     free(r->prefixes);
-    free(r->amax);
+    free(r->first);
+    free(r->rest);
     free(r->pad);
-    for (int in = 0; in < QWEN3_INPUTS; in++)
-        free(r->channel[in]);
     *r = (struct ranges){0};
 }
 
 /* ---- the file ---- */
 
-static int declare_channel(struct st_writer *w, const struct ranges *r, int64_t layer, int in)
+/* The tensors of the file, in the order of their names. Caller frees the list and its names. */
+static struct range_tensor *list_tensors(const struct ranges *r, size_t *count)
 {
-    char name[64];
-    uint64_t shape[] = {r->prefix_count, (uint64_t)r->cols[in]};
-    (void)snprintf(name, sizeof name, "channel/%lld.%s", (long long)layer, qwen3_input_name(in));
-    return st_declare(w, name, ST_F32, 2, shape);
+    size_t inputs = r->model->input_count, n = 0;
+    uint64_t samples = (uint64_t)r->samples;
+    struct range_tensor *all = xcalloc(inputs + 3, sizeof *all);
+    all[n++] = (struct range_tensor){xstrdup("first"), 2, {inputs, samples}, r->first};
+    all[n++] = (struct range_tensor){xstrdup("rest"), 2, {inputs, samples}, r->rest};
+    if (r->pad)
+        all[n++] = (struct range_tensor){xstrdup("pad"), 1, {inputs, 1}, r->pad};
+    for (size_t i = 0; i < inputs; i++)
+        all[n++] = (struct range_tensor){xasprintf("channel/%zu", i),
+                                         2,
+                                         {r->prefix_count, (uint64_t)r->model->inputs[i].cols},
+                                         r->channel[i]};
+    *count = n;
+    return all;
 }
 
-static int write_all(struct st_writer *w, const struct ranges *r, const char *path,
-                     struct aq_err *err)
+static int write_tensors(struct st_writer *w, const struct range_tensor *all, size_t count,
+                         const char *path, struct aq_err *err)
 {
-    uint64_t rows = (uint64_t)(r->layers * QWEN3_INPUTS), shape[] = {rows, (uint64_t)r->samples};
-    int *handles = xcalloc(rows, sizeof *handles), status = -1;
-    int amax = st_declare(w, "amax", ST_F32, 2, shape);
-    int pad = r->pad ? st_declare(w, "pad", ST_F32, 1, shape) : -1;
-    for (uint64_t i = 0; i < rows; i++)
-        handles[i] = declare_channel(w, r, (int64_t)i / QWEN3_INPUTS, (int)(i % QWEN3_INPUTS));
-    if (st_begin(w, path, err) < 0 ||
-        st_write(w, amax, 0, r->amax, rows * (size_t)r->samples * sizeof(float), err) < 0 ||
-        (r->pad && st_write(w, pad, 0, r->pad, rows * sizeof(float), err) < 0))
-        goto out;
-    for (uint64_t i = 0; i < rows; i++) {
-        int in = (int)(i % QWEN3_INPUTS);
-        size_t count = r->prefix_count * (size_t)r->cols[in];
-        const float *from = r->channel[in] + i / QWEN3_INPUTS * count;
-        if (st_write(w, handles[i], 0, from, count * sizeof(float), err) < 0)
-            goto out;
-    }
-    status = st_commit(w, err);
-out:
+    int *handles = xcalloc(count, sizeof *handles), status;
+    for (size_t i = 0; i < count; i++)
+        handles[i] = st_declare(w, all[i].name, ST_F32, all[i].rank, all[i].shape);
+    status = st_begin(w, path, err);
+    for (size_t i = 0; i < count && status == 0; i++)
+        status = st_write(w, handles[i], 0, all[i].data,
+                          all[i].shape[0] * all[i].shape[1] * sizeof(float), err);
+    if (status == 0)
+        status = st_commit(w, err);
     free(handles);
     return status;
 }
 
-int ranges_write(const struct ranges *r, const char *path, struct json *metadata,
-                 struct aq_err *err)
+int ranges_write(const struct ranges *r, const char *path, struct json *aq, struct aq_err *err)
 {
+    size_t count;
+    struct range_tensor *all = list_tensors(r, &count);
     struct st_writer *w = st_writer_new();
-    st_writer_metadata(w, metadata);
-    int status = write_all(w, r, path, err);
+    struct json *meta = json_new_object();
+    struct aq_buf text = AQ_BUF_INIT;
+    char digest[AQ_SHA256_HEX];
+    model_groups_write(r->model, aq);
+    int status = range_file_seal(aq, all, count, digest, err);
+    if (status == 0) {
+        json_add_string(aq, "digest", digest);
+        status = json_write(&text, aq, JSON_COMPACT, err);
+    }
+    if (status == 0) {
+        json_add_string(meta, "aq", aq_buf_str(&text));
+        st_writer_metadata(w, meta);
+        status = write_tensors(w, all, count, path, err);
+    } else {
+        json_free(meta);
+    }
+    for (size_t i = 0; i < count; i++)
+        free(all[i].name);
+    free(all);
+    aq_buf_release(&text);
+    json_free(aq);
     st_writer_free(w);
     return status;
 }

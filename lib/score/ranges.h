@@ -1,8 +1,11 @@
 /*
  * Ranges of the activations at the inputs of the linears, from one forward pass over all samples:
- * the largest magnitude per tensor and sample, and per channel for the first so many samples, so
- * that one pass serves all sizes of a data set. Pad rows are included. The file is described in
- * range_file.h, which reads it.
+ * the largest magnitude per tensor and sample, and per channel for each prefix of the samples, so
+ * that one pass serves all sizes of a data set. The file is described in store/range_file.h, which
+ * reads it.
+ *
+ * The first text row of a sample has a number of its own: many models put activations a thousand
+ * times larger than all others there.
  */
 #ifndef AQ_SCORE_RANGES_H
 #define AQ_SCORE_RANGES_H
@@ -10,20 +13,21 @@
 #include "backend/backend.h"
 #include "base/err.h"
 #include "io/json.h"
-#include "nn/qwen3.h"
+#include "nn/model.h"
 #include "nn/tile.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 struct ranges {
-    int64_t layers, samples;
+    const struct model_groups *model;
+    int64_t samples;
     int64_t *prefixes; /* rising; the last is `samples` */
     size_t prefix_count;
-    int64_t cols[QWEN3_INPUTS];
-    float *amax;                  /* [layers * 4][samples] */
-    float *pad;                   /* [layers * 4]; NULL without pad rows */
-    float *channel[QWEN3_INPUTS]; /* [layers][prefixes][cols] */
+    float *first;    /* [inputs][samples]: first text row */
+    float *rest;     /* [inputs][samples]: all other text rows */
+    float *pad;      /* [inputs]; NULL without pad rows */
+    float **channel; /* [inputs]: [prefixes][cols], pad rows included */
 };
 
 /* What `aq-calib ranges` is asked for. */
@@ -31,7 +35,9 @@ struct ranges_job {
     const char *lm, *tokens; /* files */
     const char *prefixes;    /* "16,128,512"; NULL: the sizes of the tokens */
     const char *output;      /* NULL: standard output */
-    const char *device;
+    const char *device, *dtype;
+    uint64_t memory; /* 0: no limit */
+    bool verify;     /* read the whole checkpoint and compare it with its full digest first */
     struct backend_config config;
 };
 
@@ -39,13 +45,15 @@ struct ranges_job {
 int ranges_run(const struct ranges_job *job, struct aq_err *err) AQ_MUST_CHECK;
 
 /*
- * The tiles hold the samples of the last prefix and no others. A value that is not finite is
- * AQ_ERUN and names layer, input and sample.
+ * The tiles hold the samples of the last prefix and no others. spill_dir: keep the states of the
+ * tiles in a file there; NULL: in memory. A value that is not finite is AQ_ERUN and names layer,
+ * input and sample. model is borrowed.
  */
-int ranges_compute(struct ranges *r, struct qwen3 *m, struct backend *b, const struct tiles *tiles,
-                   const int64_t *prefixes, size_t prefix_count, struct aq_err *err) AQ_MUST_CHECK;
-/* metadata: object of strings, taken over. */
-int ranges_write(const struct ranges *r, const char *path, struct json *metadata,
+int ranges_compute(struct ranges *r, const struct model_groups *model, struct nn_model *m,
+                   struct backend *b, const struct tiles *tiles, const int64_t *prefixes,
+                   size_t prefix_count, const char *spill_dir, struct aq_err *err) AQ_MUST_CHECK;
+/* aq: the metadata of the file but for inputs, groups and digest, taken over. */
+int ranges_write(const struct ranges *r, const char *path, struct json *aq,
                  struct aq_err *err) AQ_MUST_CHECK;
 void ranges_release(struct ranges *r);
 

@@ -1,8 +1,11 @@
 /* The job of `aq-calib ranges`: files in, one file out. */
-#include "base/fmt.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "model/lm.h"
+#include "score/dtype.h"
+#include "score/prefixes.h"
 #include "score/ranges.h"
+#include "score/walk.h"
 #include "store/range_file.h"
 #include "text/tokens.h"
 
@@ -10,118 +13,107 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The data set's own sizes. */
-static int default_prefixes(const struct tokens *t, int64_t *out)
-{
-    int count = 0;
-    for (size_t i = 0; i < t->size_count && count < RANGES_MAX_PREFIXES; i++)
-        if (count == 0 || t->sizes[i].samples > out[count - 1])
-            out[count++] = t->sizes[i].samples;
-    return count;
-}
+struct ranges_inputs {
+    const struct ranges_job *job;
+    struct lm lm;
+    struct tokens tokens;
+    struct prefixes prefixes;
+    struct backend *backend;
+    struct nn_model *model;
+    struct tiles tiles;
+    bool bf16;
+};
 
-/* "16,128,512": whole numbers, rising. Returns how many, or -1. */
-static int parse_prefixes(const char *text, int64_t *out, struct aq_err *err)
+static struct json *describe(const struct ranges_inputs *in)
 {
-    char *copy = xstrdup(text), *rest = copy, *word;
-    int count = 0, status = 0;
-    while (status == 0 && (word = strsep(&rest, ","))) {
-        int64_t n;
-        if (!aq_parse_i64(word, &n) || n < 1)
-            status = aq_err_set(err, AQ_EUSAGE, "--prefix: '%s' is not a positive number",
-                                aq_show(word));
-        else if (count && n <= out[count - 1])
-            status =
-                aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 " does not come after %" PRId64, n,
-                           out[count - 1]);
-        else if (count == RANGES_MAX_PREFIXES)
-            status =
-                aq_err_set(err, AQ_EUSAGE, "--prefix: more than %d numbers", RANGES_MAX_PREFIXES);
-        else
-            out[count++] = n;
-    }
-    free(copy);
-    return status < 0 ? -1 : count;
-}
-
-static int add_metadata(struct json *root, const struct ranges *r, const struct lm *lm,
-                        const struct tokens *tokens, const struct backend *b, struct aq_err *err)
-{
-    struct aq_buf text = AQ_BUF_INIT;
     struct json *aq = json_new_object();
     json_add_string(aq, "schema", RANGES_SCHEMA);
     struct json *list = json_add_array(aq, "prefixes");
-    for (size_t i = 0; i < r->prefix_count; i++)
-        (void)json_push(list, json_new_int(r->prefixes[i]));
-    json_add_string(aq, "lm", lm->digest);
-    json_add_string(aq, "tokens", tokens->digest);
-    json_add_string(aq, "backend", b->identity);
-    int status = json_write(&text, aq, JSON_COMPACT, err);
-    json_add_string(root, "aq", aq_buf_str(&text));
-    aq_buf_release(&text);
-    json_free(aq);
+    for (size_t i = 0; i < in->prefixes.count; i++)
+        (void)json_push(list, json_new_int(in->prefixes.items[i]));
+    json_add_string(aq, "lm", in->lm.digest);
+    json_add_string(aq, "tokens", in->tokens.digest);
+    json_add_string(aq, "backend", in->backend->identity);
+    json_add_string(aq, "dtype", compute_dtype_name(in->bf16));
+    return aq;
+}
+
+static int check_prefixes(const struct ranges_inputs *in, struct aq_err *err)
+{
+    size_t n = in->prefixes.count;
+    if (n == 0)
+        return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
+                          aq_show(in->job->tokens));
+    if (in->prefixes.items[n - 1] > in->tokens.samples)
+        return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
+                          in->prefixes.items[n - 1], aq_show(in->job->tokens), in->tokens.samples);
+    return 0;
+}
+
+static int open_model(struct ranges_inputs *in, struct aq_err *err)
+{
+    struct backend_config config = in->job->config;
+    struct tile_source samples = {.ids = in->tokens.ids,
+                                  .offsets = in->tokens.offsets,
+                                  .samples = in->prefixes.items[in->prefixes.count - 1],
+                                  .max_length = in->tokens.max_length,
+                                  .seq_len = in->tokens.seq_len,
+                                  .pad_id = in->tokens.pad_id};
+    struct nn_source source = nn_source_of_lm(&in->lm);
+    config.bf16 = in->bf16;
+    if (backend_open(&in->backend, in->job->device, &config, err) < 0)
+        return -1;
+    if (tiles_build(&in->tiles, &samples, in->backend->tile_tokens, in->lm.arch.vocab_size, err) <
+        0)
+        return aq_err_prefix(err, "'%s'", aq_show(in->job->tokens));
+    return nn_open(&in->model, &source, in->backend, in->tiles.rows, 0, err);
+}
+
+/* Where the states of the tiles go if they do not fit into --memory; NULL: they fit. */
+static char *spill_dir(const struct ranges_inputs *in)
+{
+    const struct lm_arch *a = &in->lm.arch;
+    uint64_t states = in->tiles.count * walk_act_bytes(&in->tiles, in->backend, a->hidden_size);
+    uint64_t rest = nn_buffer_bytes(a, in->backend->act_size, in->tiles.rows, 0);
+    const char *out = in->job->output;
+    if (!in->job->memory || states + rest <= in->job->memory)
+        return NULL;
+    return out && strcmp(out, "-") != 0 ? aq_path_dir(out) : xstrdup(".");
+}
+
+static int measure(struct ranges_inputs *in, struct aq_err *err)
+{
+    struct ranges r = {0};
+    char *dir = spill_dir(in);
+    int status = ranges_compute(&r, &in->lm.groups, in->model, in->backend, &in->tiles,
+                                in->prefixes.items, in->prefixes.count, dir, err);
+    if (status == 0)
+        status = ranges_write(&r, in->job->output, describe(in), err);
+    ranges_release(&r);
+    free(dir);
     return status;
 }
 
-/* With all inputs open. */
-static int measure(const struct ranges_job *job, struct lm *lm, struct tokens *tokens,
-                   const int64_t *prefixes, int count, struct aq_err *err)
+static int run(struct ranges_inputs *in, struct aq_err *err)
 {
-    struct qwen3_source source = qwen3_source_of_lm(lm);
-    struct backend *b = NULL;
-    struct qwen3 *m = NULL;
-    struct tiles tiles = {0};
-    struct ranges r = {0};
-    int status = -1;
-    if (count < 1)
-        return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
-                          aq_show(job->tokens));
-    if (prefixes[count - 1] > tokens->samples)
-        return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
-                          prefixes[count - 1], aq_show(job->tokens), tokens->samples);
-    struct tile_source samples = {.ids = tokens->ids,
-                                  .offsets = tokens->offsets,
-                                  .samples = prefixes[count - 1],
-                                  .max_length = tokens->max_length,
-                                  .seq_len = tokens->seq_len,
-                                  .pad_id = tokens->pad_id};
-    if (backend_open(&b, job->device, &job->config, err) < 0)
-        goto out;
-    if (tiles_build(&tiles, &samples, b->tile_tokens, source.config.vocab, err) < 0) {
-        (void)aq_err_prefix(err, "'%s'", aq_show(job->tokens));
-        goto out;
-    }
-    if (qwen3_open(&m, &source, b, tiles.rows, 0, err) < 0 ||
-        ranges_compute(&r, m, b, &tiles, prefixes, (size_t)count, err) < 0)
-        goto out;
-    struct json *meta = json_new_object();
-    status = add_metadata(meta, &r, lm, tokens, b, err);
-    if (status == 0)
-        status = ranges_write(&r, job->output, meta, err);
-    else
-        json_free(meta);
-out:
-    ranges_release(&r);
-    qwen3_close(m);
-    backend_close(b);
-    tiles_release(&tiles);
-    return status;
+    const struct ranges_job *job = in->job;
+    if (compute_dtype_parse(job->dtype, &in->bf16, err) < 0 || lm_open(&in->lm, job->lm, err) < 0 ||
+        (job->verify && lm_verify(&in->lm, job->lm, err) < 0) ||
+        tokens_open(&in->tokens, job->tokens, err) < 0 ||
+        prefixes_parse(&in->prefixes, job->prefixes, &in->tokens, err) < 0 ||
+        check_prefixes(in, err) < 0 || open_model(in, err) < 0)
+        return -1;
+    return measure(in, err);
 }
 
 int ranges_run(const struct ranges_job *job, struct aq_err *err)
 {
-    int64_t prefixes[RANGES_MAX_PREFIXES];
-    struct tokens tokens = {0};
-    struct lm lm;
-    int count = job->prefixes ? parse_prefixes(job->prefixes, prefixes, err) : 0, status = -1;
-    if (count < 0)
-        return -1;
-    if (lm_open(&lm, job->lm, err) == 0 && tokens_open(&tokens, job->tokens, err) == 0) {
-        if (count == 0)
-            count = default_prefixes(&tokens, prefixes);
-        status = measure(job, &lm, &tokens, prefixes, count, err);
-    }
-    tokens_release(&tokens);
-    lm_close(&lm);
+    struct ranges_inputs in = {.job = job};
+    int status = run(&in, err);
+    nn_close(in.model);
+    backend_close(in.backend);
+    tiles_release(&in.tiles);
+    tokens_release(&in.tokens);
+    lm_close(&in.lm);
     return status;
 }

@@ -34,7 +34,7 @@ static struct count count_cells(const struct scoring *s, const struct store *old
         for (size_t t = s->first_tile; t < s->end_tile; t++) {
             if (!scoring_wants(s, r, t))
                 continue;
-            for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++) {
+            for (int64_t l = 0; l < nn_layers(s->model); l++) {
                 n.wanted++;
                 n.done += store_has(old, s, r, l, t);
             }
@@ -44,19 +44,29 @@ static struct count count_cells(const struct scoring *s, const struct store *old
     return n;
 }
 
-/* Seconds of one product of the largest linear, measured here and now. */
+/* Of the first layer. */
+static const struct backend_weight *largest_weight(const struct scoring *s)
+{
+    const struct model_layer *m = nn_layer(s->model, 0);
+    int best = 0;
+    for (int l = 1; l < m->linear_count; l++)
+        if (m->linears[l].rows > m->linears[best].rows)
+            best = l;
+    return nn_weight(s->model, 0, best);
+}
+
+/* Rate of one product with a large linear, measured here and now, in operations a second. */
 static double product_rate(const struct scoring *s)
 {
     const struct backend_ops *op = s->b->ops;
-    struct backend_weight *w =
-        (struct backend_weight *)(uintptr_t)qwen3_weight(s->model, 0, QWEN3_GATE);
+    const struct backend_weight *w = largest_weight(s);
     size_t in = (size_t)s->tiles->rows * (size_t)w->cols * s->b->act_size;
     size_t out = (size_t)s->tiles->rows * (size_t)w->rows * s->b->act_size;
     struct backend_tile *t = op->tile_new(s->b, &s->tiles->items[0].desc, NULL);
     void *x = op->alloc(s->b, in, "a trial product", NULL);
     void *y = op->alloc(s->b, out, "a trial product", NULL);
     double rate = 0;
-    if (t && x && y && qwen3_use_layer(s->model, 0, -1, NULL) == 0) {
+    if (t && x && y && nn_use_layer(s->model, 0, -1, NULL) == 0) {
         op->zero(s->b, x, in);
         op->linear_forward(s->b, t, y, x, w);
         if (op->sync(s->b, NULL) == 0) {
@@ -83,13 +93,13 @@ static void print_bytes(const char *what, uint64_t bytes)
 
 static void print_work(const struct scoring *s, const struct count *n)
 {
-    const struct qwen3_config *c = qwen3_config(s->model);
+    const struct lm_arch *c = nn_arch(s->model);
     double tiles = (double)(s->end_tile - s->first_tile), rows = s->tiles->rows;
     double per_layer = 2 * rows * (double)scoring_layer_elements(s);
-    double head = 2 * rows * (double)c->vocab * (double)c->hidden;
+    double head = 2 * rows * (double)c->vocab_size * (double)c->hidden_size;
     /* forward but for the last layer, recomputed forward, gradient of the inputs; the head forward
        and back */
-    double layers = 3 * (double)c->layers - 1;
+    double layers = 3 * (double)c->num_hidden_layers - 1;
     double passes = n->rows_open ? tiles * (per_layer * layers + 2 * head) : 0;
     double scores = (double)(n->wanted - n->done) * per_layer;
     double rate = product_rate(s);
@@ -115,8 +125,7 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     }
     struct count n = count_cells(s, have_old ? &old : NULL);
     printf("model\n  %-34s %12" PRId64 "\n  %-34s %12zu of %d tokens\n", "layers",
-           qwen3_config(s->model)->layers, "tiles", s->end_tile - s->first_tile,
-           (int)s->tiles->rows);
+           nn_layers(s->model), "tiles", s->end_tile - s->first_tile, (int)s->tiles->rows);
     printf("candidates\n  %-34s %12zu in %zu rows\n  %-34s %12zu\n", "distinct",
            s->candidates->count, s->rows->count, "rows to compute", n.rows_open);
     printf("memory on '%s'\n", s->b->identity);

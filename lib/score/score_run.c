@@ -5,6 +5,8 @@
 #include "base/mem.h"
 #include "base/msg.h"
 #include "model/lm.h"
+#include "score/dtype.h"
+#include "score/prefixes.h"
 #include "score/score_plan.h"
 #include "score/scoring.h"
 #include "text/tokens.h"
@@ -14,64 +16,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PREFIXES = 64 };
-
 struct run {
     const struct score_options *o;
     struct lm lm;
     struct tokens tokens;
     struct range_file ranges;
     struct backend *backend;
-    struct qwen3 *model;
+    struct nn_model *model;
     struct tiles tiles;
     struct candidates candidates;
     struct score_rows rows;
     struct json *identity, *range_digests;
     struct store_writer *store;
     struct scoring s;
-    int64_t prefixes[MAX_PREFIXES];
-    size_t prefix_count;
+    struct prefixes prefixes;
     int64_t samples; /* scored: the first so many */
     bool bf16, kl_div;
     char *spill_dir;
 };
 
 /* ---- what was typed ---- */
-
-static int parse_prefixes(struct run *r, struct aq_err *err)
-{
-    const char *text = r->o->prefixes;
-    if (!text) {
-        for (size_t i = 0; i < r->tokens.size_count && i < MAX_PREFIXES; i++)
-            r->prefixes[r->prefix_count++] = r->tokens.sizes[i].samples;
-        return 0;
-    }
-    char *copy = xstrdup(text), *rest = copy, *word;
-    int bad = 0;
-    while (bad == 0 && (word = strsep(&rest, ","))) {
-        int64_t n;
-        if (!aq_parse_i64(word, &n) || n < 1 || r->prefix_count == MAX_PREFIXES)
-            bad = aq_err_set(err, AQ_EUSAGE, "--prefix: '%s' is not a list such as 16,128,512",
-                             aq_show(text));
-        else
-            r->prefixes[r->prefix_count++] = n;
-    }
-    free(copy);
-    return bad;
-}
-
-static int parse_dtype(struct run *r, struct aq_err *err)
-{
-    const char *t = r->o->dtype;
-    if (strcmp(t, "bf16") == 0 || strcmp(t, "bfloat16") == 0) {
-        r->bf16 = true;
-        return 0;
-    }
-    if (strcmp(t, "fp32") == 0 || strcmp(t, "float32") == 0)
-        return 0;
-    return aq_err_set(err, AQ_EINPUT, "dtype '%s' cannot be computed with, only: bf16, fp32",
-                      aq_show(t));
-}
 
 /*
  * The last batch of a data set may be short. Where more samples follow in the file it is not, and
@@ -83,9 +47,10 @@ static int check_batches(const struct run *r, struct aq_err *err)
     bool needed = false;
     for (size_t i = 0; i < r->candidates.count; i++)
         needed |= batch && r->candidates.items[i].of_the_data;
-    for (size_t i = 0; needed && i <= r->prefix_count; i++) {
-        int64_t end =
-            i < r->prefix_count && r->prefixes[i] < r->samples ? r->prefixes[i] : r->samples;
+    for (size_t i = 0; needed && i <= r->prefixes.count; i++) {
+        int64_t end = i < r->prefixes.count && r->prefixes.items[i] < r->samples
+                          ? r->prefixes.items[i]
+                          : r->samples;
         if (end % batch == 0 || end == r->tokens.samples)
             continue;
         (void)aq_err_set(err, AQ_EUSAGE,
@@ -125,8 +90,10 @@ static int open_inputs(struct run *r, struct aq_err *err)
         if (candidates_add_file(&r->candidates, o->quants[i], err) < 0)
             return -1;
     candidates_sort(&r->candidates);
-    if (parse_dtype(r, err) < 0 || lm_open(&r->lm, o->lm, err) < 0 ||
-        tokens_open(&r->tokens, o->tokens, err) < 0 || parse_prefixes(r, err) < 0)
+    if (compute_dtype_parse(o->dtype, &r->bf16, err) < 0 || lm_open(&r->lm, o->lm, err) < 0 ||
+        (o->verify && lm_verify(&r->lm, o->lm, err) < 0) ||
+        tokens_open(&r->tokens, o->tokens, err) < 0 ||
+        prefixes_parse(&r->prefixes, o->prefixes, &r->tokens, err) < 0)
         return -1;
     r->samples = o->score_samples ? o->score_samples : r->tokens.samples;
     if (r->samples > r->tokens.samples) {
@@ -134,7 +101,7 @@ static int open_inputs(struct run *r, struct aq_err *err)
                 r->tokens.samples);
         r->samples = r->tokens.samples;
     }
-    score_rows_make(&r->rows, &r->candidates, r->prefixes, r->prefix_count, r->samples);
+    score_rows_make(&r->rows, &r->candidates, r->prefixes.items, r->prefixes.count, r->samples);
     return check_batches(r, err);
 }
 
@@ -149,17 +116,21 @@ static int open_ranges(struct run *r, struct aq_err *err)
     if (!r->o->ranges)
         return aq_err_set(err, AQ_EUSAGE,
                           "some candidates have a static activation range: --ranges is needed");
+    const struct range_user user = {.lm = r->lm.digest,
+                                    .tokens = r->tokens.digest,
+                                    .model = &r->lm.groups,
+                                    .backend = r->backend->identity,
+                                    .dtype = compute_dtype_name(r->bf16)};
     if (range_file_open(&r->ranges, r->o->ranges, err) < 0 ||
-        range_file_matches(&r->ranges, r->lm.digest, r->tokens.digest, qwen3_config(r->model),
-                           err) < 0)
+        range_file_matches(&r->ranges, &user, err) < 0)
         return -1;
-    for (size_t i = 0; i < r->prefix_count; i++) {
+    for (size_t i = 0; i < r->prefixes.count; i++) {
         char key[24], digest[AQ_SHA256_HEX];
-        int position = range_file_prefix(&r->ranges, r->prefixes[i], err);
+        int position = range_file_prefix(&r->ranges, r->prefixes.items[i], err);
         if (position < 0)
             return -1;
         range_file_digest(&r->ranges, position, digest);
-        (void)snprintf(key, sizeof key, "%" PRId64, r->prefixes[i]);
+        (void)snprintf(key, sizeof key, "%" PRId64, r->prefixes.items[i]);
         json_set(r->range_digests, key, json_new_string(digest));
     }
     return 0;
@@ -187,8 +158,8 @@ static int open_model(struct run *r, struct aq_err *err)
         return -1;
     if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
         return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
-    struct qwen3_source weights = qwen3_source_of_lm(&r->lm);
-    return qwen3_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
+    struct nn_source weights = nn_source_of_lm(&r->lm);
+    return nn_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
 }
 
 static struct json *identity_of(const struct run *r)
@@ -197,7 +168,7 @@ static struct json *identity_of(const struct run *r)
     json_add_string(v, "lm", r->lm.digest);
     json_add_string(v, "tokens", r->tokens.digest);
     json_add_string(v, "method", r->o->method);
-    json_add_string(v, "dtype", r->bf16 ? "bf16" : "fp32");
+    json_add_string(v, "dtype", compute_dtype_name(r->bf16));
     json_add_string(v, "operand_rounding", r->o->operand_rounding);
     json_add_int(v, "dynamic_batch", r->o->dynamic_batch);
     json_add_string(v, "backend", r->backend->identity);
@@ -227,12 +198,14 @@ static int open_store(struct run *r, struct aq_err *err)
     size_t samples = (size_t)r->tokens.samples;
     int32_t *labels = xcalloc(samples, sizeof *labels), *counts = xcalloc(samples, sizeof *counts);
     int32_t *first = xcalloc(r->tiles.count + 1, sizeof *first);
-    struct json *model = store_model(&r->lm);
+    struct json *weights = store_weights(&r->lm);
     describe_samples(&r->tiles, r->kl_div, labels, counts, first);
     struct store_plan plan = {
-        .shape = {r->lm.arch.num_hidden_layers, r->tokens.samples, (int64_t)r->tiles.count},
+        .shape = {(int64_t)r->lm.groups.count, r->lm.groups.layers, r->tokens.samples,
+                  (int64_t)r->tiles.count},
+        .groups = &r->lm.groups,
         .identity = r->identity,
-        .model = model,
+        .weights = weights,
         .ranges = r->range_digests,
         .candidates = &r->candidates,
         .rows = &r->rows,
@@ -241,7 +214,7 @@ static int open_store(struct run *r, struct aq_err *err)
         .tile_first = first,
     };
     int bad = store_begin(&r->store, r->o->store, &plan, r->o->replace, err);
-    json_free(model);
+    json_free(weights);
     free(labels);
     free(counts);
     free(first);
@@ -270,7 +243,7 @@ static int compute(struct run *r, struct aq_err *err)
     if (open) {
         if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;
-        aq_note(1, "weights brought in: %.1f MB", (double)qwen3_weight_bytes_read(r->model) / 1e6);
+        aq_note(1, "weights brought in: %.1f MB", (double)nn_weight_bytes_read(r->model) / 1e6);
     }
     if (store_commit(r->store, err) < 0)
         return -1;
@@ -287,6 +260,7 @@ static int run(struct run *r, struct aq_err *err)
     r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
     r->s = (struct scoring){.b = r->backend,
                             .model = r->model,
+                            .groups = &r->lm.groups,
                             .tiles = &r->tiles,
                             .candidates = &r->candidates,
                             .rows = &r->rows,
@@ -312,7 +286,7 @@ int score_run(const struct score_options *o, struct aq_err *err)
     struct run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
     int bad = run(&r, err);
     store_writer_free(r.store);
-    qwen3_close(r.model);
+    nn_close(r.model);
     backend_close(r.backend);
     range_file_close(&r.ranges);
     tiles_release(&r.tiles);

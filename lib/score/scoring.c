@@ -19,7 +19,7 @@ bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t ti
 
 static bool row_lacks(const struct scoring *s, size_t row, size_t tile)
 {
-    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
+    for (int64_t l = 0; l < nn_layers(s->model); l++)
         if (scoring_lacks(s, row, l, tile))
             return true;
     return false;
@@ -57,7 +57,7 @@ size_t scoring_open_candidates(const struct scoring *s)
 
 int64_t scoring_lowest_layer(const struct scoring *s)
 {
-    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
+    for (int64_t l = 0; l < nn_layers(s->model); l++)
         for (size_t r = 0; r < s->rows->count; r++)
             for (size_t t = s->first_tile; t < s->end_tile; t++)
                 if (scoring_lacks(s, r, l, t))
@@ -65,38 +65,67 @@ int64_t scoring_lowest_layer(const struct scoring *s)
     return -1;
 }
 
-int scoring_group_of(enum qwen3_linear l)
+size_t scoring_act_bytes(const struct scoring *s, int64_t cols)
 {
-    return l <= QWEN3_V ? 0 : l == QWEN3_O ? 1 : l <= QWEN3_UP ? 2 : 3;
+    return walk_act_bytes(s->tiles, s->b, cols);
 }
 
-enum qwen3_linear scoring_group_first(int group)
+int32_t scoring_most_samples(const struct scoring *s)
 {
-    static const enum qwen3_linear first[STORE_GROUPS] = {QWEN3_Q, QWEN3_O, QWEN3_GATE, QWEN3_DOWN};
-    return first[group];
+    int32_t most = 1;
+    for (size_t t = s->first_tile; t < s->end_tile; t++)
+        if (s->tiles->items[t].desc.samples > most)
+            most = s->tiles->items[t].desc.samples;
+    return most;
+}
+
+int scoring_walk(const struct scoring *s, struct walk *w, bool spilled, struct aq_err *err)
+{
+    bool *wanted = xcalloc(s->tiles->count, sizeof *wanted);
+    for (size_t t = s->first_tile; t < s->end_tile; t++)
+        wanted[t] = scoring_tile_lacks(s, t);
+    const struct walk_job job = {.b = s->b,
+                                 .model = s->model,
+                                 .tiles = s->tiles,
+                                 .first_tile = s->first_tile,
+                                 .end_tile = s->end_tile,
+                                 .wanted = wanted,
+                                 .keep = true,
+                                 .spilled = spilled,
+                                 .spill_dir = s->spill_dir};
+    int r = walk_open(w, &job, err);
+    free(wanted);
+    return r;
+}
+
+const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const struct walk *w,
+                                                  size_t row, size_t tile)
+{
+    size_t candidate = s->rows->items[row].candidate;
+    bool of_the_data = s->candidates->items[candidate].of_the_data;
+    return of_the_data && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
 }
 
 const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
-                                        int64_t layer, enum qwen3_input input,
-                                        struct quant_range *room)
+                                        int64_t layer, int input, struct quant_range *room)
 {
     if (row->prefix == 0)
         return NULL;
     /* the prefix was looked up when the rows were made */
     int position = range_file_prefix(s->ranges, row->prefix, NULL);
-    range_file_get(s->ranges, layer, input, position, room);
+    range_file_get(s->ranges, (int64_t)s->groups->first_input[layer] + input, position, room);
     return room;
 }
 
-/* All layers have the shapes of the first. */
 static int weights_fit(const struct scoring *s, const struct candidate *c, struct aq_err *err)
 {
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        const struct quant_matrix m = {.rows = w->rows, .cols = w->cols, .name = w->name};
-        if (quant_fits_weight(&c->ws, &m, err) < 0)
-            return -1;
-    }
+    for (int64_t layer = 0; layer < nn_layers(s->model); layer++)
+        for (int l = 0; l < nn_layer(s->model, layer)->linear_count; l++) {
+            const struct backend_weight *w = nn_weight(s->model, layer, l);
+            const struct quant_matrix m = {.rows = w->rows, .cols = w->cols, .name = w->name};
+            if (quant_fits_weight(&c->ws, &m, err) < 0)
+                return -1;
+        }
     return 0;
 }
 
@@ -104,17 +133,18 @@ static int weights_fit(const struct scoring *s, const struct candidate *c, struc
 static int inputs_fit(const struct scoring *s, const struct score_row *row, struct aq_err *err)
 {
     const struct quant_spec *spec = &s->candidates->items[row->candidate].as;
-    for (int64_t l = 0; l < qwen3_config(s->model)->layers; l++)
-        for (int i = 0; i < QWEN3_INPUTS; i++) {
-            enum qwen3_input in = (enum qwen3_input)i;
+    for (int64_t l = 0; l < nn_layers(s->model); l++) {
+        const struct model_layer *layer = nn_layer(s->model, l);
+        for (int i = 0; i < layer->input_count; i++) {
             struct quant_range room;
             struct quant_plan *plan;
-            if (quant_plan_act(&plan, spec, qwen3_input_cols(s->model, in),
-                               scoring_range(s, row, l, in, &room), QUANT_UNROUNDED, err) < 0)
+            if (quant_plan_act(&plan, spec, layer->inputs[i].cols,
+                               scoring_range(s, row, l, i, &room), QUANT_UNROUNDED, err) < 0)
                 return aq_err_prefix(err, "layers.%" PRId64 ", input '%s'", l,
-                                     qwen3_input_name(in));
+                                     layer->inputs[i].name);
             quant_plan_free(plan);
         }
+    }
     return 0;
 }
 
@@ -134,14 +164,13 @@ static int check_finite(const struct scoring *s, size_t row, int64_t layer, size
 {
     const struct tile *t = &s->tiles->items[tile];
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
-    for (int g = 0; g < STORE_GROUPS; g++)
+    size_t first = s->groups->first[layer], end = s->groups->first[layer + 1];
+    for (size_t g = first; g < end; g++, sums += t->desc.samples)
         for (int32_t i = 0; i < t->desc.samples; i++)
-            if (!isfinite(sums[(int64_t)g * t->desc.samples + i]))
+            if (!isfinite(sums[i]))
                 return aq_err_set(err, AQ_EINPUT,
-                                  "layers.%" PRId64 ".%s: the score of '%s | %s' is not finite at "
-                                  "sample %" PRId64,
-                                  layer, qwen3_linear_name(scoring_group_first(g)), c->w, c->a,
-                                  t->sample + i);
+                                  "%s: the score of '%s | %s' is not finite at sample %" PRId64,
+                                  s->groups->items[g].name, c->w, c->a, t->sample + i);
     return 0;
 }
 
@@ -154,10 +183,12 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
         return -1;
     float *clip = xcalloc((size_t)n, sizeof *clip);
     int bad = 0;
-    for (int g = 0; g < STORE_GROUPS && bad == 0; g++) {
+    int64_t first = (int64_t)s->groups->first[layer];
+    int groups = nn_layer(s->model, layer)->group_count;
+    for (int g = 0; g < groups && bad == 0; g++) {
         for (int32_t i = 0; i < n; i++) /* counts below 2^24: exact in a float */
             clip[i] = (float)r->clip[(int64_t)g * n + i];
-        bad = store_put(s->store, row, layer * STORE_GROUPS + g, t->sample, t->sample + n,
+        bad = store_put(s->store, row, first + g, t->sample, t->sample + n,
                         r->sums + (int64_t)g * n, clip, err);
     }
     free(clip);
@@ -168,26 +199,28 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
 
 int64_t scoring_layer_elements(const struct scoring *s)
 {
-    int64_t sum = 0;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        sum += w->rows * w->cols;
+    int64_t most = 0;
+    for (int64_t l = 0; l < nn_layers(s->model); l++) {
+        int64_t n = nn_layer(s->model, l)->weights;
+        most = n > most ? n : most;
     }
-    return sum;
+    return most;
 }
 
 struct backend_sizes scoring_sizes(const struct scoring *s)
 {
     struct backend_sizes sizes = {.rows = s->tiles->rows};
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const struct backend_weight *w = qwen3_weight(s->model, 0, (enum qwen3_linear)l);
-        int64_t n = w->rows * w->cols;
-        sizes.outputs = w->rows > sizes.outputs ? w->rows : sizes.outputs;
-        sizes.inputs = w->cols > sizes.inputs ? w->cols : sizes.inputs;
-        sizes.weight = n > sizes.weight ? n : sizes.weight;
+    for (int64_t layer = 0; layer < nn_layers(s->model); layer++) {
+        const struct model_layer *m = nn_layer(s->model, layer);
+        for (int l = 0; l < m->linear_count; l++) {
+            int64_t rows = m->linears[l].rows, cols = m->linears[l].cols, n = rows * cols;
+            sizes.outputs = rows > sizes.outputs ? rows : sizes.outputs;
+            sizes.inputs = cols > sizes.inputs ? cols : sizes.inputs;
+            sizes.weight = n > sizes.weight ? n : sizes.weight;
+        }
     }
-    sizes.layer_bytes = qwen3_layer_bytes(s->model);
-    sizes.end_bytes = qwen3_end_bytes(s->model);
+    sizes.layer_bytes = nn_layer_bytes(s->model);
+    sizes.end_bytes = nn_end_bytes(s->model);
     return sizes;
 }
 

@@ -9,8 +9,8 @@
 
 #include "backend/backend.h"
 #include "base/err.h"
-#include "nn/qwen3.h"
 #include "nn/tile.h"
+#include "score/walk.h"
 #include "store/candidate.h"
 #include "store/range_file.h"
 #include "store/store.h"
@@ -21,7 +21,8 @@
 
 struct scoring {
     struct backend *b;
-    struct qwen3 *model;
+    struct nn_model *model;
+    const struct model_groups *groups;
     const struct tiles *tiles;
     const struct candidates *candidates;
     const struct score_rows *rows;
@@ -44,15 +45,21 @@ size_t scoring_open_candidates(const struct scoring *s);
 /* The lowest layer that any row lacks; -1: none. */
 int64_t scoring_lowest_layer(const struct scoring *s);
 
-/* Group of a linear within its layer: 0 q/k/v, 1 o, 2 gate/up, 3 down. */
-int scoring_group_of(enum qwen3_linear l);
-/* The linear that gives the group its name. */
-enum qwen3_linear scoring_group_first(int group);
+/* Bytes of an activation of one tile with `cols` columns. */
+size_t scoring_act_bytes(const struct scoring *s, int64_t cols);
+/* Samples of the shard's fullest tile. */
+int32_t scoring_most_samples(const struct scoring *s);
+/* Opens the walk over the tiles that lack something. */
+int scoring_walk(const struct scoring *s, struct walk *w, bool spilled,
+                 struct aq_err *err) AQ_MUST_CHECK;
+/* The tile as the quantizer of a row's activation sees it: a dynamic range is that of a sample, or
+   of a batch where the tiles are made of batches. */
+const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const struct walk *w,
+                                                  size_t row, size_t tile);
 
-/* The range that a row's activation takes at an input, or NULL. */
+/* The range that a row's activation takes at an input of a layer, or NULL. */
 const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
-                                        int64_t layer, enum qwen3_input input,
-                                        struct quant_range *room);
+                                        int64_t layer, int input, struct quant_range *room);
 
 /*
  * Can all rows be applied to this model? AQ_EINPUT that names the linear or input, the treatment
@@ -62,7 +69,7 @@ int scoring_fits(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
 
 /* Sums and clipped shares of one tile, layer and row, as a method computed them. */
 struct scoring_result {
-    const double *sums; /* [STORE_GROUPS][samples of the tile] */
+    const double *sums; /* [groups of the layer][samples of the tile] */
     const double *clip;
 };
 /* Checks that all is finite, writes it, marks it. The error names layer, candidate, sample. */
@@ -93,7 +100,7 @@ int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan,
                      struct aq_err *err) AQ_MUST_CHECK;
 /* AQ_ERUN that says how much one tile needs. */
 int scoring_too_little(const struct scoring *s, uint64_t least, struct aq_err *err);
-/* Elements of a layer's linears. */
+/* Elements of the linears of the largest layer. */
 int64_t scoring_layer_elements(const struct scoring *s);
 /* Fails with AQ_ERUN if the limit is too small for even one tile, and says what is needed. */
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out,

@@ -7,29 +7,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-size_t walk_act_bytes(const struct scoring *s, int64_t cols)
+size_t walk_act_bytes(const struct tiles *t, const struct backend *b, int64_t cols)
 {
-    size_t n = (size_t)s->tiles->rows * (size_t)cols * s->b->act_size;
+    size_t n = (size_t)t->rows * (size_t)cols * b->act_size;
     return (n + 255) / 256 * 256;
 }
 
-int32_t walk_most_samples(const struct scoring *s)
+static int take_tiles(struct walk *w, const bool *wanted, struct aq_err *err)
 {
-    int32_t most = 1;
-    for (size_t t = s->first_tile; t < s->end_tile; t++)
-        if (s->tiles->items[t].desc.samples > most)
-            most = s->tiles->items[t].desc.samples;
-    return most;
-}
-
-static int take_tiles(struct walk *w, struct aq_err *err)
-{
-    w->tiles = xcalloc(w->s->tiles->count, sizeof(struct backend_tile *));
-    w->batches = xcalloc(w->s->tiles->count, sizeof(struct backend_tile *));
-    for (size_t t = w->s->first_tile; t < w->s->end_tile; t++) {
-        const struct tile *tile = &w->s->tiles->items[t];
-        if (!scoring_tile_lacks(w->s, t))
+    const struct tiles *all = w->job.tiles;
+    w->tiles = xcalloc(all->count, sizeof(struct backend_tile *));
+    w->batches = xcalloc(all->count, sizeof(struct backend_tile *));
+    w->max_samples = 1;
+    for (size_t t = w->job.first_tile; t < w->job.end_tile; t++) {
+        const struct tile *tile = &all->items[t];
+        if (tile->desc.samples > w->max_samples)
+            w->max_samples = tile->desc.samples;
+        if (wanted && !wanted[t])
             continue;
+        w->count++;
         w->tiles[t] = w->op->tile_new(w->b, &tile->desc, err);
         if (!w->tiles[t])
             return -1;
@@ -42,22 +38,16 @@ static int take_tiles(struct walk *w, struct aq_err *err)
     return 0;
 }
 
-const struct backend_tile *walk_quantized_tile(const struct walk *w, size_t row, size_t tile)
+int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err)
 {
-    size_t candidate = w->s->rows->items[row].candidate;
-    bool of_the_data = w->s->candidates->items[candidate].of_the_data;
-    return of_the_data && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
-}
-
-int walk_open(struct walk *w, const struct scoring *s, bool spilled, struct aq_err *err)
-{
-    const struct qwen3_config *c = qwen3_config(s->model);
-    *w = (struct walk){.s = s, .b = s->b, .op = s->b->ops};
-    w->state_bytes = walk_act_bytes(s, c->hidden);
-    w->max_samples = walk_most_samples(s);
-    int64_t slots = (c->layers + 1) * (int64_t)(s->end_tile - s->first_tile);
-    if (take_tiles(w, err) < 0 || kept_new(&w->kept, w->b, slots, w->state_bytes,
-                                           spilled ? 0 : UINT64_MAX, s->spill_dir, err) < 0)
+    int64_t tiles = (int64_t)(job->end_tile - job->first_tile);
+    int64_t slots = job->keep ? (nn_layers(job->model) + 1) * tiles : tiles;
+    *w = (struct walk){.job = *job, .b = job->b, .op = job->b->ops};
+    w->job.wanted = NULL;
+    w->state_bytes = walk_act_bytes(job->tiles, w->b, nn_arch(job->model)->hidden_size);
+    if (take_tiles(w, job->wanted, err) < 0 ||
+        kept_new(&w->kept, w->b, slots, w->state_bytes, job->spilled ? 0 : UINT64_MAX,
+                 job->spill_dir, err) < 0)
         return -1;
     for (int i = 0; i < 2; i++) {
         w->scratch[i] = w->op->alloc(w->b, w->state_bytes, "a layer input", err);
@@ -72,7 +62,7 @@ void walk_close(struct walk *w)
     for (int i = 0; i < 2; i++)
         if (w->scratch[i])
             w->op->free(w->b, w->scratch[i], w->state_bytes);
-    for (size_t t = 0; w->tiles && t < w->s->tiles->count; t++) {
+    for (size_t t = 0; w->tiles && t < w->job.tiles->count; t++) {
         if (w->tiles[t])
             w->op->tile_free(w->b, w->tiles[t]);
         if (w->batches[t])
@@ -86,13 +76,23 @@ void walk_close(struct walk *w)
 
 int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile)
 {
-    return layer * (int64_t)(w->s->end_tile - w->s->first_tile) +
-           (int64_t)(tile - w->s->first_tile);
+    int64_t slot = (int64_t)(tile - w->job.first_tile);
+    if (w->job.keep)
+        slot += layer * (int64_t)(w->job.end_tile - w->job.first_tile);
+    return slot;
 }
 
-void walk_advance(struct walk *w, uint64_t steps)
+uint64_t walk_products(const struct walk *w, int64_t from, int64_t to)
 {
-    w->done += steps;
+    uint64_t sum = 0;
+    for (int64_t l = from; l < to; l++)
+        sum += (uint64_t)nn_layer(w->job.model, l)->linear_count * w->count;
+    return sum;
+}
+
+void walk_advance(struct walk *w, uint64_t products)
+{
+    w->done += products;
     aq_progress_update(&w->progress, w->done);
 }
 
@@ -100,43 +100,51 @@ void walk_advance(struct walk *w, uint64_t steps)
 
 static int embed(struct walk *w, struct aq_err *err)
 {
-    if (qwen3_use_ends(w->s->model, err) < 0)
+    if (nn_use_ends(w->job.model, err) < 0)
         return -1;
-    for (size_t t = w->s->first_tile; t < w->s->end_tile; t++) {
+    for (size_t t = w->job.first_tile; t < w->job.end_tile; t++) {
         if (!w->tiles[t])
             continue;
         int64_t slot = walk_slot(w, 0, t);
         void *h = kept_place(w->kept, slot, w->scratch[0]);
-        qwen3_embed(w->s->model, w->tiles[t], h);
+        nn_embed(w->job.model, w->tiles[t], h);
         if (kept_put(w->kept, slot, h, err) < 0)
             return -1;
     }
     return 0;
 }
 
-int walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err)
+const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err)
 {
     int64_t to = walk_slot(w, layer + 1, tile);
     void *in = kept_get(w->kept, walk_slot(w, layer, tile), w->scratch[0], err);
     if (!in)
-        return -1;
-    void *out = kept_place(w->kept, to, w->scratch[1]);
-    (void)qwen3_layer_forward(w->s->model, layer, w->tiles[tile], in, out, NULL);
-    return kept_put(w->kept, to, out, err);
+        return NULL;
+    /* with one slot a tile, the output takes the place of the input; the last output is not wanted
+     */
+    bool last = !w->job.keep && layer + 1 == nn_layers(w->job.model);
+    void *out = last ? NULL : kept_place(w->kept, to, w->scratch[1]);
+    const struct nn_acts *acts =
+        nn_layer_forward(w->job.model, layer, w->tiles[tile], in, out, NULL);
+    return out && kept_put(w->kept, to, out, err) < 0 ? NULL : acts;
 }
 
-int walk_forward(struct walk *w, int64_t layers, struct aq_err *err)
+int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struct aq_err *err)
 {
-    int64_t all = qwen3_config(w->s->model)->layers;
+    int64_t all = nn_layers(w->job.model);
     if (embed(w, err) < 0)
         return -1;
     for (int64_t l = 0; l < layers; l++) {
-        if (qwen3_use_layer(w->s->model, l, l + 1 < all ? l + 1 : -1, err) < 0)
+        if (nn_use_layer(w->job.model, l, l + 1 < all ? l + 1 : -1, err) < 0)
             return -1;
-        for (size_t t = w->s->first_tile; t < w->s->end_tile; t++)
-            if (w->tiles[t] && walk_step(w, l, t, err) < 0)
+        for (size_t t = w->job.first_tile; t < w->job.end_tile; t++) {
+            if (!w->tiles[t])
+                continue;
+            const struct nn_acts *acts = walk_step(w, l, t, err);
+            if (!acts || (each && each(arg, l, t, acts, err) < 0))
                 return -1;
-        walk_advance(w, 1);
+            walk_advance(w, (uint64_t)nn_layer(w->job.model, l)->linear_count);
+        }
     }
     return 0;
 }
@@ -151,8 +159,8 @@ static int slot_is_bad(struct walk *w, int64_t slot, size_t tile, int32_t sample
     void *h = kept_get(w->kept, slot, w->scratch[1], err);
     if (!h)
         return -1;
-    w->op->amax(w->b, w->tiles[tile], h, qwen3_config(w->s->model)->hidden, sample, sample + 1, dev,
-                NULL);
+    w->op->amax(w->b, w->tiles[tile], h, nn_arch(w->job.model)->hidden_size, sample, sample + 1,
+                dev, NULL);
     if (w->op->download(w->b, &host, dev + sample, sizeof host, err) < 0)
         return -1;
     return !isfinite(host);
@@ -160,8 +168,8 @@ static int slot_is_bad(struct walk *w, int64_t slot, size_t tile, int32_t sample
 
 int walk_blame(struct walk *w, size_t tile, int32_t sample, const char *what, struct aq_err *err)
 {
-    int64_t layers = qwen3_config(w->s->model)->layers, layer = 0;
-    int64_t number = w->s->tiles->items[tile].sample + sample;
+    int64_t layers = nn_layers(w->job.model), layer = 0;
+    int64_t number = w->job.tiles->items[tile].sample + sample;
     size_t bytes = (size_t)w->max_samples * sizeof(float);
     float *dev = w->op->alloc(w->b, bytes, "ranges", err);
     int bad = dev ? 0 : -1;

@@ -1,46 +1,62 @@
 /*
- * The pass that all methods begin with: forward over all tiles that lack something, layer by layer,
- * with every layer's input kept. What a method does next starts from these.
+ * The pass that all measurements begin with: forward over tiles, layer by layer, so that a layer's
+ * weights are read once however many tiles there are. The inputs of all layers are kept, for what
+ * starts from them later, or only those of the layer at work.
  */
 #ifndef AQ_SCORE_WALK_H
 #define AQ_SCORE_WALK_H
 
 #include "base/progress.h"
+#include "nn/model.h"
 #include "score/kept.h"
-#include "score/scoring.h"
+
+#include <stdbool.h>
+
+struct walk_job {
+    struct backend *b;
+    struct nn_model *model;
+    const struct tiles *tiles;
+    size_t first_tile, end_tile;
+    const bool *wanted;    /* [tiles]; NULL: all of them */
+    bool keep;             /* the inputs of all layers, else of one layer at a time */
+    bool spilled;          /* keep them in a file */
+    const char *spill_dir; /* of that file */
+};
 
 struct walk {
-    const struct scoring *s;
+    struct walk_job job; /* without `wanted`, which is not read after walk_open */
     struct backend *b;
     const struct backend_ops *op;
-    struct backend_tile **tiles;   /* of the shard; NULL where nothing is lacking */
+    struct backend_tile **tiles;   /* of the job; NULL where nothing is wanted */
     struct backend_tile **batches; /* the same rows by batches; NULL also where there are none */
     struct kept *kept;             /* slot walk_slot(layer, tile): input of the layer */
     void *scratch[2];              /* states on their way from and to the file */
     size_t state_bytes;
     int32_t max_samples; /* of a tile */
+    size_t count;        /* tiles wanted */
     struct aq_progress progress;
-    uint64_t done;
+    uint64_t done; /* in products of one linear with one tile */
 };
 
-/* Elements of an activation with so many columns, in bytes, cut to a boundary. */
-size_t walk_act_bytes(const struct scoring *s, int64_t cols);
-int32_t walk_most_samples(const struct scoring *s);
+/* Bytes of an activation of one tile with `cols` columns, rounded up to an alignment. */
+size_t walk_act_bytes(const struct tiles *t, const struct backend *b, int64_t cols);
 
-/* spilled: keep the inputs in a file. walk_close also after a failure. */
-int walk_open(struct walk *w, const struct scoring *s, bool spilled,
-              struct aq_err *err) AQ_MUST_CHECK;
+/* walk_close also after a failure. */
+int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err) AQ_MUST_CHECK;
 void walk_close(struct walk *w);
 /* Slot of a layer's input; layer == layers: the output of the last. */
 int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile);
-/* The tile as the quantizer of a row's activation sees it: a dynamic range is that of a sample, or
-   of a batch where the tiles are made of batches. */
-const struct backend_tile *walk_quantized_tile(const struct walk *w, size_t row, size_t tile);
-/* Fills the slots 0 to `layers`; a step of progress a layer. */
-int walk_forward(struct walk *w, int64_t layers, struct aq_err *err) AQ_MUST_CHECK;
+/* Called for every tile of a layer that was just computed; acts are valid during the call. */
+typedef int walk_fn(void *arg, int64_t layer, size_t tile, const struct nn_acts *acts,
+                    struct aq_err *err);
+/* Embeds, then computes the first `layers` layers. each: may be NULL. */
+int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg,
+                 struct aq_err *err) AQ_MUST_CHECK;
 /* From a layer's input to the next slot. */
-int walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err) AQ_MUST_CHECK;
-void walk_advance(struct walk *w, uint64_t steps);
+const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err);
+/* Products of a forward pass over all wanted tiles and the layers from <= l < to. */
+uint64_t walk_products(const struct walk *w, int64_t from, int64_t to);
+void walk_advance(struct walk *w, uint64_t products);
 /*
  * Something of this sample is not finite: AQ_EINPUT that names the first layer whose output is not,
  * or `what` if all are. Reads all slots, so they must still be there.

@@ -387,6 +387,30 @@ static int read_recipe(struct manifest *m, const struct jref *root, struct aq_er
     return r;
 }
 
+/* The groups of the model: entries of the table by their name. */
+static int read_groups(struct manifest *m, const struct jref *root, struct aq_err *err)
+{
+    struct jref list;
+    if (!jref_has(root, "groups", &list))
+        return 0;
+    if (jref_get(root, "groups", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    size_t i = 0;
+    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+        struct jref at = jref_child(&list, v, i);
+        const char *name;
+        if (jref_string(&at, "name", &name, err) < 0)
+            return -1;
+        if (i >= m->count || strcmp(name, m->groups[i].layer) != 0)
+            return jref_fail(&at, err, "is '%s', expected '%s' as in the table", aq_show(name),
+                             i < m->count ? aq_show(m->groups[i].layer) : "nothing");
+        m->groups[i].model = v;
+    }
+    return i == m->count ? 0
+                         : jref_fail(&list, err, "expected %zu entries as in the table, found %zu",
+                                     m->count, i);
+}
+
 /* ---- the rest ---- */
 
 static int optional_object(const struct jref *root, const char *key, const struct json **out,
@@ -440,6 +464,16 @@ static int read_head(struct manifest *m, const struct jref *root, struct aq_err 
         return -1;
     if (!m->scheme)
         return jref_fail(root, err, "key 'scheme' is missing");
+    if (m->aq) {
+        struct jref aq = jref_child(root, m->aq, 0);
+        const char *schema;
+        if (jref_string(&aq, "schema", &schema, err) < 0)
+            return -1;
+        if (strcmp(schema, MANIFEST_SCHEMA) != 0) {
+            jref_fail(&aq, err, "schema is '%s', expected '%s'", aq_show(schema), MANIFEST_SCHEMA);
+            return aq_err_hint(err, "make it again with aq-select");
+        }
+    }
     scheme = jref_child(root, m->scheme, 0);
     if (jref_has(&scheme, "name", &at) && jref_string(&scheme, "name", &m->scheme_name, err) < 0)
         return -1;
@@ -469,7 +503,7 @@ int manifest_load(struct manifest *m, struct json *root, const char *path, struc
     if (r < 0 || read_head(m, &at, err) < 0 || read_state(m, &at, err) < 0 ||
         jref_get(&at, "layer_sensitivity", JSON_OBJECT, &table, err) < 0 ||
         read_table(m, &table, err) < 0 || rank_groups(m, &at, &table, err) < 0 ||
-        read_recipe(m, &at, err) < 0) {
+        read_recipe(m, &at, err) < 0 || read_groups(m, &at, err) < 0) {
         manifest_release(m);
         return -1;
     }

@@ -15,7 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MANIFEST_SCHEMA "aq.manifest/1"
+#define MANIFEST_SCHEMA "aq.manifest/2"
 
 /* One candidate of one group. NAN where the manifest does not say. */
 struct manifest_option {
@@ -40,6 +40,7 @@ struct manifest_group {
     size_t rank;                /* 1: the least sensitive */
     ptrdiff_t chosen;           /* option of the recipe; -1 if the manifest does not say */
     const struct json *members; /* names of the modules; NULL if the manifest does not say */
+    const struct json *model;   /* the group as lm.json has it; NULL if the manifest does not say */
 };
 
 struct manifest {

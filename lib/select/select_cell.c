@@ -40,6 +40,7 @@ void sel_cell_release(struct sel_cell *c)
     for (size_t i = 0; i < c->candidate_count; i++) {
         free(c->candidates[i].name);
         free(c->candidates[i].label);
+        json_free(c->candidates[i].own_facts);
     }
     for (size_t i = 0; i < SEL_FACTS; i++)
         free(c->facts[i]);

@@ -46,6 +46,8 @@ struct sel_candidate {
     const char *format;              /* name of the base format; borrowed; NULL: unknown */
     const char *treatment;           /* id of what it does to a layer; borrowed; NULL: unknown */
     const struct json *quantization; /* borrowed; NULL: unknown */
+    const struct json *facts;        /* {"w", "a", "treatment_id", "num_bits"}; NULL: unknown */
+    struct json *own_facts;          /* the same if it was made here */
 };
 
 struct sel_value {
@@ -60,6 +62,7 @@ struct sel_value {
 struct sel_group {
     const char *name;           /* first member; borrowed */
     const struct json *members; /* list of strings; NULL: by the rule for names */
+    const struct json *model; /* the group as lm.json has it, perhaps with scores; NULL: unknown */
     double weights;
 };
 

@@ -76,6 +76,17 @@ static void name_candidates(struct sel_cell *c)
                 candidate_name(&c->manifest, c->candidates[i].label, c->candidate_count == 1);
 }
 
+/* What an earlier selection wrote down of each candidate. */
+static void find_facts(struct sel_cell *c)
+{
+    const struct json *all = json_find(c->manifest.selection, "candidates");
+    for (size_t i = 0; i < c->candidate_count; i++) {
+        const struct json *facts = json_find(all, c->candidates[i].name);
+        if (facts && json_type(facts) == JSON_OBJECT)
+            c->candidates[i].facts = facts;
+    }
+}
+
 static int read_weights(struct sel_cell *c, size_t i, struct aq_err *err)
 {
     const struct manifest_group *from = &c->manifest.groups[i];
@@ -88,6 +99,7 @@ static int read_weights(struct sel_cell *c, size_t i, struct aq_err *err)
             aq_show(c->path), aq_show(from->handle));
     g->name = from->layer;
     g->members = from->members;
+    g->model = from->model;
     g->weights = weights;
     return 0;
 }
@@ -205,5 +217,6 @@ int sel_read_manifest(struct sel_cell *c, struct json *root, struct aq_err *err)
         if (read_weights(c, i, err) < 0 || read_values(c, i, err) < 0)
             return -1;
     name_candidates(c);
+    find_facts(c);
     return read_parts(c, &at, err);
 }

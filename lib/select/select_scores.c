@@ -116,7 +116,7 @@ static int read_identity(struct sel_cell *c, const struct jref *root, struct aq_
 static int read_candidate(struct sel_cell *c, const struct jref *root, double *bits,
                           struct aq_err *err)
 {
-    struct jref candidate, rules;
+    struct jref candidate, rules, treatment, num_bits;
     const char *name, *label;
     c->candidates = xcalloc(1, sizeof *c->candidates);
     c->candidate_count = 1;
@@ -125,13 +125,19 @@ static int read_candidate(struct sel_cell *c, const struct jref *root, double *b
         jref_string(&candidate, "name", &name, err) < 0 ||
         jref_string(&candidate, "treatment_id", &own->treatment, err) < 0 ||
         jref_string(&candidate, "label", &label, err) < 0 ||
-        jref_get(&candidate, "bits", JSON_OBJECT, &rules, err) < 0)
+        jref_get(&candidate, "bits", JSON_OBJECT, &rules, err) < 0 ||
+        jref_get(&candidate, "treatment", JSON_OBJECT, &treatment, err) < 0 ||
+        jref_get(&candidate, "num_bits", JSON_OBJECT, &num_bits, err) < 0)
         return -1;
     if (!*name || strcmp(name, "NONE") == 0)
         return jref_fail(&candidate, err, "a candidate cannot be named '%s'", name);
     own->name = xstrdup(name);
     own->label = xstrdup(label);
     own->quantization = c->quantization;
+    own->own_facts = json_copy(treatment.v);
+    own->facts = own->own_facts;
+    json_add_string(own->own_facts, "treatment_id", own->treatment);
+    json_add(own->own_facts, "num_bits", json_copy(num_bits.v));
     const struct json *format = json_get(c->quantization, "base_format_name");
     own->format = format && json_type(format) == JSON_STRING ? json_string(format) : NULL;
     for (int rule = 0; rule < SEL_COSTS; rule++) {
@@ -213,6 +219,7 @@ static int read_group(struct sel_cell *c, size_t i, const struct jref *at, const
     struct sel_group *g = &c->groups[i];
     struct sel_value *v = sel_value_at(c, i, 0);
     int64_t weights;
+    g->model = at->v;
     if (jref_string(at, "name", &g->name, err) < 0 || read_members(g, at, modules, err) < 0 ||
         jref_int(at, "weights", 1, max_weights, &weights, err) < 0 || read_score(c, v, at, err) < 0)
         return -1;

@@ -249,6 +249,7 @@ static int make_rows(struct sel_table *t, enum sel_monotone monotone, struct aq_
         struct sel_row *row = &t->rows[t->count++];
         *row = (struct sel_row){.name = first->groups[g].name,
                                 .members = first->groups[g].members,
+                                .model = first->groups[g].model,
                                 .weights = first->groups[g].weights,
                                 .options = next};
         for (size_t c = 0; c < t->candidate_count; c++)

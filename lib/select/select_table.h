@@ -29,6 +29,7 @@ struct sel_option {
 struct sel_row {
     const char *name;
     const struct json *members; /* NULL: by the rule for names */
+    const struct json *model;   /* see struct sel_group */
     double weights;
     struct sel_option *options;
     size_t count;

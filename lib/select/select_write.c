@@ -236,11 +236,20 @@ static void add_rules(struct json *selection, const struct sel_product *p)
     }
 }
 
+static void add_candidates(struct json *selection, const struct sel_table *t)
+{
+    struct json *all = json_add_object(selection, "candidates");
+    for (size_t i = 0; i < t->candidate_count; i++)
+        if (t->candidates[i].facts)
+            json_add(all, t->candidates[i].name, json_copy(t->candidates[i].facts));
+}
+
 static struct json *selection_of(const struct sel_product *p)
 {
     const struct sel_table *t = p->table;
     struct json *s = json_new_object();
     add_recipe(s, p);
+    add_candidates(s, t);
     json_add_double(s, "budget", sel_budget_bits(&p->budget, p->table));
     json_add_double(s, "effective_bits", p->choice->effective_bits);
     struct json *reach = json_add_array(s, "reachable_bits");
@@ -254,6 +263,25 @@ static struct json *selection_of(const struct sel_product *p)
     json_add_double(s, "rounding", p->problem->excess);
     add_rules(s, p);
     return s;
+}
+
+/* The groups as lm.json has them, with the checkpoint's names of their modules. */
+static void add_groups(struct json *root, const struct sel_table *t)
+{
+    static const char *const keys[] = {"name", "members", "modules", "experts", "layer",
+                                       "kind", "inputs",  "shapes",  "weights", "cost_weight"};
+    for (size_t g = 0; g < t->count; g++)
+        if (!t->rows[g].model)
+            return;
+    struct json *list = json_add_array(root, "groups");
+    for (size_t g = 0; g < t->count; g++) {
+        struct json *e = json_push(list, json_new_object());
+        for (size_t i = 0; i < AQ_COUNT(keys); i++) {
+            const struct json *v = json_get(t->rows[g].model, keys[i]);
+            if (v)
+                json_add(e, keys[i], json_copy(v));
+        }
+    }
 }
 
 static void add_origin(struct json *root, const struct sel_product *p)
@@ -297,6 +325,7 @@ struct json *sel_manifest(const struct sel_product *p)
                     "composed-config.yaml");
     json_add(root, "selection", selection_of(p));
     add_origin(root, p);
+    add_groups(root, p->table);
     return root;
 }
 

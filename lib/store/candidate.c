@@ -21,6 +21,19 @@ void treatment_id(const char *w, const char *a, char out[TREATMENT_ID])
     out[TREATMENT_ID - 1] = '\0';
 }
 
+int treatment_width(const char *treatment)
+{
+    enum { UNQUANTIZED_BITS = 16 };
+    struct quant_spec spec;
+    struct aq_err ignored = {0};
+    int bits = UNQUANTIZED_BITS;
+    if (quant_parse(treatment, &spec, &ignored) < 0)
+        return 0;
+    for (int i = 0; i < spec.steps; i++)
+        bits = spec.step[i].bits < bits ? spec.step[i].bits : bits;
+    return bits;
+}
+
 static bool treatment_of_the_data(const struct quant_spec *act)
 {
     for (int i = 0; i < act->steps; i++)

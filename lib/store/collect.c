@@ -4,7 +4,6 @@
 #include "base/msg.h"
 #include "io/product.h"
 #include "io/run_schema.h"
-#include "nn/qwen3.h"
 #include "quant/overlay.h"
 #include "store/flat.h"
 #include "store/score_sums.h"
@@ -261,12 +260,17 @@ static int add_candidate(const struct cell *c, struct json *root, struct aq_err 
     json_add_string(v, "treatment_id", c->id);
     json_add_string(v, "label", label);
     json_add(v, "bits", json_copy(bits.v));
+    struct json *treatment = json_add_object(v, "treatment");
+    json_add_string(treatment, "w", c->w);
+    json_add_string(treatment, "a", c->a);
+    struct json *num_bits = json_add_object(v, "num_bits");
+    json_add_int(num_bits, "weight", treatment_width(c->w));
+    json_add_int(num_bits, "activation", treatment_width(c->a));
     return 0;
 }
 
 static int add_counts(const struct cell *c, struct json *root, struct aq_err *err)
 {
-    struct jref model = jref_root(c->s->model, c->s->path), weights;
     int64_t tokens = 0, labels = 0;
     for (int64_t i = 0; i < c->samples; i++) {
         tokens += c->s->sample_tokens[i];
@@ -276,11 +280,9 @@ static int add_counts(const struct cell *c, struct json *root, struct aq_err *er
         return aq_err_set(err, AQ_EINPUT,
                           "store '%s': the first %" PRId64 " samples have no labels",
                           aq_show(c->s->path), c->samples);
-    if (jref_get(&model, "weights", JSON_OBJECT, &weights, err) < 0)
-        return -1;
     json_add_int(root, "tokens", tokens);
     json_add_int(root, "labels", labels);
-    json_add(root, "weights", json_copy(weights.v));
+    json_add(root, "weights", json_copy(c->s->weights));
     struct json *batches = json_add_array(root, "batches");
     for (int64_t at = 0; at < c->samples; at += c->batch) {
         int64_t n = 0, i = at;
@@ -294,15 +296,6 @@ static int add_counts(const struct cell *c, struct json *root, struct aq_err *er
 }
 
 /* ---- groups ---- */
-
-static const struct {
-    int count;
-    enum qwen3_linear members[3];
-    enum qwen3_input input;
-} group_kinds[STORE_GROUPS] = {{3, {QWEN3_Q, QWEN3_K, QWEN3_V}, QWEN3_IN_QKV},
-                               {1, {QWEN3_O}, QWEN3_IN_O},
-                               {2, {QWEN3_GATE, QWEN3_UP}, QWEN3_IN_GATE_UP},
-                               {1, {QWEN3_DOWN}, QWEN3_IN_DOWN}};
 
 static void normalised(const struct cell *c, const struct store_row *r, int64_t group,
                        struct score_sums *out)
@@ -341,36 +334,12 @@ static double saturation(const struct cell *c, int64_t group, int64_t cols)
     return tokens > 0 ? clipped / (tokens * (double)cols) : 0;
 }
 
-static int add_group(const struct cell *c, struct json *groups, int64_t layer, int kind,
-                     const struct jref *model, struct aq_err *err)
+static void add_group(const struct cell *c, struct json *g, int64_t group)
 {
-    struct json *g = json_push(groups, json_new_object()), *members = json_new_array();
-    struct jref linears, inputs;
-    int64_t weights = 0, cols, group = layer * STORE_GROUPS + kind;
-    char name[64];
-    if (jref_get(model, "linears", JSON_OBJECT, &linears, err) < 0 ||
-        jref_get(model, "inputs", JSON_OBJECT, &inputs, err) < 0 ||
-        jref_int(&inputs, qwen3_input_name(group_kinds[kind].input), 1, INT32_MAX, &cols, err) <
-            0) {
-        json_free(members);
-        return -1;
-    }
-    for (int m = 0; m < group_kinds[kind].count; m++) {
-        const char *linear = qwen3_linear_name(group_kinds[kind].members[m]);
-        int64_t n;
-        if (jref_int(&linears, linear, 1, INT64_C(1) << 48, &n, err) < 0) {
-            json_free(members);
-            return -1;
-        }
-        weights += n;
-        (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", layer, linear);
-        json_push(members, json_new_string(name));
-    }
+    const struct model_group *m = &c->s->model.items[group];
     struct score_sums sums;
     normalised(c, c->row, group, &sums);
-    json_add_string(g, "name", json_string(json_first(members)));
-    json_add(g, "members", members);
-    json_add_int(g, "weights", weights);
+    model_group_write(m, g);
     json_add_double(g, "sum", sums.sum);
     json_add_double(g, "per_token", sums.per_token);
     add_or_null(g, "per_token_se", sums.per_token_se);
@@ -378,28 +347,23 @@ static int add_group(const struct cell *c, struct json *groups, int64_t layer, i
     add_or_null(g, "per_batch_mean_se", sums.per_batch_mean_se);
     add_part(c, g, "weight_only", c->weight_only, group);
     add_part(c, g, "activation_only", c->activation_only, group);
-    json_add_double(g, "saturation", saturation(c, group, cols));
+    json_add_double(g, "saturation", saturation(c, group, c->s->model.inputs[m->inputs[0]].cols));
     const char *flat = flat_group(&c->flat, group);
     if (flat) {
         json_add_string(g, "flat", flat);
         c->flat_groups[group] = true;
     }
-    return 0;
 }
 
-static int add_groups(struct cell *c, struct json *root, struct aq_err *err)
+static void add_groups(struct cell *c, struct json *root)
 {
-    struct jref model = jref_root(c->s->model, c->s->path);
     struct json *groups = json_add_array(root, "groups");
-    int r = 0;
     c->sums = xcalloc((size_t)c->samples, sizeof *c->sums);
     flat_init(&c->flat, c->s, c->row, c->prefix, c->samples);
-    for (int64_t layer = 0; layer < c->s->shape.layers && r == 0; layer++)
-        for (int kind = 0; kind < STORE_GROUPS && r == 0; kind++)
-            r = add_group(c, groups, layer, kind, &model, err);
+    for (int64_t g = 0; g < c->s->shape.groups; g++)
+        add_group(c, json_push(groups, json_new_object()), g);
     flat_release(&c->flat);
     free(c->sums);
-    return r;
 }
 
 /* ---- a cell ---- */
@@ -409,9 +373,10 @@ static struct json *build(struct cell *c, struct aq_err *err)
     struct json *root = product_new(SCORES_SCHEMA);
     if (add_run(c, root, err) == 0) {
         add_identity(c, root);
-        if (add_candidate(c, root, err) == 0 && add_counts(c, root, err) == 0 &&
-            add_groups(c, root, err) == 0)
+        if (add_candidate(c, root, err) == 0 && add_counts(c, root, err) == 0) {
+            add_groups(c, root);
             return root;
+        }
     }
     json_free(root);
     return NULL;
@@ -434,19 +399,18 @@ static struct json *collect(const struct store *s, const char *run_path, const c
 
 static bool *new_flat_groups(const struct store *s)
 {
-    return xcalloc((size_t)(s->shape.layers * STORE_GROUPS), sizeof(bool));
+    return xcalloc((size_t)s->shape.groups, sizeof(bool));
 }
 
 /* One line, however many cells and groups there are. */
 static void note_flat(const struct store *s, const bool *flat_groups)
 {
     enum { NAMED = 3 };
-    int64_t all = s->shape.layers * STORE_GROUPS, count = 0;
+    int64_t all = s->shape.groups, count = 0;
     struct aq_buf names = AQ_BUF_INIT;
     for (int64_t g = 0; g < all; g++)
         if (flat_groups[g] && count++ < NAMED)
-            aq_buf_addf(&names, "%slayers.%" PRId64 ".%s", count > 1 ? ", " : "", g / STORE_GROUPS,
-                        qwen3_linear_name(group_kinds[g % STORE_GROUPS].members[0]));
+            aq_buf_addf(&names, "%s%s", count > 1 ? ", " : "", s->model.items[g].name);
     if (count)
         aq_note(0,
                 "the score of %" PRId64 " of %" PRId64

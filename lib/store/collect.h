@@ -12,7 +12,7 @@
 
 #include <stddef.h>
 
-#define SCORES_SCHEMA "aq.scores/1"
+#define SCORES_SCHEMA "aq.scores/2"
 
 /*
  * NULL: what is missing in the store, or wrong in the run. Caller frees. A note names the groups

@@ -10,25 +10,10 @@
 /* Equal operands in another form of product differ by up to 1e-6; a real change is far larger. */
 static const double same_score = 1e-5;
 
-enum { UNQUANTIZED_BITS = 16 };
-
-/* The fewest bits on the way; 0: not a treatment. */
-static int width_of(const char *treatment)
-{
-    struct quant_spec spec;
-    struct aq_err ignored = {0};
-    int bits = UNQUANTIZED_BITS;
-    if (quant_parse(treatment, &spec, &ignored) < 0)
-        return 0;
-    for (int i = 0; i < spec.steps; i++)
-        bits = spec.step[i].bits < bits ? spec.step[i].bits : bits;
-    return bits;
-}
-
 static bool other_width(const char *treatment, const char *own)
 {
-    int width = width_of(treatment);
-    return width && width != width_of(own);
+    int width = treatment_width(treatment);
+    return width && width != treatment_width(own);
 }
 
 void flat_init(struct flat *f, const struct store *s, const struct store_row *row, int64_t prefix,

@@ -8,6 +8,63 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- the digest ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct range_tensor *)a)->name, ((const struct range_tensor *)b)->name);
+}
+
+int range_file_seal(const struct json *aq, struct range_tensor *tensors, size_t count,
+                    char out[AQ_SHA256_HEX], struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    struct aq_sha256 s;
+    int status = json_write(&text, aq, JSON_COMPACT, err);
+    aq_sha256_init(&s);
+    aq_sha256_add(&s, aq_buf_str(&text), text.len);
+    qsort(tensors, count, sizeof *tensors, by_name);
+    for (size_t i = 0; i < count; i++) {
+        const struct range_tensor *t = &tensors[i];
+        aq_buf_reset(&text);
+        aq_buf_addf(&text, "\n%s %" PRIu64 " %" PRIu64 "\n", t->name, t->shape[0], t->shape[1]);
+        aq_sha256_add(&s, aq_buf_str(&text), text.len);
+        aq_sha256_add(&s, t->data, t->shape[0] * t->shape[1] * sizeof(float));
+    }
+    aq_sha256_hex(&s, out);
+    aq_buf_release(&text);
+    return status;
+}
+
+static int check_seal(const struct range_file *r, const struct jref *root, struct aq_err *err)
+{
+    const char *digest;
+    char found[AQ_SHA256_HEX];
+    if (jref_string(root, "digest", &digest, err) < 0)
+        return -1;
+    struct json *open = json_copy(r->meta);
+    (void)json_remove(open, "digest");
+    struct range_tensor *all = xcalloc(r->file.count + 1, sizeof *all);
+    for (size_t i = 0; i < r->file.count; i++) {
+        const struct st_tensor *t = &r->file.tensors[i];
+        all[i] = (struct range_tensor){
+            xstrdup(t->name), t->rank, {t->shape[0], t->rank > 1 ? t->shape[1] : 1}, t->data};
+    }
+    int status = range_file_seal(open, all, r->file.count, found, err);
+    if (status == 0 && strcmp(found, digest) != 0) {
+        status = aq_err_set(err, AQ_EINPUT, "the file is damaged: its digest is %.16s, not %.16s",
+                            found, aq_show(digest));
+        (void)aq_err_hint(err, "make it again with 'aq-calib ranges'");
+    }
+    for (size_t i = 0; i < r->file.count; i++)
+        free(all[i].name);
+    free(all);
+    json_free(open);
+    return status;
+}
+
+/* ---- opening ---- */
+
 static int read_prefixes(struct range_file *r, const struct jref *root, struct aq_err *err)
 {
     struct jref list;
@@ -22,7 +79,7 @@ static int read_prefixes(struct range_file *r, const struct jref *root, struct a
             return jref_fail(&at, err, "more than %d prefixes", RANGES_MAX_PREFIXES);
         r->prefixes[r->prefix_count++] = n;
     }
-    return 0;
+    return r->prefix_count ? 0 : jref_fail(&list, err, "there is no prefix");
 }
 
 static int read_meta(struct range_file *r, struct aq_err *err)
@@ -36,79 +93,87 @@ static int read_meta(struct range_file *r, struct aq_err *err)
     struct jref root = jref_root(r->meta, "metadata");
     if (jref_string(&root, "schema", &schema, err) < 0)
         return -1;
-    if (strcmp(schema, RANGES_SCHEMA) != 0)
-        return aq_err_set(err, AQ_EINPUT, "schema is '%s', expected '%s'", aq_show(schema),
-                          RANGES_SCHEMA);
+    if (strcmp(schema, RANGES_SCHEMA) != 0) {
+        aq_err_set(err, AQ_EINPUT, "schema is '%s', expected '%s'", aq_show(schema), RANGES_SCHEMA);
+        return aq_err_hint(err, "make it again with 'aq-calib ranges'");
+    }
     if (jref_string(&root, "lm", &r->lm, err) < 0 ||
-        jref_string(&root, "tokens", &r->tokens, err) < 0)
+        jref_string(&root, "tokens", &r->tokens, err) < 0 ||
+        jref_string(&root, "backend", &r->backend, err) < 0 ||
+        jref_string(&root, "dtype", &r->dtype, err) < 0 || read_prefixes(r, &root, err) < 0 ||
+        model_groups_read(&r->model, &root, err) < 0)
         return -1;
-    return read_prefixes(r, &root, err);
-}
-
-/* A range is a finite number that is not negative. */
-static int read_floats(const struct st_tensor *t, float **out, struct aq_err *err)
-{
-    *out = xcalloc(t->elements, sizeof **out);
-    if (t->elements)
-        memcpy(*out, t->data, t->elements * sizeof **out);
-    for (uint64_t i = 0; i < t->elements; i++)
-        if (!((*out)[i] >= 0) || isinf((*out)[i]))
-            return aq_err_set(err, AQ_EINPUT, "tensor '%s' holds %g at %" PRIu64, t->name,
-                              (double)(*out)[i], i);
     return 0;
 }
 
-static int read_amax(struct range_file *r, struct aq_err *err)
+/* A range is a finite number that is not negative. */
+static int check_floats(const struct st_tensor *t, struct aq_err *err)
 {
-    const struct st_tensor *t = st_need(&r->file, "amax", ST_F32, 2, err);
+    for (uint64_t i = 0; i < t->elements; i++) {
+        float x;
+        memcpy(&x, (const char *)t->data + i * sizeof x, sizeof x);
+        if (!(x >= 0) || isinf(x))
+            return aq_err_set(err, AQ_EINPUT, "tensor '%s' holds %g at %" PRIu64, t->name,
+                              (double)x, i);
+    }
+    return 0;
+}
+
+static int read_floats(struct range_file *r, const char *name, int rank, uint64_t rows,
+                       uint64_t cols, float **out, struct aq_err *err)
+{
+    const struct st_tensor *t = st_need(&r->file, name, ST_F32, rank, err);
     if (!t)
         return -1;
-    if (t->shape[0] % QWEN3_INPUTS || t->elements == 0)
-        return aq_err_set(err, AQ_EINPUT, "tensor 'amax' has %" PRIu64 " rows, expected %d a layer",
-                          t->shape[0], QWEN3_INPUTS);
-    r->layers = (int64_t)t->shape[0] / QWEN3_INPUTS;
-    r->samples = (int64_t)t->shape[1];
-    if (read_floats(t, &r->amax, err) < 0)
-        return -1;
-    const struct st_tensor *pad = st_find(&r->file, "pad");
-    if (!pad)
-        return 0;
-    pad = st_need(&r->file, "pad", ST_F32, 1, err);
-    if (!pad)
-        return -1;
-    if (pad->elements != t->shape[0])
-        return aq_err_set(err, AQ_EINPUT, "tensor 'pad' has %" PRIu64 " ranges, expected %" PRIu64,
-                          pad->elements, t->shape[0]);
-    return read_floats(pad, &r->pad, err);
+    if (t->shape[0] != rows || t->elements != rows * cols)
+        return aq_err_set(err, AQ_EINPUT,
+                          "tensor '%s' has %" PRIu64 " rows and %" PRIu64
+                          " elements, expected %" PRIu64 " and %" PRIu64,
+                          name, t->shape[0], t->elements, rows, rows * cols);
+    *out = xcalloc(t->elements + 1, sizeof **out);
+    if (t->elements)
+        memcpy(*out, t->data, t->elements * sizeof **out);
+    return check_floats(t, err);
 }
 
-static const struct st_tensor *channel(const struct range_file *r, int64_t layer,
-                                       enum qwen3_input input)
+static int read_tensors(struct range_file *r, struct aq_err *err)
 {
-    char name[64];
-    (void)snprintf(name, sizeof name, "channel/%" PRId64 ".%s", layer, qwen3_input_name(input));
-    return st_find(&r->file, name);
+    uint64_t inputs = r->model.input_count;
+    r->samples = r->prefixes[r->prefix_count - 1];
+    if (read_floats(r, "first", 2, inputs, (uint64_t)r->samples, &r->first, err) < 0 ||
+        read_floats(r, "rest", 2, inputs, (uint64_t)r->samples, &r->rest, err) < 0)
+        return -1;
+    bool pad = st_find(&r->file, "pad") != NULL;
+    if (pad && read_floats(r, "pad", 1, inputs, 1, &r->pad, err) < 0)
+        return -1;
+    if (r->file.count != inputs + 2 + pad)
+        return aq_err_set(err, AQ_EINPUT, "%zu tensors, expected %" PRIu64, r->file.count,
+                          inputs + 2 + pad);
+    return 0;
 }
 
-static int check_channels(struct range_file *r, struct aq_err *err)
+static int find_channels(struct range_file *r, struct aq_err *err)
 {
-    uint64_t widest = 0;
-    for (int64_t l = 0; l < r->layers; l++)
-        for (int i = 0; i < QWEN3_INPUTS; i++) {
-            const struct st_tensor *t = channel(r, l, (enum qwen3_input)i);
-            if (!t || t->dtype != ST_F32 || t->rank != 2 || t->shape[0] != r->prefix_count)
-                return aq_err_set(err, AQ_EINPUT,
-                                  "tensor 'channel/%" PRId64 ".%s' is missing or not F32 [%zu, in]",
-                                  l, qwen3_input_name((enum qwen3_input)i), r->prefix_count);
-            float *all = NULL;
-            int bad = read_floats(t, &all, err);
-            free(all);
-            if (bad < 0)
-                return -1;
-            if (t->shape[1] > widest)
-                widest = t->shape[1];
-        }
-    r->hidden = xcalloc(widest, sizeof *r->hidden);
+    int64_t widest = 1;
+    r->channel = xcalloc(r->model.input_count, sizeof(const struct st_tensor *));
+    for (size_t i = 0; i < r->model.input_count; i++) {
+        char name[32];
+        int64_t cols = r->model.inputs[i].cols;
+        (void)snprintf(name, sizeof name, "channel/%zu", i);
+        const struct st_tensor *t = st_need(&r->file, name, ST_F32, 2, err);
+        if (!t)
+            return -1;
+        if (t->shape[0] != r->prefix_count || t->shape[1] != (uint64_t)cols)
+            return aq_err_set(err, AQ_EINPUT,
+                              "tensor '%s' is [%" PRIu64 ", %" PRIu64 "], expected [%zu, %" PRId64
+                              "]",
+                              name, t->shape[0], t->shape[1], r->prefix_count, cols);
+        if (check_floats(t, err) < 0)
+            return -1;
+        r->channel[i] = t;
+        widest = cols > widest ? cols : widest;
+    }
+    r->hidden = xcalloc((size_t)widest, sizeof *r->hidden);
     return 0;
 }
 
@@ -118,12 +183,17 @@ int range_file_open(struct range_file *r, const char *path, struct aq_err *err)
     if (st_open(&r->file, path, err) < 0)
         return -1;
     r->path = xstrdup(path);
-    if (read_meta(r, err) < 0 || read_amax(r, err) < 0 || check_channels(r, err) < 0) {
+    int status = read_meta(r, err);
+    if (status == 0) {
+        struct jref root = jref_root(r->meta, "metadata");
+        status =
+            read_tensors(r, err) < 0 || find_channels(r, err) < 0 ? -1 : check_seal(r, &root, err);
+    }
+    if (status < 0) {
         aq_err_prefix(err, "'%s'", aq_show(path));
         range_file_close(r);
-        return -1;
     }
-    return 0;
+    return status;
 }
 
 void range_file_close(struct range_file *r)
@@ -131,47 +201,55 @@ void range_file_close(struct range_file *r)
     if (r->path)
         st_close(&r->file);
     json_free(r->meta);
-    free(r->amax);
+    model_groups_release(&r->model);
+    free(r->channel);
+    free(r->first);
+    free(r->rest);
     free(r->pad);
     free(r->hidden);
     free(r->path);
     *r = (struct range_file){0};
 }
 
-static int64_t input_cols(const struct qwen3_config *c, enum qwen3_input i)
+/* ---- does it belong here? ---- */
+
+static int same_inputs(const struct range_file *r, const struct model_groups *g, struct aq_err *err)
 {
-    return i == QWEN3_IN_O      ? c->heads * c->head_dim
-           : i == QWEN3_IN_DOWN ? c->intermediate
-                                : c->hidden;
+    bool same = r->model.input_count == g->input_count;
+    for (size_t i = 0; same && i < g->input_count; i++)
+        same = r->model.inputs[i].cols == g->inputs[i].cols &&
+               strcmp(r->model.inputs[i].name, g->inputs[i].name) == 0;
+    return same ? 0
+                : aq_err_set(err, AQ_EINPUT, "ranges '%s' are of other inputs than the model's",
+                             aq_show(r->path));
 }
 
-int range_file_matches(const struct range_file *r, const char *lm, const char *tokens,
-                       const struct qwen3_config *c, struct aq_err *err)
+static int other(const struct range_file *r, const char *what, const char *found,
+                 const char *expected, struct aq_err *err)
 {
-    if (strcmp(r->lm, lm) != 0)
-        aq_err_set(err, AQ_EINPUT, "ranges '%s' are of another model: lm digest %.16s, now %.16s",
-                   aq_show(r->path), aq_show(r->lm), lm);
-    else if (strcmp(r->tokens, tokens) != 0)
-        aq_err_set(err, AQ_EINPUT, "ranges '%s' are of other tokens: digest %.16s, now %.16s",
-                   aq_show(r->path), aq_show(r->tokens), tokens);
-    else if (r->layers != c->layers)
-        aq_err_set(err, AQ_EINPUT, "ranges '%s' have %" PRId64 " layers, the model %" PRId64,
-                   aq_show(r->path), r->layers, c->layers);
-    else {
-        for (int64_t l = 0; l < r->layers; l++)
-            for (int i = 0; i < QWEN3_INPUTS; i++) {
-                const struct st_tensor *t = channel(r, l, (enum qwen3_input)i);
-                int64_t cols = input_cols(c, (enum qwen3_input)i);
-                if (t->shape[1] != (uint64_t)cols)
-                    return aq_err_set(err, AQ_EINPUT,
-                                      "ranges '%s': 'channel/%" PRId64 ".%s' has %" PRIu64
-                                      " columns, expected %" PRId64,
-                                      aq_show(r->path), l, qwen3_input_name((enum qwen3_input)i),
-                                      t->shape[1], cols);
-            }
-        return 0;
-    }
-    return aq_err_hint(err, "make them again with 'aq-calib ranges'");
+    aq_err_set(err, AQ_EINPUT, "ranges '%s' were made with another %s: '%s', now '%s'",
+               aq_show(r->path), what, aq_show(found), expected);
+    return -1;
+}
+
+int range_file_matches(const struct range_file *r, const struct range_user *u, struct aq_err *err)
+{
+    int status = 0;
+    if (strcmp(r->lm, u->lm) != 0)
+        status = aq_err_set(err, AQ_EINPUT,
+                            "ranges '%s' are of another model: lm digest %.16s, now %.16s",
+                            aq_show(r->path), aq_show(r->lm), u->lm);
+    else if (u->tokens && strcmp(r->tokens, u->tokens) != 0)
+        status =
+            aq_err_set(err, AQ_EINPUT, "ranges '%s' are of other tokens: digest %.16s, now %.16s",
+                       aq_show(r->path), aq_show(r->tokens), u->tokens);
+    else if (u->backend && strcmp(r->backend, u->backend) != 0)
+        status = other(r, "backend", r->backend, u->backend, err);
+    else if (u->dtype && strcmp(r->dtype, u->dtype) != 0)
+        status = other(r, "dtype", r->dtype, u->dtype, err);
+    else
+        status = same_inputs(r, u->model, err);
+    return status < 0 ? aq_err_hint(err, "make them again with 'aq-calib ranges'") : 0;
 }
 
 int range_file_prefix(const struct range_file *r, int64_t prefix, struct aq_err *err)
@@ -190,31 +268,41 @@ int range_file_prefix(const struct range_file *r, int64_t prefix, struct aq_err 
     return -1;
 }
 
-void range_file_get(struct range_file *r, int64_t layer, enum qwen3_input input, int position,
-                    struct quant_range *out)
+/* ---- ranges ---- */
+
+static float most(const struct range_file *r, const float *of, int64_t input, int position)
 {
-    int64_t row = layer * QWEN3_INPUTS + (int64_t)input;
-    int64_t n = r->prefixes[position] < r->samples ? r->prefixes[position] : r->samples;
-    float amax = r->pad ? r->pad[row] : 0;
-    for (int64_t s = 0; s < n; s++)
-        amax = fmaxf(amax, r->amax[row * r->samples + s]);
-    const struct st_tensor *t = channel(r, layer, input);
-    memcpy(r->hidden, (const char *)t->data + (size_t)position * t->shape[1] * sizeof(float),
-           t->shape[1] * sizeof(float));
-    *out = (struct quant_range){.amax = amax, .hidden = r->hidden};
+    float amax = 0;
+    for (int64_t s = 0; s < r->prefixes[position]; s++)
+        amax = fmaxf(amax, of[input * r->samples + s]);
+    return amax;
+}
+
+void range_file_get(struct range_file *r, int64_t input, int position, struct quant_range *out)
+{
+    const struct st_tensor *t = r->channel[input];
+    size_t bytes = t->shape[1] * sizeof(float);
+    float amax = fmaxf(most(r, r->first, input, position), most(r, r->rest, input, position));
+    memcpy(r->hidden, (const char *)t->data + (size_t)position * bytes, bytes);
+    *out = (struct quant_range){.amax = r->pad ? fmaxf(amax, r->pad[input]) : amax,
+                                .hidden = r->hidden};
+}
+
+double range_file_ratio(const struct range_file *r, int64_t input, int position)
+{
+    double rest = (double)most(r, r->rest, input, position);
+    return rest > 0 ? (double)most(r, r->first, input, position) / rest : NAN;
 }
 
 void range_file_digest(struct range_file *r, int position, char out[AQ_SHA256_HEX])
 {
     struct aq_sha256 s;
     aq_sha256_init(&s);
-    for (int64_t l = 0; l < r->layers; l++)
-        for (int i = 0; i < QWEN3_INPUTS; i++) {
-            struct quant_range one;
-            range_file_get(r, l, (enum qwen3_input)i, position, &one);
-            aq_sha256_add(&s, &one.amax, sizeof one.amax);
-            aq_sha256_add(&s, one.hidden,
-                          channel(r, l, (enum qwen3_input)i)->shape[1] * sizeof(float));
-        }
+    for (size_t i = 0; i < r->model.input_count; i++) {
+        struct quant_range one;
+        range_file_get(r, (int64_t)i, position, &one);
+        aq_sha256_add(&s, &one.amax, sizeof one.amax);
+        aq_sha256_add(&s, one.hidden, r->channel[i]->shape[1] * sizeof(float));
+    }
     aq_sha256_hex(&s, out);
 }

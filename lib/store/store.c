@@ -3,7 +3,6 @@
 
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "model/lm.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -30,7 +29,7 @@ static int read_meta(struct store *s, struct aq_err *err)
     s->meta = json_parse(text, strlen(text), "metadata", err);
     if (!s->meta)
         return -1;
-    struct jref root = jref_root(s->meta, "metadata"), identity, ranges, model;
+    struct jref root = jref_root(s->meta, "metadata"), identity, ranges, weights;
     const char *schema;
     if (jref_string(&root, "schema", &schema, err) < 0)
         return -1;
@@ -38,11 +37,14 @@ static int read_meta(struct store *s, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT, "schema is '%s', expected '%s'", aq_show(schema),
                           STORE_SCHEMA);
     if (jref_get(&root, "identity", JSON_OBJECT, &identity, err) < 0 ||
-        jref_get(&root, "model", JSON_OBJECT, &model, err) < 0 ||
-        jref_get(&root, "ranges", JSON_OBJECT, &ranges, err) < 0)
+        jref_get(&root, "weights", JSON_OBJECT, &weights, err) < 0 ||
+        jref_get(&root, "ranges", JSON_OBJECT, &ranges, err) < 0 ||
+        model_groups_read(&s->model, &root, err) < 0)
         return -1;
     s->identity = identity.v;
-    s->model = model.v;
+    s->weights = weights.v;
+    s->shape.groups = (int64_t)s->model.count;
+    s->shape.layers = s->model.layers;
     s->ranges = ranges.v;
     return 0;
 }
@@ -139,20 +141,6 @@ static int row_treatment(struct store *s, struct store_row *r, struct aq_err *er
     return 0;
 }
 
-/* The first row says how many layers there are. */
-static int first_shape(struct store *s, const struct store_key *key, struct aq_err *err)
-{
-    char name[64];
-    (void)snprintf(name, sizeof name, "have/%s/%" PRId64, key->id, key->prefix);
-    const struct st_tensor *t = st_need(&s->file, name, ST_U8, 2, err);
-    if (!t)
-        return -1;
-    if (t->shape[0] < 1 || t->shape[0] > LM_MAX_LAYERS)
-        return aq_err_set(err, AQ_EINPUT, "tensor '%s' has an impossible shape", name);
-    s->shape.layers = (int64_t)t->shape[0];
-    return 0;
-}
-
 static int bad_value(const struct store_row *r, const char *kind, double x, int64_t group,
                      int64_t sample, struct aq_err *err)
 {
@@ -171,7 +159,7 @@ static int check_values(const struct store *s, const struct store_row *r, struct
             return aq_err_set(err, AQ_EINPUT,
                               "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1", r->key.id,
                               r->key.prefix, r->have[i]);
-    for (int64_t g = 0; g < s->shape.layers * STORE_GROUPS; g++)
+    for (int64_t g = 0; g < s->shape.groups; g++)
         for (int64_t i = 0; i < s->shape.samples; i++) {
             double sum = store_sum(s, r, g, i), clip = store_clip(s, r, g, i);
             if (!isfinite(sum) || (sum < 0 && !divergence))
@@ -188,9 +176,7 @@ static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *e
     if (!parse_key(t->name, &r.key))
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' has no proper name of a row",
                           aq_show(t->name));
-    if (!s->shape.layers && first_shape(s, &r.key, err) < 0)
-        return -1;
-    int64_t groups = s->shape.layers * STORE_GROUPS;
+    int64_t groups = s->shape.groups;
     const void *have = NULL;
     if (row_tensor(s, "s", &r.key, ST_F64, groups, s->shape.samples, &r.sums, err) < 0 ||
         row_tensor(s, "clip", &r.key, ST_F32, groups, s->shape.samples, &r.clip, err) < 0 ||
@@ -260,6 +246,7 @@ void store_close(struct store *s)
     if (s->path)
         st_close(&s->file);
     json_free(s->meta);
+    model_groups_release(&s->model);
     free(s->rows);
     free(s->labels);
     free(s->sample_tokens);

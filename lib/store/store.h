@@ -3,13 +3,14 @@
  *
  *     s/<treatment id>/<prefix>     F64 [groups, samples]  raw sums
  *     clip/<treatment id>/<prefix>  F32 [groups, samples]  activation elements beyond the last code
- *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums are there
+ *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums of all groups of the layer
+ *                                                          are there
  *     labels, sample_tokens         I32 [samples]
  *     tile_first                    I32 [tiles + 1]  first sample of each tile; the last is samples
- *     metadata "aq"                 schema, identity, model, digests of the ranges, treatments
+ *     metadata "aq"                 schema, identity, weights of the model, its inputs and groups
+ *                                   (as lm.json has them), digests of the ranges, treatments
  *
- * Where `have` is 0 the sums are 0 and must not be read. Group layer * 4 + k: k is q/k/v, o,
- * gate/up, down.
+ * Where `have` is 0 the sums are 0 and must not be read.
  *
  * Writing: STORE.part has its full size from the start; after each layer its sums are written and
  * synced, then its flags; at the end it is renamed to STORE. A killed run leaves STORE.part, which
@@ -22,18 +23,17 @@
 #include "base/file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "model/groups.h"
 #include "store/candidate.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define STORE_SCHEMA "aq.store/1"
-
-enum { STORE_GROUPS = 4 }; /* of a layer */
+#define STORE_SCHEMA "aq.store/2"
 
 struct store_shape {
-    int64_t layers, samples, tiles;
+    int64_t groups, layers, samples, tiles;
 };
 
 struct store_key {
@@ -55,8 +55,9 @@ struct store {
     struct st_file file;
     struct json *meta;
     struct store_shape shape;
-    const struct json *identity, *model, *ranges; /* objects inside meta */
-    struct store_row *rows;                       /* by rising key */
+    const struct json *identity, *weights, *ranges; /* objects inside meta */
+    struct model_groups model;
+    struct store_row *rows; /* by rising key */
     size_t count;
     int32_t *labels, *sample_tokens; /* [samples] */
     int32_t *tile_first;             /* [tiles + 1] */
@@ -90,8 +91,9 @@ int store_same_identity(const struct json *found, const struct json *expected, c
 struct store_plan {
     struct store_shape shape;
     const struct json *identity; /* borrowed until the writer is closed */
-    const struct json *model;    /* see below */
-    const struct json *ranges;   /* {"16": digest, ...} */
+    const struct json *weights;  /* see below */
+    const struct model_groups *groups;
+    const struct json *ranges; /* {"16": digest, ...} */
     const struct candidates *candidates;
     const struct score_rows *rows;
     const int32_t *labels, *sample_tokens;
@@ -99,11 +101,8 @@ struct store_plan {
 };
 
 struct lm;
-/*
- * What scores.json tells of the model: {"weights": {"lm", "head", "vision"}, "linears":
- * {"self_attn.q_proj": weights of one, ...}, "inputs": {"qkv": columns, ...}}. Caller frees.
- */
-struct json *store_model(const struct lm *lm);
+/* Weights of the parts of a model, for budgets: {"lm", "head", "vision"}. Caller frees. */
+struct json *store_weights(const struct lm *lm);
 
 struct store_writer;
 

@@ -39,7 +39,7 @@ void store_cells_take(struct store_cells *c, const struct store *s, const struct
                       int64_t layer, int64_t tile)
 {
     assert(store_have(s, r, layer, tile));
-    for (int64_t g = layer * STORE_GROUPS; g < (layer + 1) * STORE_GROUPS; g++)
+    for (int64_t g = (int64_t)s->model.first[layer]; g < (int64_t)s->model.first[layer + 1]; g++)
         for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++) {
             int64_t at = g * s->shape.samples + i;
             c->sums[at] = store_sum(s, r, g, i);

@@ -4,7 +4,6 @@
 #include "base/mem.h"
 #include "io/product.h"
 #include "model/lm.h"
-#include "nn/qwen3.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -16,7 +15,8 @@ struct store_head store_head_of(const struct store *s)
 {
     return (struct store_head){.shape = s->shape,
                                .identity = s->identity,
-                               .model = s->model,
+                               .weights = s->weights,
+                               .groups = &s->model,
                                .ranges = s->ranges,
                                .labels = s->labels,
                                .sample_tokens = s->sample_tokens,
@@ -25,7 +25,7 @@ struct store_head store_head_of(const struct store *s)
 
 struct store_sizes store_sizes_of(const struct store_shape *s)
 {
-    size_t sums = (size_t)(s->layers * STORE_GROUPS * s->samples);
+    size_t sums = (size_t)(s->groups * s->samples);
     return (struct store_sizes){sums * sizeof(double), sums * sizeof(float),
                                 (size_t)(s->layers * s->tiles)};
 }
@@ -93,40 +93,24 @@ struct json *store_ranges_union(const struct json *const *sets, size_t count)
     return out;
 }
 
-struct json *store_model(const struct lm *lm)
+struct json *store_weights(const struct lm *lm)
 {
-    struct json *model = json_new_object(), *weights = json_add_object(model, "weights");
-    struct json *linears = json_add_object(model, "linears");
-    char name[64];
-    int64_t of_layer = 0, vision = 0;
-    for (int l = 0; l < QWEN3_LINEARS; l++) {
-        const char *linear = qwen3_linear_name((enum qwen3_linear)l);
-        (void)snprintf(name, sizeof name, "%s.weight", linear);
-        int64_t n = (int64_t)lm_layer_tensor(lm, 0, name)->elements;
-        json_add_int(linears, linear, n);
-        of_layer += n;
-    }
-    struct json *inputs = json_add_object(model, "inputs");
-    static const enum qwen3_linear readers[QWEN3_INPUTS] = {QWEN3_Q, QWEN3_O, QWEN3_GATE,
-                                                            QWEN3_DOWN};
-    for (int i = 0; i < QWEN3_INPUTS; i++) {
-        (void)snprintf(name, sizeof name, "%s.weight", qwen3_linear_name(readers[i]));
-        json_add_int(inputs, qwen3_input_name((enum qwen3_input)i),
-                     (int64_t)lm_layer_tensor(lm, 0, name)->shape[1]);
-    }
+    struct json *weights = json_new_object();
+    int64_t vision = 0;
     for (size_t i = 0; i < lm->dropped_count; i++)
         vision += (int64_t)lm->dropped[i].linear_weights;
-    json_add_int(weights, "lm", of_layer * lm->arch.num_hidden_layers);
+    json_add_int(weights, "lm", model_groups_weights(&lm->groups));
     json_add_int(weights, "head", (int64_t)lm->head->elements);
     json_add_int(weights, "vision", vision);
-    return model;
+    return weights;
 }
 
 static struct json *metadata(const struct store_head *h, const struct store_row *rows, size_t count)
 {
     struct json *meta = product_new(STORE_SCHEMA), *outer = json_new_object();
     json_add(meta, "identity", json_copy(h->identity));
-    json_add(meta, "model", json_copy(h->model));
+    json_add(meta, "weights", json_copy(h->weights));
+    model_groups_write(h->groups, meta);
     json_add(meta, "ranges", json_copy(h->ranges));
     struct json *candidates = json_add_object(meta, "candidates");
     for (size_t i = 0; i < count; i++) {
@@ -138,7 +122,7 @@ static struct json *metadata(const struct store_head *h, const struct store_row 
     }
     struct aq_buf text = AQ_BUF_INIT;
     int r = json_write(&text, meta, JSON_COMPACT, NULL);
-    assert(r == 0); /* no floats in it */
+    assert(r == 0); /* all its numbers are finite */
     (void)r;
     json_add_string(outer, "aq", aq_buf_str(&text));
     aq_buf_release(&text);
@@ -168,9 +152,8 @@ void store_layout_init(struct store_layout *l, const struct store_head *h,
     l->tile_first = st_declare(l->w, "tile_first", ST_I32, 1, &firsts);
     for (size_t i = 0; i < count; i++) {
         const struct store_key *key = &rows[i].key;
-        int64_t groups = s->layers * STORE_GROUPS;
-        l->slots[i].sums = declare_row(l->w, "s", key, ST_F64, groups, s->samples);
-        l->slots[i].clip = declare_row(l->w, "clip", key, ST_F32, groups, s->samples);
+        l->slots[i].sums = declare_row(l->w, "s", key, ST_F64, s->groups, s->samples);
+        l->slots[i].clip = declare_row(l->w, "clip", key, ST_F32, s->groups, s->samples);
         l->slots[i].have = declare_row(l->w, "have", key, ST_U8, s->layers, s->tiles);
     }
 }

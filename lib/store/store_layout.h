@@ -7,7 +7,8 @@
 /* What the rows of a store have in common; all borrowed. */
 struct store_head {
     struct store_shape shape;
-    const struct json *identity, *model, *ranges;
+    const struct json *identity, *weights, *ranges;
+    const struct model_groups *groups;
     const int32_t *labels, *sample_tokens, *tile_first;
 };
 

@@ -15,8 +15,10 @@ static int same_head(const struct store *a, const struct store *b, struct aq_err
     if (store_same_identity(b->identity, a->identity, b->path, err) < 0)
         return -1;
     size_t samples = (size_t)x->samples * sizeof(int32_t);
-    bool same = x->layers == y->layers && x->samples == y->samples && x->tiles == y->tiles &&
-                json_equal(a->model, b->model) && memcmp(a->labels, b->labels, samples) == 0 &&
+    bool same = x->groups == y->groups && x->layers == y->layers && x->samples == y->samples &&
+                x->tiles == y->tiles && json_equal(a->weights, b->weights) &&
+                model_groups_equal(&a->model, &b->model) &&
+                memcmp(a->labels, b->labels, samples) == 0 &&
                 memcmp(a->sample_tokens, b->sample_tokens, samples) == 0 &&
                 memcmp(a->tile_first, b->tile_first, ((size_t)x->tiles + 1) * sizeof(int32_t)) == 0;
     if (!same)
@@ -64,7 +66,7 @@ static bool same_double(double a, double b)
 static int check_tile(const struct store_cells *c, const struct store *s, const struct store_row *r,
                       int64_t layer, int64_t tile, struct aq_err *err)
 {
-    for (int64_t g = layer * STORE_GROUPS; g < (layer + 1) * STORE_GROUPS; g++)
+    for (int64_t g = (int64_t)s->model.first[layer]; g < (int64_t)s->model.first[layer + 1]; g++)
         for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++)
             if (!same_double(store_sum(s, r, g, i), c->sums[g * s->shape.samples + i]))
                 return aq_err_set(err, AQ_EINPUT,

@@ -100,8 +100,9 @@ static void keep_old_ranges(struct store_writer *w, const struct store *old)
 static bool same_samples(const struct store *s, const struct store_plan *plan)
 {
     size_t bytes = (size_t)plan->shape.samples * sizeof(int32_t);
-    return s->shape.samples == plan->shape.samples && s->shape.layers == plan->shape.layers &&
-           s->shape.tiles == plan->shape.tiles && memcmp(s->labels, plan->labels, bytes) == 0 &&
+    return s->shape.samples == plan->shape.samples && s->shape.groups == plan->shape.groups &&
+           s->shape.layers == plan->shape.layers && s->shape.tiles == plan->shape.tiles &&
+           memcmp(s->labels, plan->labels, bytes) == 0 &&
            memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0 &&
            memcmp(s->tile_first, plan->tile_first,
                   ((size_t)plan->shape.tiles + 1) * sizeof(int32_t)) == 0;
@@ -165,8 +166,11 @@ static struct store_row *rows_to_declare(const struct store_writer *w)
 static void declare_all(const struct store_writer *w, const struct store_plan *plan,
                         struct store_layout *l)
 {
-    struct store_head h = {
-        .shape = w->shape, .identity = w->identity, .model = plan->model, .ranges = w->ranges};
+    struct store_head h = {.shape = w->shape,
+                           .identity = w->identity,
+                           .weights = plan->weights,
+                           .groups = plan->groups,
+                           .ranges = w->ranges};
     struct store_row *rows = rows_to_declare(w);
     store_layout_init(l, &h, rows, w->count);
     free(rows);

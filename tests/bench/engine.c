@@ -10,7 +10,7 @@
 #include "bare.h"
 
 #include "backend/backend.h"
-#include "nn/qwen3.h"
+#include "nn/model.h"
 #include "quant/quant.h"
 
 enum { ROWS = BENCH_ROWS, ROUNDS = 5, SAMPLES = 32 };
@@ -229,20 +229,31 @@ static double time_layer(int threads, struct weights *weights)
 {
     struct backend *b = open_cpu(threads, BACKEND_MATRIX_PLAIN);
     struct backend_tile *t = open_tile(b);
-    struct qwen3_source source = {.config = {2560, 9728, 1, 32, 8, 128, 512, 5e6, 1e-6, 1},
-                                  .find = find_weight,
-                                  .arg = weights};
-    struct qwen3 *m;
+    struct lm_arch arch = {.family = model_family_named("qwen3"),
+                           .hidden_size = 2560,
+                           .intermediate_size = 9728,
+                           .num_hidden_layers = 1,
+                           .num_attention_heads = 32,
+                           .num_key_value_heads = 8,
+                           .head_dim = 128,
+                           .vocab_size = 512,
+                           .rope_theta = 5e6,
+                           .rms_norm_eps = 1e-6,
+                           .tie_word_embeddings = true,
+                           .qk_norm = QK_NORM_HEAD};
+    struct nn_source source = {.arch = &arch, .find = find_weight, .arg = weights};
+    arch_defaults(&arch);
+    struct nn_model *m;
     float *h = random_floats(ROWS * 2560, 1), *dh = random_floats(ROWS * 2560, 1e-3F);
     double times[3];
-    must(qwen3_open(&m, &source, b, ROWS, 1, &err) == 0 && qwen3_use_layer(m, 0, -1, &err) == 0);
+    must(nn_open(&m, &source, b, ROWS, 1, &err) == 0 && nn_use_layer(m, 0, -1, &err) == 0);
     for (int r = -1; r < 3; r++) {
         double start = aq_now();
-        (void)qwen3_layer_backward(m, 0, t, h, dh, 1, NULL);
+        (void)nn_layer_backward(m, 0, t, h, dh, 1, NULL);
         if (r >= 0)
             times[r] = aq_now() - start;
     }
-    qwen3_close(m);
+    nn_close(m);
     b->ops->tile_free(b, t);
     backend_close(b);
     aq_big_free(h, (size_t)ROWS * 2560 * 4);

@@ -7,8 +7,8 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "io/safetensors.h"
+#include "model/family.h"
 #include "model/lm.h"
-#include "model/lm_layout.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,13 +20,20 @@ struct shape {
     int64_t vision_depth, vision_hidden, vision_intermediate;
 };
 
+#define SHAPE(hidden, ff, layers, heads, kv, dim, vocab, tied)                                     \
+    {                                                                                              \
+        .hidden_size = hidden, .intermediate_size = ff, .num_hidden_layers = layers,               \
+        .num_attention_heads = heads, .num_key_value_heads = kv, .head_dim = dim,                  \
+        .vocab_size = vocab, .rope_theta = 5e6, .rms_norm_eps = 1e-6, .tie_word_embeddings = tied  \
+    }
+
 /* Published sizes; theta is the VL models'. The tiny one has every code path and is quick. */
 static const struct shape presets[] = {
-    {"tiny", {64, 128, 2, 4, 2, 32, 512, 5e6, 1e-6, true}, 2, 32, 64},
-    {"2b", {2048, 6144, 28, 16, 8, 128, 151936, 5e6, 1e-6, true}, 24, 1024, 4096},
-    {"4b", {2560, 9728, 36, 32, 8, 128, 151936, 5e6, 1e-6, true}, 24, 1024, 4096},
-    {"8b", {4096, 12288, 36, 32, 8, 128, 151936, 5e6, 1e-6, false}, 27, 1152, 4304},
-    {"32b", {5120, 25600, 64, 64, 8, 128, 151936, 5e6, 1e-6, false}, 27, 1152, 4304},
+    {"tiny", SHAPE(64, 128, 2, 4, 2, 32, 512, true), 2, 32, 64},
+    {"2b", SHAPE(2048, 6144, 28, 16, 8, 128, 151936, true), 24, 1024, 4096},
+    {"4b", SHAPE(2560, 9728, 36, 32, 8, 128, 151936, true), 24, 1024, 4096},
+    {"8b", SHAPE(4096, 12288, 36, 32, 8, 128, 151936, false), 27, 1152, 4304},
+    {"32b", SHAPE(5120, 25600, 64, 64, 8, 128, 151936, false), 27, 1152, 4304},
 };
 
 struct options {
@@ -107,14 +114,16 @@ static void plan_language(struct plan *p, const char *prefix)
     struct aq_buf name = AQ_BUF_INIT;
     if (p->o->copy_head)
         arch.tie_word_embeddings = false; /* a tied checkpoint that repeats its head */
-    size_t n = lm_layout_count(&arch);
+    size_t n;
+    struct model_place *places = model_layout(&arch, &n);
     for (size_t i = 0; i < n; i++) {
         uint64_t shape[2];
         int rank;
-        lm_layout_get(&arch, i, &name, &rank, shape);
+        model_place_describe(&places[i], &arch, &name, &rank, shape);
         bool head = strcmp(aq_buf_str(&name), "lm_head.weight") == 0;
         add(p, xasprintf("%s%s", head ? "" : prefix, aq_buf_str(&name)), rank, shape);
     }
+    free(places);
     aq_buf_release(&name);
 }
 
@@ -340,6 +349,7 @@ static void choose_size(struct plan *p)
     for (size_t i = 0; i < AQ_COUNT(presets); i++)
         if (strcmp(presets[i].name, o->preset) == 0)
             p->s = presets[i];
+    p->s.arch.family = model_family_named("qwen3");
     struct lm_arch *a = &p->s.arch;
     const struct {
         int64_t given, *to;

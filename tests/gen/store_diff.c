@@ -21,7 +21,7 @@ enum { TOP = 10 };
 
 static double *group_scores(const struct store *s, const struct store_row *r, int64_t samples)
 {
-    int64_t groups = s->shape.layers * STORE_GROUPS;
+    int64_t groups = s->shape.groups;
     double *sum = xcalloc((size_t)groups, sizeof *sum);
     for (int64_t g = 0; g < groups; g++)
         for (int64_t i = 0; i < samples; i++)
@@ -59,7 +59,7 @@ static double below_tenth(const double *x, const double *y, int64_t groups)
 static void print_row(const struct store *a, const struct store_row *ra, const struct store *b,
                       const struct store_row *rb, int64_t samples)
 {
-    int64_t groups = a->shape.layers * STORE_GROUPS;
+    int64_t groups = a->shape.groups;
     double *x = group_scores(a, ra, samples), *y = group_scores(b, rb, samples), sum_x = 0,
            sum_y = 0, worst = 0;
     for (int64_t g = 0; g < groups; g++) {

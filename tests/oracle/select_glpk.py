@@ -21,12 +21,12 @@ def cell(name, bits, groups, scores):
     pair = name.split("/")[0]
     members = lambda n, all_: [n.rsplit(".", 1)[0] + "." + m for m in all_]
     return {
-        "schema": "aq.scores/1",
+        "schema": "aq.scores/2",
         "run": {"scheme": {"name": pair, "auto_quantize_bits": 8.0}, "model": {"id": "m"}, "dataset": {},
                 "quantization": {"base_format_name": pair},
                 "autoquant": {"effective_bits": 8.0, "normalization": "per_token", "cost": "storage"}},
         "identity": {"lm": "a", "tokens": "b", "method": "gradient", "prefix": 16, "score_samples": 16},
-        "candidate": {"name": name, "treatment_id": name, "label": "CUSTOM_0",
+        "candidate": {"name": name, "treatment": {"w": "none", "a": "none"}, "num_bits": {"weight": 16, "activation": 16}, "treatment_id": name, "label": "CUSTOM_0",
                       "bits": {"modelopt40": bits, "modelopt47": bits, "storage": bits}},
         "weights": {"lm": sum(w for _, _, w in groups), "head": 0, "vision": 0},
         "groups": [{"name": n, "members": members(n, m), "weights": w, "sum": s, "per_token": s, "per_token_se": None,

@@ -6,7 +6,8 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "model/lm_extract.h"
-#include "nn/qwen3.h"
+#include "model/family.h"
+#include "nn/model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -36,11 +37,9 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
     return 0;
 }
 
-static struct qwen3_source source_of(struct st_file *f)
+/* The architecture that a vectors' file describes. */
+static void read_arch(struct lm_arch *a, struct st_file *f)
 {
-    struct qwen3_source s = {.find = find_tensor, .arg = f};
-    struct qwen3_config *c = &s.config;
-    bool tied = false;
     const char *text = st_meta(f, "config");
     struct json *j = json_parse(text, strlen(text), "config", &err);
     must(j ? 0 : -1, "config");
@@ -49,29 +48,30 @@ static struct qwen3_source source_of(struct st_file *f)
         const char *key;
         int64_t *to;
     } ints[] = {
-        {"hidden_size", &c->hidden},
-        {"intermediate_size", &c->intermediate},
-        {"num_hidden_layers", &c->layers},
-        {"num_attention_heads", &c->heads},
-        {"num_key_value_heads", &c->kv_heads},
-        {"head_dim", &c->head_dim},
-        {"vocab_size", &c->vocab},
+        {"hidden_size", &a->hidden_size},
+        {"intermediate_size", &a->intermediate_size},
+        {"num_hidden_layers", &a->num_hidden_layers},
+        {"num_attention_heads", &a->num_attention_heads},
+        {"num_key_value_heads", &a->num_key_value_heads},
+        {"head_dim", &a->head_dim},
+        {"vocab_size", &a->vocab_size},
     };
+    *a = (struct lm_arch){.family = model_family_named("qwen3"), .qk_norm = QK_NORM_HEAD};
     for (size_t i = 0; i < AQ_COUNT(ints); i++)
         must(jref_int(&r, ints[i].key, 1, 1 << 20, ints[i].to, &err), "config");
-    must(jref_double(&r, "rope_theta", &c->rope_theta, &err), "config");
-    must(jref_double(&r, "rms_norm_eps", &c->eps, &err), "config");
-    must(jref_bool(&r, "tie_word_embeddings", &tied, &err), "config");
-    c->tied = tied;
+    must(jref_double(&r, "rope_theta", &a->rope_theta, &err), "config");
+    must(jref_double(&r, "rms_norm_eps", &a->rms_norm_eps, &err), "config");
+    must(jref_bool(&r, "tie_word_embeddings", &a->tie_word_embeddings, &err), "config");
+    arch_defaults(a);
     json_free(j);
-    return s;
 }
 
 struct qwen3_case {
     struct st_file file;
     struct lm lm; /* of a case with a checkpoint */
     bool has_lm;
-    struct qwen3_source source;
+    struct lm_arch arch; /* of a case without one */
+    struct nn_source source;
     struct tile_source samples;
     int32_t *ids;
     int64_t *offsets;
@@ -88,9 +88,10 @@ static void case_open(struct qwen3_case *c, const char *name, const char *checkp
     c->has_lm = checkpoint != NULL;
     if (c->has_lm) {
         must(lm_extract(&c->lm, checkpoint, LM_DIGEST_SAMPLE, &notes, &err), checkpoint);
-        c->source = qwen3_source_of_lm(&c->lm);
+        c->source = nn_source_of_lm(&c->lm);
     } else {
-        c->source = source_of(f);
+        read_arch(&c->arch, f);
+        c->source = (struct nn_source){.arch = &c->arch, .find = find_tensor, .arg = f};
     }
     aq_buf_release(&notes);
     const struct st_tensor *ids = st_need(f, "ids", ST_I32, 1, &err);

@@ -25,10 +25,11 @@ struct bench {
     struct qwen3_case c;
     struct tiles tiles;
     struct backend *b;
-    struct qwen3 *m;
+    struct nn_model *m;
     struct candidates candidates;
     struct score_rows rows;
     struct json *identity, *none;
+    struct model_groups groups;
     char dir[40];
 };
 
@@ -47,15 +48,16 @@ static void bench_open(struct bench *s, const struct backend_ops *ops)
     *s = (struct bench){.dir = "/tmp/aq-test-control-XXXXXX"};
     must(mkdtemp(s->dir) ? 0 : -1, "mkdtemp");
     case_open(&s->c, "deep", NULL);
-    must(tiles_build(&s->tiles, &s->c.samples, 512, s->c.source.config.vocab, &err), "tiles");
+    must(tiles_build(&s->tiles, &s->c.samples, 512, s->c.source.arch->vocab_size, &err), "tiles");
     must(backend_open(&s->b, "cpu", &config, &err), "backend");
     s->b->ops = ops;
-    must(qwen3_open(&s->m, &s->c.source, s->b, s->tiles.rows, 1, &err), "model");
+    must(nn_open(&s->m, &s->c.source, s->b, s->tiles.rows, 1, &err), "model");
     add_candidate(&s->candidates, "int8:axis0:static");
     score_rows_make(&s->rows, &s->candidates, NULL, 0, s->c.samples.samples);
     s->identity = json_new_object();
     json_add_string(s->identity, "method", "kl_div");
     s->none = json_new_object();
+    model_groups_make(&s->groups, s->c.source.arch, NULL);
 }
 
 static struct store_writer *open_store(const struct bench *s)
@@ -65,9 +67,10 @@ static struct store_writer *open_store(const struct bench *s)
     int64_t samples = s->c.samples.samples;
     int32_t *labels = xcalloc((size_t)samples, sizeof *labels);
     const int32_t first[] = {0, (int32_t)samples};
-    struct store_plan plan = {.shape = {s->c.source.config.layers, samples, 1},
+    struct store_plan plan = {.shape = {(int64_t)s->groups.count, s->groups.layers, samples, 1},
                               .identity = s->identity,
-                              .model = s->none,
+                              .weights = s->none,
+                              .groups = &s->groups,
                               .ranges = s->none,
                               .candidates = &s->candidates,
                               .rows = &s->rows,
@@ -90,13 +93,14 @@ static void bench_close(struct bench *s)
         free(path);
     }
     (void)rmdir(s->dir);
-    qwen3_close(s->m);
+    nn_close(s->m);
     backend_close(s->b);
     tiles_release(&s->tiles);
     candidates_release(&s->candidates);
     score_rows_release(&s->rows);
     json_free(s->identity);
     json_free(s->none);
+    model_groups_release(&s->groups);
     case_close(&s->c);
 }
 
@@ -108,6 +112,7 @@ static int layers_scored(const struct backend_ops *ops, int right)
     bench_open(&bench, ops);
     struct scoring s = {.b = bench.b,
                         .model = bench.m,
+                        .groups = &bench.groups,
                         .tiles = &bench.tiles,
                         .candidates = &bench.candidates,
                         .rows = &bench.rows,
@@ -120,7 +125,7 @@ static int layers_scored(const struct backend_ops *ops, int right)
     err = (struct aq_err){0};
     int status = kl_run(&s, &err);
     tap_ok((status == 0) == (err.code == 0), "a failure has a message, and only a failure");
-    for (int64_t l = 0; l < bench.c.source.config.layers; l++)
+    for (int64_t l = 0; l < bench.c.source.arch->num_hidden_layers; l++)
         done += store_done(s.store, 0, l, 0);
     store_writer_free(s.store);
     bench_close(&bench);
@@ -141,7 +146,7 @@ int main(void)
     (void)snprintf(expected, sizeof expected,
                    "layer %d: the unchanged model diverges from itself by ", layers - 1);
     tap_ok(strncmp(err.msg, expected, strlen(expected)) == 0, "%s", err.msg);
-    int last = layers + 2 * STORE_GROUPS + 1;
+    int last = layers + 2 * 4 + 1 /* groups */;
     tap_ok(layers_scored(&drifting, last) == 1 && err.code == AQ_ERUN,
            "one that drifts after the last layer: that layer alone");
     return tap_done();

@@ -9,9 +9,11 @@
 
 #include "base/sha256.h"
 
+enum { LINEARS = 7 };
+
 /* Everything one run of a case leaves: what is compared, and a digest of all of it. */
 struct result {
-    float *logits, **dy; /* dy[layer * QWEN3_LINEARS + linear] */
+    float *logits, **dy; /* dy[layer * LINEARS + linear] */
     double *loss;
     int32_t rows, used;
     char digest[AQ_SHA256_HEX];
@@ -25,46 +27,46 @@ static void *get(struct backend *b, const void *dev, size_t bytes)
 }
 
 /* One tile from embedding to the first layer's gradients. */
-static struct result run_tile(const struct qwen3_source *s, const struct tile *t, int threads)
+static struct result run_tile(const struct nn_source *s, const struct tile *t, int threads)
 {
     struct backend *b;
-    struct qwen3 *m;
+    struct nn_model *m;
     struct backend_config config = {.threads = threads};
-    const struct qwen3_config *c = &s->config;
+    const struct lm_arch *c = s->arch;
     struct result out = {.rows = t->desc.rows, .used = t->used};
-    size_t rows = (size_t)t->desc.rows, h_bytes = rows * (size_t)c->hidden * sizeof(float);
+    size_t rows = (size_t)t->desc.rows, h_bytes = rows * (size_t)c->hidden_size * sizeof(float);
     must(backend_open(&b, "cpu", &config, &err), "backend");
-    must(qwen3_open(&m, s, b, t->desc.rows, 1, &err), "model");
-    must(qwen3_use_ends(m, &err), "ends");
+    must(nn_open(&m, s, b, t->desc.rows, 1, &err), "model");
+    must(nn_use_ends(m, &err), "ends");
     struct backend_tile *dev = b->ops->tile_new(b, &t->desc, &err);
-    char **h = xcalloc((size_t)c->layers + 2, sizeof *h);
-    for (int64_t l = 0; l < c->layers + 2; l++)
+    char **h = xcalloc((size_t)c->num_hidden_layers + 2, sizeof *h);
+    for (int64_t l = 0; l < c->num_hidden_layers + 2; l++)
         h[l] = b->ops->alloc(b, h_bytes, "h", &err);
-    char *dh = h[c->layers + 1];
-    qwen3_embed(m, dev, h[0]);
-    for (int64_t l = 0; l < c->layers; l++) {
-        must(qwen3_use_layer(m, l, l + 1 < c->layers ? l + 1 : -1, &err), "layer");
-        (void)qwen3_layer_forward(m, l, dev, h[l], h[l + 1], NULL);
+    char *dh = h[c->num_hidden_layers + 1];
+    nn_embed(m, dev, h[0]);
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        must(nn_use_layer(m, l, l + 1 < c->num_hidden_layers ? l + 1 : -1, &err), "layer");
+        (void)nn_layer_forward(m, l, dev, h[l], h[l + 1], NULL);
     }
-    size_t logit_bytes = rows * (size_t)c->vocab * sizeof(float);
+    size_t logit_bytes = rows * (size_t)c->vocab_size * sizeof(float);
     size_t loss_bytes = (size_t)t->desc.samples * sizeof(double);
     float *logits = b->ops->alloc(b, logit_bytes, "logits", &err);
     double *loss = b->ops->alloc(b, loss_bytes, "loss", &err);
-    qwen3_logits(m, dev, h[c->layers], logits);
+    nn_logits(m, dev, h[c->num_hidden_layers], logits);
     out.logits = get(b, logits, logit_bytes);
     struct aq_sha256 sha;
     aq_sha256_init(&sha);
     aq_sha256_add(&sha, out.logits, logit_bytes);
-    out.dy = xcalloc((size_t)(c->layers * QWEN3_LINEARS), sizeof *out.dy);
-    for (int64_t l = c->layers - 1; l >= 0; l--) {
-        must(qwen3_use_layer(m, l, l - 1, &err), "layer");
-        const struct qwen3_acts *a = l == c->layers - 1
-                                         ? qwen3_last_backward(m, dev, h[l], loss, dh, 1, NULL)
-                                         : qwen3_layer_backward(m, l, dev, h[l], dh, l > 0, NULL);
-        for (int i = 0; i < QWEN3_LINEARS; i++) {
-            size_t bytes = rows * (size_t)qwen3_weight(m, l, i)->rows * sizeof(float);
+    out.dy = xcalloc((size_t)(c->num_hidden_layers * LINEARS), sizeof *out.dy);
+    for (int64_t l = c->num_hidden_layers - 1; l >= 0; l--) {
+        must(nn_use_layer(m, l, l - 1, &err), "layer");
+        const struct nn_acts *a = l == c->num_hidden_layers - 1
+                                      ? nn_last_backward(m, dev, h[l], loss, dh, 1, NULL)
+                                      : nn_layer_backward(m, l, dev, h[l], dh, l > 0, NULL);
+        for (int i = 0; i < LINEARS; i++) {
+            size_t bytes = rows * (size_t)nn_weight(m, l, i)->rows * sizeof(float);
             float *dy = get(b, a->dy[i], bytes);
-            out.dy[l * QWEN3_LINEARS + i] = dy;
+            out.dy[l * LINEARS + i] = dy;
             aq_sha256_add(&sha, dy, bytes);
         }
     }
@@ -73,18 +75,18 @@ static struct result run_tile(const struct qwen3_source *s, const struct tile *t
     aq_sha256_hex(&sha, out.digest);
     b->ops->free(b, logits, logit_bytes);
     b->ops->free(b, loss, loss_bytes);
-    for (int64_t l = 0; l < c->layers + 2; l++)
+    for (int64_t l = 0; l < c->num_hidden_layers + 2; l++)
         b->ops->free(b, h[l], h_bytes);
     free(h);
     b->ops->tile_free(b, dev);
-    qwen3_close(m);
+    nn_close(m);
     backend_close(b);
     return out;
 }
 
-static void result_release(struct result *r, const struct qwen3_config *c)
+static void result_release(struct result *r, const struct lm_arch *c)
 {
-    for (int64_t i = 0; i < c->layers * QWEN3_LINEARS; i++)
+    for (int64_t i = 0; i < c->num_hidden_layers * LINEARS; i++)
         free(r->dy[i]);
     free(r->dy);
     free(r->logits);
@@ -103,14 +105,16 @@ static double distance(const float *found, const char *expected, int64_t n)
     return norm > 0 ? sqrt(diff / norm) : diff;
 }
 
-static void compare(const char *name, const struct st_file *f, const struct qwen3_config *c,
+static void compare(const char *name, const struct st_file *f, const struct lm_arch *c,
                     const struct result *r)
 {
+    struct model_layer shape;
+    model_layer_describe(&shape, c, 0);
     const struct st_tensor *z = st_need(f, "logits", ST_F32, 2, &err);
     const struct st_tensor *loss = st_need(f, "loss", ST_F64, 1, &err);
     must(z && loss ? 0 : -1, name);
     tap_ok((int64_t)z->shape[0] == r->used, "%s: %d rows", name, (int)r->used);
-    double far = distance(r->logits, z->data, r->used * c->vocab);
+    double far = distance(r->logits, z->data, r->used * c->vocab_size);
     tap_ok(far < 1e-5, "%s: logits (%.1e)", name, far);
     far = 0;
     for (uint64_t s = 0; s < loss->shape[0]; s++) {
@@ -121,19 +125,19 @@ static void compare(const char *name, const struct st_file *f, const struct qwen
     tap_ok(far < 1e-5, "%s: loss of each sample (%.1e)", name, far);
     double worst = 0;
     int compared = 0;
-    for (int64_t l = 0; l < c->layers; l++) {
-        for (int i = 0; i < QWEN3_LINEARS; i++) {
+    for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        for (int i = 0; i < LINEARS; i++) {
             char key[80];
-            (void)snprintf(key, sizeof key, "dy/%d.%s", (int)l, qwen3_linear_name(i));
+            (void)snprintf(key, sizeof key, "dy/%d.%s", (int)l, shape.linears[i].name);
             const struct st_tensor *t = st_find(f, key);
             compared += t != NULL;
             if (t)
-                worst = fmax(worst,
-                             distance(r->dy[l * QWEN3_LINEARS + i], t->data, (int64_t)t->elements));
+                worst =
+                    fmax(worst, distance(r->dy[l * LINEARS + i], t->data, (int64_t)t->elements));
         }
     }
-    tap_ok(compared >= QWEN3_LINEARS && worst < 1e-5, "%s: gradient at %d linears (worst %.1e)",
-           name, compared, worst);
+    tap_ok(compared >= LINEARS && worst < 1e-5, "%s: gradient at %d linears (worst %.1e)", name,
+           compared, worst);
 }
 
 static void run_case(const char *name, const char *checkpoint)
@@ -141,29 +145,30 @@ static void run_case(const char *name, const char *checkpoint)
     struct qwen3_case c;
     struct tiles tiles, fewer;
     case_open(&c, name, checkpoint);
-    const struct qwen3_source *s = &c.source;
-    must(tiles_build(&tiles, &c.samples, 512, s->config.vocab, &err), "tiles");
+    const struct nn_source *s = &c.source;
+    must(tiles_build(&tiles, &c.samples, 512, s->arch->vocab_size, &err), "tiles");
     tap_ok(tiles.count == 1, "%s: one tile", name);
 
     struct result one = run_tile(s, &tiles.items[0], 1);
-    compare(name, &c.file, &s->config, &one);
+    compare(name, &c.file, s->arch, &one);
     static const int threads[] = {2, 3, 8};
     for (size_t i = 0; i < AQ_COUNT(threads); i++) {
         struct result many = run_tile(s, &tiles.items[0], threads[i]);
         tap_ok(strcmp(one.digest, many.digest) == 0, "%s: same bits with %d threads", name,
                threads[i]);
-        result_release(&many, &s->config);
+        result_release(&many, s->arch);
     }
     if (c.samples.samples > 3)
         c.samples.samples = 3;
-    must(tiles_build(&fewer, &c.samples, 512, s->config.vocab, &err), "tiles");
+    must(tiles_build(&fewer, &c.samples, 512, s->arch->vocab_size, &err), "tiles");
     struct result part = run_tile(s, &fewer.items[0], 2);
-    size_t q_bytes = (size_t)(part.used * s->config.heads * s->config.head_dim) * sizeof(float);
+    size_t q_bytes =
+        (size_t)(part.used * s->arch->num_attention_heads * s->arch->head_dim) * sizeof(float);
     tap_ok(memcmp(part.loss, one.loss, (size_t)c.samples.samples * sizeof(double)) == 0 &&
                memcmp(part.dy[0], one.dy[0], q_bytes) == 0,
            "%s: same bits without the later samples", name);
-    result_release(&part, &s->config);
-    result_release(&one, &s->config);
+    result_release(&part, s->arch);
+    result_release(&one, s->arch);
     tiles_release(&tiles);
     tiles_release(&fewer);
     case_close(&c);

@@ -26,23 +26,45 @@ static double farthest(const float *found, const struct st_tensor *expected)
     return far;
 }
 
-static void compare(const char *name, const struct st_file *f, const struct ranges *r)
+/* Per tensor: the vectors hold one number a sample, pads included. */
+static float *amax_of(const struct ranges *r)
+{
+    size_t n = r->model->input_count * (size_t)r->samples;
+    float *all = xcalloc(n, sizeof *all);
+    for (size_t i = 0; i < n; i++)
+        all[i] = fmaxf(r->first[i], r->rest[i]);
+    return all;
+}
+
+/* A padded sample's number in the vectors may be that of its pad row. */
+static void add_pads(float *all, const struct ranges *r, const struct tiles *tiles)
+{
+    for (size_t t = 0; t < tiles->count; t++)
+        for (int32_t s = 0; s < tiles->items[t].desc.samples; s++)
+            for (size_t i = 0; i < r->model->input_count && tiles->items[t].desc.pad[s]; i++) {
+                float *to = &all[(int64_t)i * r->samples + tiles->items[t].sample + s];
+                *to = fmaxf(*to, r->pad[i]);
+            }
+}
+
+static void compare(const char *name, const struct st_file *f, const struct ranges *r,
+                    const struct tiles *tiles)
 {
     const struct st_tensor *amax = st_need(f, "amax", ST_F32, 2, &err);
     const struct st_tensor *pad = st_find(f, "pad");
     must(amax ? 0 : -1, name);
-    double far = farthest(r->amax, amax), worst = 0;
+    float *found = amax_of(r);
+    add_pads(found, r, tiles);
+    double far = farthest(found, amax), worst = 0;
+    free(found);
     tap_ok(far < 1e-5, "%s: per tensor and sample (%.1e)", name, far);
     tap_ok(!pad == !r->pad && (!pad || farthest(r->pad, pad) < 1e-5), "%s: of the pad row", name);
-    for (int64_t l = 0; l < r->layers; l++) {
-        for (int in = 0; in < QWEN3_INPUTS; in++) {
-            char key[64];
-            (void)snprintf(key, sizeof key, "channel/%d.%s", (int)l, qwen3_input_name(in));
-            const struct st_tensor *t = st_need(f, key, ST_F32, 2, &err);
-            must(t ? 0 : -1, key);
-            int64_t each = (int64_t)r->prefix_count * r->cols[in];
-            worst = fmax(worst, farthest(r->channel[in] + l * each, t));
-        }
+    for (size_t i = 0; i < r->model->input_count; i++) {
+        char key[64]; /* the vectors say "channel/3.down", aq "layers.3.down" */
+        (void)snprintf(key, sizeof key, "channel/%s", r->model->inputs[i].name + strlen("layers."));
+        const struct st_tensor *t = st_need(f, key, ST_F32, 2, &err);
+        must(t ? 0 : -1, key);
+        worst = fmax(worst, farthest(r->channel[i], t));
     }
     tap_ok(worst < 1e-5, "%s: per channel of each prefix (%.1e)", name, worst);
 }
@@ -50,28 +72,41 @@ static void compare(const char *name, const struct st_file *f, const struct rang
 /* What is written reads back through the reader that aq-score uses. */
 static void round_trip(const char *name, const struct ranges *r)
 {
-    char path[] = "/tmp/aq-test-ranges-XXXXXX";
+    enum { INPUT = 3 };
+    char path[] = "/tmp/aq-test-ranges-XXXXXX", digest[2][AQ_SHA256_HEX];
     int fd = mkstemp(path);
     struct range_file file;
     struct quant_range range;
-    struct json *meta = json_new_object();
-    json_add_string(meta, "aq",
-                    "{\"schema\": \"aq.ranges/1\", \"prefixes\": [2, 5], \"lm\": \"x\", "
-                    "\"tokens\": \"y\", \"backend\": \"z\"}");
+    struct json *aq = json_new_object(), *list;
+    json_add_string(aq, "schema", RANGES_SCHEMA);
+    list = json_add_array(aq, "prefixes");
+    json_push(list, json_new_int(prefixes[0]));
+    json_push(list, json_new_int(prefixes[1]));
+    json_add_string(aq, "lm", "x");
+    json_add_string(aq, "tokens", "y");
+    json_add_string(aq, "backend", "z");
+    json_add_string(aq, "dtype", "fp32");
     must(fd < 0 ? -1 : 0, "mkstemp");
-    must(ranges_write(r, path, meta, &err), "write");
+    must(ranges_write(r, path, aq, &err), "write");
     must(range_file_open(&file, path, &err), "read");
-    int good = file.layers == r->layers && file.samples == r->samples;
+    int64_t cols = r->model->inputs[INPUT].cols;
+    int good = file.model.layers == r->model->layers && file.samples == r->samples;
     for (int position = 0; position < 2; position++) {
-        float top = 0;
-        range_file_get(&file, 0, QWEN3_IN_DOWN, position, &range);
-        for (int64_t s = 0; s < prefixes[position]; s++)
-            top = fmaxf(top, r->amax[QWEN3_IN_DOWN * r->samples + s]);
+        float first = 0, rest = 0;
+        range_file_get(&file, INPUT, position, &range);
+        for (int64_t s = 0; s < prefixes[position]; s++) {
+            first = fmaxf(first, r->first[INPUT * r->samples + s]);
+            rest = fmaxf(rest, r->rest[INPUT * r->samples + s]);
+        }
+        float top = fmaxf(first, rest);
         good &= range.amax == top || (r->pad && range.amax >= top);
-        good &= memcmp(range.hidden, r->channel[QWEN3_IN_DOWN] + position * r->cols[QWEN3_IN_DOWN],
-                       (size_t)r->cols[QWEN3_IN_DOWN] * sizeof(float)) == 0;
+        good &= memcmp(range.hidden, r->channel[INPUT] + position * cols,
+                       (size_t)cols * sizeof(float)) == 0;
+        good &= range_file_ratio(&file, INPUT, position) == (double)first / (double)rest;
+        range_file_digest(&file, position, digest[position]);
     }
     tap_ok(good, "%s: the file reads back", name);
+    tap_ok(strcmp(digest[0], digest[1]) != 0, "%s: each prefix has a digest of its own", name);
     range_file_close(&file);
     (void)close(fd);
     (void)unlink(path);
@@ -82,18 +117,22 @@ static void run_case(const char *name, int threads)
     struct qwen3_case c;
     struct tiles tiles;
     struct backend *b;
-    struct qwen3 *m;
+    struct nn_model *m;
     struct ranges r;
+    struct model_groups groups;
     struct backend_config config = {.threads = threads};
     case_open(&c, name, NULL);
-    must(tiles_build(&tiles, &c.samples, 512, c.source.config.vocab, &err), "tiles");
+    must(tiles_build(&tiles, &c.samples, 512, c.source.arch->vocab_size, &err), "tiles");
     must(backend_open(&b, "cpu", &config, &err), "backend");
-    must(qwen3_open(&m, &c.source, b, tiles.rows, 0, &err), "model");
-    must(ranges_compute(&r, m, b, &tiles, prefixes, AQ_COUNT(prefixes), &err), "ranges");
-    compare(name, &c.file, &r);
+    must(nn_open(&m, &c.source, b, tiles.rows, 0, &err), "model");
+    model_groups_make(&groups, c.source.arch, NULL);
+    must(ranges_compute(&r, &groups, m, b, &tiles, prefixes, AQ_COUNT(prefixes), NULL, &err),
+         "ranges");
+    compare(name, &c.file, &r, &tiles);
     round_trip(name, &r);
     ranges_release(&r);
-    qwen3_close(m);
+    model_groups_release(&groups);
+    nn_close(m);
     backend_close(b);
     tiles_release(&tiles);
     case_close(&c);

@@ -6,18 +6,20 @@
 
 #include "base/mem.h"
 #include "io/json.h"
+#include "model/family.h"
 #include "store/store.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LAYERS = 2, SAMPLES = 4, TILES = 2, GROUPS = LAYERS * STORE_GROUPS };
+enum { LAYERS = 2, SAMPLES = 4, TILES = 2, PER_LAYER = 4, GROUPS = LAYERS * PER_LAYER };
 
 static const int32_t labels[SAMPLES] = {3, 5, 2, 4}, tile_first[TILES + 1] = {0, 2, SAMPLES};
 static struct aq_err err;
 static struct candidates candidates;
 static struct score_rows rows;
-static struct json *identity, *model, *ranges;
+static struct json *identity, *weights, *ranges;
+static struct model_groups groups;
 static char dir[] = "/tmp/aq-test-store-XXXXXX";
 
 static void must(int status)
@@ -51,16 +53,26 @@ static void set_up(void)
     score_rows_make(&rows, &candidates, &prefix, 1, SAMPLES);
     identity = json_new_object();
     json_add_string(identity, "method", "gradient");
-    model = json_new_object();
+    weights = json_new_object();
+    const struct lm_arch arch = {.family = model_family_named("qwen3"),
+                                 .hidden_size = 8,
+                                 .intermediate_size = 8,
+                                 .num_hidden_layers = LAYERS,
+                                 .num_attention_heads = 2,
+                                 .num_key_value_heads = 2,
+                                 .head_dim = 4,
+                                 .vocab_size = 8};
+    model_groups_make(&groups, &arch, NULL);
     ranges = json_new_object();
     json_add_string(ranges, "4", "a digest");
 }
 
 static struct store_writer *start(const char *path)
 {
-    struct store_plan plan = {.shape = {LAYERS, SAMPLES, TILES},
+    struct store_plan plan = {.shape = {GROUPS, LAYERS, SAMPLES, TILES},
                               .identity = identity,
-                              .model = model,
+                              .weights = weights,
+                              .groups = &groups,
                               .ranges = ranges,
                               .candidates = &candidates,
                               .rows = &rows,
@@ -79,7 +91,7 @@ static void put(struct store_writer *w, int64_t layer, int64_t tile, double run)
     float clip[SAMPLES];
     int32_t from = tile_first[tile], to = tile_first[tile + 1];
     for (size_t r = 0; r < rows.count; r++)
-        for (int64_t g = layer * STORE_GROUPS; g < (layer + 1) * STORE_GROUPS; g++) {
+        for (int64_t g = layer * PER_LAYER; g < (layer + 1) * PER_LAYER; g++) {
             for (int32_t i = 0; i < to - from; i++) {
                 sums[i] = run + (double)(g * SAMPLES + from + i);
                 clip[i] = (float)r;
@@ -142,7 +154,7 @@ static int unvouched(const char *path)
         for (int64_t tile = 0; tile < TILES; tile++)
             for (int64_t g = 0; g < GROUPS; g++)
                 for (int32_t i = tile_first[tile]; i < tile_first[tile + 1]; i++)
-                    found += !store_have(&s, &s.rows[r], g / STORE_GROUPS, tile) &&
+                    found += !store_have(&s, &s.rows[r], g / PER_LAYER, tile) &&
                              (store_sum(&s, &s.rows[r], g, i) != 0 ||
                               store_clip(&s, &s.rows[r], g, i) != 0);
     store_close(&s);
@@ -205,7 +217,8 @@ static void tear_down(void)
     candidates_release(&candidates);
     score_rows_release(&rows);
     json_free(identity);
-    json_free(model);
+    json_free(weights);
+    model_groups_release(&groups);
     json_free(ranges);
 }
 

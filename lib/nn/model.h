@@ -1,0 +1,107 @@
+/*
+ * A decoder: forward, loss, and the gradient at every linear's output, written once against the ops
+ * table, over the tables of lib/model/family.h.
+ *
+ *     h = embed[ids]
+ *     layer:  x0 = RMS(h)           q, k, v = x0 Wq', x0 Wk', x0 Wv'
+ *             x1 = attention(rope(norm(q)), rope(norm(k)), v)
+ *             m  = h + x1 Wo'
+ *             x2 = RMS(m)           gate, up = x2 Wg', x2 Wu'
+ *             x3 = silu(gate) * up
+ *             h' = m + x3 Wd'
+ *     head:   logits = RMS(h) embed' or head'
+ *
+ * Nothing here allocates after nn_open. One tile is worked on at a time; its buffers belong to
+ * the model and are overwritten by the next call.
+ */
+#ifndef AQ_NN_MODEL_H
+#define AQ_NN_MODEL_H
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "model/family.h"
+#include "nn/tile.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Where weights come from: a checkpoint's tensors by their LM names ("layers.0.mlp.up_proj.weight",
+   "embed_tokens.weight", "norm.weight", "lm_head.weight"). */
+struct nn_source {
+    const struct lm_arch *arch;
+    /* Fills host, dtype, rows, cols (a vector is one row) and name, all borrowed for as long as the
+       model is open; -1 and an error if the tensor is absent or cannot be computed with. */
+    int (*find)(void *arg, const char *name, struct backend_weight *out, struct aq_err *err);
+    void *arg;
+};
+
+struct lm;                                       /* model/lm.h */
+struct nn_source nn_source_of_lm(struct lm *lm); /* lm is borrowed */
+
+struct nn_model;
+
+/*
+ * Checks the shapes of all tensors and takes the buffers of one tile of `rows` rows from the
+ * backend, which outlives the model. backward = 0 leaves out what only gradients need.
+ */
+int nn_open(struct nn_model **out, const struct nn_source *source, struct backend *b, int32_t rows,
+            int backward, struct aq_err *err) AQ_MUST_CHECK;
+void nn_close(struct nn_model *m);
+const struct lm_arch *nn_arch(const struct nn_model *m);
+int64_t nn_layers(const struct nn_model *m);
+/* A layer's linears, inputs and groups, by which all arrays below are indexed. */
+const struct model_layer *nn_layer(const struct nn_model *m, int64_t layer);
+/* Bytes that nn_open takes from the backend; for plans. */
+uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward);
+const struct backend_weight *nn_weight(const struct nn_model *m, int64_t layer, int linear);
+
+/*
+ * Brings the weights of a layer to the device, starts on those of `next` (-1: none), and lets other
+ * layers go. The ends are the embedding, the last norm and the head; they stay until dropped.
+ */
+int nn_use_layer(struct nn_model *m, int64_t layer, int64_t next, struct aq_err *err) AQ_MUST_CHECK;
+int nn_use_ends(struct nn_model *m, struct aq_err *err) AQ_MUST_CHECK;
+void nn_drop_ends(struct nn_model *m);
+/* Weights of a layer, and of the ends; for plans. */
+uint64_t nn_layer_bytes(const struct nn_model *m);
+uint64_t nn_end_bytes(const struct nn_model *m);
+uint64_t nn_weight_bytes_read(const struct nn_model *m); /* weights brought in so far */
+
+/* What a layer call left behind for its tile: device memory, valid until the next layer call. */
+struct nn_acts {
+    void *x[MODEL_INPUTS];   /* inputs of the linears */
+    void *y[MODEL_LINEARS];  /* their outputs */
+    void *dy[MODEL_LINEARS]; /* gradients at the outputs; after nn_layer_backward only */
+};
+
+/* One group replaced in a forward call: linears with an operand use it instead of their weight. */
+struct nn_swap {
+    const struct backend_operand *w[MODEL_LINEARS]; /* NULL: as it is */
+    const struct backend_operand *x[MODEL_INPUTS];  /* of the replaced linears; else not read */
+};
+
+/* h: (rows, hidden) in the backend's memory, as are all h below. */
+void nn_embed(struct nn_model *m, const struct backend_tile *t, void *h);
+/* h_out may be h_in, or NULL if only the inputs of the linears are wanted. swap may be NULL. */
+const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
+                                       const struct backend_tile *t, const void *h_in, void *h_out,
+                                       const struct nn_swap *swap);
+/* Recomputes the layer from its input; dh is the gradient at its output, and becomes that at its
+   input, or with to_input = 0 nothing of use, which costs less. into: device memory for what it
+   leaves behind; NULL: the model's own. */
+const struct nn_acts *nn_layer_backward(struct nn_model *m, int64_t layer,
+                                        const struct backend_tile *t, const void *h_in, void *dh,
+                                        int to_input, const struct nn_acts *into);
+/* The last layer and the head at once. loss: device F64 [samples], summed over each sample's
+   targets; dh becomes its gradient at the layer's input. */
+const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_tile *t,
+                                       const void *h_in, double *loss, void *dh, int to_input,
+                                       const struct nn_acts *into);
+/* KL of each row against the unchanged output h: kl[i] is device F64 [rows]. hq[i] is overwritten.
+ */
+void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,
+           double *const *kl, int count);
+/* logits: (rows, vocab) in the backend's memory; for tests and small vocabularies. */
+void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits);
+
+#endif
