@@ -25,7 +25,7 @@ static const char *const formats[] = {"auto", "text", "jsonl", NULL}; /* as enum
 
 static struct {
     const char *tokenizer, *padding, *format;
-    struct aq_strings sizes; /* NAME=FILE */
+    struct aq_names sizes; /* NAME=FILE */
     int64_t seq_len, limit, window, stride, pad_id;
     bool dump, no_special;
 } o = {.padding = "none", .format = "auto", .pad_id = -1};

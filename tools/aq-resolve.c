@@ -69,13 +69,13 @@ static int answer(struct resolver *r, const char *output, struct aq_err *err)
 
 /* D/<subdir>/run.json, or composed-config.yaml, for each job; unchanged files are left alone. */
 static int write_each(const struct resolved_list *jobs, const char *dir, bool yaml,
-                      struct name_list *targets, struct aq_err *err)
+                      struct aq_names *targets, struct aq_err *err)
 {
     for (size_t i = 0; i < jobs->count; i++) {
         const struct resolved *job = &jobs->items[i];
         char *sub = aq_path_join(dir, job->subdir);
         char *path = aq_path_join(sub, yaml ? "composed-config.yaml" : "run.json");
-        name_list_add(targets, path);
+        aq_names_add(targets, path);
         int result = aq_make_dirs(sub, err);
         if (result == 0)
             result = aq_write_if_changed(path, job->text, job->len, err);
@@ -87,7 +87,7 @@ static int write_each(const struct resolved_list *jobs, const char *dir, bool ya
 }
 
 static int write_together(const struct resolved_list *jobs, const char *output, bool yaml,
-                          struct name_list *targets, struct aq_err *err)
+                          struct aq_names *targets, struct aq_err *err)
 {
     struct aq_buf all = AQ_BUF_INIT;
     for (size_t i = 0; i < jobs->count; i++) {
@@ -96,20 +96,20 @@ static int write_together(const struct resolved_list *jobs, const char *output, 
         aq_buf_add(&all, jobs->items[i].text, jobs->items[i].len);
     }
     if (output)
-        name_list_add(targets, xstrdup(output));
+        aq_names_add(targets, xstrdup(output));
     int result = aq_write_file(output, aq_buf_str(&all), all.len, err);
     aq_buf_release(&all);
     return result;
 }
 
-static int write_depfile(const struct resolved_list *jobs, const struct name_list *targets,
+static int write_depfile(const struct resolved_list *jobs, const struct aq_names *targets,
                          const char *path, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
-    struct name_list files = {0};
+    struct aq_names files = {0};
     for (size_t i = 0; i < jobs->count; i++)
         for (size_t k = 0; k < jobs->items[i].files.count; k++)
-            name_list_add(&files, jobs->items[i].files.items[k]);
+            aq_names_add(&files, jobs->items[i].files.items[k]);
     int result = resolve_depfile(&text, targets, &files, err);
     if (result == 0)
         result = aq_write_if_changed(path, aq_buf_str(&text), text.len, err);
@@ -121,7 +121,7 @@ static int write_depfile(const struct resolved_list *jobs, const struct name_lis
 static int produce(struct resolver *r, const char *output, struct aq_err *err)
 {
     struct resolved_list jobs = {0};
-    struct name_list targets = {0};
+    struct aq_names targets = {0};
     bool yaml = o.format && strcmp(o.format, "yaml") == 0;
     enum resolve_format format = yaml                   ? RESOLVE_YAML
                                  : o.multirun && !o.dir ? RESOLVE_JSON_LINE

@@ -21,16 +21,7 @@
 static const struct aq_tool *program; /* what was started */
 static const struct aq_tool *current; /* the same, or one of its commands */
 
-/* Operands and lists of values, which point into argv: held here until the next parse. */
-static const char ***kept;
-static size_t kept_count, kept_cap;
-static size_t most_values; /* no list can get longer than the command line */
-
-static const char **keep_values(void)
-{
-    AQ_GROW(kept, kept_count, kept_cap);
-    return kept[kept_count++] = xcalloc(most_values, sizeof **kept);
-}
+static struct aq_names operands; /* of the last parse */
 
 static struct {
     bool help, version, build, result, quiet;
@@ -207,13 +198,9 @@ static int set_value(const struct aq_opt *o, const char *value, struct aq_err *e
         break;
     case AQ_OPT_CHOICE:
         return set_choice(o, value, err);
-    case AQ_OPT_LIST: {
-        struct aq_strings *l = o->dest;
-        if (!l->items)
-            l->items = keep_values();
-        l->items[l->count++] = value;
+    case AQ_OPT_LIST:
+        aq_names_add(o->dest, value);
         break;
-    }
     }
     return 0;
 }
@@ -274,16 +261,18 @@ static int parse(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *er
 {
     struct cursor c = {argc, 1, argv};
     bool only_operands = false;
-    cl->args = keep_values();
     for (; c.at < argc; c.at++) {
         const char *a = argv[c.at];
         if (only_operands || a[0] != '-' || a[1] == '\0')
-            cl->args[cl->count++] = a;
+            aq_names_add(&operands, a);
         else if (strcmp(a, "--") == 0)
             only_operands = true;
         else if ((a[1] == '-' ? parse_long(a + 2, &c, err) : parse_letters(a + 1, &c, err)) < 0)
             return -1;
     }
+    cl->count = (int)operands.count;
+    aq_names_add(&operands, NULL); /* the end */
+    cl->args = operands.items;
     cl->output = common.output;
     return 0;
 }
@@ -305,12 +294,9 @@ static bool asks_about_itself(void)
     return common.help || common.version || common.build || common.result;
 }
 
-static void forget_last_parse(size_t words)
+static void forget_last_parse(void)
 {
-    for (size_t i = 0; i < kept_count; i++)
-        free(kept[i]);
-    kept_count = 0;
-    most_values = words + 1;
+    aq_names_release(&operands);
     memset(&common, 0, sizeof common);
 }
 
@@ -391,7 +377,7 @@ static int check_first_operand(const struct aq_cmdline *cl, struct aq_err *err)
 static int parse_current(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *err)
 {
     *cl = (struct aq_cmdline){0};
-    forget_last_parse((size_t)argc);
+    forget_last_parse();
     int bad = parse(argc, argv, cl, err);
     if (bad == 0 && !asks_about_itself())
         bad = check_first_operand(cl, err) < 0 ? -1 : check_operands(current, cl, err);

@@ -19,6 +19,7 @@
 #define AQ_BASE_OPT_H
 
 #include "base/err.h"
+#include "base/names.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,12 +32,7 @@ enum aq_opt_type {
     AQ_OPT_SIZE,   /* uint64_t *: bytes, with K M G T */
     AQ_OPT_TEXT,   /* const char ** */
     AQ_OPT_CHOICE, /* const char **: one of `choices` */
-    AQ_OPT_LIST,   /* struct aq_strings *: may be given several times */
-};
-
-struct aq_strings {
-    const char **items; /* owned by opt.c, pointing into argv */
-    size_t count;
+    AQ_OPT_LIST,   /* struct aq_names *: may be given several times */
 };
 
 struct aq_opt {
@@ -84,7 +80,7 @@ int aq_tool_main(const struct aq_tool *tool, int argc, char **argv);
 
 /*
  * The parser alone, without commands: sets what the tables point at, and cl. argv[0] is skipped.
- * Operands and list values point into argv.
+ * Operands (valid until the next parse) and list values point into argv.
  */
 int aq_cmdline_parse(const struct aq_tool *tool, int argc, char **argv, struct aq_cmdline *cl,
                      struct aq_err *err);

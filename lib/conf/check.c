@@ -204,7 +204,7 @@ static int fail_missing(const struct node *group, const struct rule *r, const ch
     for (size_t i = 0; i < group->count; i++)
         if (group->items[i].key->type == NODE_STRING)
             aq_names_add(&names, group->items[i].key->s);
-    const char *near = aq_nearest(r->key, names.names, names.count);
+    const char *near = aq_nearest(r->key, names.items, names.count);
     aq_err_set(err, AQ_EINPUT, "the configuration has no '%s', which '%s' should set", key,
                aq_show(group->place.file));
     if (near)

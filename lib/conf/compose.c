@@ -26,7 +26,7 @@ static int add_searchpath(struct conf_search *s, const struct node *list, struct
         if (v->type != NODE_STRING)
             return fail_searchpath(list, err);
         const char *dir = strncmp(v->s, "file://", 7) == 0 ? v->s + 7 : v->s;
-        if (!name_list_have(&s->dirs, dir) && conf_search_add(s, dir, err) < 0)
+        if (!aq_names_have(&s->dirs, dir) && conf_search_add(s, dir, err) < 0)
             return -1;
     }
     return 0;
@@ -122,11 +122,11 @@ struct node *conf_resolve(struct conf_result *r)
 static struct node *fail_unknown(struct conf_result *r, const struct node *at, const char *part,
                                  const char *key, struct aq_err *err)
 {
-    struct name_list names = {0};
+    struct aq_names names = {0};
     for (size_t i = 0; at->type == NODE_MAP && i < at->count; i++)
-        name_list_add(&names, node_key_text(r->a, at->items[i].key));
+        aq_names_add(&names, node_key_text(r->a, at->items[i].key));
     aq_err_set(err, AQ_EUSAGE, "there is no key '%s'", aq_show(key));
-    name_list_hint(err, "keys here", part, &names);
+    aq_names_hint(err, "keys here", part, &names);
     free(names.items);
     return NULL;
 }

@@ -51,10 +51,10 @@ static int fail(struct planner *p, struct place place, const char *text)
 
 static void hint_group(struct planner *p, const char *group, const char *name)
 {
-    struct name_list options = conf_options(p->s, group);
+    struct aq_names options = conf_options(p->s, group);
     if (options.count)
-        name_list_hint(p->err, aq_arena_printf(p->a, "options in '%s'", aq_show(group)), name,
-                       &options);
+        aq_names_hint(p->err, aq_arena_printf(p->a, "options in '%s'", aq_show(group)), name,
+                      &options);
     free(options.items);
 }
 
@@ -239,11 +239,11 @@ static int choose_model(struct planner *p, struct def *d)
         strcmp(group + n - 5, "/arch") != 0 || strcmp(def_package(p->a, d, false), "model") != 0)
         return 0;
     const char *name = pick->value->s;
-    struct name_list models = conf_models(p->s);
-    bool known = name_list_have(&models, name);
+    struct aq_names models = conf_models(p->s);
+    bool known = aq_names_have(&models, name);
     if (!known) {
         fail(p, pick->place, aq_arena_printf(p->a, "unknown model '%s'", aq_show(name)));
-        name_list_hint(p->err, "models", name, &models);
+        aq_names_hint(p->err, "models", name, &models);
     }
     free(models.items);
     if (!known)
@@ -528,12 +528,12 @@ static int flatten(struct planner *p, const struct tree *t, struct aq_strmap *se
 static int fail_unused(struct planner *p, const struct pick *pick)
 {
     size_t n = strcspn(pick->key, "@");
-    struct name_list near = {0}, all = {0};
+    struct aq_names near = {0}, all = {0};
     for (size_t i = 0; i < p->choices->count; i++) {
         const char *key = p->choices->items[i].key->s;
-        name_list_add(&all, key);
+        aq_names_add(&all, key);
         if (strncmp(key, pick->key, n) == 0 && (!key[n] || key[n] == '@'))
-            name_list_add(&near, key);
+            aq_names_add(&near, key);
     }
     struct aq_buf list = AQ_BUF_INIT;
     aq_join_names(&list, near.items, near.count);
@@ -545,14 +545,14 @@ static int fail_unused(struct planner *p, const struct pick *pick)
     else if (near.count > 1)
         aq_err_hint(p->err, "did you mean to override one of %s?", list.data);
     else
-        name_list_hint(p->err,
-                       pick->place.file
-                           ? "groups that can be overridden"
-                           : aq_arena_printf(p->a,
-                                             "to append to the defaults list use +%s=OPTION; "
-                                             "groups that can be overridden",
-                                             aq_show(pick->key)),
-                       pick->key, &all);
+        aq_names_hint(p->err,
+                      pick->place.file
+                          ? "groups that can be overridden"
+                          : aq_arena_printf(p->a,
+                                            "to append to the defaults list use +%s=OPTION; "
+                                            "groups that can be overridden",
+                                            aq_show(pick->key)),
+                      pick->key, &all);
     aq_buf_release(&list);
     free(near.items);
     free(all.items);

@@ -20,7 +20,7 @@ static int add_name(struct aq_buf *out, const char *name, struct aq_err *err)
     return 0;
 }
 
-static int add_names(struct aq_buf *out, const struct name_list *names, const char *before,
+static int add_names(struct aq_buf *out, const struct aq_names *names, const char *before,
                      const char *after, struct aq_err *err)
 {
     struct aq_strmap seen = AQ_STRMAP_INIT;
@@ -37,8 +37,8 @@ static int add_names(struct aq_buf *out, const struct name_list *names, const ch
     return result;
 }
 
-int resolve_depfile(struct aq_buf *out, const struct name_list *targets,
-                    const struct name_list *files, struct aq_err *err)
+int resolve_depfile(struct aq_buf *out, const struct aq_names *targets,
+                    const struct aq_names *files, struct aq_err *err)
 {
     for (size_t i = 0; i < targets->count; i++) {
         aq_buf_adds(out, i ? " " : "");

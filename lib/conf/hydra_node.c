@@ -1,7 +1,7 @@
 #include "conf/hydra_node.h"
 #include "base/buf.h"
 #include "base/mem.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "conf/override.h"
 
 #include <stdlib.h>
@@ -59,11 +59,11 @@ struct node *hydra_defaults(struct aq_arena *a)
 static const char *override_dirname(struct aq_arena *a, const struct override *overrides,
                                     size_t count)
 {
-    struct name_list texts = {0};
+    struct aq_names texts = {0};
     for (size_t i = 0; i < count; i++)
         if (!override_of_hydra(&overrides[i]))
-            name_list_add(&texts, overrides[i].text);
-    name_list_sort(&texts);
+            aq_names_add(&texts, overrides[i].text);
+    aq_names_order(&texts);
     struct aq_buf name = AQ_BUF_INIT;
     for (size_t i = 0; i < texts.count; i++)
         aq_buf_addf(&name, "%s%s", i ? "," : "", texts.items[i]);

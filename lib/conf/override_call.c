@@ -1,7 +1,7 @@
 /* Functions in override values: casts, sweeps, sort() and tag(). */
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "conf/lex.h"
 #include "conf/override.h"
 
@@ -438,11 +438,11 @@ int override_call(struct aq_arena *a, const struct call *call, struct value *out
     for (size_t i = 0; i < AQ_COUNT(functions); i++)
         if (strcmp(functions[i].name, call->name) == 0)
             return functions[i].call(&c, out);
-    struct name_list names = {0};
+    struct aq_names names = {0};
     for (size_t i = 0; i < AQ_COUNT(functions); i++)
-        name_list_add(&names, functions[i].name);
+        aq_names_add(&names, functions[i].name);
     aq_err_set(err, AQ_EUSAGE, "unknown function '%s'", aq_show(call->name));
-    name_list_hint(err, "available", call->name, &names);
+    aq_names_hint(err, "available", call->name, &names);
     free(names.items);
     return -1;
 }

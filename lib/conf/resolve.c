@@ -57,10 +57,10 @@ static void note_files(struct resolver *r, const struct conf_plan *plan, const s
                        struct resolved *out)
 {
     for (size_t i = 0; i < plan->count; i++)
-        name_list_add(&out->files, plan->steps[i].file->file);
+        aq_names_add(&out->files, plan->steps[i].file->file);
     const char *format = aq_strmap_get(&r->formats.files, run->format_name);
     if (format)
-        name_list_add(&out->files, format);
+        aq_names_add(&out->files, format);
 }
 
 static int write_text(struct resolver *r, const struct conf_job *job, const struct node *app,
@@ -380,13 +380,13 @@ int resolve_explain(struct resolver *r, const char *key, struct aq_buf *out, str
 int resolve_list(struct resolver *r, const char *group, struct aq_buf *out, struct aq_err *err)
 {
     if (!conf_group_exists(&r->search, group)) {
-        struct name_list groups = conf_subgroups(&r->search, "");
+        struct aq_names groups = conf_subgroups(&r->search, "");
         aq_err_set(err, AQ_EUSAGE, "there is no group '%s'", aq_show(group));
-        name_list_hint(err, "groups", group, &groups);
+        aq_names_hint(err, "groups", group, &groups);
         free(groups.items);
         return -1;
     }
-    struct name_list names =
+    struct aq_names names =
         strcmp(group, "model") == 0 ? conf_models(&r->search) : conf_options(&r->search, group);
     for (size_t i = 0; i < names.count; i++)
         aq_buf_addf(out, "%s\n", names.items[i]);

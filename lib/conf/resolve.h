@@ -37,7 +37,7 @@ struct resolved {
     const char *label;  /* the overrides of the job, with blanks between them */
     const char *subdir; /* hydra.sweep.subdir; only of a sweep */
     const char *out_dir;
-    struct name_list files; /* what it was made from */
+    struct aq_names files; /* what it was made from */
 };
 
 struct resolved_list {
@@ -70,7 +70,7 @@ int resolve_list(struct resolver *r, const char *group, struct aq_buf *out,
                  struct aq_err *err) AQ_MUST_CHECK;
 
 /* A make rule: the targets depend on every file; the files are targets without recipes. */
-int resolve_depfile(struct aq_buf *out, const struct name_list *targets,
-                    const struct name_list *files, struct aq_err *err) AQ_MUST_CHECK;
+int resolve_depfile(struct aq_buf *out, const struct aq_names *targets,
+                    const struct aq_names *files, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -1,7 +1,7 @@
 /* ${name:arguments}: environment, selection, decoding, keys of mappings, run-time values, time. */
 #include "base/buf.h"
 #include "base/mem.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "conf/interp_impl.h"
 
 #include <stdlib.h>
@@ -178,11 +178,11 @@ struct node *interp_call(struct interp *in, struct node *v, const char *name,
         /* cppcheck-suppress returnDanglingLifetime ; the node returned is of the arena */
         return resolvers[i].resolve(&c);
     }
-    struct name_list names = {0};
+    struct aq_names names = {0};
     for (size_t i = 0; i < AQ_COUNT(resolvers); i++)
-        name_list_add(&names, resolvers[i].name);
+        aq_names_add(&names, resolvers[i].name);
     interp_fail(in, v, "unsupported interpolation type '%s'", aq_show(name));
-    name_list_hint(in->err, "available", name, &names);
+    aq_names_hint(in->err, "available", name, &names);
     free(names.items);
     return NULL;
 }

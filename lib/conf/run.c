@@ -21,12 +21,12 @@ static const char *text_at(const struct node *app, const char *group, const char
 static int fail_size(struct conf_result *r, const struct node *size, const struct node *sizes,
                      struct aq_err *err)
 {
-    struct name_list names = {0};
+    struct aq_names names = {0};
     for (size_t i = 0; sizes && i < sizes->count; i++)
-        name_list_add(&names, node_key_text(r->a, sizes->items[i].key));
-    name_list_sort(&names);
+        aq_names_add(&names, node_key_text(r->a, sizes->items[i].key));
+    aq_names_order(&names);
     aq_err_set(err, place_class(size->place), "unknown dataset.size '%s'", aq_show(size->s));
-    name_list_hint(err, "sizes", size->s, &names);
+    aq_names_hint(err, "sizes", size->s, &names);
     free(names.items);
     return -1;
 }
@@ -178,10 +178,10 @@ void run_formats_release(struct run_formats *f)
 
 static int fail_format(struct conf_search *s, const struct run *run, struct aq_err *err)
 {
-    struct name_list names = conf_options(s, "format");
+    struct aq_names names = conf_options(s, "format");
     aq_err_set(err, place_class(run->format_place), "unknown format '%s' (quant_pair.format_name)",
                aq_show(run->format_name));
-    name_list_hint(err, "formats", run->format_name, &names);
+    aq_names_hint(err, "formats", run->format_name, &names);
     free(names.items);
     return -1;
 }

@@ -15,7 +15,7 @@ enum { MAX_NAME = 1024 };
 
 static void add_dir(struct conf_search *s, const char *dir)
 {
-    name_list_add(&s->dirs, aq_arena_strdup(&s->arena, dir));
+    aq_names_add(&s->dirs, aq_arena_strdup(&s->arena, dir));
 }
 
 int conf_search_add(struct conf_search *s, const char *dir, struct aq_err *err)
@@ -200,31 +200,31 @@ int conf_load(struct conf_search *s, const char *name, const struct conf_file **
 
 /* ---- lists of names ---- */
 
-static struct name_list list_all(struct conf_search *s, const char *group, enum name_listing what)
+static struct aq_names list_all(struct conf_search *s, const char *group, enum aq_names_kind what)
 {
-    struct name_list names = {0};
+    struct aq_names names = {0};
     if (*group && !is_inside(group))
         return names;
     for (size_t i = 0; i < s->dirs.count; i++)
-        (void)name_list_list(&names, &s->arena, path_in(s, i, group, ""), what);
-    name_list_sort(&names);
-    name_list_unique(&names);
+        (void)aq_names_read_dir(&names, &s->arena, path_in(s, i, group, ""), what);
+    aq_names_order(&names);
+    aq_names_unique(&names);
     return names;
 }
 
-struct name_list conf_options(struct conf_search *s, const char *group)
+struct aq_names conf_options(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, NAME_LIST_OPTIONS);
+    return list_all(s, group, AQ_NAMES_OPTIONS);
 }
 
-struct name_list conf_subgroups(struct conf_search *s, const char *group)
+struct aq_names conf_subgroups(struct conf_search *s, const char *group)
 {
-    return list_all(s, group, NAME_LIST_GROUPS);
+    return list_all(s, group, AQ_NAMES_GROUPS);
 }
 
-struct name_list conf_models(struct conf_search *s)
+struct aq_names conf_models(struct conf_search *s)
 {
-    struct name_list names = conf_subgroups(s, "model");
+    struct aq_names names = conf_subgroups(s, "model");
     size_t kept = 0;
     for (size_t i = 0; i < names.count; i++) {
         const char *n = names.items[i];

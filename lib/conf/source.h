@@ -8,7 +8,7 @@
 #define AQ_CONF_SOURCE_H
 
 #include "base/arena.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "base/strmap.h"
 #include "io/node.h"
 
@@ -35,7 +35,7 @@ struct conf_file {
 
 struct conf_search {
     struct aq_arena arena;
-    struct name_list dirs;
+    struct aq_names dirs;
     struct aq_strmap files;  /* name -> struct conf_file, or NULL for one that is not there */
     struct aq_strmap groups; /* name -> non-NULL if it is a directory */
 };
@@ -58,10 +58,10 @@ const char *conf_dir_of(struct conf_search *s, const char *name);
 bool conf_group_exists(struct conf_search *s, const char *group);
 
 /* Sorted names of a group's options, or of its subgroups; free .items. */
-struct name_list conf_options(struct conf_search *s, const char *group);
-struct name_list conf_subgroups(struct conf_search *s, const char *group);
+struct aq_names conf_options(struct conf_search *s, const char *group);
+struct aq_names conf_subgroups(struct conf_search *s, const char *group);
 
 /* Models are groups of their own: conf/model/NAME/arch/NAME.default.yaml. Free .items. */
-struct name_list conf_models(struct conf_search *s);
+struct aq_names conf_models(struct conf_search *s);
 
 #endif

@@ -33,7 +33,7 @@ static int fail(const struct override *o, const char *what, struct aq_err *err)
 
 static void add_typed(struct sweep_key *k, const char *text)
 {
-    name_list_add(&k->texts, text);
+    aq_names_add(&k->texts, text);
 }
 
 static void add_text(struct aq_arena *a, struct sweep_key *k, const char *key, const char *value)
@@ -116,8 +116,7 @@ static int add_glob(struct conf_search *s, struct aq_arena *a, const struct over
                     struct sweep_key *k, const char *key)
 {
     const struct sweep *g = o->value.sweep;
-    struct name_list names =
-        strcmp(o->key, "model") == 0 ? conf_models(s) : conf_options(s, o->key);
+    struct aq_names names = strcmp(o->key, "model") == 0 ? conf_models(s) : conf_options(s, o->key);
     for (size_t i = 0; i < names.count; i++)
         if (matches(g->include, names.items[i]) && !matches(g->exclude, names.items[i]))
             add_text(a, k, key, names.items[i]);

@@ -11,8 +11,8 @@
 enum { SWEEP_MAX_JOBS = 65536 };
 
 struct sweep_key {
-    struct name_list texts; /* "dataset.size=small", ... */
-    int number;             /* of the override */
+    struct aq_names texts; /* "dataset.size=small", ... */
+    int number;            /* of the override */
 };
 
 struct sweep_plan {

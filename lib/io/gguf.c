@@ -119,7 +119,7 @@ static int check_names(struct cursor *c, struct aq_names *names, const char *wha
     ptrdiff_t twice = aq_names_sort(names);
     if (twice >= 0)
         return aq_err_set(c->err, AQ_EINPUT, "%s: %s '%s' is there twice", aq_show(c->path), what,
-                          aq_show(names->names[twice]));
+                          aq_show(names->items[twice]));
     return 0;
 }
 

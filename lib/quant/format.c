@@ -1,7 +1,7 @@
 #include "quant/format.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "io/yaml.h"
 #include "quant/quantizer.h"
 
@@ -12,23 +12,22 @@
 /* ---- the directory ---- */
 
 /* All formats, sorted. */
-static int list_formats(struct aq_arena *a, const char *dir, struct name_list *n,
-                        struct aq_err *err)
+static int list_formats(struct aq_arena *a, const char *dir, struct aq_names *n, struct aq_err *err)
 {
-    if (name_list_list(n, a, dir, NAME_LIST_OPTIONS) < 0)
+    if (aq_names_read_dir(n, a, dir, AQ_NAMES_OPTIONS) < 0)
         return aq_err_sys(err, AQ_ERUN, "cannot read directory '%s'", aq_show(dir));
-    name_list_sort(n);
+    aq_names_order(n);
     return 0;
 }
 
 int format_unknown(const char *dir, const char *what, const char *name, struct aq_err *err)
 {
     struct aq_arena a = AQ_ARENA_INIT;
-    struct name_list n = {0};
+    struct aq_names n = {0};
     if (list_formats(&a, dir, &n, err) == 0) {
         aq_err_set(err, AQ_EUSAGE, "unknown %s '%s': no such file in '%s'", what, aq_show(name),
                    aq_show(dir));
-        name_list_hint(err, "there are", name, &n);
+        aq_names_hint(err, "there are", name, &n);
     }
     free(n.items);
     aq_arena_release(&a);
@@ -178,7 +177,7 @@ int format_label(const char *conf_dir, const struct json *format, int index,
                  char label[FORMAT_LABEL], struct aq_err *err)
 {
     struct aq_arena a = AQ_ARENA_INIT;
-    struct name_list n = {0};
+    struct aq_names n = {0};
     char *dir = aq_path_join(conf_dir, "format");
     int bad = list_formats(&a, dir, &n, err);
     (void)snprintf(label, FORMAT_LABEL, "CUSTOM_%d", index);

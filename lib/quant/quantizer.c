@@ -1,7 +1,7 @@
 #include "quant/quantizer.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/name_list.h"
+#include "base/names.h"
 #include "base/suggest.h"
 
 #include <stdio.h>
@@ -277,11 +277,11 @@ static const struct attribute {
 
 static int unknown_attribute(const struct jref *v, struct aq_err *err)
 {
-    struct name_list names = {0};
+    struct aq_names names = {0};
     for (size_t i = 0; i < AQ_COUNT(attributes); i++)
-        name_list_add(&names, attributes[i].name);
+        aq_names_add(&names, attributes[i].name);
     jref_fail(v, err, "unknown quantizer attribute");
-    name_list_hint(err, "known", v->name, &names);
+    aq_names_hint(err, "known", v->name, &names);
     free(names.items);
     return -1;
 }

@@ -252,7 +252,7 @@ static int read_groups(struct sel_cell *c, const struct jref *root, const double
     c->group_count = i;
     ptrdiff_t twice = r == 0 ? aq_names_sort(&modules) : -1;
     if (twice >= 0)
-        r = jref_fail(&list, err, "module '%s' appears twice", aq_show(modules.names[twice]));
+        r = jref_fail(&list, err, "module '%s' appears twice", aq_show(modules.items[twice]));
     aq_names_release(&modules);
     return r;
 }

@@ -153,10 +153,10 @@ static int join_candidates(struct sel_table *t, struct aq_err *err)
     ptrdiff_t twice = aq_names_sort(&names);
     if (twice >= 0)
         r = aq_err_set(err, AQ_EINPUT, "candidate '%s' is given twice",
-                       aq_show(names.names[twice]));
+                       aq_show(names.items[twice]));
     else if ((twice = aq_names_sort(&labels)) >= 0)
         r = aq_err_set(err, AQ_EINPUT, "candidates '%s' and another one share the label '%s'",
-                       aq_show(t->candidates[twice].name), aq_show(labels.names[twice]));
+                       aq_show(t->candidates[twice].name), aq_show(labels.items[twice]));
     aq_names_release(&names);
     aq_names_release(&labels);
     return r;

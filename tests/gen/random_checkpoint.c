@@ -38,7 +38,7 @@ static const struct shape presets[] = {
 
 struct options {
     const char *preset, *kind, *dtype, *tied, *prefix;
-    struct aq_strings zeros, signs; /* parts of names */
+    struct aq_names zeros, signs; /* parts of names */
     int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, vision_depth;
     int64_t shards, seed;
     double theta, scale;
@@ -179,7 +179,7 @@ static void store(unsigned char *to, enum st_dtype dtype, float x)
     }
 }
 
-static bool named(const struct aq_strings *parts, const struct tensor *t)
+static bool named(const struct aq_names *parts, const struct tensor *t)
 {
     for (size_t i = 0; i < parts->count; i++)
         if (strstr(t->name, parts->items[i]))

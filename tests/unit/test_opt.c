@@ -10,7 +10,7 @@ struct values {
     double real;
     uint64_t size;
     const char *text, *choice;
-    struct aq_strings list;
+    struct aq_names list;
     struct aq_cmdline cl;
     int code; /* 0: the command line is right */
 };
