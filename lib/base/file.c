@@ -45,6 +45,19 @@ static void note_input(const struct stat *st)
     (void)pthread_mutex_unlock(&inputs.lock);
 }
 
+void aq_rewrite_input(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return;
+    (void)pthread_mutex_lock(&inputs.lock);
+    for (size_t i = 0; i < inputs.count; i++)
+        while (i < inputs.count && inputs.items[i].dev == st.st_dev &&
+               inputs.items[i].ino == st.st_ino)
+            inputs.items[i] = inputs.items[--inputs.count];
+    (void)pthread_mutex_unlock(&inputs.lock);
+}
+
 bool aq_is_input(const struct stat *st)
 {
     bool found = false;

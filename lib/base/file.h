@@ -25,6 +25,8 @@ int aq_open_input(const char *path, struct stat *st, struct aq_err *err) AQ_MUST
 /* From now on inputs are remembered: no product replaces one. For a process that is one run. */
 void aq_guard_inputs(void);
 bool aq_is_input(const struct stat *st);
+/* But this one is rewritten in place: that is what the user asked for. */
+void aq_rewrite_input(const char *path);
 
 /* As read(2) and its like, but not ended by signals. Messages say `name` as it is. */
 ssize_t aq_read_some(int fd, void *p, size_t n);

@@ -197,6 +197,8 @@ static int gc_open(const struct store *s, const char *path, const char *const *i
     if (n == 0)
         r = aq_err_set(err, AQ_EINPUT, "nothing of store '%s' would be left", aq_show(path));
     else if (*dropped)
+        aq_rewrite_input(path);
+    if (r == 0 && *dropped)
         r = write_union(path, &h, s, 1, keep, n, err);
     free(keep);
     return r;
