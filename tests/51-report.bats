@@ -284,7 +284,7 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     aq 0 aq-report --html m.json
     local answer
     answer=$(text_of "$(grep -o '<p class="answer">[^<]*' <<<"$output")")
-    has "$answer" "$kept of $all groups of layers stay at 16 bits, $taken groups take INT4 weights, INT8 activations."
+    has "$answer" "$kept of $all groups of layers stay at 16 bits and $taken take INT4 weights with INT8 activations."
     has "$answer" "$(awk -v b="$before" -v a="$after" 'function s(x) { return x >= 99950 ? sprintf("%.0f kB", x / 1000) : x >= 9995 ? sprintf("%.1f kB", x / 1000) : sprintf("%.2f kB", x / 1000) }
         BEGIN { printf "%s of weights become %s.", s(b), s(a) }')"
     [[ $output != *"Predicted divergence"* && $output != *"Measured divergence"* ]]
@@ -302,7 +302,7 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     refused 2 "--eval is shown in the page" aq-report --md --eval e.json m.json
     # nothing quantized, everything quantized, out of reach
     has "$(aq-select -q --effective-bits 16 a.json | aq-report --html)" "all 16 groups of layers stay at 16 bits."
-    has "$(aq-select -q --effective-bits 4.125 a.json | aq-report --html)" "16 groups take INT4 weights, INT8 activations; none stays at 16 bits."
+    has "$(aq-select -q --effective-bits 4.125 a.json | aq-report --html)" "all 16 groups of layers take INT4 weights with INT8 activations."
     has "$(aq-select -q --effective-bits 2 a.json | aq-report --html)" "The budget of 2 bits cannot be met"
 }
 

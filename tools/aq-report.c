@@ -91,6 +91,72 @@ static const struct aq_tool summary = {
     .run = run_summary,
 };
 
+/* ---- aq-report sweep ---- */
+
+static struct summary_request table;
+static struct {
+    bool tsv, csv;
+} table_format;
+
+static const struct aq_opt table_options[] = {
+    {"tsv", 0, AQ_OPT_FLAG, &table_format.tsv, NULL, "separated by tabs"},
+    {"csv", 0, AQ_OPT_FLAG, &table_format.csv, NULL, "separated by commas"},
+    {"cells", 0, AQ_OPT_TEXT, &table.cells_json, "cells.json", "names of the cells"},
+    AQ_OPT_END,
+};
+
+static int run_sweep(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (table_format.tsv + table_format.csv != 1)
+        return aq_err_set(err, AQ_EUSAGE, "give exactly one of --tsv, --csv");
+    table.manifests = cl->args;
+    table.count = (size_t)cl->count;
+    table.output = cl->output;
+    return report_sweep(&table, table_format.csv ? ',' : '\t', err);
+}
+
+static const struct aq_tool sweep = {
+    .name = "sweep",
+    .summary = "A sweep as data: one row for each layer and candidate of each cell.",
+    .usage = "aq-report sweep (--tsv | --csv) [--cells cells.json] [-o FILE] MANIFEST...",
+    .example = "aq-report sweep --csv */*/*/*_quant_manifest.json",
+    .options = table_options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_sweep,
+};
+
+/* ---- aq-report explore ---- */
+
+static struct summary_request page;
+
+static const struct aq_opt explore_options[] = {
+    {"cells", 0, AQ_OPT_TEXT, &page.cells_json, "cells.json",
+     "all cells, with the reasons of those left out; needed"},
+    AQ_OPT_END,
+};
+
+static int run_explore(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (!page.cells_json)
+        return aq_err_set(err, AQ_EUSAGE, "--cells is needed");
+    page.manifests = cl->args;
+    page.count = (size_t)cl->count;
+    page.output = cl->output;
+    return report_explore(&page, err);
+}
+
+static const struct aq_tool explore = {
+    .name = "explore",
+    .summary = "A sweep as one page: matrix, comparison of cells, recipe for any budget.",
+    .usage = "aq-report explore --cells cells.json [-o FILE] MANIFEST...",
+    .example = "aq-report explore --cells cells.json -o explore.html */*/*/*_quant_manifest.json",
+    .options = explore_options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_explore,
+};
+
 /* ---- aq-report diff ---- */
 
 static struct {
@@ -124,7 +190,7 @@ static const struct aq_tool diff = {
 
 /* ---- aq-report ---- */
 
-static const struct aq_tool *const commands[] = {&summary, &diff, NULL};
+static const struct aq_tool *const commands[] = {&summary, &sweep, &explore, &diff, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-report",
@@ -133,6 +199,8 @@ static const struct aq_tool tool = {
         "aq-report (--md | --json | --tsv | --html | --svg PICTURE) [-o FILE] [MANIFEST]\n"
         "aq-report --all DIR [MANIFEST]\n"
         "aq-report summary (--md | --tsv | --html) [--cells cells.json] [-o FILE] MANIFEST...\n"
+        "aq-report sweep (--tsv | --csv) [--cells cells.json] [-o FILE] MANIFEST...\n"
+        "aq-report explore --cells cells.json [-o FILE] MANIFEST...\n"
         "aq-report diff (--md | --tsv) [-o FILE] A B",
     .example = "aq-report --md quant_manifest.json",
     .options = options,

@@ -110,51 +110,66 @@ void answer_release(struct answer *a)
 
 /* ---- in words ---- */
 
-static void add_formats(struct aq_buf *out, const struct answer *a, const struct report *r)
+/* Adds a part of a list of n: "one, two and three". */
+static void add_item(struct aq_buf *out, size_t i, size_t n, const char *text)
 {
-    size_t quantized = 0;
-    for (size_t i = 0; i < a->count; i++)
-        quantized += !a->formats[i].option->none;
-    size_t said = 0, others = 0;
-    for (size_t i = 0; i < a->count; i++) {
-        const struct answer_format *f = &a->formats[i];
-        if (f->option->none)
-            continue;
-        if (said >= 3 && quantized > 4) { /* the rest together */
-            others += f->groups;
+    aq_buf_addf(out, "%s%s", i == 0 ? "" : i + 1 == n ? " and " : ", ", text);
+}
+
+/* Who takes what, the unquantized groups first; more than three formats together. */
+static void add_formats(struct aq_buf *out, const struct answer *a, const struct report *r,
+                        size_t kept, size_t quantized)
+{
+    enum { SAID = 3 };
+    size_t each = quantized > SAID + 1 ? SAID : quantized, rest = 0, i = 0;
+    size_t items = (kept > 0) + each + (each < quantized);
+    if (kept) {
+        char *text = xasprintf("%zu of %zu groups of layers %s at 16 bits", kept, a->groups,
+                               kept == 1 ? "stays" : "stay");
+        add_item(out, i++, items, text);
+        free(text);
+    }
+    for (size_t f = 0; f < quantized; f++) {
+        const struct answer_format *format = &a->formats[f];
+        if (f >= each) {
+            rest += format->groups;
             continue;
         }
-        char *words = report_candidate_words(r, f->option);
-        aq_buf_adds(out, said == 0 ? "" : said + 1 == quantized ? " and " : ", ");
-        aq_buf_addf(out, "%zu%s take %s", f->groups,
-                    said             ? ""
-                    : a->groups == 1 ? " group"
-                                     : " groups",
-                    words);
+        char *words = report_candidate_words(r, format->option);
+        char *text =
+            xasprintf("%zu %s %s", format->groups, format->groups == 1 ? "takes" : "take", words);
+        add_item(out, i++, items, text);
         free(words);
-        said++;
+        free(text);
     }
-    if (others)
-        aq_buf_addf(out, " and %zu take other formats (below)", others);
+    if (rest) {
+        char *text = xasprintf("%zu take other formats", rest);
+        add_item(out, i, items, text);
+        free(text);
+    }
 }
 
 char *answer_sentence(const struct answer *a, const struct report *r)
 {
     struct aq_buf out = AQ_BUF_INIT;
-    size_t kept =
-        a->count && a->formats[a->count - 1].option->none ? a->formats[a->count - 1].groups : 0;
     if (!a->known)
         return xasprintf("This manifest lists %zu groups of layers and no recipe.", r->count);
+    bool none = a->count && a->formats[a->count - 1].option->none;
+    size_t kept = none ? a->formats[a->count - 1].groups : 0, quantized = a->count - none;
     if (!isnan(r->m->effective_bits))
         aq_buf_addf(&out, "At %.4g bits per weight, ", r->m->effective_bits);
-    if (kept == a->groups) {
-        aq_buf_addf(&out, "all %zu groups of layers stay at 16 bits.", kept);
+    if (quantized == 0) {
+        aq_buf_addf(&out, "all %zu groups of layers stay at 16 bits", kept);
+    } else if (kept == 0 && quantized == 1) {
+        char *words = report_candidate_words(r, a->formats[0].option);
+        aq_buf_addf(&out, "all %zu groups of layers take %s", a->groups, words);
+        free(words);
     } else {
-        aq_buf_addf(&out, kept ? "%zu of %zu groups of layers stay at 16 bits, " : "", kept,
-                    a->groups);
-        add_formats(&out, a, r);
-        aq_buf_adds(&out, kept ? "." : "; none stays at 16 bits.");
+        if (!kept)
+            aq_buf_addf(&out, "all %zu groups of layers are quantized: ", a->groups);
+        add_formats(&out, a, r, kept, quantized);
     }
+    aq_buf_addc(&out, '.');
     if (a->before > 0 && !isnan(a->after))
         aq_buf_addf(&out, " %s of weights become %s.", svg_bytes(a->before), svg_bytes(a->after));
     return aq_buf_detach(&out);

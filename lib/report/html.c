@@ -18,12 +18,17 @@ static const char script[] =
 
 void html_begin(struct aq_buf *out, const char *title)
 {
+    html_begin_with(out, title, "");
+}
+
+void html_begin_with(struct aq_buf *out, const char *title, const char *more_styles)
+{
     aq_buf_adds(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
                      "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n");
     html_text(out, "title", NULL, title);
-    aq_buf_addf(out, "\n<style>\n%s", styles);
+    aq_buf_addf(out, "\n<style>\n%s%s", styles, more_styles);
     svg_styles(out);
     aq_buf_adds(
         out, "</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#main\">Skip to the content</a>\n"
@@ -36,7 +41,12 @@ void html_begin(struct aq_buf *out, const char *title)
 
 void html_end(struct aq_buf *out)
 {
-    aq_buf_addf(out, "</main>\n<script>\n%s</script>\n</body>\n</html>\n", script);
+    html_end_with(out, "");
+}
+
+void html_end_with(struct aq_buf *out, const char *more_script)
+{
+    aq_buf_addf(out, "</main>\n<script>\n%s%s</script>\n</body>\n</html>\n", script, more_script);
 }
 
 static void open_tag(struct aq_buf *out, const char *tag, const char *class)

@@ -6,6 +6,9 @@
 
 void html_begin(struct aq_buf *out, const char *title);
 void html_end(struct aq_buf *out);
+/* The same with more rules of style, and another script after the common one. */
+void html_begin_with(struct aq_buf *out, const char *title, const char *more_styles);
+void html_end_with(struct aq_buf *out, const char *more_script);
 
 /* <tag class="...">text</tag>; class may be NULL. */
 void html_text(struct aq_buf *out, const char *tag, const char *class, const char *text);

@@ -22,6 +22,27 @@ document.querySelectorAll("table.sortable").forEach(table => {
     });
 });
 
+// What other scripts of a page use: document.aq.copy(button, text), document.aq.tips(svg).
+document.aq = {};
+document.aq.copy = (button, text, old) => {
+    const label = button.dataset.label || button.textContent;
+    button.dataset.label = label;
+    const done = ok => {
+        button.textContent = ok ? "Copied" : "Press Ctrl+C";
+        setTimeout(() => { button.textContent = label; }, 1500);
+    };
+    const by_hand = old || (() => { // where a page may not use the clipboard
+        const area = document.createElement("textarea");
+        area.value = text;
+        document.body.append(area);
+        area.select();
+        const ok = document.execCommand("copy");
+        area.remove();
+        return ok;
+    });
+    if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => done(true), () => done(by_hand()));
+    else done(by_hand());
+};
 // A button that copies, before the text it copies.
 document.querySelectorAll("details.copy").forEach(box => {
     const summary = box.querySelector("summary"), text = box.querySelector("pre").textContent;
@@ -30,19 +51,11 @@ document.querySelectorAll("details.copy").forEach(box => {
     button.type = "button";
     button.className = "do";
     button.textContent = label;
-    const done = ok => {
-        button.textContent = ok ? "Copied" : "Press Ctrl+C";
-        setTimeout(() => { button.textContent = label; }, 1500);
-    };
-    button.addEventListener("click", () => {
-        const old = () => { // where a page may not use the clipboard: select, and try
-            box.open = true;
-            getSelection().selectAllChildren(box.querySelector("pre"));
-            done(document.execCommand("copy"));
-        };
-        if (navigator.clipboard) navigator.clipboard.writeText(text).then(() => done(true), old);
-        else old();
-    });
+    button.addEventListener("click", () => document.aq.copy(button, text, () => {
+        box.open = true;
+        getSelection().selectAllChildren(box.querySelector("pre"));
+        return document.execCommand("copy");
+    }));
     summary.textContent = "show";
     summary.setAttribute("aria-label", "Show the " + label.slice(5));
     box.before(wrap);
@@ -72,15 +85,13 @@ document.querySelectorAll("details.copy").forEach(box => {
         tip.style.left = Math.max(6, Math.min(innerWidth - size.width - 6, middle)) + "px";
         tip.style.top = (at.top > size.height + 10 ? at.top - size.height - 6 : Math.min(at.bottom + 6, innerHeight - 40)) + "px";
     };
-    document.querySelectorAll("svg.aq").forEach(svg => {
-        const titles = svg.querySelectorAll("title");
-        if (!titles.length) return;
-        const shapes = Array.from(titles, title => {
-            const shape = title.parentNode;
-            shape.dataset.tip = title.textContent;
+    document.aq.tips = svg => {
+        svg.querySelectorAll("title").forEach(title => {
+            title.parentNode.dataset.tip = title.textContent;
             title.remove();
-            return shape;
         });
+        const shapes = [...svg.querySelectorAll("[data-tip]")];
+        if (!shapes.length) return;
         svg.addEventListener("pointerover", e => e.target.dataset.tip ? show(e.target) : hide());
         svg.addEventListener("pointerleave", hide);
         svg.addEventListener("click", e => { if (e.target.dataset.tip) show(e.target); });
@@ -96,5 +107,6 @@ document.querySelectorAll("details.copy").forEach(box => {
             const at = shapes.indexOf(lit), n = shapes.length;
             show(shapes[at < 0 ? (step > 0 ? 0 : n - 1) : (at + step + n) % n]);
         });
-    });
+    };
+    document.querySelectorAll("svg.aq").forEach(document.aq.tips);
 })();

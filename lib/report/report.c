@@ -171,7 +171,7 @@ char *report_candidate_words(const struct report *r, const struct manifest_optio
     char *a = upper(act + 2, n - (size_t)(act + 2 - name));
     const char *gran = slash && strcmp(slash, "/default") != 0 ? slash + 1 : NULL;
     char *words =
-        xasprintf("%s weights%s%s%s%s%s%s", w, strcmp(a, "FP16") == 0 ? "" : ", ",
+        xasprintf("%s weights%s%s%s%s%s%s", w, strcmp(a, "FP16") == 0 ? "" : " with ",
                   strcmp(a, "FP16") == 0 ? "" : a, strcmp(a, "FP16") == 0 ? "" : " activations",
                   gran ? " (" : "", gran ? gran : "", gran ? ")" : "");
     free(w);

@@ -50,7 +50,7 @@ void report_release(struct report *r);
  * not name it, or the label of its format; "16-bit" for what is not quantized. Caller frees.
  */
 char *report_candidate(const struct report *r, const struct manifest_option *o);
-/* The same in words: "INT4 weights, INT8 activations (w_group64)". Caller frees. */
+/* The same in words: "INT4 weights with INT8 activations (w_group64)". Caller frees. */
 char *report_candidate_words(const struct report *r, const struct manifest_option *o);
 /* The candidate that the recipe takes; NULL if the manifest has no recipe. */
 const struct manifest_option *report_row_chosen(const struct report_row *row);

@@ -2,7 +2,9 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "report/answer.h"
+#include "report/cell_list.h"
 #include "report/diff.h"
+#include "report/explore.h"
 #include "report/html.h"
 #include "report/summary.h"
 
@@ -156,6 +158,55 @@ int report_summary(const struct summary_request *q, struct aq_err *err)
         status = aq_write_file(q->output, out.data, out.len, err);
     }
     summary_release(&s);
+    aq_buf_release(&out);
+    return status;
+}
+
+/* The directory of a cell says which one it is: two options may share a name. */
+static int add_sweep_cell(struct fields *f, const char *path, const struct cell_list *list,
+                          struct aq_err *err)
+{
+    const struct report_request one = {.manifest = path};
+    const struct cell_entry *e = cell_list_find(list, path);
+    struct session s;
+    if (session_open(&s, &one, err) < 0)
+        return -1;
+    struct cell *c = &s.report.cell;
+    if (e) {
+        free(c->pair);
+        free(c->granularity);
+        free(c->size);
+        c->pair = xstrdup(e->pair);
+        c->granularity = xstrdup(e->granularity);
+        c->size = xstrdup(e->size);
+    }
+    report_fields(f, &s.report);
+    session_close(&s);
+    return 0;
+}
+
+int report_sweep(const struct summary_request *q, char separator, struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    struct fields f = {.out = &out, .separator = separator};
+    struct cell_list list = {0};
+    int status = q->cells_json ? cell_list_read(&list, q->cells_json, err) : 0;
+    report_fields_names(&f);
+    for (size_t i = 0; i < q->count && status == 0; i++)
+        status = add_sweep_cell(&f, q->manifests[i], &list, err);
+    if (status == 0)
+        status = aq_write_file(q->output, out.data, out.len, err);
+    cell_list_release(&list);
+    aq_buf_release(&out);
+    return status;
+}
+
+int report_explore(const struct summary_request *q, struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    int status = explore_html(&out, q->manifests, q->count, q->cells_json, err);
+    if (status == 0)
+        status = aq_write_file(q->output, out.data, out.len, err);
     aq_buf_release(&out);
     return status;
 }

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/names.h"
 #include "base/msg.h"
+#include "report/cell_list.h"
 #include "report/report.h"
 #include "solve/ranks.h"
 
@@ -224,29 +225,16 @@ static void add_skipped(struct summary *s, const char *pair, const char *granula
 
 static int read_cells_json(struct summary *s, const char *path, struct aq_err *err)
 {
-    struct json *v = json_read(path, err);
-    if (!v)
+    struct cell_list list;
+    if (cell_list_read(&list, path, err) < 0)
         return -1;
-    struct jref root = jref_root(v, path), list;
-    int r = jref_get(&root, "cells", JSON_ARRAY, &list, err);
-    size_t i = 0;
-    for (const struct json *c = r == 0 ? json_first(list.v) : NULL; c && r == 0;
-         c = json_next(c), i++) {
-        struct jref at = jref_child(&list, c, i), why;
-        const char *pair, *granularity, *size, *reason = "no reason given";
-        bool supported;
-        if (jref_string(&at, "pair", &pair, err) < 0 ||
-            jref_string(&at, "granularity", &granularity, err) < 0 ||
-            jref_string(&at, "size", &size, err) < 0 ||
-            jref_bool(&at, "supported", &supported, err) < 0)
-            r = -1;
-        else if (!supported && jref_has(&at, "reason", &why))
-            r = jref_string(&at, "reason", &reason, err);
-        if (r == 0 && !supported)
-            add_skipped(s, pair, granularity, size, reason);
+    for (size_t i = 0; i < list.count; i++) {
+        const struct cell_entry *e = &list.items[i];
+        if (e->reason)
+            add_skipped(s, e->pair, e->granularity, e->size, e->reason);
     }
-    json_free(v);
-    return r;
+    cell_list_release(&list);
+    return 0;
 }
 
 static bool same_normalization(const struct summary_cell *a, const struct summary_cell *b)

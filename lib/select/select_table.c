@@ -120,10 +120,16 @@ static bool is_repeated(const struct sel_table *t, const struct sel_cell *cell, 
     return false;
 }
 
-/* Presets keep their names; the others are counted by their place in the list, as ModelOpt does. */
-static char *joint_label(const char *label, size_t place)
+/*
+ * Presets keep their names; the others are counted by their place in the list, as ModelOpt does. So
+ * is a preset that is there already: a label names one candidate.
+ */
+static char *joint_label(const struct sel_table *t, const char *label)
 {
-    return strncmp(label, "CUSTOM_", 7) == 0 ? xasprintf("CUSTOM_%zu", place) : xstrdup(label);
+    bool custom = strncmp(label, "CUSTOM_", 7) == 0;
+    for (size_t i = 0; i < t->candidate_count && !custom; i++)
+        custom = strcmp(t->candidates[i].label, label) == 0;
+    return custom ? xasprintf("CUSTOM_%zu", t->candidate_count) : xstrdup(label);
 }
 
 static int join_candidates(struct sel_table *t, struct aq_err *err)
@@ -134,7 +140,7 @@ static int join_candidates(struct sel_table *t, struct aq_err *err)
     t->candidates = xcalloc(most + 1, sizeof *t->candidates);
     t->candidate_cell = xcalloc(most + 1, sizeof *t->candidate_cell);
     t->candidate_column = xcalloc(most + 1, sizeof *t->candidate_column);
-    struct aq_names names = AQ_NAMES_INIT, labels = AQ_NAMES_INIT;
+    struct aq_names names = AQ_NAMES_INIT;
     for (size_t i = 0; i < t->cell_count; i++) {
         struct sel_cell *cell = &t->cells[i];
         for (size_t x = 0; x < cell->candidate_count; x++) {
@@ -143,10 +149,9 @@ static int join_candidates(struct sel_table *t, struct aq_err *err)
                 continue;
             struct sel_candidate *c = &t->candidates[t->candidate_count];
             *c = cell->candidates[x];
-            c->label = joint_label(c->label, t->candidate_count);
+            c->label = joint_label(t, c->label);
             t->candidate_column[t->candidate_count] = x;
             t->candidate_cell[t->candidate_count++] = cell;
-            aq_names_add(&labels, c->label);
         }
     }
     int r = 0;
@@ -154,11 +159,7 @@ static int join_candidates(struct sel_table *t, struct aq_err *err)
     if (twice >= 0)
         r = aq_err_set(err, AQ_EINPUT, "candidate '%s' is given twice",
                        aq_show(names.items[twice]));
-    else if ((twice = aq_names_sort(&labels)) >= 0)
-        r = aq_err_set(err, AQ_EINPUT, "candidates '%s' and another one share the label '%s'",
-                       aq_show(t->candidates[twice].name), aq_show(labels.items[twice]));
     aq_names_release(&names);
-    aq_names_release(&labels);
     return r;
 }
 

@@ -588,6 +588,29 @@ struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, in
     return new_solution(p, lo, hi, false);
 }
 
+struct knapsack *knapsack_corners(const struct knapsack_problem *p)
+{
+    struct solver s = {.p = p};
+    struct knapsack *k = xcalloc(1, sizeof *k);
+    k->groups = p->groups;
+    k->levels = xcalloc(p->groups + 1, sizeof *k->levels);
+    load_options(&s);
+    make_steps(&s);
+    k->points = xcalloc(s.step_count + 1, sizeof *k->points);
+    k->place = xcalloc(s.step_count + 1, sizeof *k->place);
+    k->is_corner = xcalloc(s.step_count + 1, sizeof *k->is_corner);
+    /* between two steps of equal rate there is a choice of assignments, not a corner */
+    for (size_t c = 0; c <= s.step_count; c++)
+        if (c == 0 || c == s.step_count || s.steps[c - 1].rate > s.steps[c].rate)
+            add_point(k, s.corners[c], c, true);
+    keep_corners(&s, k);
+    free(s.options);
+    free(s.start);
+    free(s.steps);
+    free(s.corners);
+    return k;
+}
+
 void knapsack_free(struct knapsack *k)
 {
     if (!k)

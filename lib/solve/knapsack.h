@@ -41,6 +41,12 @@ struct knapsack;
  */
 struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi);
 void knapsack_free(struct knapsack *k);
+/*
+ * Only the corners of the lower convex hull, for problems of any size: the answers that are the
+ * best for their cost whatever a unit of cost is worth. Each is what knapsack_solve finds for a
+ * budget of exactly its cost.
+ */
+struct knapsack *knapsack_corners(const struct knapsack_problem *p);
 
 size_t knapsack_count(const struct knapsack *k);
 const struct knapsack_point *knapsack_points(const struct knapsack *k);

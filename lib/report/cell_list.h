@@ -1,0 +1,28 @@
+/* cells.json: every cell of a sweep, with the reasons of those that cannot be had. */
+#ifndef AQ_REPORT_CELL_LIST_H
+#define AQ_REPORT_CELL_LIST_H
+
+#include "io/json.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Texts are borrowed from the document. */
+struct cell_entry {
+    const char *pair, *granularity, *size;
+    const char *dir;    /* NULL: not said */
+    const char *reason; /* why it is left out; NULL: it is not */
+};
+
+struct cell_list {
+    struct json *root;
+    struct cell_entry *items;
+    size_t count;
+};
+
+int cell_list_read(struct cell_list *l, const char *path, struct aq_err *err) AQ_MUST_CHECK;
+void cell_list_release(struct cell_list *l);
+/* The cell in whose directory a file is; NULL: none. */
+const struct cell_entry *cell_list_find(const struct cell_list *l, const char *path);
+
+#endif
