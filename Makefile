@@ -208,7 +208,7 @@ demo: all
 
 .PHONY: lint lint-tidy lint-cppcheck lint-shell lint-layers format compdb
 C_FILES := $(sort $(wildcard lib/*/*.[ch] lib/*/*/*.[ch] tools/*.[ch] tests/*/*.[ch]))
-SH_FILES := $(sort $(wildcard setup .ci/run tests/run tests/bench/run tests/fuzz/smoke tests/*.bash pipelines/with-device \
+SH_FILES := $(sort $(wildcard setup .ci/run packaging/completions tests/run tests/bench/run tests/fuzz/smoke tests/*.bash pipelines/with-device \
 	$(shell grep -lE '^\#!.*\bbash' tests/* tests/*/* pipelines/* 2>/dev/null | grep -v '\.bats$$')))
 ## lint: clang-tidy, cppcheck, shellcheck, layer check
 lint: lint-layers lint-shell lint-cppcheck lint-tidy
@@ -236,20 +236,47 @@ compdb:
 
 # ---- install ----
 
-.PHONY: install uninstall clean distclean
+.PHONY: install uninstall clean completions dist deb
 MAN := $(sort $(wildcard docs/man/*.[157]))
-## install: tools, plugin, configuration, pipelines and manual pages under $(prefix) ($(DESTDIR) is honoured)
-install: all
+DOC := README.md CHANGELOG.md LICENSE $(sort $(wildcard docs/*.md))
+bashcompdir ?= $(datadir)/bash-completion/completions
+zshcompdir  ?= $(datadir)/zsh/site-functions
+fishcompdir ?= $(datadir)/fish/vendor_completions.d
+$(O)/completions/bash/aq: $(TOOLS) packaging/completions pipelines/aq
+	$(call say,GEN,completions)packaging/completions $(O)/bin pipelines $(O)/completions
+## completions: for bash, zsh and fish, made from the tools' own tables of options
+completions: $(O)/completions/bash/aq
+## install: tools, plugin, configuration, pipelines, demo, documents and completions under $(prefix) ($(DESTDIR) is honoured)
+install: all completions
 	install -d $(DESTDIR)$(bindir) $(DESTDIR)$(libexecdir)/aq $(DESTDIR)$(datadir)/aq
 	install -m 755 $(TOOLS) $(DESTDIR)$(bindir)
 	$(if $(PLUGIN),install -m 755 $(PLUGIN) $(DESTDIR)$(libexecdir)/aq)
-	cp -R conf pipelines $(DESTDIR)$(datadir)/aq/
+	cp -R conf pipelines models datasets $(DESTDIR)$(datadir)/aq/
+	ln -sf ../share/aq/pipelines/aq $(DESTDIR)$(bindir)/aq
+	install -d $(DESTDIR)$(datadir)/aq/doc/images $(DESTDIR)$(bashcompdir) $(DESTDIR)$(zshcompdir) $(DESTDIR)$(fishcompdir)
+	install -m 644 $(DOC) $(DESTDIR)$(datadir)/aq/doc
+	install -m 644 $(wildcard docs/images/*) $(DESTDIR)$(datadir)/aq/doc/images
+	install -m 644 $(O)/completions/bash/aq $(DESTDIR)$(bashcompdir)/aq
+	for t in $(TOOLS:$(O)/bin/%=%); do ln -sf aq $(DESTDIR)$(bashcompdir)/$$t; done
+	install -m 644 $(O)/completions/zsh/_aq $(DESTDIR)$(zshcompdir)/_aq
+	install -m 644 $(O)/completions/fish/aq.fish $(DESTDIR)$(fishcompdir)/aq.fish
 	for m in $(MAN); do d=$(DESTDIR)$(mandir)/man$${m##*.}; install -d $$d; install -m 644 $$m $$d/; done
 ## uninstall: what install put there
 uninstall:
 	rm -f $(TOOLS:$(O)/bin/%=$(DESTDIR)$(bindir)/%)
 	rm -rf $(DESTDIR)$(libexecdir)/aq $(DESTDIR)$(datadir)/aq
+	rm -f $(DESTDIR)$(bindir)/aq $(DESTDIR)$(zshcompdir)/_aq $(DESTDIR)$(fishcompdir)/aq.fish
+	for t in aq $(TOOLS:$(O)/bin/%=%); do rm -f $(DESTDIR)$(bashcompdir)/$$t; done
 	for m in $(MAN); do rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}; done
+## dist: aq-$(VERSION).tar.gz of the committed tree
+dist:
+	git archive --format=tar.gz --prefix=aq-$(VERSION)/ -o aq-$(VERSION).tar.gz HEAD
+## deb: a Debian package in $(O)/deb, built from the committed tree
+deb:
+	rm -rf $(O)/deb; mkdir -p $(O)/deb/aq-$(VERSION)
+	git archive HEAD | tar -x -C $(O)/deb/aq-$(VERSION)
+	cp -R packaging/debian $(O)/deb/aq-$(VERSION)/debian
+	cd $(O)/deb/aq-$(VERSION) && dpkg-buildpackage -b -us -uc
 ## clean: the build directory
 clean:
 	rm -rf $(O)

@@ -22,7 +22,7 @@ stub() {
 }
 
 set_up() {
-    aq "$1" env PATH="$PWD/bin:/usr/bin:/bin" "$REPO/setup"
+    aq "$1" env PATH="$PWD/bin:/usr/bin:/bin" "$REPO/setup" "${@:2}"
 }
 
 @test "nothing is missing: nothing is done, and nobody has to be root" {
@@ -49,16 +49,32 @@ apt-get install -q -y --no-install-recommends libyaml-dev jq"
     rm bin/sudo
     command -v sudo >/dev/null && skip "sudo is installed: the other half cannot be tried"
     FAKE_UID=1000 set_up 1
-    has "$stderr" "not root and no sudo"
+    has "$stderr" "not root and no sudo: ask an administrator to run
+  apt-get update && apt-get install --no-install-recommends jq"
 }
 
 @test "a new system gets its lists first, and the run-time library of its own clang" {
     rm lists
     echo libclang-rt-18-dev >missing
-    FAKE_CLANG=18 set_up 0
+    FAKE_CLANG=18 set_up 0 --dev
     has "$output" "libclang-rt-18-dev       run-time library"
     is "$(sed -n 1p log)" "apt-get update -q"
     has "$(tail -1 log)" "install -q -y --no-install-recommends libclang-rt-18-dev"
+}
+
+@test "what a user needs is short; --dev adds the tools of the checks; another word is refused" {
+    printf 'jq\nclang\ncppcheck\nchromium\n' >missing
+    set_up 0
+    is "$(tail -1 log)" "apt-get install -q -y --no-install-recommends jq"
+    set_up 0 --dev
+    is "$(tail -1 log)" "apt-get install -q -y --no-install-recommends jq chromium clang cppcheck"
+    set_up 2 --all
+    has "$stderr$output" "'--all' is not an option"
+    rm missing
+    set_up 0
+    has "$output" " packages are installed"
+    set_up 0 --help
+    has "$output" "./setup --dev"
 }
 
 @test "apt that fails is a failure" {

@@ -253,7 +253,7 @@ with_script() {
     # a frame without the right to run scripts
     echo '<!doctype html><body><iframe sandbox src="e.html" width=1000 height=900></iframe>' >plain.html
     browse --window-size=1100,950 --screenshot="$PWD/plain.png" "file://$PWD/plain.html" >/dev/null
-    [ "$(stat -c %s plain.png)" -gt 12000 ]
+    [ "$(stat -c %s plain.png)" -gt 8000 ]
     is "$(sed -n '/<section id="cells"/,/<\/section>/p' e.html | grep -c '<tr><td')" 10
     has "$(cat e.html)" "<noscript>"
 }
