@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 /* Ranges up to this count as zero: the smallest subnormal of fp16. */
@@ -216,11 +218,24 @@ static void raise_ranges(const struct plan_step *s, float *grid, const void *row
     }
 }
 
-/* Ranges of step k, from the weight as the steps before it left it. */
+/* Is there one range for all of the weight at this step? */
+static bool spans_tensor(const struct plan_step *s)
+{
+    return s->step.scope == QUANT_TENSOR || s->step.scope == QUANT_NVFP4;
+}
+
+/* Ranges of step k, from the weight as the steps before it left it; given: see plan_weight. */
 static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix *w,
-                         struct aq_err *err)
+                         const float *given, struct aq_err *err)
 {
     struct plan_step *s = &p->step[k];
+    if (given && spans_tensor(s)) {
+        if (s->mul)
+            grid_scales(s, given);
+        else
+            s->amax = *given;
+        return 0;
+    }
     struct plan_step whole = {.block = w->cols, .rows_each = w->rows, .grid_cols = 1};
     const struct plan_step *grid = s->mul ? s : &whole; /* NVFP4: the second level */
     size_t n = s->mul ? (size_t)s->grid_rows * (size_t)s->grid_cols : 1;
@@ -284,9 +299,10 @@ int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *
     return 0;
 }
 
-int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
-                      const struct quant_matrix *w, enum quant_rounding rounding,
-                      struct aq_err *err)
+/* given: the range over a tensor, if it is not w's own; NULL otherwise. */
+static int plan_weight(struct quant_plan **out, const struct quant_spec *spec,
+                       const struct quant_matrix *w, const float *given,
+                       enum quant_rounding rounding, struct aq_err *err)
 {
     *out = NULL;
     if (quant_fits_weight(spec, w, err) < 0 || check_finite(w, err) < 0)
@@ -294,13 +310,28 @@ int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
     struct quant_plan *p = plan_new(spec, w->rows, w->cols, rounding);
     for (int k = 0; k < spec->steps; k++) {
         if (step_layout(&p->step[k], w->rows, w->cols, err) < 0 ||
-            (spec->step[k].scope != QUANT_MX && weight_ranges(p, k, w, err) < 0)) {
+            (spec->step[k].scope != QUANT_MX && weight_ranges(p, k, w, given, err) < 0)) {
             quant_plan_free(p);
             return -1;
         }
     }
     *out = p;
     return 0;
+}
+
+int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
+                      const struct quant_matrix *w, enum quant_rounding rounding,
+                      struct aq_err *err)
+{
+    return plan_weight(out, spec, w, NULL, rounding, err);
+}
+
+int quant_plan_weight_under(struct quant_plan **out, const struct quant_spec *spec,
+                            const struct quant_matrix *w, float amax, enum quant_rounding rounding,
+                            struct aq_err *err)
+{
+    assert(isfinite(amax) && amax >= 0);
+    return plan_weight(out, spec, w, &amax, rounding, err);
 }
 
 /* ---- activations ---- */

@@ -90,6 +90,14 @@ struct quant_plan;
 int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
                       const struct quant_matrix *w, enum quant_rounding rounding,
                       struct aq_err *err) AQ_MUST_CHECK;
+/*
+ * The same for a weight that is part of something larger: a piece of a matrix, or one of several
+ * weights under one range. amax, finite and not negative, takes the place of the range of a tensor
+ * and of the second level of NVFP4; ranges of rows and blocks are still w's own.
+ */
+int quant_plan_weight_under(struct quant_plan **out, const struct quant_spec *spec,
+                            const struct quant_matrix *w, float amax, enum quant_rounding rounding,
+                            struct aq_err *err) AQ_MUST_CHECK;
 /* Of these checks those that look at the shape alone. */
 int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *w,
                       struct aq_err *err) AQ_MUST_CHECK;

@@ -1,0 +1,84 @@
+#include "export/checkpoint.h"
+
+#include "base/mem.h"
+#include "export/config.h"
+#include "export/notes.h"
+#include "export/targets.h"
+#include "export/verify.h"
+#include "export/weights.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int write_json(const struct out_dir *d, const char *name, struct json *v, struct aq_err *err)
+{
+    char *path = aq_path_join(d->part, name);
+    int r = json_write_file(path, v, err);
+    free(path);
+    return r;
+}
+
+static int write_configs(const struct export_plan *p, const struct out_dir *d, struct json *config,
+                         struct aq_err *err)
+{
+    if (p->layout == LAYOUT_CT) {
+        config_finish(p, config, config_ct(p));
+        return write_json(d, "config.json", config, err);
+    }
+    struct json *hf = config_modelopt_hf(p);
+    config_finish(p, config, config_modelopt(p));
+    int r = write_json(d, "config.json", config, err);
+    if (r == 0)
+        r = write_json(d, "hf_quant_config.json", hf, err);
+    json_free(hf);
+    return r;
+}
+
+static int write_notes(const struct export_plan *p, const struct out_dir *d, struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    const char *slash = strrchr(d->path, '/');
+    notes_readme(p, slash ? slash + 1 : d->path, &text);
+    int r = out_dir_write(d, "README.md", text.data, text.len, err);
+    aq_buf_reset(&text);
+    notes_check(p, &text);
+    if (r == 0)
+        r = out_dir_write(d, "CHECK.md", text.data, text.len, err);
+    aq_buf_release(&text);
+    return r;
+}
+
+static int check_recipe(const struct export_plan *p, struct aq_err *err)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->groups[i].verdict.quantized)
+            return targets_check(p, err);
+    return aq_err_set(err, AQ_EINPUT, "%s: the recipe quantizes nothing",
+                      aq_show(p->request->manifest));
+}
+
+int export_checkpoint(struct export_plan *p, const char *dir, struct aq_err *err)
+{
+    struct out_dir d;
+    struct json *config = NULL;
+    int r = -1;
+    if (check_recipe(p, err) < 0 || export_plan_ranges(p, err) < 0 ||
+        !(config = config_read(p, err)))
+        return -1;
+    if (out_dir_open(&d, dir, p->lm.root, err) == 0) {
+        r = out_dir_copy_files(&d, p->lm.root, err);
+        if (r == 0)
+            r = weights_write(p, &d, err);
+        if (r == 0)
+            r = verify_weights(p, &d, err);
+        if (r == 0)
+            r = write_configs(p, &d, config, err);
+        if (r == 0)
+            r = write_notes(p, &d, err);
+        if (r == 0)
+            r = out_dir_commit(&d, err);
+        (void)out_dir_abort(&d);
+    }
+    json_free(config);
+    return r;
+}

@@ -1,0 +1,577 @@
+#include "export/codes.h"
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "io/gguf.h"
+#include "quant/quant.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- shapes ---- */
+
+bool coder_shares_range(const struct scheme *s)
+{
+    return s->codes == CODES_NVFP4 || s->codes == CODES_FP8_ONE;
+}
+
+bool coder_needs_range(const struct scheme *s)
+{
+    return coder_shares_range(s) || s->one_range;
+}
+
+static int64_t div_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static enum gguf_type gguf_type_of(const struct scheme *s)
+{
+    switch (s->codes) {
+    case CODES_Q8_0:
+        return GGUF_Q8_0;
+    case CODES_Q4_0:
+        return GGUF_Q4_0;
+    case CODES_MXFP4:
+        return GGUF_MXFP4;
+    default:
+        assert(s->codes == CODES_NVFP4);
+        return GGUF_NVFP4;
+    }
+}
+
+uint64_t coder_code_bytes(const struct coder *c, int64_t rows)
+{
+    uint64_t r = (uint64_t)rows, cols = (uint64_t)c->cols;
+    if (c->layout == LAYOUT_GGUF) {
+        const struct gguf_type_info *t = gguf_type_info(gguf_type_of(&c->scheme));
+        return r * (cols / (uint64_t)t->block) * (uint64_t)t->block_bytes;
+    }
+    switch (c->scheme.codes) {
+    case CODES_PACKED:
+        return r * 4 * (uint64_t)div_up(c->cols * c->scheme.bits, 32);
+    case CODES_NVFP4:
+    case CODES_MXFP4:
+    case CODES_INT4_ROWS:
+        return r * cols / 2;
+    default:
+        return r * cols;
+    }
+}
+
+uint64_t coder_scale_bytes(const struct coder *c, int64_t rows)
+{
+    uint64_t r = (uint64_t)rows, cols = (uint64_t)c->cols;
+    uint64_t groups = c->scheme.group ? cols / (uint64_t)c->scheme.group : 1;
+    if (c->layout == LAYOUT_GGUF)
+        return 0;
+    switch (c->scheme.codes) {
+    case CODES_INT8:
+    case CODES_FP8:
+        return r * 4;
+    case CODES_FP8_BLOCK:
+        return (uint64_t)div_up(rows, 128) * (uint64_t)div_up(c->cols, 128) * 4;
+    case CODES_PACKED:
+        return r * groups * 2;
+    case CODES_INT4_ROWS:
+        return r * groups * 4;
+    case CODES_NVFP4:
+        return r * cols / 16;
+    case CODES_MXFP4:
+    case CODES_MXFP8:
+        return r * cols / 32;
+    default:
+        return 0; /* one scale for all */
+    }
+}
+
+float coder_second_level(float amax)
+{
+    float gs = amax / 2688; /* 6 * 448 */
+    return gs > 0 ? gs : 1e-12F;
+}
+
+/* ---- the treatment's codes, from lib/quant ---- */
+
+/* The treatment of a scheme's weights. */
+static struct quant_spec spec_of(const struct scheme *s)
+{
+    struct quant_step t = {.block_rows = 1, .block_cols = 1, .bits = s->bits};
+    t.number = QUANT_E4M3;
+    t.scope = s->one_range ? QUANT_TENSOR : QUANT_AXIS0;
+    switch (s->codes) {
+    case CODES_INT8:
+    case CODES_PACKED:
+    case CODES_INT4_ROWS:
+    case CODES_Q8_0:
+    case CODES_Q4_0:
+        t.number = QUANT_INT;
+        if (s->group) {
+            t.scope = QUANT_BLOCK;
+            t.block_cols = s->group;
+        }
+        break;
+    case CODES_FP8:
+        break;
+    case CODES_FP8_ONE:
+        t.scope = QUANT_TENSOR;
+        break;
+    case CODES_FP8_BLOCK:
+        t.scope = QUANT_BLOCK;
+        t.block_rows = t.block_cols = 128;
+        break;
+    case CODES_NVFP4:
+        t.number = QUANT_E2M1;
+        t.scope = QUANT_NVFP4;
+        t.block_cols = 16;
+        t.dynamic = 1;
+        break;
+    case CODES_MXFP4:
+    case CODES_MXFP8:
+        t.number = s->codes == CODES_MXFP4 ? QUANT_E2M1 : QUANT_E4M3;
+        t.scope = QUANT_MX;
+        t.block_cols = 32;
+        t.dynamic = 1;
+        break;
+    }
+    return (struct quant_spec){.steps = 1, .step = {t}};
+}
+
+/* A tile on its way. */
+struct tile {
+    const struct coder *c;
+    struct quant_matrix w; /* fp32 */
+    int64_t rows;
+    void *quant_codes; /* int8 or bf16 */
+    float *quant_scales;
+    int64_t scale_cols;
+    struct aq_err *err;
+};
+
+/* Tiles of 128 x 128 at the end of a weight may be ragged, and the plan wants blocks that fit. */
+static void fit_block(struct quant_spec *spec, const struct tile *t)
+{
+    struct quant_step *s = &spec->step[0];
+    if (s->scope != QUANT_BLOCK)
+        return;
+    if (s->block_rows > t->rows)
+        s->block_rows = (int32_t)t->rows;
+    if (s->block_cols > t->c->cols)
+        s->block_cols = (int32_t)t->c->cols;
+}
+
+static int run_quant(struct tile *t, enum quant_code code)
+{
+    struct quant_spec spec = spec_of(&t->c->scheme);
+    struct quant_plan *p = NULL;
+    struct quant_code_form form;
+    fit_block(&spec, t);
+    if (quant_plan_weight_under(&p, &spec, &t->w, t->c->amax, QUANT_UNROUNDED, t->err) < 0 ||
+        quant_code_form(p, &form, t->err) < 0) {
+        quant_plan_free(p);
+        return -1;
+    }
+    size_t n = (size_t)t->rows * (size_t)t->c->cols;
+    t->scale_cols = form.scale_cols;
+    t->quant_codes = xmalloc(n * (code == QUANT_INT8 ? 1 : 2));
+    t->quant_scales = xmalloc((size_t)t->rows * (size_t)form.scale_cols * sizeof(float));
+    quant_apply_codes(p, &t->w, 0, t->rows, t->quant_codes, code, t->quant_scales, NULL);
+    quant_plan_free(p);
+    return 0;
+}
+
+/* ---- codes as bytes ---- */
+
+/* A number that e4m3 has, from its bf16 form. */
+static uint8_t e4m3_byte(uint16_t h)
+{
+    unsigned sign = h >> 8 & 0x80, a = h & 0x7fff;
+    if (a >= 121 << 7) /* 2^-6 and more */
+        return (uint8_t)(sign | ((a >> 4) - (120 << 3)));
+    return (uint8_t)(sign | (unsigned)(num_from_bf16((uint16_t)a) * 512));
+}
+
+/* The same for e2m1: 0, 0.5, then from 1 on by exponent and one bit of mantissa. */
+static uint8_t e2m1_code(uint16_t h)
+{
+    unsigned sign = h >> 12 & 8, a = h & 0x7fff;
+    unsigned index = a >= 127 << 7 ? (a >> 6) - (126 << 1) : a != 0;
+    return (uint8_t)(sign | index);
+}
+
+static void e4m3_bytes(const uint16_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = e4m3_byte(from[i]);
+}
+
+/* Neighbours share a byte, the first in the low half. */
+static void fp4_pairs(const uint16_t *from, size_t n, uint8_t *to)
+{
+    for (size_t i = 0; i < n; i += 2)
+        to[i / 2] = (uint8_t)(e2m1_code(from[i]) | e2m1_code(from[i + 1]) << 4);
+}
+
+/* Element i of a row in the bits i * bits and up, little endian; the last word is padded. */
+static void pack_row(const int8_t *q, int64_t n, int bits, unsigned char *to)
+{
+    uint64_t held = 0, offset = (uint64_t)1 << (bits - 1);
+    int count = 0;
+    size_t bytes = (size_t)div_up(n * bits, 32) * 4;
+    memset(to, 0, bytes);
+    for (int64_t i = 0; i < n; i++) {
+        held |= ((uint64_t)q[i] + offset) << count;
+        count += bits;
+        for (; count >= 8; count -= 8, held >>= 8)
+            *to++ = (unsigned char)held;
+    }
+    if (count)
+        *to = (unsigned char)held;
+}
+
+/* ---- integers ---- */
+
+static float int_max(const struct scheme *s)
+{
+    return (float)((1 << (s->bits - 1)) - 1);
+}
+
+/* Ranges that count as zero (docs/quantizers.md). */
+static bool is_zero_range(float a)
+{
+    return a <= 0x1p-24F;
+}
+
+static float int_scale(const struct coder *c, float a)
+{
+    return is_zero_range(a) ? 1 : a / int_max(&c->scheme);
+}
+
+/* What the file stores of a scale, and reads back. */
+static float stored_scale(const struct coder *c, float scale)
+{
+    if (c->layout == LAYOUT_GGUF)
+        return num_from_fp16(num_to_fp16(scale));
+    return c->scheme.codes == CODES_PACKED ? num_from_bf16(num_to_bf16(scale)) : scale;
+}
+
+/* Nearest integer, ties to even, for |x| below 2^22; without a call. */
+static float nearest(float x)
+{
+    const float big = 0x1.8p23F;
+    return (x + big) - big;
+}
+
+static void int_run(const float *w, int64_t n, float scale, float hi, int8_t *q)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float x = w[i] / scale;
+        x = x > hi ? hi : x < -hi - 1 ? -hi - 1 : x; /* before rounding: far values stay exact */
+        q[i] = (int8_t)nearest(x);
+    }
+}
+
+/*
+ * Codes and stored scales of all rows, `group` columns under each. Codes for the rounded scale; or
+ * those of the treatment, where the scale is not rounded or they are to be kept.
+ */
+static int code_integers(struct tile *t, int8_t *q, float *scales)
+{
+    const struct coder *c = t->c;
+    int64_t group = c->scheme.group ? c->scheme.group : c->cols, per_row = c->cols / group;
+    bool rounds = c->layout == LAYOUT_GGUF || c->scheme.codes == CODES_PACKED;
+    bool again = rounds && !c->keep;
+    const float *w = t->w.data;
+    if (!again) {
+        if (run_quant(t, QUANT_INT8) < 0)
+            return -1;
+        memcpy(q, t->quant_codes, (size_t)(t->rows * c->cols));
+    }
+    for (int64_t i = 0; i < t->rows * per_row; i++, w += group, q += group) {
+        float a = c->scheme.one_range ? c->amax : quant_absmax(w, QUANT_F32, (size_t)group);
+        if (!isfinite(a)) {
+            struct quant_plan *p = NULL; /* finds the element and says so */
+            struct quant_spec spec = spec_of(&c->scheme);
+            int r = quant_plan_weight(&p, &spec, &t->w, QUANT_UNROUNDED, t->err);
+            quant_plan_free(p);
+            return r < 0 ? r : aq_err_set(t->err, AQ_EINPUT, "%s: not finite", aq_show(c->name));
+        }
+        scales[i] = stored_scale(c, int_scale(c, a));
+        if (again && is_zero_range(a))
+            memset(q, 0, (size_t)group);
+        else if (again)
+            int_run(w, group, scales[i] > 0 ? scales[i] : 1, int_max(&c->scheme), q);
+    }
+    return 0;
+}
+
+static int code_int(struct tile *t, unsigned char *codes, unsigned char *scales)
+{
+    const struct coder *c = t->c;
+    size_t n = (size_t)(t->rows * c->cols);
+    int64_t per_row = c->scheme.group ? c->cols / c->scheme.group : 1, count = t->rows * per_row;
+    int8_t *q = xmalloc(n);
+    float *s = xmalloc((size_t)count * sizeof *s);
+    int r = code_integers(t, q, s);
+    if (r == 0 && c->scheme.codes == CODES_INT8) {
+        memcpy(codes, q, n);
+        memcpy(scales, s, (size_t)count * 4);
+    } else if (r == 0 && c->scheme.codes == CODES_INT4_ROWS) {
+        for (int64_t i = 0; i + 1 < t->rows; i += 2)
+            for (int64_t k = 0; k < c->cols; k++)
+                *codes++ =
+                    (unsigned char)((q[i * c->cols + k] & 15) | q[(i + 1) * c->cols + k] << 4);
+        memcpy(scales, s, (size_t)count * 4);
+    } else if (r == 0) {
+        size_t row_bytes = (size_t)coder_code_bytes(c, 1);
+        for (int64_t i = 0; i < t->rows; i++)
+            pack_row(q + i * c->cols, c->cols, c->scheme.bits, codes + (size_t)i * row_bytes);
+        for (int64_t i = 0; i < count; i++) {
+            uint16_t h = num_to_bf16(s[i]);
+            memcpy(scales + 2 * i, &h, 2);
+        }
+    }
+    free(q);
+    free(s);
+    return r;
+}
+
+/* ---- floats ---- */
+
+static int code_fp8(struct tile *t, unsigned char *codes, unsigned char *scales)
+{
+    const struct coder *c = t->c;
+    if (run_quant(t, QUANT_CODE_BF16) < 0)
+        return -1;
+    e4m3_bytes(t->quant_codes, (size_t)(t->rows * c->cols), codes);
+    if (c->scheme.codes == CODES_FP8)
+        memcpy(scales, t->quant_scales, (size_t)t->rows * 4);
+    else if (c->scheme.codes == CODES_FP8_BLOCK) /* all rows of the tile have the same */
+        memcpy(scales, t->quant_scales, (size_t)t->scale_cols * 4);
+    else if (c->scheme.codes == CODES_MXFP8)
+        for (int64_t i = 0; i < t->rows * t->scale_cols; i++)
+            scales[i] = (unsigned char)(num_bits(t->quant_scales[i]) >> 23);
+    return 0;
+}
+
+/* The e4m3 byte of every 16 weights. Where its scale is below 1e-5 all codes are 0. */
+static void nvfp4_bytes(const struct tile *t, unsigned char *out)
+{
+    float under = 6 * coder_second_level(t->c->amax);
+    const float *w = t->w.data;
+    for (int64_t i = 0; i < t->rows * t->c->cols / 16; i++) {
+        float x = quant_absmax(w + 16 * i, QUANT_F32, 16) / under;
+        out[i] = num_to_e4m3(x < 448 ? x : 448);
+    }
+}
+
+static int code_fp4(struct tile *t, unsigned char *codes, unsigned char *scales)
+{
+    if (run_quant(t, QUANT_CODE_BF16) < 0)
+        return -1;
+    fp4_pairs(t->quant_codes, (size_t)(t->rows * t->c->cols), codes);
+    if (t->c->scheme.codes == CODES_NVFP4)
+        nvfp4_bytes(t, scales);
+    else
+        for (int64_t i = 0; i < t->rows * t->scale_cols; i++)
+            scales[i] = (unsigned char)(num_bits(t->quant_scales[i]) >> 23);
+    return 0;
+}
+
+/* ---- GGUF: blocks of scale and codes ---- */
+
+/* Halves of a block share bytes: code i in the low half, code i + n / 2 in the high one. */
+static void halves(const uint8_t *code, int n, unsigned char *to)
+{
+    for (int i = 0; i < n / 2; i++)
+        to[i] = (unsigned char)(code[i] | code[i + n / 2] << 4);
+}
+
+static int gguf_int_blocks(struct tile *t, unsigned char *to)
+{
+    const struct coder *c = t->c;
+    int64_t group = c->scheme.group ? c->scheme.group : c->cols;
+    size_t n = (size_t)(t->rows * c->cols);
+    int8_t *q = xmalloc(n);
+    float *s = xmalloc(n / (size_t)group * sizeof *s);
+    int r = code_integers(t, q, s);
+    for (size_t at = 0; r == 0 && at < n; at += 32) {
+        uint16_t d = num_to_fp16(s[at / (size_t)group]);
+        memcpy(to, &d, 2);
+        to += 2;
+        if (c->scheme.codes == CODES_Q8_0) {
+            memcpy(to, q + at, 32);
+            to += 32;
+        } else {
+            uint8_t code[32];
+            for (int i = 0; i < 32; i++)
+                code[i] = (uint8_t)(q[at + (size_t)i] + 8);
+            halves(code, 32, to);
+            to += 16;
+        }
+    }
+    free(q);
+    free(s);
+    return r;
+}
+
+static int gguf_fp4_blocks(struct tile *t, unsigned char *to)
+{
+    bool nvfp4 = t->c->scheme.codes == CODES_NVFP4;
+    int run = nvfp4 ? 16 : 32;
+    size_t n = (size_t)(t->rows * t->c->cols);
+    if (run_quant(t, QUANT_CODE_BF16) < 0)
+        return -1;
+    const uint16_t *q = t->quant_codes;
+    unsigned char *scale = xmalloc(n / (size_t)run);
+    if (nvfp4)
+        nvfp4_bytes(t, scale);
+    else
+        for (size_t i = 0; i < n / 32; i++)
+            scale[i] = (unsigned char)(num_bits(t->quant_scales[i]) >> 23);
+    for (size_t i = 0; i < n / (size_t)run; i++) {
+        uint8_t code[32];
+        for (int k = 0; k < run; k++)
+            code[k] = e2m1_code(q[i * (size_t)run + (size_t)k]);
+        if (nvfp4 && i % 4 == 0) {
+            memcpy(to, scale + i, 4);
+            to += 4;
+        } else if (!nvfp4) {
+            *to++ = scale[i];
+        }
+        halves(code, run, to);
+        to += run / 2;
+    }
+    free(scale);
+    return 0;
+}
+
+/* ---- a tile ---- */
+
+static void widen(const void *from, enum st_dtype dtype, size_t n, float *to)
+{
+    const uint16_t *h = from;
+    if (dtype == ST_F32) {
+        memcpy(to, from, n * sizeof *to);
+        return;
+    }
+    uint16_t x;
+    for (size_t i = 0; i < n; i++) { /* the source has any alignment */
+        memcpy(&x, (const char *)h + 2 * i, 2);
+        to[i] = dtype == ST_BF16 ? num_from_bf16(x) : num_from_fp16(x);
+    }
+}
+
+static int code_tile(struct tile *t, void *codes, void *scales)
+{
+    if (t->c->layout == LAYOUT_GGUF)
+        return t->c->scheme.codes == CODES_Q8_0 || t->c->scheme.codes == CODES_Q4_0
+                   ? gguf_int_blocks(t, codes)
+                   : gguf_fp4_blocks(t, codes);
+    switch (t->c->scheme.codes) {
+    case CODES_INT8:
+    case CODES_PACKED:
+    case CODES_INT4_ROWS:
+        return code_int(t, codes, scales);
+    case CODES_NVFP4:
+    case CODES_MXFP4:
+        return code_fp4(t, codes, scales);
+    default:
+        return code_fp8(t, codes, scales);
+    }
+}
+
+int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, int64_t r0,
+               int64_t r1, void *codes, void *scales, struct aq_err *err)
+{
+    assert(r0 % CODES_TILE == 0 && r0 < r1 && r1 <= c->rows && r1 - r0 <= CODES_TILE);
+    size_t n = (size_t)((r1 - r0) * c->cols);
+    float *w = xmalloc(n * sizeof *w);
+    widen(source, dtype, n, w);
+    struct tile t = {.c = c, .rows = r1 - r0, .err = err};
+    t.w = (struct quant_matrix){w, QUANT_F32, t.rows, c->cols, c->name};
+    int r = code_tile(&t, codes, scales);
+    if (r < 0 && r0)
+        aq_err_prefix(err, "counted from row %lld", (long long)r0);
+    free(t.quant_codes);
+    free(t.quant_scales);
+    free(w);
+    return r;
+}
+
+/* ---- back ---- */
+
+static float f32_at(const void *p, int64_t i)
+{
+    float x;
+    memcpy(&x, (const char *)p + 4 * i, 4);
+    return x;
+}
+
+static int packed_at(const unsigned char *row, int64_t i, int bits)
+{
+    int64_t at = i * bits;
+    unsigned word = 0;
+    for (int b = 0; b < bits; b++)
+        word |= (unsigned)(row[(at + b) / 8] >> ((at + b) % 8) & 1) << b;
+    return (int)word - (1 << (bits - 1));
+}
+
+static float decode_at(const struct coder *c, const unsigned char *codes, const void *scales,
+                       int64_t r, int64_t k)
+{
+    int64_t at = r * c->cols + k;
+    int64_t group = c->scheme.group ? c->scheme.group : c->cols;
+    int64_t scale = r * (c->cols / group) + k / group;
+    const unsigned char *bytes = scales;
+    uint16_t h;
+    switch (c->scheme.codes) {
+    case CODES_INT8:
+        return (float)(int8_t)codes[at] * f32_at(scales, r);
+    case CODES_FP8:
+        return num_from_e4m3(codes[at]) * f32_at(scales, r);
+    case CODES_FP8_ONE:
+        return num_from_e4m3(codes[at]) * f32_at(scales, 0);
+    case CODES_FP8_BLOCK:
+        return num_from_e4m3(codes[at]) * f32_at(scales, r / 128 * div_up(c->cols, 128) + k / 128);
+    case CODES_PACKED:
+        memcpy(&h, bytes + 2 * scale, 2);
+        return (float)packed_at(codes + (size_t)r * coder_code_bytes(c, 1), k, c->scheme.bits) *
+               num_from_bf16(h);
+    case CODES_INT4_ROWS: {
+        int q = codes[r / 2 * c->cols + k] >> (r % 2 * 4) & 15;
+        return (float)(q - (q & 8) * 2) * f32_at(scales, scale);
+    }
+    case CODES_NVFP4: {
+        /* compressed-tensors divides by the inverse of the second level; ModelOpt multiplies */
+        float gs = coder_second_level(c->amax), s = num_from_e4m3(bytes[at / 16]);
+        s = c->layout == LAYOUT_CT ? s / (1 / gs) : s * gs;
+        return num_from_e2m1(codes[at / 2] >> (at % 2 * 4) & 15) * s;
+    }
+    case CODES_MXFP4:
+        return num_from_e2m1(codes[at / 2] >> (at % 2 * 4) & 15) * num_from_e8m0(bytes[at / 32]);
+    case CODES_MXFP8:
+        return num_from_e4m3(codes[at]) * num_from_e8m0(bytes[at / 32]);
+    default:
+        return NAN; /* GGUF's alone */
+    }
+}
+
+void coder_decode(const struct coder *c, const void *codes, const void *scales, int64_t r0,
+                  int64_t r1, float *out)
+{
+    if (c->layout == LAYOUT_GGUF) {
+        size_t n = (size_t)((r1 - r0) * c->cols);
+        gguf_dequantize(gguf_type_of(&c->scheme),
+                        (const char *)codes + coder_code_bytes(c, 1) * (uint64_t)r0, n, out);
+        float gs = coder_second_level(c->amax);
+        for (size_t i = 0; c->scheme.codes == CODES_NVFP4 && i < n; i++)
+            out[i] *= gs;
+        return;
+    }
+    for (int64_t r = r0; r < r1; r++)
+        for (int64_t k = 0; k < c->cols; k++)
+            *out++ = decode_at(c, codes, scales, r, k);
+}

@@ -1,0 +1,54 @@
+/*
+ * From rows of a weight to the bytes of a scheme: codes and scales as the file holds them. A coder
+ * is made for one weight; rows are coded in tiles, from any thread, and a tile's bytes depend on
+ * its rows alone. Codes are those of lib/quant, except where the file rounds a scale: then they are
+ * chosen again for the rounded scale, which brings the error back to that of the treatment.
+ */
+#ifndef AQ_EXPORT_CODES_H
+#define AQ_EXPORT_CODES_H
+
+#include "base/err.h"
+#include "engine/scheme.h"
+#include "io/safetensors.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Rows of a tile; a multiple of what any scheme puts under one scale. */
+enum { CODES_TILE = 128 };
+
+struct coder {
+    struct scheme scheme;
+    enum scheme_layout layout; /* GGUF interleaves scales and codes */
+    int64_t rows, cols;
+    float amax;       /* over all that share a range, where the scheme has such a range */
+    bool keep;        /* leave the treatment's codes where the file rounds a scale */
+    const char *name; /* for messages */
+};
+
+/* Does the scheme need the largest weight of all members of the group, or of this weight? */
+bool coder_shares_range(const struct scheme *s);
+bool coder_needs_range(const struct scheme *s);
+
+/* Bytes of the codes and of the scales of the first `rows` rows: a multiple of the tile, or all. In
+   GGUF everything is codes. */
+uint64_t coder_code_bytes(const struct coder *c, int64_t rows);
+uint64_t coder_scale_bytes(const struct coder *c, int64_t rows);
+
+/*
+ * Codes rows r0 <= r < r1, at most a tile, r0 a multiple of it. source: the rows, in dtype BF16,
+ * F16 or F32. codes and scales hold what the two functions above say about these rows. AQ_EINPUT
+ * for a number that is not finite.
+ */
+int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, int64_t r0,
+               int64_t r1, void *codes, void *scales, struct aq_err *err) AQ_MUST_CHECK;
+
+/* Rows r0 <= r < r1 as the file's reader sees them: code times scale, in fp32. */
+void coder_decode(const struct coder *c, const void *codes, const void *scales, int64_t r0,
+                  int64_t r1, float *out);
+
+/* The second level of NVFP4 under the range amax: amax / 2688. */
+float coder_second_level(float amax);
+
+#endif

@@ -1,0 +1,240 @@
+#include "export/gguf_export.h"
+
+#include "base/mem.h"
+#include "base/num.h"
+#include "base/pool.h"
+#include "base/progress.h"
+#include "export/gguf_model.h"
+#include "export/weights.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A tensor of the model, and where it goes. */
+struct entry {
+    const struct lm_tensor *t;
+    const struct export_module *m; /* NULL: not quantized */
+    int64_t heads;                 /* rows are permuted by head; 0: they are not */
+    enum gguf_type type;
+    int handle, scale; /* scale: of NVFP4's second level; -1 */
+};
+
+struct job {
+    const struct export_plan *p;
+    struct gguf_writer *w;
+    const struct entry *e;
+    struct coder coder;
+    pthread_mutex_t lock;
+    int64_t failed;
+    struct aq_err err;
+};
+
+/* ---- the plan of the file ---- */
+
+static enum gguf_type plain_type(const struct lm_tensor *t)
+{
+    if (t->rank == 1) /* norms */
+        return GGUF_F32;
+    return t->dtype == ST_BF16 ? GGUF_BF16 : t->dtype == ST_F16 ? GGUF_F16 : GGUF_F32;
+}
+
+static enum gguf_type coded_type(const struct scheme *s)
+{
+    switch (s->codes) {
+    case CODES_Q8_0:
+        return GGUF_Q8_0;
+    case CODES_Q4_0:
+        return GGUF_Q4_0;
+    case CODES_MXFP4:
+        return GGUF_MXFP4;
+    default:
+        assert(s->codes == CODES_NVFP4);
+        return GGUF_NVFP4;
+    }
+}
+
+static int describe(const struct export_plan *p, const struct lm_tensor *t, struct entry *e,
+                    struct aq_err *err)
+{
+    *e = (struct entry){.t = t, .m = export_plan_find(p, t->source), .scale = -1};
+    e->type = e->m ? coded_type(&e->m->group->verdict.scheme) : plain_type(t);
+    if (t->rank != 1 && t->rank != 2)
+        return aq_err_set(err, AQ_EINPUT, "tensor '%s' has rank %d, which is not written as GGUF",
+                          aq_show(t->name), t->rank);
+    if (gguf_permutes(p->arch, t->name)) {
+        const struct lm_arch *a = &p->lm.arch;
+        e->heads = strstr(t->name, ".q_proj.") ? a->num_attention_heads : a->num_key_value_heads;
+    }
+    return 0;
+}
+
+static int declare(struct gguf_writer *w, struct entry *e, struct aq_err *err)
+{
+    struct aq_buf name = AQ_BUF_INIT;
+    int r = gguf_tensor_name(e->t->name, &name, err);
+    if (r == 0 && e->type == GGUF_NVFP4) {
+        char *scale = xasprintf("%.*s.scale", (int)(name.len - strlen(".weight")), name.data);
+        e->scale = gguf_declare(w, scale, GGUF_F32, 1, (uint64_t[]){1});
+        free(scale);
+    }
+    if (r == 0)
+        e->handle = gguf_declare(w, name.data, e->type, e->t->rank, e->t->shape);
+    aq_buf_release(&name);
+    return r;
+}
+
+/* The type that most weights have, as llama.cpp numbers whole files. */
+static uint32_t file_type(const struct entry *entries, size_t n)
+{
+    static const struct {
+        enum gguf_type type;
+        uint32_t number;
+    } files[] = {{GGUF_F32, 0},   {GGUF_F16, 1},    {GGUF_Q4_0, 2},  {GGUF_Q8_0, 7},
+                 {GGUF_BF16, 32}, {GGUF_MXFP4, 38}, {GGUF_NVFP4, 39}};
+    uint64_t most = 0;
+    uint32_t found = 32;
+    for (size_t k = 0; k < AQ_COUNT(files); k++) {
+        uint64_t count = 0;
+        for (size_t i = 0; i < n; i++) /* of the linears */
+            if (entries[i].type == files[k].type && entries[i].t->rank == 2 &&
+                strncmp(entries[i].t->name, "layers.", 7) == 0)
+                count += entries[i].t->elements;
+        if (count > most) {
+            most = count;
+            found = files[k].number;
+        }
+    }
+    return found;
+}
+
+/* ---- bytes ---- */
+
+/* Rows r0 <= r < r1 as the file has them: borrowed, or gathered into `room`. */
+static const void *source_rows(const struct entry *e, int64_t r0, int64_t r1, char *room)
+{
+    int64_t rows = (int64_t)e->t->shape[0];
+    size_t row = (size_t)e->t->shape[1] * st_dtype_bits(e->t->dtype) / 8;
+    if (!e->heads)
+        return (const char *)e->t->data + (size_t)r0 * row;
+    for (int64_t r = r0; r < r1; r++)
+        memcpy(room + (size_t)(r - r0) * row,
+               (const char *)e->t->data + (size_t)gguf_source_row(r, rows, e->heads) * row, row);
+    return room;
+}
+
+static int write_tile(struct job *j, int64_t r0, int64_t r1, struct aq_err *err)
+{
+    const struct entry *e = j->e;
+    size_t row = (size_t)e->t->shape[1] * st_dtype_bits(e->t->dtype) / 8;
+    char *room = e->heads ? xmalloc((size_t)(r1 - r0) * row) : NULL;
+    const void *from = source_rows(e, r0, r1, room);
+    int r;
+    if (!e->m) {
+        r = gguf_write(j->w, e->handle, (uint64_t)r0 * row, from, (size_t)(r1 - r0) * row, err);
+    } else {
+        uint64_t at = coder_code_bytes(&j->coder, r0);
+        size_t n = (size_t)(coder_code_bytes(&j->coder, r1) - at);
+        void *blocks = xmalloc(n);
+        r = coder_tile(&j->coder, from, e->t->dtype, r0, r1, blocks, NULL, err);
+        if (r == 0)
+            r = gguf_write(j->w, e->handle, at, blocks, n, err);
+        free(blocks);
+    }
+    free(room);
+    return r;
+}
+
+static void tile_unit(void *arg, int64_t unit, int worker)
+{
+    struct job *j = arg;
+    struct aq_err err = {0};
+    int64_t rows = (int64_t)j->e->t->shape[0], r0 = unit * CODES_TILE;
+    int64_t r1 = r0 + CODES_TILE < rows ? r0 + CODES_TILE : rows;
+    if (write_tile(j, r0, r1, &err) == 0)
+        return;
+    pthread_mutex_lock(&j->lock);
+    if (j->failed < 0 || unit < j->failed) {
+        j->failed = unit;
+        j->err = err;
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+static int write_vector(const struct job *j, struct aq_err *err)
+{
+    const struct lm_tensor *t = j->e->t;
+    float *y = xcalloc((size_t)t->elements + 1, sizeof *y);
+    enum gguf_type from = t->dtype == ST_BF16  ? GGUF_BF16
+                          : t->dtype == ST_F16 ? GGUF_F16
+                                               : GGUF_F32;
+    gguf_dequantize(from, t->data, (size_t)t->elements, y);
+    int r = gguf_write(j->w, j->e->handle, 0, y, (size_t)t->elements * 4, err);
+    free(y);
+    return r;
+}
+
+static int write_entry(struct job *j, struct aq_pool *pool, struct aq_err *err)
+{
+    const struct entry *e = j->e;
+    j->failed = -1;
+    if (e->t->rank == 1)
+        return write_vector(j, err);
+    if (e->m && coder_of(j->p, e->m, &j->coder, err) < 0)
+        return -1;
+    if (e->scale >= 0) {
+        float second = coder_second_level(j->coder.amax);
+        if (gguf_write(j->w, e->scale, 0, &second, sizeof second, err) < 0)
+            return -1;
+    }
+    int64_t rows = (int64_t)e->t->shape[0];
+    aq_pool_run(pool, (rows + CODES_TILE - 1) / CODES_TILE, tile_unit, j);
+    if (j->failed >= 0 && err)
+        *err = j->err;
+    return j->failed >= 0 ? -1 : 0;
+}
+
+static int write_file(const struct export_plan *p, struct gguf_writer *w,
+                      const struct entry *entries, const char *path, struct aq_err *err)
+{
+    struct job j = {.p = p, .w = w, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct aq_progress progress;
+    uint64_t total = 0, done = 0;
+    struct aq_pool *pool = aq_pool_new(p->request->threads, err);
+    if (!pool)
+        return -1;
+    for (size_t i = 0; i < p->lm.count; i++)
+        total += p->lm.tensors[i].end - p->lm.tensors[i].begin;
+    int r = gguf_begin(w, path, err);
+    aq_progress_begin(&progress, "export", total);
+    for (size_t i = 0; i < p->lm.count && r == 0; i++) {
+        j.e = &entries[i];
+        r = write_entry(&j, pool, err);
+        done += entries[i].t->end - entries[i].t->begin;
+        aq_progress_update(&progress, done);
+    }
+    aq_progress_end(&progress);
+    aq_pool_free(pool);
+    return r < 0 ? -1 : gguf_commit(w, err);
+}
+
+int export_gguf(struct export_plan *p, const char *path, struct aq_err *err)
+{
+    struct gguf_writer *w = gguf_writer_new();
+    struct entry *entries = xcalloc(p->lm.count + 1, sizeof *entries);
+    int r = 0;
+    for (size_t i = 0; i < p->lm.count && r == 0; i++)
+        r = describe(p, &p->lm.tensors[i], &entries[i], err);
+    if (r == 0) {
+        r = gguf_add_keys(p, w, err);
+        gguf_add_u32(w, "general.file_type", file_type(entries, p->lm.count));
+    }
+    for (size_t i = 0; i < p->lm.count && r == 0; i++)
+        r = declare(w, &entries[i], err);
+    if (r == 0)
+        r = write_file(p, w, entries, path, err);
+    gguf_writer_free(w);
+    free(entries);
+    return r;
+}

@@ -1,0 +1,332 @@
+#include "export/plan.h"
+
+#include "base/mem.h"
+#include "export/gguf_model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the recipe ---- */
+
+static const char none[] = "none";
+
+/* The candidate of a group, and what it does, by selection.recipe and selection.candidates. */
+static int find_treatment(struct export_plan *p, const struct jref *selection,
+                          struct export_group *g, struct aq_err *err)
+{
+    struct jref recipe, entry, all, facts;
+    char *handle = xasprintf("%s.quant_recipe", g->model->name);
+    int r = -1;
+    if (jref_get(selection, "recipe", JSON_OBJECT, &recipe, err) < 0 ||
+        jref_get(&recipe, handle, JSON_OBJECT, &entry, err) < 0 ||
+        jref_string(&entry, "candidate", &g->candidate, err) < 0)
+        goto out;
+    g->weight = g->act = none;
+    r = 0;
+    if (strcmp(g->candidate, "NONE") == 0)
+        goto out;
+    r = -1;
+    if (jref_get(selection, "candidates", JSON_OBJECT, &all, err) < 0 ||
+        jref_get(&all, g->candidate, JSON_OBJECT, &facts, err) < 0 ||
+        jref_string(&facts, "w", &g->weight, err) < 0 || jref_string(&facts, "a", &g->act, err) < 0)
+        goto out;
+    r = 0;
+out:
+    free(handle);
+    return r;
+}
+
+/* Does the manifest speak of this model? Its digest says so; without one, its groups must fit. */
+static int check_model(const struct export_plan *p, const char *path, struct aq_err *err)
+{
+    const struct manifest *m = &p->manifest;
+    const char *digest = json_find_string(json_find(m->aq, "identity"), "lm");
+    if (digest && strcmp(digest, p->lm.digest) != 0)
+        return aq_err_set(err, AQ_EINPUT, "%s was made from another checkpoint than %s",
+                          aq_show(path), aq_show(p->request->lm));
+    if (m->count != p->lm.groups.count)
+        return aq_err_set(err, AQ_EINPUT, "%s has %zu groups, the model %zu", aq_show(path),
+                          m->count, p->lm.groups.count);
+    return 0;
+}
+
+static int read_recipe(struct export_plan *p, const char *path, struct aq_err *err)
+{
+    struct jref root = jref_root(p->manifest.root, path), selection, candidates;
+    if (check_model(p, path, err) < 0)
+        return -1;
+    if (!jref_has(&root, "selection", &selection)) {
+        aq_err_set(err, AQ_EINPUT, "%s holds no recipe", aq_show(path));
+        return aq_err_hint(err, "make it again with aq-select");
+    }
+    if (!jref_has(&selection, "candidates", &candidates)) {
+        aq_err_set(err, AQ_EINPUT, "%s does not say what its candidates do", aq_show(path));
+        return aq_err_hint(err, "make it again with aq-select");
+    }
+    p->count = p->lm.groups.count;
+    p->groups = xcalloc(p->count + 1, sizeof *p->groups);
+    for (size_t i = 0; i < p->count; i++) {
+        p->groups[i].model = &p->lm.groups.items[i];
+        if (find_treatment(p, &selection, &p->groups[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- verdicts ---- */
+
+static void question_of(const struct export_plan *p, const struct export_group *g,
+                        struct engine_group *q)
+{
+    const struct model_group *m = g->model;
+    *q =
+        (struct engine_group){.kind = m->kind, .arch = p->arch, .weight = g->weight, .act = g->act};
+    q->tied = p->lm.arch.tie_word_embeddings &&
+              (strcmp(m->kind, "head") == 0 || strcmp(m->kind, "lm_head") == 0);
+    for (int i = 0; i < m->module_count && i < ENGINE_MAX_MODULES; i++) {
+        q->rows[i] = m->modules[i].rows;
+        q->cols[i] = m->modules[i].cols;
+        q->modules = i + 1;
+    }
+}
+
+static void judge(struct export_plan *p)
+{
+    struct engine_verdict *all = xcalloc(p->count + 1, sizeof *all);
+    for (size_t i = 0; i < p->count; i++) {
+        struct engine_group q;
+        question_of(p, &p->groups[i], &q);
+        engine_judge(p->engine, &p->target, p->layout, &q, &all[i]);
+    }
+    engine_judge_recipe(p->engine, p->layout, all, p->count);
+    for (size_t i = 0; i < p->count; i++)
+        p->groups[i].verdict = all[i];
+    free(all);
+}
+
+void export_plan_lines(const struct export_plan *p, struct aq_buf *out)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct export_group *g = &p->groups[i];
+        const struct engine_verdict *v = &g->verdict;
+        struct json *line = json_new_object();
+        json_add_string(line, "group", g->model->name);
+        json_add_string(line, "candidate", g->candidate);
+        json_add(line, "scheme",
+                 v->scheme.name[0] ? json_new_string(v->scheme.name) : json_new_null());
+        json_add_string(line, "verdict", verdict_names[v->verdict]);
+        json_add(line, "reason", v->reason[0] ? json_new_string(v->reason) : json_new_null());
+        json_add(line, "source", v->source ? json_new_string(v->source) : json_new_null());
+        if (json_write(out, line, JSON_COMPACT | JSON_NEWLINE, NULL) < 0)
+            abort(); /* strings and nulls cannot fail */
+        json_free(line);
+    }
+}
+
+/* The candidate of the manifest that would do for a group, with bits nearest to those chosen. */
+static const char *nearest_candidate(const struct export_plan *p, const struct export_group *g)
+{
+    const struct json *all = json_find(p->manifest.selection, "candidates");
+    double want = g->verdict.scheme.name[0] ? g->verdict.scheme.storage_bits : 0, best = INFINITY;
+    const char *found = NULL;
+    for (const struct json *v = json_first(all); v; v = json_next(v)) {
+        struct export_group other = *g;
+        struct engine_group q;
+        struct engine_verdict answer;
+        other.weight = json_find_string(v, "w");
+        other.act = json_find_string(v, "a");
+        if (!other.weight || !other.act)
+            continue;
+        question_of(p, &other, &q);
+        engine_judge(p->engine, &p->target, p->layout, &q, &answer);
+        double away = fabs(answer.scheme.storage_bits - want);
+        if (answer.quantized && answer.verdict <= VERDICT_NEAR && away < best) {
+            best = away;
+            found = json_key(v);
+        }
+    }
+    return found;
+}
+
+int export_plan_accept(const struct export_plan *p, bool for_check, struct aq_err *err)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        const struct export_group *g = &p->groups[i];
+        const struct engine_verdict *v = &g->verdict;
+        enum verdict limit = for_check || p->request->force ? VERDICT_OTHER : VERDICT_NEAR;
+        if (v->verdict <= limit)
+            continue;
+        aq_err_set(err, AQ_EINPUT, "%s: candidate '%s' (%s | %s) is '%s' for %s: %s",
+                   aq_show(g->model->name), aq_show(g->candidate), aq_show(g->weight),
+                   aq_show(g->act), verdict_names[v->verdict], engine_name(p->engine), v->reason);
+        const char *other = nearest_candidate(p, g);
+        return aq_err_hint(err, "%s%s%s%s",
+                           other ? "nearest candidate of this manifest that is served: " : "",
+                           other ? other : "no candidate of this manifest is served there",
+                           v->verdict == VERDICT_OTHER ? "; --force writes it all the same" : "",
+                           other ? "" : ": select again with --engine");
+    }
+    return 0;
+}
+
+/* ---- ranges ---- */
+
+int export_plan_ranges(struct export_plan *p, struct aq_err *err)
+{
+    const char *path = p->request->ranges;
+    bool needed = false;
+    for (size_t i = 0; i < p->count; i++)
+        needed |= p->groups[i].verdict.scheme.name[0] &&
+                  scheme_is_calibrated(&p->groups[i].verdict.scheme);
+    if (!needed)
+        return 0;
+    if (!path)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "this recipe has activations with calibrated ranges: give --ranges");
+    struct jref root = jref_root(p->manifest.root, p->request->manifest), aq, identity;
+    int64_t prefix;
+    if (jref_get(&root, "aq", JSON_OBJECT, &aq, err) < 0 ||
+        jref_get(&aq, "identity", JSON_OBJECT, &identity, err) < 0 ||
+        jref_int(&identity, "prefix", 1, INT32_MAX, &prefix, err) < 0 ||
+        range_file_open(&p->ranges, path, err) < 0)
+        return -1;
+    p->has_ranges = true;
+    struct range_user user = {.lm = p->lm.digest, .model = &p->lm.groups};
+    int at = 0;
+    if (range_file_matches(&p->ranges, &user, err) < 0 ||
+        (at = range_file_prefix(&p->ranges, prefix, err)) < 0)
+        return -1;
+    for (size_t i = 0; i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        if (!g->verdict.scheme.name[0] || !scheme_is_calibrated(&g->verdict.scheme))
+            continue;
+        struct quant_range range;
+        range_file_get(&p->ranges, g->model->inputs[0], at, &range);
+        if (!(range.amax > 0))
+            return aq_err_set(err, AQ_EINPUT, "%s: the calibrated range of '%s' is %g",
+                              aq_show(path), aq_show(g->model->name), (double)range.amax);
+        g->input_amax = range.amax;
+    }
+    return 0;
+}
+
+/* ---- the checkpoint ---- */
+
+static int index_modules(struct export_plan *p, struct aq_err *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->count; i++)
+        n += (size_t)p->groups[i].model->module_count;
+    p->by_name = xcalloc(n + 1, sizeof *p->by_name);
+    for (size_t i = 0; i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        for (int k = 0; k < g->model->module_count; k++) {
+            p->by_name[p->modules.count] = (struct export_module){g, &g->model->modules[k]};
+            aq_names_add(&p->modules, g->model->modules[k].name);
+            if (g->verdict.quantized && strstr(g->model->modules[k].name, "{e}"))
+                return aq_err_set(err, AQ_EINPUT,
+                                  "%s: mixtures of experts are not written by aq-export",
+                                  aq_show(g->model->name));
+        }
+    }
+    if (aq_names_sort(&p->modules) >= 0)
+        return aq_err_set(err, AQ_EINPUT, "%s: two groups have the same module",
+                          aq_show(p->request->lm));
+    return 0;
+}
+
+const struct export_module *export_plan_find(const struct export_plan *p, const char *tensor)
+{
+    size_t len = strlen(tensor), tail = strlen(".weight");
+    if (len <= tail || strcmp(tensor + len - tail, ".weight") != 0)
+        return NULL;
+    char *name = xstrndup(tensor, len - tail);
+    ptrdiff_t i = aq_names_find(&p->modules, name);
+    free(name);
+    return i >= 0 && p->by_name[i].group->verdict.quantized ? &p->by_name[i] : NULL;
+}
+
+/* Every module of the recipe must be a matrix of its size in the checkpoint. */
+static int check_tensors(const struct export_plan *p, struct aq_err *err)
+{
+    for (size_t i = 0; i < p->modules.count; i++) {
+        const struct model_module *m = p->by_name[i].model;
+        if (strstr(m->name, "{e}"))
+            continue;
+        char *name = xasprintf("%s.weight", m->name);
+        const struct ckpt_tensor *t = ckpt_find(&p->ckpt, name);
+        int r = 0;
+        if (!t)
+            r = aq_err_set(err, AQ_EINPUT, "'%s': tensor '%s' is missing", aq_show(p->ckpt.dir),
+                           aq_show(name));
+        else if (t->t->rank != 2 || t->t->shape[0] != (uint64_t)m->rows ||
+                 t->t->shape[1] != (uint64_t)m->cols)
+            r = aq_err_set(err, AQ_EINPUT, "'%s': tensor '%s' is not of shape (%lld, %lld)",
+                           aq_show(p->ckpt.dir), aq_show(name), (long long)m->rows,
+                           (long long)m->cols);
+        free(name);
+        if (r < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- all ---- */
+
+static int open_engine(struct export_plan *p, struct aq_err *err)
+{
+    static const char *const usual[LAYOUTS] = {"vllm", "vllm", "llamacpp"};
+    const struct export_request *q = p->request;
+    const char *engine = q->engine ? q->engine : usual[q->layout_given ? q->layout : LAYOUT_CT];
+    if (engine_target_parse(engine, &p->target, err) < 0)
+        return -1;
+    p->engine = engine_load(q->conf_dir, p->target.name, err);
+    if (!p->engine)
+        return -1;
+    p->layout = q->layout_given ? q->layout : engine_default_layout(p->engine);
+    if (!engine_has_layout(p->engine, p->layout))
+        return aq_err_set(err, AQ_EUSAGE, "%s does not load %s", engine_name(p->engine),
+                          layout_names[p->layout]);
+    return 0;
+}
+
+int export_plan_open(struct export_plan *p, const struct export_request *q, struct aq_err *err)
+{
+    *p = (struct export_plan){.request = q};
+    if (open_engine(p, err) < 0 || lm_open(&p->lm, q->lm, err) < 0)
+        return -1;
+    p->has_lm = true;
+    if (manifest_read(&p->manifest, q->manifest, err) < 0)
+        return -1;
+    p->has_manifest = true;
+    if (q->arch && p->layout != LAYOUT_GGUF)
+        return aq_err_set(err, AQ_EUSAGE, "--arch goes with GGUF alone");
+    p->arch = p->layout == LAYOUT_GGUF ? gguf_arch(&p->lm, q->arch, err) : p->lm.arch.model_type;
+    if (!p->arch)
+        return -1;
+    if (read_recipe(p, q->manifest, err) < 0)
+        return -1;
+    judge(p);
+    if (index_modules(p, err) < 0 || ckpt_open(&p->ckpt, p->lm.root, err) < 0)
+        return -1;
+    p->has_ckpt = true;
+    return check_tensors(p, err);
+}
+
+void export_plan_close(struct export_plan *p)
+{
+    if (p->has_ranges)
+        range_file_close(&p->ranges);
+    if (p->has_ckpt)
+        ckpt_close(&p->ckpt);
+    if (p->has_manifest)
+        manifest_release(&p->manifest);
+    if (p->has_lm)
+        lm_close(&p->lm);
+    engine_free(p->engine);
+    free(p->groups);
+    free(p->by_name);
+    aq_names_release(&p->modules);
+    *p = (struct export_plan){.request = NULL};
+}

@@ -1,0 +1,79 @@
+/*
+ * What an export will do, before a weight is read: the recipe of a manifest, group by group, with
+ * the scheme that each treatment becomes in the layout and the engine's verdict on it.
+ */
+#ifndef AQ_EXPORT_PLAN_H
+#define AQ_EXPORT_PLAN_H
+
+#include "base/err.h"
+#include "engine/engine.h"
+#include "model/checkpoint.h"
+#include "model/lm.h"
+#include "select/manifest.h"
+#include "store/range_file.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct export_request {
+    const char *conf_dir;
+    const char *manifest, *lm, *ranges; /* ranges: NULL if no scheme needs them */
+    const char *engine;                 /* "vllm:sm90", NULL: the layout's usual one */
+    const char *arch;                   /* GGUF's name of the architecture; NULL: by the family */
+    enum scheme_layout layout;
+    bool layout_given; /* false: the engine's first layout */
+    bool keep_codes, force;
+    int threads; /* 0: one for each CPU */
+};
+
+struct export_group {
+    const struct model_group *model;
+    const char *candidate;    /* "NONE": left as it is */
+    const char *weight, *act; /* treatments */
+    struct engine_verdict verdict;
+    float input_amax; /* calibrated range of its input, where the scheme needs it */
+};
+
+struct export_plan {
+    const struct export_request *request;
+    struct lm lm;
+    struct ckpt ckpt;
+    struct manifest manifest;
+    struct range_file ranges;
+    bool has_lm, has_ckpt, has_manifest, has_ranges;
+    struct engine *engine;
+    struct engine_target target;
+    enum scheme_layout layout;
+    const char *arch;
+    struct export_group *groups; /* in the order of lm's groups */
+    size_t count;
+    struct aq_names modules;       /* of all groups */
+    struct export_module *by_name; /* in the order of `modules` */
+};
+
+struct export_module {
+    struct export_group *group;
+    const struct model_module *model;
+};
+
+/* Everything that can be known without the weights. plan_close also after a failure. */
+int export_plan_open(struct export_plan *p, const struct export_request *q,
+                     struct aq_err *err) AQ_MUST_CHECK;
+void export_plan_close(struct export_plan *p);
+
+/* One JSON object a line: {"group", "candidate", "scheme", "verdict", "reason", "source"}. */
+void export_plan_lines(const struct export_plan *p, struct aq_buf *out);
+/*
+ * Is the recipe fit to be written? AQ_EINPUT names the first group that is `no` or `wrong` (or
+ * `other`, unless that is forced), its treatment and the nearest candidate that would do.
+ * for_check: `other` passes.
+ */
+int export_plan_accept(const struct export_plan *p, bool for_check,
+                       struct aq_err *err) AQ_MUST_CHECK;
+/* Reads the calibrated ranges of the inputs that need one. */
+int export_plan_ranges(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
+
+/* The module of a tensor "<module>.weight" that the recipe quantizes; NULL: it is copied. */
+const struct export_module *export_plan_find(const struct export_plan *p, const char *tensor);
+
+#endif

@@ -1,0 +1,396 @@
+#include "export/weights.h"
+
+#include "base/mem.h"
+#include "base/pool.h"
+#include "base/progress.h"
+
+#include "base/num.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the tensors of a module ---- */
+
+static void add(struct piece *out, int *n, enum piece_kind kind, const char *suffix,
+                enum st_dtype dtype, int rank, int64_t a, int64_t b)
+{
+    assert(*n < PIECES);
+    out[(*n)++] = (struct piece){kind, suffix, dtype, rank, {(uint64_t)a, (uint64_t)b}};
+}
+
+int pieces_of(enum scheme_layout layout, const struct scheme *s, int64_t rows, int64_t cols,
+              struct piece out[PIECES])
+{
+    bool ct = layout == LAYOUT_CT;
+    int n = 0, scale_rank = ct ? 2 : 1; /* ModelOpt writes a scale per row as a vector */
+    const char *packed = ct ? ".weight_packed" : ".weight";
+    int64_t groups = s->group ? cols / s->group : 1;
+    switch (s->codes) {
+    case CODES_INT8:
+    case CODES_FP8:
+        add(out, &n, PIECE_CODES, ".weight", s->codes == CODES_INT8 ? ST_I8 : ST_F8_E4M3, 2, rows,
+            cols);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_F32, scale_rank, rows, 1);
+        break;
+    case CODES_FP8_ONE:
+        add(out, &n, PIECE_CODES, ".weight", ST_F8_E4M3, 2, rows, cols);
+        add(out, &n, PIECE_SECOND, ".weight_scale", ST_F32, 0, 0, 0);
+        break;
+    case CODES_FP8_BLOCK:
+        add(out, &n, PIECE_CODES, ".weight", ST_F8_E4M3, 2, rows, cols);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_F32, 2, (rows + 127) / 128,
+            (cols + 127) / 128);
+        break;
+    case CODES_PACKED:
+        add(out, &n, PIECE_CODES, ".weight_packed", ST_I32, 2, rows, (cols * s->bits + 31) / 32);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_BF16, 2, rows, groups);
+        add(out, &n, PIECE_SHAPE, ".weight_shape", ST_I64, 1, 2, 0);
+        break;
+    case CODES_INT4_ROWS:
+        add(out, &n, PIECE_CODES, ".weight", ST_U8, 2, rows / 2, cols);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_F32, 2, rows, groups);
+        break;
+    case CODES_NVFP4:
+        add(out, &n, PIECE_CODES, packed, ST_U8, 2, rows, cols / 2);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_F8_E4M3, 2, rows, cols / 16);
+        add(out, &n, PIECE_SECOND, ct ? ".weight_global_scale" : ".weight_scale_2", ST_F32, ct, 1,
+            0);
+        break;
+    case CODES_MXFP4:
+        add(out, &n, PIECE_CODES, packed, ST_U8, 2, rows, cols / 2);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_U8, 2, rows, cols / 32);
+        break;
+    case CODES_MXFP8:
+        add(out, &n, PIECE_CODES, ".weight", ST_F8_E4M3, 2, rows, cols);
+        add(out, &n, PIECE_SCALES, ".weight_scale", ST_U8, 2, rows, cols / 32);
+        break;
+    case CODES_Q8_0:
+    case CODES_Q4_0:
+        break; /* GGUF's alone */
+    }
+    if (scheme_is_calibrated(s))
+        add(out, &n, PIECE_INPUT,
+            ct && s->act == ACT_NVFP4 ? ".input_global_scale" : ".input_scale", ST_F32, ct, 1, 0);
+    return n;
+}
+
+float piece_input_value(enum scheme_layout layout, const struct scheme *s, float amax)
+{
+    if (s->act == ACT_NVFP4)
+        return layout == LAYOUT_CT ? 2688 / amax : amax / 2688;
+    return amax / (s->act == ACT_INT8_TENSOR ? 127.0F : 448.0F);
+}
+
+/* compressed-tensors stores a divisor, ModelOpt a factor. */
+float piece_second_value(enum scheme_layout layout, float amax)
+{
+    float gs = coder_second_level(amax);
+    return layout == LAYOUT_CT ? 1 / gs : gs;
+}
+
+static float fp8_one_scale(float amax)
+{
+    float a = amax <= 0x1p-24F ? 1 : amax;
+    return 1 / (1 / a * 448); /* as lib/quant rounds it */
+}
+
+/* ---- ranges ---- */
+
+static int widest(const struct export_plan *p, const struct model_module *m, float *amax,
+                  struct aq_err *err)
+{
+    char *name = xasprintf("%s.weight", m->name);
+    const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
+    size_t size = st_dtype_bits(t->dtype) / 8;
+    int r = 0;
+    for (uint64_t at = 0; at < t->elements && r == 0;) {
+        float chunk[4096], a;
+        size_t n = t->elements - at < 4096 ? (size_t)(t->elements - at) : 4096;
+        const char *from = (const char *)t->data + at * size;
+        if (t->dtype == ST_F16) {
+            for (size_t i = 0; i < n; i++) {
+                uint16_t h;
+                memcpy(&h, from + 2 * i, 2);
+                chunk[i] = num_from_fp16(h);
+            }
+            a = quant_absmax(chunk, QUANT_F32, n);
+        } else {
+            if (t->dtype == ST_BF16)
+                n = (size_t)(t->elements - at < 1 << 20 ? t->elements - at : 1 << 20);
+            a = quant_absmax(from, t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F32, n);
+        }
+        if (!isfinite(a))
+            r = aq_err_set(err, AQ_EINPUT, "%s: a number from element %llu on is not finite",
+                           aq_show(name), (unsigned long long)at);
+        else if (a > *amax)
+            *amax = a;
+        at += n;
+    }
+    free(name);
+    return r;
+}
+
+int coder_of(const struct export_plan *p, const struct export_module *m, struct coder *out,
+             struct aq_err *err)
+{
+    const struct export_group *g = m->group;
+    *out = (struct coder){.scheme = g->verdict.scheme,
+                          .layout = p->layout,
+                          .rows = m->model->rows,
+                          .cols = m->model->cols,
+                          .keep = p->request->keep_codes,
+                          .name = m->model->name};
+    if (!coder_needs_range(&out->scheme))
+        return 0;
+    /* GGUF has a second level for each tensor, so that each keeps its own range */
+    if (!coder_shares_range(&out->scheme) || p->layout == LAYOUT_GGUF)
+        return widest(p, m->model, &out->amax, err);
+    for (int i = 0; i < g->model->module_count; i++)
+        if (widest(p, &g->model->modules[i], &out->amax, err) < 0)
+            return -1;
+    return 0;
+}
+
+/* ---- one shard ---- */
+
+struct shard {
+    const struct export_plan *p;
+    struct st_writer *w;
+    struct aq_pool *pool;
+    struct aq_progress *progress;
+    uint64_t *done;
+    struct aq_err *err;
+};
+
+/* One module on its way: units are tiles. */
+struct job {
+    struct shard *s;
+    struct coder coder;
+    const struct st_tensor *t;
+    int handle[PIECES]; /* by kind of piece is not needed: [0] codes, [1] scales */
+    pthread_mutex_t lock;
+    int64_t failed; /* first tile that failed; -1 */
+    struct aq_err err;
+};
+
+static void code_unit(void *arg, int64_t unit, int worker)
+{
+    struct job *j = arg;
+    const struct coder *c = &j->coder;
+    struct aq_err err = {0};
+    int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < c->rows ? r0 + CODES_TILE : c->rows;
+    uint64_t code_at = coder_code_bytes(c, r0), scale_at = coder_scale_bytes(c, r0);
+    size_t code_n = (size_t)(coder_code_bytes(c, r1) - code_at);
+    size_t scale_n = (size_t)(coder_scale_bytes(c, r1) - scale_at);
+    void *codes = xmalloc(code_n), *scales = xmalloc(scale_n ? scale_n : 1);
+    size_t row = (size_t)c->cols * st_dtype_bits(j->t->dtype) / 8;
+    const void *from = (const char *)j->t->data + (size_t)r0 * row;
+    int r = coder_tile(c, from, j->t->dtype, r0, r1, codes, scales, &err);
+    if (r == 0)
+        r = st_write(j->s->w, j->handle[0], code_at, codes, code_n, &err);
+    if (r == 0 && scale_n)
+        r = st_write(j->s->w, j->handle[1], scale_at, scales, scale_n, &err);
+    free(codes);
+    free(scales);
+    if (r == 0)
+        return;
+    pthread_mutex_lock(&j->lock);
+    if (j->failed < 0 || unit < j->failed) {
+        j->failed = unit;
+        j->err = err;
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+static int write_piece(struct job *j, const struct export_module *m, const struct piece *piece,
+                       int handle)
+{
+    const struct coder *c = &j->coder;
+    int64_t shape[2] = {c->rows, c->cols};
+    float value = NAN;
+    if (piece->kind == PIECE_SHAPE)
+        return st_write(j->s->w, handle, 0, shape, sizeof shape, j->s->err);
+    if (piece->kind == PIECE_SECOND)
+        value = c->scheme.codes == CODES_FP8_ONE ? fp8_one_scale(c->amax)
+                                                 : piece_second_value(c->layout, c->amax);
+    else if (piece->kind == PIECE_INPUT)
+        value = piece_input_value(c->layout, &c->scheme, m->group->input_amax);
+    else
+        return 0;
+    return st_write(j->s->w, handle, 0, &value, sizeof value, j->s->err);
+}
+
+static int code_module(struct shard *s, const struct export_module *m, const struct st_tensor *t,
+                       int first_handle)
+{
+    struct job j = {.s = s, .t = t, .failed = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct piece pieces[PIECES];
+    if (coder_of(s->p, m, &j.coder, s->err) < 0)
+        return -1;
+    int n = pieces_of(s->p->layout, &j.coder.scheme, j.coder.rows, j.coder.cols, pieces);
+    j.handle[0] = first_handle; /* codes come first, then scales where there are any by row */
+    j.handle[1] = first_handle + 1;
+    for (int i = 0; i < n; i++)
+        if (write_piece(&j, m, &pieces[i], first_handle + i) < 0)
+            return -1;
+    aq_pool_run(s->pool, (j.coder.rows + CODES_TILE - 1) / CODES_TILE, code_unit, &j);
+    if (j.failed >= 0 && s->err)
+        *s->err = j.err;
+    return j.failed >= 0 ? -1 : 0;
+}
+
+static int copy_tensor(struct shard *s, const struct st_tensor *t, int fd, int handle)
+{
+    enum { STEP = 64 << 20 };
+    for (uint64_t at = 0, n = t->end - t->begin; at < n;) {
+        uint64_t take = n - at < STEP ? n - at : STEP;
+        if (st_write_from(s->w, handle, at, fd, t->begin + at, take, s->err) < 0)
+            return -1;
+        at += take;
+    }
+    return 0;
+}
+
+static int write_tensors(struct shard *s, const struct st_file *f, const int *handles)
+{
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC), r = 0;
+    if (fd < 0)
+        return aq_err_sys(s->err, AQ_ERUN, "cannot open '%s'", aq_show(f->path));
+    for (size_t i = 0; i < f->count && r == 0; i++) {
+        const struct st_tensor *t = &f->tensors[i];
+        if (handles[i] < 0)
+            continue;
+        const struct export_module *m = export_plan_find(s->p, t->name);
+        r = m ? code_module(s, m, t, handles[i]) : copy_tensor(s, t, fd, handles[i]);
+        *s->done += t->end - t->begin;
+        aq_progress_update(s->progress, *s->done);
+    }
+    (void)close(fd);
+    return r;
+}
+
+static void put_name(struct json *map, const char *tensor, const char *suffix, const char *file)
+{
+    size_t stem = strlen(tensor) - (suffix ? strlen(".weight") : 0);
+    char *name = xasprintf("%.*s%s", (int)stem, tensor, suffix ? suffix : "");
+    json_add_string(map, name, file);
+    free(name);
+}
+
+/* Declares a tensor, or those that stand for it. Returns the first handle. */
+static int declare(struct shard *s, const struct st_tensor *t, struct json *map, const char *file,
+                   uint64_t *bytes)
+{
+    const struct export_module *m = export_plan_find(s->p, t->name);
+    if (!m) {
+        put_name(map, t->name, NULL, file);
+        *bytes += t->end - t->begin;
+        return st_declare(s->w, t->name, t->dtype, t->rank, t->shape);
+    }
+    struct piece pieces[PIECES];
+    int n =
+        pieces_of(s->p->layout, &m->group->verdict.scheme, m->model->rows, m->model->cols, pieces);
+    int first = -1;
+    for (int i = 0; i < n; i++) {
+        char *name = xasprintf("%s%s", m->model->name, pieces[i].suffix);
+        int h = st_declare(s->w, name, pieces[i].dtype, pieces[i].rank, pieces[i].shape);
+        first = i ? first : h;
+        uint64_t count = 1;
+        for (int k = 0; k < pieces[i].rank; k++)
+            count *= pieces[i].shape[k];
+        *bytes += count * (st_dtype_bits(pieces[i].dtype) / 8);
+        put_name(map, t->name, pieces[i].suffix, file);
+        free(name);
+    }
+    return first;
+}
+
+static int write_shard(struct shard *s, const struct out_dir *d, uint32_t file, struct json *map,
+                       uint64_t *bytes)
+{
+    const struct ckpt *c = &s->p->ckpt;
+    const struct st_file *f = &c->files[file];
+    int *handles = xcalloc(f->count + 1, sizeof *handles), r = 0;
+    struct json *meta = json_new_object();
+    char *path = aq_path_join(d->part, c->names[file]);
+    s->w = st_writer_new();
+    json_add_string(meta, "format", "pt");
+    st_writer_metadata(s->w, meta);
+    for (size_t i = 0; i < f->count && r == 0; i++) {
+        const struct ckpt_tensor *t = ckpt_find(c, f->tensors[i].name);
+        bool ours = t && t->file == file; /* what the index does not name is left out */
+        if (ours && f->tensors[i].dtype == ST_OTHER)
+            r = aq_err_set(s->err, AQ_EINPUT, "%s: tensor '%s' has type '%s', which is not copied",
+                           aq_show(f->path), aq_show(f->tensors[i].name),
+                           aq_show(f->tensors[i].dtype_name));
+        handles[i] = ours && r == 0 ? declare(s, &f->tensors[i], map, c->names[file], bytes) : -1;
+    }
+    if (r == 0)
+        r = st_begin(s->w, path, s->err);
+    if (r == 0)
+        r = write_tensors(s, f, handles);
+    if (r == 0)
+        r = st_commit(s->w, s->err);
+    st_writer_free(s->w);
+    free(path);
+    free(handles);
+    return r;
+}
+
+/* ---- all shards ---- */
+
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(json_key(*(const struct json *const *)a),
+                  json_key(*(const struct json *const *)b));
+}
+
+/* Readers find the weights by this file, in the order of names. */
+static int write_index(const struct out_dir *d, const struct json *map, uint64_t bytes,
+                       struct aq_err *err)
+{
+    struct json *index = json_new_object();
+    json_add_int(json_add_object(index, "metadata"), "total_size", (int64_t)bytes);
+    struct json *sorted = json_add_object(index, "weight_map");
+    size_t n = json_size(map), i = 0;
+    const struct json **order = xcalloc(n + 1, sizeof *order);
+    for (const struct json *v = json_first(map); v; v = json_next(v))
+        order[i++] = v;
+    qsort(order, n, sizeof *order, by_key);
+    for (i = 0; i < n; i++)
+        json_add_string(sorted, json_key(order[i]), json_string(order[i]));
+    char *path = aq_path_join(d->part, "model.safetensors.index.json");
+    int r = json_write_file(path, index, err);
+    free(path);
+    free(order);
+    json_free(index);
+    return r;
+}
+
+int weights_write(const struct export_plan *p, const struct out_dir *d, struct aq_err *err)
+{
+    struct aq_progress progress;
+    uint64_t total = 0, done = 0, bytes = 0;
+    struct json *map = json_new_object();
+    struct shard s = {.p = p, .progress = &progress, .done = &done, .err = err};
+    int r = 0;
+    for (size_t i = 0; i < p->ckpt.file_count; i++)
+        total += p->ckpt.files[i].map.size;
+    s.pool = aq_pool_new(p->request->threads, err);
+    if (!s.pool)
+        r = -1;
+    aq_progress_begin(&progress, "export", total);
+    for (size_t i = 0; i < p->ckpt.file_count && r == 0; i++)
+        r = write_shard(&s, d, (uint32_t)i, map, &bytes);
+    aq_progress_end(&progress);
+    if (r == 0 && p->ckpt.file_count > 1)
+        r = write_index(d, map, bytes, err);
+    aq_pool_free(s.pool);
+    json_free(map);
+    return r;
+}

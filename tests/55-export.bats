@@ -1,0 +1,313 @@
+#!/usr/bin/env bats
+# aq-export: verdicts, the compressed-tensors checkpoint against what compressed-tensors and transformers said of the same bytes
+# (tests/oracle/export_ct.py), the same bytes for any thread count, and what is refused.
+load helpers
+
+D=models/qwen3_vl_demo/checkpoint # relative, as lm.json has it: commands run in the repository
+F=$BATS_FILE_TMPDIR
+
+setup_file() {
+    cd "$REPO" || return
+    export AQ_CONF=$REPO/conf
+    aq-extract-lm "$D" -o "$F/lm.json"
+    aq-calib tokens --tokenizer "$D" --size small=datasets/demo/captions_small.txt -o "$F/tokens"
+    aq-calib ranges --lm "$F/lm.json" --prefix 16 -o "$F/ranges" "$F/tokens"
+    aq-resolve -q --config-name preset/demo quant_pair=wint8_aint8 dataset.size=small -o "$F/run.json"
+    aq-overlay "$F/run.json" -o "$F/quant.json"
+    aq-score -q --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" --prefix 16 --score-samples 16 -o "$F/store" "$F/quant.json"
+    aq-score collect --run "$F/run.json" --quant "$F/quant.json" -o "$F/scores.json" "$F/store"
+    aq-select -q --effective-bits 10 -o "$F/base.json" "$F/scores.json"
+    mix "$(jq .recipe tests/export-mix.json)" >"$F/mix.json"
+}
+
+setup() {
+    cd "$REPO" || return
+    export AQ_CONF=$REPO/conf
+    T=$BATS_TEST_TMPDIR
+}
+
+# mix RECIPE [TREATMENTS]: the manifest with another recipe
+mix() {
+    jq --argjson treatments "${2:-$(jq .treatments "$REPO/tests/export-mix.json")}" --argjson recipe "$1" -f "$REPO/tests/recipe.jq" "$F/base.json"
+}
+
+export_mix() {
+    aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" "$@" "$F/mix.json"
+}
+
+digests() {
+    "$O/tests/st_digest" "$1"/*.safetensors | LC_ALL=C sort
+}
+
+@test "--check prints one line for each group, and fails for a recipe that is not served" {
+    aq 0 aq-export --check -q --engine vllm:sm90 --lm "$F/lm.json" "$F/mix.json"
+    is "${#lines[@]}" 28
+    is "$(jq -r 'select(.group == "layers.5.self_attn.q_proj") | [.candidate, .scheme, .verdict] | join(" ")' <<<"$output")" "nvfp4 nvfp4 other"
+    is "$(jq -r 'select(.verdict != "exact") | .source == null' <<<"$output" | sort -u)" false
+    is "$(jq -r 'select(.group == "layers.6.mlp.down_proj") | [.candidate, .scheme, .verdict] | map(. // "-") | join(" ")' <<<"$output")" "NONE - exact"
+    aq 3 aq-export --check -q --engine sglang:sm90 --lm "$F/lm.json" "$F/mix.json"
+    is "${#lines[@]}" 28
+    has "$stderr" "layers.2.self_attn.o_proj: candidate 'w5a16' (int5:axis0:static | none) is 'no' for sglang"
+    has "$stderr" "nearest candidate of this manifest that is served: nvfp4a16"
+    aq 0 aq-export --check --engine vllm --lm "$F/lm.json" "$F/mix.json"
+    has "$stderr" "compute capability 9.0"
+}
+
+# as_shown DIR VECTORS: the tensors and the configuration that the oracle saw
+as_shown() {
+    local v=$2
+    is "$(jq -c .loading "$v")" "{}"
+    is "$(jq -r '.schemes | map(.mse_ratio) | min > 0.99 and max < 1.01' "$v")" true
+    is "$(jq -r '[.schemes | to_entries[] | select(.key | test("^(fp8|mx)")) | .value.weights == .value.equal] | unique | tostring' "$v")" "[true]"
+    jq -r '.tensors | to_entries[] | "\(.key) \(.value.dtype) \(.value.shape | tostring) \(.value.sha256)"' "$v" | LC_ALL=C sort >"$T/expected"
+    digests "$1" | grep -vE 'input_(global_)?scale ' | diff - "$T/expected"
+    jq -S .config "$v" >"$T/config"
+    jq -S .quantization_config "$1/config.json" | diff - "$T/config"
+}
+
+@test "compressed-tensors: the bytes that its own unpackers and transformers were shown" {
+    local v=$REPO/tests/oracle/export
+    aq 0 export_mix -o "$T/out"
+    as_shown "$T/out" "$v/ct.json"
+    is "$(jq '.kl < 1e-4 and .positions > 100' "$v/ct.json")" true
+    is "$("$O/tests/st_digest" "$T"/out/*.safetensors | grep -c 'input_scale F32 \[1\]')" 6
+    is "$("$O/tests/st_digest" "$T"/out/*.safetensors | grep -c 'input_global_scale F32 \[1\]')" 6
+    mix "$(jq .recipe tests/export-more.json)" "$(jq .treatments tests/export-more.json)" >"$T/more.json"
+    aq 0 aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" -o "$T/more" "$T/more.json"
+    as_shown "$T/more" "$v/ct-more.json"
+}
+
+@test "everything else is the source's: tensors, tokenizer, configuration, names of shards" {
+    aq 0 export_mix -o "$T/out"
+    digests "$D" | grep -vE 'layers\.[0-5]\..*proj.weight|layers\.6\..*(q|k|v|o|gate|up)_proj.weight' >"$T/kept"
+    is "$(wc -l <"$T/kept")" 76
+    digests "$T/out" | grep -Fxf "$T/kept" | diff - "$T/kept"
+    cmp "$D/tokenizer.json" "$T/out/tokenizer.json"
+    cmp "$D/tokenizer_config.json" "$T/out/tokenizer_config.json"
+    is "$(jq -S 'del(.quantization_config, .dtype)' "$T/out/config.json")" "$(jq -S . "$D/config.json")"
+    is "$(jq -r '[.weight_map[]] | unique | join(" ")' "$T/out/model.safetensors.index.json")" "model-00001-of-00002.safetensors model-00002-of-00002.safetensors"
+    is "$(jq -r '.weight_map | keys_unsorted | .[]' "$T/out/model.safetensors.index.json")" "$(digests "$T/out" | cut -d' ' -f1)"
+    is "$(grep -c '^| [0-6] |' "$T/out/CHECK.md")" 28
+    has "$(<"$T/out/README.md")" "vllm serve"
+    [ ! -e "$T/out.part" ]
+}
+
+@test "the same bytes for any number of threads; --codes keep changes packed codes alone" {
+    local n
+    mkdir "$T"/{1,2,5}
+    for n in 1 2 5; do
+        export_mix --threads $n -o "$T/$n/out" # README.md names the directory
+        diff -r "$T/1" "$T/$n"
+    done
+    export_mix --codes keep -o "$T/keep"
+    run diff <(digests "$T/1/out") <(digests "$T/keep")
+    is "$(grep -c '^<' <<<"$output")" "$(grep '^<' <<<"$output" | grep -c weight_packed)"
+    has "$output" "layers.3.self_attn.q_proj.weight_packed"
+}
+
+@test "a recipe that is not served is refused, with the nearest that would be" {
+    refused 3 "layers.5.self_attn.q_proj: candidate 'nvfp4' (e2m1:nvfp4(16):dynamic | e2m1:nvfp4(16):static) is 'other' for vllm" \
+        aq-export -q --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/out" "$F/mix.json"
+    has "$stderr" "served: nvfp4a16; --force"
+    mix '[["layers.3.mlp.down", "x"]]' '{"x": ["int4:block(-1:128):static", "int8:tensor:static"]}' >"$T/no.json"
+    refused 3 "is 'no' for vllm: static int8 activations" aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" -o "$T/out" "$T/no.json"
+    has "$stderr" "no candidate of this manifest is served there"
+    mix '[["layers.3.mlp.down", "x"]]' '{"x": ["int8:axis0:static", "none"]}' >"$T/wrong.json"
+    refused 3 "is 'wrong' for vllm" aq-export -q --force --engine vllm:sm90 --format modelopt --lm "$F/lm.json" -o "$T/out" "$T/wrong.json"
+    mix '[["layers.3.mlp.down", "x"]]' '{"x": ["int4:block(-1:128):static", "none"]}' >"$T/tp.json"
+    refused 3 "multiple of the group size" aq-export -q --engine vllm:sm90:tp2 --lm "$F/lm.json" -o "$T/out" "$T/tp.json"
+    aq 0 aq-export -q --engine vllm:sm90 --lm "$F/lm.json" -o "$T/fine" "$T/tp.json"
+    is "$(jq -r .quantization_config.format "$T/fine/config.json")" pack-quantized
+    mix '[]' >"$T/nothing.json"
+    refused 3 "quantizes nothing" aq-export -q --engine vllm:sm90 --lm "$F/lm.json" -o "$T/out" "$T/nothing.json"
+    [ ! -e "$T/out" ] && [ ! -e "$T/out.part" ]
+}
+
+@test "what is typed wrongly" {
+    refused 2 "--lm is needed" aq-export -o "$T/out" "$F/mix.json"
+    refused 2 "-o is needed" aq-export --lm "$F/lm.json" "$F/mix.json"
+    refused 2 "standard output" aq-export --lm "$F/lm.json" -o - "$F/mix.json"
+    refused 2 "unknown engine 'vlm': did you mean 'vllm'" aq-export --check --engine vlm --lm "$F/lm.json" "$F/mix.json"
+    refused 2 "expected ENGINE" aq-export --check --engine vllm:gpu --lm "$F/lm.json" "$F/mix.json"
+    refused 2 "trtllm does not load compressed-tensors" aq-export --check --engine trtllm --format compressed-tensors --lm "$F/lm.json" "$F/mix.json"
+    refused 2 "give --ranges" aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" -o "$T/out" "$F/mix.json"
+    [ ! -e "$T/out" ] && [ ! -e "$T/out.part" ]
+}
+
+@test "a manifest of another checkpoint, without a recipe, or without what its candidates do" {
+    jq '.aq.identity.lm = "00"' "$F/mix.json" >"$T/other.json"
+    refused 3 "made from another checkpoint" aq-export --check --lm "$F/lm.json" "$T/other.json"
+    jq 'del(.selection.candidates)' "$F/mix.json" >"$T/old.json"
+    refused 3 "does not say what its candidates do" aq-export --check --lm "$F/lm.json" "$T/old.json"
+    jq 'del(.selection)' "$F/mix.json" >"$T/bare.json"
+    refused 3 "holds no recipe" aq-export --check --lm "$F/lm.json" "$T/bare.json"
+    jq '.selection.candidates.w4a16.w = 4' "$F/mix.json" >"$T/type.json"
+    refused 3 "selection.candidates.w4a16.w" aq-export --check --lm "$F/lm.json" "$T/type.json"
+    jq '.selection.candidates.w4a16.w = "int4:sideways"' "$F/mix.json" >"$T/grammar.json"
+    refused 3 "is 'no' for vllm" aq-export -q --force --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/out" "$T/grammar.json"
+}
+
+@test "only a new directory outside of the source is written" {
+    mkdir "$T/there" "$T/foreign.part"
+    echo mine >"$T/foreign.part/mine"
+    refused 1 "exists already" export_mix -o "$T/there"
+    refused 1 "is not an unfinished export" export_mix -o "$T/foreign"
+    is "$(<"$T/foreign.part/mine")" mine
+    refused 2 "is in the source checkpoint" export_mix -o "$D/out"
+    refused 2 "is in the source checkpoint" export_mix -o "$D"
+    ln -s "$REPO/$D" "$T/link"
+    refused 2 "is in the source checkpoint" export_mix -o "$T/link/out"
+    refused 1 "does not exist" export_mix -o "$T/no/such/place"
+    : >"$T/file"
+    refused 1 "exists already" export_mix -o "$T/file"
+    is "$(ls "$D" | wc -l)" 6
+}
+
+@test "killed at 20 moments: nothing under the name, or all of it, and the next run succeeds" {
+    [ -e "$O/tests/fault.so" ] || skip "tests/fault.so is not built"
+    ! sanitized || skip "no preload below a sanitizer"
+    local n dead=0
+    mkdir "$T/d"
+    export_mix -o "$T/out"
+    for n in 1 2 3 4 5 6 8 10 13 17 22 28 36 46 60 78 100 130 170 220; do
+        FAULT=kill:9:$n FAULT_DIR=$T/d LD_PRELOAD=$O/tests/fault.so \
+            "$BIN/aq-export" -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/d/out" "$F/mix.json" 2>/dev/null || dead=$((dead + 1))
+        if [ -e "$T/d/out" ]; then
+            diff -r "$T/out" "$T/d/out" || return 1
+            rm -r "$T/d/out"
+        fi
+    done
+    [ "$dead" -ge 15 ] || { echo "$dead runs were killed"; return 1; }
+    export_mix -o "$T/d/out"
+    diff -r "$T/out" "$T/d/out"
+    is "$(ls -A "$T/d")" out
+}
+
+@test "a full disk, at every write: one line, nothing is left behind" {
+    [ -e "$O/tests/fault.so" ] || skip "tests/fault.so is not built"
+    ! sanitized || skip "no preload below a sanitizer"
+    local n fired=0
+    mkdir "$T/d"
+    for n in 1 2 3 5 8 13 40 100 200; do
+        code=0
+        FAULT=pwrite:ENOSPC:$n:forever,write:ENOSPC:$n:forever FAULT_DIR=$T/d FAULT_REPORT=$T/report LD_PRELOAD=$O/tests/fault.so \
+            "$BIN/aq-export" -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/d/out" "$F/mix.json" 2>"$T/message" || code=$?
+        if [ "$code" -ne 0 ]; then
+            is "$code" 1
+            has "$(<"$T/message")" "cannot write"
+            is "$(ls -A "$T/d")" ""
+            fired=$((fired + 1))
+        else
+            rm -r "$T/d/out"
+        fi
+    done
+    [ "$fired" -ge 5 ]
+}
+
+# ---- GGUF ----
+
+gguf_recipe() {
+    mix "$(jq .recipe tests/export-gguf.json)" "$(jq .treatments tests/export-gguf.json)"
+}
+
+@test "GGUF: the bytes whose values the package gguf gave, keys and tokenizer too; the same for any number of threads" {
+    local v=$REPO/tests/oracle/export/gguf.json
+    gguf_recipe >"$T/m.json"
+    aq 0 aq-export -q --engine llamacpp --threads 1 --lm "$F/lm.json" -o "$T/1.gguf" "$T/m.json"
+    aq 0 aq-export -q --format gguf --threads 3 --lm "$F/lm.json" -o "$T/3.gguf" "$T/m.json"
+    cmp "$T/1.gguf" "$T/3.gguf"
+    "$O/tests/gguf_digest" "$T/1.gguf" >"$T/found"
+    jq -r '.tensors | to_entries[] | "\(.key) \(.value.type) \(.value.sha256)"' "$v" | diff - "$T/found"
+    is "$(jq -r '.values | to_entries[] | select(.value[1] != 0) | .key' "$v")" ""
+    is "$(jq -c '.keys | [."general.architecture", ."qwen3.block_count", ."qwen3.attention.key_length", ."tokenizer.ggml.pre", ."tokenizer.ggml.tokens"]' "$v")" \
+        '["qwen3",7,64,"qwen2",2048]'
+    aq 0 aq-export -q --engine llamacpp --check --lm "$F/lm.json" "$T/m.json"
+    is "$(jq -r .verdict <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 4 exact 24 near "
+}
+
+@test "GGUF: what does not fit an architecture or the format is refused" {
+    gguf_recipe >"$T/m.json"
+    refused 3 "layers.3.mlp.gate_proj: candidate 'nv'" aq-export -q --engine llamacpp --arch qwen3vl --lm "$F/lm.json" -o "$T/out.gguf" "$T/m.json"
+    has "$stderr" "nearest candidate of this manifest that is served: q4"
+    refused 2 "--arch gemma does not fit" aq-export -q --engine llamacpp --arch gemma --lm "$F/lm.json" -o "$T/out.gguf" "$T/m.json"
+    refused 2 "--arch goes with GGUF" aq-export -q --engine vllm --arch qwen3 --lm "$F/lm.json" -o "$T/out" "$T/m.json"
+    refused 3 "is 'other' for llamacpp" aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/out.gguf" "$F/base.json"
+    has "$stderr" "--force writes it all the same"
+    mix '[["mlp.down", "x"]]' '{"x": ["e4m3:axis0:static", "none"]}' >"$T/fp8.json"
+    refused 3 "GGUF has no type" aq-export -q --force --engine llamacpp --lm "$F/lm.json" -o "$T/out.gguf" "$T/fp8.json"
+    is "$(ls "$T" | grep -c gguf)" 0
+    mix '[["self_attn", "x"]]' '{"x": ["e2m1:nvfp4(16):dynamic", "none"]}' >"$T/attn.json"
+    aq 0 aq-export -q --engine llamacpp --arch qwen3vl --lm "$F/lm.json" -o "$T/vl.gguf" "$T/attn.json"
+    has "$("$O/tests/gguf_digest" --keys "$T/vl.gguf")" "qwen3vl.n_deepstack_layers"
+}
+
+# ---- ModelOpt's layout ----
+
+modelopt_recipe() {
+    mix '[["layers\\.[01]\\.", "fp8"], ["layers\\.[23]\\.", "nv"], ["layers\\.4\\.", "nva"], ["layers\\.5\\.", "row"]]' \
+        '{"fp8": ["e4m3:tensor:static", "e4m3:tensor:static"], "nv": ["e2m1:nvfp4(16):dynamic", "none"],
+          "nva": ["e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):static"], "row": ["e4m3:axis0:static", "e4m3:token:dynamic"]}'
+}
+
+@test "ModelOpt's layout: types and shapes as its own export has them, fused names listed" {
+    modelopt_recipe >"$T/m.json"
+    aq 0 aq-export -q --force --engine vllm:sm100 --format modelopt --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/out" "$T/m.json"
+    local p=model.language_model.layers
+    "$O/tests/st_digest" "$T"/out/*.safetensors | sed 's/ [0-9a-f]*$//' | grep -E '^model.language_model.layers.[0-5].self_attn.(q|k)_proj' | LC_ALL=C sort >"$T/found"
+    {
+        for l in 0 1; do echo "$p.$l.self_attn.q_proj.weight F8_E4M3 [384,256]"; done
+        for l in 0 1; do echo "$p.$l.self_attn.k_proj.weight F8_E4M3 [128,256]"; done
+        for l in 0 1; do for m in q k; do printf '%s\n' "$p.$l.self_attn.${m}_proj."{weight_scale,input_scale}" F32 []"; done; done
+        for l in 2 3 4; do
+            printf '%s\n' "$p.$l.self_attn.q_proj.weight U8 [384,128]" "$p.$l.self_attn.q_proj.weight_scale F8_E4M3 [384,16]" "$p.$l.self_attn.q_proj.weight_scale_2 F32 []" \
+                "$p.$l.self_attn.k_proj.weight U8 [128,128]" "$p.$l.self_attn.k_proj.weight_scale F8_E4M3 [128,16]" "$p.$l.self_attn.k_proj.weight_scale_2 F32 []"
+        done
+        printf '%s\n' "$p.4.self_attn."{q,k}"_proj.input_scale F32 []" "$p.5.self_attn.q_proj.weight F8_E4M3 [384,256]" "$p.5.self_attn.q_proj.weight_scale F32 [384]" \
+            "$p.5.self_attn.k_proj.weight F8_E4M3 [128,256]" "$p.5.self_attn.k_proj.weight_scale F32 [128]"
+    } | LC_ALL=C sort | diff - "$T/found"
+    is "$(jq -c '.quantization.quantized_layers | [."model.language_model.layers.0.self_attn.qkv_proj", ."model.language_model.layers.3.mlp.gate_up_proj"]' "$T/out/hf_quant_config.json")" \
+        '[{"quant_algo":"FP8"},{"quant_algo":"W4A16_NVFP4","group_size":16}]'
+    is "$(jq -c '.quantization_config | [.quant_method, .quant_algo, (.quantized_layers | length)]' "$T/out/config.json")" '["modelopt","MIXED_PRECISION",54]'
+    is "$(jq -c '.quantization.exclude_modules[:2]' "$T/out/hf_quant_config.json")" '["lm_head","model.visual*"]'
+    refused 3 "is 'wrong' for sglang" aq-export -q --force --engine sglang:sm100 --format modelopt --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/no" "$T/m.json"
+}
+
+# ---- recipes alone ----
+
+@test "recipe files: as ModelOpt and llm-compressor were shown; the other two" {
+    aq 0 aq-export -q --format modelopt-cfg --lm "$F/lm.json" "$F/mix.json"
+    is "$(sha256sum <<<"$output" | cut -c1-64)" "$(<tests/oracle/export/modelopt-cfg.sha256)"
+    aq 0 aq-export -q --force --engine vllm:sm90 --format llm-compressor --lm "$F/lm.json" "$F/mix.json"
+    is "$(sha256sum <<<"$output" | cut -c1-64)" "$(<tests/oracle/export/llm-compressor.sha256)"
+    aq 0 aq-export -q --format autoround --lm "$F/lm.json" "$F/mix.json"
+    is "$(jq -c '."model.language_model.layers.3.self_attn.q_proj"' <<<"$output")" '{"bits":4,"group_size":128,"sym":true,"data_type":"int","act_bits":16}'
+    is "$(jq -c '."model.language_model.layers.6.mlp.down_proj"' <<<"$output")" '{"bits":16}'
+    is "$(jq length <<<"$output")" 49
+    mix '[["layers\\.0\\.", "q8"], ["layers\\.1\\.mlp", "mx"]]' "$(jq .treatments tests/export-gguf.json)" >"$T/m.json"
+    aq 0 aq-export --format llama-types --engine llamacpp --lm "$F/lm.json" "$T/m.json"
+    is "${#lines[@]}" 49
+    is "$(cut -d= -f2 <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 39 bf16 3 mxfp4 7 q8_0 "
+    has "$output" '^blk\.1\.ffn_gate\.weight$=mxfp4'
+    has "$stderr" "--tensor-type-file"
+    gguf_recipe >"$T/nv.json"
+    refused 3 "llama-quantize cannot make NVFP4" aq-export -q --format llama-types --engine llamacpp --lm "$F/lm.json" "$T/nv.json"
+}
+
+# ---- the page about serving ----
+
+@test "docs/serving.md: ten commands, each run but the engine's own" {
+    cd "$T" || return
+    ln -s "$REPO"/{models,datasets,conf} .
+    unset AQ_CONF
+    mkdir served
+    awk '/^```$/ {n++; next} n == 1' "$REPO/docs/serving.md" >commands
+    is "$(wc -l <commands)" 10
+    grep -v '^vllm ' commands >ours
+    is "$(wc -l <ours)" 9
+    run bash -eu -o pipefail ours
+    [ "$status" -eq 0 ] || { echo "$output"; return 1; }
+    [ -e served/model/model.safetensors.index.json ]
+    is "$(jq -r '.quantization_config.quant_method' served/model/config.json)" compressed-tensors
+    run bash -c "$(awk '/^```$/ {n++; next} n == 3' "$REPO/docs/serving.md") 2>&1 | tail -1 | jq -r .verdict"
+    is "$status" 0
+}
