@@ -292,6 +292,28 @@ windows() {
     is "$(meta t.st | jq -c .sizes)" '{"small":3,"medium":4}'
 }
 
+# Overlapping windows predict each id but a text's first once, as one long sample would.
+@test "positions that are context are no targets of the scores" {
+    demo=$REPO/models/qwen3_vl_demo/checkpoint
+    export AQ_CONF=$REPO/conf
+    aq-extract-lm "$demo" -o lm.json
+    aq-resolve -q --config-name preset/demo quant_pair=wfp8_afp8 dataset.size=small -o run.json
+    aq-overlay run.json -o quant.json
+    lines '{input_ids: [range(10; 20)]}'
+    labels() {
+        aq 0 aq-calib tokens "$@" -o t.st c.jsonl
+        aq 0 aq-calib ranges --lm lm.json --prefix 1 -o r.st t.st
+        rm -f s.st
+        aq 0 aq-score -q --device cpu --lm lm.json --tokens t.st --ranges r.st --prefix 1 -o s.st quant.json
+        perl -e 'local $/; my $d = <STDIN>; my ($n) = unpack("Q<", $d); my $h = substr($d, 8, $n);
+            $h =~ /"labels":\s*\{[^}]*"data_offsets":\s*\[(\d+),\s*(\d+)\]/ or exit 1;
+            print join(" ", unpack("l<*", substr($d, 8 + $n + $1, $2 - $1))), "\n"' <s.st
+    }
+    is "$(labels)" "9"
+    is "$(labels --window 6)" "5 3"
+    is "$(labels --window 6 --stride 3)" "5 3 1"
+}
+
 @test "sizes that are no prefixes" {
     printf 'a\nb\n' >small.txt
     printf 'a\nc\nd\n' >large.txt

@@ -242,8 +242,10 @@ static bool surely_unique(const struct key *keys, size_t n)
 
 static int check_duplicates(struct parser *p, size_t first)
 {
-    struct key *keys = p->keys + first;
     size_t n = p->key_count - first;
+    if (n == 0) /* and there may be no array yet */
+        return 0;
+    struct key *keys = p->keys + first;
     if (surely_unique(keys, n))
         return 0;
     qsort(keys, n, sizeof *keys, by_key);
