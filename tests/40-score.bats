@@ -112,6 +112,13 @@ setup() {
     [ "$status" -eq 3 ]
 }
 
+# sums_at STORE: where the sums of its first row begin
+sums_at() {
+    local n
+    n=$(od -An -tu8 -N8 "$1")
+    echo $((8 + n + $(head -c $((8 + n)) "$1" | tail -c "$n" | jq '[to_entries[] | select(.key | startswith("s/")) | .value.data_offsets[0]] | min')))
+}
+
 @test "a truncated store, a wrong file and impossible numbers are refused and kept" {
     some s
     size=$(stat -c %s s)
@@ -123,11 +130,12 @@ setup() {
         cmp cut before
     done
     refused 3 "tokens" aq-score ls "$T/tokens"
-    # the widest type comes first: the data begin with a sum
-    at=$((8 + $(od -An -tu8 -N8 s)))
+    at=$(sums_at s)
     for bytes in '\000\000\000\000\000\000\370\177' '\000\000\000\000\000\000\360\277'; do
         cp s bad
         printf "$bytes" | dd of=bad bs=1 seek=$at conv=notrunc status=none
+        refused 3 "damaged" some bad
+        "$O"/tests/store_seal bad
         refused 3 "sample 0" some bad
     done
 }
@@ -312,8 +320,10 @@ cell() {
     some b --dtype fp32
     refused 3 "another 'dtype'" aq-score merge -o m a b
     cp a c
-    at=$((8 + $(od -An -tu8 -N8 c)))
+    at=$(sums_at c)
     printf '\001' | dd of=c bs=1 seek=$at conv=notrunc status=none
+    refused 3 "damaged at layer 0, tile 0" aq-score merge -o m a c
+    "$O"/tests/store_seal c
     refused 3 "another sum" aq-score merge -o m a c
     [ ! -e m ]
 }

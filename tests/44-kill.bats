@@ -127,24 +127,27 @@ at() {
     echo $((8 + n + $(head -c $((8 + n)) s.part | tail -c "$n" | jq --arg t "$1" '.[$t].data_offsets[0]')))
 }
 
-@test "layers that were finished are not computed again, an unfinished one is" {
+@test "layers that were finished are not computed again, an unfinished and a damaged one are" {
     cp "$T/undisturbed/s" s.part
     local tiles row a_layer
     tiles=$(aq-score ls --json s.part | jq .tiles)
     [ "$tiles" -gt 1 ]
-    # layer 0 is taken back in every row; one sum is changed there and one in layer 1
+    # layer 0 is taken back in every row; one sum is changed there, one in layer 1, and one in layer 1 with a check that fits
     while read -r row; do
         head -c "$tiles" /dev/zero | dd of=s.part bs=1 seek="$(at "have/$row")" conv=notrunc status=none
     done < <(aq-score ls --json s.part | jq -r '.rows[] | "\(.treatment_id)/\(.prefix)"')
-    row=$(aq-score ls --json s.part | jq -r '.rows[0] | "\(.treatment_id)/\(.prefix)"')
+    row=$(aq-score ls --json s.part | jq -r '.rows[2] | "\(.treatment_id)/\(.prefix)"') # of all samples
     a_layer=$((4 * 30 * 8)) # bytes of sums: groups, samples
-    for layer in 0 1; do
-        printf '\125' | dd of=s.part bs=1 seek=$(($(at "s/$row") + layer * a_layer)) conv=notrunc status=none
-    done
+    printf '\125' | dd of=s.part bs=1 seek=$(($(at "s/$row") + a_layer)) conv=notrunc status=none
+    "$O"/tests/store_seal s.part
     local changed=$(($(at "s/$row") + a_layer + 1))
-    cmp s.part "$T/undisturbed/s" && return 1
+    printf '\125' | dd of=s.part bs=1 seek="$(at "s/$row")" conv=notrunc status=none
+    printf '\125' | dd of=s.part bs=1 seek=$(($(at "s/$row") + a_layer + 29 * 8)) conv=notrunc status=none
     aq 0 "$T/score"
-    is "$(cmp -l s "$T/undisturbed/s" | awk '{print $1, $2}')" "$changed 125"
+    has "$stderr" "1 damaged cells of 's.part' are left out"
+    # the one that its check vouches for is kept, and so is that check
+    is "$(cmp -l s "$T/undisturbed/s" | awk -v c="$changed" '$1 == c {print $2}')" 125
+    [ "$(cmp -l s "$T/undisturbed/s" | wc -l)" -le 9 ]
 }
 
 @test "a store that was finished, but not yet renamed, is taken as it is" {

@@ -206,6 +206,8 @@ static const struct aq_opt options[] = {
      0},
     {"replace", 0, AQ_OPT_FLAG, &o.replace, NULL, "start over if STORE was made from other inputs",
      NULL, 0, 0},
+    {"repair", 0, AQ_OPT_FLAG, &o.repair, NULL,
+     "leave out the damaged cells of STORE and compute them again", NULL, 0, 0},
     {"plain-products", 0, AQ_OPT_FLAG, &o.plain_products, NULL,
      "fp32 products only, no integer or bf16 matrix units", NULL, 0, 0},
     {"verify", 0, AQ_OPT_FLAG, &o.verify, NULL,
@@ -221,6 +223,8 @@ static int check(struct aq_err *err)
         return aq_err_set(err, AQ_EUSAGE, need, "lm");
     if (!o.tokens)
         return aq_err_set(err, AQ_EUSAGE, need, "tokens");
+    if (o.repair && o.replace)
+        return aq_err_set(err, AQ_EUSAGE, "--repair and --replace exclude each other");
     if (o.store ? strcmp(o.store, "-") == 0 : !o.dry_run)
         return aq_err_set(err, AQ_EUSAGE, "-o STORE is needed: a store is a file");
     return 0;

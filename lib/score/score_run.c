@@ -213,7 +213,11 @@ static int open_store(struct run *r, struct aq_err *err)
         .sample_tokens = counts,
         .tile_first = first,
     };
-    int bad = store_begin(&r->store, r->o->store, &plan, r->o->replace, err);
+    int bad = store_begin(&r->store, r->o->store, &plan,
+                          r->o->repair    ? STORE_MEND
+                          : r->o->replace ? STORE_REPLACE
+                                          : STORE_REFUSE,
+                          err);
     json_free(weights);
     free(labels);
     free(counts);

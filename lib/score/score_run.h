@@ -22,7 +22,7 @@ struct score_options {
     int64_t threads;   /* 0: all that the process may use */
     uint64_t memory;   /* 0: no limit */
     const char *shard; /* "K/N"; NULL: all */
-    bool dry_run, replace, plain_products;
+    bool dry_run, replace, repair, plain_products;
     bool verify;       /* read the whole checkpoint and compare it with its full digest first */
     const char *store; /* -o; may be NULL for a dry run */
     const char *const *quants; /* quant.json files */

@@ -3,20 +3,22 @@
 
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "store/store_check.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* What cannot be read at all is not broken. */
-static int broken(const char *path, struct aq_err *err)
+/* What cannot be read at all is not broken. Nobody is told to remove a file that is no store. */
+static int broken(const struct store *s, const char *path, struct aq_err *err)
 {
     if (!err || err->code != AQ_EINPUT)
         return -1;
     aq_err_prefix(err, "store '%s'", aq_show(path));
-    return aq_err_hint(err, "remove it to start over");
+    return s->is_one && !err->hint[0] ? aq_err_hint(err, "remove it to start over") : -1;
 }
 
 /* ---- metadata ---- */
@@ -33,6 +35,7 @@ static int read_meta(struct store *s, struct aq_err *err)
     const char *schema;
     if (jref_string(&root, "schema", &schema, err) < 0)
         return -1;
+    s->is_one = strncmp(schema, "aq.store/", 9) == 0;
     if (strcmp(schema, STORE_SCHEMA) != 0)
         return aq_err_set(err, AQ_EINPUT, "schema is '%s', expected '%s'", aq_show(schema),
                           STORE_SCHEMA);
@@ -47,6 +50,45 @@ static int read_meta(struct store *s, struct aq_err *err)
     s->shape.layers = s->model.layers;
     s->ranges = ranges.v;
     return 0;
+}
+
+/* ---- the header's digest ---- */
+
+static void take_array(const struct store *s, const char *name, const void **data, size_t *size)
+{
+    const struct st_tensor *t = st_find(&s->file, name);
+    *data = t ? t->data : "";
+    *size = t ? (size_t)(t->end - t->begin) : 0;
+}
+
+int store_header_of(const struct store *s, struct store_header *h, struct aq_err *err)
+{
+    const char *digest = st_meta(&s->file, "digest");
+    uint64_t length;
+    if (!digest)
+        return aq_err_set(err, AQ_EINPUT, "the header has no digest");
+    memcpy(&length, s->file.map.data, sizeof length);
+    *h = (struct store_header){.bytes = (const char *)s->file.map.data, .size = 8 + length};
+    if (strlen(digest) == AQ_SHA256_HEX - 1)
+        h->digits = memmem(h->bytes, h->size, digest, AQ_SHA256_HEX - 1);
+    take_array(s, "labels", &h->labels, &h->labels_size);
+    take_array(s, "sample_tokens", &h->sample_tokens, &h->sample_tokens_size);
+    take_array(s, "tile_first", &h->tile_first, &h->tile_first_size);
+    return h->digits ? 0 : aq_err_set(err, AQ_EINPUT, "the header is damaged: no proper digest");
+}
+
+static int check_header(const struct store *s, struct aq_err *err)
+{
+    struct store_header h;
+    char found[AQ_SHA256_HEX];
+    if (store_header_of(s, &h, err) == 0) {
+        store_header_digest(&h, found);
+        if (memcmp(found, h.digits, AQ_SHA256_HEX - 1) == 0)
+            return 0;
+        aq_err_set(err, AQ_EINPUT, "the header is damaged: its digest is %.16s, not %.16s", found,
+                   h.digits);
+    }
+    return aq_err_hint(err, "aq-score --repair keeps the sound cells, --replace starts over");
 }
 
 static int read_samples(struct store *s, const char *name, int32_t **out, struct aq_err *err)
@@ -141,6 +183,44 @@ static int row_treatment(struct store *s, struct store_row *r, struct aq_err *er
     return 0;
 }
 
+/* ---- cells ---- */
+
+struct store_cell store_cell_of(const struct store *s, const struct store_row *r, int64_t layer,
+                                int64_t tile)
+{
+    size_t first = s->model.first[layer], from = (size_t)s->tile_first[tile];
+    size_t at = first * (size_t)s->shape.samples + from;
+    return (struct store_cell){.sums = (const char *)r->sums + at * sizeof(double),
+                               .clip = (const char *)r->clip + at * sizeof(float),
+                               .groups = s->model.first[layer + 1] - first,
+                               .samples = (size_t)s->tile_first[tile + 1] - from,
+                               .stride = (size_t)s->shape.samples};
+}
+
+static uint64_t stored_check(const struct store *s, const struct store_row *r, int64_t layer,
+                             int64_t tile)
+{
+    uint64_t v;
+    memcpy(&v, (const char *)r->check + (size_t)(layer * s->shape.tiles + tile) * sizeof v,
+           sizeof v);
+    return v;
+}
+
+static bool is_sound(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile,
+                     enum store_use use)
+{
+    struct store_cell c = store_cell_of(s, r, layer, tile);
+    uint64_t check = stored_check(s, r, layer, tile);
+    switch (r->have[layer * s->shape.tiles + tile]) {
+    case 0: /* a killed run writes sums before flags */
+        return use == STORE_PART || (check == 0 && store_cell_empty(&c));
+    case 1:
+        return check == store_cell_check(&r->key, layer, tile, &c);
+    default:
+        return false;
+    }
+}
+
 static int bad_value(const struct store_row *r, const char *kind, double x, int64_t group,
                      int64_t sample, struct aq_err *err)
 {
@@ -149,18 +229,12 @@ static int bad_value(const struct store_row *r, const char *kind, double x, int6
                       kind, r->key.id, r->key.prefix, x, group, sample);
 }
 
-static int check_values(const struct store *s, const struct store_row *r, struct aq_err *err)
+/* Sums are finite and, being sums of squares, not negative; a divergence may be. */
+static int check_values(const struct store *s, const struct store_row *r, int64_t layer,
+                        int64_t tile, bool divergence, struct aq_err *err)
 {
-    const struct json *method = json_get(s->identity, "method");
-    bool divergence =
-        method && json_type(method) == JSON_STRING && strcmp(json_string(method), "kl_div") == 0;
-    for (int64_t i = 0; i < s->shape.layers * s->shape.tiles; i++)
-        if (r->have[i] > 1)
-            return aq_err_set(err, AQ_EINPUT,
-                              "tensor 'have/%s/%" PRId64 "' holds %d, expected 0 or 1", r->key.id,
-                              r->key.prefix, r->have[i]);
-    for (int64_t g = 0; g < s->shape.groups; g++)
-        for (int64_t i = 0; i < s->shape.samples; i++) {
+    for (int64_t g = (int64_t)s->model.first[layer]; g < (int64_t)s->model.first[layer + 1]; g++)
+        for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++) {
             double sum = store_sum(s, r, g, i), clip = store_clip(s, r, g, i);
             if (!isfinite(sum) || (sum < 0 && !divergence))
                 return bad_value(r, "s", sum, g, i, err);
@@ -170,7 +244,35 @@ static int check_values(const struct store *s, const struct store_row *r, struct
     return 0;
 }
 
-static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *err)
+static int damaged_cell(const struct store_row *r, int64_t layer, int64_t tile, struct aq_err *err)
+{
+    aq_err_set(err, AQ_EINPUT,
+               "row '%s/%" PRId64 "' (%s|%s) is damaged at layer %" PRId64 ", tile %" PRId64,
+               r->key.id, r->key.prefix, aq_show(r->w), aq_show(r->a), layer, tile);
+    return aq_err_hint(err, "aq-score --repair, with the options that made it, computes it again");
+}
+
+static int check_cells(struct store *s, struct store_row *r, enum store_use use, struct aq_err *err)
+{
+    const char *method = json_find_string(s->identity, "method");
+    bool divergence = method && strcmp(method, "kl_div") == 0;
+    for (int64_t layer = 0; layer < s->shape.layers; layer++)
+        for (int64_t tile = 0; tile < s->shape.tiles; tile++) {
+            uint8_t *have = &r->have[layer * s->shape.tiles + tile];
+            if (!is_sound(s, r, layer, tile, use)) {
+                if (use == STORE_WHOLE)
+                    return damaged_cell(r, layer, tile, err);
+                s->damaged++;
+                *have = 0;
+            } else if (*have && check_values(s, r, layer, tile, divergence, err) < 0) {
+                return -1;
+            }
+        }
+    return 0;
+}
+
+static int read_row(struct store *s, const struct st_tensor *t, enum store_use use,
+                    struct aq_err *err)
 {
     struct store_row r = {0};
     if (!parse_key(t->name, &r.key))
@@ -181,13 +283,15 @@ static int read_row(struct store *s, const struct st_tensor *t, struct aq_err *e
     if (row_tensor(s, "s", &r.key, ST_F64, groups, s->shape.samples, &r.sums, err) < 0 ||
         row_tensor(s, "clip", &r.key, ST_F32, groups, s->shape.samples, &r.clip, err) < 0 ||
         row_tensor(s, "have", &r.key, ST_U8, s->shape.layers, s->shape.tiles, &have, err) < 0 ||
+        row_tensor(s, "check", &r.key, ST_U64, s->shape.layers, s->shape.tiles, &r.check, err) <
+            0 ||
         row_treatment(s, &r, err) < 0)
         return -1;
-    r.have = have;
-    if (check_values(s, &r, err) < 0)
-        return -1;
-    s->rows[s->count++] = r;
-    return 0;
+    size_t cells = (size_t)(s->shape.layers * s->shape.tiles);
+    r.have = xmalloc(cells);
+    memcpy(r.have, have, cells);
+    s->rows[s->count] = r;
+    return check_cells(s, &s->rows[s->count++], use, err);
 }
 
 static int by_key(const void *a, const void *b)
@@ -197,15 +301,15 @@ static int by_key(const void *a, const void *b)
     return c ? c : (x->key.prefix > y->key.prefix) - (x->key.prefix < y->key.prefix);
 }
 
-static int read_rows(struct store *s, struct aq_err *err)
+static int read_rows(struct store *s, enum store_use use, struct aq_err *err)
 {
     s->rows = xcalloc(s->file.count, sizeof *s->rows);
     for (size_t i = 0; i < s->file.count; i++) {
         const struct st_tensor *t = &s->file.tensors[i];
-        if (strncmp(t->name, "s/", 2) == 0 && read_row(s, t, err) < 0)
+        if (strncmp(t->name, "s/", 2) == 0 && read_row(s, t, use, err) < 0)
             return -1;
     }
-    if (s->file.count != s->count * 3 + 3)
+    if (s->file.count != s->count * 4 + 3)
         return aq_err_set(err, AQ_EINPUT, "%zu tensors for %zu rows: some do not belong",
                           s->file.count, s->count);
     if (s->count == 0)
@@ -214,31 +318,82 @@ static int read_rows(struct store *s, struct aq_err *err)
     return 0;
 }
 
-/* What st_open found: looked through, or closed again. */
-static int read_all(struct store *s, const char *path, struct aq_err *err)
+/* Of a header that says what it is; one without a digest may be of another version. */
+static int read_head(struct store *s, enum store_use use, struct aq_err *err)
 {
+    struct aq_err damage = {0};
+    bool sound = check_header(s, &damage) == 0;
+    bool named = st_meta(&s->file, "digest") != NULL;
+    if (!sound && named && use != STORE_REPAIR) {
+        s->is_one = st_meta(&s->file, "aq") != NULL;
+        *err = damage;
+        return -1;
+    }
+    if (read_meta(s, err) < 0)
+        return -1;
+    if (!sound && use != STORE_REPAIR) {
+        *err = damage;
+        return -1;
+    }
+    if (read_samples(s, "labels", &s->labels, err) < 0 ||
+        read_samples(s, "sample_tokens", &s->sample_tokens, err) < 0)
+        return -1;
+    return read_tiles(s, err);
+}
+
+/* What st_open found: looked through, or closed again. */
+static int read_all(struct store *s, const char *path, enum store_use use, struct aq_err *err)
+{
+    struct aq_err own = {0};
     s->path = xstrdup(path);
-    if (read_meta(s, err) == 0 && read_samples(s, "labels", &s->labels, err) == 0 &&
-        read_samples(s, "sample_tokens", &s->sample_tokens, err) == 0 && read_tiles(s, err) == 0 &&
-        read_rows(s, err) == 0)
+    if (read_head(s, use, &own) == 0 && read_rows(s, use, &own) == 0)
         return 0;
-    broken(path, err);
+    (void)broken(s, path, &own);
+    if (err)
+        *err = own;
+    bool is_one = s->is_one;
     store_close(s);
+    s->is_one = is_one;
     return -1;
+}
+
+/* Of a file that cannot be opened as one: does its header begin like that of a store? */
+static bool looks_like_one(const char *path)
+{
+    static const char mark[] = "aq.store/";
+    char start[512];
+    struct stat st;
+    int fd = aq_open_input(path, &st, NULL);
+    if (fd < 0)
+        return false;
+    ssize_t n = aq_read_some(fd, start, sizeof start);
+    (void)close(fd);
+    return n > 0 && memmem(start, (size_t)n, mark, sizeof mark - 1) != NULL;
+}
+
+int store_open_for(struct store *s, const char *path, enum store_use use, struct aq_err *err)
+{
+    *s = (struct store){0};
+    if (st_open(&s->file, path, err) == 0)
+        return read_all(s, path, use, err);
+    s->is_one = looks_like_one(path);
+    return broken(s, path, err);
 }
 
 int store_open(struct store *s, const char *path, struct aq_err *err)
 {
-    *s = (struct store){0};
-    return st_open(&s->file, path, err) < 0 ? broken(path, err) : read_all(s, path, err);
+    static const char part[] = ".part";
+    size_t n = strlen(path), k = sizeof part - 1;
+    return store_open_for(s, path,
+                          n > k && strcmp(path + n - k, part) == 0 ? STORE_PART : STORE_WHOLE, err);
 }
 
 int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,
-                      struct aq_err *err)
+                      enum store_use use, struct aq_err *err)
 {
     *s = (struct store){0};
-    return st_open_memory(&s->file, bytes, size, name, err) < 0 ? broken(name, err)
-                                                                : read_all(s, name, err);
+    return st_open_memory(&s->file, bytes, size, name, err) < 0 ? broken(s, name, err)
+                                                                : read_all(s, name, use, err);
 }
 
 void store_close(struct store *s)
@@ -247,6 +402,8 @@ void store_close(struct store *s)
         st_close(&s->file);
     json_free(s->meta);
     model_groups_release(&s->model);
+    for (size_t i = 0; i < s->count; i++)
+        free(s->rows[i].have);
     free(s->rows);
     free(s->labels);
     free(s->sample_tokens);

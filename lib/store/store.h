@@ -5,16 +5,19 @@
  *     clip/<treatment id>/<prefix>  F32 [groups, samples]  activation elements beyond the last code
  *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums of all groups of the layer
  *                                                          are there
+ *     check/<treatment id>/<prefix> U64 [layers, tiles]    of those sums: see store_check.h
  *     labels, sample_tokens         I32 [samples]
  *     tile_first                    I32 [tiles + 1]  first sample of each tile; the last is samples
  *     metadata "aq"                 schema, identity, weights of the model, its inputs and groups
  *                                   (as lm.json has them), digests of the ranges, treatments
  *
- * Where `have` is 0 the sums are 0 and must not be read.
+ *     metadata "digest"             of the header and of the three arrays above
  *
- * Writing: STORE.part has its full size from the start; after each layer its sums are written and
- * synced, then its flags; at the end it is renamed to STORE. A killed run leaves STORE.part, which
- * the next run takes over. A lock beside it keeps two writers apart.
+ * Where `have` is 0, sums and check are 0 and must not be read.
+ *
+ * Writing: STORE.part has its full size from the start; after each layer its sums and checks are
+ * written and synced, then its flags; at the end it is renamed to STORE. A killed run leaves
+ * STORE.part, which the next run takes over. A lock beside it keeps two writers apart.
  */
 #ifndef AQ_STORE_STORE_H
 #define AQ_STORE_STORE_H
@@ -46,7 +49,8 @@ struct store_row {
     struct store_key key;
     const char *w, *a;
     const void *sums, *clip;
-    const uint8_t *have; /* [layers, tiles] */
+    uint8_t *have;     /* [layers, tiles], a copy: 0 where a damaged cell was left out */
+    const void *check; /* [layers, tiles] */
 };
 
 /* An open store, for reading. */
@@ -61,16 +65,29 @@ struct store {
     size_t count;
     int32_t *labels, *sample_tokens; /* [samples] */
     int32_t *tile_first;             /* [tiles + 1] */
+    size_t damaged;                  /* cells that were left out */
+    bool is_one;                     /* the file says that it is a store; also after a failure */
+};
+
+enum store_use {
+    STORE_WHOLE, /* every cell and the header must be as they were written */
+    STORE_PART, /* left by a killed run: there may be sums without flags; damaged cells are left out
+                 */
+    STORE_REPAIR, /* as PART, and a damaged header is taken if it can still be read */
 };
 
 /*
- * Everything is checked: schema, shapes, flags, and that sums are finite and, being sums of
- * squares, not negative. Only a divergence may be: it is a small difference of large numbers.
+ * Everything is checked: the digest of the header, the check of every cell, schema, shapes, flags,
+ * and that sums are finite and, being sums of squares, not negative. Only a divergence may be: it
+ * is a small difference of large numbers.
  */
+int store_open_for(struct store *s, const char *path, enum store_use use,
+                   struct aq_err *err) AQ_MUST_CHECK;
+/* STORE_PART if the name ends in ".part", else STORE_WHOLE. */
 int store_open(struct store *s, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 /* The same on memory that outlives s; name is for messages. */
 int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,
-                      struct aq_err *err) AQ_MUST_CHECK;
+                      enum store_use use, struct aq_err *err) AQ_MUST_CHECK;
 void store_close(struct store *s);
 const struct store_row *store_find(const struct store *s, const char *id, int64_t prefix);
 double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
@@ -106,14 +123,21 @@ struct json *store_weights(const struct lm *lm);
 
 struct store_writer;
 
+/* What to do with a STORE that cannot be gone on with. */
+enum store_old {
+    STORE_REFUSE,  /* an error */
+    STORE_REPLACE, /* of other inputs, or damaged: start over */
+    STORE_MEND,    /* damaged: keep its sound cells */
+};
+
 /*
  * Takes the lock, reads STORE and STORE.part as far as they exist, and starts the new STORE.part
  * with the rows of the plan and all rows that the old files hold. Rows whose range digest changed
- * are dropped (a note says so). Another identity is AQ_EINPUT, or with `replace` such a file is
- * left behind. Both old files stay untouched until the new part is complete.
+ * are dropped (a note says so). Another identity is AQ_EINPUT, or with STORE_REPLACE such a file is
+ * not used. Both old files stay untouched until the new part is complete.
  */
 int store_begin(struct store_writer **out, const char *path, const struct store_plan *plan,
-                bool replace, struct aq_err *err) AQ_MUST_CHECK;
+                enum store_old old, struct aq_err *err) AQ_MUST_CHECK;
 /* Is this layer of the plan's row already there for the tile? */
 bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t tile);
 /* One group of a layer for samples from <= i < to. */

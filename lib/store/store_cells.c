@@ -13,6 +13,7 @@ void store_cells_init(struct store_cells *c, const struct store_shape *shape)
     c->sums = xcalloc(c->sizes.sums, 1);
     c->clip = xcalloc(c->sizes.clip, 1);
     c->have = xcalloc(c->sizes.have, 1);
+    c->check = xcalloc(c->sizes.check, 1);
 }
 
 void store_cells_release(struct store_cells *c)
@@ -20,6 +21,7 @@ void store_cells_release(struct store_cells *c)
     free(c->sums);
     free(c->clip);
     free(c->have);
+    free(c->check);
     *c = (struct store_cells){0};
 }
 
@@ -28,6 +30,7 @@ void store_cells_clear(struct store_cells *c)
     memset(c->sums, 0, c->sizes.sums);
     memset(c->clip, 0, c->sizes.clip);
     memset(c->have, 0, c->sizes.have);
+    memset(c->check, 0, c->sizes.check);
 }
 
 bool store_cells_have(const struct store_cells *c, int64_t layer, int64_t tile)
@@ -45,5 +48,7 @@ void store_cells_take(struct store_cells *c, const struct store *s, const struct
             c->sums[at] = store_sum(s, r, g, i);
             c->clip[at] = (float)store_clip(s, r, g, i);
         }
-    c->have[layer * c->shape.tiles + tile] = 1;
+    size_t cell = (size_t)(layer * c->shape.tiles + tile);
+    c->have[cell] = 1;
+    memcpy(&c->check[cell], (const char *)r->check + cell * sizeof *c->check, sizeof *c->check);
 }

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "io/product.h"
 #include "model/lm.h"
+#include "store/store_check.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -27,7 +28,8 @@ struct store_sizes store_sizes_of(const struct store_shape *s)
 {
     size_t sums = (size_t)(s->groups * s->samples);
     return (struct store_sizes){sums * sizeof(double), sums * sizeof(float),
-                                (size_t)(s->layers * s->tiles)};
+                                (size_t)(s->layers * s->tiles),
+                                (size_t)(s->layers * s->tiles) * sizeof(uint64_t)};
 }
 
 int store_key_compare(const struct store_key *a, const struct store_key *b)
@@ -125,6 +127,7 @@ static struct json *metadata(const struct store_head *h, const struct store_row 
     assert(r == 0); /* all its numbers are finite */
     (void)r;
     json_add_string(outer, "aq", aq_buf_str(&text));
+    json_add_string(outer, "digest", STORE_NO_DIGEST);
     aq_buf_release(&text);
     json_free(meta);
     return outer;
@@ -140,13 +143,36 @@ static int declare_row(struct st_writer *w, const char *kind, const struct store
     return st_declare(w, name, dtype, 2, (uint64_t[]){(uint64_t)rows, (uint64_t)cols});
 }
 
+/* Puts the digest into a header that is complete but for it; the length stays. */
+static void seal(struct store_layout *l, const struct store_head *h)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    char digest[AQ_SHA256_HEX];
+    size_t samples = (size_t)h->shape.samples * sizeof(int32_t);
+    st_header(l->w, &text);
+    struct store_header header = {
+        .bytes = text.data,
+        .size = text.len,
+        .digits = memmem(text.data, text.len, STORE_NO_DIGEST, AQ_SHA256_HEX - 1),
+        .labels = h->labels,
+        .sample_tokens = h->sample_tokens,
+        .tile_first = h->tile_first,
+        .labels_size = samples,
+        .sample_tokens_size = samples,
+        .tile_first_size = ((size_t)h->shape.tiles + 1) * sizeof(int32_t)};
+    store_header_digest(&header, digest);
+    json_set(l->outer, "digest", json_new_string(digest));
+    aq_buf_release(&text);
+}
+
 void store_layout_init(struct store_layout *l, const struct store_head *h,
                        const struct store_row *rows, size_t count)
 {
     const struct store_shape *s = &h->shape;
     uint64_t samples = (uint64_t)s->samples, firsts = (uint64_t)s->tiles + 1;
     *l = (struct store_layout){.w = st_writer_new(), .slots = xcalloc(count + 1, sizeof *l->slots)};
-    st_writer_metadata(l->w, metadata(h, rows, count));
+    l->outer = metadata(h, rows, count);
+    st_writer_metadata(l->w, l->outer);
     l->labels = st_declare(l->w, "labels", ST_I32, 1, &samples);
     l->sample_tokens = st_declare(l->w, "sample_tokens", ST_I32, 1, &samples);
     l->tile_first = st_declare(l->w, "tile_first", ST_I32, 1, &firsts);
@@ -155,7 +181,9 @@ void store_layout_init(struct store_layout *l, const struct store_head *h,
         l->slots[i].sums = declare_row(l->w, "s", key, ST_F64, s->groups, s->samples);
         l->slots[i].clip = declare_row(l->w, "clip", key, ST_F32, s->groups, s->samples);
         l->slots[i].have = declare_row(l->w, "have", key, ST_U8, s->layers, s->tiles);
+        l->slots[i].check = declare_row(l->w, "check", key, ST_U64, s->layers, s->tiles);
     }
+    seal(l, h);
 }
 
 void store_layout_release(struct store_layout *l)

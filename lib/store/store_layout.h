@@ -13,17 +13,21 @@ struct store_head {
 };
 
 struct store_slot { /* handles of a row's tensors */
-    int sums, clip, have;
+    int sums, clip, have, check;
 };
 
 struct store_layout {
     struct st_writer *w;
     int labels, sample_tokens, tile_first;
     struct store_slot *slots; /* one a row */
+    struct json *outer;       /* the file's metadata; the writer's */
 };
 
 struct store_head store_head_of(const struct store *s);
-/* rows: by rising key; only key, w and a are read. Nothing is written yet. */
+/*
+ * rows: by rising key; only key, w and a are read. Nothing is written yet. The metadata have the
+ * digest of the header, hence of labels, sample_tokens and tile_first of h too.
+ */
 void store_layout_init(struct store_layout *l, const struct store_head *h,
                        const struct store_row *rows, size_t count);
 void store_layout_release(struct store_layout *l);
@@ -31,9 +35,9 @@ void store_layout_release(struct store_layout *l);
 int store_layout_write_head(const struct store_layout *l, const struct store_head *h,
                             struct aq_err *err) AQ_MUST_CHECK;
 
-/* Bytes of a row's three tensors. */
+/* Bytes of a row's tensors. */
 struct store_sizes {
-    size_t sums, clip, have;
+    size_t sums, clip, have, check;
 };
 struct store_sizes store_sizes_of(const struct store_shape *s);
 

@@ -119,6 +119,7 @@ static int write_union(const char *path, const struct store_head *h, const struc
         r = fill_row(&c, parts, count, &rows[i].key, err);
         if (r == 0 && (st_write(l.w, l.slots[i].sums, 0, c.sums, c.sizes.sums, err) < 0 ||
                        st_write(l.w, l.slots[i].clip, 0, c.clip, c.sizes.clip, err) < 0 ||
+                       st_write(l.w, l.slots[i].check, 0, c.check, c.sizes.check, err) < 0 ||
                        st_write(l.w, l.slots[i].have, 0, c.have, c.sizes.have, err) < 0))
             r = -1;
     }

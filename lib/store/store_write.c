@@ -1,10 +1,10 @@
 /* Writing a store: a part file of full size, filled a layer at a time, renamed at the end. */
 #include "store/store_cells.h"
+#include "store/store_check.h"
 
 #include "base/mem.h"
 #include "base/msg.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,12 +12,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* In `have` of a row: the sums are in the file, their check is not made yet. */
+enum { NEW = 2 };
+
 /* A row of the new file. */
 struct out_row {
     struct store_key key;
-    const char *w, *a;                  /* borrowed from the plan's candidates or an old store */
-    uint8_t *have;                      /* as far as known; written at checkpoints */
-    uint64_t sums_at, clip_at, have_at; /* in the file */
+    const char *w, *a; /* borrowed from the plan's candidates or an old store */
+    uint8_t *have;     /* [layers, tiles]: 0, 1, or NEW; written at checkpoints as 0 or 1 */
+    uint64_t *check;   /* [layers, tiles] */
+    uint64_t sums_at, clip_at, have_at, check_at; /* in the file */
     bool dirty;
 };
 
@@ -26,6 +30,8 @@ struct store_writer {
     struct aq_lock lock;
     struct store_shape shape;
     struct json *identity, *ranges;
+    int32_t *tile_first;
+    const struct model_groups *groups;
     struct out_row *rows;
     size_t count, cap;
     size_t *of_plan; /* plan row -> row */
@@ -59,6 +65,7 @@ static void add_row(struct store_writer *w, const char *id, int64_t prefix, cons
     struct out_row r = {.key.prefix = prefix, .w = weight, .a = act};
     memcpy(r.key.id, id, TREATMENT_ID);
     r.have = xcalloc((size_t)(w->shape.layers * w->shape.tiles), 1);
+    r.check = xcalloc((size_t)(w->shape.layers * w->shape.tiles), sizeof *r.check);
     AQ_GROW(w->rows, w->count, w->cap);
     w->rows[w->count++] = r;
 }
@@ -97,28 +104,39 @@ static void keep_old_ranges(struct store_writer *w, const struct store *old)
 
 /* ---- the old files ---- */
 
-static bool same_samples(const struct store *s, const struct store_plan *plan)
+/* Labels and counts of a store that is mended come from the plan. */
+static bool same_samples(const struct store *s, const struct store_plan *plan, enum store_use use)
 {
     size_t bytes = (size_t)plan->shape.samples * sizeof(int32_t);
-    return s->shape.samples == plan->shape.samples && s->shape.groups == plan->shape.groups &&
-           s->shape.layers == plan->shape.layers && s->shape.tiles == plan->shape.tiles &&
-           memcmp(s->labels, plan->labels, bytes) == 0 &&
-           memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0 &&
-           memcmp(s->tile_first, plan->tile_first,
-                  ((size_t)plan->shape.tiles + 1) * sizeof(int32_t)) == 0;
+    bool same = s->shape.samples == plan->shape.samples && s->shape.groups == plan->shape.groups &&
+                s->shape.layers == plan->shape.layers && s->shape.tiles == plan->shape.tiles &&
+                memcmp(s->tile_first, plan->tile_first,
+                       ((size_t)plan->shape.tiles + 1) * sizeof(int32_t)) == 0;
+    return same &&
+           (use == STORE_REPAIR || (memcmp(s->labels, plan->labels, bytes) == 0 &&
+                                    memcmp(s->sample_tokens, plan->sample_tokens, bytes) == 0));
 }
 
 static int open_old(struct store_writer *w, const char *path, const struct store_plan *plan,
-                    bool replace, struct aq_err *err)
+                    enum store_use use, enum store_old old, struct aq_err *err)
 {
     struct store *s = &w->old[w->old_count];
+    struct aq_err why = {0};
     if (!aq_path_exists(path))
         return 0;
-    if (store_open(s, path, err) < 0)
+    if (store_open_for(s, path, use, &why) < 0) {
+        if (old == STORE_REPLACE && s->is_one && why.code == AQ_EINPUT) {
+            aq_note(0, "starting over: %s", why.msg);
+            return 0;
+        }
+        *err = why;
         return -1;
-    struct aq_err why = {0};
+    }
+    if (s->damaged)
+        aq_note(0, "%zu damaged cells of '%s' are left out, to be computed again", s->damaged,
+                aq_show(path));
     int same = store_same_identity(s->identity, plan->identity, path, &why);
-    if (same == 0 && !same_samples(s, plan)) {
+    if (same == 0 && !same_samples(s, plan, use)) {
         aq_err_set(&why, AQ_EINPUT,
                    "store '%s' has other samples, although its identity is the same",
                    aq_show(path));
@@ -130,7 +148,7 @@ static int open_old(struct store_writer *w, const char *path, const struct store
         return 0;
     }
     store_close(s);
-    if (!replace) {
+    if (old != STORE_REPLACE) {
         *err = why;
         return -1;
     }
@@ -142,7 +160,7 @@ static int open_old(struct store_writer *w, const char *path, const struct store
 static int open_old_part(struct store_writer *w, const struct store_plan *plan, struct aq_err *err)
 {
     struct aq_err why = {0};
-    if (open_old(w, w->part, plan, true, &why) == 0)
+    if (open_old(w, w->part, plan, STORE_PART, STORE_REPLACE, &why) == 0)
         return 0;
     if (why.code != AQ_EINPUT) {
         *err = why;
@@ -170,7 +188,10 @@ static void declare_all(const struct store_writer *w, const struct store_plan *p
                            .identity = w->identity,
                            .weights = plan->weights,
                            .groups = plan->groups,
-                           .ranges = w->ranges};
+                           .ranges = w->ranges,
+                           .labels = plan->labels,
+                           .sample_tokens = plan->sample_tokens,
+                           .tile_first = plan->tile_first};
     struct store_row *rows = rows_to_declare(w);
     store_layout_init(l, &h, rows, w->count);
     free(rows);
@@ -179,18 +200,9 @@ static void declare_all(const struct store_writer *w, const struct store_plan *p
 static int put_bytes(struct store_writer *w, const void *p, size_t n, uint64_t at,
                      struct aq_err *err)
 {
-    const char *from = p;
-    while (n) {
-        ssize_t k = pwrite(w->fd, from, n, (off_t)at);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0)
-            return aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(w->part));
-        from += k;
-        at += (uint64_t)k;
-        n -= (size_t)k;
-    }
-    return 0;
+    char name[300];
+    (void)snprintf(name, sizeof name, "'%s'", aq_show(w->part));
+    return aq_pwrite_all(w->fd, p, n, at, name, err);
 }
 
 /* What an old store knows of a row, where nothing is known yet. */
@@ -215,6 +227,9 @@ static int put_old(struct store_writer *w, struct out_row *r, struct store_cells
     if (!memchr(cells->have, 1, cells->sizes.have))
         return 0; /* a hole in the file is as good */
     memcpy(r->have, cells->have, cells->sizes.have);
+    memcpy(r->check, cells->check, cells->sizes.check);
+    if (put_bytes(w, cells->check, cells->sizes.check, r->check_at, err) < 0)
+        return -1;
     if (put_bytes(w, cells->sums, cells->sizes.sums, r->sums_at, err) < 0 ||
         put_bytes(w, cells->clip, cells->sizes.clip, r->clip_at, err) < 0)
         return -1;
@@ -259,6 +274,7 @@ static int fill_new(struct store_writer *w, const struct store_plan *plan,
         r->sums_at = data + st_declared_begin(l->w, l->slots[i].sums);
         r->clip_at = data + st_declared_begin(l->w, l->slots[i].clip);
         r->have_at = data + st_declared_begin(l->w, l->slots[i].have);
+        r->check_at = data + st_declared_begin(l->w, l->slots[i].check);
     }
     return put_old_rows(w, err);
 }
@@ -272,7 +288,9 @@ static int start_part(struct store_writer *w, const struct store_plan *plan, str
     int r = -1;
     declare_all(w, plan, &l);
     st_header(l.w, &header);
-    w->fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    /* left by a killed run, or planted: a name, not a file to write into */
+    (void)unlink(fresh);
+    w->fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (w->fd < 0) {
         aq_err_sys(err, AQ_ERUN, "cannot write '%s'", aq_show(fresh));
         goto out;
@@ -293,10 +311,11 @@ out:
     return r;
 }
 
-static int begin(struct store_writer *w, const struct store_plan *plan, bool replace,
+static int begin(struct store_writer *w, const struct store_plan *plan, enum store_old old,
                  struct aq_err *err)
 {
-    if (store_lock(&w->lock, w->path, err) < 0 || open_old(w, w->path, plan, replace, err) < 0)
+    enum store_use use = old == STORE_MEND ? STORE_REPAIR : STORE_WHOLE;
+    if (store_lock(&w->lock, w->path, err) < 0 || open_old(w, w->path, plan, use, old, err) < 0)
         return -1;
     w->has_store = w->old_count > 0;
     if (open_old_part(w, plan, err) < 0)
@@ -323,7 +342,7 @@ static int begin(struct store_writer *w, const struct store_plan *plan, bool rep
 }
 
 int store_begin(struct store_writer **out, const char *path, const struct store_plan *plan,
-                bool replace, struct aq_err *err)
+                enum store_old old, struct aq_err *err)
 {
     struct store_writer *w = xcalloc(1, sizeof *w);
     *out = NULL;
@@ -334,7 +353,11 @@ int store_begin(struct store_writer **out, const char *path, const struct store_
     w->identity = json_copy(plan->identity);
     w->ranges = json_copy(plan->ranges);
     w->wanted = plan->rows;
-    if (begin(w, plan, replace, err) < 0) {
+    w->groups = plan->groups;
+    size_t firsts = (size_t)plan->shape.tiles + 1;
+    w->tile_first = xcalloc(firsts, sizeof *w->tile_first);
+    memcpy(w->tile_first, plan->tile_first, firsts * sizeof *w->tile_first);
+    if (begin(w, plan, old, err) < 0) {
         store_writer_free(w);
         return -1;
     }
@@ -368,7 +391,7 @@ int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, i
 void store_mark(struct store_writer *w, size_t row, int64_t layer, int64_t tile)
 {
     struct out_row *r = plan_row(w, row);
-    r->have[layer * w->shape.tiles + tile] = 1;
+    r->have[layer * w->shape.tiles + tile] = NEW;
     r->dirty = true;
 }
 
@@ -379,9 +402,51 @@ static int sync_part(struct store_writer *w, struct aq_err *err)
     return 0;
 }
 
+/* The check of a cell whose sums are in the file, from there: what is vouched for is what is kept.
+ */
+static int check_new_cell(struct store_writer *w, struct out_row *r, int64_t layer, int64_t tile,
+                          struct aq_err *err)
+{
+    size_t first = w->groups->first[layer], groups = w->groups->first[layer + 1] - first;
+    size_t from = (size_t)w->tile_first[tile], n = (size_t)w->tile_first[tile + 1] - from;
+    double *sums = xcalloc(groups * n, sizeof *sums);
+    float *clip = xcalloc(groups * n, sizeof *clip);
+    int bad = 0;
+    for (size_t g = 0; g < groups && bad == 0; g++) {
+        uint64_t at = (first + g) * (uint64_t)w->shape.samples + from;
+        bad = aq_pread_all(w->fd, sums + g * n, n * sizeof *sums, r->sums_at + at * sizeof *sums,
+                           "the unfinished store", err);
+        if (bad == 0)
+            bad = aq_pread_all(w->fd, clip + g * n, n * sizeof *clip,
+                               r->clip_at + at * sizeof *clip, "the unfinished store", err);
+    }
+    struct store_cell c = {sums, clip, groups, n, n};
+    if (bad == 0)
+        r->check[layer * w->shape.tiles + tile] = store_cell_check(&r->key, layer, tile, &c);
+    free(sums);
+    free(clip);
+    return bad;
+}
+
+static int put_new_checks(struct store_writer *w, struct out_row *r, struct aq_err *err)
+{
+    for (int64_t layer = 0; layer < w->shape.layers; layer++)
+        for (int64_t tile = 0; tile < w->shape.tiles; tile++) {
+            uint8_t *have = &r->have[layer * w->shape.tiles + tile];
+            if (*have == NEW && check_new_cell(w, r, layer, tile, err) < 0)
+                return -1;
+            *have = *have != 0;
+        }
+    size_t cells = (size_t)(w->shape.layers * w->shape.tiles);
+    return put_bytes(w, r->check, cells * sizeof *r->check, r->check_at, err);
+}
+
 int store_checkpoint(struct store_writer *w, struct aq_err *err)
 {
-    if (sync_part(w, err) < 0) /* the sums, before any flag says that they are there */
+    for (size_t i = 0; i < w->count; i++)
+        if (w->rows[i].dirty && put_new_checks(w, &w->rows[i], err) < 0)
+            return -1;
+    if (sync_part(w, err) < 0) /* sums and checks, before any flag says that they are there */
         return -1;
     for (size_t i = 0; i < w->count; i++) {
         struct out_row *r = &w->rows[i];
@@ -415,8 +480,11 @@ void store_writer_free(struct store_writer *w)
         (void)close(w->fd);
     for (size_t i = 0; i < w->old_count; i++)
         store_close(&w->old[i]);
-    for (size_t i = 0; i < w->count; i++)
+    for (size_t i = 0; i < w->count; i++) {
         free(w->rows[i].have);
+        free(w->rows[i].check);
+    }
+    free(w->tile_first);
     aq_lock_release(&w->lock);
     json_free(w->identity);
     json_free(w->ranges);

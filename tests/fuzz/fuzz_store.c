@@ -106,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(file + 8 + header, data + header + 1, rest);
     struct store s;
     struct aq_err err = {0};
-    if (store_open_memory(&s, file, 8 + header + rest, "fuzz", &err) < 0) {
+    if (store_open_memory(&s, file, 8 + header + rest, "fuzz", STORE_REPAIR, &err) < 0) {
         check_refusal(&err);
     } else {
         check_rows(&s);

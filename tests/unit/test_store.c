@@ -67,7 +67,7 @@ static void set_up(void)
     json_add_string(ranges, "4", "a digest");
 }
 
-static struct store_writer *start(const char *path)
+static struct store_writer *start_as(const char *path, enum store_old old)
 {
     struct store_plan plan = {.shape = {GROUPS, LAYERS, SAMPLES, TILES},
                               .identity = identity,
@@ -80,7 +80,15 @@ static struct store_writer *start(const char *path)
                               .sample_tokens = labels,
                               .tile_first = tile_first};
     struct store_writer *w = NULL;
-    must(store_begin(&w, path, &plan, false, &err));
+    if (store_begin(&w, path, &plan, old, &err) < 0)
+        return NULL;
+    return w;
+}
+
+static struct store_writer *start(const char *path)
+{
+    struct store_writer *w = start_as(path, STORE_REFUSE);
+    must(w ? 0 : -1);
     return w;
 }
 
@@ -149,7 +157,7 @@ static int unvouched(const char *path)
 {
     struct store s;
     int found = 0;
-    must(store_open(&s, path, &err));
+    must(store_open_for(&s, path, STORE_PART, &err));
     for (size_t r = 0; r < s.count; r++)
         for (int64_t tile = 0; tile < TILES; tile++)
             for (int64_t g = 0; g < GROUPS; g++)
@@ -187,17 +195,26 @@ static void test_part(const char *small, const char *half)
     free(part);
 }
 
-/* A finished store with such sums, as an older program may have left it. */
+/* A finished store with such sums is damaged: refused, and mended to the bytes of a sound one. */
 static void test_store(const char *half)
 {
     char *path = in_dir("planted"), *part = in_dir("planted.part"), *merged = in_dir("merged");
+    struct store_writer *w = NULL;
+    struct aq_err why = {0};
     killed_call(path, true);
     must(rename(part, path));
     tap_ok(unvouched(path) > 0, "a store with sums below flags of 0");
-    must(store_merge(merged, (const char *const[]){path, half}, 2, &err));
-    tap_ok(same_files(merged, half), "a merge of it has none");
-    small_call(path);
-    tap_ok(same_files(path, half), "nor has a call that adds to it");
+    tap_ok(store_merge(merged, (const char *const[]){path, half}, 2, &why) < 0 &&
+               why.code == AQ_EINPUT && strstr(why.msg, "damaged at layer 0, tile 0"),
+           "no merge takes it: %s", why.msg);
+    tap_ok(!start_as(path, STORE_REFUSE) && err.code == AQ_EINPUT, "nor a call that adds to it");
+    w = start_as(path, STORE_MEND);
+    must(w ? 0 : -1);
+    for (int64_t layer = 0; layer < LAYERS; layer++)
+        finish(w, layer, 0);
+    must(store_commit(w, &err));
+    store_writer_free(w);
+    tap_ok(same_files(path, half), "mended");
     free(path);
     free(part);
     free(merged);
