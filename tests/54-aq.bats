@@ -1,0 +1,123 @@
+#!/usr/bin/env bats
+# The front command aq, installed use, completions, and the pages for newcomers: what they say runs.
+load helpers
+
+setup() {
+    T=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$T"
+    cp -R "$REPO"/{conf,pipelines,models,datasets} "$T/"
+    export AQ_BIN=$BIN
+    unset MAKEFLAGS MAKELEVEL MFLAGS AQ_CONF
+    cd "$T"
+}
+
+@test "aq: help, version, wrong words" {
+    aq 0 pipelines/aq --help
+    has "$output" "usage: aq COMMAND"
+    aq 2 pipelines/aq
+    refused 2 "'sweeep' is not a command: demo, plan, sweep, select, eval, export, explore, report" pipelines/aq sweeep
+    refused 2 "'wint4_afp16': expected NAME=VALUE or a flag of make" pipelines/aq sweep wint4_afp16
+    aq 0 pipelines/aq help
+    has "$output" "PAIRS"
+    aq 0 "$REPO/pipelines/aq" --version
+    has "$output" "aq 0."
+}
+
+@test "aq: plan, sweep, and a second sweep that does nothing" {
+    aq 0 pipelines/aq plan PAIRS=wint8_aint8 SIZES=small
+    has "$output" "1 cells"
+    [ ! -e tmp ]
+    aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
+    [ -e tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/wint8_aint8/default/small/report.html ]
+    aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
+    [[ $output != *REPORT* ]]
+}
+
+@test "aq: exits with the code of the tool that failed, not with make's" {
+    # 3: the content of a file
+    cp datasets/demo/captions_small.txt keep
+    printf 'caption \xff\xfe\n' >datasets/demo/captions_small.txt
+    aq 3 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
+    cp keep datasets/demo/captions_small.txt
+    # 2: typed wrongly
+    aq 2 pipelines/aq sweep PAIRS=wint9_aint8
+    # 1: a recipe that cannot write; the code of an earlier run is not left behind
+    aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
+    is "$(ls "${TMPDIR:-/tmp}"/aq-notes.* 2>/dev/null | wc -l)" 0
+}
+
+@test "installed: aq and the tools work in an empty directory; completions know commands, options and choices" {
+    ! sanitized || skip "would mix objects with and without sanitizers"
+    local root=$BATS_TEST_TMPDIR/root/usr o=$BATS_TEST_TMPDIR/o
+    mkdir "$o"
+    cp -a "$O"/{bin,lib,tools,gen,flags,dirs,probe.mk,libaq.a} "$o/"
+    # -o: whatever flags it was built with, so only what knows the directories is compiled again
+    make -s -C "$REPO" O="$o" -o "$o/flags" CUDA=0 prefix="$root" install >/dev/null
+    mkdir "$BATS_TEST_TMPDIR/empty"
+    cd "$BATS_TEST_TMPDIR/empty"
+    unset AQ_BIN
+    export PATH=$root/bin:/usr/bin:/bin
+    aq 0 "$root/bin/aq" --help
+    has "$output" "usage: aq COMMAND"
+    aq 0 "$root/bin/aq" --version
+    has "$output" "aq 0."
+    aq 0 "$root/bin/aq" plan PAIRS=wint8_aint8 SIZES=small
+    has "$output" "1 cells in tmp/model-experiments/lm_sensitivity/qwen3_vl_demo"
+    [ -e "$root/share/aq/doc/README.md" ] && [ -e "$root/share/aq/models/qwen3_vl_demo/checkpoint/config.json" ]
+    aq 0 bash -c ". '$root/share/bash-completion/completions/aq'
+        try() { COMP_WORDS=(\"\$@\"); COMP_CWORD=\$((\$# - 1)); _aq 2>/dev/null; echo \"\${COMPREPLY[*]}\"; }
+        try aq-select --cost ''; try aq-report su; try aq-select --fr; try aq pl; try aq-report summary --h; try aq-score --method ''"
+    is "$output" "storage modelopt40 modelopt47
+summary
+--frontier
+plan
+--html --help
+gradient kl_div"
+    # every option of every tool is in all three
+    local t option
+    for t in aq-select aq-report aq-score; do
+        for option in $("$root/bin/$t" --help | grep -oE '^ +(-[a-z], )?--[a-z0-9-]+' | sed 's/.*--//'); do
+            grep -q -- "--$option" "$root/share/bash-completion/completions/aq"
+            grep -q -- "--$option\[" "$root/share/zsh/site-functions/_aq"
+            grep -q -- "complete -c $t .*-l $option" "$root/share/fish/vendor_completions.d/aq.fish"
+        done
+    done
+    make -s -C "$REPO" O="$o" -o "$o/flags" CUDA=0 prefix="$root" uninstall
+    is "$(find "$root" -type f -o -type l)" ""
+}
+
+@test "every command of the tutorial runs" {
+    awk '/^```sh/ { inside = 1; next } /^```/ { if (inside) print "%%"; inside = 0 } inside' "$REPO/docs/tutorial.md" >steps
+    [ "$(grep -c '^%%' steps)" -ge 10 ]
+    { echo 'set -eu -o pipefail'; sed 's/^%%$/echo "%%"/' steps; } >run.sh
+    aq 0 bash run.sh
+    is "$(grep -c '^%%' <<<"$output")" "$(grep -c '^%%' steps)"
+    has "$output" "layer 0 at 16 bits adds"
+    has "$output" "model,pair,granularity,size,layer,candidate"
+    [ -s tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/explore.html ]
+}
+
+@test "links between the pages are good; every error message of the FAQ is one of ours" {
+    local page link part
+    while read -r page; do
+        while read -r link; do
+            case $link in http* | '') continue ;; esac
+            [ -e "$REPO/$(dirname "$page")/$link" ] || { echo "$page: no $link"; return 1; }
+        done < <(cd "$REPO" && grep -oE '\]\([^)#]+' "$page" | sed 's/^](//')
+    done < <(cd "$REPO" && ls README.md docs/*.md models/*/layer-analysis/README.md)
+    # what is between the dots of a message is in a source file
+    grep -oE '^\| `[^`]+`' "$REPO/docs/faq.md" | sed 's/^| `//; s/`$//' >messages
+    [ "$(wc -l <messages)" -ge 10 ]
+    while read -r link; do
+        while read -r part; do
+            part=${part#"${part%%[![:space:]]*}"}
+            [ ${#part} -ge 8 ] || continue
+            grep -rqF -- "$part" "$REPO/lib" "$REPO/tools" "$REPO/pipelines" "$REPO/Makefile" || { echo "not ours: $part"; return 1; }
+        done < <(sed "s/\.\.\./\n/g; s/'[^' ]*'/\n/g; s/[0-9][0-9]*/\n/g; s/[():]/\n/g" <<<"$link")
+    done <messages
+}
+
+@test "the architecture picture is XML" {
+    need_command python3
+    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$REPO/docs/images/architecture.svg"
+}
