@@ -334,7 +334,68 @@ static double saturation(const struct cell *c, int64_t group, int64_t cols)
     return tokens > 0 ? clipped / (tokens * (double)cols) : 0;
 }
 
-static void add_group(const struct cell *c, struct json *g, int64_t group)
+/* 95 % interval of per_token, or null. */
+static void add_interval(struct json *g, const struct score_sums *sums)
+{
+    if (isnan(sums->per_token_low)) {
+        json_add(g, "per_token_ci", json_new_null());
+        return;
+    }
+    struct json *ci = json_add_array(g, "per_token_ci");
+    json_push(ci, json_new_double(sums->per_token_low));
+    json_push(ci, json_new_double(sums->per_token_high));
+}
+
+/* The difference to the group ranked next below, sample by sample: most of what varies between
+   samples is common to both, so that an order is told from far fewer samples than by two errors. */
+static void add_next(const struct cell *c, struct json *g, int64_t group, int64_t next)
+{
+    if (next < 0) {
+        json_add(g, "next", json_new_null());
+        return;
+    }
+    for (int64_t i = 0; i < c->samples; i++)
+        c->sums[i] = store_sum(c->s, c->row, group, i) - store_sum(c->s, c->row, next, i);
+    struct score_mean d = score_per_token(c->sums, c->s->labels, c->samples);
+    struct json *v = json_add_object(g, "next");
+    json_add_string(v, "name", c->s->model.items[next].name);
+    json_add_double(v, "difference", d.mean);
+    add_or_null(v, "se", d.error);
+}
+
+struct ranked_group {
+    int64_t group;
+    double score;
+};
+
+/* The highest score first; equal ones in the order of the groups. */
+static int by_score(const void *a, const void *b)
+{
+    const struct ranked_group *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->group < y->group ? -1 : x->group > y->group;
+}
+
+/* For each group the one that is ranked next below; -1: none. Caller frees. */
+static int64_t *next_groups(const struct cell *c)
+{
+    int64_t groups = c->s->shape.groups;
+    struct ranked_group *order = xcalloc((size_t)groups, sizeof *order);
+    int64_t *next = xcalloc((size_t)groups, sizeof *next);
+    for (int64_t g = 0; g < groups; g++) {
+        order[g].group = g;
+        for (int64_t i = 0; i < c->samples; i++)
+            order[g].score += store_sum(c->s, c->row, g, i);
+    }
+    qsort(order, (size_t)groups, sizeof *order, by_score);
+    for (int64_t k = 0; k < groups; k++)
+        next[order[k].group] = k + 1 < groups ? order[k + 1].group : -1;
+    free(order);
+    return next;
+}
+
+static void add_group(const struct cell *c, struct json *g, int64_t group, int64_t next)
 {
     const struct model_group *m = &c->s->model.items[group];
     struct score_sums sums;
@@ -353,15 +414,19 @@ static void add_group(const struct cell *c, struct json *g, int64_t group)
         json_add_string(g, "flat", flat);
         c->flat_groups[group] = true;
     }
+    add_interval(g, &sums);
+    add_next(c, g, group, next);
 }
 
 static void add_groups(struct cell *c, struct json *root)
 {
     struct json *groups = json_add_array(root, "groups");
     c->sums = xcalloc((size_t)c->samples, sizeof *c->sums);
+    int64_t *next = next_groups(c);
     flat_init(&c->flat, c->s, c->row, c->prefix, c->samples);
     for (int64_t g = 0; g < c->s->shape.groups; g++)
-        add_group(c, json_push(groups, json_new_object()), g);
+        add_group(c, json_push(groups, json_new_object()), g, next[g]);
+    free(next);
     flat_release(&c->flat);
     free(c->sums);
 }
