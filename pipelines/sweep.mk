@@ -203,7 +203,7 @@ endif
 # One process writes every cell's scores.json that changed; a missing file makes it run again.
 COLLECTED := $(D)/.collected-$(METHOD)
 $(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wildcard $(SCORES)),$(SCORES)),FORCE)
-	$(call say,COLLECT,$(words $(SCORES)) cells)$(AQ_BIN)/aq-score collect --cells $(P)/cells.json $(STORE); touch $@
+	$(call say,COLLECT,$(words $(SCORES)) cells)$(AQ_BIN)/aq-score collect --ranges $(RANGES) --cells $(P)/cells.json $(STORE); touch $@
 # The empty recipe makes make look at the file's time again: scores that did not change stop the chain. When only
 # looking, nothing changes, and an older file is not something to do.
 $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;

@@ -282,7 +282,7 @@ CASES
     head -c 300 kept.json >tiny/config.json
     refused 3 "tiny/config.json:" aq-extract-lm tiny
     truncate -s 2G tiny/config.json
-    refused 3 "'tiny/config.json' is larger than the limit of 1073741824 bytes" aq-extract-lm tiny
+    refused 3 "'tiny/config.json' is larger than the limit of 16777216 bytes" aq-extract-lm tiny
     cp kept.json tiny/config.json
     # what it says of dtypes is of no importance: the tensors know
     config '.torch_dtype = "float32" | .text_config.dtype = "float8_e4m3fn"'

@@ -255,6 +255,73 @@ cell() {
     aq 0 aq-select scores.json
 }
 
+# Each value against its formula, from the sums of the store.
+@test "collect: intervals, the group ranked next, and how much larger the first row gets" {
+    need_command python3
+    cell run.json 40
+    aq 0 aq-score collect --ranges "$T/ranges" --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" -o scores.json "$T/whole"
+    aq 0 aq-score collect --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" -o plain.json "$T/whole"
+    jq -e '[.groups[].range_ratio] | all(. == null)' plain.json
+    python3 - "$T/whole" "$T/ranges" <<'PY'
+import json, math, struct, sys
+def tensors(path):
+    b = open(path, "rb").read()
+    n = struct.unpack("<Q", b[:8])[0]
+    h = json.loads(b[8:8 + n])
+    h.pop("__metadata__")
+    f = {"F64": "d", "F32": "f", "I32": "i", "U8": "B", "U64": "Q"}
+    return {k: (v["shape"], struct.unpack("<%d%s" % (math.prod(v["shape"]), f[v["dtype"]]),
+            b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]])) for k, v in h.items()}
+store, ranges, doc = tensors(sys.argv[1]), tensors(sys.argv[2]), json.load(open("scores.json"))
+m, t = 40, 2.0226909117347296  # Student's 97.5 % point of 39 degrees
+_, sums = store["s/%s/40" % doc["candidate"]["treatment_id"]]
+labels = store["labels"][1][:m]
+n = sum(labels)
+all_samples = len(sums) // len(doc["groups"])
+rows = [sums[g * all_samples:g * all_samples + m] for g in range(len(doc["groups"]))]
+near = lambda a, b: abs(a - b) <= 1e-9 * abs(b)
+def error(r):
+    mean = sum(r) / n
+    return math.sqrt(m / (m - 1) * sum((s - mean * k) ** 2 for s, k in zip(r, labels))) / n
+order = sorted(range(len(rows)), key=lambda g: (-sum(rows[g]), g))
+samples = ranges["first"][0][1]
+for place, g in enumerate(order):
+    e, r = doc["groups"][g], sum(rows[g]) / n
+    wide = t * error(rows[g]) / r
+    assert near(e["per_token_se"], error(rows[g])), e["name"]
+    assert near(e["per_token_ci"][0], r * math.exp(-wide)) and near(e["per_token_ci"][1], r * math.exp(wide)), e["name"]
+    if place + 1 == len(order):
+        assert e["next"] is None
+    else:
+        h = order[place + 1]
+        d = [a - b for a, b in zip(rows[g], rows[h])]
+        assert e["next"]["name"] == doc["groups"][h]["name"]
+        assert near(e["next"]["difference"], sum(d) / n) and near(e["next"]["se"], error(d)), e["name"]
+    (i,) = e["inputs"]
+    most = lambda name: max(ranges[name][1][i * samples:i * samples + m])
+    assert near(e["range_ratio"], most("first") / most("rest")), e["name"]
+PY
+    echo 1 2 3 | "$O"/tests/make_tokens -o other
+    aq-calib ranges --lm "$T/lm.json" --prefix 1 -o other.st other
+    refused 3 "of other tokens" aq-score collect --ranges other.st --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" "$T/whole"
+}
+
+# 12,000 and 1,500 intervals of the demo model's captions against the mean of all 512; intervals of
+# plus or minus two errors cover 82 to 84 % and 91 to 92 %.
+@test "intervals cover: 87 % at 16 captions, 92 % at 128" {
+    if sanitized; then skip "512 captions take minutes in a sanitizer build"; fi
+    local m=$REPO/models/qwen3_vl_demo/checkpoint d=$REPO/datasets/demo f
+    aq-extract-lm -o lm.json "$m"
+    aq-calib tokens --tokenizer "$m" -o tokens "$d/captions_large.txt"
+    for f in INT8_WEIGHT_ONLY_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG FP8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG; do
+        aq-overlay --format $f -o $f.json 2>/dev/null
+    done
+    aq-score --lm lm.json --tokens tokens --prefix 512 -o store ./*_CFG.json
+    "$O"/tests/coverage store 16 128 >covered
+    cat covered
+    awk '{ least = $1 == 16 ? 0.87 : 0.92; if ($2 < least * $3 || $3 < 400) bad = 1 } END { exit bad || NR != 2 }' covered
+}
+
 @test "collect: what is missing is named, with the command; a sweep goes on" {
     cell run.json 40
     score half --shard 1/3

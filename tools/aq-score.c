@@ -14,38 +14,54 @@
 /* ---- aq-score collect ---- */
 
 static struct {
-    const char *run, *quant, *cells;
+    const char *run, *quant, *ranges, *cells;
 } from;
 
 static const struct aq_opt collect_options[] = {
     {"run", 0, AQ_OPT_TEXT, &from.run, "RUN.json", "the cell's run, from aq-resolve"},
     {"quant", 0, AQ_OPT_TEXT, &from.quant, "QUANT.json", "its quantization, from aq-overlay"},
+    {"ranges", 0, AQ_OPT_TEXT, &from.ranges, "FILE",
+     "ranges.safetensors of the same model and tokens, for the\nrange ratios of scores.json"},
     {"cells", 0, AQ_OPT_TEXT, &from.cells, "CELLS.json",
      "all cells of a sweep: each DIR/run.json and DIR/../quant.json\n"
      "to DIR/scores.json, written if its bytes change"},
     AQ_OPT_END,
 };
 
-static int collect_one(const struct store *s, const char *output, struct aq_err *err)
+static int collect_one(const struct collect_source *source, const char *output, struct aq_err *err)
 {
-    struct json *v = collect_cell(s, from.run, from.quant, err);
+    struct json *v = collect_cell(source, from.run, from.quant, err);
     int r = v ? json_write_file(output, v, err) : -1;
     json_free(v);
+    return r;
+}
+
+/* With the store open. */
+static int collect_from(const struct store *s, const char *output, struct aq_err *err)
+{
+    struct range_file ranges = {0};
+    struct collect_source source = {.store = s, .ranges = from.ranges ? &ranges : NULL};
+    size_t written = 0;
+    int r = from.ranges ? range_file_open(&ranges, from.ranges, err) : 0;
+    if (r == 0)
+        r = collect_check_ranges(&source, err);
+    if (r == 0)
+        r = from.cells ? collect_cells(&source, from.cells, &written, err)
+                       : collect_one(&source, output, err);
+    if (r == 0 && from.cells)
+        aq_note(1, "%zu cells collected", written);
+    range_file_close(&ranges);
     return r;
 }
 
 static int run_collect(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct store s;
-    size_t written = 0;
     if (from.cells ? from.run || from.quant || cl->output : !from.run || !from.quant)
         return aq_err_set(err, AQ_EUSAGE, "give either --run and --quant, or --cells alone");
     if (store_open(&s, cl->args[0], err) < 0)
         return -1;
-    int r = from.cells ? collect_cells(&s, from.cells, &written, err)
-                       : collect_one(&s, cl->output, err);
-    if (r == 0 && from.cells)
-        aq_note(1, "%zu cells collected", written);
+    int r = collect_from(&s, cl->output, err);
     store_close(&s);
     return r;
 }

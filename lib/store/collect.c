@@ -17,6 +17,8 @@
 /* One cell on its way; refs point into run and quant. */
 struct cell {
     const struct store *s;
+    const struct range_file *ranges;
+    int range_position; /* of the prefix in the ranges; -1: they lack it */
     struct json *run, *quant;
     const char *run_path, *quant_path;
     struct jref model, dataset, pair, autoquant, aq;
@@ -151,6 +153,10 @@ static int find_rows(struct cell *c, struct aq_err *err)
         return aq_err_hint(err,
                            "run aq-score --prefix %" PRId64 " --score-samples %" PRId64 " -o %s %s",
                            c->prefix, c->samples, aq_show(c->s->path), aq_show(c->quant_path));
+    }
+    if (c->ranges) {
+        struct aq_err ignored = {0};
+        c->range_position = range_file_prefix(c->ranges, c->prefix, &ignored);
     }
     c->weight_only = strcmp(c->a, "none") == 0 ? c->row : find_complete(c, c->w, "none");
     c->activation_only = strcmp(c->w, "none") == 0 ? c->row : find_complete(c, "none", c->a);
@@ -395,6 +401,16 @@ static int64_t *next_groups(const struct cell *c)
     return next;
 }
 
+/* How much larger the first row of a sample gets than all others; the most of the group's inputs.
+ */
+static double range_ratio(const struct cell *c, const struct model_group *m)
+{
+    double most = NAN;
+    for (int i = 0; c->range_position >= 0 && i < m->input_count; i++)
+        most = fmax(most, range_file_ratio(c->ranges, m->inputs[i], c->range_position));
+    return most;
+}
+
 static void add_group(const struct cell *c, struct json *g, int64_t group, int64_t next)
 {
     const struct model_group *m = &c->s->model.items[group];
@@ -416,6 +432,7 @@ static void add_group(const struct cell *c, struct json *g, int64_t group, int64
     }
     add_interval(g, &sums);
     add_next(c, g, group, next);
+    add_or_null(g, "range_ratio", range_ratio(c, m));
 }
 
 static void add_groups(struct cell *c, struct json *root)
@@ -447,11 +464,15 @@ static struct json *build(struct cell *c, struct aq_err *err)
     return NULL;
 }
 
-static struct json *collect(const struct store *s, const char *run_path, const char *quant_path,
-                            bool *flat_groups, struct aq_err *err)
+static struct json *collect(const struct collect_source *from, const char *run_path,
+                            const char *quant_path, bool *flat_groups, struct aq_err *err)
 {
-    struct cell c = {
-        .s = s, .run_path = run_path, .quant_path = quant_path, .flat_groups = flat_groups};
+    struct cell c = {.s = from->store,
+                     .ranges = from->ranges,
+                     .range_position = -1,
+                     .run_path = run_path,
+                     .quant_path = quant_path,
+                     .flat_groups = flat_groups};
     struct json *out = NULL;
     c.run = json_read(run_path, err);
     c.quant = c.run ? product_read(quant_path, QUANT_SCHEMA, err) : NULL;
@@ -484,13 +505,27 @@ static void note_flat(const struct store *s, const bool *flat_groups)
     aq_buf_release(&names);
 }
 
-struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
-                          struct aq_err *err)
+int collect_check_ranges(const struct collect_source *from, struct aq_err *err)
 {
-    bool *flat_groups = new_flat_groups(s);
-    struct json *out = collect(s, run_path, quant_path, flat_groups, err);
+    const struct json *lm = json_get(from->store->identity, "lm");
+    const struct json *tokens = json_get(from->store->identity, "tokens");
+    if (!from->ranges)
+        return 0;
+    if (!lm || !tokens || json_type(lm) != JSON_STRING || json_type(tokens) != JSON_STRING)
+        return aq_err_set(err, AQ_EINPUT, "store '%s' does not say of which model and tokens it is",
+                          aq_show(from->store->path));
+    const struct range_user user = {
+        .lm = json_string(lm), .tokens = json_string(tokens), .model = &from->store->model};
+    return range_file_matches(from->ranges, &user, err);
+}
+
+struct json *collect_cell(const struct collect_source *from, const char *run_path,
+                          const char *quant_path, struct aq_err *err)
+{
+    bool *flat_groups = new_flat_groups(from->store);
+    struct json *out = collect(from, run_path, quant_path, flat_groups, err);
     if (out)
-        note_flat(s, flat_groups);
+        note_flat(from->store, flat_groups);
     free(flat_groups);
     return out;
 }
@@ -551,7 +586,7 @@ static char *quant_of(const char *dir)
 }
 
 struct sweep {
-    const struct store *s;
+    const struct collect_source *from;
     bool *flat_groups; /* in any cell */
     size_t written;
     struct aq_err first;
@@ -562,7 +597,7 @@ static int write_cell(const struct sweep *w, const char *dir, struct aq_err *err
     char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
     char *scores = aq_path_join(dir, "scores.json");
     struct aq_buf text = AQ_BUF_INIT;
-    struct json *v = collect(w->s, run, quant, w->flat_groups, err);
+    struct json *v = collect(w->from, run, quant, w->flat_groups, err);
     int r = -1;
     if (v && json_write(&text, v, JSON_NEWLINE, err) == 0)
         r = aq_write_if_changed(scores, text.data, text.len, err);
@@ -590,12 +625,12 @@ static int collect_one(void *arg, const char *dir, struct aq_err *err)
     return 0;
 }
 
-int collect_cells(const struct store *s, const char *cells_path, size_t *written,
+int collect_cells(const struct collect_source *from, const char *cells_path, size_t *written,
                   struct aq_err *err)
 {
-    struct sweep w = {.s = s, .flat_groups = new_flat_groups(s)};
+    struct sweep w = {.from = from, .flat_groups = new_flat_groups(from->store)};
     int r = each_cell(cells_path, collect_one, &w, err);
-    note_flat(s, w.flat_groups);
+    note_flat(from->store, w.flat_groups);
     free(w.flat_groups);
     *written = w.written;
     if (r == 0 && w.first.code) {

@@ -8,25 +8,34 @@
 
 #include "base/err.h"
 #include "io/json.h"
+#include "store/range_file.h"
 #include "store/store.h"
 
 #include <stddef.h>
 
 #define SCORES_SCHEMA "aq.scores/2"
 
+/* What cells are made from. */
+struct collect_source {
+    const struct store *store;
+    const struct range_file *ranges; /* of the same model and tokens; NULL: no range ratios */
+};
+/* Are the ranges those of the store? AQ_EINPUT says what differs. */
+int collect_check_ranges(const struct collect_source *from, struct aq_err *err) AQ_MUST_CHECK;
+
 /*
  * NULL: what is missing in the store, or wrong in the run. Caller frees. A note names the groups
  * whose score does not depend on bits, if there are any.
  */
-struct json *collect_cell(const struct store *s, const char *run_path, const char *quant_path,
-                          struct aq_err *err);
+struct json *collect_cell(const struct collect_source *from, const char *run_path,
+                          const char *quant_path, struct aq_err *err);
 
 /*
  * Every supported cell of cells.json: DIR/run.json and DIR/../quant.json to DIR/scores.json, which
  * is written if its bytes change. A cell that fails spoils no other: all are tried, each failure is
  * a warning, and the first one is the error. One note for all cells, as above.
  */
-int collect_cells(const struct store *s, const char *cells_path, size_t *written,
+int collect_cells(const struct collect_source *from, const char *cells_path, size_t *written,
                   struct aq_err *err) AQ_MUST_CHECK;
 
 /* The treatments of the supported cells, for store_gc. */

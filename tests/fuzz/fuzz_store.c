@@ -86,7 +86,8 @@ static void check_scores(const struct store *s)
         keep(run, run_path);
         keep(quant, quant_path);
     }
-    struct json *scores = collect_cell(s, run_path, quant_path, &err);
+    const struct collect_source source = {.store = s};
+    struct json *scores = collect_cell(&source, run_path, quant_path, &err);
     if (scores)
         check_json(scores, false);
     else
