@@ -62,6 +62,14 @@ floats() {
     done
 }
 
+@test "sizes that a short data set lacks are left out" {
+    ranges --prefix 16 -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
+    ranges --prefix 16,512,1000 -o "$BATS_TEST_TMPDIR/s" "$W/tokens"
+    has "$stderr" "warning: --prefix: 1000 is left out, there are only 128 samples"
+    has "$stderr" "warning: --prefix: 512 is left out"
+    cmp "$BATS_TEST_TMPDIR/r" "$BATS_TEST_TMPDIR/s"
+}
+
 @test "a shorter prefix gives the same numbers" {
     ranges --prefix 16 -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
     floats "$BATS_TEST_TMPDIR/r" channel/14 >a
@@ -92,7 +100,7 @@ floats() {
     refused 2 "--lm is missing" aq-calib ranges "$W/tokens"
     refused 2 "'x' is not a positive number" aq-calib ranges --lm "$W/lm.json" --prefix 16,x "$W/tokens"
     refused 2 "16 does not come after 128" aq-calib ranges --lm "$W/lm.json" --prefix 128,16 "$W/tokens"
-    refused 2 "has 128 samples" aq-calib ranges --lm "$W/lm.json" --prefix 16,512 "$W/tokens"
+    refused 2 "--prefix: 512, but there are only 128 samples" aq-calib ranges --lm "$W/lm.json" --prefix 512 "$W/tokens"
     refused 2 "unknown device" aq-calib ranges --lm "$W/lm.json" --device gpu "$W/tokens"
     refused 2 "threads" aq-calib ranges --lm "$W/lm.json" --threads 0 "$W/tokens"
     AQ_MATRIX=wide refused 2 "AQ_MATRIX is 'wide'" aq-calib ranges --lm "$W/lm.json" "$W/tokens"

@@ -2,6 +2,7 @@
 
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/msg.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -28,6 +29,22 @@ static int add(struct prefixes *p, const char *word, struct aq_err *err)
     return 0;
 }
 
+/* A data set may be shorter than the sizes asked of it: those that it has are used. */
+static int leave_out(struct prefixes *p, int64_t samples, struct aq_err *err)
+{
+    while (p->count && p->items[p->count - 1] > samples) {
+        int64_t n = p->items[p->count - 1];
+        if (p->count == 1)
+            return aq_err_set(err, AQ_EUSAGE,
+                              "--prefix: %" PRId64 ", but there are only %" PRId64 " samples", n,
+                              samples);
+        aq_warn("--prefix: %" PRId64 " is left out, there are only %" PRId64 " samples", n,
+                samples);
+        p->count--;
+    }
+    return 0;
+}
+
 int prefixes_parse(struct prefixes *p, const char *text, const struct tokens *tokens,
                    struct aq_err *err)
 {
@@ -41,5 +58,5 @@ int prefixes_parse(struct prefixes *p, const char *text, const struct tokens *to
     while (status == 0 && (word = strsep(&rest, ",")))
         status = add(p, word, err);
     free(copy);
-    return status;
+    return status < 0 ? -1 : leave_out(p, tokens->samples, err);
 }

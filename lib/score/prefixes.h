@@ -17,7 +17,8 @@ struct prefixes {
 
 /*
  * From --prefix ("16,128,512": whole numbers, rising, else AQ_EUSAGE), or with NULL the sizes that
- * the tokens name, which may be none.
+ * the tokens name, which may be none. Those that are larger than the data set are left out with a
+ * warning; AQ_EUSAGE if all are.
  */
 int prefixes_parse(struct prefixes *p, const char *text, const struct tokens *tokens,
                    struct aq_err *err) AQ_MUST_CHECK;

@@ -40,14 +40,10 @@ static struct json *describe(const struct ranges_inputs *in)
 
 static int check_prefixes(const struct ranges_inputs *in, struct aq_err *err)
 {
-    size_t n = in->prefixes.count;
-    if (n == 0)
-        return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
-                          aq_show(in->job->tokens));
-    if (in->prefixes.items[n - 1] > in->tokens.samples)
-        return aq_err_set(err, AQ_EUSAGE, "--prefix: %" PRId64 ", but '%s' has %" PRId64 " samples",
-                          in->prefixes.items[n - 1], aq_show(in->job->tokens), in->tokens.samples);
-    return 0;
+    if (in->prefixes.count)
+        return 0;
+    return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
+                      aq_show(in->job->tokens));
 }
 
 static int open_model(struct ranges_inputs *in, struct aq_err *err)
