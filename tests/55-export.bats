@@ -293,6 +293,31 @@ modelopt_recipe() {
     refused 3 "llama-quantize cannot make NVFP4" aq-export -q --format llama-types --engine llamacpp --lm "$F/lm.json" "$T/nv.json"
 }
 
+# ---- selection for an engine ----
+
+@test "aq-select --engine: what is not served is not chosen, whatever it scores" {
+    local p
+    for p in wint4_aint8 wint4_afp16; do
+        aq-resolve -q --config-name preset/demo quant_pair=$p dataset.size=small -o "$T/$p.run"
+        aq-overlay "$T/$p.run" -o "$T/$p.quant"
+        aq-score -q --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" --prefix 16 --score-samples 16 -o "$T/store" "$T/$p.quant"
+        aq-score collect --run "$T/$p.run" --quant "$T/$p.quant" -o "$T/$p.json" "$T/store"
+    done
+    aq 0 aq-select -q --engine vllm:sm90 --effective-bits 4.2 -o "$T/bound.json" "$T"/wint4_a{int8,fp16}.json
+    is "$(jq -c '[.selection.recipe[].candidate] | unique' "$T/bound.json")" '["wint4_afp16/default"]'
+    is "$(jq -r '.selection.engine, .selection.cost' "$T/bound.json" | tr '\n' ' ')" "vllm:sm90 storage "
+    is "$(jq -c '.layer_sensitivity[].candidates' "$T/bound.json" | sort -u)" '["wint4_aint8/default","wint4_afp16/default","NONE"]'
+    aq 0 aq-export --check -q --engine vllm:sm90 --lm "$F/lm.json" "$T/bound.json"
+    aq 0 aq-select -q --engine llamacpp --effective-bits 4.6 -o "$T/gguf.json" "$T/wint4_afp16.json"
+    is "$(jq -c '[.layer_sensitivity[].storage_bits] | unique' "$T/gguf.json")" "[[4.5,16]]"
+    aq 0 aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/model.gguf" "$T/gguf.json"
+    refused 2 "unknown engine" aq-select --engine vlm "$T/wint4_afp16.json"
+    printf -- '- {match: "layers.0.*", only: [wint4_aint8/default]}\n' >"$T/menu.yaml"
+    refused 3 "leaves no format" aq-select --engine vllm:sm90 --menu "$T/menu.yaml" "$T"/wint4_a{int8,fp16}.json
+    jq 'del(.selection.candidates)' "$T/bound.json" >"$T/bare.json"
+    refused 3 "nothing says what it does" aq-select -q --engine vllm:sm90 "$T/bare.json"
+}
+
 # ---- the page about serving ----
 
 @test "docs/serving.md: ten commands, each run but the engine's own" {

@@ -1,9 +1,11 @@
 /* aq-select: one format per layer within a budget, from scores or manifests. */
 #include "base/opt.h"
+#include "conf/search.h"
 #include "select/manifest.h"
 #include "select/select_run.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Raised whenever equal inputs may give another manifest. */
@@ -29,6 +31,8 @@ static struct sel_request q = {
     .result_version = RESULT_VERSION,
 };
 
+static const char *config_dir;
+
 static const struct aq_opt options[] = {
     {"effective-bits", 0, AQ_OPT_DOUBLE, &q.bits, "B", "budget: average bits of a weight"},
     {"size", 0, AQ_OPT_SIZE, &q.bytes, "BYTES",
@@ -38,6 +42,10 @@ static const struct aq_opt options[] = {
     {"count-vision", 0, AQ_OPT_FLAG, &q.count_vision, NULL,
      "count the vision tower, at 16 bits, in the average"},
     {"menu", 0, AQ_OPT_TEXT, &q.menu, "F.yaml", "pins, bans and menus by module name"},
+    {"engine", 0, AQ_OPT_TEXT, &q.engine, "NAME[:smNN][:tpN]",
+     "choose only what this engine serves as it was scored, and\n"
+     "count the bits of its files unless --cost is given"},
+    {"config-dir", 0, AQ_OPT_TEXT, &config_dir, "DIR", "the configuration tree, for --engine"},
     {"solver", 0, AQ_OPT_CHOICE, &q.solver, "S", "exact, or threshold (ModelOpt's, for kl_div)",
      .choices = solvers},
     {"monotone", 0, AQ_OPT_CHOICE, &q.monotone, "M",
@@ -79,7 +87,13 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     if (check(have_bits, q.bytes != NO_SIZE, err) < 0)
         return -1;
     q.bits = have_bits ? q.bits : 0;
-    return sel_run(&q, err);
+    if (!q.engine)
+        return sel_run(&q, err);
+    char *dir = conf_find(config_dir, err);
+    q.conf_dir = dir;
+    int r = dir ? sel_run(&q, err) : -1;
+    free(dir);
+    return r;
 }
 
 static const char *const schemas[] = {MANIFEST_SCHEMA, NULL};

@@ -210,7 +210,7 @@ int sel_menu_apply(const struct sel_menu *m, struct sel_table *t, ptrdiff_t with
 {
     for (size_t g = 0; g < t->count; g++)
         for (size_t i = 0; i < t->rows[g].count; i++)
-            t->rows[g].options[i].allowed = true;
+            t->rows[g].options[i].allowed = !t->rows[g].options[i].banned;
     for (size_t r = 0; r < m->count; r++)
         if ((ptrdiff_t)r != without && apply_rule(m, r, t, err) < 0)
             return -1;

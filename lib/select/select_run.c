@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/msg.h"
 #include "io/pickle.h"
+#include "select/select_engine.h"
 #include "select/select_write.h"
 
 #include <math.h>
@@ -12,6 +13,7 @@
 
 struct run {
     const struct sel_request *q;
+    struct sel_engine *engine; /* NULL: none */
     struct sel_table table;
     struct sel_menu menu;
     struct sel_problem problem;
@@ -156,6 +158,7 @@ static int write_products(const struct run *r, struct aq_err *err)
                                   .rule_costs = r->rule_costs,
                                   .budget = r->budget,
                                   .solver = r->solver,
+                                  .engine = r->q->engine,
                                   .result_version = r->q->result_version};
     struct aq_buf text = AQ_BUF_INIT;
     struct json *manifest = sel_manifest(&p);
@@ -172,9 +175,12 @@ static int write_products(const struct run *r, struct aq_err *err)
 static int read_inputs(struct run *r, struct aq_err *err)
 {
     const struct sel_request *q = r->q;
+    if (q->engine && !(r->engine = sel_engine_open(q->conf_dir, q->engine, err)))
+        return -1;
     struct sel_table_options o = {.cost = q->bytes ? "storage" : q->cost,
                                   .count_vision = q->count_vision,
                                   .unchecked = q->unchecked,
+                                  .engine = r->engine,
                                   .monotone =
                                       q->monotone ? monotone_of(q->monotone) : SEL_MONOTONE_AS_RUN};
     if (sel_table_read(&r->table, q->inputs, q->input_count, &o, err) < 0)
@@ -210,5 +216,6 @@ int sel_run(const struct sel_request *q, struct aq_err *err)
     sel_problem_release(&r.problem);
     sel_menu_release(&r.menu);
     sel_table_release(&r.table);
+    sel_engine_close(r.engine);
     return status;
 }

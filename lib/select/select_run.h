@@ -17,6 +17,8 @@ struct sel_request {
     const char *solver;   /* exact, threshold */
     const char *monotone; /* no, v40, v39 */
     const char *menu;     /* path */
+    const char *engine;   /* "vllm:sm90": only what it serves */
+    const char *conf_dir; /* where its rules are; NULL without an engine */
     const char *state;    /* path of the state to write; NULL: none */
     const char *output;   /* NULL: stdout */
     bool count_vision, frontier, strict, unchecked;

@@ -1,4 +1,6 @@
 #include "select/select_table.h"
+
+#include "select/select_engine.h"
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
@@ -196,8 +198,27 @@ static int cost_unknown(const struct sel_table *t, const struct sel_cell *c, str
                        sel_cost_names[c->cost], sel_cost_names[c->cost]);
 }
 
-static int add_option(struct sel_table *t, struct sel_row *row, size_t g, size_t candidate,
-                      struct aq_err *err)
+/* What the engine's file makes of an option: whether it may be chosen, and its bits. */
+static int ask_engine(const struct sel_table *t, const struct sel_table_options *o,
+                      struct sel_row *row, struct sel_option *option, struct aq_err *err)
+{
+    bool serves;
+    double bits;
+    if (!o->engine)
+        return 0;
+    if (sel_engine_serves(o->engine, &t->candidates[option->candidate], row, &serves, &bits, err) <
+        0)
+        return -1;
+    option->banned = !serves;
+    if (!serves || o->cost)
+        return 0;
+    option->bits = option->storage_bits = bits;
+    option->cost = bits / 16 * row->weights;
+    return 0;
+}
+
+static int add_option(struct sel_table *t, const struct sel_table_options *o, struct sel_row *row,
+                      size_t g, size_t candidate, struct aq_err *err)
 {
     const struct sel_cell *cell = t->candidate_cell[candidate];
     const struct sel_value *v = sel_value_at(cell, g, t->candidate_column[candidate]);
@@ -216,7 +237,7 @@ static int add_option(struct sel_table *t, struct sel_row *row, size_t g, size_t
                                                      .storage_bits = v->bits[SEL_COST_STORAGE],
                                                      .cost = v->cost[t->cost],
                                                      .allowed = true};
-    return 0;
+    return ask_engine(t, o, row, &row->options[row->count - 1], err);
 }
 
 static void add_formats(const struct sel_table *t, struct sel_row *row)
@@ -240,7 +261,8 @@ static void make_monotone(struct sel_row *row, enum sel_monotone how)
     }
 }
 
-static int make_rows(struct sel_table *t, enum sel_monotone monotone, struct aq_err *err)
+static int make_rows(struct sel_table *t, const struct sel_table_options *o,
+                     enum sel_monotone monotone, struct aq_err *err)
 {
     const struct sel_cell *first = &t->cells[0];
     t->rows = xcalloc(first->group_count, sizeof *t->rows);
@@ -254,7 +276,7 @@ static int make_rows(struct sel_table *t, enum sel_monotone monotone, struct aq_
                                 .weights = first->groups[g].weights,
                                 .options = next};
         for (size_t c = 0; c < t->candidate_count; c++)
-            if (add_option(t, row, g, c, err) < 0)
+            if (add_option(t, o, row, g, c, err) < 0)
                 return -1;
         qsort(row->options, row->count, sizeof *row->options, by_bits);
         row->options[row->count++] = (struct sel_option){.candidate = SEL_NONE,
@@ -323,14 +345,14 @@ int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
         if (sel_cell_read(&t->cells[i], paths[i], err) < 0)
             return -1;
     }
-    t->cost = t->cells[0].cost;
+    t->cost = o->engine ? SEL_COST_STORAGE : t->cells[0].cost;
     for (int rule = 0; o->cost && rule < SEL_COSTS; rule++)
         if (strcmp(o->cost, sel_cost_names[rule]) == 0)
             t->cost = (enum sel_cost)rule;
     enum sel_monotone monotone =
         o->monotone == SEL_MONOTONE_AS_RUN ? monotone_of_run(&t->cells[0]) : o->monotone;
     if (check_cells(t, o->unchecked, err) < 0 || join_candidates(t, err) < 0 ||
-        make_rows(t, monotone, err) < 0)
+        make_rows(t, o, monotone, err) < 0)
         return -1;
     return make_denominator(t, o->count_vision || t->cells[0].count_vision, err);
 }

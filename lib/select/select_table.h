@@ -23,7 +23,8 @@ struct sel_option {
     double score;     /* what the search minimises: monotone if asked for */
     double per_batch_mean, error, weight_only, activation_only;
     double bits, storage_bits, cost;
-    bool allowed; /* by the menu */
+    bool banned;  /* the engine does not serve it */
+    bool allowed; /* by the menu, and not banned */
 };
 
 struct sel_row {
@@ -51,11 +52,15 @@ struct sel_table {
     char *denominator; /* "lm", "lm+vision", ... */
 };
 
+struct sel_engine;
+
 struct sel_table_options {
     const char *cost; /* NULL: of the first input */
     bool count_vision;
     bool unchecked; /* inputs that do not say where they come from */
     enum sel_monotone monotone;
+    /* Who serves the recipe; NULL: anybody. Its bits are counted unless `cost` is given. */
+    const struct sel_engine *engine;
 };
 
 /* Reads and joins. Caller releases, also after a failure. */

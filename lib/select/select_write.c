@@ -259,6 +259,8 @@ static struct json *selection_of(const struct sel_product *p)
     json_add_string(s, "cost", sel_cost_names[t->cost]);
     json_add_string(s, "denominator", t->denominator);
     json_add_string(s, "solver", p->solver);
+    if (p->engine)
+        json_add_string(s, "engine", p->engine);
     json_add_double(s, "gap", p->choice->gap);
     json_add_double(s, "rounding", p->problem->excess);
     add_rules(s, p);

@@ -12,6 +12,7 @@ struct sel_product {
     const struct sel_menu *menu; /* NULL: none */
     const double *rule_costs;    /* score that each rule of the menu cost; NAN: unknown */
     struct sel_budget budget;
+    const char *engine; /* NULL: none */
     const char *solver;
     int result_version;
 };
