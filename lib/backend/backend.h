@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 1 };
+enum { BACKEND_ABI = 2 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -56,15 +56,66 @@ struct backend_config {
     enum backend_matrix matrix;
 };
 
-enum backend_dtype { BACKEND_F32, BACKEND_BF16 };
+enum backend_dtype { BACKEND_F32, BACKEND_BF16, BACKEND_F16 };
 
-/* A matrix of the checkpoint. The caller owns the struct and the mapped bytes. */
+static inline size_t backend_dtype_bytes(enum backend_dtype d)
+{
+    return d == BACKEND_F32 ? 4 : 2;
+}
+
+/*
+ * A matrix of the checkpoint, or some consecutive rows of one. The caller owns the struct and the
+ * mapped bytes. A backend that computes in bf16 rounds F32 and F16 weights to bf16 once, when they
+ * are loaded, so that the reference and every quantizer start from the same numbers.
+ */
 struct backend_weight {
     const void *host; /* any alignment */
     enum backend_dtype dtype;
-    int64_t rows, cols; /* (out, in); a norm's weight is (1, n) */
+    int64_t rows, cols; /* (out, in); the weight of a norm and a bias are (1, n) */
     const char *name;   /* for messages */
     void *dev;          /* backend's own; NULL until loaded */
+};
+
+/*
+ * How a model computes. A family sets what differs; {.w = w, .eps = e, .to_product = 1} and the
+ * like are Llama's and Qwen3's forms.
+ */
+
+/* RMS norm of n = w->cols numbers: y = w x / sqrt(mean(x^2) + eps). */
+struct backend_norm {
+    const struct backend_weight *w; /* (1, n) */
+    double eps;
+    int one_plus; /* the weight is 1 + w (Gemma) */
+    /* The result is the input of a linear: a backend that computes in bf16 rounds it there, once.
+       Families that also round x / sqrt(...) before they multiply differ from that by rounding. */
+    int to_product;
+};
+
+/*
+ * Rotary embedding. Elements k and k + dim / 2 of a head are a pair, turned by the angle
+ * position * inv_freq[k]; elements from dim on stay as they are. The table is read by every call
+ * and may be freed when the tile is.
+ */
+struct backend_rope {
+    const float *inv_freq; /* host memory, [dim / 2] */
+    int dim;               /* even, at most the head's size */
+    float factor;          /* multiplies cosines and sines (yarn, longrope); else 1 */
+};
+
+/* Causal attention; q and o have heads x dim columns, k and v kv_heads x dim. */
+struct backend_attention {
+    int heads, kv_heads, dim;
+    float scale;    /* of q . k */
+    float cap;      /* scores become cap * tanh(score / cap) before the mask (Gemma 2); 0: none */
+    int32_t window; /* row i sees rows j with i - window < j <= i; 0: no limit */
+};
+
+enum backend_act { BACKEND_SILU, BACKEND_GELU_TANH };
+
+/* logits = h w' / divisor, then cap * tanh(logits / cap) if cap is not 0. */
+struct backend_head {
+    const struct backend_weight *w; /* (vocabulary, hidden) */
+    float divisor, cap;             /* 1 and 0: as they are */
 };
 
 /*
@@ -88,9 +139,12 @@ struct backend_operand; /* a quantized weight or activation, in whatever form su
 struct backend_score_job {
     const struct backend_tile *tile;
     const struct backend_operand *x;
-    const void *y;  /* reference output, (rows, out) */
-    const void *dy; /* gradient at the output */
+    const void *y;  /* reference output without its bias, (rows, out) */
+    const void *dy; /* gradient at the output, (rows, out) */
     double *sums;   /* device, [samples of the tile]; added to */
+    /* What follows may be NULL: not wanted. All of it is device memory and added to. */
+    double *firsts; /* [samples]: the part of sums that comes from each sample's first row */
+    double *dots;   /* [rows]: sum over the outputs of (Yq - Y) dY, for dots_end */
 };
 
 /* What a plan of memory must know of a model. */
@@ -134,35 +188,51 @@ struct backend_ops {
     void (*tile_free)(struct backend *b, struct backend_tile *t);
 
     /* ---- the model; activations are (tile rows, cols) ---- */
+    /* h = factor * table[id] */
     void (*embed)(struct backend *b, const struct backend_tile *t, void *h,
-                  const struct backend_weight *table);
+                  const struct backend_weight *table, float factor);
+    /* y += factor * x */
     void (*add)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                int64_t cols); /* y += x */
-    /* y may be x */
+                int64_t cols, float factor);
+    /* y = factor * x; y may be x */
+    void (*scale)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                  int64_t cols, float factor);
+    /* y = x + bias in the rows that hold a token; y may be x. bias: (1, cols) */
+    void (*bias_add)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                     const struct backend_weight *bias);
+    /* Columns y_at.. of y (rows, y_cols) = columns x_at.. of x (rows, x_cols), `cols` of them:
+       parts of what a fused projection makes, taken apart or put together. */
+    void (*cols_copy)(struct backend *b, const struct backend_tile *t, void *y, int64_t y_cols,
+                      int64_t y_at, const void *x, int64_t x_cols, int64_t x_at, int64_t cols);
+    /* Over rows of norm->w->cols. y may be x. */
     void (*rmsnorm_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                            const struct backend_weight *w, double eps);
+                            const struct backend_norm *norm);
     /* dx += the gradient */
     void (*rmsnorm_backward)(struct backend *b, const struct backend_tile *t, void *dx,
-                             const void *dy, const void *x, const struct backend_weight *w,
-                             double eps);
-    /* Per head of w->cols: norm, then rotation. */
+                             const void *dy, const void *x, const struct backend_norm *norm);
+    /* Each head of `dim` columns: norm over the head (NULL: none), then rotation (NULL: none).
+       x and y: (rows, heads x dim), y is not x. */
     void (*norm_rope_forward)(struct backend *b, const struct backend_tile *t, void *y,
-                              const void *x, const struct backend_weight *w, int heads, double eps,
-                              double theta);
+                              const void *x, int heads, int dim, const struct backend_norm *norm,
+                              const struct backend_rope *rope);
+    /* dx is set; x is not read without a norm */
     void (*norm_rope_backward)(struct backend *b, const struct backend_tile *t, void *dx,
-                               const void *dy, const void *x, const struct backend_weight *w,
-                               int heads, double eps, double theta); /* dx is set */
-    /* Causal within each sample. q, o: heads x dim columns; k, v: kv_heads x dim. */
+                               const void *dy, const void *x, int heads, int dim,
+                               const struct backend_norm *norm, const struct backend_rope *rope);
+    /* Within each sample; a pad row sees nothing and is not seen. */
     void (*attention_forward)(struct backend *b, const struct backend_tile *t, void *o,
-                              const void *q, const void *k, const void *v, int heads, int kv_heads,
-                              int dim);
+                              const void *q, const void *k, const void *v,
+                              const struct backend_attention *a);
     void (*attention_backward)(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
                                void *dv, const void *d_o, const void *q, const void *k,
-                               const void *v, int heads, int kv_heads, int dim); /* all three set */
-    void (*swiglu_forward)(struct backend *b, const struct backend_tile *t, void *y,
-                           const void *gate, const void *up, int64_t cols);
-    void (*swiglu_backward)(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
-                            const void *dy, const void *gate, const void *up, int64_t cols);
+                               const void *v,
+                               const struct backend_attention *a); /* all three set */
+    /* y = act(gate) * up */
+    void (*glu_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                        const void *up, int64_t cols, enum backend_act act);
+    void (*glu_backward)(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                         const void *dy, const void *gate, const void *up, int64_t cols,
+                         enum backend_act act);
     void (*linear_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *x,
                            const struct backend_weight *w); /* y = x W^T */
     void (*linear_backward)(struct backend *b, const struct backend_tile *t, void *dx,
@@ -173,11 +243,14 @@ struct backend_ops {
      * of that sum at h, the head's input (set).
      */
     void (*loss)(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
-                 const void *h, const struct backend_weight *head);
+                 const void *h, const struct backend_head *head);
     /* KL(reference || changed) of each row's distribution over the vocabulary: kl[i] is device
        F64 [rows] (set), hq[i] the changed input of the head. Equal inputs give exactly 0. */
     void (*kl)(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-               const void *const *hq, int count, const struct backend_weight *head);
+               const void *const *hq, int count, const struct backend_head *head);
+    /* z: (rows, vocabulary) in fp32; for small vocabularies. */
+    void (*logits)(struct backend *b, const struct backend_tile *t, void *z, const void *h,
+                   const struct backend_head *head);
 
     /* ---- measuring and quantizing ---- */
     /*
@@ -212,6 +285,14 @@ struct backend_ops {
        ((Q(x) Q(W)^T - y) * dy)^2, squares and sums in double. */
     void (*score)(struct backend *b, const struct backend_operand *w,
                   const struct backend_score_job *jobs, int count);
+    /*
+     * The dot form, after `score` has seen all members of a group: an error's first-order effect on
+     * the loss at a row is the sum over the outputs of all members of (Yq - Y) dY, and this adds
+     * the squares of that over each sample's rows. dots: device F64 (count, rows of the tile), set
+     * to zero for the next group; sums[i * stride + sample] is added to for each of the count.
+     */
+    void (*dots_end)(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
+                     int64_t stride, int count);
 };
 
 /* Every backend's own struct begins with this. */

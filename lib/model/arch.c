@@ -42,7 +42,8 @@ static const char *const norm_places[] = {"pre", "post", "both", NULL};
 static const char *const qk_norms[] = {"none", "head", "row", NULL};
 static const char *const acts[] = {"silu", "gelu_tanh", NULL};
 static const char *const biases[] = {"qkv", "o", "mlp", NULL};
-static const char *const rope_types[] = {"default", NULL};
+static const char *const rope_types[] = {"default",  "linear",  "llama3", "yarn",
+                                         "longrope", "dynamic", NULL};
 
 /* Those that every model has, and that are always part of its digest. */
 static const struct member sizes[] = {
@@ -94,7 +95,8 @@ void arch_defaults(struct lm_arch *a)
     a->embed_scale = a->residual_scale = a->logit_div = 1;
     a->rotary_dim = a->head_dim;
     a->rope_count = 1;
-    a->rope[0] = (struct arch_rope){.theta = a->rope_theta, .type = ROPE_DEFAULT};
+    a->rope[0] =
+        (struct arch_rope){.theta = a->rope_theta, .type = ROPE_DEFAULT, .attention_factor = 1};
 }
 
 int arch_check(const struct lm_arch *a, struct aq_err *err)
@@ -104,9 +106,14 @@ int arch_check(const struct lm_arch *a, struct aq_err *err)
                           "num_key_value_heads %" PRId64
                           " does not divide num_attention_heads %" PRId64,
                           a->num_key_value_heads, a->num_attention_heads);
-    if (a->head_dim % 2)
+    if (a->rotary_dim >= a->head_dim && a->head_dim % 2)
         return aq_err_set(err, AQ_EINPUT,
                           "head_dim %" PRId64 " is odd: rotary embedding needs pairs", a->head_dim);
+    if (a->rotary_dim % 2 || a->rotary_dim > a->head_dim)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%" PRId64 " of the %" PRId64
+                          " elements of a head are rotated, expected an even number up to all",
+                          a->rotary_dim, a->head_dim);
     if (a->num_attention_heads * a->head_dim > LM_MAX_DIM)
         return aq_err_set(err, AQ_EINPUT,
                           "num_attention_heads x head_dim is %" PRId64 ", the limit is %d",
@@ -118,6 +125,41 @@ int arch_check(const struct lm_arch *a, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT, "rms_norm_eps is %g, expected a positive number",
                           a->rms_norm_eps);
     return 0;
+}
+
+int64_t arch_max_length(const struct lm_arch *a)
+{
+    int64_t least = 0;
+    for (int i = 0; i < a->rope_count; i++)
+        if (a->rope[i].max_length > 0 && (least == 0 || a->rope[i].max_length < least))
+            least = a->rope[i].max_length;
+    return least;
+}
+
+/* Members of a rotation besides theta and type: written where they are not 0. */
+static const struct {
+    const char *key;
+    size_t at;
+    bool whole;
+} rope_members[] = {
+    {"factor", offsetof(struct arch_rope, factor), false},
+    {"low_freq_factor", offsetof(struct arch_rope, low_freq_factor), false},
+    {"high_freq_factor", offsetof(struct arch_rope, high_freq_factor), false},
+    {"beta_fast", offsetof(struct arch_rope, beta_fast), false},
+    {"beta_slow", offsetof(struct arch_rope, beta_slow), false},
+    {"attention_factor", offsetof(struct arch_rope, attention_factor), false},
+    {"original_max_position_embeddings", offsetof(struct arch_rope, original_max), true},
+    {"max_length", offsetof(struct arch_rope, max_length), true},
+};
+
+static double *rope_real(const struct arch_rope *r, size_t i)
+{
+    return (double *)((char *)r + rope_members[i].at);
+}
+
+static int64_t *rope_int(const struct arch_rope *r, size_t i)
+{
+    return (int64_t *)((char *)r + rope_members[i].at);
 }
 
 /* ---- reading ---- */
@@ -182,7 +224,60 @@ static int read_bias(struct lm_arch *a, const struct jref *v, struct aq_err *err
     return 0;
 }
 
-static int read_rope(struct lm_arch *a, const struct jref *v, struct aq_err *err)
+/* short_factor of longrope: one positive number for each pair. */
+static int read_factors(struct arch_rope *rope, int64_t pairs, const struct jref *at,
+                        struct aq_arena *strings, struct aq_err *err)
+{
+    struct jref list;
+    if (jref_get(at, "short_factor", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    if (json_size(list.v) != (size_t)pairs)
+        return jref_fail(&list, err, "%zu entries for %" PRId64 " rotated pairs", json_size(list.v),
+                         pairs);
+    rope->short_factor = aq_arena_alloc(strings, (size_t)pairs * sizeof *rope->short_factor);
+    size_t i = 0;
+    for (const struct json *e = json_first(list.v); e; e = json_next(e), i++) {
+        struct jref one = jref_child(&list, e, i);
+        if (json_type(e) != JSON_INT && json_type(e) != JSON_FLOAT)
+            return jref_fail(&one, err, "expected a number");
+        rope->short_factor[i] = json_number(e);
+        if (!(rope->short_factor[i] > 0))
+            return jref_fail(&one, err, "expected a positive number");
+    }
+    return 0;
+}
+
+static int read_one_rope(struct lm_arch *a, struct arch_rope *rope, const struct jref *at,
+                         struct aq_arena *strings, struct aq_err *err)
+{
+    struct jref r;
+    int type;
+    *rope = (struct arch_rope){.attention_factor = 1};
+    if (jref_double(at, "theta", &rope->theta, err) < 0 ||
+        read_word(at, "type", rope_types, &type, err) < 0)
+        return -1;
+    rope->type = (enum arch_rope_type)type;
+    for (size_t i = 0; i < AQ_COUNT(rope_members); i++) {
+        const char *key = rope_members[i].key;
+        if (!jref_has(at, key, &r))
+            continue;
+        if (rope_members[i].whole
+                ? jref_int(at, key, 1, INT64_C(1) << 40, rope_int(rope, i), err) < 0
+                : jref_double(at, key, rope_real(rope, i), err) < 0)
+            return -1;
+    }
+    if (jref_has(at, "truncate", &r)) {
+        bool truncate = true;
+        if (jref_bool(at, "truncate", &truncate, err) < 0)
+            return -1;
+        rope->no_truncate = !truncate;
+    }
+    return rope->type == ROPE_LONGROPE ? read_factors(rope, a->rotary_dim / 2, at, strings, err)
+                                       : 0;
+}
+
+static int read_rope(struct lm_arch *a, const struct jref *v, struct aq_arena *strings,
+                     struct aq_err *err)
 {
     struct jref list;
     if (jref_get(v, "rope", JSON_ARRAY, &list, err) < 0)
@@ -192,11 +287,8 @@ static int read_rope(struct lm_arch *a, const struct jref *v, struct aq_err *err
         return jref_fail(&list, err, "expected 1 to %d entries", ARCH_ROPES);
     for (const struct json *e = json_first(list.v); e; e = json_next(e), i++) {
         struct jref at = jref_child(&list, e, i);
-        int type;
-        if (jref_double(&at, "theta", &a->rope[i].theta, err) < 0 ||
-            read_word(&at, "type", rope_types, &type, err) < 0)
+        if (read_one_rope(a, &a->rope[i], &at, strings, err) < 0)
             return -1;
-        a->rope[i].type = (enum arch_rope_type)type;
     }
     a->rope_count = (int)n;
     return 0;
@@ -241,7 +333,7 @@ int arch_read(struct lm_arch *a, const struct jref *v, struct aq_arena *strings,
         return -1;
     arch_defaults(a);
     if (read_members(a, traits, AQ_COUNT(traits), v, err) < 0 || read_bias(a, v, err) < 0 ||
-        read_rope(a, v, err) < 0 ||
+        read_rope(a, v, strings, err) < 0 ||
         read_layers(a, v, "layer_rope", -1, a->rope_count - 1, strings, &a->layer_rope, err) < 0 ||
         read_layers(a, v, "layer_window", 0, 1, strings, (int8_t **)&a->layer_window, err) < 0)
         return -1;
@@ -279,6 +371,24 @@ static void write_layers(struct json *v, const char *key, const int8_t *values, 
         json_push(list, json_new_int(values ? values[l] : 0));
 }
 
+static void write_rope(struct json *v, const struct arch_rope *r, int64_t pairs)
+{
+    for (size_t i = 0; i < AQ_COUNT(rope_members); i++) {
+        const char *key = rope_members[i].key;
+        if (rope_members[i].whole && *rope_int(r, i))
+            json_add_int(v, key, *rope_int(r, i));
+        else if (!rope_members[i].whole && *rope_real(r, i) != 0 && r->type != ROPE_DEFAULT)
+            json_add_double(v, key, *rope_real(r, i));
+    }
+    if (r->no_truncate)
+        json_add_bool(v, "truncate", false);
+    if (!r->short_factor)
+        return;
+    struct json *list = json_add_array(v, "short_factor");
+    for (int64_t i = 0; i < pairs; i++)
+        json_push(list, json_new_double(r->short_factor[i]));
+}
+
 void arch_write(struct json *v, const struct lm_arch *a)
 {
     json_add_string(v, "family", a->family->name);
@@ -294,6 +404,7 @@ void arch_write(struct json *v, const struct lm_arch *a)
         struct json *rope = json_push(list, json_new_object());
         json_add_double(rope, "theta", a->rope[i].theta);
         json_add_string(rope, "type", rope_types[a->rope[i].type]);
+        write_rope(rope, &a->rope[i], a->rotary_dim / 2);
     }
     write_layers(v, "layer_rope", a->layer_rope, a->num_hidden_layers);
     write_layers(v, "layer_window", (const int8_t *)a->layer_window, a->num_hidden_layers);
@@ -318,6 +429,20 @@ static void add_value(struct aq_buf *line, const struct lm_arch *a, const struct
     default:
         aq_buf_adds(line, m->words[*(const int *)from]);
     }
+}
+
+static void add_rope(struct aq_buf *line, const struct arch_rope *r, int64_t pairs)
+{
+    char text[AQ_FMT_MAX];
+    aq_buf_addf(line, " rope=%s,%s", rope_types[r->type], aq_fmt_double(r->theta, text));
+    for (size_t i = 0; i < AQ_COUNT(rope_members); i++)
+        if (rope_members[i].whole)
+            aq_buf_addf(line, ",%" PRId64, *rope_int(r, i));
+        else
+            aq_buf_addf(line, ",%s", aq_fmt_double(*rope_real(r, i), text));
+    aq_buf_adds(line, r->no_truncate ? ",whole" : "");
+    for (int64_t i = 0; r->short_factor && i < pairs; i++)
+        aq_buf_addf(line, ",%s", aq_fmt_double(r->short_factor[i], text));
 }
 
 static void add_layers(struct aq_buf *line, const char *key, const int8_t *values, int64_t layers)
@@ -358,11 +483,8 @@ void arch_digest_line(const struct lm_arch *a, struct aq_buf *line)
     if (a->bias)
         aq_buf_addf(line, " bias=%u", a->bias);
     for (int i = 0; i < a->rope_count; i++)
-        if (i > 0 || a->rope[i].type != ROPE_DEFAULT) {
-            char theta[AQ_FMT_MAX];
-            aq_buf_addf(line, " rope=%s,%s", rope_types[a->rope[i].type],
-                        aq_fmt_double(a->rope[i].theta, theta));
-        }
+        if (i > 0 || a->rope[i].type != ROPE_DEFAULT)
+            add_rope(line, &a->rope[i], a->rotary_dim / 2);
     add_layers(line, "layer_rope", a->layer_rope, a->num_hidden_layers);
     add_layers(line, "layer_window", (const int8_t *)a->layer_window, a->num_hidden_layers);
     aq_buf_addc(line, '\n');

@@ -23,12 +23,25 @@ enum arch_norm_place { NORM_PRE, NORM_POST, NORM_BOTH };
 enum arch_qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_ROW };
 enum arch_act { ACT_SILU, ACT_GELU_TANH };
 enum arch_bias { BIAS_QKV = 1, BIAS_O = 2, BIAS_MLP = 4 };
-enum arch_rope_type { ROPE_DEFAULT };
+enum arch_rope_type {
+    ROPE_DEFAULT,
+    ROPE_LINEAR,
+    ROPE_LLAMA3,
+    ROPE_YARN,
+    ROPE_LONGROPE,
+    ROPE_DYNAMIC
+};
 
-/* One way to rotate; layers choose among them. */
+/* One way to rotate; layers choose among them. What a type does not use is 0. */
 struct arch_rope {
     double theta;
     enum arch_rope_type type;
+    double factor, low_freq_factor, high_freq_factor, beta_fast, beta_slow;
+    double attention_factor; /* of cosines and sines; 1 for most */
+    int64_t original_max;    /* positions that the model was first trained on */
+    int64_t max_length;      /* longer samples would need other angles and are refused; 0: none */
+    bool no_truncate;
+    double *short_factor; /* longrope: [rotary_dim / 2], owned by the lm's arena */
 };
 
 enum { ARCH_ROPES = 2 };
@@ -59,6 +72,8 @@ struct lm_arch {
     uint8_t *layer_window; /* 1: attention sees `window` tokens */
 };
 
+/* Positions of the longest sample whose rotation is computed; 0: any. */
+int64_t arch_max_length(const struct lm_arch *a);
 /* Fills in what follows from the sizes and is rarely given: attn_scale, rotary_dim, scales of 1. */
 void arch_defaults(struct lm_arch *a);
 /* Sizes together, theta, eps: what a range of a single key cannot say. */

@@ -24,32 +24,228 @@ static const char *const dense_inputs[] = {"qkv", "o", "gate_up", "down", NULL};
         name ".weight", role, dim, DIM_NONE, -1, -1                                                \
     }
 
+/* After its linear; in models with biases of this kind. */
+#define BIAS(name, role, dim, kind)                                                                \
+    {                                                                                              \
+        name ".bias", role, dim, DIM_NONE, -1, -1, kind                                            \
+    }
+
+#define Q_K_V                                                                                      \
+    LINEAR("self_attn.q_proj", ROLE_Q, DIM_Q, DIM_HIDDEN, QKV),                                    \
+        BIAS("self_attn.q_proj", ROLE_Q, DIM_Q, BIAS_QKV),                                         \
+        LINEAR("self_attn.k_proj", ROLE_K, DIM_KV, DIM_HIDDEN, QKV),                               \
+        BIAS("self_attn.k_proj", ROLE_K, DIM_KV, BIAS_QKV),                                        \
+        LINEAR("self_attn.v_proj", ROLE_V, DIM_KV, DIM_HIDDEN, QKV),                               \
+        BIAS("self_attn.v_proj", ROLE_V, DIM_KV, BIAS_QKV)
+#define O_PROJ                                                                                     \
+    LINEAR("self_attn.o_proj", ROLE_O, DIM_HIDDEN, DIM_Q, O),                                      \
+        BIAS("self_attn.o_proj", ROLE_O, DIM_HIDDEN, BIAS_O)
+#define MLP                                                                                        \
+    LINEAR("mlp.gate_proj", ROLE_GATE, DIM_FF, DIM_HIDDEN, GATE_UP),                               \
+        BIAS("mlp.gate_proj", ROLE_GATE, DIM_FF, BIAS_MLP),                                        \
+        LINEAR("mlp.up_proj", ROLE_UP, DIM_FF, DIM_HIDDEN, GATE_UP),                               \
+        BIAS("mlp.up_proj", ROLE_UP, DIM_FF, BIAS_MLP),                                            \
+        LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN),                              \
+        BIAS("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, BIAS_MLP)
+
+/* Llama, and those that differ from it in numbers alone */
+static const struct model_tensor llama_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),         Q_K_V, O_PROJ,
+    VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN), MLP,
+};
+
 static const struct model_tensor qwen3_tensors[] = {
     VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
-    LINEAR("self_attn.q_proj", ROLE_Q, DIM_Q, DIM_HIDDEN, QKV),
-    LINEAR("self_attn.k_proj", ROLE_K, DIM_KV, DIM_HIDDEN, QKV),
-    LINEAR("self_attn.v_proj", ROLE_V, DIM_KV, DIM_HIDDEN, QKV),
-    LINEAR("self_attn.o_proj", ROLE_O, DIM_HIDDEN, DIM_Q, O),
+    Q_K_V,
+    O_PROJ,
     VECTOR("self_attn.q_norm", ROLE_Q_NORM, DIM_HEAD),
     VECTOR("self_attn.k_norm", ROLE_K_NORM, DIM_HEAD),
     VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN),
-    LINEAR("mlp.gate_proj", ROLE_GATE, DIM_FF, DIM_HIDDEN, GATE_UP),
-    LINEAR("mlp.up_proj", ROLE_UP, DIM_FF, DIM_HIDDEN, GATE_UP),
+    MLP,
+};
+
+static const struct model_tensor phi3_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    LINEAR("self_attn.qkv_proj", ROLE_QKV, DIM_QKV, DIM_HIDDEN, QKV),
+    O_PROJ,
+    VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN),
+    LINEAR("mlp.gate_up_proj", ROLE_GATE_UP, DIM_2FF, DIM_HIDDEN, GATE_UP),
     LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN),
 };
-static const char *const qwen3_types[] = {"qwen3", "qwen3_vl_text", NULL};
-static const char *const qwen3_wrappers[] = {"qwen3_vl", NULL};
+
+/* Norms of what the branches add, none before them; q and k are normalized as whole rows. */
+static const struct model_tensor olmo2_tensors[] = {
+    Q_K_V,
+    O_PROJ,
+    VECTOR("self_attn.q_norm", ROLE_Q_NORM, DIM_Q),
+    VECTOR("self_attn.k_norm", ROLE_K_NORM, DIM_KV),
+    VECTOR("post_attention_layernorm", ROLE_ATTN_POST_NORM, DIM_HIDDEN),
+    MLP,
+    VECTOR("post_feedforward_layernorm", ROLE_MLP_POST_NORM, DIM_HIDDEN),
+};
+
+/* Norms before and after both branches. */
+#define GEMMA_NORMS                                                                                \
+    VECTOR("post_attention_layernorm", ROLE_ATTN_POST_NORM, DIM_HIDDEN),                           \
+        VECTOR("pre_feedforward_layernorm", ROLE_MLP_NORM, DIM_HIDDEN)
+
+static const struct model_tensor gemma2_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    Q_K_V,
+    O_PROJ,
+    GEMMA_NORMS,
+    MLP,
+    VECTOR("post_feedforward_layernorm", ROLE_MLP_POST_NORM, DIM_HIDDEN),
+};
+
+static const struct model_tensor gemma3_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    Q_K_V,
+    O_PROJ,
+    VECTOR("self_attn.q_norm", ROLE_Q_NORM, DIM_HEAD),
+    VECTOR("self_attn.k_norm", ROLE_K_NORM, DIM_HEAD),
+    GEMMA_NORMS,
+    MLP,
+    VECTOR("post_feedforward_layernorm", ROLE_MLP_POST_NORM, DIM_HIDDEN),
+};
+
+#define TYPES(...)                                                                                 \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
+#define TENSORS(table) .tensors = table, .tensor_count = AQ_COUNT(table)
+#define NO_WRAPPERS                                                                                \
+    (const char *const[])                                                                          \
+    {                                                                                              \
+        NULL                                                                                       \
+    }
 
 static const struct model_family families[] = {
     {.name = "qwen3",
-     .model_types = qwen3_types,
-     .wrappers = qwen3_wrappers,
-     .tensors = qwen3_tensors,
-     .tensor_count = AQ_COUNT(qwen3_tensors),
+     .model_types = TYPES("qwen3", "qwen3_vl_text"),
+     .wrappers = TYPES("qwen3_vl"),
+     TENSORS(qwen3_tensors),
      .inputs = dense_inputs,
      .groups = dense_inputs,
      .architecture = "Qwen3ForCausalLM",
-     .text_type = "qwen3"},
+     .text_type = "qwen3",
+     .qk_norm = QK_NORM_HEAD,
+     .head_dim = 128},
+    {.name = "llama",
+     .model_types = TYPES("llama"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(llama_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "LlamaForCausalLM",
+     .text_type = "llama",
+     .reads = READS_ATTENTION_BIAS | READS_MLP_BIAS},
+    {.name = "qwen2",
+     .model_types = TYPES("qwen2", "qwen2_vl_text", "qwen2_5_vl_text"),
+     .wrappers = TYPES("qwen2_vl", "qwen2_5_vl"),
+     TENSORS(llama_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "Qwen2ForCausalLM",
+     .text_type = "qwen2",
+     .bias = BIAS_QKV,
+     .windows = WINDOWS_QWEN2,
+     .window = 4096},
+    {.name = "mistral",
+     .model_types = TYPES("mistral"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(llama_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "MistralForCausalLM",
+     .text_type = "mistral",
+     .windows = WINDOWS_ALL,
+     .window = 4096},
+    {.name = "smollm3",
+     .model_types = TYPES("smollm3"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(llama_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "SmolLM3ForCausalLM",
+     .text_type = "smollm3",
+     .reads = READS_ATTENTION_BIAS | READS_MLP_BIAS | READS_NO_ROPE,
+     .tied = true},
+    {.name = "phi3",
+     .model_types = TYPES("phi3"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(phi3_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "Phi3ForCausalLM",
+     .text_type = "phi3",
+     .reads = READS_PARTIAL_ROTARY,
+     .windows = WINDOWS_ALL,
+     .eps = 1e-5},
+    {.name = "granite",
+     .model_types = TYPES("granite"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(llama_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "GraniteForCausalLM",
+     .text_type = "granite",
+     .reads = READS_ATTENTION_BIAS | READS_MLP_BIAS | READS_MULTIPLIERS},
+    {.name = "olmo2",
+     .model_types = TYPES("olmo2"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(olmo2_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "Olmo2ForCausalLM",
+     .text_type = "olmo2",
+     .norm_place = NORM_POST,
+     .norm_round_once = true,
+     .qk_norm = QK_NORM_ROW,
+     .reads = READS_ATTENTION_BIAS,
+     .eps = 1e-5},
+    {.name = "gemma2",
+     .model_types = TYPES("gemma2"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(gemma2_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "Gemma2ForCausalLM",
+     .text_type = "gemma2",
+     .norm_place = NORM_BOTH,
+     .norm_one_plus = true,
+     .norm_round_once = true,
+     .act = ACT_GELU_TANH,
+     .embed_root = true,
+     .reads = READS_ATTENTION_BIAS | READS_ATTN_CAP | READS_LOGIT_CAP | READS_QUERY_SCALAR,
+     .windows = WINDOWS_EVERY,
+     .window_period = 2,
+     .tied = true,
+     .head_dim = 256,
+     .window = 4096,
+     .attn_cap = 50,
+     .logit_cap = 30},
+    {.name = "gemma3",
+     .model_types = TYPES("gemma3_text"),
+     .wrappers = TYPES("gemma3"),
+     TENSORS(gemma3_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .architecture = "Gemma3ForCausalLM",
+     .text_type = "gemma3_text",
+     .norm_place = NORM_BOTH,
+     .norm_one_plus = true,
+     .norm_round_once = true,
+     .qk_norm = QK_NORM_HEAD,
+     .act = ACT_GELU_TANH,
+     .embed_root = true,
+     .reads = READS_ATTENTION_BIAS | READS_LOGIT_CAP | READS_QUERY_SCALAR | READS_TWO_ROPES,
+     .windows = WINDOWS_EVERY,
+     .window_period = 6,
+     .tied = true,
+     .head_dim = 256,
+     .window = 4096},
 };
 
 static const struct model_tensor embedding = {
@@ -119,6 +315,10 @@ int64_t model_dim_size(const struct lm_arch *a, enum model_dim d)
         return a->num_attention_heads * a->head_dim;
     case DIM_KV:
         return a->num_key_value_heads * a->head_dim;
+    case DIM_QKV:
+        return model_dim_size(a, DIM_Q) + 2 * model_dim_size(a, DIM_KV);
+    case DIM_2FF:
+        return 2 * a->intermediate_size;
     case DIM_HEAD:
         return a->head_dim;
     case DIM_VOCAB:
@@ -130,15 +330,22 @@ int64_t model_dim_size(const struct lm_arch *a, enum model_dim d)
 
 /* ---- one layer ---- */
 
+/* A bias is there in models that have biases of its kind. */
+static bool has_tensor(const struct lm_arch *a, const struct model_tensor *t)
+{
+    return !t->bias || (a->bias & t->bias);
+}
+
 static void add_linear(struct model_layer *l, const struct lm_arch *a, int tensor)
 {
-    const struct model_tensor *t = &l->tensors[tensor];
+    const struct model_tensor *t = l->tensors[tensor];
     assert(l->linear_count < MODEL_LINEARS);
     struct model_linear *n = &l->linears[l->linear_count];
     *n = (struct model_linear){.role = t->role,
                                .tensor = tensor,
                                .input = t->input,
                                .group = t->group,
+                               .bias = -1,
                                .rows = model_dim_size(a, t->out),
                                .cols = model_dim_size(a, t->in)};
     (void)snprintf(n->name, sizeof n->name, "%.*s", (int)(strlen(t->name) - strlen(".weight")),
@@ -156,8 +363,7 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
 {
     const struct model_family *f = a->family;
     (void)layer; /* all layers of the dense families are alike */
-    *out = (struct model_layer){.tensors = f->tensors, .tensor_count = f->tensor_count};
-    assert(f->tensor_count <= MODEL_TENSORS);
+    *out = (struct model_layer){0};
     for (; f->inputs[out->input_count]; out->input_count++)
         out->inputs[out->input_count].name = f->inputs[out->input_count];
     for (; f->groups[out->group_count]; out->group_count++)
@@ -165,9 +371,19 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
     for (int r = 0; r < MODEL_ROLES; r++)
         out->tensor_of[r] = out->linear_of[r] = -1;
     for (int i = 0; i < f->tensor_count; i++) {
-        out->tensor_of[f->tensors[i].role] = i;
-        if (f->tensors[i].group >= 0)
-            add_linear(out, a, i);
+        const struct model_tensor *t = &f->tensors[i];
+        if (!has_tensor(a, t))
+            continue;
+        assert(out->tensor_count < MODEL_TENSORS);
+        int at = out->tensor_count++;
+        out->tensors[at] = t;
+        if (t->bias) {
+            out->linears[out->linear_of[t->role]].bias = at;
+            continue;
+        }
+        out->tensor_of[t->role] = at;
+        if (t->group >= 0)
+            add_linear(out, a, at);
     }
 }
 
@@ -180,7 +396,8 @@ struct model_place *model_layout(const struct lm_arch *a, size_t *count)
     all[n++] = (struct model_place){-1, &embedding};
     for (int64_t l = 0; l < a->num_hidden_layers; l++)
         for (size_t i = 0; i < per_layer; i++)
-            all[n++] = (struct model_place){l, &a->family->tensors[i]};
+            if (has_tensor(a, &a->family->tensors[i]))
+                all[n++] = (struct model_place){l, &a->family->tensors[i]};
     all[n++] = (struct model_place){-1, &last_norm};
     if (!a->tie_word_embeddings)
         all[n++] = (struct model_place){-1, &head};

@@ -22,8 +22,12 @@ enum model_role {
     ROLE_GATE,
     ROLE_UP,
     ROLE_DOWN,
-    ROLE_ATTN_NORM, /* of the residual stream, in front of attention */
-    ROLE_MLP_NORM,  /* of the residual stream, in front of the MLP */
+    ROLE_QKV,            /* q, k and v in one: rows of q, then k, then v */
+    ROLE_GATE_UP,        /* gate and up in one: rows of gate, then up */
+    ROLE_ATTN_NORM,      /* of the residual stream, before attention */
+    ROLE_MLP_NORM,       /* of the residual stream, before the MLP */
+    ROLE_ATTN_POST_NORM, /* of what attention adds to the residual stream */
+    ROLE_MLP_POST_NORM,  /* of what the MLP adds to it */
     ROLE_Q_NORM,
     ROLE_K_NORM,
     MODEL_ROLES
@@ -36,6 +40,8 @@ enum model_dim {
     DIM_FF,
     DIM_Q,    /* heads x head_dim */
     DIM_KV,   /* key-value heads x head_dim */
+    DIM_QKV,  /* DIM_Q + 2 DIM_KV */
+    DIM_2FF,  /* 2 DIM_FF */
     DIM_HEAD, /* head_dim */
     DIM_VOCAB,
 };
@@ -49,6 +55,33 @@ struct model_tensor {
     enum model_dim out, in;
     int8_t input; /* of a linear: index into the family's inputs; else -1 */
     int8_t group; /* of a linear: index into the family's groups; else -1 */
+    /* enum arch_bias: the bias of the linear with this role, which stands before it in the table;
+       there only in models that have biases of this kind. 0: no bias. */
+    uint8_t bias;
+};
+
+/*
+ * Keys of config.json that a family computes. A key of another family whose value would change
+ * results is refused by name (lm_config.c has the list).
+ */
+enum model_reads {
+    READS_ATTENTION_BIAS = 1 << 0, /* attention_bias: of q, k, v and o */
+    READS_MLP_BIAS = 1 << 1,
+    READS_PARTIAL_ROTARY = 1 << 2,
+    READS_NO_ROPE = 1 << 3,      /* no_rope_layers, no_rope_layer_interval */
+    READS_MULTIPLIERS = 1 << 4,  /* embedding, attention and residual multiplier, logits_scaling */
+    READS_ATTN_CAP = 1 << 5,     /* attn_logit_softcapping */
+    READS_LOGIT_CAP = 1 << 6,    /* final_logit_softcapping */
+    READS_QUERY_SCALAR = 1 << 7, /* query_pre_attn_scalar instead of head_dim */
+    READS_TWO_ROPES = 1 << 8,    /* rope_local_base_freq, rope_parameters by type of layer */
+};
+
+/* Which layers attend within sliding_window, unless layer_types says so. */
+enum model_windows {
+    WINDOWS_NONE,  /* a window is refused */
+    WINDOWS_ALL,   /* all, if sliding_window is a number */
+    WINDOWS_QWEN2, /* from max_window_layers on, if use_sliding_window */
+    WINDOWS_EVERY, /* all but every window_period-th */
 };
 
 struct model_family {
@@ -61,6 +94,24 @@ struct model_family {
     const char *const *groups; /* kinds of groups, NULL at the end */
     const char *architecture;  /* for a checkpoint of the language model alone */
     const char *text_type;     /* its model_type */
+
+    /* How it computes; zeros are Llama's way. */
+    enum arch_norm_place norm_place;
+    bool norm_one_plus, norm_round_once;
+    enum arch_qk_norm qk_norm;
+    unsigned bias; /* enum arch_bias: those that every model of the family has */
+    enum arch_act act;
+    bool embed_root; /* embeddings are multiplied by sqrt(hidden_size), in their own type */
+    unsigned reads;  /* enum model_reads */
+    enum model_windows windows;
+    int window_period; /* WINDOWS_EVERY; sliding_window_pattern replaces it */
+
+    /* What transformers takes where config.json has no such key. */
+    bool tied;
+    int64_t head_dim; /* 0: hidden_size / num_attention_heads */
+    int64_t window;   /* sliding_window; 0: none */
+    double eps;       /* 0: 1e-6 */
+    double attn_cap, logit_cap;
 };
 
 /* NULL: no family has this model_type. */
@@ -78,12 +129,13 @@ struct model_linear {
     enum model_role role;
     int tensor; /* index into struct model_layer's tensors */
     int input, group;
+    int bias;           /* index into struct model_layer's tensors; -1: none */
     int64_t rows, cols; /* (out, in) */
 };
 
 /* One layer, with its sizes. */
 struct model_layer {
-    const struct model_tensor *tensors;
+    const struct model_tensor *tensors[MODEL_TENSORS]; /* those that the model has */
     int tensor_count;
     struct model_linear linears[MODEL_LINEARS]; /* in the order of the tensors */
     int linear_count;

@@ -1,7 +1,9 @@
 #include "model/lm_config.h"
 #include "base/mem.h"
+#include "model/config_rope.h"
 #include "model/family.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,17 +15,56 @@ static bool is_object(const struct jref *parent, const char *key, struct jref *o
     return jref_has(parent, key, out) && json_type(out->v) == JSON_OBJECT;
 }
 
+/* Of models that are asked for: what they would need, by how their model_type begins. */
+static const struct {
+    const char *begins, *needs;
+} strangers[] = {
+    {"mixtral", "experts"},
+    {"deepseek", "latent attention and experts"},
+    {"gpt_oss", "experts and attention sinks"},
+    {"llama4", "experts and normalized queries without a weight"},
+    {"minimax", "experts and linear attention"},
+    {"gemma", "the family gemma2 without norms after the branches"},
+    {"gpt2", "layer norms, learned positions and an MLP without a gate"},
+    {"gpt_neox", "layer norms, parallel branches and an MLP without a gate"},
+    {"starcoder2", "layer norms and an MLP without a gate"},
+    {"phi", "layer norms, parallel branches and an MLP without a gate"},
+    {"falcon", "layer norms and parallel branches"},
+    {"cohere", "layer norms, parallel branches and interleaved rotation"},
+    {"stablelm", "layer norms and partial rotation"},
+    {"olmo", "layer norms without weights"},
+    {"glm", "interleaved rotation of a part of each head"},
+    {"exaone", "other names of tensors"},
+    {"internlm", "other names of tensors and a fused projection in groups"},
+    {"nemotron", "layer norms with 1 + w and a squared relu"},
+    {"mistral3", "the family mistral inside text_config"},
+    {"mamba", "a state-space layer"},
+};
+
+static const char *needs_of(const char *type)
+{
+    size_t n = strlen(type), best = 0;
+    const char *needs = NULL;
+    for (size_t i = 0; i < AQ_COUNT(strangers); i++) {
+        size_t len = strlen(strangers[i].begins);
+        if (len > best && strncmp(type, strangers[i].begins, len) == 0) {
+            best = len;
+            needs = strangers[i].needs;
+        }
+    }
+    return n > 4 && strcmp(type + n - 4, "_moe") == 0 ? "experts" : needs;
+}
+
 static int check_type(const struct jref *place, const char **type, struct aq_err *err)
 {
     if (jref_string(place, "model_type", type, err) < 0)
         return -1;
     if (model_family_find(*type))
         return 0;
-    size_t n = strlen(*type);
-    bool moe = n > 4 && strcmp(*type + n - 4, "_moe") == 0;
+    const char *needs = needs_of(*type);
     char *known = model_family_types();
-    jref_fail(place, err, "model_type '%s' is not supported%s", aq_show(*type),
-              moe ? ": no mixture of experts" : "");
+    jref_fail(place, err, "model_type '%s' is not supported%s%s", aq_show(*type),
+              needs ? ": it would need " : "", needs ? needs : "");
     (void)aq_err_hint(err, "supported are %s", known);
     free(known);
     return -1;
@@ -79,6 +120,9 @@ static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err 
                      &a->num_key_value_heads, err) < 0)
         return -1;
     struct jref r;
+    int64_t usual = a->family->head_dim;
+    if (usual)
+        return optional_int(text, "head_dim", LM_MAX_HEADS, usual, &a->head_dim, err);
     if (!jref_has(text, "head_dim", &r) && a->hidden_size % a->num_attention_heads)
         return jref_fail(text, err,
                          "no head_dim, and hidden_size %lld is no multiple of "
@@ -88,113 +132,322 @@ static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err 
                         &a->head_dim, err);
 }
 
-/* ---- rotary embedding ---- */
+/* ---- numbers of a family ---- */
 
-/* Scaling other than none changes the positions' angles. */
-static int check_rope_type(const struct jref *rope, bool required, struct aq_err *err)
+/* A key that may be missing or null: then it is left as it was. */
+static int optional_double(const struct jref *text, const char *key, double *out,
+                           struct aq_err *err)
 {
     struct jref r;
-    const char *key = jref_has(rope, "rope_type", &r) ? "rope_type" : "type", *type;
-    if (!jref_has(rope, key, &r))
-        return required ? jref_fail(rope, err, "key 'rope_type' is missing") : 0;
-    if (jref_string(rope, key, &type, err) < 0)
+    return jref_has(text, key, &r) ? jref_double(text, key, out, err) : 0;
+}
+
+static int optional_bool(const struct jref *text, const char *key, bool *out, struct aq_err *err)
+{
+    struct jref r;
+    return jref_has(text, key, &r) ? jref_bool(text, key, out, err) : 0;
+}
+
+static int read_biases(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    bool attention = false, mlp = false;
+    unsigned reads = a->family->reads;
+    a->bias = a->family->bias;
+    if (((reads & READS_ATTENTION_BIAS) &&
+         optional_bool(text, "attention_bias", &attention, err) < 0) ||
+        ((reads & READS_MLP_BIAS) && optional_bool(text, "mlp_bias", &mlp, err) < 0))
         return -1;
-    if (strcmp(type, "default") != 0)
-        return jref_fail(&r, err, "'%s' is not supported, expected 'default'", aq_show(type));
+    a->bias |= (attention ? BIAS_QKV | BIAS_O : 0) | (mlp ? BIAS_MLP : 0);
     return 0;
 }
 
-static int read_rope(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+/* transformers has null for none, and a number of its own where the key is missing. */
+static int read_cap(const struct jref *text, const char *key, double fallback, double *out,
+                    struct aq_err *err)
 {
-    struct jref r, inner;
-    bool outside = jref_has(text, "rope_theta", &r), inside = false;
-    double other = 0;
-    if (outside && jref_double(text, "rope_theta", &a->rope_theta, err) < 0)
+    const struct json *v = json_get(text->v, key);
+    *out = v ? 0 : fallback;
+    if (!v || json_type(v) == JSON_NULL)
+        return 0;
+    if (jref_double(text, key, out, err) < 0)
         return -1;
-    if (jref_has(text, "rope_scaling", &r)) {
-        if (jref_get(text, "rope_scaling", JSON_OBJECT, &r, err) < 0 ||
-            check_rope_type(&r, true, err) < 0)
+    return *out > 0 ? 0 : jref_fail(text, err, "%s is %g, expected a positive number", key, *out);
+}
+
+static int read_scales(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    const struct model_family *f = a->family;
+    if ((f->reads & READS_MULTIPLIERS) &&
+        (a->attn_scale = 1,
+         optional_double(text, "attention_multiplier", &a->attn_scale, err) < 0 ||
+             optional_double(text, "embedding_multiplier", &a->embed_scale, err) < 0 ||
+             optional_double(text, "residual_multiplier", &a->residual_scale, err) < 0 ||
+             optional_double(text, "logits_scaling", &a->logit_div, err) < 0))
+        return -1;
+    if (f->reads & READS_QUERY_SCALAR) {
+        double scalar = 256;
+        if (optional_double(text, "query_pre_attn_scalar", &scalar, err) < 0)
+            return -1;
+        if (!(scalar > 0))
+            return jref_fail(text, err, "query_pre_attn_scalar is %g, expected a positive number",
+                             scalar);
+        a->attn_scale = 1 / sqrt(scalar);
+    }
+    if (((f->reads & READS_ATTN_CAP) &&
+         read_cap(text, "attn_logit_softcapping", f->attn_cap, &a->attn_cap, err) < 0) ||
+        ((f->reads & READS_LOGIT_CAP) &&
+         read_cap(text, "final_logit_softcapping", f->logit_cap, &a->logit_cap, err) < 0))
+        return -1;
+    if (f->embed_root)
+        a->embed_scale = sqrt((double)a->hidden_size);
+    return 0;
+}
+
+static int read_act(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    static const char *const names[] = {[ACT_SILU] = "silu", [ACT_GELU_TANH] = "gelu_pytorch_tanh"};
+    bool gelu = a->family->act == ACT_GELU_TANH;
+    struct jref r;
+    const char *key = gelu ? "hidden_activation" : "hidden_act", *act;
+    a->act = a->family->act;
+    if (!jref_has(text, key, &r))
+        return 0;
+    if (jref_string(text, key, &act, err) < 0)
+        return -1;
+    return strcmp(act, names[a->act]) == 0
+               ? 0
+               : jref_fail(&r, err, "'%s' is not supported, expected '%s'", aq_show(act),
+                           names[a->act]);
+}
+
+/* ---- what differs from layer to layer ---- */
+
+/* Fills windows[l] with 1 for "sliding_attention". false: there is no such list. */
+static int read_layer_types(const struct lm_arch *a, const struct jref *text, int8_t *windows,
+                            bool *found, struct aq_err *err)
+{
+    struct jref list;
+    *found = jref_has(text, "layer_types", &list);
+    if (!*found)
+        return 0;
+    if (jref_get(text, "layer_types", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    bool may_slide = a->family->windows != WINDOWS_NONE;
+    size_t i = 0;
+    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+        struct jref r = jref_child(&list, v, i);
+        const char *type = json_type(v) == JSON_STRING ? json_string(v) : "";
+        bool slides = may_slide && strcmp(type, "sliding_attention") == 0;
+        if (!slides && strcmp(type, "full_attention") != 0)
+            return jref_fail(&r, err,
+                             may_slide ? "expected 'full_attention' or 'sliding_attention'"
+                                       : "only 'full_attention' is supported");
+        if (i < (size_t)a->num_hidden_layers)
+            windows[i] = slides;
+    }
+    if (i != (size_t)a->num_hidden_layers)
+        return jref_fail(&list, err, "%zu entries for %lld layers", i,
+                         (long long)a->num_hidden_layers);
+    return 0;
+}
+
+/* Where no list says it. */
+static int default_windows(const struct lm_arch *a, const struct jref *text, int8_t *windows,
+                           struct aq_err *err)
+{
+    const struct model_family *f = a->family;
+    int64_t from = 0, period = f->window_period;
+    struct jref r;
+    if (f->windows == WINDOWS_QWEN2) {
+        from = a->num_hidden_layers;
+        if (jref_has(text, "max_window_layers", &r) &&
+            jref_int(text, "max_window_layers", 0, LM_MAX_LAYERS, &from, err) < 0)
             return -1;
     }
-    if (jref_has(text, "rope_parameters", &r)) {
-        if (jref_get(text, "rope_parameters", JSON_OBJECT, &r, err) < 0 ||
-            check_rope_type(&r, false, err) < 0)
-            return -1;
-        inside = jref_has(&r, "rope_theta", &inner);
-        if (inside && jref_double(&r, "rope_theta", &other, err) < 0)
-            return -1;
+    if (f->windows == WINDOWS_EVERY && jref_has(text, "sliding_window_pattern", &r) &&
+        jref_int(text, "sliding_window_pattern", 1, LM_MAX_LAYERS, &period, err) < 0)
+        return -1;
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        windows[l] = f->windows == WINDOWS_EVERY ? (l + 1) % period != 0 : l >= from;
+    return 0;
+}
+
+/* The window's size; 0: none. */
+static int read_window_size(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    const struct model_family *f = a->family;
+    const struct json *v = json_get(text->v, "sliding_window");
+    bool used = f->windows != WINDOWS_QWEN2;
+    a->window = v ? 0 : f->window;
+    if (f->windows == WINDOWS_QWEN2 && optional_bool(text, "use_sliding_window", &used, err) < 0)
+        return -1;
+    if (v && json_type(v) != JSON_NULL &&
+        jref_int(text, "sliding_window", 1, INT32_MAX, &a->window, err) < 0)
+        return -1;
+    if (!used)
+        a->window = 0;
+    return 0;
+}
+
+static int read_windows(struct lm_arch *a, const struct jref *text, struct aq_arena *strings,
+                        struct aq_err *err)
+{
+    int8_t *windows = aq_arena_alloc(strings, (size_t)a->num_hidden_layers);
+    bool listed, any = false;
+    memset(windows, 0, (size_t)a->num_hidden_layers);
+    if (read_layer_types(a, text, windows, &listed, err) < 0)
+        return -1;
+    if (a->family->windows == WINDOWS_NONE)
+        return 0;
+    if (read_window_size(a, text, err) < 0 ||
+        (a->window > 0 && !listed && default_windows(a, text, windows, err) < 0))
+        return -1;
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        any |= windows[l];
+    if (a->window > 0 && any)
+        a->layer_window = (uint8_t *)windows;
+    else if (listed && any)
+        return jref_fail(text, err,
+                         "layer_types has sliding_attention, but there is no "
+                         "sliding_window");
+    if (!a->layer_window)
+        a->window = 0;
+    return 0;
+}
+
+/* Layers that do not rotate, or rotate by the second table. */
+static int read_layer_ropes(struct lm_arch *a, const struct jref *text, struct aq_arena *strings,
+                            struct aq_err *err)
+{
+    int64_t layers = a->num_hidden_layers, interval = 4;
+    struct jref list, r;
+    int8_t *ropes = aq_arena_alloc(strings, (size_t)layers);
+    memset(ropes, 0, (size_t)layers);
+    if (a->rope_count > 1) {
+        for (int64_t l = 0; l < layers; l++)
+            ropes[l] = a->layer_window && a->layer_window[l];
+        if (a->layer_window)
+            a->layer_rope = ropes;
+        return 0;
     }
-    if (!outside && !inside) /* libraries disagree on the default: 10000, 500000, 5000000 */
-        return jref_fail(text, err, "rope_theta is missing");
-    if (outside && inside && a->rope_theta != other)
-        return jref_fail(text, err, "rope_theta is %g, but %g in rope_parameters", a->rope_theta,
-                         other);
-    if (!outside)
-        a->rope_theta = other;
+    if (!(a->family->reads & READS_NO_ROPE))
+        return 0;
+    if (jref_has(text, "no_rope_layer_interval", &r) &&
+        jref_int(text, "no_rope_layer_interval", 1, LM_MAX_LAYERS, &interval, err) < 0)
+        return -1;
+    for (int64_t l = 0; l < layers; l++)
+        ropes[l] = (l + 1) % interval == 0 ? -1 : 0;
+    if (jref_has(text, "no_rope_layers", &list)) {
+        if (jref_get(text, "no_rope_layers", JSON_ARRAY, &list, err) < 0)
+            return -1;
+        if (json_size(list.v) != (size_t)layers)
+            return jref_fail(&list, err, "%zu entries for %lld layers", json_size(list.v),
+                             (long long)layers);
+        size_t i = 0;
+        for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+            int64_t rotates;
+            struct jref at = jref_child(&list, v, i);
+            if (!json_int(v, &rotates) || rotates < 0 || rotates > 1)
+                return jref_fail(&at, err, "expected 0 (no rotation) or 1");
+            ropes[i] = rotates ? 0 : -1;
+        }
+    }
+    a->layer_rope = ropes;
     return 0;
 }
 
 /* ---- what must be off ---- */
 
-static int refuse_flag(const struct jref *text, const char *key, struct aq_err *err)
+/*
+ * Keys that change results, and what they are when they change nothing. A family that computes a
+ * key has its bit.
+ */
+enum neutral { OFF, ONE, NOTHING };
+
+static const struct {
+    const char *key;
+    enum neutral neutral;
+    unsigned reads;
+} watched[] = {
+    {"attention_bias", OFF, READS_ATTENTION_BIAS},
+    {"mlp_bias", OFF, READS_MLP_BIAS},
+    {"clip_qkv", NOTHING, 0},
+    {"qk_layernorm", OFF, 0},
+    {"use_qk_norm", OFF, 0},
+    {"rope_interleaved", OFF, 0},
+    {"use_bidirectional_attention", OFF, 0},
+    {"attn_logit_softcapping", NOTHING, READS_ATTN_CAP},
+    {"final_logit_softcapping", NOTHING, READS_LOGIT_CAP},
+    {"embedding_multiplier", ONE, READS_MULTIPLIERS},
+    {"residual_multiplier", ONE, READS_MULTIPLIERS},
+    {"attention_multiplier", NOTHING, READS_MULTIPLIERS},
+    {"logits_scaling", ONE, READS_MULTIPLIERS},
+    {"logit_scale", ONE, 0},
+    {"query_pre_attn_scalar", NOTHING, READS_QUERY_SCALAR},
+    {"rope_local_base_freq", NOTHING, READS_TWO_ROPES},
+    {"no_rope_layers", NOTHING, READS_NO_ROPE},
+    {"num_experts", NOTHING, 0},
+    {"num_local_experts", NOTHING, 0},
+    {"n_routed_experts", NOTHING, 0},
+};
+
+static int check_watched(const struct lm_arch *a, const struct jref *text, struct aq_err *err)
 {
     struct jref r;
-    bool on = false;
-    if (jref_has(text, key, &r) && jref_bool(text, key, &on, err) < 0)
-        return -1;
-    return on ? jref_fail(&r, err, "true is not supported") : 0;
-}
-
-static int check_layer_types(const struct jref *text, int64_t layers, struct aq_err *err)
-{
-    struct jref list;
-    if (!jref_has(text, "layer_types", &list))
-        return 0;
-    if (jref_get(text, "layer_types", JSON_ARRAY, &list, err) < 0)
-        return -1;
-    size_t i = 0;
-    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
-        struct jref r = jref_child(&list, v, i);
-        if (json_type(v) != JSON_STRING || strcmp(json_string(v), "full_attention") != 0)
-            return jref_fail(&r, err, "only 'full_attention' is supported");
+    for (size_t i = 0; i < AQ_COUNT(watched); i++) {
+        const char *key = watched[i].key;
+        if ((a->family->reads & watched[i].reads) || !jref_has(text, key, &r))
+            continue;
+        bool on = false;
+        double number = 1;
+        if (watched[i].neutral == OFF) {
+            if (jref_bool(text, key, &on, err) < 0)
+                return -1;
+            if (on)
+                return jref_fail(&r, err, "true is not supported in the family %s",
+                                 a->family->name);
+        } else if (watched[i].neutral == ONE) {
+            if (jref_double(text, key, &number, err) < 0)
+                return -1;
+            if (number != 1)
+                return jref_fail(&r, err, "%g is not supported in the family %s, expected 1",
+                                 number, a->family->name);
+        } else {
+            return jref_fail(&r, err, "the family %s does not compute this", a->family->name);
+        }
     }
-    if (i != (size_t)layers)
-        return jref_fail(&list, err, "%zu entries for %lld layers", i, (long long)layers);
     return 0;
 }
 
-static int check_partial_rotary(const struct jref *place, struct aq_err *err)
+/* sliding_window, where the family has none; use_sliding_window = false makes it inert. */
+static int check_window(const struct lm_arch *a, const struct jref *text, struct aq_err *err)
 {
-    struct jref r;
-    double x = 1;
-    if (jref_has(place, "partial_rotary_factor", &r) &&
-        jref_double(place, "partial_rotary_factor", &x, err) < 0)
-        return -1;
-    return x != 1 ? jref_fail(&r, err, "%g is not supported, expected 1", x) : 0;
+    struct jref r, size;
+    bool on = true;
+    if (a->family->windows != WINDOWS_NONE)
+        return 0;
+    if (jref_has(text, "use_sliding_window", &r)) {
+        if (jref_bool(text, "use_sliding_window", &on, err) < 0)
+            return -1;
+        return on ? jref_fail(&r, err, "true is not supported in the family %s", a->family->name)
+                  : 0;
+    }
+    return jref_has(text, "sliding_window", &size)
+               ? jref_fail(&size, err, "the family %s does not compute this", a->family->name)
+               : 0;
 }
 
-static int check_unsupported(const struct jref *root, const struct jref *text, int64_t layers,
-                             struct aq_err *err)
+static int check_unsupported(const struct lm_arch *a, const struct jref *root,
+                             const struct jref *text, struct aq_err *err)
 {
     struct jref r;
-    const char *act;
     const struct jref *places[] = {root, text};
     for (size_t i = 0; i < AQ_COUNT(places); i++)
         if (jref_has(places[i], "quantization_config", &r)) {
             jref_fail(&r, err, "the checkpoint is quantized already");
             return aq_err_hint(err, "take the one it was made from");
         }
-    if (jref_has(text, "hidden_act", &r)) {
-        if (jref_string(text, "hidden_act", &act, err) < 0)
-            return -1;
-        if (strcmp(act, "silu") != 0)
-            return jref_fail(&r, err, "'%s' is not supported, expected 'silu'", aq_show(act));
-    }
-    if (refuse_flag(text, "attention_bias", err) < 0 ||
-        refuse_flag(text, "use_sliding_window", err) < 0 || check_partial_rotary(text, err) < 0 ||
-        check_layer_types(text, layers, err) < 0)
-        return -1;
-    return is_object(text, "rope_parameters", &r) ? check_partial_rotary(&r, err) : 0;
+    return check_watched(a, text, err) < 0 ? -1 : check_window(a, text, err);
 }
 
 /* Library versions read the one or the other place; missing in both means false to all. */
@@ -202,7 +455,7 @@ static int read_tie(struct lm_arch *a, const struct jref *root, const struct jre
                     struct aq_err *err)
 {
     struct jref r;
-    bool top = false, inner = false;
+    bool top = false, inner = a->family->tied;
     bool at_top = jref_has(root, "tie_word_embeddings", &r);
     bool at_text = text->v != root->v && jref_has(text, "tie_word_embeddings", &r);
     if ((at_top && jref_bool(root, "tie_word_embeddings", &top, err) < 0) ||
@@ -216,20 +469,26 @@ static int read_tie(struct lm_arch *a, const struct jref *root, const struct jre
 }
 
 int lm_config_read(struct lm_arch *a, const struct json *config, const char *name,
-                   struct aq_err *err)
+                   struct aq_arena *strings, struct aq_err *err)
 {
-    struct jref root = jref_root(config, name), text = root, r;
-    *a = (struct lm_arch){.rms_norm_eps = 1e-6};
+    struct jref root = jref_root(config, name), text = root;
+    *a = (struct lm_arch){0};
     if (jref_is(&root, JSON_OBJECT, err) < 0 || find_text_config(a, &root, &text, err) < 0 ||
-        read_sizes(a, &text, err) < 0 ||
-        check_unsupported(&root, &text, a->num_hidden_layers, err) < 0 ||
-        read_rope(a, &text, err) < 0 || read_tie(a, &root, &text, err) < 0)
+        read_sizes(a, &text, err) < 0 || check_unsupported(a, &root, &text, err) < 0)
         return -1;
-    if (jref_has(&text, "rms_norm_eps", &r) &&
-        jref_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
-        return -1;
+    const struct model_family *f = a->family;
     arch_defaults(a);
-    a->qk_norm = QK_NORM_HEAD;
+    a->norm_place = f->norm_place;
+    a->norm_one_plus = f->norm_one_plus;
+    a->norm_round_once = f->norm_round_once;
+    a->qk_norm = f->qk_norm;
+    a->rms_norm_eps = f->eps > 0 ? f->eps : 1e-6;
+    if (read_act(a, &text, err) < 0 || read_biases(a, &text, err) < 0 ||
+        read_scales(a, &text, err) < 0 || config_read_ropes(a, &text, strings, err) < 0 ||
+        read_windows(a, &text, strings, err) < 0 || read_layer_ropes(a, &text, strings, err) < 0 ||
+        read_tie(a, &root, &text, err) < 0 ||
+        optional_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
+        return -1;
     struct aq_err why = {0};
     return arch_check(a, &why) < 0 ? jref_fail(&text, err, "%s", why.msg) : 0;
 }

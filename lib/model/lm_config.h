@@ -9,7 +9,8 @@
 #include "io/json.h"
 #include "model/lm.h"
 
+/* strings owns what the architecture has for each layer. */
 int lm_config_read(struct lm_arch *arch, const struct json *config, const char *name,
-                   struct aq_err *err) AQ_MUST_CHECK;
+                   struct aq_arena *strings, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -1,5 +1,6 @@
 #include "model/lm_extract.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "model/checkpoint.h"
 #include "model/family.h"
 #include "model/lm_config.h"
@@ -10,11 +11,17 @@
 #include <string.h>
 
 /*
- * The naming regimes: whole Qwen3-VL models, their backbone alone, whole Qwen3 models, and an
- * extracted language model alone.
+ * The naming regimes: whole multimodal models as newer and as older libraries write them, their
+ * backbone alone, whole language models, and an extracted language model alone.
  */
-static const char *const prefixes[] = {"model.language_model.", "language_model.", "model.", ""};
-static const char *const vision_prefixes[] = {"model.visual.", "visual."};
+static const char *const prefixes[] = {"model.language_model.", "language_model.model.",
+                                       "language_model.", "model.", ""};
+static const char *const vision_prefixes[] = {"model.visual.",
+                                              "visual.",
+                                              "model.vision_tower.",
+                                              "vision_tower.",
+                                              "model.multi_modal_projector.",
+                                              "multi_modal_projector."};
 
 struct extraction {
     struct lm *lm;
@@ -41,7 +48,7 @@ static int read_config(struct extraction *x, const char *dir)
     }
     v = json_read_max(path, JSON_CONFIG_MAX, x->err);
     if (v)
-        r = lm_config_read(&x->lm->arch, v, path, x->err);
+        r = lm_config_read(&x->lm->arch, v, path, &x->lm->strings, x->err);
 out:
     json_free(v);
     free(path);
@@ -63,8 +70,21 @@ static int find_prefix(struct extraction *x)
     }
     return aq_err_set(x->err, AQ_EINPUT,
                       "'%s': tensor 'embed_tokens.weight' is missing (looked for the prefixes "
-                      "'model.language_model.', 'language_model.', 'model.' and none)",
+                      "'model.language_model.', 'language_model.model.', 'language_model.', "
+                      "'model.' and none)",
                       aq_show(x->ckpt.dir));
+}
+
+/* The head is beside the model that the prefix names. */
+static const char *head_prefix(const struct extraction *x)
+{
+    return strcmp(x->prefix, "language_model.model.") == 0 ? "language_model." : "";
+}
+
+static bool is_head(const struct extraction *x, const char *source)
+{
+    const char *prefix = head_prefix(x);
+    return starts_with(source, prefix) && strcmp(source + strlen(prefix), "lm_head.weight") == 0;
 }
 
 /* The first tensor of a layer. Caller frees. */
@@ -94,11 +114,11 @@ static int fail_missing(const struct extraction *x, const char *name)
                           "'%s': tensor '%s' is missing; config.json says %" PRId64
                           " layers, the first %" PRId64 " are there",
                           aq_show(x->ckpt.dir), name, want, have);
-    if (strcmp(name, "lm_head.weight") == 0)
+    if (is_head(x, name))
         return aq_err_set(x->err, AQ_EINPUT,
-                          "'%s': tensor 'lm_head.weight' is missing, and config.json does not tie "
+                          "'%s': tensor '%s' is missing, and config.json does not tie "
                           "it to the embedding",
-                          aq_show(x->ckpt.dir));
+                          aq_show(x->ckpt.dir), name);
     return aq_err_set(x->err, AQ_EINPUT, "'%s': tensor '%s' is missing", aq_show(x->ckpt.dir),
                       name);
 }
@@ -143,7 +163,7 @@ static int take_tensor(struct extraction *x, const struct model_place *p, size_t
     model_place_describe(p, &lm->arch, name, &t->rank, t->shape);
     t->name = aq_arena_strdup(&lm->strings, name->data);
     bool head = strcmp(t->name, "lm_head.weight") == 0;
-    char *source = xasprintf("%s%s", head ? "" : x->prefix, t->name);
+    char *source = xasprintf("%s%s", head ? head_prefix(x) : x->prefix, t->name);
     t->source = aq_arena_strdup(&lm->strings, source);
     free(source);
     const struct ckpt_tensor *c = ckpt_find(&x->ckpt, t->source);
@@ -157,6 +177,19 @@ static int take_tensor(struct extraction *x, const struct model_place *p, size_t
     t->begin = c->t->begin;
     t->end = c->t->end;
     return 0;
+}
+
+/* Gemma multiplies embeddings by sqrt(hidden_size) as a number of their own type. */
+static void round_embed_scale(struct lm *lm)
+{
+    float scale = (float)lm->arch.embed_scale;
+    if (!lm->arch.family->embed_root)
+        return;
+    if (lm->tensors[0].dtype == ST_BF16)
+        scale = num_from_bf16(num_to_bf16(scale));
+    else if (lm->tensors[0].dtype == ST_F16)
+        scale = num_from_fp16(num_to_fp16(scale));
+    lm->arch.embed_scale = scale;
 }
 
 static int take_tensors(struct extraction *x)
@@ -181,8 +214,10 @@ static int take_tensors(struct extraction *x)
     }
     free(places);
     aq_buf_release(&name);
-    if (r == 0)
+    if (r == 0) {
+        round_embed_scale(lm);
         lm_index(lm);
+    }
     return r;
 }
 
@@ -235,7 +270,7 @@ static int drop_tensor(struct extraction *x, const struct st_tensor *t)
     for (size_t i = 0; i < AQ_COUNT(vision_prefixes) && !d; i++)
         if (starts_with(t->name, vision_prefixes[i]))
             d = dropped_under(x->lm, vision_prefixes[i]);
-    bool head = strcmp(t->name, "lm_head.weight") == 0;
+    bool head = is_head(x, t->name);
     if (!d && head)
         d = dropped_under(x->lm, "lm_head."); /* a copy of the embedding: the tie wins */
     if (!d) {
@@ -260,7 +295,9 @@ static int drop_tensor(struct extraction *x, const struct st_tensor *t)
 static void compare_heads(const struct extraction *x, struct aq_buf *notes)
 {
     enum { SAMPLE = 4096 };
-    const struct ckpt_tensor *head = ckpt_find(&x->ckpt, "lm_head.weight");
+    char *name = xasprintf("%slm_head.weight", head_prefix(x));
+    const struct ckpt_tensor *head = ckpt_find(&x->ckpt, name);
+    free(name);
     const struct lm_tensor *embed = &x->lm->tensors[0];
     if (!x->lm->arch.tie_word_embeddings || !head)
         return;

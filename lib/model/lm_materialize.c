@@ -177,6 +177,46 @@ static const char *common_dtype(const struct lm *lm)
     return t == ST_BF16 ? "bfloat16" : t == ST_F16 ? "float16" : "float32";
 }
 
+/* What a family reads besides sizes, copied as it was found. A rotation by the default angles and
+   windows that no layer has are left out. */
+static const char *const rope_keys[] = {"rope_scaling", "rope_parameters", "rope_local_base_freq",
+                                        "original_max_position_embeddings"};
+static const char *const window_keys[] = {"sliding_window", "use_sliding_window",
+                                          "max_window_layers", "layer_types",
+                                          "sliding_window_pattern"};
+static const char *const trait_keys[] = {"mlp_bias",
+                                         "partial_rotary_factor",
+                                         "no_rope_layers",
+                                         "no_rope_layer_interval",
+                                         "attention_multiplier",
+                                         "embedding_multiplier",
+                                         "residual_multiplier",
+                                         "logits_scaling",
+                                         "query_pre_attn_scalar",
+                                         "attn_logit_softcapping",
+                                         "final_logit_softcapping"};
+
+static void copy_keys(struct json *v, const struct json *from, const char *const *keys, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct json *k = json_get(from, keys[i]);
+        if (k)
+            json_add(v, keys[i], json_copy(k));
+    }
+}
+
+static void add_traits(struct json *v, const struct lm_arch *a, const struct json *from)
+{
+    if (a->rope_count > 1 || a->rope[0].type != ROPE_DEFAULT)
+        copy_keys(v, from, rope_keys, AQ_COUNT(rope_keys));
+    if (a->layer_window)
+        copy_keys(v, from, window_keys, AQ_COUNT(window_keys));
+    else if (a->family->windows != WINDOWS_NONE)
+        json_add_null(v, "sliding_window");
+    if (a->rotary_dim != a->head_dim || a->family->reads)
+        copy_keys(v, from, trait_keys, AQ_COUNT(trait_keys));
+}
+
 static struct json *new_config(const struct lm *lm, const struct json *old)
 {
     const struct lm_arch *a = &lm->arch;
@@ -191,17 +231,17 @@ static struct json *new_config(const struct lm *lm, const struct json *old)
     json_add_int(v, "num_key_value_heads", a->num_key_value_heads);
     json_add_int(v, "head_dim", a->head_dim);
     json_add_int(v, "vocab_size", a->vocab_size);
-    json_add_string(v, "hidden_act", "silu");
+    if (a->act == ACT_GELU_TANH)
+        json_add_string(v, "hidden_activation", "gelu_pytorch_tanh");
+    else
+        json_add_string(v, "hidden_act", "silu");
     json_add_double(v, "rms_norm_eps", a->rms_norm_eps);
     json_add_double(v, "rope_theta", a->rope_theta);
-    json_add_bool(v, "attention_bias", false);
+    json_add_bool(v, "attention_bias", a->bias & BIAS_O);
     json_add_bool(v, "tie_word_embeddings", a->tie_word_embeddings);
     json_add_string(v, "torch_dtype", common_dtype(lm));
-    for (size_t i = 0; i < AQ_COUNT(kept_keys); i++) {
-        const struct json *k = json_get(text ? text : old, kept_keys[i]);
-        if (k)
-            json_add(v, kept_keys[i], json_copy(k));
-    }
+    copy_keys(v, text ? text : old, kept_keys, AQ_COUNT(kept_keys));
+    add_traits(v, a, text ? text : old);
     return v;
 }
 

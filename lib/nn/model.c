@@ -1,7 +1,9 @@
 #include "nn/model.h"
 
 #include "base/mem.h"
+#include "model/rope.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,17 +18,34 @@ struct layer {
     bool loaded;
 };
 
-/* Buffers of one tile besides inputs, outputs and their gradients; columns in extra_cols. */
+/*
+ * Buffers of one tile besides inputs, outputs and their gradients. Their columns are in extra_cols:
+ * 0 for one that the family does not need.
+ */
 enum extra {
+    Q_IN,
+    K_IN,
+    V_IN, /* q, k, v: with their biases, or taken out of a fused product */
+    Q_ROW,
+    K_ROW, /* q and k after a norm over the whole row */
     Q_ROT,
-    K_ROT, /* after norm and rotation */
+    K_ROT, /* after norm and rotation: what attention reads */
+    O_OUT, /* o with its bias */
     MID,   /* h after attention */
+    GATE_IN,
+    UP_IN,    /* gate, up: as Q_IN */
+    DOWN_OUT, /* down with its bias */
+    BRANCH,   /* what a branch adds to the residual stream, after its norm */
     FORWARD_EXTRAS,
     DQ_ROT = FORWARD_EXTRAS,
     DK_ROT,
+    DV_ROT,
+    DGATE,
+    DUP,     /* gradients at q, k, v, gate and up, before they are put into a fused one */
     DX_O,    /* gradient at the input of o */
     DX_DOWN, /* gradient at the input of down */
     DX,      /* gradient at the output of a norm */
+    DBRANCH, /* gradient at a branch, before its norm's */
     EXTRAS
 };
 
@@ -43,6 +62,8 @@ struct nn_model {
     void *buf[EXTRAS];
     struct nn_acts acts;
     uint64_t bytes_read;
+    struct backend_rope rope[ARCH_ROPES];
+    float *inv_freq; /* of all, one after the other */
 };
 
 const struct lm_arch *nn_arch(const struct nn_model *m)
@@ -96,18 +117,57 @@ static void *x_of(const struct nn_model *m, enum model_role role)
 
 /* ---- buffers ---- */
 
-static int64_t extra_cols(const struct lm_arch *a, int extra)
+static bool has(const struct model_layer *l, enum model_role role)
 {
+    return l->tensor_of[role] >= 0;
+}
+
+static bool has_bias(const struct model_layer *l, enum model_role role)
+{
+    return l->linear_of[role] >= 0 && l->linears[l->linear_of[role]].bias >= 0;
+}
+
+static int64_t extra_cols(const struct lm_arch *a, const struct model_layer *l, int extra)
+{
+    int64_t q = model_dim_size(a, DIM_Q), kv = model_dim_size(a, DIM_KV), ff = a->intermediate_size;
+    bool fused = has(l, ROLE_QKV), fused_mlp = has(l, ROLE_GATE_UP);
+    bool post = has(l, ROLE_ATTN_POST_NORM), row = a->qk_norm == QK_NORM_ROW;
     switch (extra) {
+    case Q_IN:
+        return fused || has_bias(l, ROLE_Q) ? q : 0;
+    case K_IN:
+        return fused || has_bias(l, ROLE_K) ? kv : 0;
+    case V_IN:
+        return fused || has_bias(l, ROLE_V) ? kv : 0;
+    case Q_ROW:
+        return row ? q : 0;
+    case K_ROW:
+        return row ? kv : 0;
+    case O_OUT:
+        return has_bias(l, ROLE_O) ? a->hidden_size : 0;
+    case DOWN_OUT:
+        return has_bias(l, ROLE_DOWN) ? a->hidden_size : 0;
+    case GATE_IN:
+        return fused_mlp || has_bias(l, ROLE_GATE) ? ff : 0;
+    case UP_IN:
+        return fused_mlp || has_bias(l, ROLE_UP) ? ff : 0;
+    case BRANCH:
+    case DBRANCH:
+        return post ? a->hidden_size : 0;
+    case DV_ROT:
+        return fused ? kv : 0;
+    case DGATE:
+    case DUP:
+        return fused_mlp ? ff : 0;
     case Q_ROT:
     case DQ_ROT:
     case DX_O:
-        return model_dim_size(a, DIM_Q);
+        return q;
     case K_ROT:
     case DK_ROT:
-        return model_dim_size(a, DIM_KV);
+        return kv;
     case DX_DOWN:
-        return a->intermediate_size;
+        return ff;
     default: /* MID, DX */
         return a->hidden_size;
     }
@@ -132,13 +192,13 @@ static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, size
     for (int i = 0; i < l->linear_count; i++)
         acts->y[i] = carve(arena, &at, l->linears[i].rows, act_size, rows);
     for (int i = 0; i < FORWARD_EXTRAS; i++)
-        buf[i] = carve(arena, &at, extra_cols(a, i), act_size, rows);
+        buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
     if (!backward)
         return at;
     for (int i = 0; i < l->linear_count; i++)
         acts->dy[i] = carve(arena, &at, l->linears[i].rows, act_size, rows);
     for (int i = FORWARD_EXTRAS; i < EXTRAS; i++)
-        buf[i] = carve(arena, &at, extra_cols(a, i), act_size, rows);
+        buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
     return at;
 }
 
@@ -171,7 +231,7 @@ static int find_weights(struct nn_model *m, const struct nn_source *s, struct aq
     char name[NAME_MAX_LEN];
     for (int64_t l = 0; l < a->num_hidden_layers; l++) {
         for (int i = 0; i < m->shape.tensor_count; i++) {
-            const struct model_tensor *t = &m->shape.tensors[i];
+            const struct model_tensor *t = m->shape.tensors[i];
             int64_t out = model_dim_size(a, t->out), in = model_dim_size(a, t->in);
             bool vector = t->in == DIM_NONE;
             (void)snprintf(name, sizeof name, "layers.%lld.%s", (long long)l, t->name);
@@ -200,6 +260,18 @@ static int take_buffers(struct nn_model *m, int backward, struct aq_err *err)
     return 0;
 }
 
+static void make_ropes(struct nn_model *m)
+{
+    const struct lm_arch *a = &m->arch;
+    int64_t pairs = a->rotary_dim / 2;
+    m->inv_freq = xcalloc((size_t)(pairs * a->rope_count) + 1, sizeof *m->inv_freq);
+    for (int i = 0; i < a->rope_count; i++) {
+        float *table = m->inv_freq + i * pairs;
+        m->rope[i] = (struct backend_rope){.inv_freq = table, .dim = (int)a->rotary_dim};
+        rope_table(a, &a->rope[i], table, &m->rope[i].factor);
+    }
+}
+
 int nn_open(struct nn_model **out, const struct nn_source *source, struct backend *b, int32_t rows,
             int backward, struct aq_err *err)
 {
@@ -212,6 +284,7 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
     m->rows = rows;
     model_layer_describe(&m->shape, &m->arch, 0);
     m->layers = xcalloc((size_t)m->arch.num_hidden_layers, sizeof *m->layers);
+    make_ropes(m);
     if (find_weights(m, source, err) < 0 || take_buffers(m, backward, err) < 0) {
         nn_close(m);
         return -1;
@@ -236,7 +309,7 @@ static void layer_release(struct nn_model *m, int64_t layer)
 
 static uint64_t weight_bytes(const struct backend_weight *w)
 {
-    return (uint64_t)w->rows * (uint64_t)w->cols * (w->dtype == BACKEND_BF16 ? 2 : 4);
+    return (uint64_t)w->rows * (uint64_t)w->cols * backend_dtype_bytes(w->dtype);
 }
 
 static int layer_load(struct nn_model *m, int64_t layer, struct aq_err *err)
@@ -325,10 +398,69 @@ void nn_close(struct nn_model *m)
     nn_drop_ends(m);
     m->b->ops->free(m->b, m->arena, m->arena_bytes);
     free(m->layers);
+    free(m->inv_freq);
     free(m);
 }
 
-/* ---- forward ---- */
+/* ---- what the blocks have in common ---- */
+
+static size_t hidden_bytes(const struct nn_model *m)
+{
+    return (size_t)m->rows * (size_t)m->arch.hidden_size * m->b->act_size;
+}
+
+/* to_product: the result is what a linear reads. */
+static struct backend_norm norm_of(const struct nn_model *m, const struct backend_weight *w,
+                                   int to_product)
+{
+    return (struct backend_norm){.w = w,
+                                 .eps = m->arch.rms_norm_eps,
+                                 .one_plus = m->arch.norm_one_plus,
+                                 .to_product = to_product};
+}
+
+static struct backend_head head_of_model(struct nn_model *m)
+{
+    return (struct backend_head){
+        .w = head_of(m), .divisor = (float)m->arch.logit_div, .cap = (float)m->arch.logit_cap};
+}
+
+/* In fp32, as it is usually written. */
+static float attention_scale(const struct lm_arch *a)
+{
+    bool usual = a->attn_scale == 1 / sqrt((double)a->head_dim);
+    return usual ? 1 / sqrtf((float)a->head_dim) : (float)a->attn_scale;
+}
+
+static struct backend_attention attention_of(const struct nn_model *m, int64_t layer)
+{
+    const struct lm_arch *a = &m->arch;
+    bool window = a->window > 0 && a->layer_window && a->layer_window[layer];
+    return (struct backend_attention){.heads = (int)a->num_attention_heads,
+                                      .kv_heads = (int)a->num_key_value_heads,
+                                      .dim = (int)a->head_dim,
+                                      .scale = attention_scale(a),
+                                      .cap = (float)a->attn_cap,
+                                      .window = window ? (int32_t)a->window : 0};
+}
+
+/* NULL: the layer does not rotate. */
+static const struct backend_rope *rope_of(const struct nn_model *m, int64_t layer)
+{
+    int i = m->arch.layer_rope ? m->arch.layer_rope[layer] : 0;
+    return i < 0 ? NULL : &m->rope[i];
+}
+
+/* The linear's output with its bias, if it has one, in `room`; y itself is scored without it. */
+static void *with_bias(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                       enum model_role role, void *room)
+{
+    const struct model_linear *l = &m->shape.linears[m->shape.linear_of[role]];
+    if (l->bias < 0)
+        return y_of(m, role);
+    m->b->ops->bias_add(m->b, t, room, y_of(m, role), &m->layers[layer].w[l->bias]);
+    return room;
+}
 
 static void linear(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                    enum model_role role, const struct nn_swap *swap)
@@ -341,108 +473,289 @@ static void linear(struct nn_model *m, int64_t layer, const struct backend_tile 
         op->linear_forward(m->b, t, m->acts.y[l], m->acts.x[in], weight(m, layer, role));
 }
 
-static size_t hidden_bytes(const struct nn_model *m)
+/* x = the norm of h that the branch begins with, or h itself in a family without one. */
+static void enter_branch(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                         enum model_role norm, void *x, const void *h)
 {
-    return (size_t)m->rows * (size_t)m->arch.hidden_size * m->b->act_size;
+    const struct backend_ops *op = m->b->ops;
+    if (!has(&m->shape, norm)) {
+        op->copy(m->b, x, h, hidden_bytes(m));
+        return;
+    }
+    const struct backend_norm n = norm_of(m, weight(m, layer, norm), 1);
+    op->rmsnorm_forward(m->b, t, x, h, &n);
 }
 
-void nn_embed(struct nn_model *m, const struct backend_tile *t, void *h)
+/* h_out = h + residual_scale * (the branch's result, after its norm if it has one) */
+static void leave_branch(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                         enum model_role norm, void *h_out, const void *h, const void *result)
 {
-    m->b->ops->embed(m->b, t, h, &m->ends[EMBED]);
+    const struct backend_ops *op = m->b->ops;
+    op->copy(m->b, h_out, h, hidden_bytes(m));
+    if (has(&m->shape, norm)) {
+        const struct backend_norm n = norm_of(m, weight(m, layer, norm), 0);
+        op->rmsnorm_forward(m->b, t, m->buf[BRANCH], result, &n);
+        result = m->buf[BRANCH];
+    }
+    op->add(m->b, t, h_out, result, m->arch.hidden_size, (float)m->arch.residual_scale);
 }
 
-/* Fills x, MID and y from h_in: all but the last linear and the layer's output. */
-static void layer_inside(struct nn_model *m, int64_t layer, const struct backend_tile *t,
-                         const void *h_in, const struct nn_swap *swap)
+/* dy = the gradient at the branch's result, from dh, the gradient at h_out. */
+static void reenter_branch(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                           enum model_role norm, void *dy, const void *dh, const void *result)
+{
+    const struct backend_ops *op = m->b->ops;
+    float factor = (float)m->arch.residual_scale;
+    bool normed = has(&m->shape, norm);
+    void *d = normed ? m->buf[DBRANCH] : dy;
+    if (factor == 1)
+        op->copy(m->b, d, dh, hidden_bytes(m));
+    else
+        op->scale(m->b, t, d, dh, m->arch.hidden_size, factor);
+    if (!normed)
+        return;
+    const struct backend_norm n = norm_of(m, weight(m, layer, norm), 0);
+    op->zero(m->b, dy, hidden_bytes(m));
+    op->rmsnorm_backward(m->b, t, dy, d, result, &n);
+}
+
+/* dh += the gradient at h by way of the branch, from dx, the gradient at what its linears read. */
+static void exit_branch(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                        enum model_role norm, void *dh, const void *dx, const void *h)
+{
+    const struct backend_ops *op = m->b->ops;
+    if (!has(&m->shape, norm)) {
+        op->add(m->b, t, dh, dx, m->arch.hidden_size, 1);
+        return;
+    }
+    const struct backend_norm n = norm_of(m, weight(m, layer, norm), 1);
+    op->rmsnorm_backward(m->b, t, dh, dx, h, &n);
+}
+
+/* ---- attention ---- */
+
+/* q, k and v as attention's norms and rotation find them: (rows, heads x dim), biases included. */
+struct qkv {
+    void *q, *k, *v;
+};
+
+static struct qkv split_qkv(struct nn_model *m, int64_t layer, const struct backend_tile *t)
+{
+    const struct backend_ops *op = m->b->ops;
+    void **buf = m->buf;
+    if (!has(&m->shape, ROLE_QKV))
+        return (struct qkv){with_bias(m, layer, t, ROLE_Q, buf[Q_IN]),
+                            with_bias(m, layer, t, ROLE_K, buf[K_IN]),
+                            with_bias(m, layer, t, ROLE_V, buf[V_IN])};
+    int64_t q = model_dim_size(&m->arch, DIM_Q), kv = model_dim_size(&m->arch, DIM_KV);
+    int64_t all = q + 2 * kv;
+    const void *y = y_of(m, ROLE_QKV);
+    op->cols_copy(m->b, t, buf[Q_IN], q, 0, y, all, 0, q);
+    op->cols_copy(m->b, t, buf[K_IN], kv, 0, y, all, q, kv);
+    op->cols_copy(m->b, t, buf[V_IN], kv, 0, y, all, q + kv, kv);
+    return (struct qkv){buf[Q_IN], buf[K_IN], buf[V_IN]};
+}
+
+/* One of q and k: norm and rotation on the way to attention. row: room for a norm over whole rows.
+ */
+static void rotate(struct nn_model *m, int64_t layer, const struct backend_tile *t, void *to,
+                   const void *from, int64_t heads, enum model_role norm, void *row)
+{
+    const struct backend_ops *op = m->b->ops;
+    int dim = (int)m->arch.head_dim;
+    struct backend_norm n = {0};
+    if (has(&m->shape, norm))
+        n = norm_of(m, weight(m, layer, norm), 0);
+    if (n.w && m->arch.qk_norm == QK_NORM_ROW) {
+        op->rmsnorm_forward(m->b, t, row, from, &n);
+        from = row;
+        n.w = NULL;
+    }
+    op->norm_rope_forward(m->b, t, to, from, (int)heads, dim, n.w ? &n : NULL, rope_of(m, layer));
+}
+
+/* The same backwards: d, the gradient at `from`, from d_rot, that at the rotated one; d_rot is
+   overwritten where the norm is over whole rows. */
+static void rotate_back(struct nn_model *m, int64_t layer, const struct backend_tile *t, void *d,
+                        void *d_rot, const void *from, int64_t heads, enum model_role norm,
+                        void *row)
+{
+    const struct backend_ops *op = m->b->ops;
+    int dim = (int)m->arch.head_dim;
+    struct backend_norm n = {0};
+    if (has(&m->shape, norm))
+        n = norm_of(m, weight(m, layer, norm), 0);
+    if (!n.w || m->arch.qk_norm != QK_NORM_ROW) {
+        op->norm_rope_backward(m->b, t, d, d_rot, from, (int)heads, dim, n.w ? &n : NULL,
+                               rope_of(m, layer));
+        return;
+    }
+    op->norm_rope_backward(m->b, t, row, d_rot, NULL, (int)heads, dim, NULL, rope_of(m, layer));
+    op->zero(m->b, d, (size_t)m->rows * (size_t)(heads * dim) * m->b->act_size);
+    op->rmsnorm_backward(m->b, t, d, row, from, &n);
+}
+
+/* MID from h_in. Returns q, k and v. */
+static struct qkv attention_forward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                                    const void *h_in, const struct nn_swap *swap)
+{
+    const struct lm_arch *a = &m->arch;
+    bool fused = has(&m->shape, ROLE_QKV);
+    void **buf = m->buf;
+    enter_branch(m, layer, t, ROLE_ATTN_NORM, x_of(m, fused ? ROLE_QKV : ROLE_Q), h_in);
+    if (fused) {
+        linear(m, layer, t, ROLE_QKV, swap);
+    } else {
+        linear(m, layer, t, ROLE_Q, swap);
+        linear(m, layer, t, ROLE_K, swap);
+        linear(m, layer, t, ROLE_V, swap);
+    }
+    struct qkv in = split_qkv(m, layer, t);
+    rotate(m, layer, t, buf[Q_ROT], in.q, a->num_attention_heads, ROLE_Q_NORM, buf[Q_ROW]);
+    rotate(m, layer, t, buf[K_ROT], in.k, a->num_key_value_heads, ROLE_K_NORM, buf[K_ROW]);
+    const struct backend_attention as = attention_of(m, layer);
+    m->b->ops->attention_forward(m->b, t, x_of(m, ROLE_O), buf[Q_ROT], buf[K_ROT], in.v, &as);
+    linear(m, layer, t, ROLE_O, swap);
+    leave_branch(m, layer, t, ROLE_ATTN_POST_NORM, buf[MID], h_in,
+                 with_bias(m, layer, t, ROLE_O, buf[O_OUT]));
+    return in;
+}
+
+/* dh: gradient at m becomes that at h, if it is wanted. */
+static void attention_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                               const void *h_in, const struct qkv *in, void *dh, int to_input)
 {
     const struct backend_ops *op = m->b->ops;
     const struct lm_arch *a = &m->arch;
+    bool fused = has(&m->shape, ROLE_QKV);
     void **buf = m->buf;
-    int heads = (int)a->num_attention_heads, kv_heads = (int)a->num_key_value_heads;
-    double eps = a->rms_norm_eps;
+    int64_t heads = a->num_attention_heads, kv_heads = a->num_key_value_heads;
+    const void *o = has_bias(&m->shape, ROLE_O) ? buf[O_OUT] : y_of(m, ROLE_O);
+    reenter_branch(m, layer, t, ROLE_ATTN_POST_NORM, dy_of(m, ROLE_O), dh, o);
+    op->linear_backward(m->b, t, buf[DX_O], dy_of(m, ROLE_O), weight(m, layer, ROLE_O), 0);
+    void *dv = fused ? buf[DV_ROT] : dy_of(m, ROLE_V);
+    const struct backend_attention as = attention_of(m, layer);
+    op->attention_backward(m->b, t, buf[DQ_ROT], buf[DK_ROT], dv, buf[DX_O], buf[Q_ROT], buf[K_ROT],
+                           in->v, &as);
+    /* in a fused family q and k have served: their room takes the gradients */
+    void *dq = fused ? in->q : dy_of(m, ROLE_Q), *dk = fused ? in->k : dy_of(m, ROLE_K);
+    rotate_back(m, layer, t, dq, buf[DQ_ROT], in->q, heads, ROLE_Q_NORM, buf[Q_ROW]);
+    rotate_back(m, layer, t, dk, buf[DK_ROT], in->k, kv_heads, ROLE_K_NORM, buf[K_ROW]);
+    if (fused) {
+        int64_t q = model_dim_size(a, DIM_Q), kv = model_dim_size(a, DIM_KV), all = q + 2 * kv;
+        void *d = dy_of(m, ROLE_QKV);
+        op->cols_copy(m->b, t, d, all, 0, dq, q, 0, q);
+        op->cols_copy(m->b, t, d, all, q, dk, kv, 0, kv);
+        op->cols_copy(m->b, t, d, all, q + kv, dv, kv, 0, kv);
+    }
+    if (!to_input)
+        return;
+    if (fused) {
+        op->linear_backward(m->b, t, buf[DX], dy_of(m, ROLE_QKV), weight(m, layer, ROLE_QKV), 0);
+    } else {
+        op->linear_backward(m->b, t, buf[DX], dq, weight(m, layer, ROLE_Q), 0);
+        op->linear_backward(m->b, t, buf[DX], dk, weight(m, layer, ROLE_K), 1);
+        op->linear_backward(m->b, t, buf[DX], dv, weight(m, layer, ROLE_V), 1);
+    }
+    exit_branch(m, layer, t, ROLE_ATTN_NORM, dh, buf[DX], h_in);
+}
 
-    op->rmsnorm_forward(m->b, t, x_of(m, ROLE_Q), h_in, weight(m, layer, ROLE_ATTN_NORM), eps);
-    linear(m, layer, t, ROLE_Q, swap);
-    linear(m, layer, t, ROLE_K, swap);
-    linear(m, layer, t, ROLE_V, swap);
-    op->norm_rope_forward(m->b, t, buf[Q_ROT], y_of(m, ROLE_Q), weight(m, layer, ROLE_Q_NORM),
-                          heads, eps, a->rope_theta);
-    op->norm_rope_forward(m->b, t, buf[K_ROT], y_of(m, ROLE_K), weight(m, layer, ROLE_K_NORM),
-                          kv_heads, eps, a->rope_theta);
-    op->attention_forward(m->b, t, x_of(m, ROLE_O), buf[Q_ROT], buf[K_ROT], y_of(m, ROLE_V), heads,
-                          kv_heads, (int)a->head_dim);
-    linear(m, layer, t, ROLE_O, swap);
-    op->copy(m->b, buf[MID], h_in, hidden_bytes(m));
-    op->add(m->b, t, buf[MID], y_of(m, ROLE_O), a->hidden_size);
+/* ---- MLP ---- */
 
-    op->rmsnorm_forward(m->b, t, x_of(m, ROLE_GATE), buf[MID], weight(m, layer, ROLE_MLP_NORM),
-                        eps);
-    linear(m, layer, t, ROLE_GATE, swap);
-    linear(m, layer, t, ROLE_UP, swap);
-    op->swiglu_forward(m->b, t, x_of(m, ROLE_DOWN), y_of(m, ROLE_GATE), y_of(m, ROLE_UP),
-                       a->intermediate_size);
+/* gate and up, (rows, intermediate), biases included. */
+struct gate_up {
+    void *gate, *up;
+};
+
+static struct gate_up split_gate_up(struct nn_model *m, int64_t layer, const struct backend_tile *t)
+{
+    const struct backend_ops *op = m->b->ops;
+    void **buf = m->buf;
+    if (!has(&m->shape, ROLE_GATE_UP))
+        return (struct gate_up){with_bias(m, layer, t, ROLE_GATE, buf[GATE_IN]),
+                                with_bias(m, layer, t, ROLE_UP, buf[UP_IN])};
+    int64_t ff = m->arch.intermediate_size;
+    op->cols_copy(m->b, t, buf[GATE_IN], ff, 0, y_of(m, ROLE_GATE_UP), 2 * ff, 0, ff);
+    op->cols_copy(m->b, t, buf[UP_IN], ff, 0, y_of(m, ROLE_GATE_UP), 2 * ff, ff, ff);
+    return (struct gate_up){buf[GATE_IN], buf[UP_IN]};
+}
+
+static enum backend_act act_of(const struct nn_model *m)
+{
+    return m->arch.act == ACT_GELU_TANH ? BACKEND_GELU_TANH : BACKEND_SILU;
+}
+
+/* The input of down, from MID. */
+static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                                 const struct nn_swap *swap)
+{
+    bool fused = has(&m->shape, ROLE_GATE_UP);
+    enter_branch(m, layer, t, ROLE_MLP_NORM, x_of(m, fused ? ROLE_GATE_UP : ROLE_GATE),
+                 m->buf[MID]);
+    if (fused) {
+        linear(m, layer, t, ROLE_GATE_UP, swap);
+    } else {
+        linear(m, layer, t, ROLE_GATE, swap);
+        linear(m, layer, t, ROLE_UP, swap);
+    }
+    struct gate_up in = split_gate_up(m, layer, t);
+    m->b->ops->glu_forward(m->b, t, x_of(m, ROLE_DOWN), in.gate, in.up, m->arch.intermediate_size,
+                           act_of(m));
+    return in;
 }
 
 /* The layer's output, from MID and y. */
-static void layer_output(struct nn_model *m, const struct backend_tile *t, void *h_out)
+static void layer_output(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                         void *h_out)
+{
+    leave_branch(m, layer, t, ROLE_MLP_POST_NORM, h_out, m->buf[MID],
+                 with_bias(m, layer, t, ROLE_DOWN, m->buf[DOWN_OUT]));
+}
+
+/* dh: gradient at h' becomes that at m. */
+static void mlp_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                         const struct gate_up *in, void *dh)
 {
     const struct backend_ops *op = m->b->ops;
-    op->copy(m->b, h_out, m->buf[MID], hidden_bytes(m));
-    op->add(m->b, t, h_out, y_of(m, ROLE_DOWN), m->arch.hidden_size);
+    bool fused = has(&m->shape, ROLE_GATE_UP);
+    int64_t ff = m->arch.intermediate_size;
+    void **buf = m->buf;
+    void *dgate = fused ? buf[DGATE] : dy_of(m, ROLE_GATE);
+    void *dup = fused ? buf[DUP] : dy_of(m, ROLE_UP);
+    reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, dy_of(m, ROLE_DOWN), dh,
+                   with_bias(m, layer, t, ROLE_DOWN, buf[DOWN_OUT]));
+    op->linear_backward(m->b, t, buf[DX_DOWN], dy_of(m, ROLE_DOWN), weight(m, layer, ROLE_DOWN), 0);
+    op->glu_backward(m->b, t, dgate, dup, buf[DX_DOWN], in->gate, in->up, ff, act_of(m));
+    if (fused) {
+        void *d = dy_of(m, ROLE_GATE_UP);
+        op->cols_copy(m->b, t, d, 2 * ff, 0, dgate, ff, 0, ff);
+        op->cols_copy(m->b, t, d, 2 * ff, ff, dup, ff, 0, ff);
+        op->linear_backward(m->b, t, buf[DX], d, weight(m, layer, ROLE_GATE_UP), 0);
+    } else {
+        op->linear_backward(m->b, t, buf[DX], dgate, weight(m, layer, ROLE_GATE), 0);
+        op->linear_backward(m->b, t, buf[DX], dup, weight(m, layer, ROLE_UP), 1);
+    }
+    exit_branch(m, layer, t, ROLE_MLP_NORM, dh, buf[DX], buf[MID]);
+}
+
+/* ---- forward ---- */
+
+void nn_embed(struct nn_model *m, const struct backend_tile *t, void *h)
+{
+    m->b->ops->embed(m->b, t, h, &m->ends[EMBED], (float)m->arch.embed_scale);
 }
 
 const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
                                        const struct backend_tile *t, const void *h_in, void *h_out,
                                        const struct nn_swap *swap)
 {
-    layer_inside(m, layer, t, h_in, swap);
+    (void)attention_forward(m, layer, t, h_in, swap);
+    (void)mlp_inside(m, layer, t, swap);
     if (h_out) {
         linear(m, layer, t, ROLE_DOWN, swap);
-        layer_output(m, t, h_out);
+        layer_output(m, layer, t, h_out);
     }
     return &m->acts;
-}
-
-/* ---- backward ---- */
-
-/* dh: gradient at h' becomes that at m. */
-static void mlp_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t, void *dh)
-{
-    const struct backend_ops *op = m->b->ops;
-    void **buf = m->buf, *dgate = dy_of(m, ROLE_GATE), *dup = dy_of(m, ROLE_UP);
-    op->copy(m->b, dy_of(m, ROLE_DOWN), dh, hidden_bytes(m));
-    op->linear_backward(m->b, t, buf[DX_DOWN], dy_of(m, ROLE_DOWN), weight(m, layer, ROLE_DOWN), 0);
-    op->swiglu_backward(m->b, t, dgate, dup, buf[DX_DOWN], y_of(m, ROLE_GATE), y_of(m, ROLE_UP),
-                        m->arch.intermediate_size);
-    op->linear_backward(m->b, t, buf[DX], dgate, weight(m, layer, ROLE_GATE), 0);
-    op->linear_backward(m->b, t, buf[DX], dup, weight(m, layer, ROLE_UP), 1);
-    op->rmsnorm_backward(m->b, t, dh, buf[DX], buf[MID], weight(m, layer, ROLE_MLP_NORM),
-                         m->arch.rms_norm_eps);
-}
-
-/* dh: gradient at m becomes that at h, if it is wanted. */
-static void attention_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
-                               const void *h_in, void *dh, int to_input)
-{
-    const struct backend_ops *op = m->b->ops;
-    const struct lm_arch *a = &m->arch;
-    void **buf = m->buf, *dq = dy_of(m, ROLE_Q), *dk = dy_of(m, ROLE_K), *dv = dy_of(m, ROLE_V);
-    int heads = (int)a->num_attention_heads, kv_heads = (int)a->num_key_value_heads;
-    double eps = a->rms_norm_eps;
-    op->copy(m->b, dy_of(m, ROLE_O), dh, hidden_bytes(m));
-    op->linear_backward(m->b, t, buf[DX_O], dy_of(m, ROLE_O), weight(m, layer, ROLE_O), 0);
-    op->attention_backward(m->b, t, buf[DQ_ROT], buf[DK_ROT], dv, buf[DX_O], buf[Q_ROT], buf[K_ROT],
-                           y_of(m, ROLE_V), heads, kv_heads, (int)a->head_dim);
-    op->norm_rope_backward(m->b, t, dq, buf[DQ_ROT], y_of(m, ROLE_Q), weight(m, layer, ROLE_Q_NORM),
-                           heads, eps, a->rope_theta);
-    op->norm_rope_backward(m->b, t, dk, buf[DK_ROT], y_of(m, ROLE_K), weight(m, layer, ROLE_K_NORM),
-                           kv_heads, eps, a->rope_theta);
-    if (!to_input)
-        return;
-    op->linear_backward(m->b, t, buf[DX], dq, weight(m, layer, ROLE_Q), 0);
-    op->linear_backward(m->b, t, buf[DX], dk, weight(m, layer, ROLE_K), 1);
-    op->linear_backward(m->b, t, buf[DX], dv, weight(m, layer, ROLE_V), 1);
-    op->rmsnorm_backward(m->b, t, dh, buf[DX], h_in, weight(m, layer, ROLE_ATTN_NORM), eps);
 }
 
 /* ---- head ---- */
@@ -452,11 +765,13 @@ static void head_backward(struct nn_model *m, const struct backend_tile *t, doub
 {
     const struct backend_ops *op = m->b->ops;
     void *h = dy_of(m, ROLE_O), *x = dy_of(m, ROLE_DOWN);
-    layer_output(m, t, h);
-    op->rmsnorm_forward(m->b, t, x, h, &m->ends[NORM], m->arch.rms_norm_eps);
-    op->loss(m->b, t, loss, m->buf[DX], x, head_of(m));
+    const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
+    const struct backend_head head = head_of_model(m);
+    layer_output(m, m->arch.num_hidden_layers - 1, t, h);
+    op->rmsnorm_forward(m->b, t, x, h, &n);
+    op->loss(m->b, t, loss, m->buf[DX], x, &head);
     op->zero(m->b, dh, hidden_bytes(m));
-    op->rmsnorm_backward(m->b, t, dh, m->buf[DX], h, &m->ends[NORM], m->arch.rms_norm_eps);
+    op->rmsnorm_backward(m->b, t, dh, m->buf[DX], h, &n);
 }
 
 /* loss: of the last layer, whose dh the head sets; else NULL. */
@@ -467,12 +782,13 @@ static const struct nn_acts *backward(struct nn_model *m, int64_t layer,
     const struct nn_acts own = m->acts;
     if (into)
         m->acts = *into;
-    layer_inside(m, layer, t, h_in, NULL);
+    struct qkv in = attention_forward(m, layer, t, h_in, NULL);
+    struct gate_up mlp = mlp_inside(m, layer, t, NULL);
     linear(m, layer, t, ROLE_DOWN, NULL);
     if (loss)
         head_backward(m, t, loss, dh);
-    mlp_backward(m, layer, t, dh);
-    attention_backward(m, layer, t, h_in, dh, to_input);
+    mlp_backward(m, layer, t, &mlp, dh);
+    attention_backward(m, layer, t, h_in, &in, dh, to_input);
     m->acts = own;
     return into ? into : &m->acts;
 }
@@ -495,15 +811,19 @@ void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void
            double *const *kl, int count)
 {
     const struct backend_ops *op = m->b->ops;
-    op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &m->ends[NORM], m->arch.rms_norm_eps);
+    const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
+    const struct backend_head head = head_of_model(m);
+    op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &n);
     for (int i = 0; i < count; i++)
-        op->rmsnorm_forward(m->b, t, hq[i], hq[i], &m->ends[NORM], m->arch.rms_norm_eps);
-    op->kl(m->b, t, kl, m->acts.x[0], (const void *const *)hq, count, head_of(m));
+        op->rmsnorm_forward(m->b, t, hq[i], hq[i], &n);
+    op->kl(m->b, t, kl, m->acts.x[0], (const void *const *)hq, count, &head);
 }
 
 void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits)
 {
     const struct backend_ops *op = m->b->ops;
-    op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &m->ends[NORM], m->arch.rms_norm_eps);
-    op->linear_forward(m->b, t, logits, m->acts.x[0], head_of(m));
+    const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
+    const struct backend_head head = head_of_model(m);
+    op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &n);
+    op->logits(m->b, t, logits, m->acts.x[0], &head);
 }

@@ -2,14 +2,17 @@
  * A decoder: forward, loss, and the gradient at every linear's output, written once against the ops
  * table, over the tables of lib/model/family.h.
  *
- *     h = embed[ids]
+ *     h = e embed[ids]
  *     layer:  x0 = RMS(h)           q, k, v = x0 Wq', x0 Wk', x0 Wv'
  *             x1 = attention(rope(norm(q)), rope(norm(k)), v)
- *             m  = h + x1 Wo'
+ *             m  = h + r RMS(x1 Wo')
  *             x2 = RMS(m)           gate, up = x2 Wg', x2 Wu'
- *             x3 = silu(gate) * up
- *             h' = m + x3 Wd'
- *     head:   logits = RMS(h) embed' or head'
+ *             x3 = act(gate) * up
+ *             h' = m + r RMS(x3 Wd')
+ *     head:   logits = cap(RMS(h) embed' / d), or head' for embed'
+ *
+ * Which of the norms are there, whether a linear has a bias (added after what is scored as its
+ * output) or holds several in one, and the numbers e, r and d are the family's: docs/families.md.
  *
  * Nothing here allocates after nn_open. One tile is worked on at a time; its buffers belong to
  * the model and are overwritten by the next call.
@@ -70,7 +73,7 @@ uint64_t nn_weight_bytes_read(const struct nn_model *m); /* weights brought in s
 /* What a layer call left behind for its tile: device memory, valid until the next layer call. */
 struct nn_acts {
     void *x[MODEL_INPUTS];   /* inputs of the linears */
-    void *y[MODEL_LINEARS];  /* their outputs */
+    void *y[MODEL_LINEARS];  /* their outputs, without biases */
     void *dy[MODEL_LINEARS]; /* gradients at the outputs; after nn_layer_backward only */
 };
 

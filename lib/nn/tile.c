@@ -40,6 +40,12 @@ static int check_source(const struct tile_source *src, int64_t vocab, struct aq_
         if (src->max_length && n > src->seq_len)
             return aq_err_set(err, AQ_EINPUT, "sample %lld has %lld tokens, more than seq_len %lld",
                               (long long)s, (long long)n, (long long)src->seq_len);
+        if (src->max_positions > 0 && n + sample_pads(src, s) > src->max_positions)
+            return aq_err_set(err, AQ_EINPUT,
+                              "sample %lld has %lld positions; the model's rotation changes "
+                              "beyond %lld",
+                              (long long)s, (long long)(n + sample_pads(src, s)),
+                              (long long)src->max_positions);
         for (int64_t i = src->offsets[s]; i < src->offsets[s + 1]; i++)
             if (src->ids[i] < 0 || src->ids[i] >= vocab)
                 return aq_err_set(err, AQ_EINPUT,

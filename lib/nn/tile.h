@@ -25,7 +25,8 @@ struct tile_source {
     int max_length;  /* padding to seq_len, else none */
     int64_t seq_len; /* only read with max_length */
     int32_t pad_id;
-    int64_t batch; /* samples that must share a tile, from sample 0 on; 0: none */
+    int64_t batch;         /* samples that must share a tile, from sample 0 on; 0: none */
+    int64_t max_positions; /* the model rotates longer samples otherwise: refused; 0: any */
     /* [samples] or NULL: targets of positions before this one are not counted */
     const int32_t *count_from;
 };

@@ -197,15 +197,16 @@ static void copy_rows(const struct kernel_run *run, struct quant_stats *stats)
 }
 
 /* The amax over the rows of this call, where the treatment asks for it. */
-static const float *call_range(const struct quant_plan *p, const void *from, enum quant_dtype in,
-                               int64_t rows, float *amax)
+static const float *call_range(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0,
+                               int64_t r1, float *amax)
 {
     const struct quant_step *t = &p->step[0].step;
     int ranged =
         !p->is_weight && t->dynamic && (t->scope == QUANT_TENSOR || t->scope == QUANT_NVFP4);
     if (!ranged)
         return NULL;
-    *amax = quant_absmax(from, in, (size_t)rows * (size_t)p->cols);
+    const char *from = (const char *)x->data + (size_t)(r0 * x->cols) * kernel_in_size(x->dtype);
+    *amax = quant_absmax(from, x->dtype, (size_t)((r1 - r0) * x->cols));
     return amax;
 }
 
@@ -215,10 +216,11 @@ static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x,
 {
     assert(x->cols == p->cols && 0 <= r0 && r0 <= r1 && r1 <= x->rows);
     assert(!p->is_weight || x->rows == p->rows);
-    size_t in_row = (size_t)p->cols * kernel_in_size(x->dtype);
     size_t out_row = (size_t)p->cols * kernel_out_size(out);
-    const char *from = (const char *)x->data + (size_t)r0 * in_row;
     if (p->steps == 0) {
+        assert(x->dtype != QUANT_F16);
+        const char *from =
+            (const char *)x->data + (size_t)(r0 * x->cols) * kernel_in_size(x->dtype);
         struct kernel_run run = {.from = from,
                                  .to = to,
                                  .in = x->dtype,
@@ -228,18 +230,20 @@ static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x,
         return;
     }
     float amax;
-    struct plan_row row = {.in = x->dtype, .out = out, .scales = scales, .stats = stats};
-    row.ranged = call_range(p, from, x->dtype, r1 - r0, &amax);
+    float *wide = plan_row_room(x);
+    struct plan_row row = {.out = out, .scales = scales, .stats = stats};
+    row.ranged = call_range(p, x, r0, r1, &amax);
     if (p->steps > 1)
         row.scratch = xmalloc((size_t)p->cols * sizeof *row.scratch);
     for (row.r = r0; row.r < r1; row.r++) {
-        row.from = from + (size_t)(row.r - r0) * in_row;
+        row.from = plan_matrix_row(x, row.r, wide, &row.in);
         row.to = (char *)to + (size_t)(row.r - r0) * out_row;
         plan_apply_row(p, p->steps, &row);
         if (row.scales)
             row.scales += p->step[p->steps - 1].grid_cols;
     }
     free(row.scratch);
+    free(wide);
 }
 
 void quant_apply(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0, int64_t r1,

@@ -61,7 +61,7 @@ const struct kernels *kernels_active(void);
 
 static inline size_t kernel_in_size(enum quant_dtype in)
 {
-    return in == QUANT_BF16 ? 2 : 4;
+    return in == QUANT_F32 ? 4 : 2;
 }
 
 static inline size_t kernel_out_size(enum kernel_out out)

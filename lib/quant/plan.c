@@ -183,21 +183,52 @@ static int check_shape(const char *name, int64_t rows, int64_t cols, struct aq_e
 
 /* ---- weights ---- */
 
-static int check_finite(const struct quant_matrix *w, struct aq_err *err)
+float *plan_row_room(const struct quant_matrix *x)
 {
-    const char *row = w->data;
-    size_t size = kernel_in_size(w->dtype), cols = (size_t)w->cols;
-    for (int64_t r = 0; r < w->rows; r++, row += cols * size) {
-        if (isfinite(quant_absmax(row, w->dtype, cols)))
-            continue;
-        for (size_t c = 0; c < cols; c++) {
-            float a = quant_absmax(row + c * size, w->dtype, 1);
-            if (!isfinite(a))
-                return aq_err_set(err, AQ_EINPUT, "%s: element (%lld, %zu) is %s", aq_show(w->name),
-                                  (long long)r, c, isnan(a) ? "not a number" : "infinite");
-        }
+    return x->dtype == QUANT_F16 ? xmalloc((size_t)x->cols * sizeof(float)) : NULL;
+}
+
+const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide,
+                            enum quant_dtype *in)
+{
+    const char *row = (const char *)x->data + (size_t)(r * x->cols) * kernel_in_size(x->dtype);
+    *in = x->dtype;
+    if (x->dtype != QUANT_F16)
+        return row;
+    for (int64_t c = 0; c < x->cols; c++) {
+        uint16_t half;
+        memcpy(&half, row + c * 2, sizeof half);
+        wide[c] = num_from_fp16(half);
+    }
+    *in = QUANT_F32;
+    return wide;
+}
+
+/* The first element of the row that is not finite. */
+static int report_bad(const struct quant_matrix *w, int64_t r, const char *row, enum quant_dtype in,
+                      struct aq_err *err)
+{
+    for (size_t c = 0; c < (size_t)w->cols; c++) {
+        float a = quant_absmax(row + c * kernel_in_size(in), in, 1);
+        if (!isfinite(a))
+            return aq_err_set(err, AQ_EINPUT, "%s: element (%lld, %zu) is %s", aq_show(w->name),
+                              (long long)r, c, isnan(a) ? "not a number" : "infinite");
     }
     return 0;
+}
+
+static int check_finite(const struct quant_matrix *w, struct aq_err *err)
+{
+    float *wide = plan_row_room(w);
+    int rc = 0;
+    for (int64_t r = 0; r < w->rows && rc == 0; r++) {
+        enum quant_dtype in;
+        const void *row = plan_matrix_row(w, r, wide, &in);
+        if (!isfinite(quant_absmax(row, in, (size_t)w->cols)))
+            rc = report_bad(w, r, row, in, err);
+    }
+    free(wide);
+    return rc;
 }
 
 /* Raises the ranges that row r takes part in: one of the grid for every `block` columns. */
@@ -241,21 +272,22 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
     size_t n = s->mul ? (size_t)s->grid_rows * (size_t)s->grid_cols : 1;
     float *amax = calloc(n, sizeof *amax);
     float *before = k ? malloc((size_t)w->cols * sizeof *before) : NULL;
+    float *wide = plan_row_room(w);
     enum kernel_out out = p->rounding == QUANT_TO_BF16 ? KERNEL_F32_VIA_BF16 : KERNEL_F32;
     int rc = -1;
     if (!amax || (k && !before)) {
         aq_err_set(err, AQ_ERUN, "%s: no memory for %zu ranges", aq_show(w->name), n);
         goto out;
     }
-    size_t row_size = (size_t)w->cols * kernel_in_size(w->dtype);
     for (int64_t r = 0; r < w->rows; r++) {
-        const void *row = (const char *)w->data + (size_t)r * row_size;
+        enum quant_dtype in;
+        const void *row = plan_matrix_row(w, r, wide, &in);
         if (k) {
             struct plan_row pr = {
-                .from = row, .in = w->dtype, .r = r, .to = before, .out = out, .scratch = before};
+                .from = row, .in = in, .r = r, .to = before, .out = out, .scratch = before};
             plan_apply_row(p, k, &pr);
         }
-        raise_ranges(grid, amax, k ? before : row, k ? QUANT_F32 : w->dtype, r, w->cols);
+        raise_ranges(grid, amax, k ? before : row, k ? QUANT_F32 : in, r, w->cols);
     }
     for (size_t i = 0; i < n; i++)
         if (!isfinite(amax[i])) {
@@ -271,6 +303,7 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
 out:
     free(amax);
     free(before);
+    free(wide);
     return rc;
 }
 

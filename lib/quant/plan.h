@@ -45,6 +45,16 @@ struct plan_row {
     float *scratch, *scales;
     struct quant_stats *stats;
 };
+/*
+ * Row r of a matrix as the kernels read it: where it is, or, since they know no fp16, widened to
+ * `wide`, which holds a row of floats and is not touched otherwise. in: the type of what is
+ * returned.
+ */
+const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide,
+                            enum quant_dtype *in);
+/* Room for `wide`; NULL if the matrix needs none. Caller frees. */
+float *plan_row_room(const struct quant_matrix *x);
+
 void plan_apply_row(const struct quant_plan *p, int steps, const struct plan_row *row);
 
 #endif

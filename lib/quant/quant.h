@@ -61,12 +61,12 @@ void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
 
 /* ---- plans ---- */
 
-enum quant_dtype { QUANT_F32, QUANT_BF16 };
+enum quant_dtype { QUANT_F32, QUANT_BF16, QUANT_F16 };
 
-/* Rows lie one behind the other without gaps; any alignment. */
+/* Consecutive rows without gaps, (rows, cols); any alignment. */
 struct quant_matrix {
     const void *data;
-    enum quant_dtype dtype;
+    enum quant_dtype dtype; /* QUANT_F16: of a weight only, and never of a result */
     int64_t rows, cols;
     const char *name; /* for messages */
 };

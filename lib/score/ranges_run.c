@@ -54,7 +54,8 @@ static int open_model(struct ranges_inputs *in, struct aq_err *err)
                                   .samples = in->prefixes.items[in->prefixes.count - 1],
                                   .max_length = in->tokens.max_length,
                                   .seq_len = in->tokens.seq_len,
-                                  .pad_id = in->tokens.pad_id};
+                                  .pad_id = in->tokens.pad_id,
+                                  .max_positions = arch_max_length(&in->lm.arch)};
     struct nn_source source = nn_source_of_lm(&in->lm);
     config.bf16 = in->bf16;
     if (backend_open(&in->backend, in->job->device, &config, err) < 0)

@@ -153,7 +153,8 @@ static int open_model(struct run *r, struct aq_err *err)
                                  .max_length = r->tokens.max_length,
                                  .seq_len = r->tokens.seq_len,
                                  .pad_id = r->tokens.pad_id,
-                                 .batch = o->dynamic_batch};
+                                 .batch = o->dynamic_batch,
+                                 .max_positions = arch_max_length(&r->lm.arch)};
     if (backend_open(&r->backend, o->device, &config, err) < 0)
         return -1;
     if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)

@@ -13,10 +13,10 @@
 
 static int calls, steady; /* ops of this kind so far, and how many of them come out right */
 
-static void drifting_swiglu(struct backend *b, const struct backend_tile *t, void *y,
-                            const void *gate, const void *up, int64_t cols)
+static void drifting_glu(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                         const void *up, int64_t cols, enum backend_act act)
 {
-    backend_cpu_ops.swiglu_forward(b, t, y, gate, up, cols);
+    backend_cpu_ops.glu_forward(b, t, y, gate, up, cols, act);
     if (calls++ >= steady)
         *(float *)y += 0.25F;
 }
@@ -135,7 +135,7 @@ static int layers_scored(const struct backend_ops *ops, int right)
 int main(void)
 {
     struct backend_ops drifting = backend_cpu_ops;
-    drifting.swiglu_forward = drifting_swiglu;
+    drifting.glu_forward = drifting_glu;
     int layers = layers_scored(&backend_cpu_ops, INT_MAX);
     tap_ok(layers > 1 && err.code == 0, "the control of the CPU backend is exactly 0");
     /* one op a layer brings the inputs; each variant of the last layer takes two, the control one

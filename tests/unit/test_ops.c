@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "base/mem.h"
+#include "base/num.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -107,11 +108,19 @@ static int visible(int r, int *first) /* sample of a row, -1 for a blind row */
     return -1;
 }
 
+/* Numbers of an op; what a family may set is 0 or NULL where it is as in Llama. */
 struct dims {
     int64_t cols, out;
     int heads, kv_heads, dim;
     const double *w; /* the op's weight */
+    int one_plus;
+    int no_norm, rotary; /* of a rotation: 0: none */
+    double factor;       /* of cosines and sines */
+    double scale, cap;
+    int window;
 };
+
+static float inv_freq[8]; /* 0.7^k; any table will do */
 
 typedef void reference_fn(const struct dims *d, double *const *in, double *out);
 
@@ -123,13 +132,14 @@ static void ref_rmsnorm(const struct dims *d, double *const *in, double *out)
         for (int64_t i = 0; i < d->cols; i++)
             sum += x[i] * x[i];
         for (int64_t i = 0; i < d->cols; i++)
-            out[r * d->cols + i] = d->w[i] * x[i] / sqrt(sum / (double)d->cols + 1e-6);
+            out[r * d->cols + i] =
+                (d->one_plus + d->w[i]) * x[i] / sqrt(sum / (double)d->cols + 1e-6);
     }
 }
 
 static void ref_rope(const struct dims *d, double *const *in, double *out)
 {
-    int n = d->dim, half = n / 2;
+    int n = d->dim, half = d->rotary / 2;
     for (int r = 0; r < ROWS; r++) {
         for (int h = 0; h < d->heads; h++) {
             const double *x = in[0] + (r * d->heads + h) * n;
@@ -137,11 +147,12 @@ static void ref_rope(const struct dims *d, double *const *in, double *out)
             for (int i = 0; i < n; i++)
                 sum += x[i] * x[i];
             double f = 1 / sqrt(sum / n + 1e-6);
+            for (int i = 0; i < n; i++)
+                y[i] = d->no_norm ? x[i] : (d->one_plus + d->w[i]) * x[i] * f;
             for (int k = 0; k < half; k++) {
-                double angle = positions[r] * pow(10000, -2.0 * k / n);
-                double a = d->w[k] * x[k] * f, b = d->w[k + half] * x[k + half] * f;
-                y[k] = a * cos(angle) - b * sin(angle);
-                y[k + half] = b * cos(angle) + a * sin(angle);
+                double angle = (double)positions[r] * inv_freq[k], a = y[k], b = y[k + half];
+                y[k] = (a * cos(angle) - b * sin(angle)) * d->factor;
+                y[k + half] = (b * cos(angle) + a * sin(angle)) * d->factor;
             }
         }
     }
@@ -158,14 +169,16 @@ static void ref_attention(const struct dims *d, double *const *in, double *out)
         for (int h = 0; h < d->heads; h++) {
             double p[ROWS] = {0}, sum = 0;
             const double *q = in[0] + (r * d->heads + h) * n;
-            for (int s = first; s <= r; s++) {
+            int seen = d->window && r - d->window >= first ? r - d->window + 1 : first;
+            for (int s = seen; s <= r; s++) {
                 const double *k = in[1] + (s * d->kv_heads + h / group) * n;
                 double dot = 0;
                 for (int i = 0; i < n; i++)
                     dot += q[i] * k[i];
-                sum += p[s] = exp(dot / sqrt(n));
+                dot *= d->scale;
+                sum += p[s] = exp(d->cap > 0 ? d->cap * tanh(dot / d->cap) : dot);
             }
-            for (int s = first; s <= r; s++)
+            for (int s = seen; s <= r; s++)
                 for (int i = 0; i < n; i++)
                     out[(r * d->heads + h) * n + i] +=
                         p[s] / sum * in[2][(s * d->kv_heads + h / group) * n + i];
@@ -179,6 +192,27 @@ static void ref_swiglu(const struct dims *d, double *const *in, double *out)
         out[i] = in[0][i] / (1 + exp(-in[0][i])) * in[1][i];
 }
 
+static void ref_geglu(const struct dims *d, double *const *in, double *out)
+{
+    for (int64_t i = 0; i < ROWS * d->cols; i++) {
+        double x = in[0][i] * 4; /* to both sides of where tanh changes its formula */
+        out[i] = 0.5 * x * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x))) * in[1][i];
+    }
+}
+
+static void ref_bias(const struct dims *d, double *const *in, double *out)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (int64_t i = 0; i < d->cols; i++)
+            out[r * d->cols + i] = in[0][r * d->cols + i] + (r < USED ? d->w[i] : 0);
+}
+
+static void ref_scale(const struct dims *d, double *const *in, double *out)
+{
+    for (int64_t i = 0; i < ROWS * d->cols; i++)
+        out[i] = in[0][i] * d->scale;
+}
+
 static void ref_linear(const struct dims *d, double *const *in, double *out)
 {
     for (int r = 0; r < ROWS; r++)
@@ -188,6 +222,13 @@ static void ref_linear(const struct dims *d, double *const *in, double *out)
                 sum += in[0][r * d->cols + i] * d->w[o * d->cols + i];
             out[r * d->out + o] = sum;
         }
+}
+
+/* A logit from a product of the head: scale is one over the divisor. */
+static double ref_logit(const struct dims *d, double z)
+{
+    z *= d->scale;
+    return d->cap > 0 ? d->cap * tanh(z / d->cap) : z;
 }
 
 static void ref_loss(const struct dims *d, double *const *in, double *out)
@@ -203,6 +244,7 @@ static void ref_loss(const struct dims *d, double *const *in, double *out)
                 z[o] = 0;
                 for (int64_t i = 0; i < d->cols; i++)
                     z[o] += in[0][r * d->cols + i] * d->w[o * d->cols + i];
+                z[o] = ref_logit(d, z[o]);
                 sum += exp(z[o]);
             }
             out[s] += log(sum) - z[targets[r]];
@@ -231,42 +273,98 @@ struct op {
     (const struct dims *d, const struct backend_weight *w, struct guarded *in, struct guarded *dy, \
      struct guarded *din)
 
+static struct backend_norm norm_of(const struct dims *d, const struct backend_weight *w)
+{
+    return (struct backend_norm){w, 1e-6, d->one_plus, 1};
+}
+
 static void rmsnorm_f ARGS_F
 {
-    be->ops->rmsnorm_forward(be, tile, out->data, in[0].data, w, 1e-6);
+    struct backend_norm n = norm_of(d, w);
+    be->ops->rmsnorm_forward(be, tile, out->data, in[0].data, &n);
 }
 static void rmsnorm_b ARGS_B
 {
+    struct backend_norm n = norm_of(d, w);
     memset(din[0].data, 0, (size_t)din[0].n * sizeof(float));
-    be->ops->rmsnorm_backward(be, tile, din[0].data, dy->data, in[0].data, w, 1e-6);
+    be->ops->rmsnorm_backward(be, tile, din[0].data, dy->data, in[0].data, &n);
 }
 static void rope_f ARGS_F
 {
-    be->ops->norm_rope_forward(be, tile, out->data, in[0].data, w, d->heads, 1e-6, 10000);
+    struct backend_norm n = norm_of(d, w);
+    struct backend_rope rope = {inv_freq, d->rotary, (float)d->factor};
+    be->ops->norm_rope_forward(be, tile, out->data, in[0].data, d->heads, d->dim,
+                               d->no_norm ? NULL : &n, d->rotary ? &rope : NULL);
 }
 static void rope_b ARGS_B
 {
-    be->ops->norm_rope_backward(be, tile, din[0].data, dy->data, in[0].data, w, d->heads, 1e-6,
-                                10000);
+    struct backend_norm n = norm_of(d, w);
+    struct backend_rope rope = {inv_freq, d->rotary, (float)d->factor};
+    be->ops->norm_rope_backward(be, tile, din[0].data, dy->data, in[0].data, d->heads, d->dim,
+                                d->no_norm ? NULL : &n, d->rotary ? &rope : NULL);
+}
+static struct backend_attention attention_of(const struct dims *d)
+{
+    return (struct backend_attention){.heads = d->heads,
+                                      .kv_heads = d->kv_heads,
+                                      .dim = d->dim,
+                                      .scale = (float)d->scale,
+                                      .cap = (float)d->cap,
+                                      .window = d->window};
 }
 static void attention_f ARGS_F
 {
-    be->ops->attention_forward(be, tile, out->data, in[0].data, in[1].data, in[2].data, d->heads,
-                               d->kv_heads, d->dim);
+    struct backend_attention a = attention_of(d);
+    be->ops->attention_forward(be, tile, out->data, in[0].data, in[1].data, in[2].data, &a);
 }
 static void attention_b ARGS_B
 {
+    struct backend_attention a = attention_of(d);
     be->ops->attention_backward(be, tile, din[0].data, din[1].data, din[2].data, dy->data,
-                                in[0].data, in[1].data, in[2].data, d->heads, d->kv_heads, d->dim);
+                                in[0].data, in[1].data, in[2].data, &a);
 }
 static void swiglu_f ARGS_F
 {
-    be->ops->swiglu_forward(be, tile, out->data, in[0].data, in[1].data, d->cols);
+    be->ops->glu_forward(be, tile, out->data, in[0].data, in[1].data, d->cols, BACKEND_SILU);
 }
 static void swiglu_b ARGS_B
 {
-    be->ops->swiglu_backward(be, tile, din[0].data, din[1].data, dy->data, in[0].data, in[1].data,
-                             d->cols);
+    be->ops->glu_backward(be, tile, din[0].data, din[1].data, dy->data, in[0].data, in[1].data,
+                          d->cols, BACKEND_SILU);
+}
+/* the gate is four times the input, exactly */
+static void scale_gate(float *gate, int64_t n, float factor)
+{
+    for (int64_t i = 0; i < n; i++)
+        gate[i] *= factor;
+}
+static void geglu_f ARGS_F
+{
+    scale_gate(in[0].data, in[0].n, 4);
+    be->ops->glu_forward(be, tile, out->data, in[0].data, in[1].data, d->cols, BACKEND_GELU_TANH);
+    scale_gate(in[0].data, in[0].n, 0.25F);
+}
+static void geglu_b ARGS_B
+{
+    scale_gate(in[0].data, in[0].n, 4);
+    be->ops->glu_backward(be, tile, din[0].data, din[1].data, dy->data, in[0].data, in[1].data,
+                          d->cols, BACKEND_GELU_TANH);
+    scale_gate(in[0].data, in[0].n, 0.25F);
+    scale_gate(din[0].data, din[0].n, 4);
+}
+static void bias_f ARGS_F
+{
+    be->ops->bias_add(be, tile, out->data, in[0].data, w);
+}
+static void scale_f ARGS_F
+{
+    be->ops->scale(be, tile, out->data, in[0].data, d->cols, (float)d->scale);
+}
+/* the gradient of a scale is a scale; in two halves, by way of add */
+static void scale_b ARGS_B
+{
+    be->ops->scale(be, tile, din[0].data, dy->data, d->cols, (float)d->scale / 2);
+    be->ops->add(be, tile, din[0].data, dy->data, d->cols, (float)d->scale / 2);
 }
 static void linear_f ARGS_F
 {
@@ -336,8 +434,9 @@ static void check_op(struct op *op)
     for (int64_t i = USED * op->out_cols; i < n_out; i++)
         zero &= gout.data[i] == 0;
     tap_ok(zero, "%s: unused rows stay zero", op->name);
-    op->backward(&op->d, &bw, gin, &gdy, gdin);
-    for (int i = 0; i < op->inputs; i++) {
+    if (op->backward)
+        op->backward(&op->d, &bw, gin, &gdy, gdin);
+    for (int i = 0; op->backward && i < op->inputs; i++) {
         int64_t n = ROWS * op->in_cols[i];
         double *expected = xcalloc((size_t)n, sizeof *expected);
         for (int64_t at = 0; at < USED * op->in_cols[i]; at++)
@@ -358,7 +457,7 @@ static void check_op(struct op *op)
     free(room);
 }
 
-static void test_loss(int64_t vocab, int64_t cols)
+static void test_loss(int64_t vocab, int64_t cols, double divisor, double cap)
 {
     double *w = random_doubles(vocab * cols), *h = random_doubles(ROWS * cols);
     double out[SAMPLES], *in[1] = {h};
@@ -368,13 +467,25 @@ static void test_loss(int64_t vocab, int64_t cols)
     zero_unused(h, cols);
     gh = guarded_new(ROWS * cols, h);
     double loss[SAMPLES + 1] = {0, 0, 0, 0, 12345};
-    be->ops->loss(be, tile, loss, gdh.data, gh.data, &bw);
-    struct dims d = {.cols = cols, .out = vocab, .w = w};
+    struct backend_head head = {&bw, (float)divisor, (float)cap};
+    be->ops->loss(be, tile, loss, gdh.data, gh.data, &head);
+    struct dims d = {.cols = cols, .out = vocab, .w = w, .scale = 1 / divisor, .cap = cap};
     ref_loss(&d, in, out);
     double far = 0;
     for (int s = 0; s < SAMPLES; s++)
         far = fmax(far, fabs(loss[s] - out[s]) / (1 + fabs(out[s])));
-    tap_ok(far < 1e-6 && loss[SAMPLES] == 12345, "loss over %d words (%.1e)", (int)vocab, far);
+    tap_ok(far < 1e-6 && loss[SAMPLES] == 12345, "loss over %d words, / %g, cap %g (%.1e)",
+           (int)vocab, divisor, cap, far);
+    far = 0;
+    struct guarded z = guarded_new(ROWS * vocab, NULL);
+    be->ops->logits(be, tile, z.data, gh.data, &head);
+    for (int64_t i = 0; i < ROWS * vocab; i++) {
+        double expected = 0;
+        for (int64_t k = 0; k < cols; k++)
+            expected += h[i / vocab * cols + k] * w[i % vocab * cols + k];
+        far = fmax(far, fabs(z.data[i] - ref_logit(&d, expected)));
+    }
+    tap_ok(far < 1e-6 && guarded_free(&z), "logits (%.1e)", far);
     double *expected = xcalloc((size_t)(ROWS * cols), sizeof *expected);
     for (int64_t at = 0; at < USED * cols; at += 3) {
         double keep = h[at], sum = 0;
@@ -399,9 +510,10 @@ static void test_loss(int64_t vocab, int64_t cols)
     free(room);
 }
 
-static double ref_kl(const double *w, int64_t vocab, int64_t cols, const double *h,
-                     const double *hq)
+static double ref_kl(const struct dims *d, const double *h, const double *hq)
 {
+    const double *w = d->w;
+    int64_t vocab = d->out, cols = d->cols;
     double sum[2] = {0}, kl = 0;
     double *z = xmalloc((size_t)(2 * vocab) * sizeof *z);
     for (int64_t o = 0; o < 2 * vocab; o++) {
@@ -409,6 +521,7 @@ static double ref_kl(const double *w, int64_t vocab, int64_t cols, const double 
         z[o] = 0;
         for (int64_t i = 0; i < cols; i++)
             z[o] += x[i] * w[o % vocab * cols + i];
+        z[o] = ref_logit(d, z[o]);
         sum[o / vocab] += exp(z[o]);
     }
     for (int64_t o = 0; o < vocab; o++)
@@ -417,7 +530,7 @@ static double ref_kl(const double *w, int64_t vocab, int64_t cols, const double 
     return kl;
 }
 
-static void test_kl(void)
+static void test_kl(double divisor, double cap)
 {
     enum { COLS = 13, VOCAB = 1103, COUNT = 2 };
     double *w = random_doubles(VOCAB * COLS), *h = random_doubles(ROWS * COLS);
@@ -429,15 +542,17 @@ static void test_kl(void)
     struct guarded gh = guarded_new(ROWS * COLS, h), gq = guarded_new(ROWS * COLS, changed);
     const void *hq[COUNT] = {gq.data, gh.data};
     double *const found[COUNT] = {kl[0], kl[1]};
-    be->ops->kl(be, tile, found, gh.data, hq, COUNT, &bw);
+    struct backend_head head = {&bw, (float)divisor, (float)cap};
+    struct dims d = {.cols = COLS, .out = VOCAB, .w = w, .scale = 1 / divisor, .cap = cap};
+    be->ops->kl(be, tile, found, gh.data, hq, COUNT, &head);
     double far = 0;
     int zero = 1;
     for (int r = 0; r < USED; r++) {
-        double expected = ref_kl(w, VOCAB, COLS, h + r * COLS, changed + r * COLS);
+        double expected = ref_kl(&d, h + r * COLS, changed + r * COLS);
         far = fmax(far, fabs(kl[0][r] - expected) / expected);
         zero &= kl[1][r] == 0;
     }
-    tap_ok(far < 1e-4, "KL of each row (%.1e)", far);
+    tap_ok(far < 1e-4, "KL of each row, / %g, cap %g (%.1e)", divisor, cap, far);
     tap_ok(zero, "KL of an unchanged row is exactly 0");
     tap_ok(guarded_free(&gh) & guarded_free(&gq), "KL writes nothing else");
     free(w);
@@ -451,10 +566,11 @@ static void test_small_ops(void)
     enum { COLS = 259 };
     double *x = random_doubles(ROWS * COLS);
     struct guarded g = guarded_new(ROWS * COLS, x), y = guarded_new(ROWS * COLS, x);
-    be->ops->add(be, tile, y.data, g.data, COLS);
+    be->ops->add(be, tile, y.data, g.data, COLS, 1);
+    be->ops->add(be, tile, y.data, g.data, COLS, 0.5F);
     int good = 1;
     for (int i = 0; i < ROWS * COLS; i++)
-        good &= y.data[i] == 2 * g.data[i];
+        good &= y.data[i] == 2.5F * g.data[i];
     tap_ok(good & guarded_free(&y), "add");
 
     float per_sample[SAMPLES + 1], per_channel[COLS + 1] = {0};
@@ -496,7 +612,7 @@ static void test_embed(void)
     }
     struct backend_weight w = {bytes + 1, BACKEND_BF16, VOCAB, COLS, "embed", bytes + 1};
     struct guarded h = guarded_new(ROWS * COLS, NULL);
-    be->ops->embed(be, tile, h.data, &w);
+    be->ops->embed(be, tile, h.data, &w, 1);
     int good = 1;
     for (int r = 0; r < ROWS; r++) {
         for (int c = 0; c < COLS; c++) {
@@ -506,7 +622,41 @@ static void test_embed(void)
             good &= h.data[r * COLS + c] == expected;
         }
     }
-    tap_ok(good & guarded_free(&h), "embed, bf16 at an odd address");
+    tap_ok(good, "embed, bf16 at an odd address");
+    struct guarded scaled = guarded_new(ROWS * COLS, NULL);
+    be->ops->embed(be, tile, scaled.data, &w, 48);
+    for (int64_t i = 0; i < ROWS * COLS; i++)
+        good &= scaled.data[i] == 48 * h.data[i];
+    tap_ok(good & guarded_free(&h) & guarded_free(&scaled), "embed, scaled");
+    free(bytes);
+}
+
+/* Every fp16 number, at an odd address: as rows of a table, and as a weight of ones and zeros. */
+static void test_fp16(void)
+{
+    enum { COLS = 64, VOCAB = 1024 };
+    char *bytes = xcalloc(VOCAB * COLS * 2 + 1, 1);
+    for (int i = 0; i < VOCAB * COLS; i++) {
+        uint16_t half = (uint16_t)i;
+        memcpy(bytes + 1 + i * 2, &half, 2);
+    }
+    struct backend_weight w = {bytes + 1, BACKEND_F16, VOCAB, COLS, "embed", bytes + 1};
+    int wrong = 0;
+    for (int from = 0; from < VOCAB; from += USED) {
+        float h[ROWS * COLS];
+        int32_t all[ROWS];
+        for (int r = 0; r < ROWS; r++)
+            all[r] = r < USED && from + r < VOCAB ? from + r : -1;
+        const struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, all, positions, targets};
+        struct backend_tile *t = be->ops->tile_new(be, &d, &err);
+        be->ops->embed(be, t, h, &w, 1);
+        for (int i = 0; i < USED * COLS && all[i / COLS] >= 0; i++) {
+            float expected = num_from_fp16((uint16_t)(from * COLS + i));
+            wrong += !(h[i] == expected || (isnan(h[i]) && isnan(expected)));
+        }
+        be->ops->tile_free(be, t);
+    }
+    tap_ok(wrong == 0, "fp16 weights: %d of 65536 numbers differ", wrong);
     free(bytes);
 }
 
@@ -518,41 +668,151 @@ int main(void)
         return 2;
     }
     make_tile(50);
+    for (size_t k = 0; k < AQ_COUNT(inv_freq); k++)
+        inv_freq[k] = powf(0.7F, (float)k);
+    const double usual = 1 / sqrt(5);
     struct op ops[] = {
         {"rmsnorm", ref_rmsnorm, rmsnorm_f, rmsnorm_b, {.cols = 33}, 1, {33}, 33, 1, 33},
-        {"norm and rope", ref_rope, rope_f, rope_b, {.heads = 3, .dim = 10}, 1, {30}, 30, 1, 10},
+        {"rmsnorm, 1 + w",
+         ref_rmsnorm,
+         rmsnorm_f,
+         rmsnorm_b,
+         {.cols = 33, .one_plus = 1},
+         1,
+         {33},
+         33,
+         1,
+         33},
+        {"norm and rope",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 10, .rotary = 10, .factor = 1},
+         1,
+         {30},
+         30,
+         1,
+         10},
+        {"norm with 1 + w and rope",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 10, .rotary = 10, .factor = 1, .one_plus = 1},
+         1,
+         {30},
+         30,
+         1,
+         10},
+        {"norm without rope",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 10},
+         1,
+         {30},
+         30,
+         1,
+         10},
+        {"rope with a factor",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 10, .rotary = 10, .factor = 1.25, .no_norm = 1},
+         1,
+         {30},
+         30,
+         1,
+         1},
+        {"rope of a part of each head",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 11, .rotary = 6, .factor = 1, .no_norm = 1},
+         1,
+         {33},
+         33,
+         1,
+         1},
+        {"neither norm nor rope",
+         ref_rope,
+         rope_f,
+         rope_b,
+         {.heads = 3, .dim = 10, .no_norm = 1},
+         1,
+         {30},
+         30,
+         1,
+         1},
         {"attention",
          ref_attention,
          attention_f,
          attention_b,
-         {.heads = 6, .kv_heads = 2, .dim = 5},
+         {.heads = 6, .kv_heads = 2, .dim = 5, .scale = usual},
          3,
          {30, 10, 10},
          30,
+         1,
+         1},
+        {"attention, capped",
+         ref_attention,
+         attention_f,
+         attention_b,
+         {.heads = 6, .kv_heads = 2, .dim = 5, .scale = 2, .cap = 1.5},
+         3,
+         {30, 10, 10},
+         30,
+         1,
+         1},
+        {"attention in a window",
+         ref_attention,
+         attention_f,
+         attention_b,
+         {.heads = 6, .kv_heads = 2, .dim = 5, .scale = 0.3, .window = 3},
+         3,
+         {30, 10, 10},
+         30,
+         1,
+         1},
+        {"attention, capped, in a window of two",
+         ref_attention,
+         attention_f,
+         attention_b,
+         {.heads = 2, .kv_heads = 1, .dim = 4, .scale = 1, .cap = 2, .window = 2},
+         3,
+         {8, 4, 4},
+         8,
          1,
          1},
         {"attention, one head each",
          ref_attention,
          attention_f,
          attention_b,
-         {.heads = 3, .kv_heads = 3, .dim = 4},
+         {.heads = 3, .kv_heads = 3, .dim = 4, .scale = 0.5},
          3,
          {12, 12, 12},
          12,
          1,
          1},
         {"swiglu", ref_swiglu, swiglu_f, swiglu_b, {.cols = 19}, 2, {19, 19}, 19, 1, 1},
+        {"geglu", ref_geglu, geglu_f, geglu_b, {.cols = 19}, 2, {19, 19}, 19, 1, 1},
+        {"bias", ref_bias, bias_f, NULL, {.cols = 37}, 1, {37}, 37, 1, 37},
+        {"scale", ref_scale, scale_f, scale_b, {.cols = 19, .scale = 0.22}, 1, {19}, 19, 1, 1},
         {"linear", ref_linear, linear_f, linear_b, {.cols = 21, .out = 35}, 1, {21}, 35, 35, 21},
     };
     for (size_t i = 0; i < AQ_COUNT(ops); i++)
         check_op(&ops[i]);
-    test_loss(1103, 13);
-    test_kl();
+    test_loss(1103, 13, 1, 0);
+    test_loss(1103, 13, 8, 0);
+    test_loss(1103, 13, 0.5, 3);
+    test_kl(1, 0);
+    test_kl(0.5, 3);
     test_small_ops();
     test_embed();
+    test_fp16();
     be->ops->tile_free(be, tile);
     make_tile(9001); /* words that the CPU takes in more than one chunk */
-    test_loss(9001, 3);
+    test_loss(9001, 3, 1, 0);
+    test_loss(9001, 3, 0.25, 2);
     be->ops->tile_free(be, tile);
     backend_close(be);
     return tap_done();

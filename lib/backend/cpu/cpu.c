@@ -105,7 +105,8 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
 
 /*
  * A worker's scratch holds a block of weights (PANEL_FLOATS of linear.c, or 128 rows), a strip of
- * them in the making, and the block's results; partial sums are shared. Weights stay in the map.
+ * them being quantized, and the block's results. Partial sums of scores, two a row (squares and the
+ * dot form), are shared. Weights stay in the map.
  */
 static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
@@ -118,7 +119,7 @@ static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_
                     (cpu_has_terms(c) ? MATRIX_TERMS * sizeof(uint16_t) : sizeof(float));
     each += MATRIX_STRIP * inputs * (sizeof(float) + MATRIX_TERMS * sizeof(uint16_t));
     each += rows * block_cols * 2 * sizeof(float);
-    return base + (uint64_t)b->threads * each + jobs * units * rows * sizeof(double);
+    return base + (uint64_t)b->threads * each + 2 * jobs * units * rows * sizeof(double);
 }
 
 static void *cpu_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
@@ -237,7 +238,6 @@ static struct backend_tile *cpu_tile_new(struct backend *b, const struct backend
     t->pos = dup_bytes(desc->pos, rows * sizeof *t->pos);
     t->target = dup_bytes(desc->target, rows * sizeof *t->target);
     t->sample_of = xmalloc(rows * sizeof *t->sample_of);
-    t->angles = xcalloc(1, sizeof *t->angles);
     for (size_t r = 0; r < rows; r++)
         t->sample_of[r] = -1;
     for (int32_t s = 0; s < t->samples; s++)
@@ -257,9 +257,13 @@ static void cpu_tile_free(struct backend *b, struct backend_tile *t)
     free(t->pos);
     free(t->target);
     free(t->sample_of);
-    free(t->angles->cos);
-    free(t->angles->sin);
-    free(t->angles);
+    for (struct cpu_angles *a = t->angles, *next; a; a = next) {
+        next = a->next;
+        free(a->inv_freq);
+        free(a->cos);
+        free(a->sin);
+        free(a);
+    }
     free(t);
 }
 
@@ -284,18 +288,22 @@ const struct backend_ops backend_cpu_ops = {
     .tile_free = cpu_tile_free,
     .embed = cpu_embed,
     .add = cpu_add,
+    .scale = cpu_scale,
+    .bias_add = cpu_bias_add,
+    .cols_copy = cpu_cols_copy,
     .rmsnorm_forward = cpu_rmsnorm_forward,
     .rmsnorm_backward = cpu_rmsnorm_backward,
     .norm_rope_forward = cpu_norm_rope_forward,
     .norm_rope_backward = cpu_norm_rope_backward,
     .attention_forward = cpu_attention_forward,
     .attention_backward = cpu_attention_backward,
-    .swiglu_forward = cpu_swiglu_forward,
-    .swiglu_backward = cpu_swiglu_backward,
+    .glu_forward = cpu_glu_forward,
+    .glu_backward = cpu_glu_backward,
     .linear_forward = cpu_linear_forward,
     .linear_backward = cpu_linear_backward,
     .loss = cpu_loss,
     .kl = cpu_kl,
+    .logits = cpu_logits,
     .amax = cpu_amax,
     .operand_new = cpu_operand_new,
     .operand_free = cpu_operand_free,
@@ -303,4 +311,5 @@ const struct backend_ops backend_cpu_ops = {
     .quantize_act = cpu_quantize_act,
     .linear_quantized = cpu_linear_quantized,
     .score = cpu_score,
+    .dots_end = cpu_dots_end,
 };

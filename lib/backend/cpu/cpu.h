@@ -47,10 +47,13 @@ struct backend_tile {
     struct cpu_angles *angles;
 };
 
-/* Cosines and sines of a tile's positions, made by the first op that needs them. */
+/* Cosines and sines of a tile's positions under one table of frequencies; a list, since a model may
+   have a table for some of its layers and another for the rest. Made by the first op that asks. */
 struct cpu_angles {
-    double theta;
-    int64_t half;     /* of a head's size; 0: none yet */
+    struct cpu_angles *next;
+    int64_t half;     /* pairs of a head */
+    float factor;     /* in both already */
+    float *inv_freq;  /* [half], a copy: what the entry is found by */
     float *cos, *sin; /* (rows, half) */
 };
 
@@ -96,34 +99,45 @@ const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_
 
 /* The ops, by file. */
 void cpu_embed(struct backend *b, const struct backend_tile *t, void *h,
-               const struct backend_weight *table);
-void cpu_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols);
+               const struct backend_weight *table, float factor);
+void cpu_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols,
+             float factor);
+void cpu_scale(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+               int64_t cols, float factor);
+void cpu_bias_add(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                  const struct backend_weight *bias);
+void cpu_cols_copy(struct backend *b, const struct backend_tile *t, void *y, int64_t y_cols,
+                   int64_t y_at, const void *x, int64_t x_cols, int64_t x_at, int64_t cols);
 void cpu_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                         const struct backend_weight *w, double eps);
+                         const struct backend_norm *norm);
 void cpu_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
-                          const void *x, const struct backend_weight *w, double eps);
+                          const void *x, const struct backend_norm *norm);
 void cpu_norm_rope_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                           const struct backend_weight *w, int heads, double eps, double theta);
+                           int heads, int dim, const struct backend_norm *norm,
+                           const struct backend_rope *rope);
 void cpu_norm_rope_backward(struct backend *b, const struct backend_tile *t, void *dx,
-                            const void *dy, const void *x, const struct backend_weight *w,
-                            int heads, double eps, double theta);
-void cpu_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
-                        const void *up, int64_t cols);
-void cpu_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
-                         const void *dy, const void *gate, const void *up, int64_t cols);
+                            const void *dy, const void *x, int heads, int dim,
+                            const struct backend_norm *norm, const struct backend_rope *rope);
+void cpu_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                     const void *up, int64_t cols, enum backend_act act);
+void cpu_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                      const void *dy, const void *gate, const void *up, int64_t cols,
+                      enum backend_act act);
 void cpu_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
-                           const void *k, const void *v, int heads, int kv_heads, int dim);
+                           const void *k, const void *v, const struct backend_attention *as);
 void cpu_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
                             void *dv, const void *d_o, const void *q, const void *k, const void *v,
-                            int heads, int kv_heads, int dim);
+                            const struct backend_attention *as);
 void cpu_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
                         const struct backend_weight *w);
 void cpu_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
                          const struct backend_weight *w, int accumulate);
 void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
-              const void *h, const struct backend_weight *head);
+              const void *h, const struct backend_head *head);
 void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-            const void *const *hq, int count, const struct backend_weight *head);
+            const void *const *hq, int count, const struct backend_head *head);
+void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
+                const struct backend_head *head);
 void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
               int32_t from, int32_t to, float *per_sample, float *per_channel);
 struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t cols,
@@ -138,5 +152,7 @@ void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void 
                           const struct backend_operand *x, const struct backend_operand *w);
 void cpu_score(struct backend *b, const struct backend_operand *w,
                const struct backend_score_job *jobs, int count);
+void cpu_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
+                  int64_t stride, int count);
 
 #endif

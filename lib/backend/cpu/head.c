@@ -23,15 +23,16 @@ struct partial {
 struct head_job {
     struct cpu_backend *c;
     const struct backend_tile *t;
-    const struct backend_weight *w;
-    const float *h;
-    int64_t width, units;
+    const struct backend_weight *w; /* (vocabulary, hidden) */
+    float divisor, cap;             /* of the logits */
+    const float *h;                 /* (rows, hidden) */
+    int64_t width, units;           /* columns of a block of logits; blocks */
     int32_t rows;
     /* loss */
     struct partial *sums; /* [rows]: of the chunks so far */
     float *target_logit;  /* [rows] */
-    float *z;             /* (rows, chunk): logits, then exp(z - top) */
-    float *dh;
+    float *z;             /* (rows, chunk): logits, then exp(z - top) times their slope */
+    float *dh;            /* (rows, hidden) */
     int64_t chunk, chunk_at;
     /* kl */
     struct partial *parts; /* (count, units, rows) */
@@ -46,13 +47,29 @@ static int64_t block_cols(const struct head_job *j, int64_t unit)
     return left < j->width ? left : j->width;
 }
 
+/* n products of the head become logits. */
+static void shape_logits(const struct head_job *j, float *z, int64_t n)
+{
+    if (j->cap > 0)
+        simd()->cap(z, NULL, z, 1 / j->divisor, j->cap, n);
+    else if (j->divisor != 1)
+        simd()->scale(z, z, 1 / j->divisor, n);
+}
+
+/* d(logit) / d(product of the head), but for the divisor. */
+static float logit_slope(const struct head_job *j, float z)
+{
+    return j->cap > 0 ? 1 - z / j->cap * (z / j->cap) : 1;
+}
+
 /* Logits of one block of columns into z, rows ld apart. */
 static void block_logits(const struct head_job *j, int64_t unit, const float *h, const float *panel,
                          float *z, int64_t ld)
 {
-    int64_t depth = j->w->cols;
-    blas_gemm(BLAS_N, BLAS_T, j->rows, block_cols(j, unit), depth, h, depth, panel, depth, 0, z,
-              ld);
+    int64_t depth = j->w->cols, cols = block_cols(j, unit);
+    blas_gemm(BLAS_N, BLAS_T, j->rows, cols, depth, h, depth, panel, depth, 0, z, ld);
+    for (int32_t r = 0; r < j->rows; r++)
+        shape_logits(j, z + r * ld, cols);
 }
 
 static const float *block_weights(const struct head_job *j, int64_t unit, float *room)
@@ -60,7 +77,7 @@ static const float *block_weights(const struct head_job *j, int64_t unit, float 
     return cpu_weight_rows(j->w, unit * j->width, block_cols(j, unit), room);
 }
 
-/* Adds b to a, both relative to their own top. */
+/* Merges two running log-sum-exps; each is stored relative to its own maximum. */
 static void merge(struct partial *a, const struct partial *b)
 {
     if (b->top > a->top) {
@@ -103,8 +120,8 @@ static void logits_unit(void *arg, int64_t part, int worker)
     block_logits(j, unit, j->h, panel, j->z + part * j->width, j->chunk);
 }
 
-/* A row's logits of the chunk become exp(z - top). */
-static void exps_row(const struct head_job *j, int32_t r)
+/* A row's logits of the chunk become exp(z - top), times their slope. slope: room for a chunk. */
+static void exps_row(const struct head_job *j, int32_t r, float *slope)
 {
     int64_t cols = chunk_cols(j), target = j->t->target[r] - j->chunk_at;
     float *z = j->z + r * j->chunk, *dh = j->dh + r * j->w->cols;
@@ -122,15 +139,18 @@ static void exps_row(const struct head_job *j, int32_t r)
             dh[i] *= shrink;
         *sums = (struct partial){top, sums->sum * shrink, 0};
     }
+    for (int64_t i = 0; j->cap > 0 && i < cols; i++)
+        slope[i] = logit_slope(j, z[i]);
     sums->sum += simd()->exps(z, z, (float)sums->top, 1, cols);
+    for (int64_t i = 0; j->cap > 0 && i < cols; i++)
+        z[i] *= slope[i];
 }
 
 static void exps_unit(void *arg, int64_t unit, int worker)
 {
     const struct head_job *j = arg;
-    (void)worker;
     for (int32_t r = (int32_t)unit * ROWS; r < end_row(j, unit); r++)
-        exps_row(j, r);
+        exps_row(j, r, cpu_scratch(j->c, worker));
 }
 
 /* dh += exp(z - top) W for one block of the columns of dh */
@@ -145,7 +165,10 @@ static void back_unit(void *arg, int64_t unit, int worker)
               j->w->cols);
 }
 
-/* dh = dh / sum - W[target]: the gradient at the logits is softmax - [target] */
+/*
+ * dh = (dh / sum - slope W[target]) / divisor: the gradient at the logits is softmax - [target],
+ * and dh holds the sum of exp(z - top) slope W so far.
+ */
 static void slope_unit(void *arg, int64_t unit, int worker)
 {
     const struct head_job *j = arg;
@@ -156,8 +179,9 @@ static void slope_unit(void *arg, int64_t unit, int worker)
             continue;
         const float *w = cpu_weight_rows(j->w, j->t->target[r], 1, room);
         float *dh = j->dh + r * cols, inverse = (float)(1 / j->sums[r].sum);
+        float slope = logit_slope(j, j->target_logit[r]), outer = 1 / j->divisor;
         for (int64_t i = 0; i < cols; i++)
-            dh[i] = dh[i] * inverse - w[i];
+            dh[i] = (dh[i] * inverse - slope * w[i]) * outer;
     }
 }
 
@@ -169,17 +193,30 @@ static void sum_losses(const struct head_job *j, double *loss)
             loss[j->t->sample_of[r]] += j->sums[r].top + log(j->sums[r].sum) - j->target_logit[r];
 }
 
-void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
-              const void *h, const struct backend_weight *head)
+static struct head_job job_of(struct backend *b, const struct backend_tile *t,
+                              const struct backend_head *head, const void *h)
 {
-    struct head_job j = {.c = cpu_of(b), .t = t, .w = head, .h = h, .rows = t->rows, .dh = dh};
-    int64_t vocab = head->rows, hidden = head->cols, row_units = (t->rows + ROWS - 1) / ROWS;
+    return (struct head_job){.c = cpu_of(b),
+                             .t = t,
+                             .w = head->w,
+                             .divisor = head->divisor,
+                             .cap = head->cap,
+                             .h = h,
+                             .rows = t->rows};
+}
+
+void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
+              const void *h, const struct backend_head *head)
+{
+    struct head_job j = job_of(b, t, head, h);
+    int64_t vocab = j.w->rows, hidden = j.w->cols, row_units = (t->rows + ROWS - 1) / ROWS;
+    j.dh = dh;
     j.width = cpu_unit_cols(vocab, hidden);
     j.units = cpu_units(vocab, hidden);
     j.chunk = j.width * (j.units < CHUNK_UNITS ? j.units : CHUNK_UNITS);
     size_t rows = (size_t)t->rows;
     int64_t back = cpu_unit_cols(hidden, j.chunk) * j.chunk, each = j.width * hidden;
-    if (!cpu_begin(j.c, (size_t)(each > back ? each : back) * sizeof(float),
+    if (!cpu_begin(j.c, (size_t)(each > back ? each : back) * sizeof(float), /* back >= chunk */
                    rows * (sizeof *j.sums + sizeof(float) * (size_t)(1 + j.chunk))))
         return;
     j.sums = (void *)j.c->shared.data;
@@ -231,14 +268,15 @@ static void kl_unit(void *arg, int64_t unit, int worker)
 }
 
 void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-            const void *const *hq, int count, const struct backend_weight *head)
+            const void *const *hq, int count, const struct backend_head *head)
 {
-    struct head_job j = {
-        .c = cpu_of(b), .t = t, .w = head, .h = h, .rows = t->rows, .hq = hq, .count = count};
-    j.width = cpu_unit_cols(head->rows, head->cols);
-    j.units = cpu_units(head->rows, head->cols);
+    struct head_job j = job_of(b, t, head, h);
+    j.hq = hq;
+    j.count = count;
+    j.width = cpu_unit_cols(j.w->rows, j.w->cols);
+    j.units = cpu_units(j.w->rows, j.w->cols);
     size_t parts = (size_t)count * (size_t)j.units * (size_t)t->rows;
-    if (!cpu_begin(j.c, (size_t)(j.width * (head->cols + 2 * t->rows)) * sizeof(float),
+    if (!cpu_begin(j.c, (size_t)(j.width * (j.w->cols + 2 * t->rows)) * sizeof(float),
                    2 * parts * sizeof *j.parts))
         return;
     j.parts = (void *)j.c->shared.data;
@@ -253,4 +291,24 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
             kl[k][r] = t->sample_of[r] < 0 ? 0 : value;
         }
     }
+}
+
+/* ---- logits ---- */
+
+static void shape_unit(void *arg, int64_t unit, int worker)
+{
+    const struct head_job *j = arg;
+    (void)worker;
+    for (int32_t r = (int32_t)unit * ROWS; r < end_row(j, unit); r++)
+        shape_logits(j, j->z + r * j->w->rows, j->w->rows);
+}
+
+void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
+                const struct backend_head *head)
+{
+    struct head_job j = job_of(b, t, head, h);
+    j.z = z;
+    cpu_linear_forward(b, t, z, h, head->w);
+    if (!j.c->failed.code)
+        aq_pool_run(j.c->pool, (t->rows + ROWS - 1) / ROWS, shape_unit, &j);
 }

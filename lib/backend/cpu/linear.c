@@ -40,6 +40,8 @@ void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows,
         int64_t at = (row + r) * w->cols + col;
         if (w->dtype == BACKEND_BF16)
             simd()->widen_bf16(dst, from + at * 2, cols);
+        else if (w->dtype == BACKEND_F16)
+            simd()->widen_f16(dst, from + at * 2, cols);
         else
             memcpy(dst, from + at * 4, (size_t)cols * sizeof *dst);
     }

@@ -1,4 +1,4 @@
-/* silu(gate) * up, and back. */
+/* The gated activations of an MLP: act(gate) * up, and back. Elementwise, a few rows to a unit. */
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
 
@@ -7,7 +7,8 @@ enum { ROWS = 16 };
 struct mlp_job {
     struct cpu_backend *c;
     int64_t rows, cols;
-    float *y, *dgate, *dup;
+    enum backend_act act;
+    float *y, *dgate, *dup; /* (rows, cols), as are all here */
     const float *dy, *gate, *up;
 };
 
@@ -22,7 +23,8 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     const struct mlp_job *j = arg;
     int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    simd()->swiglu(j->y + at, j->gate + at, j->up + at, end_of(j, unit) - at);
+    (j->act == BACKEND_SILU ? simd()->swiglu : simd()->geglu)(j->y + at, j->gate + at, j->up + at,
+                                                              end_of(j, unit) - at);
 }
 
 static void backward_unit(void *arg, int64_t unit, int worker)
@@ -30,8 +32,8 @@ static void backward_unit(void *arg, int64_t unit, int worker)
     const struct mlp_job *j = arg;
     int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    simd()->swiglu_backward(j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at,
-                            end_of(j, unit) - at);
+    (j->act == BACKEND_SILU ? simd()->swiglu_backward : simd()->geglu_backward)(
+        j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at, end_of(j, unit) - at);
 }
 
 static void run(struct mlp_job *j, aq_pool_fn *fn)
@@ -40,20 +42,22 @@ static void run(struct mlp_job *j, aq_pool_fn *fn)
         aq_pool_run(j->c->pool, (j->rows + ROWS - 1) / ROWS, fn, j);
 }
 
-void cpu_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
-                        const void *up, int64_t cols)
+void cpu_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                     const void *up, int64_t cols, enum backend_act act)
 {
     struct mlp_job j = {
-        .c = cpu_of(b), .rows = t->rows, .cols = cols, .y = y, .gate = gate, .up = up};
+        .c = cpu_of(b), .rows = t->rows, .cols = cols, .act = act, .y = y, .gate = gate, .up = up};
     run(&j, forward_unit);
 }
 
-void cpu_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
-                         const void *dy, const void *gate, const void *up, int64_t cols)
+void cpu_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                      const void *dy, const void *gate, const void *up, int64_t cols,
+                      enum backend_act act)
 {
     struct mlp_job j = {.c = cpu_of(b),
                         .rows = t->rows,
                         .cols = cols,
+                        .act = act,
                         .dgate = dgate,
                         .dup = dup,
                         .dy = dy,

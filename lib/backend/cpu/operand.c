@@ -96,8 +96,9 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
     drop_plan(op);
     op->w = w;
     op->spec = *spec;
-    op->source = (struct quant_matrix){w->dev, w->dtype == BACKEND_BF16 ? QUANT_BF16 : QUANT_F32,
-                                       w->rows, w->cols, w->name};
+    static const enum quant_dtype dtypes[] = {
+        [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
+    op->source = (struct quant_matrix){w->dev, dtypes[w->dtype], w->rows, w->cols, w->name};
     if (spec->steps == 0)
         op->unit = w->dtype == BACKEND_BF16 ? 1 : 0;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0))

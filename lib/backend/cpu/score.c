@@ -21,9 +21,11 @@ struct score_run {
     int count;
     int64_t width, units, out, depth;
     int32_t rows;
-    size_t room;   /* bytes of a worker's scratch for the block of weights; the result is behind */
-    double *parts; /* (jobs, units, rows) */
-    float *y;      /* of linear_quantized; then jobs is one that has x alone */
+    size_t room; /* bytes of a worker's scratch for the block of weights; the result follows it */
+    /* What each unit found for each row, added up in the order of the units afterwards. */
+    double *parts;     /* (jobs, units, rows): sums of squares */
+    double *dot_parts; /* the same without the squares; only for jobs that want dots */
+    float *y;          /* of linear_quantized; then jobs is one that has x alone */
 };
 
 /* z (padded rows, padded cols) on the matrix units */
@@ -59,10 +61,12 @@ static void use_result(const struct score_run *s, int job, int64_t unit, const f
         return;
     }
     const struct backend_score_job *j = &s->jobs[job];
-    const float *y = j->y, *dy = j->dy;
+    const float *y = j->y, *dy = j->dy; /* (rows, out) */
     double *parts = s->parts + (job * s->units + unit) * s->rows;
+    double *dots = j->dots ? s->dot_parts + (job * s->units + unit) * s->rows : NULL;
     for (int32_t r = 0; r < j->tile->first[j->tile->samples]; r++)
-        parts[r] = simd()->score(z + r * ld, y + r * s->out + at, dy + r * s->out + at, cols);
+        parts[r] = simd()->score(z + r * ld, y + r * s->out + at, dy + r * s->out + at,
+                                 dots ? dots + r : NULL, cols);
 }
 
 static void product_unit(void *arg, int64_t unit, int worker)
@@ -114,20 +118,31 @@ static bool run_products(struct score_run *s)
     operand_keep(s->c, s->w, &s->forms[0], s->width, s->units);
     s->room = cpu_aligned(s->room);
     size_t result = (size_t)(matrix_round(s->rows) * (matrix_round(s->width) + 1)) * sizeof(float);
-    size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows) * sizeof(double);
-    if (!cpu_begin(s->c, s->room + result, parts))
+    size_t parts = s->y ? 0 : (size_t)s->count * (size_t)(s->units * s->rows);
+    if (!cpu_begin(s->c, s->room + result, 2 * parts * sizeof(double)))
         return false;
     s->parts = (void *)s->c->shared.data;
+    s->dot_parts = s->parts + parts;
     aq_pool_run(s->c->pool, s->units, product_unit, s);
     return true;
 }
 
+/* The units' parts of one job, a row at a time and in the order of the units. */
 static void add_parts(const struct score_run *s, int job)
 {
-    const struct backend_tile *t = s->jobs[job].tile;
-    for (int32_t r = 0; r < t->first[t->samples]; r++)
-        for (int64_t u = 0; u < s->units; u++)
-            s->jobs[job].sums[t->sample_of[r]] += s->parts[(job * s->units + u) * s->rows + r];
+    const struct backend_score_job *j = &s->jobs[job];
+    const struct backend_tile *t = j->tile;
+    for (int32_t r = 0; r < t->first[t->samples]; r++) {
+        int32_t sample = t->sample_of[r];
+        for (int64_t u = 0; u < s->units; u++) {
+            int64_t at = (job * s->units + u) * s->rows + r;
+            j->sums[sample] += s->parts[at];
+            if (j->firsts && r == t->first[sample])
+                j->firsts[sample] += s->parts[at];
+            if (j->dots)
+                j->dots[r] += s->dot_parts[at];
+        }
+    }
 }
 
 void cpu_score(struct backend *b, const struct backend_operand *w,
@@ -149,4 +164,30 @@ void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void 
     struct backend_score_job job = {.tile = t, .x = x};
     struct score_run s = {.c = cpu_of(b), .w = w, .jobs = &job, .count = 1, .y = y};
     (void)run_products(&s);
+}
+
+struct dots_job {
+    const struct backend_tile *t;
+    double *dots; /* (count, rows) */
+    double *sums; /* (count, samples), stride apart */
+    int64_t stride;
+};
+
+static void dots_unit(void *arg, int64_t unit, int worker)
+{
+    const struct dots_job *j = arg;
+    double *dots = j->dots + unit * j->t->rows, *sums = j->sums + unit * j->stride;
+    (void)worker;
+    for (int32_t r = 0; r < j->t->first[j->t->samples]; r++)
+        sums[j->t->sample_of[r]] += dots[r] * dots[r];
+    memset(dots, 0, (size_t)j->t->rows * sizeof *dots);
+}
+
+void cpu_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
+                  int64_t stride, int count)
+{
+    struct cpu_backend *c = cpu_of(b);
+    struct dots_job j = {t, dots, sums, stride};
+    if (!c->failed.code)
+        aq_pool_run(c->pool, count, dots_unit, &j);
 }

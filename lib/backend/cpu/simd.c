@@ -89,6 +89,28 @@ INLINE void exp_of(f32v *y, const f32v *x)
     *y = p * (f32v)power;
 }
 
+/*
+ * tanh to about 2 units in the last place: an odd polynomial below 0.625 (Cephes' tanhf), else
+ * 1 - 2 / (exp(2 |x|) + 1) with the sign of x. NaN stays.
+ */
+INLINE void tanh_of(f32v *y, const f32v *x)
+{
+    f32v v = *x, z = v * v, minus = -v, magnitude, twice;
+    f32v p = z * -5.70498872745e-3F + 2.06390887954e-2F;
+    p = p * z - 5.37397155531e-2F;
+    p = p * z + 1.33314422036e-1F;
+    p = p * z - 3.33332819422e-1F;
+    p = p * z * v + v;
+    i32v below = v < 0;
+    choose(&magnitude, &below, &minus, &v);
+    twice = magnitude + magnitude;
+    exp_of(&twice, &twice);
+    f32v q = 1 - 2 / (twice + 1), minus_q = -q;
+    choose(&q, &below, &minus_q, &q);
+    i32v small = magnitude < 0.625F;
+    choose(y, &small, &p, &q);
+}
+
 /* ---- the loops: a step takes up to 16 elements, and all but the last exactly 16 ---- */
 
 #define STEPS(n, step)                                                                             \
@@ -116,6 +138,28 @@ INLINE void widen_body(float *to, const void *from, int64_t n)
         uint32_t full = (uint32_t)half << 16;
         memcpy(to + i, &full, sizeof full);
     }
+}
+
+/*
+ * fp16 to fp32: the exponent and mantissa move to their places as they are, and a factor of 2^112
+ * makes up for the other bias, of denormals too; infinity and NaN get the exponent of theirs.
+ */
+INLINE void widen_f16_step(float *to, const void *from, int64_t n)
+{
+    u16v half = {0};
+    memcpy(&half, from, n >= LANES ? sizeof half : (size_t)n * 2);
+    u32v bits = __builtin_convertvector(half, u32v), magnitude = (bits & 0x7fff) << 13;
+    u32v special = (u32v)(magnitude >= 0x0f800000) & 0x7f800000;
+    f32v v = (f32v)magnitude * 0x1p112F;
+    v = (f32v)((u32v)v | special | (bits & 0x8000) << 16);
+    store(to, &v, n);
+}
+
+INLINE void widen_f16_body(float *to, const void *from, int64_t n)
+{
+#define STEP(count) widen_f16_step(to + i, (const char *)from + i * 2, count)
+    STEPS(n, STEP);
+#undef STEP
 }
 
 INLINE void narrow_step(uint16_t *to, const float *x, float factor, int64_t n)
@@ -162,24 +206,40 @@ INLINE void split_body(uint16_t *a, uint16_t *b, uint16_t *c, const float *x, in
 #undef STEP
 }
 
-INLINE void add_step(float *y, const float *x, int64_t n)
+INLINE void add_step(float *y, const float *x, float factor, int64_t n)
 {
     f32v a, b;
     load(&a, y, n);
     load(&b, x, n);
-    a += b;
+    a += b * factor;
     store(y, &a, n);
 }
 
-INLINE void add_body(float *y, const float *x, int64_t n)
+INLINE void add_body(float *y, const float *x, float factor, int64_t n)
 {
-#define STEP(count) add_step(y + i, x + i, count)
+#define STEP(count) add_step(y + i, x + i, factor, count)
     STEPS(n, STEP);
 #undef STEP
 }
 
-INLINE void score_step(f64h sum[2], const float *found, const float *expected, const float *slope,
-                       int64_t n)
+INLINE void scale_step(float *y, const float *x, float factor, int64_t n)
+{
+    f32v a;
+    load(&a, x, n);
+    a *= factor;
+    store(y, &a, n);
+}
+
+INLINE void scale_body(float *y, const float *x, float factor, int64_t n)
+{
+#define STEP(count) scale_step(y + i, x + i, factor, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+/* dot: NULL, known to the compiler, or two more sums */
+INLINE void score_step(f64h sum[2], f64h *dot, const float *found, const float *expected,
+                       const float *slope, int64_t n)
 {
     f32v c, y, g;
     f64h d0, d1, g0, g1;
@@ -193,14 +253,22 @@ INLINE void score_step(f64h sum[2], const float *found, const float *expected, c
     d1 *= g1;
     sum[0] += d0 * d0;
     sum[1] += d1 * d1;
+    if (dot) {
+        dot[0] += d0;
+        dot[1] += d1;
+    }
 }
 
-INLINE double score_body(const float *found, const float *expected, const float *slope, int64_t n)
+INLINE double score_body(const float *found, const float *expected, const float *slope,
+                         double *all_dots, int64_t n)
 {
-    f64h sum[2] = {{0}, {0}};
-#define STEP(count) score_step(sum, found + i, expected + i, slope + i, count)
+    f64h sum[2] = {{0}, {0}}, dots[2] = {{0}, {0}};
+#define STEP(count)                                                                                \
+    score_step(sum, all_dots ? dots : NULL, found + i, expected + i, slope + i, count)
     STEPS(n, STEP);
 #undef STEP
+    if (all_dots)
+        *all_dots = sum_of(&dots[0], &dots[1]);
     return sum_of(&sum[0], &sum[1]);
 }
 
@@ -341,6 +409,76 @@ INLINE void swiglu_backward_body(float *dgate, float *dup, const float *dy, cons
 #undef STEP
 }
 
+/* gelu(a) = a (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (a + 0.044715 a^3) */
+#define GELU_SLOPE 0.7978845608F
+#define GELU_CUBE 0.044715F
+
+INLINE void gelu_tanh(f32v *t, const f32v *a)
+{
+    f32v u = GELU_SLOPE * (*a + GELU_CUBE * (*a * *a * *a));
+    tanh_of(t, &u);
+}
+
+INLINE void geglu_step(float *y, const float *gate, const float *up, int64_t n)
+{
+    f32v a, b, t;
+    load(&a, gate, n);
+    load(&b, up, n);
+    gelu_tanh(&t, &a);
+    a = 0.5F * a * (1 + t) * b;
+    store(y, &a, n);
+}
+
+INLINE void geglu_body(float *y, const float *gate, const float *up, int64_t n)
+{
+#define STEP(count) geglu_step(y + i, gate + i, up + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void geglu_backward_step(float *dgate, float *dup, const float *dy, const float *gate,
+                                const float *up, int64_t n)
+{
+    f32v g, a, b, t;
+    load(&g, dy, n);
+    load(&a, gate, n);
+    load(&b, up, n);
+    gelu_tanh(&t, &a);
+    f32v inner = GELU_SLOPE * (1 + 3 * GELU_CUBE * (a * a));
+    f32v to_up = g * (0.5F * a * (1 + t));
+    f32v to_gate = g * b * (0.5F * (1 + t) + 0.5F * a * (1 - t * t) * inner);
+    store(dgate, &to_gate, n);
+    store(dup, &to_up, n);
+}
+
+INLINE void geglu_backward_body(float *dgate, float *dup, const float *dy, const float *gate,
+                                const float *up, int64_t n)
+{
+#define STEP(count) geglu_backward_step(dgate + i, dup + i, dy + i, gate + i, up + i, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
+INLINE void cap_step(float *y, float *slope, const float *x, float factor, float cap, int64_t n)
+{
+    f32v v;
+    load(&v, x, n);
+    v *= factor / cap;
+    tanh_of(&v, &v);
+    f32v left = 1 - v * v;
+    v *= cap;
+    store(y, &v, n);
+    if (slope)
+        store(slope, &left, n);
+}
+
+INLINE void cap_body(float *y, float *slope, const float *x, float factor, float cap, int64_t n)
+{
+#define STEP(count) cap_step(y + i, slope ? slope + i : NULL, x + i, factor, cap, count)
+    STEPS(n, STEP);
+#undef STEP
+}
+
 /* The larger of a and b, lane by lane; a NaN, which alone differs from itself, wins and stays. */
 #define LARGER(ints, a, b)                                                                         \
     do {                                                                                           \
@@ -412,14 +550,37 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
     {                                                                                              \
         split_body(a, b, c, x, n);                                                                 \
     }                                                                                              \
-    attribute static void add_##set(float *y, const float *x, int64_t n)                           \
+    attribute static void widen_f16_##set(float *to, const void *from, int64_t n)                  \
     {                                                                                              \
-        add_body(y, x, n);                                                                         \
+        widen_f16_body(to, from, n);                                                               \
+    }                                                                                              \
+    attribute static void add_##set(float *y, const float *x, float factor, int64_t n)             \
+    {                                                                                              \
+        add_body(y, x, factor, n);                                                                 \
+    }                                                                                              \
+    attribute static void scale_##set(float *y, const float *x, float factor, int64_t n)           \
+    {                                                                                              \
+        scale_body(y, x, factor, n);                                                               \
     }                                                                                              \
     attribute static double score_##set(const float *found, const float *expected,                 \
-                                        const float *slope, int64_t n)                             \
+                                        const float *slope, double *dot, int64_t n)                \
     {                                                                                              \
-        return score_body(found, expected, slope, n);                                              \
+        return dot ? score_body(found, expected, slope, dot, n)                                    \
+                   : score_body(found, expected, slope, NULL, n);                                  \
+    }                                                                                              \
+    attribute static void geglu_##set(float *y, const float *gate, const float *up, int64_t n)     \
+    {                                                                                              \
+        geglu_body(y, gate, up, n);                                                                \
+    }                                                                                              \
+    attribute static void geglu_backward_##set(float *dgate, float *dup, const float *dy,          \
+                                               const float *gate, const float *up, int64_t n)      \
+    {                                                                                              \
+        geglu_backward_body(dgate, dup, dy, gate, up, n);                                          \
+    }                                                                                              \
+    attribute static void cap_##set(float *y, float *slope, const float *x, float factor,          \
+                                    float cap, int64_t n)                                          \
+    {                                                                                              \
+        slope ? cap_body(y, slope, x, factor, cap, n) : cap_body(y, NULL, x, factor, cap, n);      \
     }                                                                                              \
     attribute static double dot_##set(const float *a, const float *b, const float *c, int64_t n)   \
     {                                                                                              \
@@ -457,11 +618,26 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
     {                                                                                              \
         turn_body(y, x, cosine, sine, way, half);                                                  \
     }                                                                                              \
-    static const struct simd table_##set = {widen_##set,  narrow_##set,          split_##set,      \
-                                            add_##set,    score_##set,           dot_##set,        \
-                                            norm_##set,   norm_backward_##set,   exps_##set,       \
-                                            swiglu_##set, swiglu_backward_##set, top_##set,        \
-                                            turn_##set};
+    static const struct simd table_##set = {                                                       \
+        .widen_bf16 = widen_##set,                                                                 \
+        .widen_f16 = widen_f16_##set,                                                              \
+        .narrow_bf16 = narrow_##set,                                                               \
+        .split_bf16 = split_##set,                                                                 \
+        .add = add_##set,                                                                          \
+        .scale = scale_##set,                                                                      \
+        .score = score_##set,                                                                      \
+        .dot = dot_##set,                                                                          \
+        .norm = norm_##set,                                                                        \
+        .norm_backward = norm_backward_##set,                                                      \
+        .exps = exps_##set,                                                                        \
+        .swiglu = swiglu_##set,                                                                    \
+        .swiglu_backward = swiglu_backward_##set,                                                  \
+        .geglu = geglu_##set,                                                                      \
+        .geglu_backward = geglu_backward_##set,                                                    \
+        .cap = cap_##set,                                                                          \
+        .top = top_##set,                                                                          \
+        .turn = turn_##set,                                                                        \
+    };
 
 /* NOLINTEND(bugprone-macro-parentheses) */
 

@@ -9,17 +9,22 @@
 #include <stdint.h>
 
 struct simd {
-    /* n bf16 values at any address to fp32 */
+    /* n bf16 or fp16 values at any address to fp32, exactly */
     void (*widen_bf16)(float *to, const void *from, int64_t n);
+    void (*widen_f16)(float *to, const void *from, int64_t n);
     /* x * factor to bf16, to nearest */
     void (*narrow_bf16)(uint16_t *to, const float *x, float factor, int64_t n);
     /* a + b + c = x exactly, but for denormals: its first, second and third 8 bits. Infinities give
        NaN. */
     void (*split_bf16)(uint16_t *a, uint16_t *b, uint16_t *c, const float *x, int64_t n);
-    /* y += x */
-    void (*add)(float *y, const float *x, int64_t n);
-    /* sum of ((found - expected) * slope)^2; the difference in fp32 */
-    double (*score)(const float *found, const float *expected, const float *slope, int64_t n);
+    /* y += factor x */
+    void (*add)(float *y, const float *x, float factor, int64_t n);
+    /* y = factor x; y may be x */
+    void (*scale)(float *y, const float *x, float factor, int64_t n);
+    /* sum of ((found - expected) * slope)^2; the difference in fp32. dot, unless NULL: the sum of
+       the same without the square. */
+    double (*score)(const float *found, const float *expected, const float *slope, double *dot,
+                    int64_t n);
     /* sum of a b c; b may be NULL: sum of a c */
     double (*dot)(const float *a, const float *b, const float *c, int64_t n);
     /* y = w (x r) */
@@ -29,9 +34,15 @@ struct simd {
                           float slope, int64_t n);
     /* y = exp(x - top) * factor, and the sum of the exp; y may be NULL, or x */
     double (*exps)(float *y, const float *x, float top, float factor, int64_t n);
+    /* y = silu(gate) up, y = gelu_tanh(gate) up, and back */
     void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
     void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
                             const float *up, int64_t n);
+    void (*geglu)(float *y, const float *gate, const float *up, int64_t n);
+    void (*geglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
+                           const float *up, int64_t n);
+    /* y = cap tanh(factor x / cap), y may be x; slope, unless NULL: dy / d(factor x) */
+    void (*cap)(float *y, float *slope, const float *x, float factor, float cap, int64_t n);
     /* the largest; NaN if there is one */
     float (*top)(const float *x, int64_t n);
     /* Pairs (x[k], x[k + half]) turned by angles, by their opposites if way is -1; y may be x. */

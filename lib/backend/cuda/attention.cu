@@ -1,7 +1,9 @@
 /*
- * Causal attention within each sample, for many short samples: a warp has one row of one head. The
- * backward pass keeps the probabilities and the gradients at the scores of some heads at a time,
- * so that keys and values gather theirs in a fixed order.
+ * Causal attention within each sample, for many short samples: one warp per row and head, which
+ * keeps a number for each key in shared memory. The backward pass first makes dq that way and
+ * stores the probabilities and the gradients at the scores of some heads at a time; a second
+ * kernel, one block per row and key head, then adds up dk and dv over later rows in ascending
+ * order, so that no two blocks add to the same number and the bits do not depend on timing.
  */
 #include "backend/cuda/cuda.cuh"
 
@@ -13,13 +15,16 @@ struct attention {
     const uint8_t *pad;
     const int64_t *square_at;
     int64_t squares;
-    const float *q, *k, *v, *d_o;
-    float *o, *dq, *dk, *dv;
-    float *p, *ds; /* [heads of the turn][squares] */
+    const float *q, *d_o; /* (rows, heads x dim) */
+    const float *k, *v;   /* (rows, kv_heads x dim) */
+    float *o, *dq;        /* as q */
+    float *dk, *dv;       /* as k */
+    float *p, *ds;        /* [heads of the turn][squares]: of a sample (n, n), row by row */
     int heads, kv_heads, dim;
     int kv_from, end_head; /* of the turn */
     int longest;           /* sample */
-    float scale;
+    float scale, cap;      /* cap 0: none */
+    int window;            /* 0: none */
     int round;
 };
 
@@ -66,42 +71,56 @@ template <int n> __device__ static float warp_dot(const float *x, const float *y
     return warp_sum(sum);
 }
 
-/* p[s] for s <= t: softmax of q . k_s / sqrt(dim). */
+/* The first key that the row sees. */
+__device__ static int64_t first_seen(const struct attention &a, const struct span &sp)
+{
+    return a.window > 0 && sp.at >= a.window ? sp.at - a.window + 1 : 0;
+}
+
+/* p[s] for every s that the row sees: softmax of scale q . k_s, capped where there is a cap; then
+   slope[s], unless NULL, is d(capped score) / d(score). */
 template <int n>
 __device__ static void probabilities(const struct attention &a, const struct span &sp,
-                                     const float *q, int64_t kv, float *p)
+                                     const float *q, int64_t kv, float *p, float *slope)
 {
     int64_t ld = (int64_t)a.kv_heads * a.dim;
     const float *k = a.k + sp.first * ld + kv * a.dim;
     float top = -INFINITY;
-    for (int64_t s = 0; s <= sp.at; s++) {
+    int64_t first = first_seen(a, sp), begin = first + (WARP + threadIdx.x - first % WARP) % WARP;
+    for (int64_t s = first; s <= sp.at; s++) {
         float z = warp_dot<n>(q, k + s * ld, a.dim) * a.scale;
         if (threadIdx.x == s % WARP) {
+            if (a.cap > 0) {
+                float t = tanhf(z / a.cap);
+                z = a.cap * t;
+                if (slope)
+                    slope[s] = 1 - t * t;
+            }
             p[s] = z;
             top = z > top || isnan(z) ? z : top;
         }
     }
     top = warp_max(top);
     double sum = 0;
-    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP) {
+    for (int64_t s = begin; s <= sp.at; s += WARP) {
         p[s] = expf(p[s] - top);
         sum += p[s];
     }
     float inverse = (float)(1 / warp_sum(sum));
-    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP)
+    for (int64_t s = begin; s <= sp.at; s += WARP)
         p[s] *= inverse;
     __syncwarp();
 }
 
-/* out[i] = sum over s <= at of p[s] x[s][i] */
+/* out[i] = sum over first <= s <= at of p[s] x[s][i]; x: (rows of the sample, ld apart) */
 template <int n>
-__device__ static void gather(float *out, const float *p, const float *x, int64_t ld,
+__device__ static void gather(float *out, const float *p, const float *x, int64_t ld, int64_t first,
                               const struct span &sp, int dim, int round)
 {
     for (int i = threadIdx.x; i < dim / n; i += WARP) {
         struct floats<n> sum = {
         };
-        for (int64_t s = 0; s <= sp.at; s++) {
+        for (int64_t s = first; s <= sp.at; s++) {
             struct floats<n> v = ((const struct floats<n> *)(x + s * ld))[i];
             for (int k = 0; k < n; k++)
                 sum.e[k] += p[s] * v.e[k];
@@ -131,14 +150,15 @@ template <int n> __global__ static void forward_kernel(struct attention a)
         return;
     }
     float *p = shared + threadIdx.y * a.longest;
-    probabilities<n>(a, sp, a.q + at, kv, p);
-    gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, sp, a.dim, a.round);
+    probabilities<n>(a, sp, a.q + at, kv, p, NULL);
+    gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, first_seen(a, sp), sp, a.dim,
+              a.round);
 }
 
 /* dq of a row and head; its rows of p and ds for the second kernel. */
 template <int n> __global__ static void backward_query_kernel(struct attention a)
 {
-    extern __shared__ float shared[]; /* [warp]: p [key], ds [key] */
+    extern __shared__ float shared[]; /* [warp]: p [key], ds [key], with a cap slope [key] */
     int64_t per = a.heads / a.kv_heads, row = blockIdx.x, head = warp_head(a), kv = head / per;
     int64_t at = (row * a.heads + head) * a.dim, ld = (int64_t)a.kv_heads * a.dim;
     if (head >= a.end_head)
@@ -148,11 +168,13 @@ template <int n> __global__ static void backward_query_kernel(struct attention a
         clear(a.dq + at, a.dim);
         return;
     }
-    float *p = shared + 2 * threadIdx.y * a.longest, *ds = p + a.longest;
-    probabilities<n>(a, sp, a.q + at, kv, p);
+    float *p = shared + (a.cap > 0 ? 3 : 2) * threadIdx.y * a.longest, *ds = p + a.longest;
+    float *slope = a.cap > 0 ? ds + a.longest : NULL;
+    int64_t first = first_seen(a, sp), begin = first + (WARP + threadIdx.x - first % WARP) % WARP;
+    probabilities<n>(a, sp, a.q + at, kv, p, slope);
     const float *v = a.v + sp.first * ld + kv * a.dim, *k = a.k + sp.first * ld + kv * a.dim;
     double sum = 0;
-    for (int64_t s = 0; s <= sp.at; s++) {
+    for (int64_t s = first; s <= sp.at; s++) {
         float dp = warp_dot<n>(a.d_o + at, v + s * ld, a.dim);
         if (threadIdx.x == s % WARP) {
             ds[s] = dp;
@@ -161,16 +183,18 @@ template <int n> __global__ static void backward_query_kernel(struct attention a
     }
     float mean = (float)warp_sum(sum);
     int64_t base = (head - a.kv_from * per) * a.squares + sp.square + sp.at * sp.n;
-    for (int64_t s = threadIdx.x; s <= sp.at; s += WARP) {
+    for (int64_t s = begin; s <= sp.at; s += WARP) {
         ds[s] = p[s] * (ds[s] - mean) * a.scale;
+        if (slope)
+            ds[s] *= slope[s];
         a.p[base + s] = p[s];
         a.ds[base + s] = ds[s];
     }
     __syncwarp();
-    gather<n>(a.dq + at, ds, k, ld, sp, a.dim, 0);
+    gather<n>(a.dq + at, ds, k, ld, first, sp, a.dim, 0);
 }
 
-/* dk and dv of a row and key head, over its group's heads and the later rows. */
+/* dk and dv of a row and key head, over its group's heads and the later rows that see it. */
 __global__ static void backward_key_kernel(struct attention a)
 {
     int64_t per = a.heads / a.kv_heads, row = blockIdx.x, kv = a.kv_from + (int64_t)blockIdx.y;
@@ -181,12 +205,13 @@ __global__ static void backward_key_kernel(struct attention a)
         clear(a.dv + at, a.dim);
         return;
     }
+    int64_t end = a.window > 0 && sp.at + a.window < sp.n ? sp.at + a.window : sp.n;
     for (int i = threadIdx.x; i < a.dim; i += blockDim.x) {
         float dk = 0, dv = 0;
         for (int64_t g = 0; g < per; g++) {
             int64_t base = (blockIdx.y * per + g) * a.squares + sp.square + sp.at;
             int64_t head = sp.first * ld + (kv * per + g) * a.dim + i;
-            for (int64_t t = sp.at; t < sp.n; t++) {
+            for (int64_t t = sp.at; t < end; t++) {
                 dk += a.ds[base + t * sp.n] * a.q[head + t * ld];
                 dv += a.p[base + t * sp.n] * a.d_o[head + t * ld];
             }
@@ -197,18 +222,20 @@ __global__ static void backward_key_kernel(struct attention a)
 }
 
 static struct attention attention_of(const struct backend_tile *t, const void *q, const void *k,
-                                     const void *v, int heads, int kv_heads, int dim)
+                                     const void *v, const struct backend_attention *as)
 {
     struct attention a = {t->sample_of, t->first, t->pad, t->square_at, t->squares};
     a.q = (const float *)q;
     a.k = (const float *)k;
     a.v = (const float *)v;
-    a.heads = heads;
-    a.kv_heads = kv_heads;
-    a.dim = dim;
-    a.end_head = heads;
+    a.heads = as->heads;
+    a.kv_heads = as->kv_heads;
+    a.dim = as->dim;
+    a.end_head = as->heads;
     a.longest = t->longest;
-    a.scale = 1 / sqrtf((float)dim);
+    a.scale = as->scale;
+    a.cap = as->cap;
+    a.window = as->window;
     return a;
 }
 
@@ -250,13 +277,13 @@ static bool allow(struct cuda_backend *c, const void *kernel, size_t bytes)
 }
 
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
-                            const void *k, const void *v, int heads, int kv_heads, int dim)
+                            const void *k, const void *v, const struct backend_attention *as)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct attention a = attention_of(t, q, k, v, heads, kv_heads, dim);
+    struct attention a = attention_of(t, q, k, v, as);
     a.o = (float *)o;
     a.round = c->config.bf16;
-    struct launch l = launch_of(t, &a, heads, 1);
+    struct launch l = launch_of(t, &a, as->heads, 1);
     auto kernel = l.quads ? forward_kernel<4> : forward_kernel<1>;
     if (!cuda_good(c) || !allow(c, (const void *)kernel, l.shared))
         return;
@@ -266,11 +293,11 @@ void cuda_attention_forward(struct backend *b, const struct backend_tile *t, voi
 
 void cuda_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
                              void *dv, const void *d_o, const void *q, const void *k, const void *v,
-                             int heads, int kv_heads, int dim)
+                             const struct backend_attention *as)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct attention a = attention_of(t, q, k, v, heads, kv_heads, dim);
-    int per = heads / kv_heads;
+    struct attention a = attention_of(t, q, k, v, as);
+    int kv_heads = as->kv_heads, per = as->heads / kv_heads;
     size_t each = (size_t)(t->squares * per) * 2 * sizeof(float); /* of a key head */
     int turn = each ? (int)(matrices_bytes / each) : kv_heads;
     turn = turn < 1 ? 1 : turn > kv_heads ? kv_heads : turn;
@@ -284,7 +311,7 @@ void cuda_attention_backward(struct backend *b, const struct backend_tile *t, vo
     a.dv = (float *)dv;
     for (a.kv_from = 0; a.kv_from < kv_heads; a.kv_from += turn) {
         int now = kv_heads - a.kv_from < turn ? kv_heads - a.kv_from : turn;
-        struct launch l = launch_of(t, &a, now * per, 2);
+        struct launch l = launch_of(t, &a, now * per, as->cap > 0 ? 3 : 2);
         auto kernel = l.quads ? backward_query_kernel<4> : backward_query_kernel<1>;
         a.end_head = (a.kv_from + now) * per;
         if (!allow(c, (const void *)kernel, l.shared))

@@ -66,7 +66,8 @@ struct cuda_backend {
     int32_t *bad, *bad_host;
     std::vector<const char *> *quantized;           /* names of weights, by the same numbers */
     std::vector<struct backend_operand *> *waiting; /* with counts of clipped elements to raise */
-    std::map<std::pair<double, int64_t>, float *> *frequencies; /* of the rotation */
+    std::map<std::vector<float>, float *> *frequencies; /* of rotations: host's table -> device's */
+    bool said_rounded;                                  /* that weights are rounded to bf16 */
 };
 
 struct backend_tile {
@@ -109,7 +110,12 @@ void uploader_close(struct cuda_backend *c);
 int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
                       struct aq_err *err);
 void cuda_weights_release(struct backend *b, struct backend_weight *const *w, int count);
-/* The weight's bytes on the device, once the stream waits for them; NULL after a failure. */
+/* A loaded weight's elements: bf16, or fp32. F16 is one of the two, converted on the way. */
+static inline bool cuda_weight_is_bf16(const struct cuda_backend *c, const struct backend_weight *w)
+{
+    return c->config.bf16 || w->dtype == BACKEND_BF16;
+}
+/* The weight's elements on the device, once the stream waits for them; NULL after a failure. */
 const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w);
 /* The same in the compute type: its own bytes, or a copy in SCRATCH_W. Rows at < row < at + rows.
  */
@@ -141,38 +147,47 @@ void cuda_linear_backward(struct backend *b, const struct backend_tile *t, void 
 
 /* ---- model.cu ---- */
 void cuda_embed(struct backend *b, const struct backend_tile *t, void *h,
-                const struct backend_weight *table);
-void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-              int64_t cols);
+                const struct backend_weight *table, float factor);
+void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols,
+              float factor);
+void cuda_scale(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                int64_t cols, float factor);
+void cuda_bias_add(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                   const struct backend_weight *bias);
+void cuda_cols_copy(struct backend *b, const struct backend_tile *t, void *y, int64_t y_cols,
+                    int64_t y_at, const void *x, int64_t x_cols, int64_t x_at, int64_t cols);
 void cuda_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                          const struct backend_weight *w, double eps);
+                          const struct backend_norm *norm);
 void cuda_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void *dx,
-                           const void *dy, const void *x, const struct backend_weight *w,
-                           double eps);
+                           const void *dy, const void *x, const struct backend_norm *norm);
 void cuda_norm_rope_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                            const struct backend_weight *w, int heads, double eps, double theta);
+                            int heads, int dim, const struct backend_norm *norm,
+                            const struct backend_rope *rope);
 void cuda_norm_rope_backward(struct backend *b, const struct backend_tile *t, void *dx,
-                             const void *dy, const void *x, const struct backend_weight *w,
-                             int heads, double eps, double theta);
-void cuda_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
-                         const void *up, int64_t cols);
-void cuda_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
-                          const void *dy, const void *gate, const void *up, int64_t cols);
+                             const void *dy, const void *x, int heads, int dim,
+                             const struct backend_norm *norm, const struct backend_rope *rope);
+void cuda_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                      const void *up, int64_t cols, enum backend_act act);
+void cuda_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                       const void *dy, const void *gate, const void *up, int64_t cols,
+                       enum backend_act act);
 void cuda_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
                int32_t from, int32_t to, float *per_sample, float *per_channel);
 
 /* ---- attention.cu ---- */
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
-                            const void *k, const void *v, int heads, int kv_heads, int dim);
+                            const void *k, const void *v, const struct backend_attention *as);
 void cuda_attention_backward(struct backend *b, const struct backend_tile *t, void *dq, void *dk,
                              void *dv, const void *d_o, const void *q, const void *k, const void *v,
-                             int heads, int kv_heads, int dim);
+                             const struct backend_attention *as);
 
 /* ---- head.cu ---- */
 void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
-               const void *h, const struct backend_weight *head);
+               const void *h, const struct backend_head *head);
 void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-             const void *const *hq, int count, const struct backend_weight *head);
+             const void *const *hq, int count, const struct backend_head *head);
+void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
+                 const struct backend_head *head);
 
 /* ---- operand.cu ---- */
 struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_t cols,
@@ -194,6 +209,8 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
                            const struct backend_operand *x, const struct backend_operand *w);
 void cuda_score(struct backend *b, const struct backend_operand *w,
                 const struct backend_score_job *jobs, int count);
+void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
+                   int64_t stride, int count);
 
 /* ---- small device helpers ---- */
 

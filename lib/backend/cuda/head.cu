@@ -5,6 +5,7 @@
  */
 #include "backend/cuda/cuda.cuh"
 
+enum { SHAPE_BLOCKS = 1056 };
 static const int64_t chunk_logits = (int64_t)8 << 20; /* of all rows */
 
 /* What the chunks so far know of one row: sum of exp(z - top), and of exp(z - top) * moved. */
@@ -49,7 +50,7 @@ __device__ static double row_top(const float *z, int64_t n)
     return block_largest(top);
 }
 
-/* Adds b to a, both relative to their own top. */
+/* Merges two running log-sum-exps; each is stored relative to its own maximum. */
 __device__ static void merge(struct partial *a, const struct partial &b)
 {
     if (b.top > a->top) {
@@ -107,16 +108,37 @@ __global__ static void losses_kernel(double *loss, struct head_rows rows, const 
     loss[s] = sum;
 }
 
-/* dz = softmax - [target], in the compute type; may be in the place of z if that is fp32 */
+/* How logits come from the products of the head. */
+struct shape {
+    float divisor, cap; /* cap 0: none */
+};
+
+/* z (rows x columns, n in all), products of the head, become logits */
+__global__ static void shape_kernel(float *z, int64_t n, struct shape shape)
+{
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
+        float v = z[i] / shape.divisor;
+        z[i] = shape.cap > 0 ? shape.cap * tanhf(v / shape.cap) : v;
+    }
+}
+
+/*
+ * dz, the gradient at the products of the head, from the logits z: (softmax - [target]) times
+ * d(logit) / d(product); in the compute type. It may be in the place of z if that is fp32.
+ */
 __global__ static void slope_kernel(void *dz, int is_bf16, const float *z, struct head_rows rows,
-                                    int64_t at, int64_t cols, const int32_t *targets)
+                                    int64_t at, int64_t cols, const int32_t *targets,
+                                    struct shape shape)
 {
     int64_t row = blockIdx.x, target = targets[row];
     for (int64_t i = threadIdx.x; i < cols; i += blockDim.x) {
         float d = 0;
         if (target >= 0) {
-            d = expf((float)(z[row * cols + i] - rows.log_sum[row]));
+            float logit = z[row * cols + i], u = shape.cap > 0 ? logit / shape.cap : 0;
+            d = expf((float)(logit - rows.log_sum[row]));
             d -= at + i == target ? 1 : 0;
+            d = d * (1 - u * u) / shape.divisor;
         }
         if (is_bf16)
             ((bf16 *)dz)[row * cols + i] = __float2bfloat16_rn(d);
@@ -127,9 +149,18 @@ __global__ static void slope_kernel(void *dz, int is_bf16, const float *z, struc
 
 struct head {
     struct cuda_backend *c;
-    const struct backend_weight *w;
-    int64_t rows, width;
+    const struct backend_weight *w; /* (vocabulary, hidden) */
+    struct shape shape;
+    int64_t rows, width; /* of the tile, of a chunk of logits */
 };
+
+static struct head head_of(struct cuda_backend *c, const struct backend_tile *t,
+                           const struct backend_head *head)
+{
+    struct head d = {c, head->w, {head->divisor, head->cap}, t->rows};
+    d.width = chunk_width(t, head->w->rows);
+    return d;
+}
 
 static int64_t chunk_cols(const struct head *d, int64_t at)
 {
@@ -146,9 +177,11 @@ static void logits(const struct head *d, const void *h, int64_t at, float *z)
     g.is_bf16 = d->c->config.bf16;
     g.batch = 1;
     gemm_run(d->c, &g);
+    if (cuda_good(d->c) && (d->shape.divisor != 1 || d->shape.cap > 0))
+        shape_kernel<<<SHAPE_BLOCKS, THREADS, 0, d->c->stream>>>(z, g.m * g.n, d->shape);
 }
 
-/* dh (+)= dz W */
+/* dh (rows, hidden) (+)= dz W */
 static void slope_back(const struct head *d, const void *dz, int64_t at, void *dh)
 {
     struct gemm g = {d->rows, d->w->cols, chunk_cols(d, at), dz};
@@ -161,10 +194,11 @@ static void slope_back(const struct head *d, const void *dz, int64_t at, void *d
 }
 
 void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
-               const void *h, const struct backend_weight *w)
+               const void *h, const struct backend_head *head)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct head d = {c, w, t->rows, chunk_width(t, w->rows)};
+    const struct backend_weight *w = head->w;
+    struct head d = head_of(c, t, head);
     size_t rows = (size_t)t->rows, part = rows * sizeof(struct partial);
     char *room =
         (char *)cuda_scratch(c, SCRATCH_HEAD, part + rows * (sizeof(double) + sizeof(float)));
@@ -189,7 +223,7 @@ void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, vo
         if (!cuda_launched(c, "loss"))
             return;
         slope_kernel<<<t->rows, THREADS, 0, c->stream>>>(dz, c->config.bf16, z, r, at,
-                                                         chunk_cols(&d, at), t->target);
+                                                         chunk_cols(&d, at), t->target, d.shape);
         slope_back(&d, dz, at, dh);
     }
     (void)cuda_launched(c, "gradient of the loss");
@@ -234,10 +268,11 @@ __global__ static void kl_result_kernel(double *kl, const struct partial *p,
 }
 
 void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-             const void *const *hq, int count, const struct backend_weight *w)
+             const void *const *hq, int count, const struct backend_head *head)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct head d = {c, w, t->rows, chunk_width(t, w->rows)};
+    const struct backend_weight *w = head->w;
+    struct head d = head_of(c, t, head);
     size_t rows = (size_t)t->rows, hidden = rows * (size_t)w->cols, block = rows * (size_t)d.width;
     float *z = (float *)cuda_scratch(c, SCRATCH_Z, 2 * block * sizeof(float));
     struct partial *parts = (struct partial *)cuda_scratch(
@@ -269,4 +304,19 @@ void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl,
             kl[k], parts + (size_t)(2 * k) * rows, parts + (size_t)(2 * k + 1) * rows, t->sample_of,
             t->rows);
     (void)cuda_launched(c, "KL");
+}
+
+/* ---- logits ---- */
+
+void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
+                 const struct backend_head *head)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct head d = head_of(c, t, head);
+    d.width = head->w->rows; /* the whole vocabulary is one chunk */
+    const void *x = gemm_input(c, h, t->rows * head->w->cols);
+    if (!x)
+        return;
+    logits(&d, x, 0, (float *)z);
+    (void)cuda_launched(c, "logits");
 }

@@ -1,57 +1,125 @@
-/* Embedding, residuals, norms, rotation, MLP and ranges. A block works on a row; sums in double. */
+/*
+ * Embedding, residuals, norms, rotation, MLP and ranges. Activations are fp32, (rows, cols). In a
+ * kernel over rows a block owns one row (or one head of a row), so that its sum, in double, is made
+ * by one block in a fixed order. Elementwise kernels stride over all elements with a fixed grid.
+ */
 #include "backend/cuda/cuda.cuh"
 
 #include <math.h>
+#include <string.h>
 
 enum { MANY_BLOCKS = 2112 }; /* for loops over all elements */
 
+/* h (rows, cols) = factor * table (vocabulary, cols)[ids] */
 __global__ static void embed_kernel(float *h, const int32_t *ids, const void *table, int is_bf16,
-                                    int64_t cols)
+                                    int64_t cols, float factor)
 {
     int64_t row = blockIdx.x, id = ids[row];
     for (int64_t i = threadIdx.x; i < cols; i += blockDim.x)
-        h[row * cols + i] = id < 0 ? 0 : load_weight(table, is_bf16, id * cols + i);
+        h[row * cols + i] = id < 0 ? 0 : load_weight(table, is_bf16, id * cols + i) * factor;
 }
 
 void cuda_embed(struct backend *b, const struct backend_tile *t, void *h,
-                const struct backend_weight *table)
+                const struct backend_weight *table, float factor)
 {
     struct cuda_backend *c = cuda_of(b);
     const void *w = cuda_weight(c, table);
     if (!w)
         return;
-    embed_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)h, t->ids, w,
-                                                     table->dtype == BACKEND_BF16, table->cols);
+    embed_kernel<<<t->rows, THREADS, 0, c->stream>>>(
+        (float *)h, t->ids, w, cuda_weight_is_bf16(c, table), table->cols, factor);
     (void)cuda_launched(c, "embed");
 }
 
-__global__ static void add_kernel(float *y, const float *x, int64_t n)
+__global__ static void add_kernel(float *y, const float *x, int64_t n, float factor)
 {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        y[i] += x[i];
+        y[i] += x[i] * factor;
 }
 
-void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols)
+void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols,
+              float factor)
 {
     struct cuda_backend *c = cuda_of(b);
     if (!cuda_good(c))
         return;
-    add_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)y, (const float *)x,
-                                                       t->rows * cols);
+    add_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)y, (const float *)x, t->rows * cols,
+                                                       factor);
     (void)cuda_launched(c, "add");
+}
+
+__global__ static void scale_kernel(float *y, const float *x, int64_t n, float factor)
+{
+    int64_t step = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+        y[i] = x[i] * factor;
+}
+
+void cuda_scale(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                int64_t cols, float factor)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (!cuda_good(c))
+        return;
+    scale_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)y, (const float *)x,
+                                                         t->rows * cols, factor);
+    (void)cuda_launched(c, "scale");
+}
+
+/* Rows without a token are zero and stay zero. */
+__global__ static void bias_kernel(float *y, const float *x, const void *bias, int is_bf16,
+                                   int64_t cols, const int32_t *sample_of)
+{
+    int64_t row = blockIdx.x;
+    bool used = sample_of[row] >= 0;
+    for (int64_t i = threadIdx.x; i < cols; i += blockDim.x)
+        y[row * cols + i] = x[row * cols + i] + (used ? load_weight(bias, is_bf16, i) : 0);
+}
+
+void cuda_bias_add(struct backend *b, const struct backend_tile *t, void *y, const void *x,
+                   const struct backend_weight *bias)
+{
+    struct cuda_backend *c = cuda_of(b);
+    const void *w = cuda_weight(c, bias);
+    if (!w)
+        return;
+    bias_kernel<<<t->rows, THREADS, 0, c->stream>>>(
+        (float *)y, (const float *)x, w, cuda_weight_is_bf16(c, bias), bias->cols, t->sample_of);
+    (void)cuda_launched(c, "bias");
+}
+
+void cuda_cols_copy(struct backend *b, const struct backend_tile *t, void *y, int64_t y_cols,
+                    int64_t y_at, const void *x, int64_t x_cols, int64_t x_at, int64_t cols)
+{
+    struct cuda_backend *c = cuda_of(b);
+    const size_t size = sizeof(float);
+    if (!cuda_good(c))
+        return;
+    (void)cuda_check(c,
+                     cudaMemcpy2DAsync((float *)y + y_at, (size_t)y_cols * size,
+                                       (const float *)x + x_at, (size_t)x_cols * size,
+                                       (size_t)cols * size, (size_t)t->rows,
+                                       cudaMemcpyDeviceToDevice, c->stream),
+                     "copying columns");
 }
 
 /* ---- norms ---- */
 
-/* A norm's weight. */
-struct norm_weight {
-    const void *w;
+/* A norm as kernels take it. */
+struct norm_args {
+    const void *w; /* [n]; NULL: no norm */
     int is_bf16;
+    float plus; /* added to the weight: 0 or 1 */
     int64_t n;
     double eps;
     int round; /* the result, to bf16 */
 };
+
+__device__ static float norm_weight(const struct norm_args &p, int64_t i)
+{
+    return load_weight(p.w, p.is_bf16, i) + p.plus;
+}
 
 /* 1 / sqrt(mean(x^2) + eps) */
 __device__ static double inverse_rms(const float *x, int64_t n, double eps)
@@ -62,58 +130,66 @@ __device__ static double inverse_rms(const float *x, int64_t n, double eps)
     return 1 / sqrt(block_sum(sum) / (double)n + eps);
 }
 
-__global__ static void norm_forward_kernel(float *y, const float *x, struct norm_weight p)
+__global__ static void norm_forward_kernel(float *y, const float *x, struct norm_args p)
 {
     x += blockIdx.x * p.n;
     y += blockIdx.x * p.n;
     float r = (float)inverse_rms(x, p.n, p.eps);
     for (int64_t i = threadIdx.x; i < p.n; i += blockDim.x) {
-        float v = load_weight(p.w, p.is_bf16, i) * (x[i] * r);
+        float v = norm_weight(p, i) * (x[i] * r);
         y[i] = p.round ? round_bf16(v) : v;
     }
 }
 
 /* dx += r u - x r^3 (sum u x) / n with u = dy w */
 __global__ static void norm_backward_kernel(float *dx, const float *dy, const float *x,
-                                            struct norm_weight p)
+                                            struct norm_args p)
 {
     x += blockIdx.x * p.n;
     dy += blockIdx.x * p.n;
     dx += blockIdx.x * p.n;
     double r = inverse_rms(x, p.n, p.eps), dot = 0;
     for (int64_t i = threadIdx.x; i < p.n; i += blockDim.x)
-        dot += (double)dy[i] * load_weight(p.w, p.is_bf16, i) * x[i];
+        dot += (double)dy[i] * norm_weight(p, i) * x[i];
     dot = block_sum(dot);
     float scale = (float)r, slope = (float)(r * r * r * dot / (double)p.n);
     for (int64_t i = threadIdx.x; i < p.n; i += blockDim.x)
-        dx[i] += scale * (dy[i] * load_weight(p.w, p.is_bf16, i)) - x[i] * slope;
+        dx[i] += scale * (dy[i] * norm_weight(p, i)) - x[i] * slope;
 }
 
-static struct norm_weight norm_of(struct cuda_backend *c, const struct backend_weight *w,
-                                  double eps)
+/* False after a failure. norm: NULL for none. */
+static bool norm_args_of(struct cuda_backend *c, const struct backend_norm *norm,
+                         struct norm_args *out)
 {
-    return norm_weight{cuda_weight(c, w), w->dtype == BACKEND_BF16, w->cols, eps, 0};
+    *out = norm_args{};
+    if (!norm)
+        return cuda_good(c);
+    *out = norm_args{cuda_weight(c, norm->w),
+                     cuda_weight_is_bf16(c, norm->w),
+                     norm->one_plus ? 1.0F : 0.0F,
+                     norm->w->cols,
+                     norm->eps,
+                     norm->to_product && c->config.bf16};
+    return out->w != NULL;
 }
 
 void cuda_rmsnorm_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                          const struct backend_weight *w, double eps)
+                          const struct backend_norm *norm)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct norm_weight p = norm_of(c, w, eps);
-    if (!p.w)
+    struct norm_args p;
+    if (!norm_args_of(c, norm, &p))
         return;
-    p.round = c->config.bf16;
     norm_forward_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)y, (const float *)x, p);
     (void)cuda_launched(c, "rmsnorm");
 }
 
 void cuda_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void *dx,
-                           const void *dy, const void *x, const struct backend_weight *w,
-                           double eps)
+                           const void *dy, const void *x, const struct backend_norm *norm)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct norm_weight p = norm_of(c, w, eps);
-    if (!p.w)
+    struct norm_args p;
+    if (!norm_args_of(c, norm, &p))
         return;
     norm_backward_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)dx, (const float *)dy,
                                                              (const float *)x, p);
@@ -122,39 +198,62 @@ void cuda_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void
 
 /* ---- norm and rotation of heads: a block has a row and head ---- */
 
-struct rope {
-    const float *frequency; /* [n / 2] */
-    const int32_t *pos;
-    int heads;
+/* Each head of `dim` elements: pairs (k, k + half), and what is beyond them. */
+struct rope_args {
+    const float *frequency; /* device, [half] */
+    const int32_t *pos;     /* [rows] */
+    int heads, dim, half;   /* half 0: no rotation */
+    float factor;
 };
 
-__global__ static void rope_forward_kernel(float *y, const float *x, struct norm_weight p,
-                                           struct rope rope)
+__device__ static void angle_of(const struct rope_args &rope, int k, float *c, float *s)
 {
-    extern __shared__ float v[]; /* [n], after the norm */
-    int64_t half = p.n / 2, at = (int64_t)blockIdx.x * p.n;
-    float r = (float)inverse_rms(x + at, p.n, p.eps);
-    for (int64_t i = threadIdx.x; i < p.n; i += blockDim.x)
-        v[i] = load_weight(p.w, p.is_bf16, i) * (x[at + i] * r);
+    float angle = (float)rope.pos[blockIdx.x / rope.heads] * rope.frequency[k];
+    *c = cosf(angle) * rope.factor;
+    *s = sinf(angle) * rope.factor;
+}
+
+__global__ static void rope_forward_kernel(float *y, const float *x, struct norm_args p,
+                                           struct rope_args rope)
+{
+    extern __shared__ float v[]; /* [dim], after the norm */
+    int64_t at = (int64_t)blockIdx.x * rope.dim;
+    float r = p.w ? (float)inverse_rms(x + at, p.n, p.eps) : 1;
+    for (int i = threadIdx.x; i < rope.dim; i += blockDim.x)
+        v[i] = p.w ? norm_weight(p, i) * (x[at + i] * r) : x[at + i];
     __syncthreads();
-    for (int64_t k = threadIdx.x; k < half; k += blockDim.x) {
-        float angle = (float)rope.pos[blockIdx.x / rope.heads] * rope.frequency[k];
-        float c = cosf(angle), s = sinf(angle), a = v[k], e = v[k + half];
+    for (int k = threadIdx.x; k < rope.half; k += blockDim.x) {
+        float c, s, a = v[k], e = v[k + rope.half];
+        angle_of(rope, k, &c, &s);
         y[at + k] = a * c - e * s;
-        y[at + k + half] = e * c + a * s;
+        y[at + k + rope.half] = e * c + a * s;
     }
+    for (int i = 2 * rope.half + threadIdx.x; i < rope.dim; i += blockDim.x)
+        y[at + i] = v[i];
 }
 
 __global__ static void rope_backward_kernel(float *dx, const float *dy, const float *x,
-                                            struct norm_weight p, struct rope rope)
+                                            struct norm_args p, struct rope_args rope)
 {
-    extern __shared__ float g[]; /* [n], the gradient before the rotation, times the weight */
-    int64_t half = p.n / 2, at = (int64_t)blockIdx.x * p.n;
-    for (int64_t k = threadIdx.x; k < half; k += blockDim.x) {
-        float angle = (float)rope.pos[blockIdx.x / rope.heads] * rope.frequency[k];
-        float c = cosf(angle), s = sinf(angle), a = dy[at + k], e = dy[at + k + half];
-        g[k] = (a * c + e * s) * load_weight(p.w, p.is_bf16, k);
-        g[k + half] = (e * c - a * s) * load_weight(p.w, p.is_bf16, k + half);
+    extern __shared__ float g[]; /* [dim], the gradient before the rotation, times the weight */
+    int64_t at = (int64_t)blockIdx.x * rope.dim;
+    for (int k = threadIdx.x; k < rope.half; k += blockDim.x) {
+        float c, s, a = dy[at + k], e = dy[at + k + rope.half];
+        angle_of(rope, k, &c, &s);
+        g[k] = a * c + e * s;
+        g[k + rope.half] = e * c - a * s;
+        if (p.w) {
+            g[k] *= norm_weight(p, k);
+            g[k + rope.half] *= norm_weight(p, k + rope.half);
+        }
+    }
+    for (int i = 2 * rope.half + threadIdx.x; i < rope.dim; i += blockDim.x)
+        g[i] = p.w ? dy[at + i] * norm_weight(p, i) : dy[at + i];
+    if (!p.w) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < rope.dim; i += blockDim.x)
+            dx[at + i] = g[i];
+        return;
     }
     double r = inverse_rms(x + at, p.n, p.eps), dot = 0; /* its barriers show g to all */
     for (int64_t i = threadIdx.x; i < p.n; i += blockDim.x)
@@ -165,100 +264,136 @@ __global__ static void rope_backward_kernel(float *dx, const float *dy, const fl
         dx[at + i] = scale * g[i] - x[at + i] * slope;
 }
 
-/* Position times an fp32 frequency, as the model computes it; one table per model. */
-static const float *frequencies(struct cuda_backend *c, double theta, int64_t n)
+/* The device's copy of a table; one for each that the model has. */
+static const float *frequencies(struct cuda_backend *c, const struct backend_rope *rope)
 {
-    float *&table = (*c->frequencies)[std::make_pair(theta, n)];
+    std::vector<float> key(rope->inv_freq, rope->inv_freq + rope->dim / 2);
+    float *&table = (*c->frequencies)[key];
     if (table || !cuda_good(c))
         return table;
-    std::vector<float> f((size_t)n / 2);
-    for (int64_t k = 0; k < n / 2; k++)
-        f[(size_t)k] = 1.0F / powf((float)theta, (float)(2 * k) / (float)n);
-    size_t bytes = f.size() * sizeof(float);
+    size_t bytes = key.size() * sizeof(float);
     if (cuda_check(c, cudaMalloc((void **)&table, bytes), "a table of frequencies"))
-        (void)cuda_check(c,
-                         cudaMemcpyAsync(table, f.data(), bytes, cudaMemcpyHostToDevice, c->stream),
-                         "upload of frequencies");
+        (void)cuda_check(
+            c, cudaMemcpyAsync(table, key.data(), bytes, cudaMemcpyHostToDevice, c->stream),
+            "upload of frequencies");
     return table;
 }
 
-static int rope_threads(int64_t n)
+static struct rope_args rope_args_of(struct cuda_backend *c, const struct backend_tile *t,
+                                     int heads, int dim, const struct backend_rope *rope)
 {
-    int64_t threads = (n + WARP - 1) / WARP * WARP;
-    return threads < THREADS ? (int)threads : THREADS;
+    struct rope_args r = {NULL, t->pos, heads, dim, 0, 1};
+    if (rope && rope->dim > 0) {
+        r.frequency = frequencies(c, rope);
+        r.half = rope->dim / 2;
+        r.factor = rope->factor;
+    }
+    return r;
+}
+
+static int rope_threads(int dim)
+{
+    int threads = (dim + WARP - 1) / WARP * WARP;
+    return threads < THREADS ? threads : THREADS;
 }
 
 void cuda_norm_rope_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
-                            const struct backend_weight *w, int heads, double eps, double theta)
+                            int heads, int dim, const struct backend_norm *norm,
+                            const struct backend_rope *rope)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct norm_weight p = norm_of(c, w, eps);
-    struct rope rope = {frequencies(c, theta, p.n), t->pos, heads};
-    if (!p.w || !cuda_good(c))
+    struct norm_args p;
+    struct rope_args r = rope_args_of(c, t, heads, dim, rope);
+    if (!norm_args_of(c, norm, &p) || !cuda_good(c))
         return;
-    rope_forward_kernel<<<t->rows * heads, rope_threads(p.n), (size_t)p.n * sizeof(float),
-                          c->stream>>>((float *)y, (const float *)x, p, rope);
+    rope_forward_kernel<<<t->rows * heads, rope_threads(dim), (size_t)dim * sizeof(float),
+                          c->stream>>>((float *)y, (const float *)x, p, r);
     (void)cuda_launched(c, "rotation");
 }
 
 void cuda_norm_rope_backward(struct backend *b, const struct backend_tile *t, void *dx,
-                             const void *dy, const void *x, const struct backend_weight *w,
-                             int heads, double eps, double theta)
+                             const void *dy, const void *x, int heads, int dim,
+                             const struct backend_norm *norm, const struct backend_rope *rope)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct norm_weight p = norm_of(c, w, eps);
-    struct rope rope = {frequencies(c, theta, p.n), t->pos, heads};
-    if (!p.w || !cuda_good(c))
+    struct norm_args p;
+    struct rope_args r = rope_args_of(c, t, heads, dim, rope);
+    if (!norm_args_of(c, norm, &p) || !cuda_good(c))
         return;
-    rope_backward_kernel<<<t->rows * heads, rope_threads(p.n), (size_t)p.n * sizeof(float),
-                           c->stream>>>((float *)dx, (const float *)dy, (const float *)x, p, rope);
+    rope_backward_kernel<<<t->rows * heads, rope_threads(dim), (size_t)dim * sizeof(float),
+                           c->stream>>>((float *)dx, (const float *)dy, (const float *)x, p, r);
     (void)cuda_launched(c, "rotation backward");
 }
 
 /* ---- MLP ---- */
 
-__global__ static void swiglu_forward_kernel(float *y, const float *gate, const float *up,
-                                             int64_t n, int round)
+/* tanh of gelu's argument, sqrt(2 / pi) (a + 0.044715 a^3) */
+__device__ static float gelu_tanh(float a)
+{
+    return tanhf(0.7978845608F * (a + 0.044715F * (a * a * a)));
+}
+
+/* y = act(gate) * up, all (rows, cols) */
+template <int act>
+__global__ static void glu_forward_kernel(float *y, const float *gate, const float *up, int64_t n,
+                                          int round)
 {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        float v = gate[i] / (1 + expf(-gate[i])) * up[i];
+        float a = gate[i], v;
+        if (act == BACKEND_SILU)
+            v = a / (1 + expf(-a)) * up[i];
+        else
+            v = 0.5F * a * (1 + gelu_tanh(a)) * up[i];
         y[i] = round ? round_bf16(v) : v;
     }
 }
 
-__global__ static void swiglu_backward_kernel(float *dgate, float *dup, const float *dy,
-                                              const float *gate, const float *up, int64_t n)
+template <int act>
+__global__ static void glu_backward_kernel(float *dgate, float *dup, const float *dy,
+                                           const float *gate, const float *up, int64_t n)
 {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        float a = gate[i], s = 1 / (1 + expf(-a)), d = dy[i];
-        dgate[i] = d * up[i] * s * (1 + a * (1 - s));
-        dup[i] = d * a * s;
+        float a = gate[i], d = dy[i];
+        if (act == BACKEND_SILU) {
+            float s = 1 / (1 + expf(-a));
+            dgate[i] = d * up[i] * s * (1 + a * (1 - s));
+            dup[i] = d * a * s;
+        } else {
+            float t = gelu_tanh(a), inner = 0.7978845608F * (1 + 3 * 0.044715F * (a * a));
+            dgate[i] = d * up[i] * (0.5F * (1 + t) + 0.5F * a * (1 - t * t) * inner);
+            dup[i] = d * (0.5F * a * (1 + t));
+        }
     }
 }
 
-void cuda_swiglu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
-                         const void *up, int64_t cols)
+void cuda_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
+                      const void *up, int64_t cols, enum backend_act act)
 {
     struct cuda_backend *c = cuda_of(b);
+    auto kernel = act == BACKEND_SILU ? glu_forward_kernel<BACKEND_SILU>
+                                      : glu_forward_kernel<BACKEND_GELU_TANH>;
     if (!cuda_good(c))
         return;
-    swiglu_forward_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>(
+    kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>(
         (float *)y, (const float *)gate, (const float *)up, t->rows * cols, c->config.bf16);
-    (void)cuda_launched(c, "swiglu");
+    (void)cuda_launched(c, "gated activation");
 }
 
-void cuda_swiglu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
-                          const void *dy, const void *gate, const void *up, int64_t cols)
+void cuda_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
+                       const void *dy, const void *gate, const void *up, int64_t cols,
+                       enum backend_act act)
 {
     struct cuda_backend *c = cuda_of(b);
+    auto kernel = act == BACKEND_SILU ? glu_backward_kernel<BACKEND_SILU>
+                                      : glu_backward_kernel<BACKEND_GELU_TANH>;
     if (!cuda_good(c))
         return;
-    swiglu_backward_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>(
-        (float *)dgate, (float *)dup, (const float *)dy, (const float *)gate, (const float *)up,
-        t->rows * cols);
-    (void)cuda_launched(c, "swiglu backward");
+    kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)dgate, (float *)dup, (const float *)dy,
+                                                   (const float *)gate, (const float *)up,
+                                                   t->rows * cols);
+    (void)cuda_launched(c, "gated activation backward");
 }
 
 /* ---- largest magnitudes ---- */

@@ -128,7 +128,7 @@ static bool weight_room(struct cuda_backend *c, struct backend_operand *op, size
 static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
                       const struct backend_weight *w, const void *from)
 {
-    struct sources m = {1, w->dtype == BACKEND_BF16, 1, w->rows, w->cols, {from}};
+    struct sources m = {1, cuda_weight_is_bf16(c, w), 1, w->rows, w->cols, {from}};
     const struct quant_spec *spec = &op->spec;
     float *between = NULL;
     if (spec->steps > 1)

@@ -111,7 +111,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->config = *config;
     c->quantized = new std::vector<const char *>;
     c->waiting = new std::vector<struct backend_operand *>;
-    c->frequencies = new std::map<std::pair<double, int64_t>, float *>;
+    c->frequencies = new std::map<std::vector<float>, float *>;
     if (open_device(c, err) < 0 || gemm_open(c, err) < 0 || uploader_open(c, err) < 0) {
         cuda_close(&c->base);
         return -1;
@@ -363,18 +363,22 @@ const struct backend_ops cuda_ops = {
     cuda_tile_free,
     cuda_embed,
     cuda_add,
+    cuda_scale,
+    cuda_bias_add,
+    cuda_cols_copy,
     cuda_rmsnorm_forward,
     cuda_rmsnorm_backward,
     cuda_norm_rope_forward,
     cuda_norm_rope_backward,
     cuda_attention_forward,
     cuda_attention_backward,
-    cuda_swiglu_forward,
-    cuda_swiglu_backward,
+    cuda_glu_forward,
+    cuda_glu_backward,
     cuda_linear_forward,
     cuda_linear_backward,
     cuda_loss,
     cuda_kl,
+    cuda_logits,
     cuda_amax,
     cuda_operand_new,
     cuda_operand_free,
@@ -382,6 +386,7 @@ const struct backend_ops cuda_ops = {
     cuda_quantize_act,
     cuda_linear_quantized,
     cuda_score,
+    cuda_dots_end,
 };
 
 extern "C" __attribute__((visibility("default"))) const struct backend_ops *aq_backend_plugin(void)

@@ -1,13 +1,15 @@
 /*
  * Products of quantized operands, and scores made from them. Tiles that share a weight go through
- * one product; the kernel behind it scales a result, compares it with the reference and sums.
+ * one product; the kernel after it scales a result, compares it with the reference and sums. One
+ * block owns a row of up to SHARING jobs with one reference; its sums, in double, are made in a
+ * fixed order, and a second kernel adds up each sample's rows.
  */
 #include "backend/cuda/operand.cuh"
 
 #include <algorithm>
 #include <functional>
 
-/* Of a product cuBLAS makes blocks of this size, as many at a time as there are multiprocessors. */
+/* cuBLAS computes a product in blocks of this size, one per multiprocessor at a time. */
 enum { BLOCK_ROWS = 128, BLOCK_COLS = 256 };
 
 /* z (count, rows, out) = sum of the products of x's and w's planes, smallest first. */
@@ -71,13 +73,15 @@ enum { SHARING = 4 }; /* results compared with one reference at a time */
 
 /* Jobs in the order of their slots; those of a tile are neighbours. */
 struct score_jobs {
-    const float *y[BATCH], *dy[BATCH];
-    double *sums[BATCH];
-    const int32_t *first[BATCH];
+    const float *y[BATCH], *dy[BATCH];   /* (rows, out) */
+    double *sums[BATCH], *firsts[BATCH]; /* [samples]; firsts may be NULL */
+    double *dots[BATCH];                 /* [rows]; NULL: not wanted */
+    const int32_t *first[BATCH];         /* [samples + 1] */
     int32_t samples[BATCH], used[BATCH];
     int64_t rows, out;
-    const float *z, *row_scale, *col_scale;
-    double *parts; /* (jobs, rows) */
+    const float *z;                     /* (jobs, rows, out): the products */
+    const float *row_scale, *col_scale; /* (jobs, rows), [out]; NULL: 1 */
+    double *parts;                      /* (jobs, rows) */
 };
 
 /* Jobs from `first` on that have one reference; in a kernel's arguments. */
@@ -86,14 +90,16 @@ struct score_groups {
     int groups;
 };
 
-__device__ static double square(float z, float scale, float y, float dy)
+/* The first-order effect on the loss of one output's error. */
+__device__ static double effect(float z, float scale, float y, float dy)
 {
-    double d = (double)(z * scale - y) * (double)dy;
-    return d * d;
+    return (double)(z * scale - y) * (double)dy;
 }
 
-/* A row of `jobs` jobs that share the reference, which is read once. */
-template <int n, int jobs> __device__ static void score_row(const struct score_jobs &j, int job)
+/* A row of `jobs` jobs that share the reference, which is read once; dots: any of them wants its
+   dot form. */
+template <int n, int jobs, bool dots>
+__device__ static void score_row(const struct score_jobs &j, int job)
 {
     typedef struct floats<n> pack;
     int64_t row = blockIdx.x, all = job * j.rows + row;
@@ -102,7 +108,7 @@ template <int n, int jobs> __device__ static void score_row(const struct score_j
     const pack *dy = (const pack *)(j.dy[job] + row * j.out);
     unsigned packs = (unsigned)j.out / n;
     float row_scale[jobs];
-    double sum[jobs] = {};
+    double sum[jobs] = {}, dot[jobs] = {};
     for (int i = 0; i < jobs; i++)
         row_scale[i] = j.row_scale ? j.row_scale[all + i * j.rows] : 1;
     for (unsigned at = threadIdx.x; at < packs; at += THREADS) {
@@ -112,36 +118,46 @@ template <int n, int jobs> __device__ static void score_row(const struct score_j
 #pragma unroll
         for (int i = 0; i < jobs; i++) {
             pack a = z[(int64_t)i * j.rows * packs + at];
-            for (int k = 0; k < n; k++)
-                sum[i] += square(a.e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
+            for (int k = 0; k < n; k++) {
+                double d = effect(a.e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
+                sum[i] += d * d;
+                if (dots)
+                    dot[i] += d;
+            }
         }
     }
     for (int i = 0; i < jobs; i++) {
         double all_of_row = block_sum(sum[i]);
         if (threadIdx.x == 0)
             j.parts[all + i * j.rows] = all_of_row;
+        if (!dots || !j.dots[job + i])
+            continue;
+        double effect_of_row = block_sum(dot[i]);
+        if (threadIdx.x == 0)
+            j.dots[job + i][row] += effect_of_row;
     }
 }
 
-/* A block has a row of a group. */
-template <int n> __global__ static void score_kernel(struct score_jobs j, struct score_groups g)
+/* One block per row of a group. */
+template <int n, bool dots>
+__global__ static void score_kernel(struct score_jobs j, struct score_groups g)
 {
     int job = g.first[blockIdx.y];
     if ((int64_t)blockIdx.x >= j.used[job])
         return;
     switch (g.count[blockIdx.y]) {
     case 1:
-        return score_row<n, 1>(j, job);
+        return score_row<n, 1, dots>(j, job);
     case 2:
-        return score_row<n, 2>(j, job);
+        return score_row<n, 2, dots>(j, job);
     case 3:
-        return score_row<n, 3>(j, job);
+        return score_row<n, 3, dots>(j, job);
     default:
-        return score_row<n, SHARING>(j, job);
+        return score_row<n, SHARING, dots>(j, job);
     }
 }
 
-/* A warp has a sample: its rows in turn to the lanes. */
+/* One warp per sample; lane i takes rows i, i + 32, ... */
 __global__ static void sums_kernel(struct score_jobs j)
 {
     int job = (int)blockIdx.y;
@@ -153,8 +169,11 @@ __global__ static void sums_kernel(struct score_jobs j)
          r += WARP)
         sum += j.parts[job * j.rows + r];
     sum = warp_sum(sum);
-    if (threadIdx.x % WARP == 0)
-        j.sums[job][s] += sum;
+    if (threadIdx.x % WARP != 0)
+        return;
+    j.sums[job][s] += sum;
+    if (j.firsts[job] && j.first[job][s] < j.first[job][s + 1])
+        j.firsts[job][s] += j.parts[job * j.rows + j.first[job][s]];
 }
 
 static bool quads(const struct score_jobs *j, int count)
@@ -186,11 +205,15 @@ static void compare(struct cuda_backend *c, struct score_jobs *j,
 {
     enum { SAMPLES = THREADS / WARP }; /* of a block */
     int32_t most = 0;
+    bool dots = false;
     for (int i = 0; i < count; i++) {
         const struct backend_tile *t = jobs[i]->tile;
         j->y[i] = (const float *)jobs[i]->y;
         j->dy[i] = (const float *)jobs[i]->dy;
         j->sums[i] = jobs[i]->sums;
+        j->firsts[i] = jobs[i]->firsts;
+        j->dots[i] = jobs[i]->dots;
+        dots |= jobs[i]->dots != NULL;
         j->first[i] = t->first;
         j->samples[i] = t->samples;
         j->used[i] = t->used;
@@ -199,10 +222,9 @@ static void compare(struct cuda_backend *c, struct score_jobs *j,
     struct score_groups g = groups_of(j, count);
     dim3 rows((unsigned)j->rows, (unsigned)g.groups);
     dim3 samples((unsigned)((most + SAMPLES - 1) / SAMPLES), (unsigned)count);
-    if (quads(j, count))
-        score_kernel<4><<<rows, THREADS, 0, c->stream>>>(*j, g);
-    else
-        score_kernel<1><<<rows, THREADS, 0, c->stream>>>(*j, g);
+    auto kernel = quads(j, count) ? (dots ? score_kernel<4, true> : score_kernel<4, false>)
+                                  : (dots ? score_kernel<1, true> : score_kernel<1, false>);
+    kernel<<<rows, THREADS, 0, c->stream>>>(*j, g);
     sums_kernel<<<samples, THREADS, 0, c->stream>>>(*j);
     (void)cuda_launched(c, "scores");
 }
@@ -303,4 +325,39 @@ void cuda_score(struct backend *b, const struct backend_operand *w,
                          });
         score_together(c, w, order, n);
     }
+}
+
+/* ---- the dot form ---- */
+
+/* One warp per sample of one of the (count, rows) dots; lane i takes rows i, i + 32, ... Its rows
+   are zero afterwards. */
+__global__ static void dots_kernel(double *dots, int64_t rows, double *sums, int64_t stride,
+                                   const int32_t *first, int32_t samples)
+{
+    int32_t s = (int32_t)((blockIdx.x * THREADS + threadIdx.x) / WARP);
+    double *own = dots + blockIdx.y * rows, sum = 0;
+    if (s >= samples)
+        return;
+    for (int32_t r = first[s] + (int32_t)(threadIdx.x % WARP); r < first[s + 1]; r += WARP) {
+        sum += own[r] * own[r];
+        own[r] = 0;
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0)
+        sums[blockIdx.y * stride + s] += sum;
+}
+
+void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
+                   int64_t stride, int count)
+{
+    struct cuda_backend *c = cuda_of(b);
+    const int each = THREADS / WARP, most = 65535; /* samples of a block; blocks along y */
+    for (int at = 0; at < count && cuda_good(c); at += most) {
+        int now = count - at < most ? count - at : most;
+        dim3 grid((unsigned)((t->samples + each - 1) / each), (unsigned)now);
+        dots_kernel<<<grid, THREADS, 0, c->stream>>>(dots + (int64_t)at * t->rows, t->rows,
+                                                     sums + at * stride, stride, t->first,
+                                                     t->samples);
+    }
+    (void)cuda_launched(c, "dot form");
 }

@@ -3,8 +3,13 @@
  * pinned memory and send them on from there, each with two chunks in turn; the ops' stream waits
  * for a weight when it is first used. Memory of released weights is kept for the next layer, whose
  * weights have the same sizes.
+ *
+ * In a bf16 run F32 and F16 become bf16 in that copy, so that products and quantizers start from
+ * one and the same weight; in an fp32 run F16 becomes fp32, which is exact.
  */
 #include "backend/cuda/cuda.cuh"
+
+#include "base/num.h"
 
 #include <string.h>
 
@@ -29,8 +34,9 @@ struct device_weight {
 
 struct chunk {
     struct device_weight *w;
-    const char *from;
-    size_t at, bytes;
+    const char *from; /* the weight in the map */
+    enum backend_dtype from_type, to_type;
+    size_t at, bytes; /* of the weight on the device */
 };
 
 struct uploader {
@@ -45,13 +51,44 @@ struct uploader {
     bool stop;
 };
 
+/* n elements at any address to bf16 or fp32. */
+static void convert(void *to, enum backend_dtype to_type, const char *from,
+                    enum backend_dtype from_type, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float x;
+        if (from_type == BACKEND_F16) {
+            uint16_t half;
+            memcpy(&half, from + i * 2, sizeof half);
+            x = num_from_fp16(half);
+        } else {
+            memcpy(&x, from + i * 4, sizeof x);
+        }
+        if (to_type == BACKEND_BF16)
+            ((uint16_t *)to)[i] = num_to_bf16(x);
+        else
+            ((float *)to)[i] = x;
+    }
+}
+
+static void fill_stage(void *stage, const struct chunk *k)
+{
+    if (k->from_type == k->to_type) {
+        memcpy(stage, k->from + k->at, k->bytes);
+        return;
+    }
+    size_t size = backend_dtype_bytes(k->to_type), first = k->at / size;
+    convert(stage, k->to_type, k->from + first * backend_dtype_bytes(k->from_type), k->from_type,
+            k->bytes / size);
+}
+
 static cudaError_t send_chunk(struct uploader *u, const struct chunk *k, void *stage,
                               cudaEvent_t sent)
 {
     cudaError_t e = cudaEventSynchronize(sent); /* of the chunk that was here before */
     if (e != cudaSuccess)
         return e;
-    memcpy(stage, k->from + k->at, k->bytes);
+    fill_stage(stage, k);
     std::lock_guard<std::mutex> hold(u->lock);
     e = cudaMemcpyAsync(k->w->data + k->at, stage, k->bytes, cudaMemcpyHostToDevice, u->stream);
     if (e == cudaSuccess)
@@ -181,9 +218,13 @@ static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, s
     return w;
 }
 
-static size_t weight_bytes(const struct backend_weight *w)
+static void say_rounded(struct cuda_backend *c, const struct backend_weight *w)
 {
-    return (size_t)w->rows * (size_t)w->cols * (w->dtype == BACKEND_BF16 ? 2 : 4);
+    if (!c->config.bf16 || w->dtype == BACKEND_BF16 || c->said_rounded)
+        return;
+    c->host.note(0, "weights of type %s are rounded to bf16 for this run",
+                 w->dtype == BACKEND_F16 ? "F16" : "F32");
+    c->said_rounded = true;
 }
 
 int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
@@ -194,7 +235,9 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
     for (int i = 0; i < count; i++) {
         if (w[i]->dev)
             continue;
-        size_t bytes = weight_bytes(w[i]);
+        enum backend_dtype type = cuda_weight_is_bf16(c, w[i]) ? BACKEND_BF16 : BACKEND_F32;
+        size_t bytes = (size_t)w[i]->rows * (size_t)w[i]->cols * backend_dtype_bytes(type);
+        say_rounded(c, w[i]);
         struct device_weight *d = weight_room(c, bytes, err);
         if (!d)
             return -1;
@@ -204,7 +247,7 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
         std::lock_guard<std::mutex> hold(u->lock);
         for (size_t at = 0; at < bytes; at += chunk_bytes) {
             size_t n = bytes - at < chunk_bytes ? bytes - at : chunk_bytes;
-            u->queue.push_back(chunk{d, (const char *)w[i]->host, at, n});
+            u->queue.push_back(chunk{d, (const char *)w[i]->host, w[i]->dtype, type, at, n});
         }
         u->work.notify_all();
     }
@@ -269,20 +312,17 @@ const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weigh
                               int64_t rows)
 {
     const char *from = (const char *)cuda_weight(c, w);
-    int is_bf16 = w->dtype == BACKEND_BF16;
+    bool is_bf16 = cuda_weight_is_bf16(c, w);
     int64_t n = rows * w->cols;
     if (!from)
         return NULL;
     from += at * w->cols * (is_bf16 ? 2 : 4);
-    if (is_bf16 == c->config.bf16)
+    if (is_bf16 == (c->config.bf16 != 0))
         return from;
-    void *to = cuda_scratch(c, SCRATCH_W, (size_t)n * (is_bf16 ? 4 : 2));
+    void *to = cuda_scratch(c, SCRATCH_W, (size_t)n * sizeof(float));
     if (!to)
         return NULL;
-    if (is_bf16)
-        widen<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((float *)to, (const bf16 *)from, n);
-    else
-        narrow<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((bf16 *)to, (const float *)from, n);
+    widen<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((float *)to, (const bf16 *)from, n);
     return cuda_launched(c, "converting a weight") ? to : NULL;
 }
 
