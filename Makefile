@@ -201,8 +201,10 @@ fuzz-smoke: $(FUZZERS)
 	$(Q)O=$(O) tests/fuzz/smoke $(FUZZ_SECONDS) $(FUZZERS)
 
 ## demo: the main job on the embedded model, from configuration to report
+# the pipelines refuse variables that they do not know, such as CUDA=0
+demo: MAKEOVERRIDES :=
 demo: all
-	$(Q)$(MAKE) --no-print-directory -f pipelines/demo.mk
+	$(Q)AQ_BIN=$(abspath $(O))/bin $(MAKE) --no-print-directory -f pipelines/demo.mk
 
 # ---- house ----
 

@@ -10,7 +10,7 @@ P    := $(TMP_ROOT)/model-experiments/lm_sensitivity/qwen3_vl_demo
 TOP  := $(P)/wint8_aint8/default/large
 
 demo:
-	+@$(MAKE) --no-print-directory -f $(PIPELINES)/sweep.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo sweep
+	+@TMP_ROOT=$(TMP_ROOT) AQ_BIN=$(AQ_BIN) AQ_CONF=$(AQ_CONF) $(MAKE) --no-print-directory -f $(PIPELINES)/sweep.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo sweep
 	@echo; echo 'the five layers that suffer most from INT8 weights and activations (512 captions):'
 	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$5, $$7, $$8}'
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \

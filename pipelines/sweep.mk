@@ -27,6 +27,7 @@ export AQ_BIN
 .PHONY: sweep plan reports select summary publish int8-phases clean-cell help
 
 GOALS := $(or $(MAKECMDGOALS),sweep)
+$(foreach g,$(GOALS),$(call check_path,a goal,$(g)))
 
 ifeq ($(GOALS),help)
 help:
@@ -41,148 +42,181 @@ help:
 	  '  EXPERIMENT  name of the directory of products ($(face), plus a hash of OVERRIDES)' \
 	  '  LAYOUT      tmp or publish (tmp)' \
 	  '  OUTPUT_DIR  explicit output directory; with several cells it needs $${...}' \
+	  '  MENU        file of the candidates that layers may have, for select (aq-select --menu)' \
 	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
 	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
+	  '  THREADS     threads of aq-score (all processors)' \
+	  '  MEMORY      memory that aq-score may use, such as 16G (three quarters of what is free)' \
 	  '  SHARDS      jobs that share the scoring (1)' \
 	  "  LAUNCH      prefix of the heavy jobs: pipelines/with-device, 'srun --gres=gpu:1', ... (none)" \
 	  '  STRICT      1: an unsupported cell is an error (0)' \
+	  '  CELL        pair/granularity/size, for clean-cell' \
+	  '  OUTPUT_MODE publish or tmp, for int8-phases (publish)' \
+	  '  TMP_ROOT    where products go (tmp)' \
+	  '  AQ_BIN      the directory of the tools (those built or installed with this file)' \
+	  '  AQ_CONF     the configuration tree (conf)' \
 	  '  V           1: show the commands' \
 	  '' 'examples:' \
 	  '  make -f $(front) PAIRS="wfp8_afp8 wint8_aint8" SIZES=all' \
 	  '  make -f $(front) select BITS=5.4 PAIRS="wfp8_afp8 wint4_aint8" -j2' \
 	  '  make -f $(front) MODEL=qwen3_vl_4b_instruct OVERRIDES="model.path=/data/Qwen3-VL-4B-Instruct" LAYOUT=publish'
-else ifeq ($(GOALS),int8-phases)
-int8-phases:
-	+@case '$(or $(filter publish tmp,$(OUTPUT_MODE)),$(if $(OUTPUT_MODE),bad,publish))' in \
-	  publish) exec $(MAKE) -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' LAYOUT=publish ;; \
-	  tmp) exec $(MAKE) -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' \
-	         OUTPUT_DIR='$(TMP_ROOT)/$(or $(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL)),qwen3_vl_demo)_autoquant_int8_lm_$${dataset.size}' ;; \
-	  *) echo "OUTPUT_MODE must be publish or tmp" >&2; exit 1 ;; \
-	esac
 else
 
 # ---- settings: checked in one place, before anything is written ----
 
-# the make under the lock gets what its parent has checked
-ifeq ($(AQ_LOCKED),)
-settings := $(shell $(PIPELINES)/settings FACE=$(face) CONF=$(call quote,$(CONF)) PAIRS_GIVEN=$(PAIRS_GIVEN) \
-	$(foreach k,$(filter-out CELL OUTPUT_MODE PRESET,$(KNOBS)),$(k)=$(call quote,$($(k)))))
-else
-settings := $(AQ_LOCKED)
-endif
+# What travels to recipes as data travels in the environment; below $(shell) the same, by hand.
+export AQ_OVERRIDES := $(OVERRIDES)
+override OUTPUT_DIR := $(or $(OUTPUT_DIR),$(runner.output_dir))
+override runner.output_dir :=
+export AQ_OUTPUT_DIR := $(OUTPUT_DIR)
+values = AQ_OVERRIDES=$(call quote,$(AQ_OVERRIDES)) AQ_OUTPUT_DIR=$(call quote,$(AQ_OUTPUT_DIR)) AQ_DEVICE='$(DEVICE)'
+
+settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' PAIRS_GIVEN='$(PAIRS_GIVEN)' \
+	$(foreach k,$(filter-out OUTPUT_MODE AQ_CONF LAUNCH V,$(KNOBS)),$(k)=$(call quote,$($(k)))))
 $(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 ifeq ($(settings),)
 $(error pipelines/settings failed)
 endif
-knob  = $(firstword $(subst =, ,$(1)))
-$(foreach w,$(settings),$(eval override $(call knob,$(w)) := $(subst |, ,$(patsubst $(call knob,$(w))=%,%,$(w)))))
-override OUTPUT_DIR := $(or $(OUTPUT_DIR),$(runner.output_dir))
+# $(call take,WORDS): NAME=value|value ... become variables
+knob = $(firstword $(subst =, ,$(1)))
+take = $(foreach w,$(1),$(eval override $(call knob,$(w)) := $$(subst |, ,$(patsubst $(call knob,$(w))=%,%,$(w)))))
+$(call take,$(settings))
+export AQ_DEVICE := $(DEVICE)
 ifneq ($(filter publish,$(GOALS)),)
 override LAYOUT := publish
 endif
 
 P    := $(TMP_ROOT)/model-experiments/$(EXPERIMENT)/$(MODEL)
 ARGS := $(P)/.args
-ifeq ($(wildcard $(AQ_BIN)/aq-score),)
-$(error the tools are not built: run 'make' first, or set AQ_BIN)
-endif
 
-ifneq ($(or $(REPORT_ONLY),$(filter reports,$(GOALS))),)
+# the variables of a make below this one, which gets none from the command line
+export MODEL DATASET PAIRS GRANS SIZES LAYOUT EXPERIMENT DEVICE SHARDS BITS STRICT CELL MENU MEMORY THREADS OVERRIDES OUTPUT_DIR \
+	TMP_ROOT LAUNCH V
+
+ifeq ($(GOALS),int8-phases)
+phases = $(MAKE) --no-print-directory -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' EXPERIMENT='$(EXPERIMENT)'
+int8-phases:
+	+@case '$(if $(OUTPUT_MODE),$(or $(filter publish tmp,$(OUTPUT_MODE)),bad),publish)' in \
+	  publish) exec $(phases) LAYOUT=publish ;; \
+	  tmp) exec $(phases) OUTPUT_DIR='$(TMP_ROOT)/$(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL))_autoquant_int8_lm_$${dataset.size}' ;; \
+	  *) echo "OUTPUT_MODE must be publish or tmp" >&2; exit 1 ;; \
+	esac
+else ifneq ($(or $(REPORT_ONLY),$(filter reports,$(GOALS))),)
 include $(PIPELINES)/reports.mk
 else
 
 # One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
 # killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
-ifneq ($(or $(looking_only),$(filter plan,$(GOALS))),)
-LOOKING := 1
-endif
-ifeq ($(or $(LOOKING),$(AQ_LOCKED)),)
+LOOKING := $(if $(or $(looking_only),$(filter plan,$(GOALS))),1)
+ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
 $(GOALS): locked ; @:
 locked:
-	+@mkdir -p $(P); flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) AQ_LOCKED=$(call quote,$(settings)) || { \
+	+@mkdir -p $(P); AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
 	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
 else
 
 # ---- configuration plane ----
 
-# what each tool calls the version of its results: a rebuilt binary alone remakes nothing
-versions := $(shell for t in resolve overlay extract-lm calib score select report; do echo $$t=$$($(AQ_BIN)/aq-$$t --result-version); done)
-version   = $(patsubst $(1)=%,%,$(filter $(1)=%,$(versions)))
+version = $(patsubst $(1):%,%,$(filter $(1):%,$(VERSIONS)))
+commas  = $(subst $() $(),$(comma),$(strip $(1)))
 
-make_cells = $(PIPELINES)/cells $(face) $(1) $(MODEL) $(DATASET) $(EXPERIMENT) $(LAYOUT) '$(PAIRS)' '$(GRANS)' '$(SIZES)' '$(DEVICE)' \
-	$(call quote,$(OUTPUT_DIR)) $(call quote,$(OVERRIDES))
-cells_text := $(strip $(MODEL) $(DATASET) $(LAYOUT) $(PAIRS) / $(GRANS) / $(SIZES) / $(DEVICE) $(OUTPUT_DIR) $(OVERRIDES) $(call version,resolve).$(call version,overlay))
+# One process composes all cells and writes what changed; the directory is the option's name, not quant_pair.name: two
+# options may share a name.
+resolve = $(AQ_BIN)/aq-resolve --config-name preset/$(face) -m --dir $(1) --overrides $(1)/overrides.txt model=$(MODEL) dataset=$(DATASET) \
+	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIRS)) quant_granularity=$(call commas,$(GRANS)) \
+	dataset.size=$(call commas,$(SIZES)) \
+	'hydra.sweep.subdir=$${hydra:runtime.choices.quant_pair}/$${hydra:runtime.choices.quant_granularity}/$${dataset.size}'
+compose = mkdir -p $(1)/.args; $(PIPELINES)/overrides $(1)/overrides.txt; $(call resolve,$(1)); $(call resolve,$(1)) -q --format yaml; \
+	$(AQ_BIN)/aq-overlay --cells $(1)
 
-ifdef LOOKING
-# Up to date: use what is there. Else compose into a scratch directory and pretend.
-fresh := $(shell [ -e $(P)/cells.mk ] && [ "$$(cat $(ARGS)/cells 2>/dev/null)" = $(call quote,$(cells_text)) ] \
-	&& [ -z "$$(find $(CONF) $(PIPELINES)/cells -newer $(P)/cells.mk -print -quit)" ] && echo 1)
-ifdef fresh
+ifeq ($(LOOKING),1)
+# Up to date: use what is there. Else compose in a directory that goes again, and take the words.
+ifeq ($(STALE),)
 include $(P)/cells.mk
 else
-scratch := $(shell mktemp -d)
-ifneq ($(shell AQ_BIN=$(AQ_BIN) AQ_CELLS_ROOT=$(scratch) $(call make_cells,$(P)) >&2 && echo ok),ok)
-$(shell rm -rf $(scratch))
+looked := $(shell set -eu; d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; export AQ_CONF='$(CONF)' $(values); \
+	{ $(call compose,"$$d"); } >&2; sed -n 's/ *:= */=/; s/ /|/g; /^[A-Z_]*=/p' "$$d/cells.mk")
+ifeq ($(looked),)
 $(error the cells cannot be composed)
 endif
--include $(scratch)/cells.mk
-$(shell rm -rf $(scratch))
+$(call take,$(looked))
 endif
 else
-$(call stamp,$(ARGS)/cells,cells_text)
-# Made once a run: a file dated in the future would make it out of date, and make start over, without end.
-$(P)/cells.mk: $(ARGS)/cells $(if $(MAKE_RESTARTS),,$(PIPELINES)/cells)
-	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call make_cells,$(P))
-ifeq ($(MAKE_RESTARTS),)
--include $(P)/cells.d
+# Killed runs leave half-written files under names of their own; nobody else writes here now.
+$(if $(MAKE_RESTARTS),,$(shell find $(P) -type f \( -name '.aq-*' -o -name '*.new' \) -delete))
+# Made at most once a run: a file dated in the future would make it out of date, and make start over, without end.
+ifeq ($(MAKE_RESTARTS)$(if $(STALE),,fresh),)
+$(P)/cells.mk: FORCE
+	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
 endif
 include $(P)/cells.mk
 endif
+
+RUNS       := $(patsubst %,$(P)/%/run.json,$(CELLS) $(UNSUPPORTED))
+ALL_QUANTS := $(ALL_QUANTS:%=$(P)/%)
+QUANTS     := $(QUANTS:%=$(P)/%)
+SCORES     := $(CELLS:%=$(P)/%/scores.json)
+MANIFESTS  := $(SCHEMES:%=$(P)/%_quant_manifest.json)
+REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json per-layer-sensitivity.tsv report.html \
+	heatmap.svg bars.svg frontier.svg depth.svg strip.svg
+REPORTS    := $(foreach c,$(CELLS),$(REPORT_NAMES:%=$(P)/$(c)/%))
 
 # A configuration file that somebody deleted.
 $(RUNS) $(RUNS:run.json=composed-config.yaml) $(ALL_QUANTS) $(P)/cells.json &:
-	$(call say,CELLS,again)$(call make_cells,$(P))
+	$(call say,CELLS,again)$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
 
 ifneq ($(and $(filter 1,$(STRICT)),$(UNSUPPORTED)),)
-$(error unsupported cells with STRICT=1: $(UNSUPPORTED:$(P)/%=%); the reasons are in $(P)/cells.json)
+$(error unsupported cells with STRICT=1: $(UNSUPPORTED); the reasons are in $(P)/cells.json)
 endif
 
 # ---- one per model, one per data set ----
 
 D      := $(P)/$(DATASET)
+CKPT   := $(P)/in/checkpoint
 LM     := $(P)/lm.json
 TOKENS := $(D)/tokens.safetensors
 RANGES := $(D)/ranges.safetensors
 STORE  := $(D)/store-$(METHOD).safetensors
 
-# cells.mk is made first, and make starts over with it: until then there is nothing to check
-ifeq ($(or $(LOOKING),$(if $(RUNS),,none),$(wildcard $(MODEL_PATH)/config.json $(STORE))),)
-$(error no checkpoint at '$(MODEL_PATH)' (model.path): set it with OVERRIDES="model.path=/path/to/checkpoint")
-endif
-ifeq ($(or $(LOOKING),$(if $(RUNS),,none),$(CAPTIONS)),)
-$(error no captions for DATASET=$(DATASET): see datasets/ and conf/dataset/$(DATASET).yaml)
-endif
+# which sizes have captions; and that those of the cells, and the checkpoint, are there
+size_of  = $(firstword $(subst :, ,$(1)))
+there   := $(if $(CELLS),$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s)))))
+$(foreach w,$(filter error=%,$(there)),$(if $(LOOKING),,$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
+there   := $(filter-out error=%,$(there))
+CAPTIONS := $(patsubst %,$(P)/in/captions-%,$(there))
 
-extract_text := $(MODEL_PATH) $(call version,extract-lm)
-calib_text   := $(DTYPE) $(DEVICE_SET) $(CAPTION_ARGS) $(PADDING) $(SEQ_LEN) $(PREFIXES) $(call version,calib)
-score_text   := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
-select_text  := $(call version,select)
-report_text  := $(call version,report)
-$(foreach s,extract calib score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
+# The ranges cover the sizes of the cells and those that they cover already: a smaller sweep afterwards makes nothing.
+samples  := $(foreach s,$(SIZE_SAMPLES),$(lastword $(subst :, ,$(s))))
+have     := $(if $(wildcard $(RANGES)),$(file <$(D)/.prefixes))
+PREFIXES := $(filter $(SCORE_PREFIXES) $(have),$(samples))
 
-$(LM): $(wildcard $(MODEL_PATH)/config.json $(MODEL_PATH)/*.safetensors $(MODEL_PATH)/*.index.json) $(ARGS)/extract
-	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(MODEL_PATH)
-$(TOKENS): $(wildcard $(CAPTIONS) $(MODEL_PATH)/tokenizer.json $(MODEL_PATH)/vocab.json $(MODEL_PATH)/merges.txt) $(ARGS)/calib
-	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(MODEL_PATH) --seq-len $(SEQ_LEN) \
-	  --padding $(PADDING) -o $@ $(CAPTION_ARGS)
-$(RANGES): $(LM) $(TOKENS)
-	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(PREFIXES) --device $(DEVICE_SET) --dtype $(DTYPE) --progress=never -o $@ $(TOKENS))
+extract_text  := $(CHECKPOINT_ID) $(MOE_SPLIT) $(call version,extract-lm)
+calib_text    := $(CHECKPOINT_ID) $(CAPTIONS_ID) $(there) $(PADDING) $(SEQ_LEN) $(call version,calib)
+prefixes_text := $(PREFIXES)
+ranges_text   := $(DEVICE_SET) $(DTYPE)
+score_text    := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
+select_text   := $(call version,select)
+report_text   := $(call version,report)
+$(foreach s,extract score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
+$(call stamp,$(ARGS)/calib-$(DATASET),calib_text)
+$(call stamp,$(ARGS)/ranges-$(DATASET),ranges_text)
+$(call stamp,$(D)/.prefixes,prefixes_text)
+
+$(LM): $(wildcard $(CKPT)/config.json $(CKPT)/*.safetensors $(CKPT)/*.index.json) $(ARGS)/extract
+	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(CKPT)
+$(TOKENS): $(CAPTIONS) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
+	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) \
+	  --padding $(PADDING) -o $@ $(foreach s,$(there),--size $(s)=$(P)/in/captions-$(s))
+$(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
+	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(call commas,$(PREFIXES)) \
+	  --device $(DEVICE_SET) --dtype $(DTYPE) --progress=never -o $@ $(TOKENS))
 
 # ---- the store: all cells in one call, by content ----
 
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(SCORE_PREFIXES) --score-samples $(SCORE_SAMPLES) \
-	--method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) --dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) --replace
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(call commas,$(SCORE_PREFIXES)) \
+	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
+	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) --replace
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
@@ -209,56 +243,72 @@ $(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wil
 $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 
 # $(1): directory/scheme
-do_select  = $(call say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
-do_report  = $(call say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
-# $(1): cell directory  $(2): scheme. The manifest comes last: where it is, the rest is.
-do_publish = $(call say,PUBLISH,$(@D))$(PIPELINES)/publish $(@D) $(1)/composed-config.yaml $(1)/per-layer-sensitivity.md \
-	$(1)/per-layer-sensitivity.json $(1)/$(2)_autoquant_state.pt $(1)/$(2)_quant_manifest.json
+do_select = $(call say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
+do_report = $(call say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
+define cell_rule
+$(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
+$(REPORT_NAMES:%=$(dir $(1))%) &: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
+endef
+$(foreach s,$(SCHEMES),$(eval $(call cell_rule,$(P)/$(s))))
 
-sweep: $(RUNS:run.json=composed-config.yaml) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(PUBLISHED)
+# Products that also belong elsewhere: run.json says where, and .published is a link to the manifest there.
+COPIES := $(PUBLISHED:%=$(P)/%/.published)
+ifneq ($(COPIES),)
+$(COPIES): $(P)/%/.published: $(P)/%/report.html $(P)/%/composed-config.yaml $(P)/%/run.json
+	$(call say,PUBLISH,$*)$(PIPELINES)/publish $(P)/$*
+endif
+
+sweep: $(RUNS:run.json=composed-config.yaml) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)
 sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'
 endif
 publish: sweep
-	@printf '%s\n' $(sort $(patsubst %/,%,$(dir $(PUBLISHED))))
+	@jq -r '._aq.out_dir | gsub("[[:cntrl:]]"; "?")' $(PUBLISHED:%=$(P)/%/run.json) | sort -u
 
+# Hundreds of names do not fit into one command: $(call names,FILE,WORDS) writes them for xargs.
+names = $(if $(LOOKING),,$(file >$(1),$(2)))
 summary: $(P)/summary.md
 $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call say,SUMMARY,$(P))for f in md tsv html; do \
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,SUMMARY,$(P))for f in md tsv html; do \
 	  xargs -a $(P)/.manifests $(AQ_BIN)/aq-report summary --$$f --cells $(P)/cells.json -o $(P)/summary.$$f; done
 
 # ---- one recipe over all cells ----
 
 BITS_DIR := $(P)/select/$(or $(BITS),default)
-SELECTED := $(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(BITS_DIR)/$(s)/report.html))
-menu_text := $(PAIRS) / $(GRANS)
+scores_of = $(patsubst %,$(P)/%/scores.json,$(foreach c,$(CELLS),$(if $(filter $(1),$(lastword $(subst /, ,$(c)))),$(c))))
+SELECTED := $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(BITS_DIR)/$(s)/report.html))
+menu_text := $(PAIRS) / $(GRANS) / $(MENU)
 $(call stamp,$(ARGS)/menu-$(or $(BITS),default),menu_text)
 select: $(SELECTED)
 	@for f in $(SELECTED:report.html=*_quant_manifest.json); do \
 	  jq -r --arg f "$$f" '"\($$f): \(.selection.effective_bits) bits, score \(.autoquant_state.score)"' "$$f"; done
 define select_rule
-$(BITS_DIR)/$(1)/report.html: $$(SCORES_$(1)) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
-	$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
-	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) \
+$(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
+	$$(call names,$(P)/.scores-$(1),$$(call scores_of,$(1)))$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
+	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) \
 	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
 	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
-$(foreach s,$(SIZES),$(if $(SCORES_$(s)),$(eval $(call select_rule,$(s)))))
+$(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
 
 # ---- looking and cleaning ----
 
 plan:
 	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
-	@$(if $(SCORES),printf '  %s\n' $(SCORES:$(P)/%/scores.json=%))
-	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED:$(P)/%=%))
-	@if [ -e $(LM) ] && [ -e $(TOKENS) ] && [ -e $(RANGES) ] && [ -z '$(filter-out $(wildcard $(QUANTS)),$(QUANTS))' ]; then \
+	@$(if $(CELLS),printf '  %s\n' $(CELLS))
+	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
+	@if [ -e $(LM) ] && [ -e $(TOKENS) ] && [ -e $(RANGES) ] && [ -z '$(firstword $(filter-out $(wildcard $(QUANTS)),$(QUANTS)))' ]; then \
 	  $(score) --dry-run -o $(STORE) $(QUANTS); else echo 'nothing is scored yet: the plan of aq-score needs lm.json, tokens and ranges'; fi
 
+ifneq ($(filter clean-cell,$(GOALS)),)
+ifeq ($(and $(CELL),$(filter $(CELL),$(CELLS) $(UNSUPPORTED))),)
+$(error CELL=pair/granularity/size must name a cell of the sweep)
+endif
+endif
 clean-cell:
-	@case '$(filter $(P)/$(CELL),$(RUNS:/run.json=))' in '') echo "CELL=pair/granularity/size must name a cell of the sweep" >&2; exit 2 ;; esac
 	rm -rf $(P)/$(CELL)
 
 endif # locked
-endif # report-only
+endif # int8-phases, report-only
 endif # help

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/msg.h"
 #include "base/opt.h"
+#include "conf/cells.h"
 #include "conf/search.h"
 #include "io/json.h"
 #include "quant/overlay.h"
@@ -10,7 +11,7 @@
 #include <string.h>
 
 static struct {
-    const char *format, *granularity, *fp4_block, *config_dir;
+    const char *format, *granularity, *fp4_block, *config_dir, *cells;
     bool strict;
 } o;
 
@@ -25,12 +26,18 @@ static const struct aq_opt options[] = {
      blocks, 0, 0},
     {"strict", 0, AQ_OPT_FLAG, &o.strict, NULL, "exit 3 for a combination that cannot run", NULL, 0,
      0},
+    {"cells", 0, AQ_OPT_TEXT, &o.cells, "DIR",
+     "for the runs that aq-resolve -m --dir DIR left: write each\nquant.json, cells.json and "
+     "cells.mk",
+     NULL, 0, 0},
     {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR", "the configuration tree", NULL, 0, 0},
     AQ_OPT_END,
 };
 
 static int check_options(const struct aq_cmdline *cl, struct aq_err *err)
 {
+    if (o.cells && (o.format || cl->count || cl->output || o.strict))
+        return aq_err_set(err, AQ_EUSAGE, "--cells excludes a run, --format, --strict and -o");
     if (o.format && cl->count)
         return aq_err_set(err, AQ_EUSAGE, "a run and --format exclude one another");
     if (!o.format && o.granularity)
@@ -69,14 +76,6 @@ static int check_supported(const struct json *quant, struct aq_err *err)
                       json_string(json_get(quant, "reason")));
 }
 
-static void warn_of_algorithm(const struct json *quant)
-{
-    const char *name = overlay_unapplied_algorithm(quant);
-    if (name && json_bool(json_get(quant, "supported")))
-        aq_warn("algorithm '%s' is not applied: scores will be those of plain rounding",
-                aq_show(name));
-}
-
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     if (check_options(cl, err) < 0)
@@ -84,17 +83,22 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     char *conf_dir = conf_find(o.config_dir, err);
     if (!conf_dir)
         return -1;
+    if (o.cells) {
+        int result = cells_write(o.cells, conf_dir, err);
+        free(conf_dir);
+        return result;
+    }
     struct json *quant = make_quant(conf_dir, cl->args[0], err);
     int bad = !quant || (o.strict && check_supported(quant, err) < 0) ||
               json_write_file(cl->output, quant, err) < 0;
     if (!bad)
-        warn_of_algorithm(quant);
+        overlay_warn(quant);
     json_free(quant);
     free(conf_dir);
     return bad ? -1 : 0;
 }
 
-static const char *const schemas[] = {QUANT_SCHEMA, NULL};
+static const char *const schemas[] = {QUANT_SCHEMA, CELLS_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-overlay",
@@ -102,12 +106,13 @@ static const struct aq_tool tool = {
                "the granularity laid over it, what it computes, its bits, and whether it can\n"
                "run.",
     .usage = "aq-overlay [--strict] [RUN.json]\n"
-             "aq-overlay [--strict] --format NAME [--granularity NAME|FILE] [--fp4-block RULE]",
+             "aq-overlay [--strict] --format NAME [--granularity NAME|FILE] [--fp4-block RULE]\n"
+             "aq-overlay --cells DIR",
     .example = "aq-overlay --format INT4_WEIGHT_INT8_ACT_CFG --granularity w_group64",
     .options = options,
     .max_args = 1,
     .run = run,
-    .result_version = 1,
+    .result_version = 2,
     .schemas = schemas,
 };
 

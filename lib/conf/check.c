@@ -37,8 +37,7 @@ static const struct rule rules[] = {
     {NULL, "experiment", K_NAME, 0},
     {"model", "name", K_NAME, REQUIRED},
     {"model", "path", K_STRING, REQUIRED},
-    {"model", "dtype", K_CHOICE, REQUIRED,
-     CHOICES("bf16", "fp16", "fp32", "bfloat16", "float16", "float32")},
+    {"model", "dtype", K_CHOICE, REQUIRED, CHOICES("bf16", "fp32")},
     {"dataset", "name", K_STRING, OR_NULL},
     {"dataset", "root", K_STRING, OR_NULL},
     {"dataset", "size", K_NAME, REQUIRED},
@@ -100,15 +99,13 @@ int check_fail(const struct node *v, const char *key, const char *expected, stru
     return -1;
 }
 
-/* One plain piece of a path: what directories and files are named after. */
-static bool is_plain_name(const char *s)
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+
+bool check_is_name(const char *s)
 {
-    if (!*s || strcmp(s, ".") == 0 || strcmp(s, "..") == 0 || strlen(s) > 200)
-        return false;
-    for (; *s; s++)
-        if (*s == '/' || (unsigned char)*s < 0x20 || *s == 0x7f)
-            return false;
-    return true;
+    enum { LONGEST = 200 };
+    size_t n = strlen(s);
+    return n && n <= LONGEST && strchr(LETTERS, s[0]) && strspn(s, LETTERS ".+-") == n;
 }
 
 static bool is_device(const char *s)
@@ -167,9 +164,11 @@ static int check_value(const struct rule *r, const struct node *v, const char *k
     case K_STRING:
         return text ? 0 : check_fail(v, key, "a string", err);
     case K_NAME:
-        return text && is_plain_name(v->s)
+        return text && check_is_name(v->s)
                    ? 0
-                   : check_fail(v, key, "a name: a string without slashes", err);
+                   : check_fail(
+                         v, key,
+                         "a name: letters, digits, _ . + -, the first a letter, a digit or _", err);
     case K_BOOL:
         return v->type == NODE_BOOL ? 0 : check_fail(v, key, "true or false", err);
     case K_FALSE:
@@ -227,8 +226,19 @@ static int check_rule(const struct rule *r, const struct node *app, struct aq_er
     return r->flags & REQUIRED ? fail_missing(group, r, key, err) : 0;
 }
 
-int check_run(const struct node *app, struct aq_err *err)
+/* Names that Hugging Face uses for a dtype become those of this project. */
+static void make_canonical(struct node *app)
 {
+    static const char *const names[][2] = {{"bfloat16", "bf16"}, {"float32", "fp32"}};
+    struct node *v = node_at(app, "model", "dtype", NULL);
+    for (size_t i = 0; i < AQ_COUNT(names); i++)
+        if (v && v->type == NODE_STRING && strcmp(v->s, names[i][0]) == 0)
+            v->s = names[i][1];
+}
+
+int check_run(struct node *app, struct aq_err *err)
+{
+    make_canonical(app);
     for (size_t i = 0; i < AQ_COUNT(rules); i++)
         if (check_rule(&rules[i], app, err) < 0)
             return -1;

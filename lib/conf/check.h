@@ -4,10 +4,21 @@
 
 #include "io/node.h"
 
-/* -1 with key, value and what was expected: AQ_EUSAGE if it was typed, AQ_EINPUT from a file. */
-int check_run(const struct node *app, struct aq_err *err) AQ_MUST_CHECK;
+#include <stdbool.h>
+
+/*
+ * -1 with key, value and what was expected: AQ_EUSAGE if it was typed, AQ_EINPUT from a file. Other
+ * names of one dtype are replaced by ours, so that all tools see one.
+ */
+int check_run(struct node *app, struct aq_err *err) AQ_MUST_CHECK;
 
 /* The same way of failing for checks elsewhere. Always -1. */
 int check_fail(const struct node *v, const char *key, const char *expected, struct aq_err *err);
+
+/*
+ * [A-Za-z0-9_][A-Za-z0-9_.+-]*, at most 200 long: what directories, files and make's words may be
+ * named after. Such a name is no option, no pattern and no syntax to a shell or to make.
+ */
+bool check_is_name(const char *s);
 
 #endif

@@ -177,6 +177,8 @@ struct lexeme lex_value(const char *at)
     longer(&best, TOK_BOOL, lex_word(at, "false"));
     longer(&best, TOK_NULL, lex_word(at, "null"));
     longer(&best, TOK_CHAR, strchr("/-\\+.$%*@?|", *at) ? 1 : 0);
+    /* an error in Hydra: a path below the home directory */
+    longer(&best, TOK_CHAR, at[0] == '~' && at[1] == '/' ? 1 : 0);
     longer(&best, TOK_ID, lex_id(at));
     longer(&best, TOK_ESC, escapes(at));
     longer(&best, TOK_BLANK, lex_blanks(at));

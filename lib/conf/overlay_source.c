@@ -6,6 +6,7 @@
 #include "io/yaml.h"
 #include "quant/format.h"
 #include "quant/overlay.h"
+#include "quant/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,49 @@ static struct json *load_named_format(const char *conf_dir, const struct jref *n
     return v;
 }
 
+/*
+ * A label that ends in a number names the bits of what is computed: int4, fp8; 16 is none. Any step
+ * of a sequence may be the one that is meant. Labels without a number say nothing.
+ */
+static int check_label(const struct jref *pair, const char *key, const struct json *quant,
+                       const char *side, struct aq_err *err)
+{
+    struct jref at;
+    struct quant_spec spec;
+    enum { NONE = 16 };
+    if (!jref_has(pair, key, &at) || json_type(at.v) != JSON_STRING ||
+        !json_bool(json_get(quant, "supported")))
+        return 0;
+    const char *label = json_string(at.v), *digits = label + strlen(label);
+    while (digits > label && digits[-1] >= '0' && digits[-1] <= '9')
+        digits--;
+    if (!*digits || strlen(digits) > 3)
+        return 0;
+    int bits = atoi(digits);
+    const char *text = json_string(json_get(json_get(quant, "treatment"), side));
+    if (quant_parse(text, &spec, err) < 0)
+        return -1;
+    bool fits = bits == NONE && !spec.steps;
+    for (int i = 0; i < spec.steps; i++)
+        fits |= spec.step[i].bits == bits;
+    if (fits)
+        return 0;
+    return jref_fail(&at, err, "label '%s' is not what its format computes: %s", aq_show(label),
+                     text);
+}
+
+static struct json *checked_quant(const struct overlay_cell *cell, const struct jref *pair,
+                                  struct aq_err *err)
+{
+    struct json *quant = overlay_quant(cell, err);
+    if (quant && (check_label(pair, "weight", quant, "w", err) < 0 ||
+                  check_label(pair, "activation", quant, "a", err) < 0)) {
+        json_free(quant);
+        return NULL;
+    }
+    return quant;
+}
+
 struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err)
 {
     struct overlay_cell cell = {.conf_dir = conf_dir};
@@ -59,12 +103,12 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
     cell.format_name = json_string(name.v);
     cell.overrides = jref_child(&granularity, overrides, 0);
     if (jref_has(run, "_aq", &aq) && jref_has(&aq, "format", &cell.format))
-        return overlay_quant(&cell, err);
+        return checked_quant(&cell, &pair, err);
     struct json *loaded = load_named_format(conf_dir, &name, err);
     if (!loaded)
         return NULL;
     cell.format = jref_root(loaded, cell.format_name);
-    struct json *quant = overlay_quant(&cell, err);
+    struct json *quant = checked_quant(&cell, &pair, err);
     json_free(loaded);
     return quant;
 }

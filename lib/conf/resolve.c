@@ -96,7 +96,7 @@ static int resolve_composed(struct resolver *r, const struct conf_job *job, stru
                             enum resolve_format format, struct resolved *out, struct aq_err *err)
 {
     struct run run;
-    const struct node *app = conf_resolve(c);
+    struct node *app = conf_resolve(c);
     if (!app || run_describe(c, app, job->sweep, &run, err) < 0)
         return -1;
     const char *subdir = job->sweep ? run_subdir(c, err) : "";
@@ -290,7 +290,7 @@ static int show_computed(struct resolver *r, struct conf_result *c, const char *
                          struct aq_buf *out, struct aq_err *err)
 {
     struct run run;
-    const struct node *app = conf_resolve(c);
+    struct node *app = conf_resolve(c);
     if (!app || run_describe(c, app, false, &run, err) < 0)
         return -1;
     struct json *json =

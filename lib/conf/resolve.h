@@ -65,6 +65,13 @@ int resolve_show(struct resolver *r, const char *key, bool yaml, struct aq_buf *
 /* What set it: "file:line" or "override N"; of a mapping a line for each value inside. */
 int resolve_explain(struct resolver *r, const char *key, struct aq_buf *out,
                     struct aq_err *err) AQ_MUST_CHECK;
+/*
+ * What the overrides from number `typed` on change of the values that scores depend on: 8 hex
+ * digits of them with a newline, or nothing. Equal values give equal digits, however they were set;
+ * an override of the budget, the solver or a name gives none.
+ */
+int resolve_scoring_id(struct resolver *r, size_t typed, struct aq_buf *out,
+                       struct aq_err *err) AQ_MUST_CHECK;
 /* The options of a group, one a line. */
 int resolve_list(struct resolver *r, const char *group, struct aq_buf *out,
                  struct aq_err *err) AQ_MUST_CHECK;

@@ -146,7 +146,7 @@ static const char *out_dir(struct conf_result *r, const struct node *app, bool s
 
 /* ---- the whole ---- */
 
-int run_describe(struct conf_result *r, const struct node *app, bool sweep, struct run *out,
+int run_describe(struct conf_result *r, struct node *app, bool sweep, struct run *out,
                  struct aq_err *err)
 {
     *out = (struct run){0};

@@ -21,7 +21,7 @@ struct run {
 };
 
 /* Checks every value that the tools read. Strings live in the result's arena. */
-int run_describe(struct conf_result *r, const struct node *app, bool sweep, struct run *out,
+int run_describe(struct conf_result *r, struct node *app, bool sweep, struct run *out,
                  struct aq_err *err) AQ_MUST_CHECK;
 
 /* hydra.sweep.subdir of this job. */

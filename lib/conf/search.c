@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 static char *named(const char *path, const char *by, struct aq_err *err)
 {
@@ -29,4 +30,19 @@ char *conf_find(const char *given, struct aq_err *err)
                installed);
     (void)aq_err_hint(err, "name one with --config-dir DIR or AQ_CONF=DIR");
     return NULL;
+}
+
+char *conf_data_path(const char *path)
+{
+    static const char installed[] = AQ_DATADIR;
+    const char *home = getenv("HOME");
+    if (path[0] == '~' && (!path[1] || path[1] == '/') && home && *home)
+        return xasprintf("%s%s", home, path + 1);
+    if (path[0] == '/' || aq_path_exists(path))
+        return xstrdup(path);
+    char *there = aq_path_join(installed, path);
+    if (aq_path_exists(there))
+        return there;
+    free(there);
+    return xstrdup(path);
 }

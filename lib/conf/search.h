@@ -10,4 +10,10 @@
  */
 char *conf_find(const char *given, struct aq_err *err);
 
+/*
+ * Where a path of the configuration is: "~" as the home directory; a relative one that is missing
+ * in the start directory and there among the installed data is that one. Caller frees.
+ */
+char *conf_data_path(const char *path);
+
 #endif

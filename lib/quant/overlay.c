@@ -1,6 +1,7 @@
 #include "quant/overlay.h"
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "base/sha256.h"
 #include "io/product.h"
 #include "quant/format.h"
@@ -65,6 +66,27 @@ static int check_overridable(const struct jref *over, struct aq_err *err)
     return aq_err_hint(err, "allowed: " INPUT ", " WEIGHT ", default");
 }
 
+/*
+ * A format whose default is enabled ("all layers") quantizes by it whatever no pattern names: that
+ * gets the axis of the weights too, or else of the inputs, unless its own override says something.
+ */
+static void carry_axis(struct json *cfg, const struct json *overrides)
+{
+    struct json *entry = json_get(cfg, "default");
+    const struct json *w = json_get(overrides, WEIGHT), *a = json_get(overrides, INPUT);
+    const struct json *axis = w ? json_get(w, "axis") : NULL;
+    if (!axis && a)
+        axis = json_get(a, "axis");
+    const struct json *on =
+        entry && json_type(entry) == JSON_OBJECT ? json_get(entry, "enable") : NULL;
+    if (!axis || json_get(overrides, "default") || !on || json_type(on) != JSON_BOOL ||
+        !json_bool(on))
+        return;
+    json_set(entry, "axis", json_copy(axis));
+    if (json_type(axis) != JSON_NULL)
+        (void)json_remove(entry, "block_sizes");
+}
+
 static int merge_overrides(struct json *cfg, const struct jref *overrides, struct aq_err *err)
 {
     for (const struct json *c = json_first(overrides->v); c; c = json_next(c)) {
@@ -80,6 +102,7 @@ static int merge_overrides(struct json *cfg, const struct jref *overrides, struc
         else
             merge_attributes(entry, c);
     }
+    carry_axis(cfg, overrides->v);
     return 0;
 }
 
@@ -160,10 +183,33 @@ static const char *algorithm_name(const struct json *format)
     return a && json_type(a) == JSON_STRING ? json_string(a) : NULL;
 }
 
-const char *overlay_unapplied_algorithm(const struct json *quant)
+/* Enabled quantizers that no linear has, such as those of the operands of attention. */
+static void name_others(const struct json *cfg, struct aq_buf *out)
 {
+    for (const struct json *c = json_first(cfg); c; c = json_next(c)) {
+        const char *key = json_key(c);
+        const struct json *on = json_type(c) == JSON_OBJECT ? json_get(c, "enable") : NULL;
+        if (!strstr(key, "_quantizer") || strstr(key, "weight_quantizer") ||
+            strstr(key, "input_quantizer") || (on && json_type(on) == JSON_BOOL && !json_bool(on)))
+            continue;
+        aq_buf_addf(out, "%s%s", out->len ? ", " : "", aq_show(key));
+    }
+}
+
+void overlay_warn(const struct json *quant)
+{
+    struct aq_buf others = AQ_BUF_INIT;
     const char *name = algorithm_name(quant);
-    return name && strcmp(name, "max") != 0 ? name : NULL;
+    if (!json_bool(json_get(quant, "supported")))
+        return;
+    if (name && strcmp(name, "max") != 0)
+        aq_warn("algorithm '%s' is not applied: scores will be those of plain rounding",
+                aq_show(name));
+    name_others(json_get(quant, "quant_cfg"), &others);
+    if (others.len)
+        aq_warn("%s also quantizes what is not a linear layer, which is not scored: %s",
+                aq_show(json_string(json_get(quant, "base_format_name"))), others.data);
+    aq_buf_release(&others);
 }
 
 /* A pattern with a path, such as *mlp*weight_quantizer, and what it quantizes for nobody. */

@@ -16,8 +16,9 @@
  *     when      = "static" | "dynamic"
  *     n         = 1 .. 1048576
  *
- * Steps of a sequence are applied from left to right, each with the amax of its own input; only
- * weights have them. These steps occur, and no others:
+ * One owner: quant_print and quant_parse (quant/quant.h). Steps of a sequence are applied from left
+ * to right, each with the amax of its own input; only weights have them. These steps occur, and no
+ * others:
  *
  *     weights, (out, in)
  *       int<N>, e4m3                            tensor axis0 axis1 block(..)   static
@@ -27,7 +28,7 @@
  *       int<N>, e4m3                            tensor                         static dynamic
  *       int<N>, e4m3                            token                          dynamic
  *       int<N>, e4m3                            axis-1                         static
- *       e2m1                                    nvfp4(n)                       static dynamic
+ *       e2m1                                    nvfp4(n)                       static
  *       e2m1 e3m2 e2m3 e4m3 e5m2 int8           mx(n)                          dynamic
  *
  * tensor: one amax. axis0: one per output channel (row). axis1: one per input channel (column).
@@ -75,11 +76,9 @@ struct json *overlay_merge(const struct jref *format, const struct jref *overrid
  */
 struct json *overlay_quant(const struct overlay_cell *cell, struct aq_err *err);
 
-/*
- * The algorithm of such a document if it is one that changes weights before they are rounded (AWQ,
- * SmoothQuant, ...) and is therefore left out of what is computed; else NULL.
- */
-const char *overlay_unapplied_algorithm(const struct json *quant);
+/* Warns of what such a document leaves out of what is computed: an algorithm that changes weights
+   before they are rounded (AWQ, SmoothQuant, ...), and quantizers of other things than linears. */
+void overlay_warn(const struct json *quant);
 
 /* overlay_quant for a run of aq-resolve (run.json). A format that the run does not carry is looked
  * up.

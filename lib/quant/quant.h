@@ -56,6 +56,9 @@ struct quant_spec {
 
 /* The text must be the normal form. AQ_EINPUT names what is wrong. */
 int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
+/* Also refuses what is no normal form of activations: a range that is said to be dynamic, and is
+ * not. */
+int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
 /* The normal form; reads back to the same spec. */
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
 

@@ -171,6 +171,18 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err)
     return 0;
 }
 
+int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err)
+{
+    if (quant_parse(text, spec, err) < 0)
+        return -1;
+    for (int i = 0; i < spec->steps; i++)
+        if (spec->step[i].scope == QUANT_NVFP4 && spec->step[i].dynamic)
+            return aq_err_set(err, AQ_EINPUT,
+                              "treatment '%s': the second level of nvfp4 activations is static",
+                              aq_show(text));
+    return 0;
+}
+
 static const char *number_text(const struct quant_step *s)
 {
     for (int i = 0; i < NUMBERS; i++)

@@ -25,15 +25,35 @@ static AQ_PRINTF(2, 3) bool refuse(struct treatment *t, const char *fmt, ...)
     return false;
 }
 
-static AQ_PRINTF(3, 4) bool accept(struct treatment *t, double storage_bits, const char *fmt, ...)
+/* NULL: left as it is. */
+static bool accept(struct treatment *t, double storage_bits, const struct quant_step *step)
 {
-    va_list ap;
-    va_start(ap, fmt);
-    (void)vsnprintf(t->text, sizeof t->text, fmt, ap);
-    va_end(ap);
+    t->spec = (struct quant_spec){0};
+    if (step)
+        t->spec.step[t->spec.steps++] = *step;
     t->storage_bits = storage_bits;
     t->runs = true;
     return true;
+}
+
+/* A step of this number: its ranges still to be said. */
+static struct quant_step step_of(const struct number_format *f)
+{
+    static const struct {
+        int exponent, mantissa;
+        enum quant_number number;
+    } floats[] = {{4, 3, QUANT_E4M3},
+                  {5, 2, QUANT_E5M2},
+                  {2, 1, QUANT_E2M1},
+                  {3, 2, QUANT_E3M2},
+                  {2, 3, QUANT_E2M3}};
+    struct quant_step s = {.number = QUANT_INT, .bits = f->bits, .block_rows = 1, .block_cols = 1};
+    for (size_t i = 0; i < AQ_COUNT(floats); i++)
+        if (is_float(f, floats[i].exponent, floats[i].mantissa)) {
+            s.number = floats[i].number;
+            s.bits = 1 + f->exponent + f->mantissa;
+        }
+    return s;
 }
 
 /* "int4", "e4m3". */
@@ -133,14 +153,20 @@ static bool block_lengths(const struct quantizer *q, int rank, int length[3], st
 
 /* ---- blocks with a scale made from the data ---- */
 
-static bool nvfp4(const struct quantizer *q, int length, bool is_static,
+/*
+ * ModelOpt calibrates the second level of an activation over the data set whatever "type" says, and
+ * makes only the scales of the blocks from what it sees: to the quantizer that is a static range.
+ */
+static bool nvfp4(const struct quantizer *q, int length, enum treatment_of of,
                   const struct treatment_rules *rules, struct treatment *t)
 {
     if (!is_float(&q->number, 2, 1))
         return refuse(t, "scale_bits [4, 3] goes with num_bits [2, 1] only (rule 10)");
-    int b = rules->fp4_always_16 ? 16 : length;
-    return accept(t, q->number.bits + 8.0 / b, "e2m1:nvfp4(%d):%s", b,
-                  is_static ? "static" : "dynamic");
+    struct quant_step s = step_of(&q->number);
+    s.scope = QUANT_NVFP4;
+    s.block_cols = rules->fp4_always_16 ? 16 : length;
+    s.dynamic = of == TREATMENT_WEIGHT;
+    return accept(t, q->number.bits + 8.0 / s.block_cols, &s);
 }
 
 static bool mx(const struct quantizer *q, int length, struct treatment *t)
@@ -150,8 +176,11 @@ static bool mx(const struct quantizer *q, int length, struct treatment *t)
                       q->number.bits);
     if (length != 8 && length != 16 && length != 32)
         return refuse(t, "MX blocks are 8, 16 or 32 long, not %d (rule 6)", length);
-    return accept(t, q->number.bits + 8.0 / length, "%s:mx(%d):dynamic", name_of(&q->number).text,
-                  length);
+    struct quant_step s = step_of(&q->number);
+    s.scope = QUANT_MX;
+    s.block_cols = length;
+    s.dynamic = 1;
+    return accept(t, q->number.bits + 8.0 / length, &s);
 }
 
 static bool dynamic_blocks(const struct quantizer *q, enum treatment_of of,
@@ -167,9 +196,7 @@ static bool dynamic_blocks(const struct quantizer *q, enum treatment_of of,
         return mx(q, length, t);
     if (!is_float(&q->scale, 4, 3))
         return refuse(t, "scale_bits of dynamic blocks is [4, 3] or [8, 0] (rule 9)");
-    /* The second level is calibrated only where it can vary. */
-    bool is_static = of == TREATMENT_INPUT && !q->dynamic && rules->calibrated;
-    return nvfp4(q, length, is_static, rules, t);
+    return nvfp4(q, length, of, rules, t);
 }
 
 /* ---- static blocks ---- */
@@ -185,12 +212,11 @@ static bool static_blocks(const struct quantizer *q, enum treatment_of of, struc
     /* A dimension of null length is not blocked where another one is: each index by itself. */
     int rows = length[0] ? length[0] : 1, columns = length[1] ? length[1] : 1;
     double bits = q->number.bits + 16.0 / rows / columns;
-    struct number_name number = name_of(&q->number);
-    if (rows == 1)
-        return accept(t, bits, "%s:block(-1:%d):static", number.text, columns);
-    if (columns == 1)
-        return accept(t, bits, "%s:block(-2:%d):static", number.text, rows);
-    return accept(t, bits, "%s:block(-1:%d,-2:%d):static", number.text, columns, rows);
+    struct quant_step s = step_of(&q->number);
+    s.scope = QUANT_BLOCK;
+    s.block_rows = rows;
+    s.block_cols = columns;
+    return accept(t, bits, &s);
 }
 
 /* ---- ranges that some dimensions keep for themselves ---- */
@@ -198,32 +224,34 @@ static bool static_blocks(const struct quantizer *q, enum treatment_of of, struc
 /* kept: see kept_dims. ModelOpt takes "every dimension keeps its own" for one range after all. */
 static bool weight_scope(const struct quantizer *q, const bool kept[3], struct treatment *t)
 {
-    struct number_name number = name_of(&q->number);
-    return accept(t, q->number.bits, "%s:%s:static", number.text,
-                  kept[0] == kept[1] ? "tensor"
-                  : kept[0]          ? "axis0"
-                                     : "axis1");
+    struct quant_step s = step_of(&q->number);
+    s.scope = kept[0] == kept[1] ? QUANT_TENSOR : kept[0] ? QUANT_AXIS0 : QUANT_AXIS1;
+    return accept(t, q->number.bits, &s);
 }
 
 static bool input_scope(const struct quantizer *q, const bool kept[3],
                         const struct treatment_rules *rules, struct treatment *t)
 {
-    struct number_name number = name_of(&q->number);
+    struct quant_step s = step_of(&q->number);
     bool dynamic = q->dynamic || !rules->calibrated;
-    if (kept[0] == kept[1] && kept[1] == kept[2])
-        return accept(t, q->number.bits, "%s:tensor:%s", number.text,
-                      dynamic ? "dynamic" : "static");
+    s.dynamic = dynamic;
+    if (kept[0] == kept[1] && kept[1] == kept[2]) {
+        s.scope = QUANT_TENSOR;
+        return accept(t, q->number.bits, &s);
+    }
     if (kept[0] && kept[1] && !kept[2]) {
         if (!dynamic)
             return refuse(t, "a calibrated range for each token is tied to one input shape; per "
                              "token goes with type dynamic (rule 11)");
-        return accept(t, q->number.bits, "%s:token:dynamic", number.text);
+        s.scope = QUANT_TOKEN;
+        return accept(t, q->number.bits, &s);
     }
     if (!kept[0] && !kept[1]) {
         if (dynamic)
             return refuse(t, "ranges for each input feature are calibrated ones: type static with "
                              "a calibration pass (rule 24)");
-        return accept(t, q->number.bits, "%s:axis-1:static", number.text);
+        s.scope = QUANT_HIDDEN;
+        return accept(t, q->number.bits, &s);
     }
     return refuse(t, "these ranges of activations depend on how a batch is laid out; per tensor, "
                      "per token and axis -1 do not (rule 24)");
@@ -267,7 +295,7 @@ static bool one_step(const struct quantizer *q, enum treatment_of of,
     if (q->rotate)
         return refuse(t, "attribute rotate is not computed with this value (rule 22)");
     if (!q->enable)
-        return accept(t, UNQUANTIZED_BITS, "none");
+        return accept(t, UNQUANTIZED_BITS, NULL);
     if (!check_attributes(q, t) || !check_number(q, t))
         return false;
     if (has_lengths(q))
@@ -283,26 +311,21 @@ static bool one_step(const struct quantizer *q, enum treatment_of of,
 void treatment_find(const struct quantizer *steps, size_t count, enum treatment_of of,
                     const struct treatment_rules *rules, struct treatment *out)
 {
-    size_t active = 0;
-    *out = (struct treatment){.runs = true, .text = "none", .storage_bits = UNQUANTIZED_BITS};
+    *out = (struct treatment){.runs = true, .storage_bits = UNQUANTIZED_BITS};
     for (size_t i = 0; i < count; i++) {
         struct treatment t = {0};
         if (!one_step(&steps[i], of, rules, &t)) {
             *out = t;
             return;
         }
-        if (strcmp(t.text, "none") == 0)
+        if (!t.spec.steps)
             continue;
-        if (active++ == 0) {
-            *out = t;
-        } else {
-            size_t used = strlen(out->text);
-            (void)snprintf(out->text + used, sizeof out->text - used, "+%s", t.text);
-            if (t.storage_bits < out->storage_bits)
-                out->storage_bits = t.storage_bits;
-        }
+        if (t.storage_bits < out->storage_bits || !out->spec.steps)
+            out->storage_bits = t.storage_bits;
+        out->spec.step[out->spec.steps++] = t.spec.step[0];
     }
-    if (active > 1 && of == TREATMENT_INPUT)
+    quant_print(&out->spec, out->text);
+    if (out->spec.steps > 1 && of == TREATMENT_INPUT)
         (void)refuse(out, "a sequence of quantizers on activations is not computed (rule 22)");
 }
 

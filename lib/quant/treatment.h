@@ -5,6 +5,7 @@
 #ifndef AQ_QUANT_TREATMENT_H
 #define AQ_QUANT_TREATMENT_H
 
+#include "quant/quant.h"
 #include "quant/quantizer.h"
 
 #include <stdbool.h>
@@ -16,11 +17,12 @@ struct treatment_rules {
     bool fp4_always_16; /* read every NVFP4 block length as 16, like ModelOpt's Triton kernel */
 };
 
-enum { TREATMENT_STEPS = 4, TREATMENT_TEXT = 200, TREATMENT_REASON = 240 };
+enum { TREATMENT_STEPS = QUANT_MAX_STEPS, TREATMENT_REASON = 240 };
 
 struct treatment {
     bool runs;
-    char text[TREATMENT_TEXT];     /* normal form; empty if it does not run */
+    struct quant_spec spec;
+    char text[QUANT_TEXT_MAX];     /* the same in normal form; empty if it does not run */
     char reason[TREATMENT_REASON]; /* empty if it runs */
     double storage_bits;           /* of one element, block scales included; 16 for none */
 };

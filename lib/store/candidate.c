@@ -51,22 +51,11 @@ static bool treatment_ranged(const struct quant_spec *act)
     return false;
 }
 
-/*
- * ModelOpt calibrates the second level of a dynamic NVFP4 activation over the data set, and makes
- * only the block scales from the tensor at hand: to the quantizer that is a static range.
- */
-static void calibrate_second_level(struct quant_spec *act)
-{
-    for (int i = 0; i < act->steps; i++)
-        if (act->step[i].scope == QUANT_NVFP4)
-            act->step[i].dynamic = 0;
-}
-
 /* Unless it is there already. */
 static int add_treatment(struct candidates *c, const char *w, const char *a, struct aq_err *err)
 {
     struct candidate n = {0};
-    if (quant_parse(w, &n.ws, err) < 0 || quant_parse(a, &n.as, err) < 0)
+    if (quant_parse(w, &n.ws, err) < 0 || quant_parse_act(a, &n.as, err) < 0)
         return -1;
     if (!n.ws.steps && !n.as.steps)
         return aq_err_set(err, AQ_EINPUT, "treatment 'none|none' quantizes nothing");
@@ -74,7 +63,6 @@ static int add_treatment(struct candidates *c, const char *w, const char *a, str
     for (size_t i = 0; i < c->count; i++)
         if (strcmp(c->items[i].id, n.id) == 0)
             return 0;
-    calibrate_second_level(&n.as);
     n.ranged = treatment_ranged(&n.as);
     n.of_the_data = treatment_of_the_data(&n.as);
     n.w = xstrdup(w);
