@@ -86,7 +86,10 @@ show() {
     refused 2 "unknown model 'qwen3_8'" aq-resolve model=qwen3_8
     has "$stderr" "did you mean qwen3_8b?"
     aq 0 aq-resolve --list model
-    is "$(wc -l <<<"$output")" 11
+    is "$(wc -l <<<"$output")" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
+    [ "$(wc -l <<<"$output")" -ge 41 ]
+    aq 0 aq-resolve -q -m "model=$(paste -sd, <<<"$output")"
+    is "$(jq -r 'select(.model | .name and .path and .dtype == "bf16" and .family) | .model.name' <<<"$output" | sort -u | wc -l)" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
     aq 0 aq-resolve -m model=qwen3_4b,qwen3_8b
     is "$(jq -r .model.name <<<"$output" | paste -sd' ')" "qwen3_4b qwen3_8b"
 }
@@ -194,7 +197,10 @@ show() {
     aq 0 aq-resolve --list quant_pair
     is "$(wc -l <<<"$output")" 20
     aq 0 aq-resolve --list quant_granularity
-    is "$(wc -l <<<"$output")" 11
+    is "$(wc -l <<<"$output")" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
+    [ "$(wc -l <<<"$output")" -ge 41 ]
+    aq 0 aq-resolve -q -m "model=$(paste -sd, <<<"$output")"
+    is "$(jq -r 'select(.model | .name and .path and .dtype == "bf16" and .family) | .model.name' <<<"$output" | sort -u | wc -l)" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
     refused 2 "there is no group 'quant_pairs'" aq-resolve --list quant_pairs
     has "$stderr" "did you mean quant_pair?"
 }

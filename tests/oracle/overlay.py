@@ -81,7 +81,19 @@ def merge(cfg, overrides):
             cfg["quant_cfg"][key] = [merge_entry(b, over) for b in base]
         else:
             cfg["quant_cfg"][key] = merge_entry(base, over)
+    carry_axis(cfg["quant_cfg"], overrides)
     return cfg
+
+
+def carry_axis(quant_cfg, overrides):
+    """An enabled `default` gets the axis of the weights, or else of the inputs."""
+    default = quant_cfg.get("default")
+    axes = [overrides[k]["axis"] for k in (W, A) if "axis" in overrides.get(k, {})]
+    if not axes or "default" in overrides or not isinstance(default, dict) or default.get("enable") is not True:
+        return
+    default["axis"] = axes[0]
+    if axes[0] is not None:
+        default.pop("block_sizes", None)
 
 
 def tuples(value):

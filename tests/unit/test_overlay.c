@@ -300,7 +300,7 @@ static void test_treatments(void)
            "{\"num_bits\": [2, 1], \"type\": \"dynamic\", \"block_sizes\": {\"2\": 16, \"type\": "
            "\"dynamic\", "
            "\"scale_bits\": [4, 3]}}",
-           "e2m1:nvfp4(16):dynamic");
+           "e2m1:nvfp4(16):static"); /* one computation, one text */
     treats("a",
            "{\"num_bits\": 8, \"block_sizes\": {\"-1\": 32, \"type\": \"dynamic\", \"scale_bits\": "
            "[8, 0]}}",
