@@ -269,3 +269,57 @@ MK
         bash -eu -o pipefail -c "$line" >/dev/null 2>"$BATS_TEST_TMPDIR/err" || { echo "failed: $line"; cat "$BATS_TEST_TMPDIR/err"; return 1; }
     done <"$BATS_TEST_TMPDIR/examples"
 }
+
+@test "one name for a dtype; float16 is refused before any work" {
+    is "$(aq-resolve -q model.dtype=bfloat16 | jq -r .model.dtype)" bf16
+    is "$(aq-resolve -q model.dtype=float32 | jq -r .model.dtype)" fp32
+    is "$(aq-resolve -q --format yaml model.dtype=float32 | grep dtype:)" "  dtype: fp32"
+    refused 2 "model.dtype: expected one of bf16, fp32" aq-resolve model.dtype=fp16
+    refused 2 "model.dtype: expected one of bf16, fp32" aq-resolve model.dtype=float16
+}
+
+@test "wint8_aint8 publishes under the name of its model" {
+    is "$(aq-resolve -q --show _aq.out_dir quant_pair=wint8_aint8 output_layout=publish dataset.size=small)" \
+        models/qwen3_vl_4b_instruct/layer-analysis/weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_small
+    is "$(aq-resolve -q --show _aq.out_dir model=llama_3_1_8b quant_pair=wint8_aint8 output_layout=publish dataset.size=small)" \
+        models/llama_3_1_8b/layer-analysis/weight-int8-act-int8/default/llama_3_1_8b_autoquant_int8_lm_small
+}
+
+@test "-m --dir links what the runs read, relative to where they start; ~/ is the home directory" {
+    cd "$BATS_TEST_TMPDIR"
+    cp -R "$REPO/conf" .
+    mkdir -p models/qwen3_vl_demo/checkpoint datasets/demo
+    local model=(--config-name preset/lm_sensitivity)
+    aq 0 aq-resolve "${model[@]}" -m --dir a/b dataset.size=small,medium
+    is "$(readlink a/b/in/checkpoint)" ../../../models/qwen3_vl_demo/checkpoint
+    is "$(readlink a/b/in/captions-large)" ../../../datasets/demo/captions_large.txt
+    is "$(cat a/b/.runs)" $'wfp8_afp8/default/small\nwfp8_afp8/default/medium'
+    aq 0 aq-resolve "${model[@]}" -q -m --dir a/b dataset.size=small model.path=~/m
+    is "$(readlink a/b/in/checkpoint)" "$HOME/m"
+    aq 0 aq-resolve "${model[@]}" -q -m --dir several model=qwen3_4b,qwen3_8b
+    [ ! -e several/in ]
+}
+
+@test "--overrides: one a line after those typed; --scoring-id: what scoring reads, however it was set" {
+    cd "$BATS_TEST_TMPDIR"
+    printf '%s\n' dataset.size=small '' autoquant.batch_size=4 >list
+    is "$(AQ_CONF=$REPO/conf aq-resolve -q --overrides list dataset.size=large | jq -c '[.dataset.size, .autoquant.batch_size]')" '["small",4]'
+    id() { printf '%s\n' "$@" | AQ_CONF=$REPO/conf aq-resolve -q --scoring-id --overrides - model=qwen3_4b; }
+    is "$(id autoquant.effective_bits=5 autoquant.cost=modelopt40 +quant_pair.scheme_name=x)" ""
+    [[ $(id autoquant.batch_size=4) =~ ^[0-9a-f]{8}$ ]]
+    is "$(id autoquant.batch_size=4 autoquant.score_size=64)" "$(id autoquant.score_size=64 autoquant.effective_bits=3 autoquant.batch_size=4)"
+    is "$(id autoquant.batch_size=8)" ""
+    [ "$(id model.path=/a)" != "$(id model.path=/b)" ]
+    is "$(id autoquant=modelopt_parity)" "$(id autoquant.operand_rounding=dtype autoquant.dynamic_range=per_batch autoquant.fp4_block=16 autoquant.shared_scale=false)"
+    AQ_CONF=$REPO/conf refused 2 "exclude one another" aq-resolve --scoring-id --list model
+}
+
+@test "names are letters, digits and _ . + -" {
+    local bad
+    for bad in 'a b' "a'b" 'a;b' '-a' '.a' 'a$b' 'a%b' 'a/b' $'a\nb'; do
+        run --separate-stderr aq-resolve -q "++quant_pair.scheme_name=\"$bad\""
+        is "$status" 2
+        has "$stderr" "expected a name: letters, digits, _ . + -"
+    done
+    aq 0 aq-resolve -q '++quant_pair.scheme_name=A_1.b+c-d'
+}

@@ -396,3 +396,46 @@ E
     echo 'quant_cfg: {"*weight_quantizer": {num_bit: 4}}' >conf/format/A.yaml
     AQ_CONF=conf refused 3 "conf/format/A.yaml: key 'algorithm' is missing" aq-overlay --format FP8_DEFAULT_CFG
 }
+
+@test "a label that is not what its format computes" {
+    aq-resolve -q quant_pair=wint4_aint8 >run.json
+    jq '.quant_pair.weight = "int8"' run.json >bad.json
+    refused 3 "quant_pair.weight: label 'int8' is not what its format computes: int4:" aq-overlay bad.json
+    jq '.quant_pair.activation = "fp16"' run.json >bad.json
+    refused 3 "quant_pair.activation: label 'fp16' is not what its format computes: int8:" aq-overlay bad.json
+    jq '.quant_pair.activation = "mine"' run.json >good.json
+    aq 0 aq-overlay good.json
+}
+
+@test "what a format quantizes beyond linear layers is named" {
+    aq 0 aq-overlay --format NVFP4_FP8_MHA_CONFIG
+    has "$stderr" "*q_bmm_quantizer, *k_bmm_quantizer, *v_bmm_quantizer, *softmax_quantizer, transformer_blocks*bmm2_output_quantizer"
+    aq 0 aq-overlay --format FP8_DEFAULT_CFG
+    is "$stderr" ""
+}
+
+@test "the axis of a granularity reaches an enabled default" {
+    is "$(aq-overlay --format INT8_ALL_LAYERS_CFG --granularity w_per_in_channel | jq -c .quant_cfg.default.axis)" 1
+    is "$(aq-overlay --format INT8_DEFAULT_CFG --granularity w_per_in_channel | jq -c .quant_cfg.default)" null
+}
+
+@test "--cells: quant.json, cells.json and words for make; names that make could read otherwise are refused" {
+    local by='hydra.sweep.subdir=${hydra:runtime.choices.quant_pair}/${hydra:runtime.choices.quant_granularity}/${dataset.size}'
+    aq 0 aq-resolve -q -m --dir p quant_pair=wfp8_afp8,wfp4_afp8 quant_granularity=w_per_tensor dataset.size=small,medium "$by"
+    aq 0 aq-overlay --cells p
+    is "$(jq -c '[.schema, (.cells[] | [.pair, .size, .supported, (.reason | type), .dir])]' p/cells.json)" \
+        '["aq.cells/2",["wfp8_afp8","small",true,"null","p/wfp8_afp8/w_per_tensor/small"],["wfp8_afp8","medium",true,"null","p/wfp8_afp8/w_per_tensor/medium"],["wfp4_afp8","small",false,"string","p/wfp4_afp8/w_per_tensor/small"],["wfp4_afp8","medium",false,"string","p/wfp4_afp8/w_per_tensor/medium"]]'
+    cmp p/wfp8_afp8/w_per_tensor/quant.json <(aq-overlay p/wfp8_afp8/w_per_tensor/small/run.json)
+    ! grep -vE '^(# made by aq-overlay --cells: words only|[A-Z_]+ :=[A-Za-z0-9_.+:/ -]*)$' p/cells.mk
+    grep -qx 'CELLS := wfp8_afp8/w_per_tensor/small wfp8_afp8/w_per_tensor/medium' p/cells.mk
+    local bad
+    for bad in '_aq.scheme_name' 'model.dtype' 'dataset.padding' 'autoquant.method' 'autoquant.device' 'autoquant.operand_rounding'; do
+        cp p/wfp8_afp8/w_per_tensor/small/run.json kept
+        jq --arg k "$bad" 'setpath($k | split("."); "$(shell touch canary)")' kept >p/wfp8_afp8/w_per_tensor/small/run.json
+        refused 3 "${bad##*.}" aq-overlay -q --cells p
+        cp kept p/wfp8_afp8/w_per_tensor/small/run.json
+    done
+    printf '%s\n' 'wfp8_afp8/w_per_tensor/../../x' >p/.runs
+    refused 3 "is not a cell" aq-overlay --cells p
+    refused 2 "--cells excludes" aq-overlay --cells p -o x
+}

@@ -366,3 +366,53 @@ L
     has "$stderr" "no checkpoint at 'models/qwen3_vl_demo/checkpoint'"
     has "$stderr" "model.path="
 }
+
+@test "report-only renders whatever the time stamps say" {
+    aq 0 sweep
+    local f=$P/wfp8_afp8/default/small/per-layer-sensitivity.md
+    cp $f good
+    echo garbled >$f
+    touch -d '+1 hour' $f
+    aq 0 sweep reports
+    cmp good $f
+    is "$(find tmp -name '.aq-render*')" ""
+}
+
+@test "a sweep of unsupported cells only is a summary of reasons" {
+    PAIRS=wfp4_afp8 GRANS=w_per_tensor aq 0 sweep SIZES=small
+    [ -e $P/summary.md ]
+    [ ! -e $P/demo_captions ]
+}
+
+@test "overrides that scoring does not read keep the experiment; equal values share one; overrides.txt lists them" {
+    local o
+    PAIRS=wfp8_afp8 aq 0 sweep SIZES=small
+    forget
+    for o in autoquant.effective_bits=7 autoquant.cost=modelopt47 autoquant.solver=threshold autoquant.monotone=true \
+        autoquant.normalization=per_batch_mean "'autoquant.disabled_layers=[layers.0.*]'" autoquant.count_vision=true \
+        ++quant_pair.scheme_name=mine output_layout.root_dir=x autoquant.cost_model=active; do
+        PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="$o"
+        is "$(cat $P/overrides.txt)" "${o//\'/}"
+    done
+    is "$(ls tmp/model-experiments)" qwen3_lm_sensitivity
+    is "$(calls 'aq-score --lm')$(calls aq-calib)$(calls aq-extract-lm)" 000
+    PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=4"
+    PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=4 autoquant.effective_bits=6"
+    PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=8"
+    is "$(ls tmp/model-experiments | wc -l)" 2
+    is "$(calls 'aq-score --lm')" 1
+}
+
+@test "a sweep of the small size needs the small captions alone, and a larger one later makes the ranges once more" {
+    rm datasets/demo/captions_large.txt datasets/demo/captions_medium.txt
+    aq 0 sweep SIZES=small
+    grep 'aq-calib ranges' "$AQ_STUB_LOG" | grep -q -- '--prefix 16 '
+    echo "a caption" >datasets/demo/captions_medium.txt
+    aq 0 sweep SIZES="small medium"
+    grep 'aq-calib ranges' "$AQ_STUB_LOG" | grep -q -- '--prefix 16,128 '
+    forget
+    aq 0 sweep SIZES=small
+    is "$(calls aq-calib)" 0
+    aq 2 sweep SIZES=large
+    has "$stderr" "no captions at 'datasets/demo/captions_large.txt'"
+}

@@ -190,8 +190,7 @@ L
     mv "$T-moved" "$T"
     is "$ended $same" "0 untouched"
     cd "$T"
-    need_command setpriv
-    need_root
+    need_other_user
     mkdir elsewhere
     chmod 777 elsewhere
     chmod -R go+rX "$BATS_RUN_TMPDIR" 2>/dev/null || true

@@ -230,7 +230,7 @@ full_disk() {
     mkdir gone
     refused 1 "cannot write 'out': No such file or directory" bash -c "cd gone && rmdir ../gone && exec $cmd -o out"
     need_root
-    need_command setpriv
+    need_other_user
     chmod 755 "$BATS_TEST_TMPDIR"
     echo old >d/out
     chmod 555 d

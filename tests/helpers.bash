@@ -11,6 +11,8 @@ SHARED=$REPO/../shared
 export PATH="$BIN:$PATH"
 export LC_ALL=C.UTF-8 # for bash's own $'\u202e', and one order of sorting
 export REPO O BIN SHARED
+# settings of a thread library would be those of whoever starts the tests
+for v in $(compgen -e OPENBLAS_) OMP_NUM_THREADS GOTO_NUM_THREADS; do unset "$v"; done
 
 # aq STATUS COMMAND...: runs it with stdout and stderr apart ($output, $stderr, $lines), and fails with
 # everything shown if the exit status is another one.
@@ -68,6 +70,13 @@ need_command() {
 
 need_root() {
     [ "$(id -u)" -eq 0 ] || skip "needs root"
+}
+
+# Can another user run what was built? Not where root cloned into a home of mode 0700.
+need_other_user() {
+    need_command setpriv
+    need_root
+    setpriv --reuid 65534 --regid 65534 --clear-groups "$BIN/aq-overlay" --version >/dev/null 2>&1 || skip "another user cannot reach $BIN"
 }
 
 # True in a sanitizer build, where limits on address space make no sense.

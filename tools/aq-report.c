@@ -77,6 +77,8 @@ static int run_summary(const struct aq_cmdline *cl, struct aq_err *err)
     sum.count = (size_t)cl->count;
     sum.output = cl->output;
     sum.format = sum_format.md ? REPORT_MD : sum_format.tsv ? REPORT_TSV : REPORT_HTML;
+    if (!cl->count && !sum.cells_json)
+        return aq_err_set(err, AQ_EUSAGE, "missing operand: a manifest, or --cells of a sweep");
     return report_summary(&sum, err);
 }
 
@@ -86,7 +88,7 @@ static const struct aq_tool summary = {
     .usage = "aq-report summary (--md | --tsv | --html) [--cells cells.json] [-o FILE] MANIFEST...",
     .example = "aq-report summary --md */*/*/*_quant_manifest.json",
     .options = summary_options,
-    .min_args = 1,
+    .min_args = 0,
     .max_args = -1,
     .run = run_summary,
 };
