@@ -197,10 +197,7 @@ show() {
     aq 0 aq-resolve --list quant_pair
     is "$(wc -l <<<"$output")" 20
     aq 0 aq-resolve --list quant_granularity
-    is "$(wc -l <<<"$output")" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
-    [ "$(wc -l <<<"$output")" -ge 41 ]
-    aq 0 aq-resolve -q -m "model=$(paste -sd, <<<"$output")"
-    is "$(jq -r 'select(.model | .name and .path and .dtype == "bf16" and .family) | .model.name' <<<"$output" | sort -u | wc -l)" "$(find conf/model -mindepth 1 -maxdepth 1 -type d | wc -l)"
+    is "$(wc -l <<<"$output")" 11
     refused 2 "there is no group 'quant_pairs'" aq-resolve --list quant_pairs
     has "$stderr" "did you mean quant_pair?"
 }
@@ -296,7 +293,7 @@ MK
     is "$(cat a/b/.runs)" $'wfp8_afp8/default/small\nwfp8_afp8/default/medium'
     aq 0 aq-resolve "${model[@]}" -q -m --dir a/b dataset.size=small model.path=~/m
     is "$(readlink a/b/in/checkpoint)" "$HOME/m"
-    aq 0 aq-resolve "${model[@]}" -q -m --dir several model=qwen3_4b,qwen3_8b
+    aq 0 aq-resolve "${model[@]}" -q -m --dir several 'hydra.sweep.subdir=${model.name}' model=qwen3_4b,qwen3_8b
     [ ! -e several/in ]
 }
 

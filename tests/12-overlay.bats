@@ -398,7 +398,7 @@ E
 }
 
 @test "a label that is not what its format computes" {
-    aq-resolve -q quant_pair=wint4_aint8 >run.json
+    AQ_CONF=$REPO/conf aq-resolve -q quant_pair=wint4_aint8 >run.json
     jq '.quant_pair.weight = "int8"' run.json >bad.json
     refused 3 "quant_pair.weight: label 'int8' is not what its format computes: int4:" aq-overlay bad.json
     jq '.quant_pair.activation = "fp16"' run.json >bad.json
@@ -420,6 +420,7 @@ E
 }
 
 @test "--cells: quant.json, cells.json and words for make; names that make could read otherwise are refused" {
+    export AQ_CONF=$REPO/conf
     local by='hydra.sweep.subdir=${hydra:runtime.choices.quant_pair}/${hydra:runtime.choices.quant_granularity}/${dataset.size}'
     aq 0 aq-resolve -q -m --dir p quant_pair=wfp8_afp8,wfp4_afp8 quant_granularity=w_per_tensor dataset.size=small,medium "$by"
     aq 0 aq-overlay --cells p
