@@ -168,7 +168,7 @@ $(GPU_BENCH): $(O)/bench/%: tests/bench/%.cu $(O)/nvcc
 
 # ---- tests ----
 
-.PHONY: test test-bin test-san test-gpu bench fuzz fuzz-smoke demo
+.PHONY: test test-bin test-san test-gpu bench fuzz fuzz-smoke mutants demo
 ## test: everything: unit tests, command lines, pipelines; ends with "N passed, N failed"
 test: all test-bin
 	$(Q)O=$(O) tests/run $(TESTS)
@@ -196,6 +196,9 @@ $(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/fuzz/libaq.a
 -include $(FUZZ_OBJ:.o=.d)
 fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 5
+## mutants: does a test notice? MUTANTS="word ..." picks from tests/mutants.list
+mutants: all
+	$(Q)O=$(O) tests/mutants $(MUTANTS)
 ## fuzz-smoke: every fuzzer for FUZZ_SECONDS (5) from its seeds
 fuzz-smoke: $(FUZZERS)
 	$(Q)O=$(O) tests/fuzz/smoke $(FUZZ_SECONDS) $(FUZZERS)

@@ -20,11 +20,13 @@ export AQ_BIN
 ## reports: only what is derived from manifests; can never start a scoring run
 ## select: one recipe over all cells of the sweep within BITS (default: the preset's budget)
 ## summary: summary.md, .tsv and .html over all cells of the sweep, which are made first
+## explore: explore.html and sweep.tsv: all cells in one page and in one table
+## export: the recipes of `select` as checkpoints for ENGINE, in select/<bits>/<size>/export-<engine>
 ## publish: the sweep, copied to models/<model>/layer-analysis/ (same as LAYOUT=publish)
 ## int8-phases: the three-phase INT8 run (small, medium, large); OUTPUT_MODE=publish (default) or tmp
 ## clean-cell: remove the products of CELL=pair/granularity/size; scores stay in the store
 ## help: this list
-.PHONY: sweep plan reports select summary publish int8-phases clean-cell help
+.PHONY: sweep plan reports select summary explore export publish int8-phases clean-cell help
 
 GOALS := $(or $(MAKECMDGOALS),sweep)
 $(foreach g,$(GOALS),$(call check_path,a goal,$(g)))
@@ -44,6 +46,7 @@ help:
 	  '  OUTPUT_DIR  explicit output directory; with several cells it needs $${...}' \
 	  '  MENU        file of the candidates that layers may have, for select (aq-select --menu)' \
 	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
+	  '  ENGINE      engine of export: vllm, sglang, trtllm, llamacpp, transformers, with :smNN and :tpN (vllm)' \
 	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
 	  '  THREADS     threads of aq-score (all processors)' \
 	  '  MEMORY      memory that aq-score may use, such as 16G (three quarters of what is free)' \
@@ -90,7 +93,7 @@ P    := $(TMP_ROOT)/model-experiments/$(EXPERIMENT)/$(MODEL)
 ARGS := $(P)/.args
 
 # the variables of a make below this one, which gets none from the command line
-export MODEL DATASET PAIRS GRANS SIZES LAYOUT EXPERIMENT DEVICE SHARDS BITS STRICT CELL MENU MEMORY THREADS OVERRIDES OUTPUT_DIR \
+export MODEL DATASET PAIRS GRANS SIZES LAYOUT EXPERIMENT DEVICE SHARDS BITS STRICT CELL MENU MEMORY THREADS ENGINE OVERRIDES OUTPUT_DIR \
 	TMP_ROOT LAUNCH V
 
 ifeq ($(GOALS),int8-phases)
@@ -273,6 +276,12 @@ $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.js
 	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,SUMMARY,$(P))for f in md tsv html; do \
 	  xargs -a $(P)/.manifests $(AQ_BIN)/aq-report summary --$$f --cells $(P)/cells.json -o $(P)/summary.$$f; done
 
+explore: $(P)/explore.html $(P)/sweep.tsv
+$(P)/explore.html: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,EXPLORE,$@)xargs -a $(P)/.manifests $(AQ_BIN)/aq-report explore --cells $(P)/cells.json -o $@
+$(P)/sweep.tsv: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,TABLE,$@)xargs -a $(P)/.manifests $(AQ_BIN)/aq-report sweep --tsv --cells $(P)/cells.json -o $@
+
 # ---- one recipe over all cells ----
 
 BITS_DIR := $(P)/select/$(or $(BITS),default)
@@ -291,6 +300,19 @@ $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(A
 	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
+
+# One directory an engine; it exports again where the recipe, the checkpoint or the tool changed.
+ENGINE_DIR := export-$(subst :,-,$(or $(ENGINE),vllm))
+EXPORTED   := $(SELECTED:report.html=$(ENGINE_DIR)/.done)
+export_text := $(call version,export)
+$(call stamp,$(ARGS)/export,export_text)
+export: $(EXPORTED)
+ifneq ($(EXPORTED),)
+$(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(ARGS)/export
+	$(call say,EXPORT,$(@D))mkdir -p $(@D); $(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) --force \
+	  -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
+	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json; touch $@
+endif
 
 # ---- looking and cleaning ----
 
