@@ -277,7 +277,7 @@ forget() { : >"$AQ_STUB_LOG"; }
 @test "publish: the layout of the workflow, byte for byte the cell's products" {
     PAIRS="wint8_aint8 wfp8_afp16" aq 0 sweep SIZES=medium LAYOUT=publish
     local d=models/qwen3_vl_demo/layer-analysis
-    [ -e $d/weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/int8_autoquant_lm_default_quant_manifest.json ]
+    [ -e $d/weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/int8_autoquant_lm_default_quant_manifest.json ]
     d=$d/weight-fp8-act-fp16/default/qwen3_vl_demo_autoquant_wfp8_afp16_lm_medium
     is "$(cd $d && echo *)" "composed-config.yaml per-layer-sensitivity.json per-layer-sensitivity.md wfp8_afp16_autoquant_lm_autoquant_state.pt wfp8_afp16_autoquant_lm_quant_manifest.json"
     cmp $d/per-layer-sensitivity.md $P/wfp8_afp16/default/medium/per-layer-sensitivity.md

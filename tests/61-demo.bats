@@ -138,11 +138,11 @@ two() {
 ./weight-fp8-act-fp16/default/qwen3_vl_demo_autoquant_wfp8_afp16_lm_medium/per-layer-sensitivity.md
 ./weight-fp8-act-fp16/default/qwen3_vl_demo_autoquant_wfp8_afp16_lm_medium/wfp8_afp16_autoquant_lm_autoquant_state.pt
 ./weight-fp8-act-fp16/default/qwen3_vl_demo_autoquant_wfp8_afp16_lm_medium/wfp8_afp16_autoquant_lm_quant_manifest.json
-./weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/composed-config.yaml
-./weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/int8_autoquant_lm_default_autoquant_state.pt
-./weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/int8_autoquant_lm_default_quant_manifest.json
-./weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/per-layer-sensitivity.json
-./weight-int8-act-int8/default/qwen3_vl_4b_autoquant_int8_lm_medium/per-layer-sensitivity.md
+./weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/composed-config.yaml
+./weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/int8_autoquant_lm_default_autoquant_state.pt
+./weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/int8_autoquant_lm_default_quant_manifest.json
+./weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/per-layer-sensitivity.json
+./weight-int8-act-int8/default/qwen3_vl_demo_autoquant_int8_lm_medium/per-layer-sensitivity.md
 L
     )"
     cmp $d/weight-fp8-act-fp16/default/*/per-layer-sensitivity.json $P/wfp8_afp16/default/medium/per-layer-sensitivity.json
