@@ -122,3 +122,21 @@ flips() {
         rm -f s
     done
 }
+
+@test "scores.json: a flipped bit is refused, or changes nothing but the layout; jq may print it again" {
+    cp "$T/scores.json" s.json
+    pick() ( # the choice, without the digest of the file's bytes
+        set -o pipefail
+        aq-select -q --effective-bits 9 "$1" | jq 'del(.aq.inputs, .provenance, .aq.provenance)'
+    )
+    FLIPS=$((FLIPS * 2)) NAMED="bad" flips s.json pick bad
+    jq . s.json >again.json
+    jq -c . s.json | pick - >compact
+    pick again.json | cmp - compact
+    jq '.groups[1].per_token *= 1.0001' s.json >edited.json
+    refused 3 "edited.json: the file was changed" aq-select edited.json
+    has "$stderr" "--unchecked takes it as it is"
+    aq 0 aq-select --unchecked edited.json
+    jq 'del(.digest)' s.json >none.json
+    refused 3 "key 'digest' is missing" aq-select none.json
+}

@@ -15,7 +15,7 @@ cells() {
 # changed FILE JQ-PROGRAM: a.json with a change
 changed() {
     [ -e a.json ] || cells
-    jq "$2" a.json >"$1"
+    sealed_jq "$2" a.json >"$1"
 }
 
 # ---- choosing ----
@@ -132,7 +132,7 @@ changed() {
     changed z.json '.groups[] |= (.sum = 0 | .per_token = 0 | .per_batch_mean = 0)'
     is "$(aq-select --effective-bits 16 z.json | jq -c '.autoquant_state.constraints.effective_bits')" 4.125
     scores b.json wint8_aint8/default 8 2
-    jq '.groups[] |= (.per_token = 0)' b.json >y.json
+    sealed_jq '.groups[] |= (.per_token = 0)' b.json >y.json
     is "$(aq-select --effective-bits 16 z.json y.json | jq -c '[.selection.recipe[].candidate] | unique')" '["wint4_aint8/default"]'
 }
 
@@ -140,7 +140,7 @@ changed() {
     scores a.json wint4_aint8/default 4 1 300
     scores b.json wint8_aint8/default 8 1 300
     local f
-    for f in a b; do jq '.groups[] |= (.weights = 1024 | .per_token = 1) | .weights.lm = 1024 * (.groups | length)' $f.json >$f$f.json; done
+    for f in a b; do sealed_jq '.groups[] |= (.weights = 1024 | .per_token = 1) | .weights.lm = 1024 * (.groups | length)' $f.json >$f$f.json; done
     aq 0 aq-select --effective-bits 10 aa.json bb.json
     # half of the groups at 16 bits makes 10; of all such choices the one whose first groups are the cheap ones
     is "$(jq -c '[.selection.recipe[].candidate] | [.[:600], .[600:]] | map(unique)' <<<"$output")" '[["wint4_aint8/default"],["NONE"]]'
@@ -150,7 +150,7 @@ changed() {
 
 @test "a cell that means the same as another one is left out" {
     cells
-    jq '.candidate.name = "wint4_aint8/w_group128"' a.json >c.json
+    sealed_jq '.candidate.name = "wint4_aint8/w_group128"' a.json >c.json
     aq 0 aq-select -v --effective-bits 6 a.json c.json b.json
     has "$stderr" "is the same treatment as 'wint4_aint8/default'"
     is "$(jq -c '.scheme.quant_formats' <<<"$output")" '["WINT4_AINT8_CFG","WINT8_AINT8_CFG"]'
@@ -166,14 +166,14 @@ changed() {
 
 @test "monotone scores, as ModelOpt has them" {
     scores a.json w4/default 4 1 1
-    jq '.groups[].per_token = 2' a.json >p.json
-    jq '.groups[].per_token = 5 | .candidate.name = "w6/default" | .candidate.treatment_id = "x" | .candidate.bits.storage = 6' a.json >q.json
-    jq '.groups[].per_token = 3 | .candidate.name = "w8/default" | .candidate.treatment_id = "y" | .candidate.bits.storage = 8' a.json >r.json
+    sealed_jq '.groups[].per_token = 2' a.json >p.json
+    sealed_jq '.groups[].per_token = 5 | .candidate.name = "w6/default" | .candidate.treatment_id = "x" | .candidate.bits.storage = 6' a.json >q.json
+    sealed_jq '.groups[].per_token = 3 | .candidate.name = "w8/default" | .candidate.treatment_id = "y" | .candidate.bits.storage = 8' a.json >r.json
     scores() { aq-select "$@" p.json q.json r.json | jq -c '.layer_sensitivity["layers.0.mlp.down_proj.quant_recipe"].scores'; }
     is "$(scores)" '[2,5,3,0]'
     is "$(scores --monotone v40)" '[2,2,2,0]'
     is "$(scores --monotone v39)" '[2,2,3,0]'
-    jq '.run.autoquant.monotone = true' p.json >p2.json && mv p2.json p.json
+    sealed_jq '.run.autoquant.monotone = true' p.json >p2.json && mv p2.json p.json
     is "$(scores)" '[2,2,2,0]'
     is "$(scores --monotone no)" '[2,5,3,0]'
 }
@@ -181,7 +181,7 @@ changed() {
 @test "the threshold search of kl_div" {
     local f
     cells
-    for f in a b; do jq '.identity.method = "kl_div" | .run.autoquant.solver = "threshold"' $f.json >k$f.json; done
+    for f in a b; do sealed_jq '.identity.method = "kl_div" | .run.autoquant.solver = "threshold"' $f.json >k$f.json; done
     aq 0 aq-select --effective-bits 6 ka.json kb.json
     is "$(jq -r .selection.solver <<<"$output")" threshold
     local worst
@@ -191,7 +191,7 @@ changed() {
     is "$(jq -r .selection.solver <<<"$output")" exact
     refused 2 "--solver threshold is for kl_div scores only" aq-select --solver threshold a.json
     # ModelOpt's switch is without effect on gradient scores
-    jq '.run.autoquant.solver = "threshold"' a.json >g.json
+    sealed_jq '.run.autoquant.solver = "threshold"' a.json >g.json
     is "$(aq-select --effective-bits 16 g.json | jq -r .selection.solver)" exact
 }
 
@@ -254,21 +254,21 @@ changed() {
     cells
     local k
     for k in lm tokens method prefix score_samples; do
-        jq --arg k $k '.identity[$k] = if $k == "method" then "kl_div" elif ($k | . == "prefix" or . == "score_samples") then 128 else "other" end' b.json >c.json
+        sealed_jq --arg k $k '.identity[$k] = if $k == "method" then "kl_div" elif ($k | . == "prefix" or . == "score_samples") then 128 else "other" end' b.json >c.json
         refused 3 "cannot be joined: they differ in $k" aq-select a.json c.json
     done
-    jq '.run.autoquant.normalization = "per_batch_mean"' b.json >c.json
+    sealed_jq '.run.autoquant.normalization = "per_batch_mean"' b.json >c.json
     refused 3 "they differ in normalization ('per_token' and 'per_batch_mean')" aq-select a.json c.json
-    jq '.run.dataset.padding = "max_length"' b.json >c.json
+    sealed_jq '.run.dataset.padding = "max_length"' b.json >c.json
     refused 3 "they differ in padding" aq-select a.json c.json
-    jq '.identity.lm = "x" | .identity.tokens = "y"' b.json >c.json
+    sealed_jq '.identity.lm = "x" | .identity.tokens = "y"' b.json >c.json
     refused 3 "they differ in lm ('lm-digest' and 'x'), tokens ('tokens-digest' and 'y')" aq-select a.json c.json
     refused 3 "candidate 'wint4_aint8/default' is given twice" aq-select a.json a.json
     scores c.json wint8_aint8/default 8 2 3
     refused 3 "'a.json' has 16 groups, 'c.json' has 12" aq-select a.json c.json
-    jq '.groups[3].weights = 7' b.json >c.json
+    sealed_jq '.groups[3].weights = 7' b.json >c.json
     refused 3 "'layers.0.mlp.down_proj' has 2048.0 weights in 'a.json' and 7.0 in 'c.json'" aq-select a.json c.json
-    jq '.identity.backend = "cuda"' b.json >c.json
+    sealed_jq '.identity.backend = "cuda"' b.json >c.json
     aq 0 aq-select --effective-bits 6 a.json c.json
     has "$stderr" "warning: 'a.json' and 'c.json' differ in backend"
 }
@@ -386,12 +386,12 @@ bad() {
 @test "hostile names come out escaped" {
     cells
     local evil=$'layers.0.\e[2J<script>|"\u202egnp.mlp\x01'
-    jq --arg n "$evil" '.groups[0].name = $n | .groups[0].members = [$n]' a.json >evil.json
+    sealed_jq --arg n "$evil" '.groups[0].name = $n | .groups[0].members = [$n]' a.json >evil.json
     aq 0 aq-select --effective-bits 16 evil.json
     [[ $output != *$'\e'* && $output != *$'\u202e'* ]]
     aq 0 aq-select --frontier evil.json
     [[ $output != *$'\e'* && $output != *$'\u202e'* ]]
-    jq --arg n "$evil" '.candidate.name = $n' a.json >evil2.json
+    sealed_jq --arg n "$evil" '.candidate.name = $n' a.json >evil2.json
     refused 3 "is given twice" aq-select evil2.json evil2.json
     [[ $stderr != *$'\e'* && $stderr != *$'\u202e'* ]]
 }

@@ -55,14 +55,14 @@ without_prose() {
     aq 0 aq-report --md m.json
     [[ $output != *"does not depend"* ]]
     scores a.json wint4_aint8/default 4.125 1
-    jq '.groups[3].flat = "weights" | .groups[5] |= (.flat = "zero" | .sum = 0 | .per_token = 0 | .per_batch_mean = 0)' a.json >flat.json
+    sealed_jq '.groups[3].flat = "weights" | .groups[5] |= (.flat = "zero" | .sum = 0 | .per_token = 0 | .per_batch_mean = 0)' a.json >flat.json
     aq-select -q flat.json -o flat.m
     aq-select -q flat.m -o again.m # a manifest as input keeps it
     is "$(jq -c '[.layer_sensitivity[] | .flat // empty]' again.m)" '[["weights",null],["zero",null]]'
     aq 0 aq-report --md again.m
     is "$(grep 'does not depend' <<<"$output")" "Note: Groups whose score does not depend on the bits of the operand in parentheses, or is zero: \`layers.0.mlp.down_proj\` (weights), \`layers.1.self_attn.o_proj\` (zero)."
     has "$(aq-report --html again.m)" "<code>layers.1.self_attn.o_proj</code> (zero)"
-    jq '.groups[3].flat = "<b>"' a.json >bad.json
+    sealed_jq '.groups[3].flat = "<b>"' a.json >bad.json
     refused 3 "groups[3].flat: expected one of" aq-select bad.json
     jq '.layer_sensitivity["layers.1.self_attn.o_proj.quant_recipe"].flat[0] = 1' again.m >bad.m
     refused 3 "flat[0]: expected one of" aq-report --md bad.m

@@ -18,7 +18,7 @@ sweep() {
                 [ "$pair $gran" != "wint4_aint8:4.25 w_group64" ] || continue
                 mkdir -p "$d"
                 scores s.json "${pair%%:*}/$gran" "${pair##*:}" $((s++)) "${LAYERS:-4}"
-                jq --arg s $size '.run.dataset.size = $s | .identity.prefix = ($s | length)' s.json >s2.json
+                sealed_jq --arg s $size '.run.dataset.size = $s | .identity.prefix = ($s | length)' s.json >s2.json
                 aq-select -q -o "$d/x_quant_manifest.json" s2.json
             done
         done

@@ -57,7 +57,12 @@ has() {
 
 # scores FILE NAME BITS SEED [LAYERS]: a scores.json without a model
 scores() {
-    jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
+    sealed_jq -n -f "$REPO/tests/scores.jq" --arg name "$2" --argjson bits "$3" --argjson seed "$4" --argjson layers "${5:-4}" >"$1"
+}
+
+# sealed_jq ARG...: jq's document with the digest of its new content, as a scores.json needs it
+sealed_jq() {
+    jq "$@" | "$O"/tests/json_seal
 }
 
 need_shared() {

@@ -4,6 +4,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
+#include "io/json_digest.h"
 #include "base/msg.h"
 
 #include <fnmatch.h>
@@ -41,6 +42,17 @@ static int check_known(const struct sel_cell *c, struct aq_err *err)
                aq_show(c->path), missing.data);
     aq_buf_release(&missing);
     return aq_err_hint(err, "give --unchecked to select from it all the same");
+}
+
+/* A manifest has none: its numbers are there for people to read and join. */
+static int check_digest(const struct sel_cell *c, struct aq_err *err)
+{
+    if (c->is_manifest)
+        return 0;
+    struct jref root = jref_root(c->root, c->path);
+    if (json_check_digest(&root, err) == 0)
+        return 0;
+    return aq_err_hint(err, "'aq-score collect' writes it again; --unchecked takes it as it is");
 }
 
 static int check_facts(const struct sel_cell *a, const struct sel_cell *b, struct aq_err *err)
@@ -84,7 +96,7 @@ static int check_cells(const struct sel_table *t, bool unchecked, struct aq_err 
 {
     for (size_t i = 0; i < t->cell_count; i++) {
         const struct sel_cell *first = &t->cells[0], *c = &t->cells[i];
-        if (!unchecked && check_known(c, err) < 0)
+        if (!unchecked && (check_known(c, err) < 0 || check_digest(c, err) < 0))
             return -1;
         if (i > 0 &&
             ((!unchecked && check_facts(first, c, err) < 0) || check_groups(first, c, err) < 0))

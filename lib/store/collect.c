@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
+#include "io/json_digest.h"
 #include "io/product.h"
 #include "io/run_schema.h"
 #include "quant/overlay.h"
@@ -457,6 +458,7 @@ static struct json *build(struct cell *c, struct aq_err *err)
         add_identity(c, root);
         if (add_candidate(c, root, err) == 0 && add_counts(c, root, err) == 0) {
             add_groups(c, root);
+            json_add_digest(root);
             return root;
         }
     }

@@ -67,7 +67,7 @@ def main():
             for c in range(len(bits) - 1):
                 files.append(pathlib.Path(d, f"{c}.json"))
                 files[-1].write_text(json.dumps(cell(f"w{c}/default", bits[c], groups, table[c])))
-            done = subprocess.run(["aq-select", "-q", "--effective-bits", str(target), *files], check=True,
+            done = subprocess.run(["aq-select", "-q", "--unchecked", "--effective-bits", str(target), *files], check=True,
                                   stdout=subprocess.PIPE)
         state = json.loads(done.stdout)["autoquant_state"]
         best = optimum(groups, bits, table, total * target)
