@@ -140,7 +140,7 @@ recipe_of() {
     has "$output" '**Effective bits (from search):** `None`'
     has "$output" '**Total AutoQuant score:** `None`'
     scores one.json w4/default 4 1 1
-    jq '.groups |= .[3:]' one.json | aq-select -o one.out
+    sealed_jq '.groups |= .[3:]' one.json | aq-select -o one.out
     aq 0 aq-report --all out one.out
 }
 
@@ -331,10 +331,10 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     aq-select -q --effective-bits 16 --menu menu.yaml a.json b.json -o again.json
     is "$(jq -c '[.selection.recipe[].candidate]' again.json)" "$(jq -c '[.selection.recipe[].candidate]' m.json)"
     # a name that would need quotes in a shell gives no command
-    jq '.run.dataset.name = "$(x)"' a.json | aq-select -q -o evil.json
+    sealed_jq '.run.dataset.name = "$(x)"' a.json | aq-select -q -o evil.json
     [[ $(aq-report --html evil.json) != *"make -f"* ]]
     # nor does a path that would
-    jq '.run.model.id = "/m/a\u0027; touch canary; \u0027"' a.json | aq-select -q -o evil.json
+    sealed_jq '.run.model.id = "/m/a\u0027; touch canary; \u0027"' a.json | aq-select -q -o evil.json
     [[ $(aq-report --html evil.json | grep 'make -f') != *canary* ]]
 }
 
@@ -411,7 +411,7 @@ sweep() {
     for size in small large; do
         for pair in wint4_afp16:4.125 wint4_aint8:4.125 wint8_aint8:8; do
             scores x.json "${pair%%:*}/default" "${pair##*:}" $((s++))
-            jq --arg s $size '.run.dataset.size = $s | .groups[] |= (.weight_only = null | .activation_only = null)' x.json | aq-select -q --effective-bits 16 -o "${pair%%:*}-$size.json"
+            sealed_jq --arg s $size '.run.dataset.size = $s | .groups[] |= (.weight_only = null | .activation_only = null)' x.json | aq-select -q --effective-bits 16 -o "${pair%%:*}-$size.json"
         done
     done
     rm x.json

@@ -56,14 +56,14 @@ clean() {
 
 @test "labels of 1,200 blocks" {
     scores all.json wint8_aint8/default 8 1 1200
-    jq '.groups |= map(select(.name | endswith("down_proj")))' all.json | aq-select -q --effective-bits 9 -o many.out
+    sealed_jq '.groups |= map(select(.name | endswith("down_proj")))' all.json | aq-select -q --effective-bits 9 -o many.out
     aq-report --html many.out -o many.html
     clean many.html
 }
 
 @test "layers of long and hostile names" {
     scores a.json wint4_aint8/a_rather_long_name_of_a_granularity_that_somebody_made 4.125 1 6
-    jq '.groups[] |= (.name |= "model.language_model.with.a.long.prefix." + . + ".and_an_ending_longer_than_usual" | .members = [.name])
+    sealed_jq '.groups[] |= (.name |= "model.language_model.with.a.long.prefix." + . + ".and_an_ending_longer_than_usual" | .members = [.name])
         | .groups[0] |= (.name = "<script>document.title=1</script>|\u202e" | .members = [.name])' a.json >b.json
     aq-select -q --effective-bits 16 b.json -o long.out
     aq-report --html long.out -o long.html
