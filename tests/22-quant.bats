@@ -38,10 +38,10 @@ one_tensor() {
 
 @test "what does not fit is said, one line each" {
     one_tensor "$BATS_TEST_TMPDIR/w.safetensors" '[1,4]' '\x00\x00\xfe\x42\x00\x00\x80\x3e\x00\x00\x00\xbf\x00\x00\xc0\x7f'
-    aq 0 probe "$BATS_TEST_TMPDIR/w.safetensors" 'int4:block(-1:8):static' 'int4:block(-1:0):static' int8:axis0:static
+    aq 0 probe "$BATS_TEST_TMPDIR/w.safetensors" int8:token:dynamic 'int4:block(-1:0):static' int8:axis0:static
     # shellcheck disable=SC2154
     is "$(wc -l <<<"$stderr")" 3
-    has "$stderr" "w: treatment 'int4:block(-1:8):static': blocks of 8 along 4 inputs"
+    has "$stderr" "w: treatment 'int8:token:dynamic': a scope of activations, not of a weight"
     has "$stderr" 'expected a block length from 1 to 1048576'
     has "$stderr" 'w: element (0, 3) is not a number'
 }

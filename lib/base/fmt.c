@@ -124,7 +124,7 @@ bool aq_parse_size(const char *s, uint64_t *out)
         if (*unit == 'B')
             unit++;
     }
-    if (*unit || v >= 9e18 || v != floor(v))
+    if (*unit || v >= 9e18 || (v != floor(v) && v < 1024)) /* 2.9M is not a whole number of bytes */
         return false;
     *out = (uint64_t)v;
     return true;

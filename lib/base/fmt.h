@@ -17,7 +17,7 @@ const char *aq_fmt_double(double x, char out[AQ_FMT_MAX]);
 /* The whole text must be a number in plain decimal notation; no blanks, no sign '+', no hex. */
 bool aq_parse_i64(const char *s, int64_t *out);
 bool aq_parse_double(const char *s, double *out); /* finite only */
-/* "1500000", "64K", "8G", "1.5G": powers of 1024; B or iB behind the letter is allowed. */
+/* "1500000", "64K", "8G", "2.9M": powers of 1024, cut to whole bytes; B or iB may follow. */
 bool aq_parse_size(const char *s, uint64_t *out);
 
 #endif

@@ -60,6 +60,13 @@ static void step_init(struct plan_step *s, const struct quant_step *step)
     s->unit = code_unit(step->number);
 }
 
+/* A block that is longer than the matrix is padded with zeros, which change no range: it ends with
+   the matrix. */
+static int64_t shorter(int64_t block, int64_t size)
+{
+    return block < size ? block : size;
+}
+
 /* Where scales lie, and room for those that do not change. rows: 0 for an activation. */
 static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct aq_err *err)
 {
@@ -79,12 +86,12 @@ static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct a
         s->block = 1;
         break;
     case QUANT_BLOCK:
-        s->block = t->block_cols;
-        s->rows_each = t->block_rows;
+        s->block = shorter(t->block_cols, cols);
+        s->rows_each = shorter(t->block_rows, rows);
         break;
     case QUANT_NVFP4:
     case QUANT_MX:
-        s->block = t->block_cols;
+        s->block = shorter(t->block_cols, cols);
         s->rows_each = 1;
         stored = 0;
         break;
@@ -136,12 +143,6 @@ static int check_weight_step(const struct quant_step *t, const struct quant_matr
         return refuse(t, name, err, "a scope of activations, not of a weight");
     if (t->scope == QUANT_TENSOR && t->dynamic)
         return refuse(t, name, err, "a weight's range is its own: write 'static'");
-    if (t->block_cols > w->cols)
-        return refuse(t, name, err, "blocks of %d along %lld inputs", t->block_cols,
-                      (long long)w->cols);
-    if (t->block_rows > w->rows)
-        return refuse(t, name, err, "blocks of %d along %lld outputs", t->block_rows,
-                      (long long)w->rows);
     return 0;
 }
 
@@ -153,9 +154,6 @@ static int check_act_step(const struct quant_step *t, int64_t cols, const struct
         return refuse(t, who, err, "a scope of weights, not of an activation");
     if (t->scope == QUANT_BLOCK)
         return refuse(t, who, err, "static blocks fit one shape only, and activations have many");
-    if (t->block_cols > cols)
-        return refuse(t, who, err, "blocks of %d along %lld features", t->block_cols,
-                      (long long)cols);
     if (t->dynamic)
         return 0;
     if (!range || (t->scope == QUANT_HIDDEN && !range->hidden))

@@ -87,9 +87,14 @@ static int64_t budget_units(const struct sel_problem *p, const struct sel_budget
     double total =
         b->bits > 0 ? t->total * b->bits / 16 : (double)b->bytes / 2; /* 16-bit weights */
     double units = floor((total - t->fixed) / p->unit);
-    if (!(units >= 0))
-        return -1;
-    return units < (double)p->hi ? (int64_t)units : p->hi;
+    int64_t n = !(units >= 0) ? -1 : units < (double)p->hi ? (int64_t)units : p->hi;
+    /* A budget in bits is what sel_units_to_bits printed, or comes close to it: the product above
+       is rounded, and could miss it by one on either side. */
+    while (b->bits > 0 && n < p->hi && sel_units_to_bits(p, n + 1) <= b->bits)
+        n++;
+    while (b->bits > 0 && n >= 0 && sel_units_to_bits(p, n) > b->bits)
+        n--;
+    return n;
 }
 
 /* ---- one budget ---- */

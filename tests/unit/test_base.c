@@ -78,8 +78,11 @@ static void test_parsing(void)
         tap_ok(!aq_parse_double(bad_doubles[k], &d), "'%s' is no number", bad_doubles[k]);
     tap_ok(aq_parse_double("5.4", &d) && d == 5.4, "5.4");
     tap_ok(aq_parse_size("1.5G", &s) && s == 1610612736, "1.5G");
+    tap_ok(aq_parse_size("2.9M", &s) && s == 3040870, "2.9M is cut to whole bytes");
+    tap_ok(aq_parse_size("3.3G", &s) && s == 3543348019, "3.3G");
     tap_ok(aq_parse_size("64KiB", &s) && s == 65536, "64KiB");
-    tap_ok(!aq_parse_size("8X", &s) && !aq_parse_size("G", &s) && !aq_parse_size("-1", &s),
+    tap_ok(!aq_parse_size("8X", &s) && !aq_parse_size("G", &s) && !aq_parse_size("-1", &s) &&
+               !aq_parse_size("2.5", &s),
            "no sizes");
 }
 

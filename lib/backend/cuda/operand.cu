@@ -100,8 +100,6 @@ static bool check_weight(struct cuda_backend *c, const struct backend_weight *w,
             wrong = "a scope of activations, not of a weight";
         else if (t->scope == QUANT_TENSOR && t->dynamic)
             wrong = "a weight's range is its own: 'static' is expected";
-        else if (t->block_cols > w->cols || t->block_rows > w->rows)
-            wrong = "a block longer than the matrix";
         if (wrong) {
             c->host.err_set(&c->failed, AQ_EINPUT, "%s: step %d of its treatment: %s", w->name,
                             k + 1, wrong);
@@ -199,8 +197,6 @@ static bool check_act(struct cuda_backend *c, const struct quant_spec *spec, int
         wrong = "only weights have sequences";
     else if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1 || t->scope == QUANT_BLOCK)
         wrong = "a scope of weights";
-    else if (t->block_cols > cols)
-        wrong = "a block longer than a row";
     else if (!t->dynamic && (!range || (hidden && !range->hidden)))
         wrong = "static, but no calibrated range";
     for (int64_t i = 0; !wrong && !t->dynamic && i < (hidden ? cols : 1); i++) {

@@ -42,12 +42,12 @@ struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int
         s.block = 1;
         break;
     case QUANT_BLOCK:
-        s.rows_each = t->block_rows;
-        s.block = t->block_cols;
+        s.rows_each = t->block_rows < rows ? t->block_rows : rows;
+        s.block = t->block_cols < cols ? t->block_cols : cols;
         break;
     case QUANT_NVFP4:
     case QUANT_MX:
-        s.block = t->block_cols;
+        s.block = t->block_cols < cols ? t->block_cols : cols;
         break;
     case QUANT_AXIS0:
     case QUANT_TOKEN:
