@@ -299,6 +299,9 @@ static int code_integers(struct tile *t, int8_t *q, float *scales)
             return r < 0 ? r : aq_err_set(t->err, AQ_EINPUT, "%s: not finite", aq_show(c->name));
         }
         scales[i] = stored_scale(c, int_scale(c, a));
+        if (!isfinite(scales[i]))
+            return aq_err_set(t->err, AQ_EINPUT, "%s: a range of %g has no scale in 16 bits",
+                              aq_show(c->name), (double)a);
         if (again && is_zero_range(a))
             memset(q, 0, (size_t)group);
         else if (again)

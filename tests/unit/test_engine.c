@@ -113,6 +113,8 @@ static const struct ask asks[] = {
     {"trtllm", CT, "o", INT8, A8, 256, 256, "no", "", "does not load"},
     {"trtllm", MO, "o", INT4G, "none", 256, 256, "near", "W4A16_AWQ", "not run"},
     {"trtllm", MO, "o", INT8, "none", 256, 256, "near", "W8A16", "TensorRT path"},
+    {"trtllm", MO, "o", INT4G, "none", 255, 256, "no", "W4A16_AWQ", "odd"},
+    {"trtllm", MO, "o", INT4G, "none", 256, 192, "no", "W4A16_AWQ", "group size"},
     {"trtllm:tp2", MO, "o", NV, "none", 256, 48, "no", "W4A16_NVFP4", "multiple of 16"},
     {"llamacpp", "gguf", "o", INT8, "none", 256, 256, "near", "Q8_0", "fp16"},
     {"llamacpp", "gguf", "o", "int3:block(-1:64):static", "none", 256, 256, "near", "Q4_0", "fp16"},
