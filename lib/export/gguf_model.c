@@ -160,12 +160,27 @@ static int add_vl_keys(struct gguf_writer *w, const char *arch, const struct jso
     return 0;
 }
 
+/* Stretched rotations need factors of their own in the file, which are not written. */
+static int check_rope(const struct json *config, struct aq_err *err)
+{
+    const struct json *rope = text_value(config, "rope_scaling");
+    rope = rope && json_type(rope) == JSON_OBJECT ? rope : text_value(config, "rope_parameters");
+    const char *type = json_find_string(rope, "rope_type");
+    type = type ? type : json_find_string(rope, "type");
+    if (type && strcmp(type, "default") != 0 && strcmp(type, "mrope") != 0)
+        return aq_err_set(err, AQ_EINPUT, "config.json: rope of type '%s' is not written as GGUF",
+                          aq_show(type));
+    return 0;
+}
+
 static int add_arch_keys(const struct export_plan *p, struct gguf_writer *w,
                          const struct json *config, struct aq_err *err)
 {
     const struct lm_arch *a = &p->lm.arch;
     const char *arch = p->arch;
     int64_t context;
+    if (check_rope(config, err) < 0)
+        return -1;
     if (!text_int(config, "max_position_embeddings", &context) || context < 1 ||
         context > INT32_MAX)
         return aq_err_set(err, AQ_EINPUT, "config.json: max_position_embeddings is missing");
