@@ -312,6 +312,9 @@ windows() {
     is "$(labels)" "9"
     is "$(labels --window 6)" "5 3"
     is "$(labels --window 6 --stride 3)" "5 3 1"
+    aq 0 aq-calib tokens --window 6 --stride 3 -o t.st c.jsonl
+    refused 3 "'t.st' has overlapping windows, and --method kl_div counts every position" \
+        aq-score -q --device cpu --lm lm.json --tokens t.st --prefix 1 --method kl_div -o u.st quant.json
 }
 
 @test "sizes that are no prefixes" {

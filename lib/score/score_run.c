@@ -95,6 +95,12 @@ static int open_inputs(struct run *r, struct aq_err *err)
         tokens_open(&r->tokens, o->tokens, err) < 0 ||
         prefixes_parse(&r->prefixes, o->prefixes, &r->tokens, err) < 0)
         return -1;
+    if (r->kl_div && r->tokens.count_from)
+        return aq_err_set(
+            err, AQ_EINPUT,
+            "'%s' has overlapping windows, and --method kl_div counts every position: "
+            "make the tokens without --stride",
+            aq_show(o->tokens));
     r->samples = o->score_samples ? o->score_samples : r->tokens.samples;
     if (r->samples > r->tokens.samples) {
         aq_warn("--score-samples %" PRId64 ": there are only %" PRId64 " samples", r->samples,
