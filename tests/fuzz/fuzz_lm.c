@@ -47,16 +47,18 @@ static void check_lm(const struct lm *lm)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct aq_err err = {0};
-    struct lm_arch arch;
+    struct lm_arch arch = {0};
+    struct aq_arena strings = {0};
     struct lm lm;
     struct json *v = json_parse((const char *)data, size, "fuzz", &err);
     if (!v)
         return 0;
     err = (struct aq_err){0};
-    if (lm_config_read(&arch, v, "fuzz", &err) == 0)
+    if (lm_config_read(&arch, v, "fuzz", &strings, &err) == 0)
         check_arch(&arch);
     else
         check_refusal(&err);
+    aq_arena_release(&strings);
     err = (struct aq_err){0};
     if (lm_from_json(&lm, v, "fuzz", &err) == 0) {
         check_lm(&lm);

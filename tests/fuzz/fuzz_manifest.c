@@ -3,6 +3,7 @@
  * table, and pages without a raw control character; what is refused must say so in one line.
  */
 #include "base/mem.h"
+#include "report/answer.h"
 #include "report/html.h"
 
 #include <stdlib.h>
@@ -65,8 +66,12 @@ static void check_reports(const struct manifest *m)
         check_balance(&out);
     }
     aq_buf_reset(&out);
-    report_html(&out, &r, &c);
-    check_lines(&out, 0);
+    struct answer a;
+    if (answer_init(&a, &r, &c, NULL, &err) == 0) {
+        report_html(&out, &r, &c, &a);
+        check_lines(&out, 0);
+        answer_release(&a);
+    }
     curve_release(&c);
     report_release(&r);
     aq_buf_release(&out);

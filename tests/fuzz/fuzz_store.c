@@ -54,7 +54,7 @@ static void check_rows(const struct store *s)
             abort();
         if (i && strcmp(r[-1].key.id, r->key.id) == 0 && r[-1].key.prefix >= r->key.prefix)
             abort();
-        for (int64_t g = 0; g < s->shape.layers * STORE_GROUPS; g++)
+        for (int64_t g = 0; g < s->shape.groups; g++)
             for (int64_t n = 0; n < s->shape.samples; n++)
                 if (!isfinite(store_sum(s, r, g, n)) || !(store_clip(s, r, g, n) >= 0))
                     abort();
