@@ -83,7 +83,7 @@ P
 
 # corners FILE SIZE: "bits TAB score TAB bytes TAB recipe", one a line
 corners() {
-    data_of "$1" | jq -r --arg s "$2" '(.sizes | index($s)) as $i | .groups as $g | .frontiers[] | select(.size == $i) | [.candidates[][0]] as $names
+    data_of "$1" | jq -r --arg s "$2" '(.sizes | index($s)) as $i | .groups as $g | .frontiers[] | select(.size == $i and .engine == "") | [.candidates[][0]] as $names
         | foreach .corners[] as $c ([range($g | length) | null]; reduce range(0; $c[3] | length; 2) as $k (.; .[$c[3][$k]] = $c[3][$k + 1]);
             [$c[0], $c[1], $c[2], (map(if . < 0 then "NONE" else $names[.] end) | join(" "))]) | @tsv'
 }
@@ -106,6 +106,39 @@ corners() {
         done <corners.tsv
     done
     [ $n -gt 30 ]
+}
+
+@test "what an engine serves: its frontier is aq-select's with all other formats forbidden" {
+    mkdir -p P
+    # int8 per channel with int8 per token and int4 in blocks of 128 are served by vLLM; int4 activations per tensor by nobody
+    local pair w a bits n=0
+    while read -r pair w a bits; do
+        mkdir -p P/$pair/default/small
+        scores s.json $pair/default $bits $((++n))
+        jq --arg w "$w" --arg a "$a" '.candidate.treatment = {w: $w, a: $a} | .groups[] |= (.shapes |= map([128, 128]))' s.json | aq-select -q -o P/$pair/default/small/x_quant_manifest.json
+    done <<'L'
+w8a8 int8:axis0:static int8:token:dynamic 8
+w4 int4:block(-1:128):static none 4.125
+w4a4 int4:axis0:static int4:tensor:static 4
+L
+    jq -n '{cells: [("w8a8", "w4", "w4a4") | {pair: ., granularity: "default", size: "small", supported: true, reason: null, dir: "P/\(.)/default/small"}]}' >P/cells.json
+    aq-report explore --config-dir "$REPO/conf" --cells P/cells.json P/*/default/small/x_quant_manifest.json -o e.html
+    data_of e.html | jq -r '.frontiers[] | select(.engine == "vllm") | .corners | length' >count
+    [ "$(cat count)" -gt 10 ]
+    printf -- '- {match: "*", never: [w4a4/default]}\n' >menu.yaml
+    data_of e.html | jq -r '.groups as $g | [.frontiers[0].candidates[][0]] as $names | .frontiers[] | select(.engine == "vllm")
+        | foreach .corners[] as $c ([range($g | length) | null]; reduce range(0; $c[3] | length; 2) as $k (.; .[$c[3][$k]] = $c[3][$k + 1]);
+            [$c[0], (map(if . < 0 then "NONE" else $names[.] end) | join(" "))]) | @tsv' >corners.tsv
+    while IFS=$'\t' read -r bits recipe; do
+        aq-select -q --menu menu.yaml --effective-bits "$bits" P/*/default/small/x_quant_manifest.json -o m.json
+        is "$(jq -r '[.selection.recipe[].candidate] | join(" ")' m.json)" "$recipe"
+    done <corners.tsv
+    is "$(data_of e.html | jq -c '[.frontiers[].engine] | index("")')" 0
+    # without the tree, or without treatments in the manifests, there is no such choice
+    refused 2 "nowhere" aq-report explore --config-dir nowhere --cells P/cells.json P/*/default/small/x_quant_manifest.json
+    for m in P/*/default/small/x_quant_manifest.json; do jq 'del(.selection.candidates)' $m >less && mv less $m; done
+    aq-report explore --config-dir "$REPO/conf" --cells P/cells.json P/*/default/small/x_quant_manifest.json -o e.html
+    is "$(data_of e.html | jq -c '[.frontiers[].engine]')" '[""]'
 }
 
 @test "the order in which a cell's groups go back to 16 bits is aq-select's" {

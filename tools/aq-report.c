@@ -1,7 +1,10 @@
 /* aq-report: manifests as Markdown, JSON, TSV, pictures and one HTML page; sweeps; differences. */
 #include "base/opt.h"
+#include "conf/search.h"
 #include "report/chart.h"
 #include "report/run.h"
+
+#include <stdlib.h>
 
 enum { RESULT_VERSION = 2 };
 
@@ -131,10 +134,13 @@ static const struct aq_tool sweep = {
 /* ---- aq-report explore ---- */
 
 static struct summary_request page;
+static const char *page_conf;
 
 static const struct aq_opt explore_options[] = {
     {"cells", 0, AQ_OPT_TEXT, &page.cells_json, "cells.json",
      "all cells, with the reasons of those left out; needed"},
+    {"config-dir", 0, AQ_OPT_TEXT, &page_conf, "DIR",
+     "the configuration tree, for what engines serve"},
     AQ_OPT_END,
 };
 
@@ -145,7 +151,13 @@ static int run_explore(const struct aq_cmdline *cl, struct aq_err *err)
     page.manifests = cl->args;
     page.count = (size_t)cl->count;
     page.output = cl->output;
-    return report_explore(&page, err);
+    struct aq_err none = {0};
+    char *conf = conf_find(page_conf, page_conf ? err : &none);
+    if (!conf && page_conf)
+        return -1;
+    int status = report_explore(&page, conf, err); /* without rules no choice of an engine */
+    free(conf);
+    return status;
 }
 
 static const struct aq_tool explore = {

@@ -1,6 +1,7 @@
 #include "report/explore.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "engine/engine.h"
 #include "report/cell_list.h"
 #include "report/escape.h"
 #include "report/html.h"
@@ -43,7 +44,12 @@ struct place {
     const struct cell_entry *entry;
 };
 
+/* Engines that the page offers, where their rules are known. */
+static const char *const engine_names[] = {"vllm", "sglang", "trtllm", "llamacpp", "transformers"};
+
 struct explorer {
+    const struct explore_request *q;
+    struct engine *engines[AQ_COUNT(engine_names)];
     struct aq_buf *data, *rows; /* JSON for the script; the table for all */
     struct cell_list list;
     struct place *places; /* in the order of the command line */
@@ -163,11 +169,83 @@ static int add_corners(struct aq_buf *out, const struct sel_table *t, struct aq_
     return 0;
 }
 
+/* What the engine is asked about a group; false: the manifest does not say enough. */
+static bool ask_about(const struct sel_row *row, const struct sel_candidate *c,
+                      struct engine_group *q)
+{
+    const struct json *shapes = json_find(row->model, "shapes");
+    *q = (struct engine_group){.kind = json_find_string(row->model, "kind"),
+                               .arch = "",
+                               .weight = json_find_string(c->facts, "w"),
+                               .act = json_find_string(c->facts, "a")};
+    if (!shapes || json_type(shapes) != JSON_ARRAY || !q->kind || !q->weight || !q->act)
+        return false;
+    for (const struct json *s = json_first(shapes); s && q->modules < ENGINE_MAX_MODULES;
+         s = json_next(s)) {
+        const struct json *rows = json_type(s) == JSON_ARRAY ? json_first(s) : NULL;
+        const struct json *cols = rows ? json_next(rows) : NULL;
+        if (!cols || !json_int(rows, &q->rows[q->modules]) || !json_int(cols, &q->cols[q->modules]))
+            return false;
+        q->modules++;
+    }
+    return q->modules > 0;
+}
+
+/* Allows what the engine serves as it was scored, or nearly so; false: nothing, or not known. */
+static bool allow_for(struct sel_table *t, const struct engine *e, const char *name,
+                      struct aq_err *err)
+{
+    struct engine_target target;
+    bool any = false;
+    if (engine_target_parse(name, &target, err) < 0)
+        return false;
+    for (size_t g = 0; g < t->count; g++)
+        for (size_t i = 0; i < t->rows[g].count; i++) {
+            struct sel_option *o = &t->rows[g].options[i];
+            struct engine_group q;
+            struct engine_verdict v;
+            if (o->candidate == SEL_NONE)
+                continue;
+            if (!ask_about(&t->rows[g], &t->candidates[o->candidate], &q))
+                return false;
+            engine_judge(e, &target, engine_default_layout(e), &q, &v);
+            o->allowed = v.quantized && v.verdict <= VERDICT_NEAR;
+            any = any || o->allowed;
+        }
+    return any;
+}
+
+static void allow_all(struct sel_table *t)
+{
+    for (size_t g = 0; g < t->count; g++)
+        for (size_t i = 0; i < t->rows[g].count; i++)
+            t->rows[g].options[i].allowed = true;
+}
+
+/* The frontiers of one size over what each engine serves; candidates are numbered as in the first.
+ */
+static int add_engines(struct aq_buf *out, const struct explorer *x, struct sel_table *t,
+                       size_t size, struct aq_err *err)
+{
+    int status = 0;
+    for (size_t e = 0; e < AQ_COUNT(engine_names) && status == 0; e++) {
+        if (!x->engines[e] || !allow_for(t, x->engines[e], engine_names[e], err))
+            continue;
+        aq_buf_addf(out, ",\n{\"size\":%zu,\"engine\":\"%s\",\"version\":", size, engine_names[e]);
+        add_text(out, engine_version(x->engines[e]));
+        aq_buf_adds(out, ",\"corners\":");
+        status = add_corners(out, t, err);
+        aq_buf_addc(out, '}');
+    }
+    allow_all(t);
+    return status;
+}
+
 /* The frontier over all cells of one size. */
 static int add_frontier(struct aq_buf *out, const struct sel_table *t, size_t size,
                         struct aq_err *err)
 {
-    aq_buf_addf(out, "{\"size\":%zu,\"cost\":", size);
+    aq_buf_addf(out, "{\"size\":%zu,\"engine\":\"\",\"cost\":", size);
     add_text(out, sel_cost_names[t->cost]);
     aq_buf_addf(out, ",\"weights\":%.0f,\"fixed\":%.0f", t->total, t->fixed);
     aq_buf_adds(out, ",\"candidates\":[");
@@ -391,6 +469,8 @@ static int add_sizes(struct explorer *x, struct shelf *shelf, struct aq_err *err
         aq_buf_adds(&frontiers, s ? ",\n" : "");
         if (status == 0)
             status = add_frontier(&frontiers, t, s, err);
+        if (status == 0)
+            status = add_engines(&frontiers, x, t, s, err);
     }
     aq_buf_addf(x->data, "],\n\"frontiers\":[%s]", aq_buf_str(&frontiers));
     aq_buf_release(&frontiers);
@@ -482,16 +562,27 @@ static void add_page(struct aq_buf *out, const struct explorer *x)
     html_end_with(out, script);
 }
 
-int explore_html(struct aq_buf *out, const char *const *manifests, size_t count,
-                 const char *cells_json, struct aq_err *err)
+static int load_engines(struct explorer *x, struct aq_err *err)
+{
+    for (size_t e = 0; e < AQ_COUNT(engine_names) && x->q->conf_dir; e++) {
+        x->engines[e] = engine_load(x->q->conf_dir, engine_names[e], err);
+        if (!x->engines[e])
+            return -1;
+    }
+    return 0;
+}
+
+int explore_html(struct aq_buf *out, const struct explore_request *q, struct aq_err *err)
 {
     struct aq_buf data = AQ_BUF_INIT, rows = AQ_BUF_INIT;
-    struct explorer x = {.data = &data, .rows = &rows, .count = count};
+    struct explorer x = {.q = q, .data = &data, .rows = &rows, .count = q->count};
     struct shelf shelf = {0};
-    if (cell_list_read(&x.list, cells_json, err) < 0)
+    if (cell_list_read(&x.list, q->cells_json, err) < 0)
         return -1;
-    x.places = xcalloc(count + 1, sizeof *x.places);
-    int status = read_places(&x, manifests, err);
+    x.places = xcalloc(q->count + 1, sizeof *x.places);
+    int status = load_engines(&x, err);
+    if (status == 0)
+        status = read_places(&x, q->manifests, err);
     if (status == 0) {
         shelf.tables = xcalloc(x.sizes.count + 1, sizeof *shelf.tables);
         status = add_sizes(&x, &shelf, err);
@@ -500,6 +591,8 @@ int explore_html(struct aq_buf *out, const char *const *manifests, size_t count,
         add_page(out, &x);
     for (size_t i = 0; i < shelf.count; i++)
         sel_table_release(&shelf.tables[i]);
+    for (size_t e = 0; e < AQ_COUNT(engine_names); e++)
+        engine_free(x.engines[e]);
     free(shelf.tables);
     free(x.places);
     free(x.model);

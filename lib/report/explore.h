@@ -10,8 +10,13 @@
 
 #include <stddef.h>
 
-/* cells_json: the list of all cells. Each manifest must be in the directory of one of them. */
-int explore_html(struct aq_buf *out, const char *const *manifests, size_t count,
-                 const char *cells_json, struct aq_err *err) AQ_MUST_CHECK;
+struct explore_request {
+    const char *const *manifests;
+    size_t count;
+    const char *cells_json; /* all cells; each manifest must be in the directory of one of them */
+    const char *conf_dir; /* its engine/NAME.yaml say what an engine serves; NULL: no such choice */
+};
+int explore_html(struct aq_buf *out, const struct explore_request *q,
+                 struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

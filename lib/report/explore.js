@@ -3,7 +3,7 @@
 (() => {
 const D = JSON.parse(document.getElementById("data").textContent);
 const G = D.groups, NONE = -1;
-const state = {size: D.sizes.length - 1, a: null, b: null, next: "a", words: [], source: "mix", at: 0, all: false};
+const state = {size: D.sizes.length - 1, a: null, b: null, next: "a", words: [], source: "mix", engine: "", at: 0, all: false};
 
 // ---- small things ----
 const el = (tag, attributes, ...children) => {
@@ -52,13 +52,14 @@ const find = c => c && D.cells.find(x => x[2] === state.size && sameCell(x, c));
 const weightsOf = g => G[g][3];
 const frontiers = new Map();
 const frontierOf = source => {
-    const key = source + " " + state.size + " " + (source === "mix" ? "" : cellName(state[source] || [0, 0]));
+    const key = source + " " + state.size + " " + (source === "mix" ? state.engine : cellName(state[source] || [0, 0]));
     if (frontiers.has(key)) return frontiers.get(key);
     let made = null;
-    const f = D.frontiers.find(x => x.size === state.size);
-    if (source === "mix" && f) {
+    const f = D.frontiers.find(x => x.size === state.size && !x.engine);
+    const served = D.frontiers.find(x => x.size === state.size && x.engine === state.engine);
+    if (source === "mix" && served) {
         let now = [];
-        made = {names: f.candidates.map(c => c[0]), bits: f.candidates.map(c => c[1]), corners: f.corners.map(([b, score, size, changes]) => {
+        made = {names: f.candidates.map(c => c[0]), bits: f.candidates.map(c => c[1]), corners: served.corners.map(([b, score, size, changes]) => {
             now = now.slice();
             for (let i = 0; i < changes.length; i += 2) now[changes[i]] = changes[i + 1];
             return {bits: b, score, bytes: size, options: now};
@@ -239,18 +240,24 @@ const recipe = () => {
             el("tbody", {}, ...order.map(o => el("tr", {}, el("td", {}, swatch(o === NONE ? 16 : f.bits[o], o === NONE ? 0 : hatch[o]), " " + (o === NONE ? "not quantized" : words(f.names[o]))),
                 el("td", {class: "name more"}, o === NONE ? "NONE" : f.names[o]), el("td", {class: "n"}, bits(o === NONE ? 16 : f.bits[o])),
                 el("td", {class: "n"}, String(used.get(o).groups)), el("td", {class: "n"}, bytes(used.get(o).weights * (o === NONE ? 16 : f.bits[o]) / 8))))))),
-        el("div", {class: "bar"}, copyButton("Copy make command", command), copyButton("Copy recipe (menu for aq-select)", menu)));
+        // with an engine the choice is narrower than what a list of pairs can say
+        el("div", {class: "bar"}, mix && state.engine ? null : copyButton("Copy make command", command), copyButton("Copy recipe (menu for aq-select)", menu)));
     document.aq.tips(box.querySelector("svg[aria-label^=Recipe]"));
     document.documentElement.dataset.recipe = c.options.map(o => o === NONE ? "NONE" : f.names[o]).join(" ");
 };
 const budget = () => {
     const options = [["mix", "the best mix of all formats of this size"]];
     for (const k of ["a", "b"]) if (find(state[k])) options.push([k, "only " + k.toUpperCase() + ": " + cellName(state[k]) + ", or 16 bits"]);
+    const engines = D.frontiers.filter(f => f.size === state.size && f.engine);
+    if (state.engine && !engines.some(f => f.engine === state.engine)) state.engine = "";
     const move = d => { state.at += d; recipe(); };
     return el("section", {id: "budget", "aria-labelledby": "budget-h"}, el("h2", {id: "budget-h"}, "What fits a budget?"),
-        el("p", {class: "soft"}, "Move the slider: each stop is a recipe that no other beats at its size, the one that aq-select finds for these bits."),
+        el("p", {class: "soft"}, "Move the slider: each stop is a recipe that no other beats at its size, the one that aq-select finds for these bits. With an engine chosen, only formats that it computes as they were scored, or nearly so."),
         el("div", {class: "bar"}, el("label", {}, "Formats", el("select", {id: "source", onchange: e => { state.source = e.target.value; state.at = 1e9; nearest(8); recipe(); }},
-            ...options.map(([v, t]) => el("option", {value: v, selected: v === state.source}, t))))),
+            ...options.map(([v, t]) => el("option", {value: v, selected: v === state.source}, t)))),
+            engines.length ? el("label", {}, "Served by", el("select", {id: "engine", onchange: e => { state.engine = e.target.value; state.source = "mix"; nearest(8); render(); }},
+                el("option", {value: "", selected: !state.engine}, "any engine"),
+                ...engines.map(f => el("option", {value: f.engine, selected: f.engine === state.engine}, f.engine + " " + f.version)))) : null),
         el("div", {class: "slide"}, el("button", {type: "button", class: "do", "aria-label": "fewer bits", onclick: () => move(-1)}, "−"),
             el("input", {type: "range", id: "corner", min: 0, max: 1, step: 1, value: 0, "aria-label": "budget", oninput: e => { state.at = +e.target.value; recipe(); }}),
             el("button", {type: "button", class: "do", "aria-label": "more bits", onclick: () => move(1)}, "+")),

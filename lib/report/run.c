@@ -201,10 +201,11 @@ int report_sweep(const struct summary_request *q, char separator, struct aq_err 
     return status;
 }
 
-int report_explore(const struct summary_request *q, struct aq_err *err)
+int report_explore(const struct summary_request *q, const char *conf_dir, struct aq_err *err)
 {
+    const struct explore_request page = {q->manifests, q->count, q->cells_json, conf_dir};
     struct aq_buf out = AQ_BUF_INIT;
-    int status = explore_html(&out, q->manifests, q->count, q->cells_json, err);
+    int status = explore_html(&out, &page, err);
     if (status == 0)
         status = aq_write_file(q->output, out.data, out.len, err);
     aq_buf_release(&out);

@@ -35,8 +35,9 @@ int report_summary(const struct summary_request *q, struct aq_err *err) AQ_MUST_
 
 /* A sweep as data: every layer of every cell, as TSV or, with a comma, as CSV. */
 int report_sweep(const struct summary_request *q, char separator, struct aq_err *err) AQ_MUST_CHECK;
-/* A sweep as one page to explore; cells_json is needed. */
-int report_explore(const struct summary_request *q, struct aq_err *err) AQ_MUST_CHECK;
+/* A sweep as one page to explore; cells_json is needed, conf_dir as in explore.h. */
+int report_explore(const struct summary_request *q, const char *conf_dir,
+                   struct aq_err *err) AQ_MUST_CHECK;
 
 /* Two manifests: md or tsv. */
 int report_diff(const char *a, const char *b, enum report_format format, const char *output,
