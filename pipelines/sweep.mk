@@ -309,7 +309,7 @@ $(call stamp,$(ARGS)/export,export_text)
 export: $(EXPORTED)
 ifneq ($(EXPORTED),)
 $(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(ARGS)/export
-	$(call say,EXPORT,$(@D))mkdir -p $(@D); $(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) --force \
+	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) \
 	  -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json; touch $@
 endif
