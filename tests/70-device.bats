@@ -44,9 +44,9 @@ EOF
     AQ_BACKEND_PATH=$PWD refused 4 "is not a backend plugin" score s --device cuda
     plugin 99 1
     refused 4 "has interface 99 of" score s --device cuda
-    plugin 1 0
+    plugin BACKEND_ABI 0
     refused 4 "device 'cuda': the driver finds no GPU" score s --device cuda
-    plugin 1 2
+    plugin BACKEND_ABI 2
     refused 4 "there is no device cuda:7, only 2" score s --device cuda:7
     [ ! -e s ]
 }
@@ -58,7 +58,7 @@ EOF
     so() { ${CC:-cc} -shared -fPIC -o aq-backend-cuda.so x.c; }
     echo 'void *aq_backend_plugin(void) { return 0; }' >x.c && so
     refused 4 "has no table of operations" score s --device cuda
-    plugin 1 2
+    plugin BACKEND_ABI 2
     cp aq-backend-cuda.so whole
     size=$(stat -c %s whole)
     for n in 64 100 1000 4096 5000 8192 $((size / 2)) $((size - 1)); do
@@ -77,7 +77,7 @@ EOF
 }
 
 @test "auto computes on the CPU where no GPU serves, says why, and gives the CPU's bytes" {
-    plugin 1 0
+    plugin BACKEND_ABI 0
     aq 0 score s --device auto -v
     has "$stderr" "device: cpu (the driver finds no GPU)"
     aq 0 score c --device cpu
@@ -121,8 +121,12 @@ EOF
     cmp m s
 }
 
-demo() { # demo STORE OPTION... QUANT...: the demo model and its captions
-    aq-score -q --lm "$T/demo/lm.json" --tokens "$T/demo/tokens" --ranges "$T/demo/ranges" -o "$@"
+demo() { # demo STORE DEVICE DTYPE OPTION... QUANT...: the demo model and its captions, with ranges of the same device and dtype
+    local store=$1 device=$2 dtype=$3 ranges=$T/demo/ranges-$2-$3
+    shift 3
+    [ -e "$ranges" ] || aq-calib ranges -q --device "$device" --dtype "$dtype" --lm "$T/demo/lm.json" --prefix 16,128,512 \
+        -o "$ranges" "$T/demo/tokens"
+    aq-score -q --lm "$T/demo/lm.json" --tokens "$T/demo/tokens" --ranges "$ranges" --device "$device" --dtype "$dtype" -o "$store" "$@"
 }
 
 demo_inputs() {
@@ -131,7 +135,6 @@ demo_inputs() {
     mkdir -p "$T/demo/quant"
     aq-extract-lm -q -o "$T/demo/lm.json" "$checkpoint"
     aq-calib tokens -q --tokenizer "$checkpoint" -o "$T/demo/tokens" "$REPO"/datasets/demo/captions_{small,medium,large}.txt
-    aq-calib ranges -q --device cpu --lm "$T/demo/lm.json" --prefix 16,128,512 -o "$T/demo/ranges" "$T/demo/tokens"
     for f in FP8_DEFAULT_CFG INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG INT8_DEFAULT_CFG NVFP4_DEFAULT_CFG; do
         AQ_CONF=$REPO/conf aq-overlay --format $f -o "$T/demo/quant/$f.json"
     done
@@ -160,19 +163,19 @@ agrees() {
 @test "the demo model scored by the GPU and by the CPU" {
     demo_inputs
     local prefix=(--prefix '128,512' --score-samples 128)
-    demo cpu --device cpu --dtype fp32 "${prefix[@]}" "$T"/demo/quant/*.json
-    demo fp32 --device cuda --dtype fp32 "${prefix[@]}" "$T"/demo/quant/*.json
+    demo cpu cpu fp32 "${prefix[@]}" "$T"/demo/quant/*.json
+    demo fp32 cuda fp32 "${prefix[@]}" "$T"/demo/quant/*.json
     agrees cpu fp32 128 1e-4 1e-2 1e-4
-    demo bf16 --device cuda --dtype bf16 "${prefix[@]}" "$T"/demo/quant/*.json
+    demo bf16 cuda bf16 "${prefix[@]}" "$T"/demo/quant/*.json
     agrees cpu bf16 128 2e-2 2e-1 2e-2
 }
 
 # bats test_tags=gpu
 @test "the demo model by divergence, on the GPU and on the CPU" {
     demo_inputs
-    local options=(--method kl_div --dtype fp32 --prefix 16 --score-samples 8)
-    demo cpu --device cpu "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
-    demo cuda --device cuda "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
+    local options=(--method kl_div --prefix 16 --score-samples 8)
+    demo cpu cpu fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
+    demo cuda cuda fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
     agrees cpu cuda 8 1e-2 1e-1 1e-4
 }
 
@@ -181,8 +184,8 @@ agrees() {
     demo_inputs
     AQ_CONF=$REPO/conf aq-overlay --format MXINT8_DEFAULT_CFG --granularity a_per_tensor_static -o batch.json
     local options=(--dtype fp32 --prefix 128 --score-samples 128 --dynamic-batch 8)
-    demo cpu --device cpu "${options[@]}" batch.json
-    demo cuda --device cuda "${options[@]}" batch.json
+    demo cpu cpu fp32 "${options[@]}" batch.json
+    demo cuda cuda fp32 "${options[@]}" batch.json
     agrees cpu cuda 128 1e-4 1e-2 1e-4
 }
 
