@@ -115,7 +115,7 @@ corners() {
     while read -r pair w a bits; do
         mkdir -p P/$pair/default/small
         scores s.json $pair/default $bits $((++n))
-        jq --arg w "$w" --arg a "$a" '.candidate.treatment = {w: $w, a: $a} | .groups[] |= (.shapes |= map([128, 128]))' s.json | aq-select -q -o P/$pair/default/small/x_quant_manifest.json
+        sealed_jq --arg w "$w" --arg a "$a" '.candidate.treatment = {w: $w, a: $a} | .groups[] |= (.shapes |= map([128, 128]))' s.json | aq-select -q -o P/$pair/default/small/x_quant_manifest.json
     done <<'L'
 w8a8 int8:axis0:static int8:token:dynamic 8
 w4 int4:block(-1:128):static none 4.125
