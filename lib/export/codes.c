@@ -408,7 +408,7 @@ static int gguf_int_blocks(struct tile *t, unsigned char *to)
             memcpy(to, q + at, 32);
             to += 32;
         } else {
-            uint8_t code[32];
+            uint8_t code[32] = {0};
             for (int i = 0; i < 32; i++)
                 code[i] = (uint8_t)(q[at + (size_t)i] + 8);
             halves(code, 32, to);
@@ -435,7 +435,7 @@ static int gguf_fp4_blocks(struct tile *t, unsigned char *to)
         for (size_t i = 0; i < n / 32; i++)
             scale[i] = (unsigned char)(num_bits(t->quant_scales[i]) >> 23);
     for (size_t i = 0; i < n / (size_t)run; i++) {
-        uint8_t code[32];
+        uint8_t code[32] = {0};
         for (int k = 0; k < run; k++)
             code[k] = e2m1_code(q[i * (size_t)run + (size_t)k]);
         if (nvfp4 && i % 4 == 0) {

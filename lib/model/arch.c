@@ -154,7 +154,7 @@ static const struct {
 
 static double *rope_real(const struct arch_rope *r, size_t i)
 {
-    return (double *)((char *)r + rope_members[i].at);
+    return (void *)((char *)r + rope_members[i].at);
 }
 
 static int64_t *rope_int(const struct arch_rope *r, size_t i)

@@ -65,6 +65,7 @@ static struct backend_tile *parts_of(struct backend *b, const struct tile *t, st
     struct backend_tile *dev = b->ops->tile_new(b, &desc, err);
     free(first);
     free(pad);
+    /* cppcheck-suppress returnDanglingLifetime; the backend copies the description */
     return dev;
 }
 

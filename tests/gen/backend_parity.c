@@ -718,7 +718,7 @@ static void check_score(const char *wt, const char *at, int bf16)
                                                  y[k].at[i],
                                                  dy[k].at[i],
                                                  to,
-                                                 to + (size_t)TILES * SAMPLES,
+                                                 to + TILES * SAMPLES,
                                                  (double *)dots.at[i] + (size_t)k * ROWS};
         }
         b->ops->zero(b, dots.at[i], (size_t)TILES * ROWS * sizeof(double));
