@@ -105,7 +105,7 @@ coco_refuses() {
     run --separate-stderr coco COCO=nowhere.json
     is "$status" 2; has "$stderr" "COCO='nowhere.json': no such file"
     run --separate-stderr coco COCO='a b.json'
-    is "$status" 2; has "$stderr" "without blanks"
+    is "$status" 2; has "$stderr" "COCO: a path of letters, digits"
     # shellcheck disable=SC2016
     run --separate-stderr coco COCO='$(shell >made)' OUT='out'
     is "$status" 2

@@ -8,6 +8,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -74,6 +75,7 @@ static int64_t first_seen(const struct attention *a, int64_t t)
  */
 static void probabilities(const struct attention *a, const struct head *h, float *p, float *slope)
 {
+    assert(p && a->as.cap >= 0);
     blas_gemm(BLAS_N, BLAS_T, h->n, h->n, a->as.dim, a->q + h->q, h->ldq, a->k + h->k, h->ldk, 0, p,
               h->ld);
     for (int64_t t = 0; t < h->n; t++) {
