@@ -43,7 +43,7 @@ cells() {
 replay() {
     cells "$1" "$2"
     aq-extract-lm -o lm.json model
-    aq-calib ranges --lm lm.json --prefix 16 -o ranges tokens
+    aq-calib ranges --lm lm.json --dtype fp32 --device cpu --prefix 16 -o ranges tokens
     aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 16 --score-samples 16 --dtype fp32 --device cpu \
         --operand-rounding dtype --dynamic-batch 8 --method "$2" -o "store.$2" "$2"/*/quant.json
     aq-score collect --cells cells.json "store.$2"

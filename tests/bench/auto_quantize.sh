@@ -41,7 +41,7 @@ ours() {
     for ((i = 0; i < times; i++)); do
         wall=0 cpu=0
         rm -f "$work/store"
-        timed aq-calib ranges --lm "$work/lm.json" --prefix "$n" --device cpu -o "$work/ranges" "$work/tokens"
+        timed aq-calib ranges --lm "$work/lm.json" --prefix "$n" --device cpu --dtype fp32 -o "$work/ranges" "$work/tokens"
         timed aq-score --lm "$work/lm.json" --tokens "$work/tokens" --ranges "$work/ranges" --prefix "$n" --score-samples "$n" \
             --method gradient --dtype fp32 --device cpu -o "$work/store" "$@"
         echo "$wall $cpu"
