@@ -4,6 +4,7 @@
 #include "base/num.h"
 #include "export/weights.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,7 @@ static int check_row(const struct check *c, const struct st_tensor *source, int6
     int64_t r0 = tiles ? row / 128 * 128 : row;
     int64_t r1 = tiles ? (r0 + 128 < k->rows ? r0 + 128 : k->rows) : row + 1;
     size_t n = (size_t)((r1 - r0) * k->cols);
+    assert(c->codes); /* looked up before any row */
     float *expected = xmalloc(n * sizeof *expected), *found = xmalloc(n * sizeof *found);
     int r = expected_rows(c, source, r0, r1, expected);
     if (r == 0)

@@ -332,7 +332,7 @@ static bool int_of(enum gguf_kind kind, const unsigned char *p, int64_t *out)
         *out = (int64_t)little(p, kind_bytes[kind]);
         return *out >= 0;
     case GGUF_KIND_I8:
-        *out = (int8_t)p[0];
+        *out = p[0] < 128 ? p[0] : p[0] - 256;
         return true;
     case GGUF_KIND_I16:
         *out = (int16_t)little(p, 2);

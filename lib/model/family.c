@@ -114,7 +114,7 @@ static const struct model_tensor gemma3_tensors[] = {
     {                                                                                              \
         __VA_ARGS__, NULL                                                                          \
     }
-#define TENSORS(table) .tensors = table, .tensor_count = AQ_COUNT(table)
+#define TENSORS(table) .tensors = (table), .tensor_count = AQ_COUNT(table)
 #define NO_WRAPPERS                                                                                \
     (const char *const[])                                                                          \
     {                                                                                              \

@@ -87,7 +87,7 @@ static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct a
         break;
     case QUANT_BLOCK:
         s->block = shorter(t->block_cols, cols);
-        s->rows_each = shorter(t->block_rows, rows);
+        s->rows_each = rows ? shorter(t->block_rows, rows) : INT64_MAX;
         break;
     case QUANT_NVFP4:
     case QUANT_MX:

@@ -87,7 +87,7 @@ class Scored:
         path = os.path.join(tmp, name)
         make_tokens(path + ".tokens", samples, padding, pad_id)
         common = ["--lm", os.path.join(tmp, "lm.json"), "--prefix", len(samples), "--device", "cpu"]
-        tool("aq-calib", "ranges", *common, "-o", path + ".ranges", path + ".tokens")
+        tool("aq-calib", "ranges", *common, "--dtype", "fp32", "--plain-products", "-o", path + ".ranges", path + ".tokens")
         tool("aq-score", *common, "--tokens", path + ".tokens", "--ranges", path + ".ranges", "--score-samples",
              len(samples), "--dtype", "fp32", "--plain-products", "-o", path + ".store", *quants)
         tensors, self.meta = read_tensors(path + ".store")
