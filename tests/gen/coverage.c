@@ -36,7 +36,7 @@ int main(int argc, char **argv)
     struct store s;
     struct aq_err err = {0};
     if (argc < 3 || store_open(&s, argv[1], &err) < 0) {
-        fprintf(stderr, "usage: coverage STORE M...: %s\n", err.msg);
+        (void)fprintf(stderr, "usage: coverage STORE M...: %s\n", err.msg);
         return 2;
     }
     for (int a = 2; a < argc; a++) {
