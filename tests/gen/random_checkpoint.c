@@ -22,9 +22,10 @@ struct shape {
 
 #define SHAPE(hidden, ff, layers, heads, kv, dim, vocab, tied)                                     \
     {                                                                                              \
-        .hidden_size = hidden, .intermediate_size = ff, .num_hidden_layers = layers,               \
-        .num_attention_heads = heads, .num_key_value_heads = kv, .head_dim = dim,                  \
-        .vocab_size = vocab, .rope_theta = 5e6, .rms_norm_eps = 1e-6, .tie_word_embeddings = tied  \
+        .hidden_size = (hidden), .intermediate_size = (ff), .num_hidden_layers = (layers),         \
+        .num_attention_heads = (heads), .num_key_value_heads = (kv), .head_dim = (dim),            \
+        .vocab_size = (vocab), .rope_theta = 5e6, .rms_norm_eps = 1e-6,                            \
+        .tie_word_embeddings = (tied)                                                              \
     }
 
 /* Published sizes; theta is the VL models'. The tiny one has every code path and is quick. */

@@ -34,7 +34,7 @@ static bool left_out(const struct chat_message *m, size_t count, const char *tex
         if (m[i].role == CHAT_SYSTEM && *m[i].content && !strstr(text, m[i].content))
             return true;
     /* an empty one cannot be seen; two templates of Phi-3 print none at all */
-    return m[0].role == CHAT_SYSTEM && !*m[0].content;
+    return count > 0 && m[0].role == CHAT_SYSTEM && !*m[0].content;
 }
 
 static void check_template(const struct json *head, const struct json *line)

@@ -165,7 +165,7 @@ static void test_rules(void)
 {
     for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
         const struct ask *q = &asks[i];
-        struct engine_verdict v;
+        struct engine_verdict v = {0};
         bool good = judge(q, &v) && strcmp(verdict_names[v.verdict], q->verdict) == 0 &&
                     strcmp(v.scheme.name, q->scheme) == 0 && strstr(v.reason, q->says);
         tap_ok(good, "%s %s %s: %s | %s is %s", q->target, q->layout, q->kind, q->weight, q->act,
