@@ -126,7 +126,7 @@ static void warn_about(const struct tokens *t)
 static enum dataset_format format_of(const char *name)
 {
     int k = 0;
-    while (strcmp(formats[k], name) != 0)
+    while (formats[k] && strcmp(formats[k], name) != 0)
         k++;
     return (enum dataset_format)k;
 }
