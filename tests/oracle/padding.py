@@ -56,7 +56,7 @@ def tool(name, *args, where=BIN, **more):
 
 def read_tensors(path):
     """Name to (shape, flat values) of a safetensors file, and its metadata."""
-    codes = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "U8": "B"}
+    codes = {"F64": "d", "F32": "f", "I64": "q", "I32": "i", "U8": "B", "U64": "Q"}
     with open(path, "rb") as f:
         size, = struct.unpack("<Q", f.read(8))
         head, data = json.loads(f.read(size)), f.read()
@@ -102,8 +102,9 @@ class Scored:
 
     def largest(self):
         """The largest magnitude at each input of linears."""
-        n, values = len(self.labels), self.ranges["amax"][1]
-        return [max(values[at:at + n]) for at in range(0, len(values), n)]
+        n, first, rest = len(self.labels), self.ranges["first"][1], self.ranges["rest"][1]
+        text = [max(first[at:at + n] + rest[at:at + n]) for at in range(0, len(first), n)]
+        return [max(t, p) for t, p in zip(text, self.ranges["pad"][1])] if "pad" in self.ranges else text
 
 
 # ---- measuring ----
