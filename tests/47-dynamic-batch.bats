@@ -93,6 +93,7 @@ changed() {
         _aq: {schema: "aq.run/1", scheme_name: "pair_autoquant_lm", num_calib_samples: 8, score_samples: 8}}' >run.json
     refused 3 "another dynamic_batch: 8, not 4" aq-score collect --run run.json --quant "$T/tensor.json" s
     sed 's/dynamic_batch/dynamic_botch/' s >older
+    "$O"/tests/store_seal older
     refused 3 "has no dynamic_batch" aq-score collect --run run.json --quant "$T/tensor.json" older
     jq '.autoquant.dynamic_range = "per_sample"' run.json >each.json
     refused 3 "another dynamic_batch: 8, not 0" aq-score collect --run each.json --quant "$T/tensor.json" s
