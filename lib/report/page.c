@@ -158,6 +158,9 @@ static void add_answer(struct aq_buf *out, const struct report *r, const struct 
         add_copies(out, r, c);
     }
     html_section_end(out);
+    free(sentence);
+    free(kl);
+    free(worst);
 }
 
 static double error_of(const struct report_row *row)
