@@ -75,6 +75,6 @@ $(1): $$(if $$(subst |$$($(2))|,,|$$(file <$(1))|),FORCE)
 endef
 stamp = $(eval $(call stamp_rule,$(1),$(2)))
 
-# A heavy command keeps its messages beside the product and shows their end if it fails.
+# A heavy command keeps its messages in a log beside the product, and shows their end if it fails; its progress goes to the terminal.
 # $(call heavy,LOG,COMMAND)
-heavy = mkdir -p $(dir $(1)); $(2) 2>$(1) || { s=$$?; tail -n 20 $(1) >&2; echo 'the whole log: $(1)' >&2; exit $$s; }
+heavy = mkdir -p $(dir $(1)); : >$(1); $(2) --log $(1) || { s=$$?; tail -n 20 $(1) >&2; echo 'the whole log: $(1)' >&2; exit $$s; }

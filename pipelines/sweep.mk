@@ -213,7 +213,7 @@ $(TOKENS): $(CAPTIONS) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CK
 	  --padding $(PADDING) -o $@ $(foreach s,$(there),--size $(s)=$(P)/in/captions-$(s))
 $(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
 	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(call commas,$(PREFIXES)) \
-	  --device $(DEVICE_SET) --dtype $(DTYPE) --progress=never -o $@ $(TOKENS))
+	  --device $(DEVICE_SET) --dtype $(DTYPE) -o $@ $(TOKENS))
 
 # ---- the store: all cells in one call, by content ----
 
@@ -224,13 +224,13 @@ score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
 $(STORE): $(score_inputs)
-	$(call say,SCORE,$(words $(QUANTS)) treatments asked for: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v --progress=never -o $@ $(QUANTS)); \
+	$(call say,SCORE,$(words $(QUANTS)) treatments asked for: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v -o $@ $(QUANTS)); \
 	touch $@; grep -E 'candidates computed' $@.log || true
 else
 SHARD_STEMS := $(shell seq -f '%.0f-of-$(SHARDS)' $(SHARDS))
 PARTS := $(SHARD_STEMS:%=$(D)/shards/$(METHOD)-%.safetensors)
 $(PARTS): $(D)/shards/$(METHOD)-%.safetensors: $(score_inputs)
-	$(call say,SHARD,$@)$(call heavy,$@.log,$(LAUNCH) $(score) -v --progress=never --shard $(subst -of-,/,$*) -o $@ $(QUANTS)); touch $@
+	$(call say,SHARD,$@)$(call heavy,$@.log,$(LAUNCH) $(score) -v $(if $(filter 1-of-%,$*),,--progress=never) --shard $(subst -of-,/,$*) -o $@ $(QUANTS)); touch $@
 $(STORE): $(PARTS)
 	$(call say,MERGE,$@)$(AQ_BIN)/aq-score merge -o $@ $(PARTS)
 endif

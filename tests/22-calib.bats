@@ -58,10 +58,7 @@ bad() {
     need_shared
     gzip -dc "$SHARED/data/qwen3-tokenizer/tokenizer.json.gz" >tokenizer.json
     cp "$SHARED/data/qwen3-tokenizer/tokenizer_config.json" .
-    start=$(date +%s%N)
-    aq 0 aq-calib tokens -v -t . -o t.st "$SHARED"/data/vlm-quantize-calib/coco2017_captions_{small,medium,large}.txt
-    ms=$((($(date +%s%N) - start) / 1000000))
-    sanitized || [ "$ms" -lt 2000 ]
+    within 2 aq-calib tokens -v -t . -o t.st "$SHARED"/data/vlm-quantize-calib/coco2017_captions_{small,medium,large}.txt
     has "$stderr" "512 samples, 6066 tokens"
     is "$(meta t.st | jq .pad_id)" 151643
     is "$(ids t.st | head -11 | tr '\n' ' ')" "32 883 911 311 470 264 8683 448 806 31415 81512 "
@@ -479,10 +476,10 @@ windows() {
 }
 
 @test "a line of ten megabytes, and one above the limit" {
-    head -c 10000000 /dev/zero | tr '\0' a >long.txt
-    start=$SECONDS
-    aq 0 aq-calib tokens -t "$TINY" -o t.st long.txt
-    [ $((SECONDS - start)) -lt 20 ]
+    n=10000000
+    if sanitized; then n=1000000; fi
+    head -c $n /dev/zero | tr '\0' a >long.txt
+    within 15 aq-calib tokens -t "$TINY" -o t.st long.txt
     is "$(meta t.st | jq .truncated)" 1
     head -c 16777217 /dev/zero | tr '\0' a >long.txt
     bad 3 "long.txt:1: longer than 16777216 bytes" aq-calib tokens -t "$TINY" -o t2.st long.txt
@@ -490,15 +487,10 @@ windows() {
 
 @test "a million captions; the first 512 of them at once" {
     yes 'a man rides the red horse in the garden' | head -n 1000000 >many.txt
-    start=$(date +%s%N)
-    aq 0 aq-calib tokens -t "$TINY" --limit 512 -o t.st many.txt
-    ms=$((($(date +%s%N) - start) / 1000000))
-    [ "$ms" -lt 2000 ]
+    within 2 aq-calib tokens -t "$TINY" --limit 512 -o t.st many.txt
     is "$(meta t.st | jq .sizes.small)" 512
     sanitized && return
-    start=$SECONDS
-    aq 0 aq-calib tokens -t "$TINY" -o t.st many.txt
-    [ $((SECONDS - start)) -lt 30 ]
+    within 30 aq-calib tokens -t "$TINY" -o t.st many.txt
     is "$(meta t.st | jq .sizes.small)" 1000000
 }
 

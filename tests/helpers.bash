@@ -39,6 +39,15 @@ refused() {
     fi
 }
 
+# within SECONDS COMMAND...: as `aq 0`, in so much processor time (ten times in a sanitizer build), whatever else the machine does
+within() {
+    local seconds=$1
+    shift
+    if sanitized; then seconds=$((seconds * 10)); fi
+    # shellcheck disable=SC2016
+    aq 0 bash -c 'ulimit -t "$1"; shift; exec "$@"' - "$seconds" "$@"
+}
+
 # is WHAT EXPECTED: like test =, but shows both.
 is() {
     if [ "$1" != "$2" ]; then

@@ -1,10 +1,12 @@
 #include "base/msg.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 
 static const char *tool_name = "aq";
 static int verbosity, sink = STDERR_FILENO;
+static atomic_bool line_open;
 
 void aq_msg_name(const char *tool)
 {
@@ -14,6 +16,11 @@ void aq_msg_name(const char *tool)
 void aq_msg_verbosity(int level)
 {
     verbosity = level;
+}
+
+void aq_msg_line_open(bool open)
+{
+    atomic_store(&line_open, open);
 }
 
 void aq_msg_to(int fd)
@@ -27,6 +34,8 @@ static void put(char *line, size_t len, size_t cap)
     if (len > cap - 1)
         len = cap - 1;
     line[len] = '\n';
+    if (sink == STDERR_FILENO && atomic_exchange(&line_open, false))
+        (void)!write(sink, "\r\033[K", 4);
     (void)!write(sink, line, len + 1);
 }
 

@@ -8,6 +8,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 void aq_warn(const char *fmt, ...) AQ_PRINTF(1, 2);            /* "warning: ...", unless -q */
 void aq_note(int level, const char *fmt, ...) AQ_PRINTF(2, 3); /* from this level of -v upwards */
 
@@ -16,6 +18,8 @@ void aq_msg_name(const char *tool);
 void aq_msg_verbosity(int level);
 /* From now on to this descriptor instead of stderr. */
 void aq_msg_to(int fd);
+/* A line without an end is on the terminal (base/progress.h): the next message replaces it. */
+void aq_msg_line_open(bool open);
 /* "aq-x: text", whatever the verbosity. Safe in a signal handler. */
 void aq_msg_line(const char *text);
 /* Prints an error and its hint. Returns its class, the exit status. */

@@ -63,6 +63,7 @@ static int seal(const char *path, struct aq_err *err)
     int fd = open(path, O_RDWR | O_CLOEXEC), r = -1;
     if (fd < 0 || st_open(&s.file, path, err) < 0)
         return aq_err_set(err, AQ_ERUN, "cannot open '%s'", path);
+    s.path = xstrdup(path);
     const char *text = st_meta(&s.file, "aq");
     s.meta = text ? json_parse(text, strlen(text), "metadata", err) : NULL;
     root = jref_root(s.meta, "metadata");
@@ -82,6 +83,7 @@ static int seal(const char *path, struct aq_err *err)
     if (r == 0)
         r = seal_header(&s, fd, err);
     (void)close(fd);
+    store_close(&s);
     return r;
 }
 
