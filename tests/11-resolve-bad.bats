@@ -307,16 +307,32 @@ quick() {
     refused 3 "conf/autoquant/gradient_default.yaml:4: autoquant.batch_size: expected an integer" aq-resolve
 }
 
-@test "113: depfiles of names that make would misread" {
-    mkdir 'd $x: #1%'
-    cp conf/hardware/single_gpu.yaml 'd $x: #1%/x.yaml'
-    mkdir 'd $x: #1%/hardware' && mv 'd $x: #1%/x.yaml' 'd $x: #1%/hardware/odd.yaml'
-    aq 0 aq-resolve -q --config-dir 'd $x: #1%' hardware=odd -o 'out $x #1.json' --depfile deps.mk
-    has "$(<deps.mk)" 'd\ $$x\:\ \#1\%/hardware/odd.yaml'
+@test "113: depfiles name what make would misread, or are refused" {
+    local d
+    printf 'include deps.mk\nout.json:\n\t@echo made; touch $@\n' >Makefile
+    for d in 'd $x: #1' 'a*b?[c]' 'a\b' 'a\ b' 'a\#b\:c' "a'b" 'a"b!,@^+' 'a`touch canary`b'; do
+        mkdir -p "$d/hardware"
+        cp conf/hardware/single_gpu.yaml "$d/hardware/odd.yaml"
+        aq 0 aq-resolve -q --config-dir "$d" hardware=odd -o out.json --depfile deps.mk
+        touch -d '+1 minute' out.json
+        aq 0 make -s
+        is "$output" ""
+        touch -d '+2 minutes' "$d/hardware/odd.yaml"
+        aq 0 make -s
+        is "$output" made
+        rm -r "$d"
+        aq 0 make -s # its former user is made again
+        is "$output" made
+    done
+    for d in $'n\nl' $'n\rl' 'a;touch canary;b' 'a;b' 'a|b' 'a=b' 'a&' 'a%b' '$(shell touch canary)x' '~a'; do
+        mkdir -p "./$d/hardware" && : >"./$d/hardware/odd.yaml"
+        refused 3 "a make rule cannot name the file" aq-resolve -q --config-dir "$d" hardware=odd -o x.json --depfile deps2.mk
+        [ ! -e deps2.mk ]
+    done
+    aq 0 aq-resolve -q -o 'out $x #1.json' --depfile deps.mk
     has "$(<deps.mk)" 'out\ $$x\ \#1.json:'
-    mkdir $'n\nl' $'n\nl/hardware' && : >$'n\nl/hardware/odd.yaml'
-    refused 3 "a make rule cannot name the file" aq-resolve -q --config-dir $'n\nl' hardware=odd -o x.json --depfile deps2.mk
-    [ ! -e deps2.mk ]
+    refused 3 "a make rule cannot name the file" aq-resolve -q -o 'x;y.json' --depfile deps.mk
+    [ ! -e canary ]
 }
 
 @test "175-178: a product is whole or not there" {

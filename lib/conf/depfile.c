@@ -2,20 +2,33 @@
 #include "base/strmap.h"
 #include "conf/resolve.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-/* A name as make reads it back. A newline cannot be written. */
+/*
+ * What no escape makes a part of a name: ';' begins a recipe, which would run what follows it, '='
+ * an assignment, '|' order-only prerequisites, '&' a group, '%' a pattern and '(' an archive.
+ */
+static bool can_name(const char *name)
+{
+    size_t n = strlen(name);
+    return n && !strpbrk(name, "\n\r;=|&%()") && name[0] != '~' && name[n - 1] != '\\';
+}
+
+/* A name as make reads it back. */
 static int add_name(struct aq_buf *out, const char *name, struct aq_err *err)
 {
+    if (!can_name(name))
+        return aq_err_set(err, AQ_EINPUT, "a make rule cannot name the file '%s'", aq_show(name));
+    size_t slashes = 0; /* backslashes right before: they mean themselves unless one escapes */
     for (const char *p = name; *p; p++) {
-        if (*p == '\n' || *p == '\r')
-            return aq_err_set(err, AQ_EINPUT, "a make rule cannot name the file '%s'",
-                              aq_show(name));
         if (*p == '$')
             aq_buf_addc(out, '$');
-        else if (strchr(" \t#:%\\", *p))
-            aq_buf_addc(out, '\\');
+        if (strchr(" \t#:*?[", *p))
+            for (size_t i = 0; i <= slashes; i++)
+                aq_buf_addc(out, '\\');
         aq_buf_addc(out, *p);
+        slashes = *p == '\\' ? slashes + 1 : 0;
     }
     return 0;
 }
