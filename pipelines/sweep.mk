@@ -225,7 +225,7 @@ score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 ifeq ($(SHARDS),1)
 $(STORE): $(score_inputs)
 	$(call say,SCORE,$(words $(QUANTS)) treatments asked for: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v -o $@ $(QUANTS)); \
-	touch $@; grep -E 'candidates computed' $@.log || true
+	touch $@; grep -E 'going on|candidates computed' $@.log || true
 else
 SHARD_STEMS := $(shell seq -f '%.0f-of-$(SHARDS)' $(SHARDS))
 PARTS := $(SHARD_STEMS:%=$(D)/shards/$(METHOD)-%.safetensors)

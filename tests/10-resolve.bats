@@ -293,6 +293,7 @@ MK
     is "$(cat a/b/.runs)" $'wfp8_afp8/default/small\nwfp8_afp8/default/medium'
     aq 0 aq-resolve "${model[@]}" -q -m --dir a/b dataset.size=small model.path=~/m
     is "$(readlink a/b/in/checkpoint)" "$HOME/m"
+    refused 2 "needs quotes at column 12" aq-resolve "${model[@]}" model.path=~root/x
     aq 0 aq-resolve "${model[@]}" -q -m --dir several 'hydra.sweep.subdir=${model.name}' model=qwen3_4b,qwen3_8b
     [ ! -e several/in ]
 }

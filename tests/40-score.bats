@@ -119,6 +119,19 @@ sums_at() {
     echo $((8 + n + $(head -c $((8 + n)) "$1" | tail -c "$n" | jq '[to_entries[] | select(.key | startswith("s/")) | .value.data_offsets[0]] | min')))
 }
 
+@test "rows of other activation ranges are dropped and computed again, and no others" {
+    local digest n
+    n=$(od -An -tu8 -N8 "$T/whole")
+    digest=$(head -c $((8 + n)) "$T/whole" | tail -c "$n" | jq -r '.__metadata__.aq | fromjson | .ranges["40"]')
+    sed "s/$digest/$(tr 0-9 1-90 <<<"$digest")/" "$T/whole" >s
+    "$O"/tests/store_seal s
+    aq 0 aq-score ls s
+    score s
+    has "$(<s.log)" "rows of 's' were measured with other activation ranges and are dropped"
+    grep -qE '[1-9] candidates computed, [1-9] were in the store' s.log || { cat s.log; return 1; }
+    same s
+}
+
 @test "a truncated store, a wrong file and impossible numbers are refused and kept" {
     some s
     size=$(stat -c %s s)
@@ -152,6 +165,9 @@ sums_at() {
     head -40 "$T/ids" | "$O"/tests/make_tokens -o tokens2
     refused 3 "" aq-score --lm "$T/lm.json" --tokens tokens2 --ranges "$T/ranges" --prefix 8 --score-samples 8 \
         --device cpu -o s "$T/FP8_DEFAULT_CFG.json"
+    aq-calib ranges -q --lm "$T/lm.json" --prefix 8,40 --dtype fp32 -o ranges32 "$T/tokens"
+    refused 3 "ranges 'ranges32' were made with another dtype: 'fp32', now 'bf16'" aq-score --lm "$T/lm.json" --tokens "$T/tokens" \
+        --ranges ranges32 --prefix 8 --score-samples 8 --device cpu -o s "$T/FP8_DEFAULT_CFG.json"
     refused 3 "16" aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 16 --score-samples 8 \
         --device cpu -o s "$T/FP8_DEFAULT_CFG.json"
     [ ! -e s ]

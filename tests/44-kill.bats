@@ -145,9 +145,29 @@ at() {
     printf '\125' | dd of=s.part bs=1 seek=$(($(at "s/$row") + a_layer + 29 * 8)) conv=notrunc status=none
     aq 0 "$T/score"
     has "$stderr" "1 damaged cells of 's.part' are left out"
+    # three layers of ten results each: without layer 0 and the damaged one
+    has "$stderr" "going on: 19 of 30 layer results are in the store already"
     # the one that its check vouches for is kept, and so is that check
     is "$(cmp -l s "$T/undisturbed/s" | awk -v c="$changed" '$1 == c {print $2}')" 125
     [ "$(cmp -l s "$T/undisturbed/s" | wc -l)" -le 9 ]
+}
+
+@test "a power cut: flags are written after a sync of what they vouch for, the name after a sync of all, then the directory is synced" {
+    need_preload fault
+    FAULT_LOG=$PWD/log FAULT_DIR=$PWD LD_PRELOAD=$O/tests/fault.so "$T/score"
+    # D: data, F: flags, S: a sync of the store, N: its name, d: a sync of the directory
+    local n order
+    n=$(od -An -tu8 -N8 s)
+    head -c $((8 + n)) s | tail -c "$n" | jq -r --argjson n "$n" \
+        'to_entries[] | select(.key | startswith("have/")) | "flags \(.value.data_offsets[0] + 8 + $n) \(.value.data_offsets[1] + 8 + $n)"' >flags
+    order=$(awk -v dir="$PWD" '
+        $1 == "flags" { from[++count] = $2; to[count] = $3; next }
+        $2 != "s" && $2 !~ /\/s(\.part)?$/ && $2 != dir { next }
+        $1 == "fsync" { printf "%s", $2 == dir ? "d" : "S"; next }
+        $1 == "rename" { printf "N"; next }
+        { c = "D"; for (i = 1; i <= count; i++) if ($3 >= from[i] && $3 < to[i]) c = "F"; printf "%s", c }' flags log)
+    # three layers, each with data and flags of its own
+    [[ $order =~ ^(D+S+F+){3}S+Nd+$ ]] || { echo "$order"; return 1; }
 }
 
 @test "a store that was finished, but not yet renamed, is taken as it is" {

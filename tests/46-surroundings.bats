@@ -127,11 +127,6 @@ planned_peak() {
     cmp r "$T/ranges"
 }
 
-need_preload() {
-    [ -e "$O/tests/$1.so" ] || skip "tests/$1.so is not built"
-    ! sanitized || skip "no preload below a sanitizer"
-}
-
 @test "denormal numbers switched off by a preloaded library change no byte" {
     need_preload flush
     # the library does what it says

@@ -13,11 +13,6 @@ setup() {
         {"*input_quantizer": {bias: ([range(400) | {key: "filler number \(.)", value: .}] | from_entries)}}}}' >run.json
 }
 
-need_preload() {
-    [ -e "$FAULT_SO" ] || skip "tests/fault.so is not built"
-    ! sanitized || skip "no preload below a sanitizer"
-}
-
 # each_product FUNCTION: calls it with the command of every cheap tool that is built; "-o FILE" goes behind.
 each_product() {
     local demo=$REPO/models/qwen3_vl_demo/checkpoint
@@ -99,6 +94,12 @@ slow_files() {
         with_fault "$fault" "$@"
         [ "$code" -eq 0 ] && product_is new || { echo "$fault: exit $code, $message"; return 1; }
     done
+}
+
+@test "a power cut: the data are synced before they have the name, and then the directory" {
+    need_preload
+    FAULT_LOG=$PWD/log FAULT_DIR=$PWD LD_PRELOAD=$FAULT_SO aq-overlay --format FP8_DEFAULT_CFG -o out.json
+    is "$(grep -vE '^pwrite' log | sed "s|$PWD|.|; s|/\.aq-[^ ]*|/temporary|")" $'fsync ./temporary\nrename out.json\nfsync .'
 }
 
 @test "short transfers and interruptions change nothing" {

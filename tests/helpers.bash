@@ -98,6 +98,12 @@ sanitized() {
     nm "$BIN"/aq-overlay 2>/dev/null | grep -q __asan_init
 }
 
+# A library for LD_PRELOAD out of tests/preload
+need_preload() {
+    [ -e "$O/tests/${1:-fault}.so" ] || skip "tests/${1:-fault}.so is not built"
+    ! sanitized || skip "no preload below a sanitizer"
+}
+
 # One command and what it should print (nothing said: anything). Tools that are not built are passed over.
 run_example() {
     local command=$1 expected=$2 tool

@@ -251,6 +251,10 @@ static int take_shard(struct run *r, struct aq_err *err)
 static int compute(struct run *r, struct aq_err *err)
 {
     size_t open = scoring_open_candidates(&r->s);
+    struct scoring_count n = scoring_count(&r->s);
+    if (n.there && n.there < n.wanted)
+        aq_note(0, "going on: %" PRIu64 " of %" PRIu64 " layer results are in the store already",
+                n.there, n.wanted);
     if (open) {
         if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;

@@ -55,6 +55,18 @@ size_t scoring_open_candidates(const struct scoring *s)
     return open;
 }
 
+struct scoring_count scoring_count(const struct scoring *s)
+{
+    struct scoring_count n = {0};
+    for (size_t r = 0; r < s->rows->count; r++)
+        for (size_t t = s->first_tile; t < s->end_tile && scoring_wants(s, r, t); t++)
+            for (int64_t l = 0; l < nn_layers(s->model); l++) {
+                n.wanted++;
+                n.there += !scoring_lacks(s, r, l, t);
+            }
+    return n;
+}
+
 int64_t scoring_lowest_layer(const struct scoring *s)
 {
     for (int64_t l = 0; l < nn_layers(s->model); l++)

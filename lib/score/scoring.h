@@ -42,6 +42,11 @@ bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t ti
 bool scoring_tile_lacks(const struct scoring *s, size_t tile);
 /* Candidates of which any row lacks anything. */
 size_t scoring_open_candidates(const struct scoring *s);
+/* Results (row, layer, tile) that are wanted, and those of them that the store has. */
+struct scoring_count {
+    uint64_t wanted, there;
+};
+struct scoring_count scoring_count(const struct scoring *s);
 /* The lowest layer that any row lacks; -1: none. */
 int64_t scoring_lowest_layer(const struct scoring *s);
 

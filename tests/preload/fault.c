@@ -5,7 +5,8 @@
  * on FAULT=CALL:short:N[:forever]   read and write transfer one byte FAULT=kill:9:N the process
  * dies before its N-th call of those that change files FAULT_DIR=DIR                  only files
  * below DIR count (calls without a file always do) FAULT_REPORT=FILE              at the end, "CALL
- * COUNT" lines and "fired COUNT"; loops raise N until nothing fires any more
+ * COUNT" lines and "fired COUNT"; loops raise N until nothing fires any more FAULT_LOG=FILE a line
+ * for each call that counts, in their order: "pwrite PATH AT BYTES", "fsync PATH", "rename TO"
  *
  * Several faults are separated by commas. Calls that the C library makes inside itself (stdio's
  * writes) do not pass here. Standard error never fails: messages must come through.
@@ -18,6 +19,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +65,7 @@ static int fault_count;
 static unsigned long seen[CALLS], changes, fired;
 static char dir[PATH_MAX];
 static bool ready;
+static int log_fd = -1;
 
 /* ---- the environment ---- */
 
@@ -129,6 +132,9 @@ __attribute__((constructor)) static void begin(void)
         parse_faults(text);
     if (only && !realpath(only, dir))
         dir[0] = '\0';
+    const char *log = getenv("FAULT_LOG");
+    if (log)
+        log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     (void)atexit(report);
     ready = true;
 }
@@ -152,19 +158,34 @@ static bool below_dir(const char *path)
     return strncmp(full, dir, n) == 0 && (full[n] == '/' || full[n] == '\0');
 }
 
+/* The name of an open file; false: it has none. */
+static bool fd_path(int fd, char path[PATH_MAX])
+{
+    char link[64];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, PATH_MAX - 1);
+    path[n < 0 ? 0 : n] = '\0';
+    return n >= 0;
+}
+
 static bool fd_counts(int fd)
 {
-    char link[64], path[PATH_MAX];
+    char path[PATH_MAX];
     if (fd == STDERR_FILENO)
         return false;
-    if (!dir[0])
-        return true;
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, path, sizeof path - 1);
-    if (n < 0)
-        return false;
-    path[n] = '\0';
-    return below_dir(path);
+    return !dir[0] || (fd_path(fd, path) && below_dir(path));
+}
+
+/* at < 0: the call has no place and no size. */
+static void note(const char *call, int fd, off_t at, size_t n)
+{
+    char path[PATH_MAX];
+    if (log_fd < 0 || !fd_counts(fd) || !fd_path(fd, path))
+        return;
+    if (at < 0)
+        (void)dprintf(log_fd, "%s %s\n", call, path);
+    else
+        (void)dprintf(log_fd, "%s %s %jd %zu\n", call, path, (intmax_t)at, n);
 }
 
 /* 0: go on; SHORT; else the errno to fail with. */
@@ -225,6 +246,7 @@ ssize_t write(int fd, const void *p, size_t n)
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
     NEXT(pwrite);
+    note("pwrite", fd, at, n);
     int v = verdict(PWRITE, fd_counts(fd));
     return v > 0 ? -1 : next(fd, p, v == SHORT && n ? 1 : n, at);
 }
@@ -264,12 +286,14 @@ int close(int fd)
 int fsync(int fd)
 {
     NEXT(fsync);
+    note("fsync", fd, -1, 0);
     return verdict(FSYNC, fd_counts(fd)) > 0 ? -1 : next(fd);
 }
 
 int fdatasync(int fd)
 {
     NEXT(fdatasync);
+    note("fsync", fd, -1, 0);
     return verdict(FSYNC, fd_counts(fd)) > 0 ? -1 : next(fd);
 }
 
@@ -282,6 +306,8 @@ int ftruncate(int fd, off_t size)
 int rename(const char *from, const char *to)
 {
     NEXT(rename);
+    if (log_fd >= 0 && below_dir(to))
+        (void)dprintf(log_fd, "rename %s\n", to);
     return verdict(RENAME, below_dir(to)) > 0 ? -1 : next(from, to);
 }
 

@@ -69,6 +69,23 @@ static void compare(const char *name, const struct st_file *f, const struct rang
     tap_ok(worst < 1e-5, "%s: per channel of each prefix (%.1e)", name, worst);
 }
 
+/* Ranges of another model, of other tokens, or computed otherwise are not taken for these. */
+static void belongs(const char *name, const struct range_file *file, const struct ranges *r)
+{
+    const struct range_user user = {"x", "y", r->model, "z", "fp32"};
+    static const char *const what[] = {"model", "tokens", "backend", "dtype"};
+    tap_ok(range_file_matches(file, &user, &err) == 0, "%s: belongs to its model", name);
+    for (size_t i = 0; i < AQ_COUNT(what); i++) {
+        struct range_user other = user;
+        const char **of[] = {&other.lm, &other.tokens, &other.backend, &other.dtype};
+        struct aq_err why = {0};
+        *of[i] = "other";
+        tap_ok(range_file_matches(file, &other, &why) < 0 && why.code == AQ_EINPUT &&
+                   strstr(why.msg, what[i]),
+               "%s: not to another %s: %s", name, what[i], why.msg);
+    }
+}
+
 /* What is written reads back through the reader that aq-score uses. */
 static void round_trip(const char *name, const struct ranges *r)
 {
@@ -93,13 +110,19 @@ static void round_trip(const char *name, const struct ranges *r)
     int good = file.model.layers == r->model->layers && file.samples == r->samples;
     for (int position = 0; position < 2; position++) {
         float first = 0, rest = 0;
+        for (int64_t i = 0; i < (int64_t)r->model->input_count; i++) {
+            float most = r->pad ? r->pad[i] : 0;
+            for (int64_t s = 0; s < prefixes[position]; s++)
+                most =
+                    fmaxf(most, fmaxf(r->first[i * r->samples + s], r->rest[i * r->samples + s]));
+            range_file_get(&file, i, position, &range);
+            good &= range.amax == most;
+        }
         range_file_get(&file, INPUT, position, &range);
         for (int64_t s = 0; s < prefixes[position]; s++) {
             first = fmaxf(first, r->first[INPUT * r->samples + s]);
             rest = fmaxf(rest, r->rest[INPUT * r->samples + s]);
         }
-        float top = fmaxf(first, rest);
-        good &= range.amax == top || (r->pad && range.amax >= top);
         good &= memcmp(range.hidden, r->channel[INPUT] + position * cols,
                        (size_t)cols * sizeof(float)) == 0;
         good &= range_file_ratio(&file, INPUT, position) == (double)first / (double)rest;
@@ -107,6 +130,7 @@ static void round_trip(const char *name, const struct ranges *r)
     }
     tap_ok(good, "%s: the file reads back", name);
     tap_ok(strcmp(digest[0], digest[1]) != 0, "%s: each prefix has a digest of its own", name);
+    belongs(name, &file, r);
     range_file_close(&file);
     (void)close(fd);
     (void)unlink(path);

@@ -16,6 +16,7 @@
 #include "text/normalize.h"
 #include "text/tokenizer_impl.h"
 
+#include <time.h>
 #include <inttypes.h>
 #include <pcre2.h>
 #include <stdio.h>
@@ -536,6 +537,36 @@ static void refusals(void)
     refused("\"id\": 320", "\"id\": 3", "does not fit the vocabulary");
 }
 
+/* Seconds of processor time to read the tiny tokenizer with so many more added tokens. */
+static double seconds_for(int count)
+{
+    struct aq_buf text = AQ_BUF_INIT, all = AQ_BUF_INIT;
+    struct aq_err err = {0};
+    (void)!aq_read_file(TINY "/tokenizer.json", 1 << 20, &text, NULL);
+    const char *at = strstr(aq_buf_str(&text), "\"added_tokens\": [");
+    at = at ? strchr(at, '[') + 1 : aq_buf_str(&text);
+    aq_buf_add(&all, text.data, (size_t)(at - text.data));
+    for (int i = 0; i < count; i++)
+        aq_buf_addf(&all, "{\"id\": %d, \"content\": \"<|added_%d|>\", \"special\": true},",
+                    1000 + i, i);
+    aq_buf_adds(&all, at);
+    clock_t start = clock();
+    struct tokenizer *t = tokenizer_parse(all.data, all.len, "tokenizer.json", NULL, 0, &err);
+    double s = (double)(clock() - start) / CLOCKS_PER_SEC;
+    tap_ok(t != NULL, "%d added tokens are read in %.3f s %s", count, s, err.msg);
+    tokenizer_free(t);
+    aq_buf_release(&text);
+    aq_buf_release(&all);
+    return s;
+}
+
+/* The time to read them is in proportion to their number. */
+static void many_added_tokens(void)
+{
+    double few = seconds_for(10000), many = seconds_for(160000);
+    tap_ok(many < 64 * few, "16 times the added tokens take %.1f times as long", many / few);
+}
+
 int main(int argc, char **argv)
 {
     struct aq_err err = {0};
@@ -567,6 +598,7 @@ int main(int argc, char **argv)
     against_pcre2(SPLIT_GPT2, "GPT-2");
     refusals();
     longest_added_token();
+    many_added_tokens();
     struct tokenizer *qwen = open_qwen3();
     if (qwen) {
         known_strings(qwen);
