@@ -294,6 +294,10 @@ MK
     aq 0 aq-resolve "${model[@]}" -q -m --dir a/b dataset.size=small model.path=~/m
     is "$(readlink a/b/in/checkpoint)" "$HOME/m"
     refused 2 "needs quotes at column 12" aq-resolve "${model[@]}" model.path=~root/x
+    mkdir -p more/dataset
+    sed 's|^  large: 512|  "l/../../x": 512|' "$REPO/conf/dataset/demo_captions.yaml" >more/dataset/odd.yaml
+    refused 3 "dataset.size_to_max_samples: 'l/../../x' is not a name" \
+        aq-resolve --config-dir more "${model[@]}" -q -m --dir odd dataset=odd dataset.size=small
     aq 0 aq-resolve "${model[@]}" -q -m --dir several 'hydra.sweep.subdir=${model.name}' model=qwen3_4b,qwen3_8b
     [ ! -e several/in ]
 }
