@@ -343,6 +343,8 @@ windows() {
         printf "good\nab${seq}\nc\n" >c.txt
         bad 3 "c.txt:2:3: not valid UTF-8" aq-calib tokens -t "$TINY" -o t c.txt
     done
+    printf 'a\r\n\r\nb\rc\r\n\xff\r\n' >c.txt # each end of a line counts once
+    bad 3 "c.txt:5:1: not valid UTF-8" aq-calib tokens -t "$TINY" -o t c.txt
     printf 'a\0b\n' >c.txt
     aq 0 aq-calib tokens -t "$TINY" -o t c.txt
     is "$(ids t | wc -l)" 3

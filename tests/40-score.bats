@@ -173,6 +173,25 @@ sums_at() {
     [ ! -e s ]
 }
 
+@test "a treatment in a spelling that is not its own is refused" {
+    local w=e2m1:nvfp4'(16)':dynamic a=e2m1:nvfp4'(16)':dynamic
+    jq --arg w "$w" --arg a "$a" --arg id "$(printf '%s|%s' "$w" "$a" | sha256sum | head -c 16)" \
+        '.treatment = {w: $w, a: $a} | .treatment_id = $id' "$T/FP8_DEFAULT_CFG.json" >q.json
+    refused 3 "the second level of nvfp4 activations is static" aq-score --lm "$T/lm.json" --tokens "$T/tokens" \
+        --ranges "$T/ranges" --prefix 8 --score-samples 8 --device cpu -o s q.json
+}
+
+@test "progress: scoring and ranges say how far they are, from nothing to all" {
+    local last='.[0].done == 0 and (.[-1] | .done == .total) and (map(.done) | . == sort) and .[0].total > 3'
+    for method in gradient kl_div; do
+        some s-$method --method $method --progress=json 2>log
+        grep scoring log | jq -es "$last" || { cat log; return 1; }
+    done
+    aq-calib ranges --progress=json --lm "$T/lm.json" --prefix 8 -o r "$T/tokens" 2>log
+    # more often than once a layer
+    grep '"ranges"' log | jq -es "$last" || { cat log; return 1; }
+}
+
 @test "NaN and infinity in a weight are named" {
     for bytes in '\300\177' '\200\177'; do
         "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 128 --intermediate 256 bad

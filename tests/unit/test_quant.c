@@ -233,7 +233,45 @@ static void test_long_blocks(void)
     }
 }
 
+/*
+ * Matrix units multiply values over a common unit in bf16. A block far below the range of an NVFP4
+ * weight has the scale 1, and its values over the unit are no longer exact.
+ */
+static void test_unit(void)
+{
+    enum { BLOCK = 16 };
+    static const float range[] = {1, 0x1p16F, 0x1p20F};
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
+        float data[2 * BLOCK];
+        struct quant_spec spec;
+        struct quant_plan *plan = NULL;
+        struct aq_err err = {0};
+        for (int k = 0; k < BLOCK; k++) {
+            data[k] = range[i] * (float)(k + 1) / BLOCK;
+            data[BLOCK + k] = (float)k / 3;
+        }
+        const struct quant_matrix w = {data, QUANT_F32, 1, 2 * BLOCK, "w"};
+        int rc = quant_parse("e2m1:nvfp4(16):dynamic", &spec, &err);
+        if (rc == 0)
+            rc = quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err);
+        float unit = rc == 0 ? quant_bf16_unit(plan) : -1;
+        tap_ok(range[i] <= 0x1p16F ? unit > 0 : unit == 0, "unit of a range of %g: %g",
+               (double)range[i], (double)unit);
+        quant_plan_free(plan);
+    }
+}
+
 /* ---- refusals ---- */
+
+static void refused_as_act(void)
+{
+    struct quant_spec spec;
+    struct aq_err err = {0};
+    tap_ok(quant_parse_act("e2m1:nvfp4(16):static", &spec, &err) == 0 &&
+               quant_parse_act("e2m1:nvfp4(16):dynamic", &spec, &err) < 0 &&
+               err.code == AQ_EINPUT && strstr(err.msg, "second level of nvfp4 activations"),
+           "one spelling of nvfp4 activations");
+}
 
 static void refused(const char *text, int64_t rows, int64_t cols, const char *part)
 {
@@ -306,6 +344,8 @@ int main(void)
     test_parse();
     test_examples();
     test_long_blocks();
+    test_unit();
+    refused_as_act();
     test_refusals();
     return tap_done();
 }

@@ -560,6 +560,30 @@ static double seconds_for(int count)
     return s;
 }
 
+/* The leftmost wins, and of several there the longest. */
+static void added_tokens_of_one_beginning(void)
+{
+    struct aq_buf text = AQ_BUF_INIT, ids = AQ_BUF_INIT;
+    struct aq_err err = {0};
+    (void)!aq_read_file(TINY "/tokenizer.json", 1 << 20, &text, NULL);
+    const char *at = strstr(aq_buf_str(&text), "\"added_tokens\": [");
+    at = at ? strchr(at, '[') + 1 : aq_buf_str(&text);
+    char *changed = xasprintf("%.*s{\"id\": 900, \"content\": \"<a>\", \"special\": true},"
+                              "{\"id\": 901, \"content\": \"<a><b>\", \"special\": true},%s",
+                              (int)(at - text.data), text.data, at);
+    struct tokenizer *t =
+        tokenizer_parse(changed, strlen(changed), "tokenizer.json", NULL, 0, &err);
+    if (tap_ok(t != NULL, "two added tokens with one beginning %s", err.msg)) {
+        (void)ids_text(t, "<a><b><a>", 9, &ids);
+        tap_ok(strcmp(aq_buf_str(&ids), "901 900") == 0, "the longest is found: %s",
+               aq_buf_str(&ids));
+    }
+    tokenizer_free(t);
+    free(changed);
+    aq_buf_release(&ids);
+    aq_buf_release(&text);
+}
+
 /* The time to read them is in proportion to their number. */
 static void many_added_tokens(void)
 {
@@ -598,6 +622,7 @@ int main(int argc, char **argv)
     against_pcre2(SPLIT_GPT2, "GPT-2");
     refusals();
     longest_added_token();
+    added_tokens_of_one_beginning();
     many_added_tokens();
     struct tokenizer *qwen = open_qwen3();
     if (qwen) {
