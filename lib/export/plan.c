@@ -9,67 +9,22 @@
 
 /* ---- the recipe ---- */
 
-static const char none[] = "none";
-
-/* The candidate of a group, and what it does, by selection.recipe and selection.candidates. */
-static int find_treatment(struct export_plan *p, const struct jref *selection,
-                          struct export_group *g, struct aq_err *err)
-{
-    struct jref recipe, entry, all, facts;
-    char *handle = xasprintf("%s.quant_recipe", g->model->name);
-    int r = -1;
-    if (jref_get(selection, "recipe", JSON_OBJECT, &recipe, err) < 0 ||
-        jref_get(&recipe, handle, JSON_OBJECT, &entry, err) < 0 ||
-        jref_string(&entry, "candidate", &g->candidate, err) < 0)
-        goto out;
-    g->weight = g->act = none;
-    r = 0;
-    if (strcmp(g->candidate, "NONE") == 0)
-        goto out;
-    r = -1;
-    if (jref_get(selection, "candidates", JSON_OBJECT, &all, err) < 0 ||
-        jref_get(&all, g->candidate, JSON_OBJECT, &facts, err) < 0 ||
-        jref_string(&facts, "w", &g->weight, err) < 0 || jref_string(&facts, "a", &g->act, err) < 0)
-        goto out;
-    r = 0;
-out:
-    free(handle);
-    return r;
-}
-
-/* Does the manifest speak of this model? Its digest says so; without one, its groups must fit. */
-static int check_model(const struct export_plan *p, const char *path, struct aq_err *err)
+static int read_recipe(struct export_plan *p, struct aq_err *err)
 {
     const struct manifest *m = &p->manifest;
-    const char *digest = json_find_string(json_find(m->aq, "identity"), "lm");
-    if (digest && strcmp(digest, p->lm.digest) != 0)
-        return aq_err_set(err, AQ_EINPUT, "%s was made from another checkpoint than %s",
-                          aq_show(path), aq_show(p->request->lm));
-    if (m->count != p->lm.groups.count)
-        return aq_err_set(err, AQ_EINPUT, "%s has %zu groups, the model %zu", aq_show(path),
-                          m->count, p->lm.groups.count);
-    return 0;
-}
-
-static int read_recipe(struct export_plan *p, const char *path, struct aq_err *err)
-{
-    struct jref root = jref_root(p->manifest.root, path), selection, candidates;
-    if (check_model(p, path, err) < 0)
-        return -1;
-    if (!jref_has(&root, "selection", &selection)) {
-        aq_err_set(err, AQ_EINPUT, "%s holds no recipe", aq_show(path));
-        return aq_err_hint(err, "make it again with aq-select");
-    }
-    if (!jref_has(&selection, "candidates", &candidates)) {
-        aq_err_set(err, AQ_EINPUT, "%s does not say what its candidates do", aq_show(path));
-        return aq_err_hint(err, "make it again with aq-select");
-    }
     p->count = p->lm.groups.count;
     p->groups = xcalloc(p->count + 1, sizeof *p->groups);
+    if (manifest_is_of(m, p->lm.digest, p->count, p->request->lm, err) < 0)
+        return -1;
     for (size_t i = 0; i < p->count; i++) {
-        p->groups[i].model = &p->lm.groups.items[i];
-        if (find_treatment(p, &selection, &p->groups[i], err) < 0)
+        struct export_group *g = &p->groups[i];
+        struct manifest_choice c;
+        g->model = &p->lm.groups.items[i];
+        if (manifest_choice(m, g->model->name, &c, err) < 0)
             return -1;
+        g->candidate = c.candidate;
+        g->weight = c.weight;
+        g->act = c.act;
     }
     return 0;
 }
@@ -305,7 +260,7 @@ int export_plan_open(struct export_plan *p, const struct export_request *q, stru
     p->arch = p->layout == LAYOUT_GGUF ? gguf_arch(&p->lm, q->arch, err) : p->lm.arch.model_type;
     if (!p->arch)
         return -1;
-    if (read_recipe(p, q->manifest, err) < 0)
+    if (read_recipe(p, err) < 0)
         return -1;
     judge(p);
     if (index_modules(p, err) < 0 || ckpt_open(&p->ckpt, p->lm.root, err) < 0)

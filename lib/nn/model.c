@@ -50,6 +50,7 @@ enum extra {
 };
 
 struct nn_model {
+    struct nn_source source;
     struct lm_arch arch;
     struct model_layer shape; /* of every layer */
     struct backend *b;
@@ -57,6 +58,7 @@ struct nn_model {
     struct layer *layers;
     struct backend_weight ends[ENDS];
     bool ends_loaded;
+    struct backend_weight *slices; /* of the head; NULL: not in use */
     char *arena;
     size_t arena_bytes;
     void *buf[EXTRAS];
@@ -279,6 +281,7 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
     if (arch_check(source->arch, err) < 0)
         return -1;
     struct nn_model *m = xcalloc(1, sizeof *m);
+    m->source = *source;
     m->arch = *source->arch;
     m->b = b;
     m->rows = rows;
@@ -295,6 +298,22 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
 
 /* ---- weights on the device ---- */
 
+/* Weights that are not in the map, before they are loaded and after they are released. */
+static int make_weights(struct nn_model *m, struct backend_weight *const *w, int count,
+                        struct aq_err *err)
+{
+    for (int i = 0; i < count; i++)
+        if (!w[i]->host && m->source.make(m->source.arg, w[i], err) < 0)
+            return -1;
+    return 0;
+}
+
+static void drop_weights(struct nn_model *m, struct backend_weight *const *w, int count)
+{
+    for (int i = 0; i < count && m->source.drop; i++)
+        m->source.drop(m->source.arg, w[i]);
+}
+
 static void layer_release(struct nn_model *m, int64_t layer)
 {
     struct layer *l = &m->layers[layer];
@@ -304,6 +323,7 @@ static void layer_release(struct nn_model *m, int64_t layer)
     for (int i = 0; i < m->shape.tensor_count; i++)
         w[i] = &l->w[i];
     m->b->ops->weights_release(m->b, w, m->shape.tensor_count);
+    drop_weights(m, w, m->shape.tensor_count);
     l->loaded = false;
 }
 
@@ -323,7 +343,8 @@ static int layer_load(struct nn_model *m, int64_t layer, struct aq_err *err)
         m->bytes_read += weight_bytes(w[i]);
     }
     l->loaded = true;
-    if (m->b->ops->weights_load(m->b, w, m->shape.tensor_count, err) < 0)
+    if (make_weights(m, w, m->shape.tensor_count, err) < 0 ||
+        m->b->ops->weights_load(m->b, w, m->shape.tensor_count, err) < 0)
         return aq_err_prefix(err, "layer %lld", (long long)layer);
     return 0;
 }
@@ -377,6 +398,8 @@ int nn_use_ends(struct nn_model *m, struct aq_err *err)
     for (int i = 0; i < count; i++)
         m->bytes_read += weight_bytes(w[i]);
     m->ends_loaded = true;
+    if (make_weights(m, w, count, err) < 0)
+        return -1;
     return m->b->ops->weights_load(m->b, w, count, err);
 }
 
@@ -384,9 +407,69 @@ void nn_drop_ends(struct nn_model *m)
 {
     struct backend_weight *w[ENDS];
     int count = list_ends(m, w);
-    if (m->ends_loaded)
-        m->b->ops->weights_release(m->b, w, count);
+    if (!m->ends_loaded)
+        return;
+    m->b->ops->weights_release(m->b, w, count);
+    drop_weights(m, w, count);
     m->ends_loaded = false;
+}
+
+/* ---- the head in slices ---- */
+
+int64_t nn_slice_ids(const struct nn_model *m, int64_t slice)
+{
+    int64_t left = m->arch.vocab_size - slice * NN_SLICE;
+    return left < 0 ? 0 : left < NN_SLICE ? left : NN_SLICE;
+}
+
+/* All slices and the last norm; the list is in `slices`, the norm behind them. */
+static struct backend_weight **list_slices(struct nn_model *m, int *count)
+{
+    int n = (int)((m->arch.vocab_size + NN_SLICE - 1) / NN_SLICE);
+    struct backend_weight **w = xcalloc((size_t)n + 1, sizeof *w);
+    for (int i = 0; i < n; i++)
+        w[i] = &m->slices[i];
+    w[n] = &m->ends[NORM];
+    *count = n + 1;
+    return w;
+}
+
+int nn_use_head(struct nn_model *m, struct aq_err *err)
+{
+    struct backend_weight *whole[] = {head_of(m), &m->ends[NORM]};
+    int64_t slices = (m->arch.vocab_size + NN_SLICE - 1) / NN_SLICE;
+    if (m->slices)
+        return 0;
+    m->slices = xcalloc((size_t)slices, sizeof *m->slices);
+    if (make_weights(m, whole, 2, err) < 0)
+        return -1;
+    size_t row = (size_t)whole[0]->cols * backend_dtype_bytes(whole[0]->dtype);
+    for (int64_t i = 0; i < slices; i++) {
+        m->slices[i] = *whole[0];
+        m->slices[i].dev = NULL;
+        m->slices[i].host = (const char *)whole[0]->host + (size_t)(i * NN_SLICE) * row;
+        m->slices[i].rows = nn_slice_ids(m, i);
+    }
+    int count;
+    struct backend_weight **w = list_slices(m, &count);
+    m->bytes_read += weight_bytes(whole[0]) + weight_bytes(whole[1]);
+    int r = m->b->ops->weights_load(m->b, w, count, err);
+    free(w);
+    return r;
+}
+
+void nn_drop_head(struct nn_model *m)
+{
+    struct backend_weight *whole[] = {head_of(m), &m->ends[NORM]};
+    int count;
+    if (!m->slices)
+        return;
+    struct backend_weight **w = list_slices(m, &count);
+    m->b->ops->weights_release(m->b, w, count);
+    drop_weights(m, whole, 2);
+    free(w);
+    free(m->slices);
+    m->slices = NULL;
 }
 
 void nn_close(struct nn_model *m)
@@ -396,6 +479,7 @@ void nn_close(struct nn_model *m)
     for (int64_t l = 0; l < m->arch.num_hidden_layers; l++)
         layer_release(m, l);
     nn_drop_ends(m);
+    nn_drop_head(m);
     m->b->ops->free(m->b, m->arena, m->arena_bytes);
     free(m->layers);
     free(m->inv_freq);
@@ -468,9 +552,17 @@ static void linear(struct nn_model *m, int64_t layer, const struct backend_tile 
     const struct backend_ops *op = m->b->ops;
     int l = m->shape.linear_of[role], in = m->shape.linears[l].input;
     if (swap && swap->w[l])
-        op->linear_quantized(m->b, t, m->acts.y[l], swap->x[in], swap->w[l]);
+        op->linear_quantized(m->b, t, m->acts.y[l], swap->x[l], swap->w[l]);
     else
         op->linear_forward(m->b, t, m->acts.y[l], m->acts.x[in], weight(m, layer, role));
+}
+
+/* What the linear with this role reads is there. */
+static void input_ready(struct nn_model *m, enum model_role role, const struct nn_swap *swap)
+{
+    int in = m->shape.linears[m->shape.linear_of[role]].input;
+    if (swap && swap->ready)
+        swap->ready(swap->arg, in, m->acts.x[in]);
 }
 
 /* x = the norm of h that the branch begins with, or h itself in a family without one. */
@@ -603,6 +695,7 @@ static struct qkv attention_forward(struct nn_model *m, int64_t layer, const str
     bool fused = has(&m->shape, ROLE_QKV);
     void **buf = m->buf;
     enter_branch(m, layer, t, ROLE_ATTN_NORM, x_of(m, fused ? ROLE_QKV : ROLE_Q), h_in);
+    input_ready(m, fused ? ROLE_QKV : ROLE_Q, swap);
     if (fused) {
         linear(m, layer, t, ROLE_QKV, swap);
     } else {
@@ -615,6 +708,7 @@ static struct qkv attention_forward(struct nn_model *m, int64_t layer, const str
     rotate(m, layer, t, buf[K_ROT], in.k, a->num_key_value_heads, ROLE_K_NORM, buf[K_ROW]);
     const struct backend_attention as = attention_of(m, layer);
     m->b->ops->attention_forward(m->b, t, x_of(m, ROLE_O), buf[Q_ROT], buf[K_ROT], in.v, &as);
+    input_ready(m, ROLE_O, swap);
     linear(m, layer, t, ROLE_O, swap);
     leave_branch(m, layer, t, ROLE_ATTN_POST_NORM, buf[MID], h_in,
                  with_bias(m, layer, t, ROLE_O, buf[O_OUT]));
@@ -692,6 +786,7 @@ static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct
     bool fused = has(&m->shape, ROLE_GATE_UP);
     enter_branch(m, layer, t, ROLE_MLP_NORM, x_of(m, fused ? ROLE_GATE_UP : ROLE_GATE),
                  m->buf[MID]);
+    input_ready(m, fused ? ROLE_GATE_UP : ROLE_GATE, swap);
     if (fused) {
         linear(m, layer, t, ROLE_GATE_UP, swap);
     } else {
@@ -751,6 +846,7 @@ const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
 {
     (void)attention_forward(m, layer, t, h_in, swap);
     (void)mlp_inside(m, layer, t, swap);
+    input_ready(m, ROLE_DOWN, swap);
     if (h_out) {
         linear(m, layer, t, ROLE_DOWN, swap);
         layer_output(m, layer, t, h_out);
@@ -817,6 +913,20 @@ void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void
     for (int i = 0; i < count; i++)
         op->rmsnorm_forward(m->b, t, hq[i], hq[i], &n);
     op->kl(m->b, t, kl, m->acts.x[0], (const void *const *)hq, count, &head);
+}
+
+void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, const void *h)
+{
+    const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
+    m->b->ops->rmsnorm_forward(m->b, t, x, h, &n);
+}
+
+void nn_slice_logits(struct nn_model *m, const struct backend_tile *t, int64_t slice, void *z,
+                     const void *x)
+{
+    struct backend_head head = head_of_model(m);
+    head.w = &m->slices[slice];
+    m->b->ops->logits(m->b, t, z, x, &head);
 }
 
 void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits)

@@ -36,6 +36,13 @@ struct nn_source {
        model is open; -1 and an error if the tensor is absent or cannot be computed with. */
     int (*find)(void *arg, const char *name, struct backend_weight *out, struct aq_err *err);
     void *arg;
+    /*
+     * For weights that are made when they are needed, those whose host `find` leaves NULL: `make`
+     * sets it before the weight is brought to the device, `drop` takes it away again afterwards.
+     * Both NULL: there are none.
+     */
+    int (*make)(void *arg, struct backend_weight *w, struct aq_err *err);
+    void (*drop)(void *arg, struct backend_weight *w);
 };
 
 struct lm;                                       /* model/lm.h */
@@ -77,10 +84,14 @@ struct nn_acts {
     void *dy[MODEL_LINEARS]; /* gradients at the outputs; after nn_layer_backward only */
 };
 
-/* One group replaced in a forward call: linears with an operand use it instead of their weight. */
+/* Linears replaced in a forward call: those with an operand use it instead of their weight. */
 struct nn_swap {
     const struct backend_operand *w[MODEL_LINEARS]; /* NULL: as it is */
-    const struct backend_operand *x[MODEL_INPUTS];  /* of the replaced linears; else not read */
+    const struct backend_operand *x[MODEL_LINEARS]; /* of the replaced linears; else not read */
+    /* Where x is made on the way: called for each input once it is there, before the first linear
+       that reads it. NULL: x is made already. */
+    void (*ready)(void *arg, int input, const void *x);
+    void *arg;
 };
 
 /* h: (rows, hidden) in the backend's memory, as are all h below. */
@@ -104,6 +115,19 @@ const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_
  */
 void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,
            double *const *kl, int count);
+/*
+ * The head by slices of the vocabulary: logits of NN_SLICE ids at a time. nn_use_head brings the
+ * last norm and the head, until nn_drop_head; with a tied head, first let the ends go.
+ */
+enum { NN_SLICE = 8192 };
+int nn_use_head(struct nn_model *m, struct aq_err *err) AQ_MUST_CHECK;
+void nn_drop_head(struct nn_model *m);
+/* x (rows, hidden): what the head reads, from the output h of the last layer. */
+void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, const void *h);
+/* z (rows, ids of the slice) in fp32. Slices are counted from 0; the last may be shorter. */
+int64_t nn_slice_ids(const struct nn_model *m, int64_t slice); /* 0: behind the last */
+void nn_slice_logits(struct nn_model *m, const struct backend_tile *t, int64_t slice, void *z,
+                     const void *x);
 /* logits: (rows, vocab) in the backend's memory; for tests and small vocabularies. */
 void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits);
 

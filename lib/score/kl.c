@@ -164,9 +164,9 @@ static void change(struct kl *k, int64_t layer, size_t tile, const void *h, cons
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
                           m->inputs[in].cols, &c->as, scoring_range(s, row, layer, in, &room),
                           NULL);
-    swap.x[in] = k->x;
     for (int l = first; l < first + m->groups[v->group].linears; l++) {
         k->w.op->quantize_weight(k->w.b, k->weights[l], nn_weight(s->model, layer, l), &c->ws);
+        swap.x[l] = k->x;
         swap.w[l] = k->weights[l];
     }
     (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);

@@ -527,3 +527,50 @@ void manifest_release(struct manifest *m)
     json_free(m->root);
     *m = (struct manifest){0};
 }
+
+/* ---- the recipe ---- */
+
+static int lacks(const struct manifest *m, const char *what, struct aq_err *err)
+{
+    aq_err_set(err, AQ_EINPUT, "%s %s", aq_show(m->path), what);
+    return aq_err_hint(err, "make it again with aq-select");
+}
+
+int manifest_choice(const struct manifest *m, const char *group, struct manifest_choice *out,
+                    struct aq_err *err)
+{
+    struct jref root = jref_root(m->root, m->path), selection, recipe, entry, all, facts;
+    if (!jref_has(&root, "selection", &selection))
+        return lacks(m, "holds no recipe", err);
+    if (!jref_has(&selection, "candidates", &all))
+        return lacks(m, "does not say what its candidates do", err);
+    *out = (struct manifest_choice){.weight = "none", .act = "none"};
+    char *handle = xasprintf("%s.quant_recipe", group);
+    int r = jref_get(&selection, "recipe", JSON_OBJECT, &recipe, err) < 0 ||
+                    jref_get(&recipe, handle, JSON_OBJECT, &entry, err) < 0 ||
+                    jref_string(&entry, "candidate", &out->candidate, err) < 0
+                ? -1
+                : 0;
+    free(handle);
+    if (r < 0 || strcmp(out->candidate, "NONE") == 0)
+        return r;
+    return jref_get(&selection, "candidates", JSON_OBJECT, &all, err) < 0 ||
+                   jref_get(&all, out->candidate, JSON_OBJECT, &facts, err) < 0 ||
+                   jref_string(&facts, "w", &out->weight, err) < 0 ||
+                   jref_string(&facts, "a", &out->act, err) < 0
+               ? -1
+               : 0;
+}
+
+int manifest_is_of(const struct manifest *m, const char *digest, size_t groups, const char *lm,
+                   struct aq_err *err)
+{
+    const char *own = json_find_string(json_find(m->aq, "identity"), "lm");
+    if (own && strcmp(own, digest) != 0)
+        return aq_err_set(err, AQ_EINPUT, "%s was made from another checkpoint than %s",
+                          aq_show(m->path), aq_show(lm));
+    if (m->count != groups)
+        return aq_err_set(err, AQ_EINPUT, "%s has %zu groups, the model %zu", aq_show(m->path),
+                          m->count, groups);
+    return 0;
+}

@@ -67,6 +67,17 @@ int manifest_load(struct manifest *m, struct json *root, const char *path,
                   struct aq_err *err) AQ_MUST_CHECK;
 void manifest_release(struct manifest *m);
 
+/* What the recipe does to a group: the candidate ("NONE": nothing) and its treatments ("none"). */
+struct manifest_choice {
+    const char *candidate, *weight, *act; /* borrowed */
+};
+/* group: without ".quant_recipe". AQ_EINPUT: the manifest does not say. */
+int manifest_choice(const struct manifest *m, const char *group, struct manifest_choice *out,
+                    struct aq_err *err) AQ_MUST_CHECK;
+/* Is it of the model with this digest and so many groups? AQ_EINPUT if not; lm is for messages. */
+int manifest_is_of(const struct manifest *m, const char *digest, size_t groups, const char *lm,
+                   struct aq_err *err) AQ_MUST_CHECK;
+
 /* "NAME" of "NAME(effective-bits: 8.0)"; caller frees. */
 char *manifest_format_label(const char *format);
 

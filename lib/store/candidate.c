@@ -42,8 +42,7 @@ static bool treatment_of_the_data(const struct quant_spec *act)
     return false;
 }
 
-/* Does an activation treatment take a calibrated range? */
-static bool treatment_ranged(const struct quant_spec *act)
+bool treatment_ranged(const struct quant_spec *act)
 {
     for (int i = 0; i < act->steps; i++)
         if (!act->step[i].dynamic)

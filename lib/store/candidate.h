@@ -34,6 +34,8 @@ int candidates_add_file(struct candidates *c, const char *path, struct aq_err *e
 void candidates_sort(struct candidates *c);
 void candidates_release(struct candidates *c);
 
+/* Does an activation treatment take a calibrated range? */
+bool treatment_ranged(const struct quant_spec *act);
 /* Bits of an element, the fewest of its steps; 16: not quantized; 0: not a treatment. */
 int treatment_width(const char *treatment);
 /* First 16 hex digits of the SHA-256 of "w|a". */

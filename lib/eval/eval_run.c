@@ -1,0 +1,349 @@
+#include "eval/eval_run.h"
+
+#include "base/file.h"
+#include "base/fmt.h"
+#include "base/mem.h"
+#include "base/msg.h"
+#include "eval/pass.h"
+#include "eval/receipt.h"
+#include "score/dtype.h"
+#include "text/tokenizer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct run {
+    const struct eval_options *o;
+    struct lm lm;
+    struct range_file ranges;
+    struct eval_domains domains;
+    struct eval_operand *operands;
+    size_t opened;
+    struct eval_pass *pass;
+    struct eval_part part;
+    char tokenizer[AQ_SHA256_HEX]; /* of the reference; "": it has none beside it */
+    size_t first, end;             /* tiles of the shard */
+    char *unfinished;              /* where an interrupted run continues; NULL: nowhere */
+    bool bf16;
+};
+
+/* ---- opening ---- */
+
+/* Digest of the tokenizer in a directory; "" where there is none. */
+static int tokenizer_of(const char *dir, char out[AQ_SHA256_HEX], struct aq_err *err)
+{
+    char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
+    bool there = aq_path_exists(json) || aq_path_exists(vocab);
+    free(json);
+    free(vocab);
+    out[0] = '\0';
+    if (!there)
+        return 0;
+    struct tokenizer *t = tokenizer_open(dir, err);
+    if (!t)
+        return -1;
+    (void)snprintf(out, AQ_SHA256_HEX, "%s", tokenizer_digest(t));
+    tokenizer_free(t);
+    return 0;
+}
+
+static int check_tokenizer(const struct run *r, const char *digest, const char *whose,
+                           struct aq_err *err)
+{
+    for (size_t i = 0; i < r->domains.count && *digest; i++) {
+        const struct eval_domain *d = &r->domains.items[i];
+        if (d->tokens.tokenizer[0] && strcmp(d->tokens.tokenizer, digest) != 0)
+            return aq_err_set(err, AQ_EINPUT,
+                              "%s has another tokenizer than the one that made '%s'",
+                              aq_show(whose), aq_show(d->path));
+    }
+    return 0;
+}
+
+static int open_ranges(struct run *r, struct aq_err *err)
+{
+    const struct range_user user = {.lm = r->lm.digest, .model = &r->lm.groups};
+    if (!r->o->ranges)
+        return 0;
+    if (range_file_open(&r->ranges, r->o->ranges, err) < 0)
+        return -1;
+    return range_file_matches(&r->ranges, &user, err);
+}
+
+static int open_operand(struct run *r, const char *path, struct aq_err *err)
+{
+    const struct eval_reference ref = {.lm = &r->lm,
+                                       .path = r->o->reference,
+                                       .ranges = r->ranges.path ? &r->ranges : NULL,
+                                       .conf_dir = r->o->conf_dir};
+    struct eval_operand *o = &r->operands[r->opened++];
+    if (eval_operand_open(o, path, &ref, err) < 0)
+        return -1;
+    if (o->arch->vocab_size != r->lm.arch.vocab_size)
+        return aq_err_set(err, AQ_EINPUT,
+                          "'%s' has a vocabulary of %" PRId64 ", the reference one of %" PRId64,
+                          aq_show(path), o->arch->vocab_size, r->lm.arch.vocab_size);
+    if (o->kind == EVAL_LM && strcmp(o->digest, r->lm.digest) != 0 &&
+        tokenizer_of(o->own->root, o->tokenizer, err) < 0)
+        return -1;
+    return check_tokenizer(r, o->tokenizer, path, err);
+}
+
+static int open_inputs(struct run *r, struct aq_err *err)
+{
+    const struct eval_options *o = r->o;
+    if (compute_dtype_parse(o->dtype, &r->bf16, err) < 0 ||
+        lm_open(&r->lm, o->reference, err) < 0 ||
+        (o->verify && lm_verify(&r->lm, o->reference, err) < 0) ||
+        eval_domains_open(&r->domains, o->domains, err) < 0 || open_ranges(r, err) < 0 ||
+        tokenizer_of(r->lm.root, r->tokenizer, err) < 0 ||
+        check_tokenizer(r, r->tokenizer, o->reference, err) < 0)
+        return -1;
+    r->operands = xcalloc(o->count, sizeof *r->operands);
+    for (size_t i = 0; i < o->count; i++)
+        if (open_operand(r, o->operands[i], err) < 0)
+            return -1;
+    return 0;
+}
+
+static int open_pass(struct run *r, struct aq_err *err)
+{
+    const struct eval_pass_job job = {
+        .device = r->o->device,
+        .config = {.struct_size = sizeof job.config,
+                   .threads = (int)r->o->threads,
+                   .bf16 = r->bf16},
+        .memory = r->o->memory,
+        .lm = &r->lm,
+        .domains = &r->domains,
+        .operands = r->operands,
+        .count = r->o->count,
+    };
+    return eval_pass_open(&r->pass, &job, err);
+}
+
+/* ---- the part ---- */
+
+static void add_number(struct json *v, const char *key, double x)
+{
+    if (isfinite(x))
+        json_add_double(v, key, x);
+    else
+        json_add_null(v, key);
+}
+
+static bool uses_ranges(const struct run *r)
+{
+    for (size_t i = 0; i < r->o->count; i++) {
+        const struct eval_operand *o = &r->operands[i];
+        for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
+            if (o->linears[k].ranged)
+                return true;
+    }
+    return false;
+}
+
+static struct json *identity_of(const struct run *r)
+{
+    struct json *v = json_new_object(), *reference = json_add_object(v, "reference");
+    json_add_string(reference, "kind", eval_kind_names[EVAL_LM]);
+    json_add_string(reference, "digest", r->lm.digest);
+    struct json *list = json_add_array(v, "operands");
+    for (size_t i = 0; i < r->o->count; i++) {
+        const struct eval_operand *o = &r->operands[i];
+        struct json *e = json_push(list, json_new_object());
+        json_add_string(e, "kind", eval_kind_names[o->kind]);
+        json_add_string(e, "digest", o->digest);
+        add_number(e, "bits", o->bits);
+        add_number(e, "predicted", o->predicted);
+        add_number(e, "low", o->low);
+        add_number(e, "high", o->high);
+    }
+    json_add_string(v, "dtype", compute_dtype_name(r->bf16));
+    json_add_string(v, "backend", eval_pass_backend(r->pass));
+    json_add_bool(v, "noise", eval_pass_noise(r->pass));
+    add_number(v, "noise_floor", r->bf16 ? 0 : NAN);
+    if (uses_ranges(r)) {
+        json_add_string(v, "ranges", json_find_string(r->ranges.meta, "digest"));
+        if (strcmp(r->ranges.backend, eval_pass_backend(r->pass)) != 0)
+            aq_note(0, "'%s' was measured on %s", aq_show(r->o->ranges),
+                    aq_show(r->ranges.backend));
+    }
+    struct json *domains = json_add_object(v, "domains");
+    for (size_t i = 0; i < r->domains.count; i++) {
+        const struct eval_domain *d = &r->domains.items[i];
+        struct json *e = json_add_object(domains, d->name);
+        json_add_string(e, "tokens", d->tokens.digest);
+        json_add_int(e, "samples", d->tokens.samples);
+    }
+    json_add_int(v, "result_version", EVAL_RESULT_VERSION);
+    return v;
+}
+
+static void make_part(struct run *r)
+{
+    eval_part_init(&r->part, identity_of(r), r->o->count, eval_pass_noise(r->pass));
+    for (size_t i = 0; i < r->domains.count; i++) {
+        const struct eval_domain *d = &r->domains.items[i];
+        eval_part_add(&r->part, d->name, d->tokens.samples, d->positions);
+    }
+}
+
+/* The part holds the shard's tiles before `end`. */
+static void mark_done(struct run *r, size_t end)
+{
+    for (size_t i = 0; i < r->domains.count; i++) {
+        const struct eval_domain *d = &r->domains.items[i];
+        struct eval_part_domain *to = &r->part.domains[i];
+        size_t from = r->domains.first_tile[i], behind = r->domains.first_tile[i + 1];
+        size_t a = r->first > from ? r->first : from, b = end < behind ? end : behind;
+        to->first = to->end = 0;
+        if (a >= b)
+            continue;
+        const struct tile *last = &d->tiles.items[b - 1 - from];
+        to->first = d->tiles.items[a - from].sample;
+        to->end = last->sample + last->desc.samples;
+    }
+}
+
+/* ---- an unfinished run ---- */
+
+static void copy_values(struct eval_part *to, const struct eval_part *from, size_t domain,
+                        int64_t sample, int64_t end)
+{
+    struct eval_part_domain *d = &to->domains[domain];
+    const struct eval_part_domain *f = &from->domains[domain];
+    int64_t at = d->offsets[sample], x = f->offsets[sample];
+    size_t n = (size_t)(d->offsets[end] - at), bytes = n * sizeof(double);
+    for (size_t k = 0; k < to->operands; k++) {
+        memcpy(d->values[k].kl + at, f->values[k].kl + x, bytes);
+        memcpy(d->values[k].rkl + at, f->values[k].rkl + x, bytes);
+        memcpy(d->values[k].nll_reference + at, f->values[k].nll_reference + x, bytes);
+        memcpy(d->values[k].nll + at, f->values[k].nll + x, bytes);
+        memcpy(d->values[k].top1 + at, f->values[k].top1 + x, n);
+    }
+    if (to->noise)
+        memcpy(d->noise + at, f->noise + x, bytes);
+}
+
+/* Are the samples of a tile in it, with as many positions? */
+static bool holds(const struct run *r, const struct eval_part *old, const struct eval_place *place)
+{
+    const struct eval_part_domain *f = &old->domains[place->number];
+    int64_t s = place->tile->sample, end = s + place->tile->desc.samples;
+    const int64_t *p = r->domains.items[place->number].positions;
+    return s >= f->first && end <= f->end && f->offsets[end] - f->offsets[s] == p[end] - p[s];
+}
+
+/* Takes over what an interrupted run left. Returns the first tile that is still to do. */
+static size_t resume(struct run *r)
+{
+    struct eval_part old;
+    struct aq_err ignored = {0};
+    size_t tile = r->first;
+    if (!r->unfinished || !aq_path_exists(r->unfinished))
+        return tile;
+    if (eval_part_read(&old, r->unfinished, &ignored) < 0) {
+        aq_note(0, "starting over: %s", ignored.msg);
+        return tile;
+    }
+    if (json_equal(old.identity, r->part.identity) && old.count == r->part.count) {
+        for (; tile < r->end; tile++) {
+            struct eval_place place = eval_domains_tile_at(&r->domains, tile);
+            if (!holds(r, &old, &place))
+                break;
+            copy_values(&r->part, &old, place.number, place.tile->sample,
+                        place.tile->sample + place.tile->desc.samples);
+        }
+        aq_note(0, "%zu of %zu tiles were done before", tile - r->first, r->end - r->first);
+    } else {
+        aq_note(0, "starting over: '%s' is of another evaluation", aq_show(r->unfinished));
+    }
+    eval_part_release(&old);
+    return tile;
+}
+
+static int save(void *arg, size_t end, struct aq_err *err)
+{
+    struct run *r = arg;
+    mark_done(r, end);
+    return r->unfinished && end < r->end ? eval_part_write(&r->part, r->unfinished, err) : 0;
+}
+
+/* ---- the call ---- */
+
+/* K/N, 1-based: tiles are cut by their number. */
+static int take_shard(struct run *r, struct aq_err *err)
+{
+    size_t tiles = r->domains.first_tile[r->domains.count];
+    int64_t k = 1, n = 1;
+    const char *text = r->o->shard, *slash = text ? strchr(text, '/') : NULL;
+    if (text) {
+        char *copy = xstrdup(text);
+        if (slash)
+            copy[slash - text] = '\0';
+        bool good = slash && aq_parse_i64(copy, &k) && aq_parse_i64(slash + 1, &n) && n >= 1 &&
+                    n <= 100000 && k >= 1 && k <= n;
+        free(copy);
+        if (!good)
+            return aq_err_set(err, AQ_EUSAGE, "--shard: '%s' is not K/N with 1 <= K <= N",
+                              aq_show(text));
+    }
+    r->first = tiles * (size_t)(k - 1) / (size_t)n;
+    r->end = tiles * (size_t)k / (size_t)n;
+    return 0;
+}
+
+static int run(struct run *r, struct aq_err *err)
+{
+    if (open_inputs(r, err) < 0 || open_pass(r, err) < 0 || take_shard(r, err) < 0)
+        return -1;
+    aq_note(1, "backend %s, tiles %zu to %zu of %zu", eval_pass_backend(r->pass), r->first, r->end,
+            r->domains.first_tile[r->domains.count]);
+    make_part(r);
+    if (r->o->output && strcmp(r->o->output, "-") != 0)
+        r->unfinished = xasprintf("%s.part", r->o->output);
+    size_t from = resume(r);
+    if (eval_pass_run(r->pass, from, r->end, &r->part, save, r, err) < 0)
+        return -1;
+    mark_done(r, r->end);
+    if ((r->o->shard ? eval_part_write(&r->part, r->o->output, err)
+                     : eval_receipts_write(&r->part, r->o->output, err)) < 0)
+        return -1;
+    if (r->unfinished)
+        (void)unlink(r->unfinished);
+    return 0;
+}
+
+int eval_run(const struct eval_options *o, struct aq_err *err)
+{
+    struct run r = {.o = o};
+    int bad = run(&r, err);
+    eval_pass_close(r.pass);
+    for (size_t i = 0; i < r.opened; i++)
+        eval_operand_close(&r.operands[i]);
+    free(r.operands);
+    eval_part_release(&r.part);
+    eval_domains_close(&r.domains);
+    range_file_close(&r.ranges);
+    lm_close(&r.lm);
+    free(r.unfinished);
+    return bad;
+}
+
+int eval_merge(const char *output, const char *const *parts, size_t count, struct aq_err *err)
+{
+    struct eval_part p;
+    if (eval_part_merge(&p, parts, count, err) < 0)
+        return -1;
+    int r = p.operands > 1 && (!output || strcmp(output, "-") == 0)
+                ? aq_err_set(err, AQ_EUSAGE, "-o DIR is needed: the parts are of %zu operands",
+                             p.operands)
+                : eval_receipts_write(&p, output, err);
+    eval_part_release(&p);
+    return r;
+}

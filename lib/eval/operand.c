@@ -1,0 +1,231 @@
+#include "eval/operand.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "select/manifest.h"
+#include "store/candidate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const eval_kind_names[] = {"manifest", "lm"};
+
+/* ---- linears ---- */
+
+void eval_operand_take_linears(struct eval_operand *o, const struct lm_arch *arch)
+{
+    o->layers = arch->num_hidden_layers;
+    o->linears = xcalloc((size_t)(o->layers * MODEL_LINEARS) + 1, sizeof *o->linears);
+    for (int64_t i = 0; i < o->layers * MODEL_LINEARS; i++)
+        o->linears[i].same_as = -1;
+}
+
+const struct eval_linear *eval_operand_linear(const struct eval_operand *o, int64_t layer,
+                                              int linear)
+{
+    return &o->linears[layer * MODEL_LINEARS + linear];
+}
+
+/* Ranges of channels are compared by where they are: those that share one were given it. */
+static bool same_act(const struct eval_linear *a, const struct eval_linear *b)
+{
+    if (!a->swapped || !b->swapped || memcmp(&a->a, &b->a, sizeof a->a) != 0)
+        return false;
+    if (!a->ranged || !b->ranged)
+        return a->ranged == b->ranged;
+    return a->range.amax == b->range.amax && a->range.hidden == b->range.hidden;
+}
+
+void eval_operand_share(struct eval_operand *o)
+{
+    for (int64_t layer = 0; layer < o->layers; layer++) {
+        struct eval_linear *all = &o->linears[layer * MODEL_LINEARS];
+        struct model_layer shape;
+        model_layer_describe(&shape, o->arch, layer);
+        for (int l = 1; l < shape.linear_count; l++)
+            for (int k = 0; k < l && all[l].same_as < 0; k++)
+                if (shape.linears[k].input == shape.linears[l].input && all[k].same_as < 0 &&
+                    same_act(&all[k], &all[l]))
+                    all[l].same_as = k;
+    }
+}
+
+/* ---- a manifest ---- */
+
+static int take_range(struct eval_linear *l, const struct eval_reference *ref, int64_t prefix,
+                      int64_t input, int64_t cols, struct aq_err *err)
+{
+    int position = range_file_prefix(ref->ranges, prefix, err);
+    if (position < 0)
+        return -1;
+    range_file_get(ref->ranges, input, position, &l->range);
+    l->ranged = true;
+    if (!l->range.hidden || l->a.step[0].scope != QUANT_HIDDEN) {
+        l->range.hidden = NULL;
+        return 0;
+    }
+    float *copy = xmalloc((size_t)cols * sizeof *copy); /* of the group's first linear */
+    memcpy(copy, l->range.hidden, (size_t)cols * sizeof *copy);
+    l->range.hidden = copy;
+    return 0;
+}
+
+/* The group's linears in `shape` are neighbours, and all read one input. */
+static int apply_group(struct eval_operand *o, const struct eval_reference *ref,
+                       const struct manifest_choice *c, int64_t prefix, size_t group,
+                       struct aq_err *err)
+{
+    const struct model_groups *groups = &ref->lm->groups;
+    const struct model_group *g = &groups->items[group];
+    struct model_layer shape;
+    model_layer_describe(&shape, &ref->lm->arch, g->layer);
+    int of_layer = (int)(group - groups->first[g->layer]);
+    int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
+    struct eval_linear *all = &o->linears[g->layer * MODEL_LINEARS], *lead = &all[first];
+    int64_t cols = groups->inputs[g->inputs[0]].cols;
+    struct quant_plan *plan = NULL;
+    if (strcmp(c->candidate, "NONE") == 0)
+        return 0;
+    if (quant_parse(c->weight, &lead->w, err) < 0 || quant_parse_act(c->act, &lead->a, err) < 0)
+        return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
+    lead->swapped = lead->w.steps > 0 || lead->a.steps > 0;
+    if (treatment_ranged(&lead->a)) {
+        if (!ref->ranges)
+            return aq_err_set(err, AQ_EUSAGE,
+                              "'%s' has a static activation range in %s: --ranges is needed",
+                              aq_show(o->path), aq_show(g->name));
+        if (take_range(lead, ref, prefix, g->inputs[0], cols, err) < 0)
+            return -1;
+    }
+    if (quant_plan_act(&plan, &lead->a, cols, lead->ranged ? &lead->range : NULL, QUANT_UNROUNDED,
+                       err) < 0)
+        return aq_err_prefix(err, "%s: %s", aq_show(o->path), aq_show(g->name));
+    quant_plan_free(plan);
+    for (int l = first; l < first + count; l++) {
+        const struct quant_matrix m = {.rows = shape.linears[l].rows,
+                                       .cols = shape.linears[l].cols,
+                                       .name = shape.linears[l].name};
+        all[l] = *lead;
+        if (quant_fits_weight(&lead->w, &m, err) < 0)
+            return aq_err_prefix(err, "%s: layer %lld", aq_show(o->path), (long long)g->layer);
+    }
+    return 0;
+}
+
+static void read_facts(struct eval_operand *o, const struct manifest *m)
+{
+    const struct json *p = json_find(m->selection, "predicted_kl");
+    o->bits = json_find_number(m->selection, "effective_bits");
+    o->predicted = json_find_number(p, "nats");
+    o->low = json_find_number(p, "low");
+    o->high = json_find_number(p, "high");
+}
+
+static int read_recipe(struct eval_operand *o, const struct manifest *m,
+                       const struct eval_reference *ref, struct aq_err *err)
+{
+    const struct model_groups *groups = &ref->lm->groups;
+    double prefix = json_find_number(json_find(m->aq, "identity"), "prefix");
+    if (manifest_is_of(m, ref->lm->digest, groups->count, ref->path, err) < 0)
+        return -1;
+    if (isnan(prefix) && ref->ranges) /* a manifest that says nothing: the whole data set */
+        prefix = (double)ref->ranges->prefixes[ref->ranges->prefix_count - 1];
+    o->arch = &ref->lm->arch;
+    eval_operand_take_linears(o, o->arch);
+    for (size_t i = 0; i < groups->count; i++) {
+        struct manifest_choice c;
+        if (manifest_choice(m, groups->items[i].name, &c, err) < 0 ||
+            apply_group(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0)
+            return -1;
+    }
+    eval_operand_share(o);
+    read_facts(o, m);
+    return 0;
+}
+
+static int open_manifest(struct eval_operand *o, struct json *root,
+                         const struct eval_reference *ref, struct aq_err *err)
+{
+    struct manifest m;
+    o->kind = EVAL_MANIFEST;
+    int r = manifest_load(&m, root, o->path, err);
+    if (r == 0)
+        r = read_recipe(o, &m, ref, err);
+    manifest_release(&m);
+    return r;
+}
+
+/* ---- lm.json ---- */
+
+static int open_lm(struct eval_operand *o, struct aq_err *err)
+{
+    o->kind = EVAL_LM;
+    o->own = xcalloc(1, sizeof *o->own);
+    if (lm_open(o->own, o->path, err) < 0)
+        return -1;
+    o->arch = &o->own->arch;
+    o->source = nn_source_of_lm(o->own);
+    o->has_source = true;
+    memcpy(o->digest, o->own->digest, sizeof o->digest);
+    return 0;
+}
+
+/* ---- which is it ---- */
+
+static int open_json(struct eval_operand *o, const struct eval_reference *ref, struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    struct json *root = NULL;
+    const char *schema;
+    int r = aq_read_file(o->path, (size_t)1 << 30, &text, err);
+    if (r == 0) {
+        aq_sha256_of(text.data, text.len, o->digest);
+        root = json_parse(text.data, text.len, o->path, err);
+        r = root ? 0 : -1;
+    }
+    aq_buf_release(&text);
+    if (r < 0)
+        return -1;
+    schema = json_find_string(root, "schema");
+    if (schema && strncmp(schema, "aq.lm/", 6) == 0) {
+        json_free(root);
+        return open_lm(o, err);
+    }
+    if (json_find(root, "autoquant_state") || json_find(root, "selection"))
+        return open_manifest(o, root, ref, err);
+    json_free(root);
+    aq_err_set(err, AQ_EINPUT, "'%s' is neither a manifest nor an lm.json", aq_show(o->path));
+    return aq_err_hint(err, "operands are: a manifest of aq-select, an lm.json of "
+                            "aq-extract-lm");
+}
+
+int eval_operand_open(struct eval_operand *o, const char *path, const struct eval_reference *ref,
+                      struct aq_err *err)
+{
+    *o =
+        (struct eval_operand){.path = path, .bits = NAN, .predicted = NAN, .low = NAN, .high = NAN};
+    return open_json(o, ref, err);
+}
+
+static void free_ranges(struct eval_operand *o)
+{
+    for (int64_t i = 0; o->linears && i < o->layers * MODEL_LINEARS; i++) {
+        const float *hidden = o->linears[i].range.hidden;
+        for (int64_t k = i; hidden && k < o->layers * MODEL_LINEARS; k++)
+            if (o->linears[k].range.hidden == hidden) /* one for all linears of a group */
+                o->linears[k].range.hidden = NULL;
+        free((void *)hidden);
+    }
+}
+
+void eval_operand_close(struct eval_operand *o)
+{
+    free_ranges(o);
+    free(o->linears);
+    if (o->own) {
+        lm_close(o->own);
+        free(o->own);
+    }
+    *o = (struct eval_operand){0};
+}

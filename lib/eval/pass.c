@@ -1,0 +1,545 @@
+#include "eval/pass.h"
+
+#include "backend/backend.h"
+#include "base/mem.h"
+#include "base/msg.h"
+#include "base/progress.h"
+#include "eval/compare.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* States of the tiles at work, without a limit; and how many of these tiles there are at most:
+   what is done is saved after that many. */
+static const uint64_t states_usual = UINT64_C(1) << 30;
+enum { TILES_CPU = 16, TILES_DEVICE = 64 };
+
+/* One model on its way through the layers. */
+struct stream {
+    struct backend *b; /* borrowed */
+    struct nn_model *model;
+    bool own_model;
+    const struct eval_operand *operand; /* NULL: the reference */
+    const char *name;                   /* for messages */
+    char *states;                       /* [tiles at work] */
+    size_t state_bytes;
+    void *x, *z; /* device: input of the head of a tile; logits of a slice */
+    float *logits;
+    size_t x_bytes, z_bytes;
+};
+
+struct eval_pass {
+    struct eval_pass_job job;
+    struct backend *b, *exact; /* exact: in fp32, where b is not; else NULL */
+    struct stream *streams; /* reference, operands, and the reference in fp32 if it is measured */
+    size_t count;
+    struct nn_source lm;
+    size_t room; /* tiles at work */
+    struct aq_pool *pool;
+    /* of b: what linears are replaced with */
+    struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
+    struct aq_progress progress;
+    uint64_t done;
+};
+
+const char *eval_pass_backend(const struct eval_pass *p)
+{
+    return p->b->identity;
+}
+
+bool eval_pass_noise(const struct eval_pass *p)
+{
+    return p->exact != NULL;
+}
+
+/* ---- opening ---- */
+
+static int open_backends(struct eval_pass *p, struct aq_err *err)
+{
+    struct backend_config config = p->job.config;
+    if (backend_open(&p->b, p->job.device, &config, err) < 0)
+        return -1;
+    p->pool = aq_pool_new(p->job.config.threads, err);
+    if (!p->pool)
+        return -1;
+    /* the CPU computes in fp32 either way, so that there is no noise */
+    if (!config.bf16 || p->b->ops == &backend_cpu_ops)
+        return 0;
+    config.bf16 = 0;
+    return backend_open(&p->exact, p->job.device, &config, err);
+}
+
+static int64_t max_positions(const struct eval_pass *p)
+{
+    int64_t most = arch_max_length(&p->job.lm->arch);
+    for (size_t i = 0; i < p->job.count; i++) {
+        int64_t n = arch_max_length(p->job.operands[i].arch);
+        if (n > 0 && (most == 0 || n < most))
+            most = n;
+    }
+    return most;
+}
+
+static int add_stream(struct eval_pass *p, struct backend *b, const struct nn_source *source,
+                      const struct eval_operand *o, const char *name, struct aq_err *err)
+{
+    struct stream *s = &p->streams[p->count++];
+    const struct lm_arch *a = source ? source->arch : &p->job.lm->arch;
+    *s = (struct stream){.b = b, .operand = o, .name = name, .own_model = source != NULL};
+    s->model = source ? NULL : p->streams[0].model;
+    s->state_bytes =
+        ((size_t)p->job.domains->rows * (size_t)a->hidden_size * b->act_size + 255) / 256 * 256;
+    s->x_bytes = s->state_bytes;
+    s->z_bytes = (size_t)p->job.domains->rows * NN_SLICE * sizeof(float);
+    if (source && nn_open(&s->model, source, b, p->job.domains->rows, 0, err) < 0)
+        return aq_err_prefix(err, "%s", aq_show(name));
+    s->x = b->ops->alloc(b, s->x_bytes, "an input of the head", err);
+    s->z = s->x ? b->ops->alloc(b, s->z_bytes, "logits", err) : NULL;
+    s->logits = xmalloc(s->z_bytes);
+    return s->z ? 0 : -1;
+}
+
+static int open_streams(struct eval_pass *p, struct aq_err *err)
+{
+    p->streams = xcalloc(p->job.count + 2, sizeof *p->streams);
+    if (add_stream(p, p->b, &p->lm, NULL, "reference", err) < 0)
+        return -1;
+    for (size_t i = 0; i < p->job.count; i++) {
+        const struct eval_operand *o = &p->job.operands[i];
+        if (add_stream(p, p->b, o->has_source ? &o->source : NULL, o, o->path, err) < 0)
+            return -1;
+    }
+    return p->exact ? add_stream(p, p->exact, &p->lm, NULL, "reference in fp32", err) : 0;
+}
+
+/* The largest of each linear that any operand replaces. */
+static int take_operands(struct eval_pass *p, struct aq_err *err)
+{
+    int64_t rows[MODEL_LINEARS] = {0}, cols[MODEL_LINEARS] = {0}, inputs[MODEL_LINEARS] = {0};
+    for (size_t i = 0; i < p->job.count; i++) {
+        const struct eval_operand *o = &p->job.operands[i];
+        for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
+            struct model_layer shape;
+            model_layer_describe(&shape, o->arch, layer);
+            for (int l = 0; l < shape.linear_count; l++) {
+                const struct eval_linear *e = eval_operand_linear(o, layer, l);
+                if (!e->swapped)
+                    continue;
+                rows[l] = shape.linears[l].rows > rows[l] ? shape.linears[l].rows : rows[l];
+                cols[l] = shape.linears[l].cols > cols[l] ? shape.linears[l].cols : cols[l];
+                if (e->same_as < 0 && shape.linears[l].cols > inputs[l])
+                    inputs[l] = shape.linears[l].cols;
+            }
+        }
+    }
+    for (int l = 0; l < MODEL_LINEARS; l++) {
+        if (rows[l] && !(p->w[l] = p->b->ops->operand_new(p->b, rows[l], cols[l], 1, err)))
+            return -1;
+        if (inputs[l] &&
+            !(p->xq[l] = p->b->ops->operand_new(p->b, p->job.domains->rows, inputs[l], 0, err)))
+            return -1;
+    }
+    return 0;
+}
+
+static struct backend_sizes sizes_of(const struct eval_pass *p)
+{
+    struct backend_sizes sizes = {.rows = p->job.domains->rows};
+    for (size_t i = 0; i < p->count; i++) {
+        const struct model_layer *m = nn_layer(p->streams[i].model, 0);
+        for (int l = 0; l < m->linear_count; l++) {
+            int64_t rows = m->linears[l].rows, cols = m->linears[l].cols, n = rows * cols;
+            sizes.outputs = rows > sizes.outputs ? rows : sizes.outputs;
+            sizes.inputs = cols > sizes.inputs ? cols : sizes.inputs;
+            sizes.weight = n > sizes.weight ? n : sizes.weight;
+        }
+        uint64_t layer = nn_layer_bytes(p->streams[i].model);
+        uint64_t ends = nn_end_bytes(p->streams[i].model);
+        sizes.layer_bytes = layer > sizes.layer_bytes ? layer : sizes.layer_bytes;
+        sizes.end_bytes = ends > sizes.end_bytes ? ends : sizes.end_bytes;
+    }
+    return sizes;
+}
+
+/* How many tiles can be at work. The states are all that depends on it. */
+static int plan_room(struct eval_pass *p, struct aq_err *err)
+{
+    const struct backend_sizes sizes = sizes_of(p);
+    uint64_t each = 1, rest = p->b->ops->scratch_bytes(p->b, &sizes); /* each is never 0 */
+    for (size_t i = 0; i < p->count; i++) {
+        const struct stream *s = &p->streams[i];
+        each += s->state_bytes;
+        rest += s->x_bytes + 2 * s->z_bytes;
+        if (s->own_model)
+            rest += nn_buffer_bytes(nn_arch(s->model), s->b->act_size, p->job.domains->rows, 0);
+    }
+    rest += (uint64_t)nn_layer(p->streams[0].model, 0)->weights * 5; /* operands, packed */
+    if (p->job.memory && rest + each > p->job.memory)
+        return aq_err_set(err, AQ_ERUN, "--memory %.0f MB is too little: one tile needs %.0f MB",
+                          (double)p->job.memory / 1e6, ceil((double)(rest + each) / 1e6));
+    uint64_t room = p->job.memory ? p->job.memory - rest : states_usual;
+    uint64_t most = p->b->ops == &backend_cpu_ops ? TILES_CPU : TILES_DEVICE;
+    p->room = (size_t)(room / each < 1 ? 1 : room / each < most ? room / each : most);
+    for (size_t i = 0; i < p->count; i++) {
+        struct stream *s = &p->streams[i];
+        s->states = s->b->ops->alloc(s->b, p->room * s->state_bytes, "states of tiles", err);
+        if (!s->states)
+            return -1;
+    }
+    return 0;
+}
+
+int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, struct aq_err *err)
+{
+    struct eval_pass *p = xcalloc(1, sizeof *p);
+    *out = p;
+    p->job = *job;
+    p->lm = nn_source_of_lm((struct lm *)job->lm);
+    if (open_backends(p, err) < 0 ||
+        eval_domains_tile(job->domains, p->b->tile_tokens, job->lm->arch.vocab_size,
+                          max_positions(p), err) < 0 ||
+        open_streams(p, err) < 0 || take_operands(p, err) < 0)
+        return -1;
+    return plan_room(p, err);
+}
+
+void eval_pass_close(struct eval_pass *p)
+{
+    if (!p)
+        return;
+    for (size_t i = 0; i < p->count; i++) {
+        struct stream *s = &p->streams[i];
+        s->b->ops->free(s->b, s->states, p->room * s->state_bytes);
+        s->b->ops->free(s->b, s->x, s->x_bytes);
+        s->b->ops->free(s->b, s->z, s->z_bytes);
+        free(s->logits);
+    }
+    for (int l = 0; l < MODEL_LINEARS; l++) {
+        if (p->w[l])
+            p->b->ops->operand_free(p->b, p->w[l]);
+        if (p->xq[l])
+            p->b->ops->operand_free(p->b, p->xq[l]);
+    }
+    for (size_t i = 0; i < p->count; i++)
+        if (p->streams[i].own_model)
+            nn_close(p->streams[i].model);
+    free(p->streams);
+    backend_close(p->exact);
+    backend_close(p->b);
+    aq_pool_free(p->pool);
+    free(p);
+}
+
+/* ---- layers ---- */
+
+/* The tiles at work: on each backend. */
+struct batch {
+    size_t first, count;
+    struct eval_place *places;
+    struct backend_tile **tiles, **exact; /* exact: NULL without that backend */
+};
+
+static struct backend_tile *tile_of(const struct eval_pass *p, const struct batch *b,
+                                    const struct stream *s, size_t i)
+{
+    return s->b == p->b ? b->tiles[i] : b->exact[i];
+}
+
+/* What the hook of a forward pass must know. */
+struct feeding {
+    struct eval_pass *p;
+    const struct eval_operand *o;
+    const struct backend_tile *tile;
+    int64_t layer;
+    const struct model_layer *shape;
+};
+
+static void feed(void *arg, int input, const void *x)
+{
+    const struct feeding *f = arg;
+    for (int l = 0; l < f->shape->linear_count; l++) {
+        const struct eval_linear *e = eval_operand_linear(f->o, f->layer, l);
+        if (f->shape->linears[l].input != input || !e->swapped || e->same_as >= 0)
+            continue;
+        f->p->b->ops->quantize_act(f->p->b, f->p->xq[l], f->tile, x, f->shape->inputs[input].cols,
+                                   &e->a, e->ranged ? &e->range : NULL, NULL);
+    }
+}
+
+/* The operand's weights of this layer, and its swaps. */
+static void prepare(struct eval_pass *p, const struct stream *s, int64_t layer,
+                    struct nn_swap *swap)
+{
+    const struct model_layer *shape = nn_layer(s->model, layer);
+    for (int l = 0; l < shape->linear_count; l++) {
+        const struct eval_linear *e = eval_operand_linear(s->operand, layer, l);
+        if (!e->swapped)
+            continue;
+        p->b->ops->quantize_weight(p->b, p->w[l], nn_weight(s->model, layer, l), &e->w);
+        swap->w[l] = p->w[l];
+        swap->x[l] = p->xq[e->same_as < 0 ? l : e->same_as];
+    }
+}
+
+static void run_layer(struct eval_pass *p, const struct batch *b, const struct stream *s,
+                      int64_t layer, size_t from, size_t to)
+{
+    struct nn_swap swap = {0};
+    bool swaps = s->operand && s->operand->linears;
+    if (swaps)
+        prepare(p, s, layer, &swap);
+    for (size_t i = from; i < to; i++) {
+        struct feeding f = {p, s->operand, tile_of(p, b, s, i), layer, nn_layer(s->model, layer)};
+        void *h = s->states + i * s->state_bytes;
+        swap.ready = feed;
+        swap.arg = &f;
+        (void)nn_layer_forward(s->model, layer, f.tile, h, h, swaps ? &swap : NULL);
+    }
+}
+
+static void advance(struct eval_pass *p, uint64_t steps)
+{
+    p->done += steps;
+    aq_progress_update(&p->progress, p->done);
+}
+
+static int embed(struct eval_pass *p, const struct batch *b, struct aq_err *err)
+{
+    for (size_t k = 0; k < p->count; k++) {
+        struct stream *s = &p->streams[k];
+        if (nn_use_ends(s->model, err) < 0)
+            return -1;
+        for (size_t i = 0; i < b->count; i++)
+            nn_embed(s->model, tile_of(p, b, s, i), s->states + i * s->state_bytes);
+        if (s->b->ops->sync(s->b, err) < 0)
+            return -1;
+        nn_drop_ends(s->model);
+    }
+    return 0;
+}
+
+/* Streams that share the reference's model go through a layer together with it. */
+static int run_layers(struct eval_pass *p, const struct batch *b, struct aq_err *err)
+{
+    for (size_t k = 0; k < p->count; k++) {
+        struct stream *s = &p->streams[k];
+        int64_t layers = nn_layers(s->model);
+        if (!s->own_model)
+            continue;
+        for (int64_t l = 0; l < layers; l++) {
+            if (nn_use_layer(s->model, l, l + 1 < layers ? l + 1 : -1, err) < 0)
+                return -1;
+            for (size_t i = k; i < p->count; i++)
+                if (p->streams[i].model == s->model) {
+                    run_layer(p, b, &p->streams[i], l, 0, b->count);
+                    if (s->b->ops->sync(s->b, err) < 0)
+                        return aq_err_prefix(err, "%s: layer %" PRId64, p->streams[i].name, l);
+                    advance(p, b->count);
+                }
+        }
+    }
+    return 0;
+}
+
+/* ---- numbers that are none ---- */
+
+static int state_is_bad(const struct stream *s, const struct backend_tile *tile, int32_t sample,
+                        const void *h, float *dev, struct aq_err *err)
+{
+    float host;
+    s->b->ops->amax(s->b, tile, h, nn_arch(s->model)->hidden_size, sample, sample + 1, dev, NULL);
+    if (s->b->ops->download(s->b, &host, dev + sample, sizeof host, err) < 0)
+        return -1;
+    return !isfinite(host);
+}
+
+/* Runs the tile again and looks behind each layer. */
+static int blame(struct eval_pass *p, const struct batch *b, const struct stream *s, size_t at,
+                 int32_t sample, struct aq_err *err)
+{
+    const struct eval_place *place = &b->places[at];
+    struct backend_tile *tile = tile_of(p, b, s, at);
+    void *h = s->states + at * s->state_bytes;
+    int64_t layers = nn_layers(s->model), l = -1;
+    size_t bytes = (size_t)place->tile->desc.samples * sizeof(float);
+    float *dev = s->b->ops->alloc(s->b, bytes, "ranges", err);
+    if (!dev)
+        return -1;
+    nn_drop_head(s->model);
+    int bad = nn_use_ends(s->model, err);
+    if (bad == 0) {
+        nn_embed(s->model, tile, h);
+        bad = state_is_bad(s, tile, sample, h, dev, err);
+        nn_drop_ends(s->model);
+    }
+    while (bad == 0 && ++l < layers) {
+        bad = nn_use_layer(s->model, l, -1, err);
+        if (bad == 0) {
+            run_layer(p, b, s, l, at, at + 1);
+            bad = state_is_bad(s, tile, sample, h, dev, err);
+        }
+    }
+    s->b->ops->free(s->b, dev, bytes);
+    if (bad < 0)
+        return -1;
+    char where[64] = "head: a logit";
+    if (bad && l < 0)
+        (void)snprintf(where, sizeof where, "embedding");
+    else if (bad)
+        (void)snprintf(where, sizeof where, "layer %" PRId64 ": its output", l);
+    (void)aq_err_set(err, AQ_EINPUT, "%s: %s is not finite in sample %" PRId64 " of '%s'",
+                     aq_show(s->name), where, place->tile->sample + sample, place->domain->name);
+    return aq_err_hint(err, "a weight is NaN or infinite, or the numbers overflow");
+}
+
+/* ---- the head ---- */
+
+/* Stream i + 1 against the reference, or the reference against itself in fp32. */
+static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at, struct compare *c,
+                     struct compare *noise, struct eval_part *part, struct aq_err *err)
+{
+    const struct eval_place *place = &b->places[at];
+    const struct backend_tile_desc *desc = &place->tile->desc;
+    struct eval_part_domain *d = &part->domains[place->number];
+    for (int32_t i = 0; i < desc->samples; i++) {
+        int64_t position = d->offsets[place->tile->sample + i];
+        for (int32_t r = desc->first[i]; r < desc->first[i + 1]; r++) {
+            if (desc->target[r] < 0)
+                continue;
+            for (size_t k = 0; k < p->job.count; k++) {
+                const struct comparison x = compare_row(c, (int)k, r);
+                struct eval_values *v = &d->values[k];
+                if (!isfinite(x.nll_reference))
+                    return blame(p, b, &p->streams[0], at, i, err);
+                if (!isfinite(x.nll) || !isfinite(x.kl) || !isfinite(x.rkl))
+                    return blame(p, b, &p->streams[k + 1], at, i, err);
+                v->kl[position] = x.kl;
+                v->rkl[position] = x.rkl;
+                v->nll_reference[position] = x.nll_reference;
+                v->nll[position] = x.nll;
+                v->top1[position] = (uint8_t)x.same_top;
+            }
+            if (noise)
+                d->noise[position] = compare_row(noise, 0, r).kl;
+            position++;
+        }
+    }
+    return 0;
+}
+
+static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
+                        struct eval_part *part, struct aq_err *err)
+{
+    const struct tile *tile = b->places[at].tile;
+    struct compare *c = compare_new(tile->desc.rows, (int)p->job.count, tile->desc.target);
+    struct compare *noise = p->exact ? compare_new(tile->desc.rows, 1, tile->desc.target) : NULL;
+    const float **zq = xcalloc(p->count, sizeof *zq);
+    int r = 0;
+    for (size_t k = 0; k < p->count; k++) {
+        struct stream *s = &p->streams[k];
+        nn_head_input(s->model, tile_of(p, b, s, at), s->x, s->states + at * s->state_bytes);
+        zq[k] = s->logits;
+    }
+    int64_t ids;
+    for (int64_t slice = 0; r == 0 && (ids = nn_slice_ids(p->streams[0].model, slice)) > 0;
+         slice++) {
+        for (size_t k = 0; k < p->count && r == 0; k++) {
+            struct stream *s = &p->streams[k];
+            nn_slice_logits(s->model, tile_of(p, b, s, at), slice, s->z, s->x);
+            r = s->b->ops->download(s->b, s->logits, s->z,
+                                    (size_t)(tile->desc.rows * ids) * sizeof(float), err);
+        }
+        if (r == 0)
+            compare_slice(c, p->pool, zq[0], zq + 1, ids);
+        if (r == 0 && noise) /* fp32 is the truth there */
+            compare_slice(noise, p->pool, zq[p->count - 1], zq, ids);
+    }
+    if (r == 0)
+        r = keep_tile(p, b, at, c, noise, part, err);
+    compare_free(c);
+    compare_free(noise);
+    free(zq);
+    return r;
+}
+
+static int run_head(struct eval_pass *p, const struct batch *b, struct eval_part *part,
+                    struct aq_err *err)
+{
+    for (size_t k = 0; k < p->count; k++)
+        if (p->streams[k].own_model && nn_use_head(p->streams[k].model, err) < 0)
+            return -1;
+    for (size_t i = 0; i < b->count; i++) {
+        if (compare_tile(p, b, i, part, err) < 0)
+            return -1;
+        advance(p, p->count);
+    }
+    for (size_t k = 0; k < p->count; k++)
+        nn_drop_head(p->streams[k].model);
+    return 0;
+}
+
+/* ---- batches ---- */
+
+static int batch_open(struct eval_pass *p, struct batch *b, size_t first, size_t end,
+                      struct aq_err *err)
+{
+    *b = (struct batch){.first = first, .count = end - first < p->room ? end - first : p->room};
+    b->places = xcalloc(b->count, sizeof *b->places);
+    b->tiles = xcalloc(b->count, sizeof(struct backend_tile *));
+    b->exact = xcalloc(b->count, sizeof(struct backend_tile *));
+    for (size_t i = 0; i < b->count; i++) {
+        b->places[i] = eval_domains_tile_at(p->job.domains, first + i);
+        const struct backend_tile_desc *desc = &b->places[i].tile->desc;
+        b->tiles[i] = p->b->ops->tile_new(p->b, desc, err);
+        if (!b->tiles[i])
+            return -1;
+        if (p->exact && !(b->exact[i] = p->exact->ops->tile_new(p->exact, desc, err)))
+            return -1;
+    }
+    return 0;
+}
+
+static void batch_close(struct eval_pass *p, struct batch *b)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        if (b->tiles[i])
+            p->b->ops->tile_free(p->b, b->tiles[i]);
+        if (b->exact[i])
+            p->exact->ops->tile_free(p->exact, b->exact[i]);
+    }
+    free(b->places);
+    free(b->tiles);
+    free(b->exact);
+}
+
+static int run_batch(struct eval_pass *p, const struct batch *b, struct eval_part *part,
+                     struct aq_err *err)
+{
+    return embed(p, b, err) < 0 || run_layers(p, b, err) < 0 || run_head(p, b, part, err) < 0 ? -1
+                                                                                              : 0;
+}
+
+int eval_pass_run(struct eval_pass *p, size_t first, size_t end, struct eval_part *part,
+                  eval_saved_fn *saved, void *arg, struct aq_err *err)
+{
+    uint64_t steps = 0;
+    int r = 0;
+    for (size_t k = 0; k < p->count; k++)
+        steps += (uint64_t)nn_layers(p->streams[k].model) + 1;
+    aq_progress_begin(&p->progress, "evaluating", steps * (end - first));
+    while (first < end && r == 0) {
+        struct batch b;
+        r = batch_open(p, &b, first, end, err);
+        if (r == 0)
+            r = run_batch(p, &b, part, err);
+        batch_close(p, &b);
+        first += b.count;
+        if (r == 0)
+            r = saved(arg, first, err);
+    }
+    aq_progress_end(&p->progress);
+    return r;
+}

@@ -1,0 +1,235 @@
+#!/usr/bin/env bats
+# aq-eval: against transformers in float64 (tests/oracle/eval.json), the same bits for any threads, shards and memory, runs that
+# continue, several operands and domains in one pass, and what is refused.
+load helpers
+
+F=$BATS_FILE_TMPDIR
+V=$REPO/tests/oracle/eval.json
+
+setup_file() {
+    cd "$REPO" || return
+    # a random model and 40 samples of 3 to 40 tokens: two tiles
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --scale 0.1 "$F/model"
+    aq-extract-lm -o "$F/lm.json" "$F/model"
+    for i in $(seq 90); do seq -s" " $((i * 5)) $((i * 5 + 2 + i * 11 % 38)); done >"$F/ids"
+    "$O"/tests/make_tokens --sizes 90 -o "$F/tokens" <"$F/ids"
+    head -n 9 "$F/ids" | "$O"/tests/make_tokens --sizes 9 -o "$F/few"
+    aq-calib ranges --lm "$F/lm.json" --prefix 90 -o "$F/ranges" "$F/tokens"
+    made "$F/lm.json" '{"a": ["int4:axis0:static", "none"], "b": ["e4m3:tensor:static", "int8:tensor:static"]}' '["a", "b", "NONE"]' >"$F/m.json"
+    made "$F/lm.json" '{"a": ["int8:axis0:static", "int8:token:dynamic"]}' '["a"]' >"$F/n.json"
+    made "$F/lm.json" '{"a": ["int8:axis0:static", "none"]}' '["NONE"]' >"$F/nothing.json"
+    measure -o "$F/whole.json" "$F/m.json"
+}
+
+setup() {
+    cd "$REPO" || return
+    T=$BATS_TEST_TMPDIR
+}
+
+# made LM TREATMENTS CYCLE: a manifest whose groups take the treatments in turn
+made() {
+    jq --argjson treatments "$2" --argjson cycle "$3" -f "$REPO/tests/manifest.jq" "$1"
+}
+
+measure() {
+    aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" "$@"
+}
+
+# close FOUND EXPECTED KEY...: numbers of two documents, within a share of the expected one
+close() {
+    local found=$1 expected=$2 share=$3
+    shift 3
+    jq -en --slurpfile f "$found" --argjson e "$expected" --argjson share "$share" \
+        '[$ARGS.positional[] as $k | ($f[0].all | getpath($k / ".")) as $a | ($e | getpath($k / ".")) as $b
+          | if ((($a - $b) | fabs) <= $share * ($b | fabs) + 1e-15) then empty else "\($k): found \($a), expected \($b)" end]
+         | if . == [] then true else error(join("; ")) end' --args "$@" >/dev/null || return 1
+}
+
+# replay INDEX: a case of the vectors
+replay() {
+    local c lm share=1e-4
+    c=$(jq -c ".cases[$1]" "$V")
+    lm=$T/lm-$1.json
+    aq 0 aq-extract-lm -q -o "$lm" "$(jq -r .model <<<"$c")"
+    jq -r '.samples[] | map(tostring) | join(" ")' <<<"$c" | "$O"/tests/make_tokens --sizes "$(jq '.samples | length' <<<"$c")" -o "$T/tok-$1"
+    made "$lm" "$(jq .treatments <<<"$c")" "$(jq .cycle <<<"$c")" >"$T/m-$1.json"
+    local ranges=()
+    if [ "$(jq .acts <<<"$c")" = true ]; then
+        aq 0 aq-calib ranges -q --lm "$lm" --prefix "$(jq '.samples | length' <<<"$c")" -o "$T/ranges-$1" "$T/tok-$1"
+        ranges=(--ranges "$T/ranges-$1")
+        share=0.02 # one activation that falls on the other side of a rounding moves a token
+    fi
+    aq 0 aq-eval -q --reference "$lm" --domain t="$T/tok-$1" "${ranges[@]}" -o "$T/e-$1.json" "$T/m-$1.json"
+    echo "case $(jq -r .name <<<"$c")"
+    is "$(jq -c '.all | [.samples, .positions]' "$T/e-$1.json")" "$(jq -c '.expected | [.samples, .positions]' <<<"$c")"
+    close "$T/e-$1.json" "$(jq .expected <<<"$c")" $share kl.mean reverse_kl.mean top1
+    close "$T/e-$1.json" "$(jq .expected <<<"$c")" 1e-5 ppl_reference loss_reference
+    if [ $share = 1e-4 ]; then
+        close "$T/e-$1.json" "$(jq .expected <<<"$c")" 1e-4 kl.se kl.p50 kl.p99 kl.max reverse_kl.p99 first_share
+        close "$T/e-$1.json" "$(jq .expected <<<"$c")" 1e-5 ppl loss
+    fi
+}
+
+@test "weights and activations of the demo checkpoint are measured as in float64" {
+    replay 0
+    replay 1
+}
+
+@test "so are the tiny models of all families" {
+    local i
+    for i in $(seq 2 $(($(jq '.cases | length' "$V") - 1))); do replay "$i" || return 1; done
+}
+
+@test "a model costs nothing against itself, to the last bit, nor does a recipe that replaces nothing" {
+    local o
+    for o in "$F/lm.json" "$F/nothing.json"; do
+        aq 0 measure "$o"
+        is "$(jq -c '.all | [.kl.mean, .kl.max, .reverse_kl.mean, .top1, .loss == .loss_reference, .first_share]' <<<"$output")" '[0,0,0,1,true,null]'
+    done
+}
+
+@test "a receipt has every key, and says what it was made from" {
+    is "$(jq -c 'keys_unsorted' "$F/whole.json")" \
+        '["schema","reference","operand","dtype","backend","noise_floor","predicted","predicted_interval","domains","all","provenance"]'
+    is "$(jq -c '.domains.text | keys_unsorted' "$F/whole.json")" \
+        '["samples","positions","kl","reverse_kl","top1","loss","loss_reference","ppl","ppl_reference","first_share"]'
+    is "$(jq -c '.all.kl | keys_unsorted' "$F/whole.json")" '["mean","se","p50","p99","max"]'
+    is "$(jq -r '.schema + " " + .operand.kind + " " + .operand.digest' "$F/whole.json")" "aq.eval/1 manifest $(sha256sum <"$F/m.json" | cut -d' ' -f1)"
+    is "$(jq -r .reference.digest "$F/whole.json")" "$(jq -r .digest.sample "$F/lm.json")"
+    is "$(jq -c '.domains.text == .all' "$F/whole.json")" true
+    aq 0 measure --dtype bf16 "$F/m.json"
+    is "$(jq -c .noise_floor <<<"$output")" 0 # the CPU computes in fp32 either way
+    is "$(jq -c .all <<<"$output")" "$(jq -c .all "$F/whole.json")"
+}
+
+@test "a prediction of the manifest is repeated" {
+    jq '.selection += {effective_bits: 7.5, predicted_kl: {nats: 0.25, low: 0.125, high: 0.5, flagged: []}}' "$F/m.json" >"$T/m.json"
+    aq 0 measure "$T/m.json"
+    is "$(jq -c '[.operand.bits, .predicted, .predicted_interval]' <<<"$output")" '[7.5,0.25,{"low":0.125,"high":0.5}]'
+}
+
+@test "the same bits for any number of threads and any memory" {
+    local n
+    for n in 1 2 8; do
+        aq 0 measure --threads $n -o "$T/$n.json" "$F/m.json"
+        cmp "$T/$n.json" "$F/whole.json"
+    done
+    aq 1 measure --memory 1M "$F/m.json"
+    [[ $stderr =~ "is too little: one tile needs "([0-9]+)" MB" ]]
+    aq 0 measure --memory "${BASH_REMATCH[1]}000000" -o "$T/small.json" "$F/m.json"
+    cmp "$T/small.json" "$F/whole.json"
+}
+
+@test "the same bits from any number of shards, in any order" {
+    local n k
+    for n in 1 3 7; do
+        for k in $(seq $n); do aq 0 measure --shard $k/$n -o "$T/$n-$k" "$F/m.json"; done
+        # shellcheck disable=SC2046
+        aq 0 aq-eval merge -o "$T/$n.json" $(printf "$T/$n-%s " $(seq $n | tac))
+        cmp "$T/$n.json" "$F/whole.json"
+    done
+    # whole tiles may be there twice
+    aq 0 aq-eval merge -o "$T/twice.json" "$T"/3-* "$T/1-1"
+    cmp "$T/twice.json" "$F/whole.json"
+    refused 3 "is in none of the parts" aq-eval merge "$T/3-1" "$T/3-2"
+    measure --shard 1/3 -o "$T/other" "$F/n.json"
+    refused 3 "differ in 'operands'" aq-eval merge "$T/3-1" "$T/other"
+    printf '\x01' | dd of="$T/3-1" bs=1 seek=$(($(stat -c %s "$T/3-1") - 1)) conv=notrunc status=none
+    refused 3 "its digest does not fit" aq-eval merge "$T"/3-*
+}
+
+@test "an interrupted run continues, and one of something else starts over" {
+    aq 0 measure --shard 1/3 -o "$T/part" "$F/m.json"
+    cp "$T/part" "$T/e.json.part"
+    aq 0 aq-eval --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
+    [[ $stderr =~ ([0-9]+)" of "[0-9]+" tiles were done before" ]]
+    [ "${BASH_REMATCH[1]}" -gt 0 ]
+    cmp "$T/e.json" "$F/whole.json"
+    [ ! -e "$T/e.json.part" ]
+    # what was done is not computed again: a value of it stays as it is
+    cp "$T/part" "$T/n.json.part"
+    aq 0 aq-eval --device cpu --reference "$F/lm.json" --domain text="$F/tokens" -o "$T/n.json" "$F/n.json"
+    has "$stderr" "starting over: '$T/n.json.part' is of another evaluation"
+    echo x >"$T/m.json.part"
+    aq 0 aq-eval --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" -o "$T/m.json" "$F/m.json"
+    has "$stderr" "starting over: "
+    cmp "$T/m.json" "$F/whole.json"
+}
+
+@test "a killed run leaves what it has done, and no receipt" {
+    local memory
+    aq 1 measure --memory 1M "$F/m.json"
+    [[ $stderr =~ "one tile needs "([0-9]+)" MB" ]]
+    memory=${BASH_REMATCH[1]}000000 # some of the tiles at a time
+    # the first checkpoint can be written, what comes after it cannot
+    run env LD_PRELOAD="$O/tests/fault.so" FAULT=rename:EIO:2 aq-eval -q --device cpu --memory $memory --reference "$F/lm.json" \
+        --domain text="$F/tokens" --domain again="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
+    is "$status" 1
+    [ ! -e "$T/e.json" ]
+    aq 0 aq-eval --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --domain again="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
+    [[ $stderr =~ ([0-9]+)" of 8 tiles were done before" ]]
+    [ "${BASH_REMATCH[1]}" -gt 0 ]
+    is "$(jq -c .domains.again "$T/e.json")" "$(jq -c .all "$F/whole.json")"
+}
+
+@test "several operands and domains share one pass" {
+    aq 0 measure --domain few="$F/few" -o "$T/dir" "$F/m.json" "$F/lm.json" "$F/n.json"
+    is "$(cd "$T/dir" && echo *)" "1.json 2.json 3.json"
+    is "$(jq -c .domains.text "$T/dir/1.json")" "$(jq -c .all "$F/whole.json")"
+    is "$(jq -c '[.all.samples, .domains.few.samples, .all.positions - .domains.text.positions - .domains.few.positions]' "$T/dir/1.json")" '[99,9,0]'
+    is "$(jq -c .all.kl.max "$T/dir/2.json")" 0
+    measure -o "$T/n.json" "$F/n.json"
+    is "$(jq -c .domains.text "$T/dir/3.json")" "$(jq -c .all "$T/n.json")"
+    refused 2 "-o DIR is needed" measure "$F/m.json" "$F/n.json"
+}
+
+@test "overlapping windows count each position once" {
+    jq -nc '{input_ids: [range(1; 21)]}' >"$T/ids.jsonl"
+    aq 0 aq-calib tokens -q --window 8 --stride 4 -o "$T/windows" "$T/ids.jsonl"
+    aq 0 aq-eval -q --reference "$F/lm.json" --domain w="$T/windows" --ranges "$F/ranges" "$F/m.json"
+    is "$(jq -c '[.all.samples, .all.positions]' <<<"$output")" '[4,19]'
+}
+
+@test "one sample has no standard error, and says so" {
+    head -n 1 "$F/ids" | "$O"/tests/make_tokens --sizes 1 -o "$T/one"
+    aq 0 aq-eval --reference "$F/lm.json" --domain t="$T/one" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
+    has "$stderr" "warning: t: one sample has no standard error"
+    is "$(jq -c '[.all.kl.se, .all.samples]' "$T/e.json")" '[null,1]'
+}
+
+@test "what is typed wrongly is refused" {
+    refused 2 "--reference is needed" aq-eval --domain t="$F/tokens" "$F/m.json"
+    refused 2 "--domain NAME=TOKENS is needed" aq-eval --reference "$F/lm.json" "$F/m.json"
+    refused 2 "is not NAME=TOKENS" aq-eval --reference "$F/lm.json" --domain "$F/tokens" "$F/m.json"
+    refused 2 "is given twice" measure --domain text="$F/few" "$F/m.json"
+    refused 2 "--shard: '4/3'" measure --shard 4/3 -o "$T/p" "$F/m.json"
+    refused 2 "-o PART is needed" measure --shard 1/3 "$F/m.json"
+    refused 2 "--ranges is needed" aq-eval -q --reference "$F/lm.json" --domain t="$F/tokens" "$F/m.json"
+}
+
+@test "files that do not belong together are refused" {
+    echo '{}' >"$T/x.json"
+    refused 3 "neither a manifest nor an lm.json" measure "$T/x.json"
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --vocab 999 "$T/model"
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    refused 3 "has a vocabulary of 999, the reference one of" measure "$T/lm.json"
+    jq '.aq = {schema: "aq.manifest/2", identity: {lm: "0"}}' "$F/m.json" >"$T/m.json"
+    refused 3 "was made from another checkpoint" measure "$T/m.json"
+    jq 'del(.selection)' "$F/m.json" >"$T/old.json"
+    refused 3 "neither a manifest" measure <(jq 'del(.selection, .autoquant_state)' "$F/m.json")
+    refused 3 "holds no recipe" measure "$T/old.json"
+    "$O"/tests/make_tokens --sizes 1 --padding max_length --seq-len 12 -o "$T/padded" <<<"1 2 3"
+    refused 3 "is padded to 12 tokens" aq-eval --reference "$F/lm.json" --domain t="$T/padded" "$F/m.json"
+    "$O"/tests/make_tokens --sizes 1 -o "$T/single" <<<"7"
+    refused 3 "nothing is predicted" aq-eval --reference "$F/lm.json" --domain t="$T/single" "$F/lm.json"
+}
+
+@test "a number that is none is named with its layer and sample" {
+    cp -r "$F/model" "$T/bad"
+    local begin
+    begin=$(jq '.tensors[] | select(.name == "layers.1.mlp.down_proj.weight").begin' "$F/lm.json")
+    printf '\xc0\x7f' | dd of="$T/bad/$(jq -r '.files[0].name' "$F/lm.json")" bs=1 seek="$begin" conv=notrunc status=none
+    aq-extract-lm -q -o "$T/bad.json" "$T/bad"
+    refused 3 "layer 1: its output is not finite in sample 0 of 'text'" measure "$T/bad.json"
+    refused 3 "reference: layer 1: its output" aq-eval -q --reference "$T/bad.json" --domain text="$F/tokens" "$F/lm.json"
+}

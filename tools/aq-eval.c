@@ -1,0 +1,104 @@
+/* aq-eval: what a recipe or a quantized file really costs, in nats, on text that chose nothing. */
+#include "backend/backend.h"
+#include "base/opt.h"
+#include "eval/eval_run.h"
+#include "eval/receipt.h"
+
+#include <string.h>
+
+/* ---- aq-eval merge ---- */
+
+static int run_merge(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    return eval_merge(cl->output, cl->args, (size_t)cl->count, err);
+}
+
+static const struct aq_tool merge = {
+    .name = "merge",
+    .summary = "Makes receipts of the parts that --shard wrote. Their order does not matter.",
+    .usage = "aq-eval merge [-o EVAL.json|DIR] PART...",
+    .example = "aq-eval merge -o eval.json shards/*.part",
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_merge,
+};
+
+/* ---- aq-eval ---- */
+
+static const char *const dtypes[] = {"fp32", "bf16", "float32", "bfloat16", NULL};
+static struct aq_names domains;
+static struct eval_options o = {.dtype = "fp32", .device = "auto", .domains = &domains};
+
+static const struct aq_opt options[] = {
+    {"reference", 0, AQ_OPT_TEXT, &o.reference, "LM.json",
+     "the model that operands are held "
+     "against"},
+    {"domain", 0, AQ_OPT_LIST, &domains, "NAME=TOKENS",
+     "a text, from aq-calib tokens without padding; may be\ngiven several times"},
+    {"ranges", 0, AQ_OPT_TEXT, &o.ranges, "FILE",
+     "ranges.safetensors of aq-calib ranges; for manifests with\nstatic activation ranges"},
+    {"dtype", 0, AQ_OPT_CHOICE, &o.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, 0, 0},
+    {"device", 0, AQ_OPT_TEXT, &o.device, "D", "auto, cpu, cuda or cuda:N (auto)"},
+    {"threads", 0, AQ_OPT_INT, &o.threads, "N", "CPU threads (all that the process may use)", NULL,
+     1, 1024},
+    {"memory", 0, AQ_OPT_SIZE, &o.memory, "SIZE",
+     "limit, such as 8G; fewer tiles are then at work together"},
+    {"shard", 0, AQ_OPT_TEXT, &o.shard, "K/N",
+     "only the K-th of N parts of the text; -o is then a part\nfor aq-eval merge"},
+    {"verify", 0, AQ_OPT_FLAG, &o.verify, NULL,
+     "read the whole reference first and compare it with the\nfull digest of its lm.json"},
+    AQ_OPT_END,
+};
+
+static int check(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    bool to_stdout = !cl->output || strcmp(cl->output, "-") == 0;
+    if (!o.reference)
+        return aq_err_set(err, AQ_EUSAGE, "--reference is needed: lm.json of the source model");
+    if (domains.count == 0)
+        return aq_err_set(err, AQ_EUSAGE, "--domain NAME=TOKENS is needed: the text");
+    if (to_stdout && o.shard)
+        return aq_err_set(err, AQ_EUSAGE, "-o PART is needed with --shard: a part is a file");
+    if (to_stdout && cl->count > 1)
+        return aq_err_set(err, AQ_EUSAGE, "-o DIR is needed: there are several operands");
+    return 0;
+}
+
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    o.output = cl->output;
+    o.operands = cl->args;
+    o.count = (size_t)cl->count;
+    return check(cl, err) < 0 ? -1 : eval_run(&o, err);
+}
+
+static const struct aq_tool *const commands[] = {&merge, NULL};
+static const char *const schemas[] = {EVAL_SCHEMA, NULL};
+
+static const struct aq_tool tool = {
+    .name = "aq-eval",
+    .summary = "Measures what operands cost against a reference model: KL over the full\n"
+               "vocabulary, perplexity and agreement, with standard errors.",
+    .usage = "aq-eval --reference LM.json --domain NAME=TOKENS... [--ranges F] [OPTION...]\n"
+             "        [-o EVAL.json|DIR|PART] OPERAND...\n"
+             "aq-eval merge [-o EVAL.json|DIR] PART...",
+    .details = "An operand is a manifest of aq-select (fake quantization), or an lm.json (a model\n"
+               "as it is). Several operands share one pass of the reference; -o is then a\n"
+               "directory, with 1.json for the first. An interrupted run continues.",
+    .example = "aq-eval --reference lm.json --domain captions=tokens.safetensors \\\n"
+               "  --ranges ranges.safetensors -o eval.json manifest.json",
+    .options = options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run,
+    .commands = commands,
+    .result_version = EVAL_RESULT_VERSION,
+    .schemas = schemas,
+    .print_build_info = backend_print_build_info,
+};
+
+int main(int argc, char **argv)
+{
+    backend_begin(argv);
+    return aq_tool_main(&tool, argc, argv);
+}
