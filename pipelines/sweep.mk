@@ -224,7 +224,7 @@ score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
 $(STORE): $(score_inputs)
-	$(call say,SCORE,$(words $(QUANTS)) treatments asked for: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v -o $@ $(QUANTS)); \
+	$(call say,SCORE,$(words $(QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v -o $@ $(QUANTS)); \
 	touch $@; grep -E 'going on|candidates computed' $@.log || true
 else
 SHARD_STEMS := $(shell seq -f '%.0f-of-$(SHARDS)' $(SHARDS))
@@ -245,9 +245,11 @@ $(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wil
 # looking, nothing changes, and an older file is not something to do.
 $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 
+# A line for each of hundreds of cells would scroll away all others: V=1 has them.
+cell_say = $(if $(V),printf '  %-8s %s\n' '$(1)' '$(2)';,@)
 # $(1): directory/scheme
-do_select = $(call say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
-do_report = $(call say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
+do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
+do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
 $(REPORT_NAMES:%=$(dir $(1))%) &: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
@@ -264,7 +266,8 @@ endif
 sweep: $(RUNS:run.json=composed-config.yaml) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)
-sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'
+sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'$(if $(findstring s,$(make_letters)),,; \
+	  $(PIPELINES)/show-summary $(P)/summary.tsv)
 endif
 publish: sweep
 	@jq -r '._aq.out_dir | gsub("[[:cntrl:]]"; "?")' $(PUBLISHED:%=$(P)/%/run.json) | sort -u

@@ -530,3 +530,37 @@ PY
     aq 0 aq-extract-lm --result-version
     is "${lines[0]}" 1
 }
+
+@test "checkpoints in the cache of the hub's client: the repository's directory, or ORG/NAME" {
+    "$GEN" -p tiny tiny
+    local repo=hf/hub/models--Org--Tiny-0.1B commit=0123456789abcdef0123456789abcdef01234567
+    mkdir -p $repo/refs $repo/snapshots/$commit $repo/snapshots/other
+    printf %s $commit >$repo/refs/main
+    for f in tiny/*; do ln -s "$PWD/$f" $repo/snapshots/$commit/; done
+    aq 0 aq-extract-lm -o plain.json tiny
+    aq 0 aq-extract-lm -o a.json $repo
+    is "$(jq -r .root a.json)" $repo/snapshots/$commit
+    is "$(jq .digest a.json)" "$(jq .digest plain.json)"
+    HF_HUB_CACHE=hf/hub aq 0 aq-extract-lm -o b.json Org/Tiny-0.1B
+    HF_HOME=hf aq 0 aq-extract-lm -o c.json Org/Tiny-0.1B
+    cmp b.json c.json
+    # without refs/main the only snapshot there is
+    rm $repo/refs/main
+    refused 1 "'$repo'" aq-extract-lm $repo || refused 3 "'$repo' holds no checkpoint" aq-extract-lm $repo
+    rmdir $repo/snapshots/other
+    aq 0 aq-extract-lm -o d.json $repo
+    cmp a.json d.json
+    # a file that refs/main names is no way out of the snapshots
+    printf ../../../../tiny >$repo/refs/main
+    aq 0 aq-extract-lm -o e.json $repo
+    cmp a.json e.json
+    HOME=$PWD refused 1 "cannot read checkpoint directory 'Org/Else'" aq-extract-lm Org/Else
+    has "$stderr" "'hf download Org/Else'"
+}
+
+@test "model.path as ORG/NAME: the sweep's link leads into the cache" {
+    local snap=hf/hub/models--Org--Tiny/snapshots/c0ffee
+    mkdir -p $snap
+    HF_HOME=$PWD/hf aq 0 aq-resolve --config-dir "$REPO/conf" --config-name preset/demo -m --dir p model.path=Org/Tiny
+    is "$(readlink p/in/checkpoint)" "$PWD/$snap"
+}

@@ -4,6 +4,7 @@
 #include "base/msg.h"
 #include "base/opt.h"
 #include "base/pool.h"
+#include "io/hub.h"
 #include "score/ranges.h"
 #include "store/range_file.h"
 #include "text/dataset.h"
@@ -135,7 +136,9 @@ static int write_tokens(const struct aq_cmdline *cl, const struct dataset_size *
                         struct aq_err *err)
 {
     struct tokens tokens;
-    struct tokenizer *t = o.tokenizer ? tokenizer_open(o.tokenizer, err) : NULL;
+    char *place = o.tokenizer ? hub_directory(o.tokenizer) : NULL;
+    struct tokenizer *t = place ? tokenizer_open(place, err) : NULL;
+    free(place);
     if (o.tokenizer && !t)
         return -1;
     struct dump dump = {t, AQ_BUF_INIT};

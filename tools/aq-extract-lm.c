@@ -1,10 +1,12 @@
 /* aq-extract-lm: the language model inside a checkpoint, as byte ranges or as a copy. */
 #include "base/msg.h"
 #include "base/opt.h"
+#include "io/hub.h"
 #include "model/lm.h"
 #include "model/lm_extract.h"
 #include "model/lm_materialize.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { RESULT_VERSION = 1 };
@@ -37,7 +39,9 @@ static void print_notes(struct aq_buf *notes)
 static int extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_err *err)
 {
     struct aq_buf notes = AQ_BUF_INIT;
-    int r = lm_extract(lm, dir, kind, &notes, err);
+    char *found = hub_directory(dir);
+    int r = lm_extract(lm, found, kind, &notes, err);
+    free(found);
     if (r == 0 && notes.len)
         print_notes(&notes);
     aq_buf_release(&notes);

@@ -6,6 +6,7 @@
 #include "base/sha256.h"
 #include "base/strmap.h"
 #include "conf/check.h"
+#include "io/hub.h"
 #include "io/product.h"
 #include "io/run_schema.h"
 #include "quant/overlay.h"
@@ -126,7 +127,7 @@ static int read_common(const struct jref *run, const struct cell *cell, struct c
     const struct json *split = json_get(autoquant.v, "moe_split");
     out->moe_split = split && json_type(split) == JSON_BOOL && json_bool(split);
     free(out->model_path);
-    out->model_path = xstrdup(path);
+    out->model_path = hub_directory(path); /* another snapshot is another checkpoint */
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "conf/check.h"
 #include "conf/search.h"
+#include "io/hub.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -119,7 +120,9 @@ static int read_paths(const struct conf_job *job, struct aq_arena *scratch, stru
     int result = app ? 0 : -1;
     if (app) {
         const struct node *sizes = node_at(app, "dataset", "size_to_max_samples", NULL);
-        out->checkpoint = xstrdup(path_in(app, "model", "path"));
+        char *path = conf_data_path(path_in(app, "model", "path"));
+        out->checkpoint = hub_directory(path);
+        free(path);
         out->captions = xstrdup(path_in(app, "dataset", "captions_path"));
         for (size_t i = 0; sizes && sizes->type == NODE_MAP && i < sizes->count; i++)
             if (sizes->items[i].key->type == NODE_STRING)
