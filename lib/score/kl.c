@@ -305,14 +305,24 @@ static int run_group(struct kl *k, int64_t layer, size_t tile, int group, bool *
     return 0;
 }
 
+/* Products of one tile for all rows of a group. */
+static uint64_t suffix_products(const struct kl *k, int64_t layer)
+{
+    int64_t layers = nn_layers(k->s->model);
+    const struct model_layer *m = nn_layer(k->s->model, layer);
+    return k->s->rows->count * (uint64_t)(layers - layer + 1) * (uint64_t)m->linear_count;
+}
+
 static int run_tile(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
     const struct scoring *s = k->s;
     size_t samples = (size_t)s->tiles->items[tile].desc.samples;
     bool *handled = xcalloc(s->rows->count, sizeof *handled);
     int r = 0;
-    for (int group = 0; group < nn_layer(s->model, layer)->group_count && r == 0; group++)
+    for (int group = 0; group < nn_layer(s->model, layer)->group_count && r == 0; group++) {
         r = run_group(k, layer, tile, group, handled, err);
+        walk_advance(&k->w, suffix_products(k, layer));
+    }
     free(handled);
     if (r == 0)
         r = run_variants(k, layer, tile, err);
@@ -325,15 +335,6 @@ static int run_tile(struct kl *k, int64_t layer, size_t tile, struct aq_err *err
     return r;
 }
 
-/* Products of one tile for all rows and groups of a layer. */
-static uint64_t suffix_products(const struct kl *k, int64_t layer)
-{
-    int64_t layers = nn_layers(k->s->model);
-    const struct model_layer *m = nn_layer(k->s->model, layer);
-    return k->s->rows->count * (uint64_t)m->group_count * (uint64_t)(layers - layer + 1) *
-           (uint64_t)m->linear_count;
-}
-
 static int run(struct kl *k, const struct scoring *s, struct aq_err *err)
 {
     int64_t layers = nn_layers(s->model), lowest = scoring_lowest_layer(s);
@@ -344,17 +345,14 @@ static int run(struct kl *k, const struct scoring *s, struct aq_err *err)
     /* a layer costs one pass of all layers after it for each row and group */
     uint64_t total = walk_products(&k->w, 0, layers);
     for (int64_t l = lowest; l < layers; l++)
-        total += suffix_products(k, l) * k->w.count;
+        total += suffix_products(k, l) * (uint64_t)nn_layer(s->model, l)->group_count * k->w.count;
     aq_progress_begin(&k->w.progress, "scoring", total);
     if (walk_forward(&k->w, layers, NULL, NULL, err) < 0)
         return -1;
     for (int64_t l = layers - 1; l >= lowest; l--) {
         for (size_t t = s->first_tile; t < s->end_tile; t++)
-            if (k->w.tiles[t]) {
-                if (run_tile(k, l, t, err) < 0)
-                    return -1;
-                walk_advance(&k->w, suffix_products(k, l));
-            }
+            if (k->w.tiles[t] && run_tile(k, l, t, err) < 0)
+                return -1;
         if (store_checkpoint(s->store, err) < 0)
             return -1;
         aq_note(2, "layer %" PRId64 " done (kept in the store)", l);
