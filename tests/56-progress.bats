@@ -1,10 +1,12 @@
 # What a person sees on a terminal while long steps run.
 load helpers
+slow=(SIZES=large PAIRS=wint8_aint8 GRANS=default THREADS=1 "OVERRIDES=autoquant.method=kl_div autoquant.score_size=16")
 
 setup_file() {
     export T=$BATS_FILE_TMPDIR AQ_CONF=$REPO/conf AQ_BIN=$BIN
     cd "$T" || return
     ln -s "$REPO"/{models,datasets} .
+    make -f "$REPO/pipelines/sweep.mk" "${slow[@]}" EXPERIMENT=plain >plain.seen 2>&1 || { cat plain.seen; return 1; }
 }
 setup() { cd "$T" || return; need_command script; }
 
@@ -15,8 +17,6 @@ on_terminal() {
     printf -v text '%q ' "$@"
     script -qec "$text" /dev/null </dev/null | tr '\r' '\n' >"$file"
 }
-
-slow=(SIZES=large PAIRS=wint8_aint8 GRANS=default THREADS=1 "OVERRIDES=autoquant.method=kl_div autoquant.score_size=16")
 
 @test "a sweep on a terminal shows the progress of its long steps, and the line goes away" {
     on_terminal seen make -f "$REPO/pipelines/sweep.mk" "${slow[@]}"
@@ -32,9 +32,8 @@ slow=(SIZES=large PAIRS=wint8_aint8 GRANS=default THREADS=1 "OVERRIDES=autoquant
 }
 
 @test "without a terminal nothing is rewritten" {
-    make -f "$REPO/pipelines/sweep.mk" "${slow[@]}" EXPERIMENT=plain >seen 2>&1
-    ! grep -q 'scoring:' seen
-    ! grep -q $'\r' seen
+    ! grep -q 'scoring:' plain.seen
+    ! grep -q $'\r' plain.seen
 }
 
 @test "--progress=json: an object at least every second, whose time to go runs down" {
