@@ -21,12 +21,13 @@ export AQ_BIN
 ## select: one recipe over all cells of the sweep within BITS (default: the preset's budget)
 ## summary: summary.md, .tsv and .html over all cells of the sweep, which are made first
 ## explore: explore.html and sweep.tsv: all cells in one page and in one table
+## eval: what the recipes of `select` cost on held-out text: select/<bits>/<size>/eval.json and eval.html
 ## export: the recipes of `select` as checkpoints for ENGINE, in select/<bits>/<size>/export-<engine>
 ## publish: the sweep, copied to models/<model>/layer-analysis/ (same as LAYOUT=publish)
 ## int8-phases: the three-phase INT8 run (small, medium, large); OUTPUT_MODE=publish (default) or tmp
 ## clean-cell: remove the products of CELL=pair/granularity/size; scores stay in the store
 ## help: this list
-.PHONY: sweep plan reports select summary explore export publish int8-phases clean-cell help
+.PHONY: sweep plan reports select summary explore eval export publish int8-phases clean-cell help
 
 GOALS := $(or $(MAKECMDGOALS),sweep)
 $(foreach g,$(GOALS),$(call check_path,a goal,$(g)))
@@ -303,6 +304,30 @@ $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(A
 	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
+
+# ---- what a recipe costs on text that chose nothing ----
+
+EVALS   := $(SELECTED:report.html=eval.json)
+HELDOUT := $(P)/in/captions-heldout
+ifneq ($(filter eval,$(GOALS)),)
+ifeq ($(if $(LOOKING)$(STALE),found,$(wildcard $(HELDOUT))),)
+$(error no held-out text at '$(shell readlink -- $(HELDOUT) || echo $(HELDOUT))': the captions of DATASET=$(DATASET) need a file named like those of a size, for the size 'heldout')
+endif
+eval_text := $(shell $(AQ_BIN)/aq-eval --result-version | head -n 1) $(DTYPE)
+$(call stamp,$(ARGS)/eval,eval_text)
+endif
+$(D)/heldout.safetensors: $(HELDOUT) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
+	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) --padding none -o $@ --size heldout=$(HELDOUT)
+ifneq ($(EVALS),)
+$(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(D)/heldout.safetensors $(ARGS)/eval
+	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors --ranges $(RANGES) \
+	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
+	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
+$(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
+	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --eval $< -o $@ $*/mixed_autoquant_lm_quant_manifest.json
+endif
+eval: $(EVALS) $(EVALS:.json=.html)
+	@for f in $(EVALS); do jq -r --arg f "$$f" '.all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, perplexity \(.ppl) (reference \(.ppl_reference))"' "$$f"; done
 
 # One directory an engine; it exports again where the recipe, the checkpoint or the tool changed.
 ENGINE_DIR := export-$(subst :,-,$(or $(ENGINE),vllm))

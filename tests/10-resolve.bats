@@ -290,6 +290,10 @@ MK
     aq 0 aq-resolve "${model[@]}" -m --dir a/b dataset.size=small,medium
     is "$(readlink a/b/in/checkpoint)" ../../../models/qwen3_vl_demo/checkpoint
     is "$(readlink a/b/in/captions-large)" ../../../datasets/demo/captions_large.txt
+    is "$(readlink a/b/in/captions-heldout)" ../../../datasets/demo/captions_heldout.txt
+    # one file for all sizes is the text that recipes are chosen by: nothing is held out
+    aq 0 aq-resolve "${model[@]}" -q -m --dir one dataset.size=small dataset.captions_path=datasets/demo/captions_small.txt
+    is "$(echo one/in/*)" "one/in/captions-large one/in/captions-medium one/in/captions-small one/in/checkpoint"
     is "$(cat a/b/.runs)" $'wfp8_afp8/default/small\nwfp8_afp8/default/medium'
     aq 0 aq-resolve "${model[@]}" -q -m --dir a/b dataset.size=small model.path=~/m
     is "$(readlink a/b/in/checkpoint)" "$HOME/m"

@@ -233,3 +233,21 @@ replay() {
     refused 3 "layer 1: its output is not finite in sample 0 of 'text'" measure "$T/bad.json"
     refused 3 "reference: layer 1: its output" aq-eval -q --reference "$T/bad.json" --domain text="$F/tokens" "$F/lm.json"
 }
+
+@test "aq eval: the recipe of a sweep on the held-out captions, made once" {
+    unset MAKEFLAGS MAKELEVEL MFLAGS
+    export AQ_BIN=$BIN
+    local goal=(PAIRS=wint4_afp16 GRANS=default SIZES=small BITS=8 TMP_ROOT="$T/tmp")
+    local d=$T/tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/select/8/small
+    aq 0 "$REPO/pipelines/aq" eval "${goal[@]}"
+    has "$output" "eval.json: KL "
+    is "$(jq -c '[.domains.heldout.samples, .operand.kind, .all.kl.mean > 0, .all.kl.mean < 0.01]' "$d/eval.json")" '[512,"manifest",true,true]'
+    is "$(jq -r .operand.digest "$d/eval.json")" "$(sha256sum <"$d/mixed_autoquant_lm_quant_manifest.json" | cut -d' ' -f1)"
+    grep -q 'easured' "$d/eval.html"
+    local before
+    before=$(stat -c %y "$d/eval.json" "$d/eval.html")
+    aq 0 "$REPO/pipelines/aq" eval "${goal[@]}"
+    is "$(stat -c %y "$d/eval.json" "$d/eval.html")" "$before"
+    aq 2 "$REPO/pipelines/aq" eval "${goal[@]}" OVERRIDES="dataset.captions_path=datasets/demo/captions_small.txt"
+    has "$stderr" "no held-out text"
+}

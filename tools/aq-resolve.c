@@ -223,7 +223,7 @@ static const struct aq_tool tool = {
     .options = options,
     .max_args = -1,
     .run = run,
-    .result_version = 2,
+    .result_version = 3,
     .schemas = schemas,
 };
 
