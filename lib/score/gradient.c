@@ -1,6 +1,7 @@
 /*
  * The gradient score: per group and row, sum of ((Yq - Y) dL/dY)^2 over tokens and outputs, per
- * sample. L is the sum of a sample's token losses.
+ * sample. L is the sum of a sample's token losses. Beside it the dot form, in which the outputs of
+ * a token are added up before they are squared, and the part of the score at each first row.
  *
  * Forward once over all tiles, keeping every layer's input; then backward from the last layer,
  * recomputing its inside from the kept input. The last layer is computed there alone, together with
@@ -34,9 +35,10 @@ struct gradient {
     struct place *places; /* [tiles_at_once] */
     char *batch;          /* memory of the places but the first, which uses the model's buffers */
     struct backend_operand *weight;
-    double *sums;     /* device: [place][row][2][MODEL_GROUPS][samples] */
-    double *host;     /* the same for one place */
-    size_t cell_sums; /* doubles of one place and row */
+    double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
+    double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
+    double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */
+    size_t cell_sums; /* doubles of one place and row, as many as the fullest tile needs */
     double loss;      /* of the tiles so far, and their targets */
     int64_t labels;
     int64_t lowest; /* the layer that ends the backward pass */
@@ -60,9 +62,16 @@ static size_t place_bytes(const struct scoring *s)
     return most;
 }
 
-static uint64_t cell_bytes(const struct scoring *s)
+/* Doubles that a tile and row have in gradient.sums. */
+static size_t cell_sums(const struct scoring *s)
 {
-    return UINT64_C(2) * MODEL_GROUPS * (uint64_t)scoring_most_samples(s) * sizeof(double);
+    return (size_t)STORE_PARTS * MODEL_GROUPS * (size_t)scoring_most_samples(s);
+}
+
+/* Sums and dots of one tile for all rows. */
+static uint64_t numbers_bytes(const struct scoring *s)
+{
+    return (uint64_t)s->rows->count * (cell_sums(s) + (size_t)s->tiles->rows) * sizeof(double);
 }
 
 /*
@@ -91,7 +100,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
                            (uint64_t)s->b->inputs_at_once;
     uint64_t w_operand = (uint64_t)sizes.weight * 5;
-    uint64_t place = place_bytes(s), sums = cell_bytes(s) * s->rows->count;
+    uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
                      2 * scoring_act_bytes(s, c->hidden_size);
@@ -159,10 +168,15 @@ static int set_up(struct gradient *g, struct aq_err *err)
     if (gradient_plan(s, &g->plan, err) < 0 || scoring_has_room(s, &g->plan, err) < 0 ||
         scoring_walk(s, &g->w, g->plan.spilled > 0, err) < 0)
         return -1;
-    g->cell_sums = 2 * MODEL_GROUPS * (size_t)g->w.max_samples;
+    g->cell_sums = cell_sums(s);
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
     g->host = xcalloc(s->rows->count * g->cell_sums, sizeof *g->host);
-    return g->sums ? take_places(g, err) : -1;
+    if (!g->sums)
+        return -1;
+    size_t dots = g->plan.tiles_at_once * s->rows->count * (size_t)s->tiles->rows;
+    g->dots = g->sums + g->plan.tiles_at_once * s->rows->count * g->cell_sums;
+    g->op->zero(g->b, g->dots, dots * sizeof *g->dots);
+    return take_places(g, err);
 }
 
 static void tear_down(struct gradient *g)
@@ -226,11 +240,19 @@ static size_t cell_at(const struct gradient *g, size_t place, size_t row)
     return (place * g->s->rows->count + row) * g->cell_sums;
 }
 
-/* Device sums of one place, row and group; the clipped counts come after all groups. */
-static double *group_sums(const struct gradient *g, size_t place, size_t row, int group, int clip)
+/* Device [samples of the tile]: a part of one place, row and group. */
+static double *group_sums(const struct gradient *g, size_t place, size_t row, int group,
+                          enum store_part part)
 {
     size_t samples = (size_t)g->s->tiles->items[g->places[place].tile].desc.samples;
-    return g->sums + cell_at(g, place, row) + ((size_t)(clip * MODEL_GROUPS + group)) * samples;
+    return g->sums + cell_at(g, place, row) +
+           ((size_t)part * MODEL_GROUPS + (size_t)group) * samples;
+}
+
+/* Device [tile rows]: the dot form by token of one place and row, for the group being scored. */
+static double *row_dots(const struct gradient *g, size_t place, size_t row)
+{
+    return g->dots + (place * g->s->rows->count + row) * (size_t)g->s->tiles->rows;
 }
 
 static int backward_tile(struct gradient *g, int64_t layer, struct place *p, struct aq_err *err)
@@ -288,7 +310,7 @@ static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t
         /* members of a group share their input: count its clipped elements once; a range of the
          * data clips nothing */
         bool counted = m->groups[group].first == l && !c->of_the_data;
-        double *clip = counted ? group_sums(g, i, row, group, 1) : NULL;
+        double *clip = counted ? group_sums(g, i, row, group, STORE_CLIP) : NULL;
         if (*held != wanted)
             g->op->quantize_act(g->b, x, scoring_quantized_tile(s, &g->w, row, p->tile),
                                 p->acts.x[in], m->inputs[in].cols, &c->as, range, clip);
@@ -297,7 +319,9 @@ static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t
                                        .x = x,
                                        .y = p->acts.y[l],
                                        .dy = p->acts.dy[l],
-                                       .sums = group_sums(g, i, row, group, 0)};
+                                       .sums = group_sums(g, i, row, group, STORE_SUMS),
+                                       .firsts = group_sums(g, i, row, group, STORE_FIRSTS),
+                                       .dots = row_dots(g, i, row)};
     }
     *held = wanted;
     jobs->inputs++;
@@ -342,6 +366,16 @@ static void score_linear(struct gradient *g, int64_t layer, int l, size_t places
     }
 }
 
+/* After the last linear of a group: its dots of all rows are squared and added up by sample. Rows
+   that a tile does not lack have zeros. */
+static void end_group(struct gradient *g, int group, size_t places)
+{
+    for (size_t i = 0; i < places; i++)
+        g->op->dots_end(g->b, g->w.tiles[g->places[i].tile], row_dots(g, i, 0),
+                        group_sums(g, i, 0, group, STORE_DOTS), (int64_t)g->cell_sums,
+                        (int)g->s->rows->count);
+}
+
 static int save_place(struct gradient *g, int64_t layer, size_t place, struct aq_err *err)
 {
     const struct scoring *s = g->s;
@@ -354,7 +388,9 @@ static int save_place(struct gradient *g, int64_t layer, size_t place, struct aq
         if (!scoring_lacks(s, r, layer, tile))
             continue;
         const double *sums = g->host + r * g->cell_sums;
-        struct scoring_result res = {.sums = sums, .clip = sums + MODEL_GROUPS * samples};
+        struct scoring_result res;
+        for (size_t p = 0; p < STORE_PARTS; p++)
+            res.parts[p] = sums + p * MODEL_GROUPS * samples;
         if (scoring_save(s, r, layer, tile, &res, err) < 0)
             return -1;
     }
@@ -378,8 +414,12 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
         jobs.held[i] = -1;
     bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
-    for (int l = 0; l < nn_layer(g->s->model, layer)->linear_count; l++) {
+    const struct model_layer *m = nn_layer(g->s->model, layer);
+    for (int l = 0; l < m->linear_count; l++) {
+        int group = m->linears[l].group;
         score_linear(g, layer, l, places, &jobs, handled);
+        if (l + 1 == m->groups[group].first + m->groups[group].linears)
+            end_group(g, group, places);
         walk_advance(&g->w, g->s->rows->count * places);
     }
     free(jobs.items);

@@ -328,7 +328,8 @@ static int run_tile(struct kl *k, int64_t layer, size_t tile, struct aq_err *err
         r = run_variants(k, layer, tile, err);
     for (size_t i = 0; i < s->rows->count && r == 0; i++) {
         const double *sums = saved_row(k, tile, i);
-        const struct scoring_result res = {.sums = sums, .clip = sums + MODEL_GROUPS * samples};
+        const struct scoring_result res = {
+            .parts = {[STORE_SUMS] = sums, [STORE_CLIP] = sums + MODEL_GROUPS * samples}};
         if (scoring_lacks(s, i, layer, tile))
             r = scoring_save(s, i, layer, tile, &res, err);
     }

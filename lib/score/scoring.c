@@ -171,15 +171,16 @@ int scoring_fits(const struct scoring *s, struct aq_err *err)
     return 0;
 }
 
+/* numbers: [groups of the layer][samples of the tile] */
 static int check_finite(const struct scoring *s, size_t row, int64_t layer, size_t tile,
-                        const double *sums, struct aq_err *err)
+                        const double *numbers, struct aq_err *err)
 {
     const struct tile *t = &s->tiles->items[tile];
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     size_t first = s->groups->first[layer], end = s->groups->first[layer + 1];
-    for (size_t g = first; g < end; g++, sums += t->desc.samples)
+    for (size_t g = first; g < end; g++, numbers += t->desc.samples)
         for (int32_t i = 0; i < t->desc.samples; i++)
-            if (!isfinite(sums[i]))
+            if (!isfinite(numbers[i]))
                 return aq_err_set(err, AQ_EINPUT,
                                   "%s: the score of '%s | %s' is not finite at sample %" PRId64,
                                   s->groups->items[g].name, c->w, c->a, t->sample + i);
@@ -191,17 +192,22 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
 {
     const struct tile *t = &s->tiles->items[tile];
     int32_t n = t->desc.samples;
-    if (check_finite(s, row, layer, tile, r->sums, err) < 0)
-        return -1;
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (r->parts[p] && check_finite(s, row, layer, tile, r->parts[p], err) < 0)
+            return -1;
     float *clip = xcalloc((size_t)n, sizeof *clip);
     int bad = 0;
     int64_t first = (int64_t)s->groups->first[layer];
     int groups = nn_layer(s->model, layer)->group_count;
     for (int g = 0; g < groups && bad == 0; g++) {
+        const void *parts[STORE_PARTS] = {NULL};
+        for (int p = 0; p < STORE_PARTS; p++)
+            if (r->parts[p])
+                parts[p] = r->parts[p] + (int64_t)g * n;
         for (int32_t i = 0; i < n; i++) /* counts below 2^24: exact in a float */
-            clip[i] = (float)r->clip[(int64_t)g * n + i];
-        bad = store_put(s->store, row, first + g, t->sample, t->sample + n,
-                        r->sums + (int64_t)g * n, clip, err);
+            clip[i] = (float)r->parts[STORE_CLIP][(int64_t)g * n + i];
+        parts[STORE_CLIP] = clip;
+        bad = store_put(s->store, row, first + g, t->sample, t->sample + n, parts, err);
     }
     free(clip);
     if (bad == 0)

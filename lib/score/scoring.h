@@ -72,10 +72,10 @@ const struct quant_range *scoring_range(const struct scoring *s, const struct sc
  */
 int scoring_fits(const struct scoring *s, struct aq_err *err) AQ_MUST_CHECK;
 
-/* Sums and clipped shares of one tile, layer and row, as a method computed them. */
+/* The numbers of one tile, layer and row, as a method computed them. */
 struct scoring_result {
-    const double *sums; /* [groups of the layer][samples of the tile] */
-    const double *clip;
+    /* [groups of the layer][samples of the tile] each, counts too; NULL: not of this method */
+    const double *parts[STORE_PARTS];
 };
 /* Checks that all is finite, writes it, marks it. The error names layer, candidate, sample. */
 int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile,
@@ -90,8 +90,8 @@ struct scoring_bytes {
     uint64_t spilled;  /* of these, in a file */
     uint64_t batch;    /* inputs, outputs and gradients of the tiles scored together */
     uint64_t operands; /* quantized weight and activations */
-    uint64_t sums;
-    uint64_t scratch; /* what the backend takes by itself */
+    uint64_t sums;     /* and other numbers of all rows; gradient: each row's dot form by token */
+    uint64_t scratch;  /* what the backend takes by itself */
     size_t tiles_at_once;
 };
 /* The largest operands of this model. */

@@ -304,6 +304,15 @@ static int add_counts(const struct cell *c, struct json *root, struct aq_err *er
 
 /* ---- groups ---- */
 
+/* Of a part of a row, over the cell's samples. */
+static double part_sum(const struct cell *c, enum store_part part, int64_t group)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < c->samples; i++)
+        sum += store_number(c->s, c->row, part, group, i);
+    return sum;
+}
+
 static void normalised(const struct cell *c, const struct store_row *r, int64_t group,
                        struct score_sums *out)
 {
@@ -333,12 +342,26 @@ static void add_part(const struct cell *c, struct json *to, const char *key,
 /* Share of the group's input elements that lie beyond the last code. */
 static double saturation(const struct cell *c, int64_t group, int64_t cols)
 {
-    double clipped = 0, tokens = 0;
-    for (int64_t i = 0; i < c->samples; i++) {
-        clipped += store_clip(c->s, c->row, group, i);
+    double tokens = 0;
+    for (int64_t i = 0; i < c->samples; i++)
         tokens += c->s->sample_tokens[i];
+    return tokens > 0 ? part_sum(c, STORE_CLIP, group) / (tokens * (double)cols) : 0;
+}
+
+/* The second score, in dot form, as per_token; and the share of the first one that comes from the
+   first rows of the samples. Null for a divergence. */
+static void add_second(const struct cell *c, struct json *g, int64_t group, double sum)
+{
+    double dot = NAN, first = NAN, labels = 0;
+    for (int64_t i = 0; i < c->samples; i++)
+        labels += c->s->labels[i];
+    if (c->s->shape.gradient) {
+        dot = part_sum(c, STORE_DOTS, group) / labels;
+        if (sum > 0)
+            first = part_sum(c, STORE_FIRSTS, group) / sum;
     }
-    return tokens > 0 ? clipped / (tokens * (double)cols) : 0;
+    add_or_null(g, "per_token_dot", dot);
+    add_or_null(g, "first_position", first);
 }
 
 /* 95 % interval of per_token, or null. */
@@ -433,6 +456,7 @@ static void add_group(const struct cell *c, struct json *g, int64_t group, int64
     }
     add_interval(g, &sums);
     add_next(c, g, group, next);
+    add_second(c, g, group, sums.sum);
     add_or_null(g, "range_ratio", range_ratio(c, m));
 }
 

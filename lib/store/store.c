@@ -48,6 +48,7 @@ static int read_meta(struct store *s, struct aq_err *err)
     s->weights = weights.v;
     s->shape.groups = (int64_t)s->model.count;
     s->shape.layers = s->model.layers;
+    s->shape.gradient = store_of_gradients(s->identity);
     s->ranges = ranges.v;
     return 0;
 }
@@ -190,11 +191,13 @@ struct store_cell store_cell_of(const struct store *s, const struct store_row *r
 {
     size_t first = s->model.first[layer], from = (size_t)s->tile_first[tile];
     size_t at = first * (size_t)s->shape.samples + from;
-    return (struct store_cell){.sums = (const char *)r->sums + at * sizeof(double),
-                               .clip = (const char *)r->clip + at * sizeof(float),
-                               .groups = s->model.first[layer + 1] - first,
-                               .samples = (size_t)s->tile_first[tile + 1] - from,
-                               .stride = (size_t)s->shape.samples};
+    struct store_cell c = {.groups = s->model.first[layer + 1] - first,
+                           .samples = (size_t)s->tile_first[tile + 1] - from,
+                           .stride = (size_t)s->shape.samples};
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (r->parts[p])
+            c.parts[p] = (const char *)r->parts[p] + at * store_part_kinds[p].size;
+    return c;
 }
 
 static uint64_t stored_check(const struct store *s, const struct store_row *r, int64_t layer,
@@ -229,18 +232,31 @@ static int bad_value(const struct store_row *r, const char *kind, double x, int6
                       kind, r->key.id, r->key.prefix, x, group, sample);
 }
 
-/* Sums are finite and, being sums of squares, not negative; a divergence may be. */
+/* The numbers of one group and sample: finite, sums of squares and counts not negative. The first
+   row's share is rounded the way the whole is, so that it never exceeds it by a bit. */
+static int check_numbers(const struct store *s, const struct store_row *r, int64_t g, int64_t i,
+                         struct aq_err *err)
+{
+    for (int p = 0; p < STORE_PARTS; p++) {
+        if (!r->parts[p])
+            continue;
+        double x = store_number(s, r, p, g, i), most = INFINITY;
+        if (p == STORE_FIRSTS)
+            most = store_sum(s, r, g, i);
+        bool divergence = p == STORE_SUMS && !s->shape.gradient;
+        if (!isfinite(x) || (x < 0 && !divergence) || x > most)
+            return bad_value(r, store_part_kinds[p].name, x, g, i, err);
+    }
+    return 0;
+}
+
 static int check_values(const struct store *s, const struct store_row *r, int64_t layer,
-                        int64_t tile, bool divergence, struct aq_err *err)
+                        int64_t tile, struct aq_err *err)
 {
     for (int64_t g = (int64_t)s->model.first[layer]; g < (int64_t)s->model.first[layer + 1]; g++)
-        for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++) {
-            double sum = store_sum(s, r, g, i), clip = store_clip(s, r, g, i);
-            if (!isfinite(sum) || (sum < 0 && !divergence))
-                return bad_value(r, "s", sum, g, i, err);
-            if (!isfinite(clip) || clip < 0)
-                return bad_value(r, "clip", clip, g, i, err);
-        }
+        for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++)
+            if (check_numbers(s, r, g, i, err) < 0)
+                return -1;
     return 0;
 }
 
@@ -254,8 +270,6 @@ static int damaged_cell(const struct store_row *r, int64_t layer, int64_t tile, 
 
 static int check_cells(struct store *s, struct store_row *r, enum store_use use, struct aq_err *err)
 {
-    const char *method = json_find_string(s->identity, "method");
-    bool divergence = method && strcmp(method, "kl_div") == 0;
     for (int64_t layer = 0; layer < s->shape.layers; layer++)
         for (int64_t tile = 0; tile < s->shape.tiles; tile++) {
             uint8_t *have = &r->have[layer * s->shape.tiles + tile];
@@ -264,7 +278,7 @@ static int check_cells(struct store *s, struct store_row *r, enum store_use use,
                     return damaged_cell(r, layer, tile, err);
                 s->damaged++;
                 *have = 0;
-            } else if (*have && check_values(s, r, layer, tile, divergence, err) < 0) {
+            } else if (*have && check_values(s, r, layer, tile, err) < 0) {
                 return -1;
             }
         }
@@ -278,11 +292,15 @@ static int read_row(struct store *s, const struct st_tensor *t, enum store_use u
     if (!parse_key(t->name, &r.key))
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' has no proper name of a row",
                           aq_show(t->name));
-    int64_t groups = s->shape.groups;
     const void *have = NULL;
-    if (row_tensor(s, "s", &r.key, ST_F64, groups, s->shape.samples, &r.sums, err) < 0 ||
-        row_tensor(s, "clip", &r.key, ST_F32, groups, s->shape.samples, &r.clip, err) < 0 ||
-        row_tensor(s, "have", &r.key, ST_U8, s->shape.layers, s->shape.tiles, &have, err) < 0 ||
+    for (int p = 0; p < STORE_PARTS; p++) {
+        const struct store_part_kind *k = &store_part_kinds[p];
+        if ((s->shape.gradient || !k->gradient) &&
+            row_tensor(s, k->name, &r.key, k->dtype, s->shape.groups, s->shape.samples, &r.parts[p],
+                       err) < 0)
+            return -1;
+    }
+    if (row_tensor(s, "have", &r.key, ST_U8, s->shape.layers, s->shape.tiles, &have, err) < 0 ||
         row_tensor(s, "check", &r.key, ST_U64, s->shape.layers, s->shape.tiles, &r.check, err) <
             0 ||
         row_treatment(s, &r, err) < 0)
@@ -309,7 +327,10 @@ static int read_rows(struct store *s, enum store_use use, struct aq_err *err)
         if (strncmp(t->name, "s/", 2) == 0 && read_row(s, t, use, err) < 0)
             return -1;
     }
-    if (s->file.count != s->count * 4 + 3)
+    size_t own = 2; /* have, check */
+    for (int p = 0; p < STORE_PARTS; p++)
+        own += s->shape.gradient || !store_part_kinds[p].gradient;
+    if (s->file.count != s->count * own + 3)
         return aq_err_set(err, AQ_EINPUT, "%zu tensors for %zu rows: some do not belong",
                           s->file.count, s->count);
     if (s->count == 0)
@@ -419,20 +440,25 @@ const struct store_row *store_find(const struct store *s, const char *id, int64_
     return s->count ? bsearch(&wanted, s->rows, s->count, sizeof *s->rows, by_key) : NULL;
 }
 
-double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample)
+double store_number(const struct store *s, const struct store_row *r, enum store_part part,
+                    int64_t group, int64_t sample)
 {
+    size_t size = store_part_kinds[part].size;
+    const char *at = (const char *)r->parts[part];
     double x;
-    memcpy(&x, (const char *)r->sums + (size_t)(group * s->shape.samples + sample) * sizeof x,
-           sizeof x);
+    float single;
+    at += (size_t)(group * s->shape.samples + sample) * size;
+    if (store_part_kinds[part].dtype == ST_F32) {
+        memcpy(&single, at, sizeof single);
+        return single;
+    }
+    memcpy(&x, at, sizeof x);
     return x;
 }
 
-double store_clip(const struct store *s, const struct store_row *r, int64_t group, int64_t sample)
+double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample)
 {
-    float x;
-    memcpy(&x, (const char *)r->clip + (size_t)(group * s->shape.samples + sample) * sizeof x,
-           sizeof x);
-    return x;
+    return store_number(s, r, STORE_SUMS, group, sample);
 }
 
 bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile)

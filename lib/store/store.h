@@ -2,6 +2,12 @@
  * The store: per candidate, group and sample the raw score sums, in one safetensors file.
  *
  *     s/<treatment id>/<prefix>     F64 [groups, samples]  raw sums
+ *     d/<treatment id>/<prefix>     F64 [groups, samples]  gradient only: the same in dot form, sum
+ *                                                          over tokens of (sum over the outputs of
+ *                                                          the whole group of (Yq - Y) dY)^2
+ *     f/<treatment id>/<prefix>     F64 [groups, samples]  gradient only: what the sample's first
+ *                                                          row adds to s; that row is position 0,
+ *                                                          or the one pad row of a padded sample
  *     clip/<treatment id>/<prefix>  F32 [groups, samples]  activation elements beyond the last code
  *     have/<treatment id>/<prefix>  U8  [layers, tiles]    1: the sums of all groups of the layer
  *                                                          are there
@@ -13,9 +19,9 @@
  *
  *     metadata "digest"             of the header and of the three arrays above
  *
- * Where `have` is 0, sums and check are 0 and must not be read.
+ * Where `have` is 0, all numbers and the check are 0 and must not be read.
  *
- * Writing: STORE.part has its full size from the start; after each layer its sums and checks are
+ * Writing: STORE.part has its full size from the start; after each layer its numbers and checks are
  * written and synced, then its flags; at the end it is renamed to STORE. A killed run leaves
  * STORE.part, which the next run takes over. A lock beside it keeps two writers apart.
  */
@@ -28,6 +34,7 @@
 #include "io/safetensors.h"
 #include "model/groups.h"
 #include "store/candidate.h"
+#include "store/store_parts.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +44,7 @@
 
 struct store_shape {
     int64_t groups, layers, samples, tiles;
+    bool gradient; /* has the parts that gradient scores alone have; taken from the identity */
 };
 
 struct store_key {
@@ -44,11 +52,11 @@ struct store_key {
     int64_t prefix;
 };
 
-/* Borrowed from the map; any alignment: use store_sum and store_clip. */
+/* Borrowed from the map; any alignment: use store_number. */
 struct store_row {
     struct store_key key;
     const char *w, *a;
-    const void *sums, *clip;
+    const void *parts[STORE_PARTS]; /* [groups, samples] each; NULL: of gradient scores alone */
     uint8_t *have;     /* [layers, tiles], a copy: 0 where a damaged cell was left out */
     const void *check; /* [layers, tiles] */
 };
@@ -78,8 +86,9 @@ enum store_use {
 
 /*
  * Everything is checked: the digest of the header, the check of every cell, schema, shapes, flags,
- * and that sums are finite and, being sums of squares, not negative. Only a divergence may be: it
- * is a small difference of large numbers.
+ * that numbers are finite and, being sums of squares, not negative, and that a first row adds no
+ * more than the whole. Only a divergence may be negative: it is a small difference of large
+ * numbers.
  */
 int store_open_for(struct store *s, const char *path, enum store_use use,
                    struct aq_err *err) AQ_MUST_CHECK;
@@ -90,8 +99,11 @@ int store_open_memory(struct store *s, const void *bytes, size_t size, const cha
                       enum store_use use, struct aq_err *err) AQ_MUST_CHECK;
 void store_close(struct store *s);
 const struct store_row *store_find(const struct store *s, const char *id, int64_t prefix);
+/* One number of a row; the part must be there. */
+double store_number(const struct store *s, const struct store_row *r, enum store_part part,
+                    int64_t group, int64_t sample);
+/* That of STORE_SUMS. */
 double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
-double store_clip(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
 bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile);
 /* Is the row there in all layers for the first so many samples? */
 bool store_complete(const struct store *s, const struct store_row *r, int64_t samples);
@@ -140,9 +152,12 @@ int store_begin(struct store_writer **out, const char *path, const struct store_
                 enum store_old old, struct aq_err *err) AQ_MUST_CHECK;
 /* Is this layer of the plan's row already there for the tile? */
 bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t tile);
-/* One group of a layer for samples from <= i < to. */
+/*
+ * One group of a layer for samples from <= i < to. parts: [to - from] numbers of each part's type;
+ * those that the method does not have are not read.
+ */
 int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, int64_t to,
-              const double *sums, const float *clip, struct aq_err *err) AQ_MUST_CHECK;
+              const void *const parts[STORE_PARTS], struct aq_err *err) AQ_MUST_CHECK;
 /* The tile of this layer is complete for the row; takes effect with the next checkpoint. */
 void store_mark(struct store_writer *w, size_t row, int64_t layer, int64_t tile);
 int store_checkpoint(struct store_writer *w, struct aq_err *err) AQ_MUST_CHECK;

@@ -11,10 +11,9 @@
 struct store_cells {
     struct store_shape shape;
     struct store_sizes sizes;
-    double *sums;    /* [groups, samples] */
-    float *clip;     /* [groups, samples] */
-    uint8_t *have;   /* [layers, tiles]; where it is 0 the sums and the check are 0 */
-    uint64_t *check; /* [layers, tiles] */
+    char *parts[STORE_PARTS]; /* [groups, samples] of each part's type; NULL: not of this method */
+    uint8_t *have;            /* [layers, tiles]; where it is 0 all numbers and the check are 0 */
+    uint64_t *check;          /* [layers, tiles] */
 };
 
 void store_cells_init(struct store_cells *c, const struct store_shape *shape);

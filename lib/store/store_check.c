@@ -38,8 +38,9 @@ uint64_t store_cell_check(const struct store_key *key, int64_t layer, int64_t ti
     add_u64(&h, (uint64_t)key->prefix);
     add_u64(&h, (uint64_t)layer);
     add_u64(&h, (uint64_t)tile);
-    add_columns(&h, c->sums, sizeof(double), c);
-    add_columns(&h, c->clip, sizeof(float), c);
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (c->parts[p])
+            add_columns(&h, c->parts[p], store_part_kinds[p].size, c);
     aq_sha256_hex(&h, hex);
     return first_bytes(hex);
 }
@@ -57,7 +58,10 @@ static bool all_zero(const void *data, size_t size, const struct store_cell *c)
 
 bool store_cell_empty(const struct store_cell *c)
 {
-    return all_zero(c->sums, sizeof(double), c) && all_zero(c->clip, sizeof(float), c);
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (c->parts[p] && !all_zero(c->parts[p], store_part_kinds[p].size, c))
+            return false;
+    return true;
 }
 
 void store_header_digest(const struct store_header *h, char out[AQ_SHA256_HEX])

@@ -3,7 +3,8 @@
  *
  * A cell is all groups of one layer, for one row and one tile. Its check is the first 8 bytes of
  * SHA-256 over the row's treatment id (16 characters), its prefix, the layer and the tile (8 bytes
- * each, little endian), then the tile's columns of s, group by group, then those of clip.
+ * each, little endian), then the tile's columns of each part in the order of enum store_part, group
+ * by group: s, d, f, clip; of a divergence s, clip.
  *
  * The digest of the header is SHA-256 over the file's header, in which the digest itself is 64
  * zeros, and the data of labels, sample_tokens and tile_first.
@@ -16,8 +17,8 @@
 
 /* The numbers of a cell inside arrays of `stride` samples a group; any alignment. */
 struct store_cell {
-    const void *sums; /* F64 [groups, samples of the tile], of the cell's first group and sample */
-    const void *clip; /* F32, likewise */
+    /* [groups, samples of the tile], from the cell's first group and sample; NULL: not there */
+    const void *parts[STORE_PARTS];
     size_t groups, samples, stride;
 };
 

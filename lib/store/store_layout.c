@@ -26,10 +26,12 @@ struct store_head store_head_of(const struct store *s)
 
 struct store_sizes store_sizes_of(const struct store_shape *s)
 {
-    size_t sums = (size_t)(s->groups * s->samples);
-    return (struct store_sizes){sums * sizeof(double), sums * sizeof(float),
-                                (size_t)(s->layers * s->tiles),
-                                (size_t)(s->layers * s->tiles) * sizeof(uint64_t)};
+    size_t cells = (size_t)(s->layers * s->tiles);
+    struct store_sizes sizes = {.have = cells, .check = cells * sizeof(uint64_t)};
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (s->gradient || !store_part_kinds[p].gradient)
+            sizes.parts[p] = (size_t)(s->groups * s->samples) * store_part_kinds[p].size;
+    return sizes;
 }
 
 int store_key_compare(const struct store_key *a, const struct store_key *b)
@@ -169,6 +171,7 @@ void store_layout_init(struct store_layout *l, const struct store_head *h,
                        const struct store_row *rows, size_t count)
 {
     const struct store_shape *s = &h->shape;
+    const struct store_sizes sizes = store_sizes_of(s);
     uint64_t samples = (uint64_t)s->samples, firsts = (uint64_t)s->tiles + 1;
     *l = (struct store_layout){.w = st_writer_new(), .slots = xcalloc(count + 1, sizeof *l->slots)};
     l->outer = metadata(h, rows, count);
@@ -178,8 +181,11 @@ void store_layout_init(struct store_layout *l, const struct store_head *h,
     l->tile_first = st_declare(l->w, "tile_first", ST_I32, 1, &firsts);
     for (size_t i = 0; i < count; i++) {
         const struct store_key *key = &rows[i].key;
-        l->slots[i].sums = declare_row(l->w, "s", key, ST_F64, s->groups, s->samples);
-        l->slots[i].clip = declare_row(l->w, "clip", key, ST_F32, s->groups, s->samples);
+        for (int p = 0; p < STORE_PARTS; p++)
+            if (sizes.parts[p])
+                l->slots[i].parts[p] =
+                    declare_row(l->w, store_part_kinds[p].name, key, store_part_kinds[p].dtype,
+                                s->groups, s->samples);
         l->slots[i].have = declare_row(l->w, "have", key, ST_U8, s->layers, s->tiles);
         l->slots[i].check = declare_row(l->w, "check", key, ST_U64, s->layers, s->tiles);
     }

@@ -12,8 +12,8 @@ struct store_head {
     const int32_t *labels, *sample_tokens, *tile_first;
 };
 
-struct store_slot { /* handles of a row's tensors */
-    int sums, clip, have, check;
+struct store_slot { /* handles of a row's tensors; those of parts that are not there are not set */
+    int parts[STORE_PARTS], have, check;
 };
 
 struct store_layout {
@@ -35,9 +35,9 @@ void store_layout_release(struct store_layout *l);
 int store_layout_write_head(const struct store_layout *l, const struct store_head *h,
                             struct aq_err *err) AQ_MUST_CHECK;
 
-/* Bytes of a row's tensors. */
+/* Bytes of a row's tensors; 0: not of this method. */
 struct store_sizes {
-    size_t sums, clip, have, check;
+    size_t parts[STORE_PARTS], have, check;
 };
 struct store_sizes store_sizes_of(const struct store_shape *s);
 

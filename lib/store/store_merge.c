@@ -53,13 +53,16 @@ static struct store_row *union_rows(const struct store *parts, size_t count, siz
 
 /* ---- one row ---- */
 
-/* Of the same bits: a NaN equals itself, and 0 is not -0. */
-static bool same_double(double a, double b)
+/* Of the same bits in every part: a NaN equals itself, and 0 is not -0. */
+static bool same_numbers(const struct store_cells *c, const struct store_row *r, int64_t at)
 {
-    uint64_t x, y;
-    memcpy(&x, &a, sizeof x);
-    memcpy(&y, &b, sizeof y);
-    return x == y;
+    for (int p = 0; p < STORE_PARTS; p++) {
+        size_t size = store_part_kinds[p].size, offset = (size_t)at * size;
+        if (c->parts[p] &&
+            memcmp(c->parts[p] + offset, (const char *)r->parts[p] + offset, size) != 0)
+            return false;
+    }
+    return true;
 }
 
 /* A tile that another part had first must be the same here. */
@@ -68,7 +71,7 @@ static int check_tile(const struct store_cells *c, const struct store *s, const 
 {
     for (int64_t g = (int64_t)s->model.first[layer]; g < (int64_t)s->model.first[layer + 1]; g++)
         for (int64_t i = s->tile_first[tile]; i < s->tile_first[tile + 1]; i++)
-            if (!same_double(store_sum(s, r, g, i), c->sums[g * s->shape.samples + i]))
+            if (!same_numbers(c, r, g * s->shape.samples + i))
                 return aq_err_set(err, AQ_EINPUT,
                                   "store '%s' has another sum than the rest for %s|%s at layer "
                                   "%" PRId64 ", sample %" PRId64,
@@ -104,6 +107,18 @@ static int fill_row(struct store_cells *c, const struct store *parts, size_t cou
 
 /* ---- writing ---- */
 
+static int write_row(const struct store_layout *l, const struct store_slot *slot,
+                     const struct store_cells *c, struct aq_err *err)
+{
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (c->parts[p] &&
+            st_write(l->w, slot->parts[p], 0, c->parts[p], c->sizes.parts[p], err) < 0)
+            return -1;
+    if (st_write(l->w, slot->check, 0, c->check, c->sizes.check, err) < 0)
+        return -1;
+    return st_write(l->w, slot->have, 0, c->have, c->sizes.have, err);
+}
+
 static int write_union(const char *path, const struct store_head *h, const struct store *parts,
                        size_t count, const struct store_row *rows, size_t row_count,
                        struct aq_err *err)
@@ -117,11 +132,8 @@ static int write_union(const char *path, const struct store_head *h, const struc
         r = store_layout_write_head(&l, h, err);
     for (size_t i = 0; i < row_count && r == 0; i++) {
         r = fill_row(&c, parts, count, &rows[i].key, err);
-        if (r == 0 && (st_write(l.w, l.slots[i].sums, 0, c.sums, c.sizes.sums, err) < 0 ||
-                       st_write(l.w, l.slots[i].clip, 0, c.clip, c.sizes.clip, err) < 0 ||
-                       st_write(l.w, l.slots[i].check, 0, c.check, c.sizes.check, err) < 0 ||
-                       st_write(l.w, l.slots[i].have, 0, c.have, c.sizes.have, err) < 0))
-            r = -1;
+        if (r == 0)
+            r = write_row(&l, &l.slots[i], &c, err);
     }
     if (r == 0)
         r = st_commit(l.w, err);

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* In `have` of a row: the sums are in the file, their check is not made yet. */
+/* In `have` of a row: the numbers are in the file, their check is not made yet. */
 enum { NEW = 2 };
 
 /* A row of the new file. */
@@ -21,7 +21,7 @@ struct out_row {
     const char *w, *a; /* borrowed from the plan's candidates or an old store */
     uint8_t *have;     /* [layers, tiles]: 0, 1, or NEW; written at checkpoints as 0 or 1 */
     uint64_t *check;   /* [layers, tiles] */
-    uint64_t sums_at, clip_at, have_at, check_at; /* in the file */
+    uint64_t at[STORE_PARTS], have_at, check_at; /* in the file */
     bool dirty;
 };
 
@@ -29,6 +29,7 @@ struct store_writer {
     char *path, *part;
     struct aq_lock lock;
     struct store_shape shape;
+    struct store_sizes sizes;
     struct json *identity, *ranges;
     int32_t *tile_first;
     const struct model_groups *groups;
@@ -230,9 +231,10 @@ static int put_old(struct store_writer *w, struct out_row *r, struct store_cells
     memcpy(r->check, cells->check, cells->sizes.check);
     if (put_bytes(w, cells->check, cells->sizes.check, r->check_at, err) < 0)
         return -1;
-    if (put_bytes(w, cells->sums, cells->sizes.sums, r->sums_at, err) < 0 ||
-        put_bytes(w, cells->clip, cells->sizes.clip, r->clip_at, err) < 0)
-        return -1;
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (cells->parts[p] &&
+            put_bytes(w, cells->parts[p], cells->sizes.parts[p], r->at[p], err) < 0)
+            return -1;
     return put_bytes(w, cells->have, cells->sizes.have, r->have_at, err);
 }
 
@@ -271,8 +273,9 @@ static int fill_new(struct store_writer *w, const struct store_plan *plan,
         return -1;
     for (size_t i = 0; i < w->count; i++) {
         struct out_row *r = &w->rows[i];
-        r->sums_at = data + st_declared_begin(l->w, l->slots[i].sums);
-        r->clip_at = data + st_declared_begin(l->w, l->slots[i].clip);
+        for (int p = 0; p < STORE_PARTS; p++)
+            if (w->sizes.parts[p])
+                r->at[p] = data + st_declared_begin(l->w, l->slots[i].parts[p]);
         r->have_at = data + st_declared_begin(l->w, l->slots[i].have);
         r->check_at = data + st_declared_begin(l->w, l->slots[i].check);
     }
@@ -350,6 +353,8 @@ int store_begin(struct store_writer **out, const char *path, const struct store_
     w->part = xasprintf("%s.part", path);
     w->lock.fd = w->fd = -1;
     w->shape = plan->shape;
+    w->shape.gradient = store_of_gradients(plan->identity);
+    w->sizes = store_sizes_of(&w->shape);
     w->identity = json_copy(plan->identity);
     w->ranges = json_copy(plan->ranges);
     w->wanted = plan->rows;
@@ -378,14 +383,16 @@ bool store_done(const struct store_writer *w, size_t row, int64_t layer, int64_t
 }
 
 int store_put(struct store_writer *w, size_t row, int64_t group, int64_t from, int64_t to,
-              const double *sums, const float *clip, struct aq_err *err)
+              const void *const parts[STORE_PARTS], struct aq_err *err)
 {
     const struct out_row *r = plan_row(w, row);
     uint64_t at = (uint64_t)(group * w->shape.samples + from);
-    size_t n = (size_t)(to - from);
-    if (put_bytes(w, sums, n * sizeof *sums, r->sums_at + at * sizeof *sums, err) < 0)
-        return -1;
-    return put_bytes(w, clip, n * sizeof *clip, r->clip_at + at * sizeof *clip, err);
+    for (int p = 0; p < STORE_PARTS; p++) {
+        size_t size = store_part_kinds[p].size, n = (size_t)(to - from) * size;
+        if (w->sizes.parts[p] && put_bytes(w, parts[p], n, r->at[p] + at * size, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 void store_mark(struct store_writer *w, size_t row, int64_t layer, int64_t tile)
@@ -402,29 +409,40 @@ static int sync_part(struct store_writer *w, struct aq_err *err)
     return 0;
 }
 
-/* The check of a cell whose sums are in the file, from there: what is vouched for is what is kept.
- */
+/* The groups of a layer and the samples of a tile in one part of a row, read back from the file
+   into `to`: [groups of the layer][samples of the tile]. */
+static int read_part(const struct store_writer *w, const struct out_row *r, int part, int64_t layer,
+                     int64_t tile, char *to, struct aq_err *err)
+{
+    size_t size = store_part_kinds[part].size;
+    size_t from = (size_t)w->tile_first[tile], n = (size_t)w->tile_first[tile + 1] - from;
+    for (size_t g = w->groups->first[layer]; g < w->groups->first[layer + 1]; g++, to += n * size) {
+        uint64_t at = (g * (uint64_t)w->shape.samples + from) * size;
+        if (aq_pread_all(w->fd, to, n * size, r->at[part] + at, "the unfinished store", err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The check of a cell whose numbers are in the file, from there: what is vouched for is what is
+   kept. */
 static int check_new_cell(struct store_writer *w, struct out_row *r, int64_t layer, int64_t tile,
                           struct aq_err *err)
 {
-    size_t first = w->groups->first[layer], groups = w->groups->first[layer + 1] - first;
-    size_t from = (size_t)w->tile_first[tile], n = (size_t)w->tile_first[tile + 1] - from;
-    double *sums = xcalloc(groups * n, sizeof *sums);
-    float *clip = xcalloc(groups * n, sizeof *clip);
+    struct store_cell c = {.groups = w->groups->first[layer + 1] - w->groups->first[layer]};
+    c.samples = c.stride = (size_t)(w->tile_first[tile + 1] - w->tile_first[tile]);
+    size_t room = c.groups * c.samples * sizeof(double); /* for the largest type */
+    char *numbers = xmalloc(STORE_PARTS * room);
     int bad = 0;
-    for (size_t g = 0; g < groups && bad == 0; g++) {
-        uint64_t at = (first + g) * (uint64_t)w->shape.samples + from;
-        bad = aq_pread_all(w->fd, sums + g * n, n * sizeof *sums, r->sums_at + at * sizeof *sums,
-                           "the unfinished store", err);
-        if (bad == 0)
-            bad = aq_pread_all(w->fd, clip + g * n, n * sizeof *clip,
-                               r->clip_at + at * sizeof *clip, "the unfinished store", err);
+    for (int p = 0; p < STORE_PARTS && bad == 0; p++) {
+        if (!w->sizes.parts[p])
+            continue;
+        c.parts[p] = numbers + (size_t)p * room;
+        bad = read_part(w, r, p, layer, tile, numbers + (size_t)p * room, err);
     }
-    struct store_cell c = {sums, clip, groups, n, n};
     if (bad == 0)
         r->check[layer * w->shape.tiles + tile] = store_cell_check(&r->key, layer, tile, &c);
-    free(sums);
-    free(clip);
+    free(numbers);
     return bad;
 }
 
@@ -446,7 +464,7 @@ int store_checkpoint(struct store_writer *w, struct aq_err *err)
     for (size_t i = 0; i < w->count; i++)
         if (w->rows[i].dirty && put_new_checks(w, &w->rows[i], err) < 0)
             return -1;
-    if (sync_part(w, err) < 0) /* sums and checks, before any flag says that they are there */
+    if (sync_part(w, err) < 0) /* numbers and checks, before any flag says that they are there */
         return -1;
     for (size_t i = 0; i < w->count; i++) {
         struct out_row *r = &w->rows[i];

@@ -1,7 +1,8 @@
 /*
  * A store and the scores collected from it. The input is a header up to the first zero byte with
- * the data behind it; the length in front is put right. An accepted store has finite sums and
- * counts, no row twice, and a description that reads back; its scores are finite or refused.
+ * the data behind it; the length in front is put right. An accepted store has finite numbers, only
+ * divergences below 0, no row twice, and a description that reads back; its scores are finite or
+ * refused.
  */
 #include "base/mem.h"
 #include "store/collect.h"
@@ -46,6 +47,16 @@ static void check_refusal(const struct aq_err *err)
         abort();
 }
 
+static void check_number(const struct store *s, const struct store_row *r, int part, int64_t group,
+                         int64_t sample)
+{
+    if (!r->parts[part] && !s->shape.gradient && store_part_kinds[part].gradient)
+        return;
+    double x = store_number(s, r, part, group, sample);
+    if (!isfinite(x) || (x < 0 && (part != STORE_SUMS || s->shape.gradient)))
+        abort();
+}
+
 static void check_rows(const struct store *s)
 {
     for (size_t i = 0; i < s->count; i++) {
@@ -56,8 +67,8 @@ static void check_rows(const struct store *s)
             abort();
         for (int64_t g = 0; g < s->shape.groups; g++)
             for (int64_t n = 0; n < s->shape.samples; n++)
-                if (!isfinite(store_sum(s, r, g, n)) || !(store_clip(s, r, g, n) >= 0))
-                    abort();
+                for (int p = 0; p < STORE_PARTS; p++)
+                    check_number(s, r, p, g, n);
     }
 }
 

@@ -30,15 +30,23 @@ static int seal_row(const struct store *s, const struct store_row *r, int fd, st
 static int seal_tensor(struct store *s, const struct st_tensor *t, int fd, struct aq_err *err)
 {
     char name[64];
-    struct store_row r = {.sums = t->data};
-    const void **const parts[] = {&r.clip, (const void **)&r.have, &r.check};
-    static const char *const kinds[] = {"clip", "have", "check"};
+    struct store_row r = {0};
+    for (int p = 0; p < STORE_PARTS; p++) {
+        (void)snprintf(name, sizeof name, "%s%s", store_part_kinds[p].name, t->name + 1);
+        const struct st_tensor *part = st_find(&s->file, name);
+        if (part)
+            r.parts[p] = part->data;
+        else if (!store_part_kinds[p].gradient)
+            return 0; /* not a row */
+    }
+    const void **const marks[] = {(const void **)&r.have, &r.check};
+    static const char *const kinds[] = {"have", "check"};
     for (size_t i = 0; i < AQ_COUNT(kinds); i++) {
         (void)snprintf(name, sizeof name, "%s%s", kinds[i], t->name + 1);
         const struct st_tensor *other = st_find(&s->file, name);
         if (!other)
-            return 0; /* not a row */
-        *parts[i] = other->data;
+            return 0;
+        *marks[i] = other->data;
     }
     memcpy(r.key.id, t->name + 2, TREATMENT_ID - 1);
     r.key.prefix = atoll(t->name + 2 + TREATMENT_ID);

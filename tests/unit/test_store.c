@@ -95,16 +95,20 @@ static struct store_writer *start(const char *path)
 /* Sums of one layer and tile in all rows; other numbers for another `run`. */
 static void put(struct store_writer *w, int64_t layer, int64_t tile, double run)
 {
-    double sums[SAMPLES];
+    double sums[SAMPLES], dots[SAMPLES], firsts[SAMPLES];
     float clip[SAMPLES];
+    const void *const parts[STORE_PARTS] = {
+        [STORE_SUMS] = sums, [STORE_DOTS] = dots, [STORE_FIRSTS] = firsts, [STORE_CLIP] = clip};
     int32_t from = tile_first[tile], to = tile_first[tile + 1];
     for (size_t r = 0; r < rows.count; r++)
         for (int64_t g = layer * PER_LAYER; g < (layer + 1) * PER_LAYER; g++) {
             for (int32_t i = 0; i < to - from; i++) {
                 sums[i] = run + (double)(g * SAMPLES + from + i);
+                dots[i] = 3 * sums[i];
+                firsts[i] = sums[i] / 2;
                 clip[i] = (float)r;
             }
-            must(store_put(w, r, g, from, to, sums, clip, &err));
+            must(store_put(w, r, g, from, to, parts, &err));
         }
 }
 
@@ -162,9 +166,9 @@ static int unvouched(const char *path)
         for (int64_t tile = 0; tile < TILES; tile++)
             for (int64_t g = 0; g < GROUPS; g++)
                 for (int32_t i = tile_first[tile]; i < tile_first[tile + 1]; i++)
-                    found += !store_have(&s, &s.rows[r], g / PER_LAYER, tile) &&
-                             (store_sum(&s, &s.rows[r], g, i) != 0 ||
-                              store_clip(&s, &s.rows[r], g, i) != 0);
+                    for (int p = 0; p < STORE_PARTS; p++)
+                        found += !store_have(&s, &s.rows[r], g / PER_LAYER, tile) &&
+                                 store_number(&s, &s.rows[r], p, g, i) != 0;
     store_close(&s);
     return found;
 }

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""The two gradient scores and the first rows' part of the demo model in float64, for tests/49-second.bats.
+
+    tests/oracle/second.py      # needs torch, transformers, tokenizers; writes tests/oracle/second/demo.json
+
+transformers runs the checkpoint on the first captions of captions_small.txt, without padding and with one pad token in front (of
+the pads of a padded caption only the last has a target, and no text sees any). With dY = (Yq - Y) for weights that are quantized in
+float32, g = dL/dY and L the sum of the targets' losses, it writes per treatment and group, over all captions
+
+    [sum over tokens and outputs of (g dY)^2, sum over tokens of (sum over the outputs of all members of g dY)^2,
+     the part of the first at the first row of each caption]
+"""
+import json
+import os
+
+import tokenizers
+import torch
+import transformers
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+CHECKPOINT = os.path.join(ROOT, "models", "qwen3_vl_demo", "checkpoint")
+CAPTIONS = os.path.join(ROOT, "datasets", "demo", "captions_small.txt")
+OUT = os.path.join(ROOT, "tests", "oracle", "second", "demo.json")
+COUNT, PAD = 4, "<|endoftext|>"
+GROUPS = [["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"], ["mlp.gate_proj", "mlp.up_proj"],
+          ["mlp.down_proj"]]
+
+
+def integer(w, bits, block):
+    """Symmetric, one range for each row's block: code = clamp(rint(w * (max / amax))), value = code / scale."""
+    most = 2 ** (bits - 1) - 1
+    out = torch.empty_like(w)
+    for at in range(0, w.shape[1], block):
+        part = w[:, at:at + block]
+        scale = torch.tensor(float(most)) / part.abs().amax(dim=1, keepdim=True)
+        out[:, at:at + block] = torch.clamp(torch.round(part * scale), -most - 1, most) / scale
+    return out
+
+
+TREATMENTS = {"int8:axis0:static": lambda w: integer(w, 8, w.shape[1]), "int4:block(-1:128):static": lambda w: integer(w, 4, 128)}
+
+
+def trace(model, ids, mask, targets):
+    """Input of every linear and gradient of the loss at its output, each (rows, columns)."""
+    seen, inputs, handles = {}, {}, []
+    for i, layer in enumerate(model.model.language_model.layers):
+        for name in sum(GROUPS, []):
+            def keep(_module, args, y, key=(i, name)):
+                y.retain_grad()
+                inputs[key], seen[key] = args[0].detach()[0], y
+            handles.append(layer.get_submodule(name).register_forward_hook(keep))
+    logits = model(input_ids=ids[None], attention_mask=mask[None], use_cache=False).logits[0]
+    torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="sum").backward()
+    for handle in handles:
+        handle.remove()
+    return {key: (inputs[key], y.grad[0]) for key, y in seen.items()}
+
+
+def main():
+    torch.set_num_threads(2)
+    tokenizer = tokenizers.Tokenizer.from_file(os.path.join(CHECKPOINT, "tokenizer.json"))
+    with open(CAPTIONS, encoding="utf-8") as f:
+        samples = [torch.tensor(tokenizer.encode(next(f).rstrip("\n")).ids) for _ in range(COUNT)]
+    model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    layers = model.model.language_model.layers
+    weights = {(i, n): m.get_submodule(n).weight.detach().clone() for i, m in enumerate(layers) for n in sum(GROUPS, [])}
+    model = model.double().eval().requires_grad_(False)
+    model.model.language_model.embed_tokens.weight.requires_grad_(True)  # so that there is a graph
+    changes = {t: {k: q(w).double() - w.double() for k, w in weights.items()} for t, q in TREATMENTS.items()}
+    cases = []
+    for padding in ("none", "max_length"):
+        pads = torch.tensor([tokenizer.token_to_id(PAD)] if padding == "max_length" else [], dtype=torch.long)
+        sums = {t: {f"layers.{i}.{g[0]}": [0.0, 0.0, 0.0] for i in range(len(layers)) for g in GROUPS} for t in TREATMENTS}
+        for text in samples:
+            ids = torch.cat([pads, text])
+            mask = torch.cat([torch.zeros_like(pads), torch.ones_like(text)])
+            model.zero_grad(set_to_none=True)
+            traced = trace(model, ids, mask, ids[1:])
+            for treatment, change in changes.items():
+                for i in range(len(layers)):
+                    for group in GROUPS:
+                        effect = torch.cat([g * (x @ change[i, n].T) for n in group for x, g in [traced[i, n]]], dim=1)
+                        to = sums[treatment][f"layers.{i}.{group[0]}"]
+                        to[0] += effect.square().sum().item()
+                        to[1] += effect.sum(dim=1).square().sum().item()
+                        to[2] += effect[0].square().sum().item()
+        cases += [{"padding": padding, "treatment": t, "groups": {k: [float(f"{x:.10g}") for x in v] for k, v in s.items()}}
+                  for t, s in sums.items()]
+    with open(OUT, "w", encoding="utf-8") as f:
+        head = {"made_by": "tests/oracle/second.py", "torch": torch.__version__, "transformers": transformers.__version__,
+                "captions": COUNT}
+        f.write(json.dumps(head)[:-1] + ', "cases": [' + ",".join("\n" + json.dumps(c).replace('], "', '],\n "') for c in cases) + "\n]}\n")
+
+
+if __name__ == "__main__":
+    main()
