@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "store/store_check.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -447,6 +448,7 @@ double store_number(const struct store *s, const struct store_row *r, enum store
     const char *at = (const char *)r->parts[part];
     double x;
     float single;
+    assert(at);
     at += (size_t)(group * s->shape.samples + sample) * size;
     if (store_part_kinds[part].dtype == ST_F32) {
         memcpy(&single, at, sizeof single);
