@@ -218,9 +218,10 @@ $(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
 
 # ---- the store: all cells in one call, by content ----
 
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) --prefix $(call commas,$(SCORE_PREFIXES)) \
+score_call = $(AQ_BIN)/aq-score --prefix $(call commas,$(SCORE_PREFIXES)) \
 	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
 	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) --replace
+score = $(score_call) --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES)
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
@@ -344,12 +345,14 @@ endif
 
 # ---- looking and cleaning ----
 
+# What is not there yet is made in a directory that goes again.
 plan:
 	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
 	@$(if $(CELLS),printf '  %s\n' $(CELLS))
 	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
-	@if [ -e $(LM) ] && [ -e $(TOKENS) ] && [ -e $(RANGES) ] && [ -z '$(firstword $(filter-out $(wildcard $(QUANTS)),$(QUANTS)))' ]; then \
-	  $(score) --dry-run -o $(STORE) $(QUANTS); else echo 'nothing is scored yet: the plan of aq-score needs lm.json, tokens and ranges'; fi
+	@$(if $(CELLS),d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
+	$(if $(STALE)$(filter-out $(wildcard $(QUANTS)),$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1;) \
+	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(score_call) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)
 ifeq ($(and $(CELL),$(filter $(CELL),$(CELLS) $(UNSUPPORTED))),)

@@ -26,11 +26,16 @@ setup() {
 @test "aq: plan, sweep, and a second sweep that does nothing" {
     aq 0 pipelines/aq plan PAIRS=wint8_aint8 SIZES=small
     has "$output" "1 cells"
+    has "$output" "activation ranges"
+    has "$output" "one NVIDIA H200"
+    grep -qE '^  here, at [0-9]+ GFLOP/s +[0-9.]+ (s|min|h)$' <<<"$output"
+    # 28 groups, 16 samples, in one row: sums, both parts of them, clipped counts, and the flags and checks of 7 layers
+    awk '/^  the store/ { exit !($(NF - 1) >= 0.01 && $(NF - 1) < 0.1) }' <<<"$output"
     [ ! -e tmp ]
     aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
     [ -e tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/wint8_aint8/default/small/report.html ]
     aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
-    [[ $output != *REPORT* ]]
+    [[ $output != *SUMMARY* ]]
 }
 
 @test "aq: exits with the code of the tool that failed, not with make's" {

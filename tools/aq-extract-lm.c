@@ -5,6 +5,7 @@
 #include "model/lm.h"
 #include "model/lm_extract.h"
 #include "model/lm_materialize.h"
+#include "model/lm_shapes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 enum { RESULT_VERSION = 1 };
 
 static struct {
-    const char *digest, *materialize;
+    const char *digest, *materialize, *shapes;
     uint64_t shard_bytes;
 } o = {.digest = "sample", .shard_bytes = LM_SHARD_BYTES};
 
@@ -24,6 +25,9 @@ static const struct aq_opt options[] = {
      digests},
     {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
      "also write the language model as a checkpoint of its own"},
+    {"shapes", 0, AQ_OPT_TEXT, &o.shapes, "OUT",
+     "first write to OUT, sparse, a checkpoint without numbers of the\nshapes that DIR/config.json "
+     "asks for: for a plan"},
     {"shard-size", 0, AQ_OPT_SIZE, &o.shard_bytes, "SIZE",
      "largest file of that copy (5000000000)"},
     AQ_OPT_END,
@@ -52,8 +56,17 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct lm lm;
     enum lm_digest kind = strcmp(o.digest, "full") == 0 ? LM_DIGEST_FULL : LM_DIGEST_SAMPLE;
+    const char *dir = cl->args[0];
+    if (o.shapes) {
+        char *found = hub_directory(dir);
+        int bad = lm_shapes(found, o.shapes, err);
+        free(found);
+        if (bad < 0)
+            return -1;
+        dir = o.shapes;
+    }
     /* of a copy, the digest is taken from the copy */
-    if (extract(&lm, cl->args[0], o.materialize ? LM_DIGEST_SAMPLE : kind, err) < 0)
+    if (extract(&lm, dir, o.materialize ? LM_DIGEST_SAMPLE : kind, err) < 0)
         return -1;
     int r = 0;
     if (o.materialize) {
@@ -76,7 +89,8 @@ static const char *const schemas[] = {LM_SCHEMA, NULL};
 static const struct aq_tool tool = {
     .name = "aq-extract-lm",
     .summary = "find the language model in a checkpoint",
-    .usage = "aq-extract-lm [--digest sample|full] [--materialize OUT] [-o FILE] DIR",
+    .usage =
+        "aq-extract-lm [--digest sample|full] [--materialize OUT] [--shapes OUT] [-o FILE] DIR",
     .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
                "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"
                "the language model is also written to OUT, and lm.json describes OUT.",

@@ -8,11 +8,43 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Cells (row, layer, tile) that are wanted, and those of them that an old store has. */
+/* Cells (row, layer, tile) that are wanted, those of them that an old store has, and what the
+ * others cost. */
 struct count {
     uint64_t wanted, done;
     size_t rows_open;
+    double operations;
 };
+
+/* What was measured on devices that this machine need not have: docs/performance.md. */
+static const struct device {
+    const char *name;
+    double rate;  /* operations a second of whole runs with 120 treatments */
+    double fixed; /* seconds for the start and the upload of the weights */
+} devices[] = {{"one NVIDIA H200", 200e12, 1.0}};
+
+/* Operations of one tile: of all linears of a layer, of the head. */
+static double layer_operations(const struct scoring *s)
+{
+    return 2.0 * s->tiles->rows * (double)scoring_layer_elements(s);
+}
+
+static double head_operations(const struct scoring *s)
+{
+    const struct lm_arch *c = nn_arch(s->model);
+    return 2.0 * s->tiles->rows * (double)c->vocab_size * (double)c->hidden_size;
+}
+
+/* A score of the gradient takes the products of its layer; of kl_div, for each group those of all
+ * layers from there on. */
+static double cell_operations(const struct scoring *s, int64_t layer)
+{
+    if (!s->kl_div)
+        return layer_operations(s);
+    double after = (double)(nn_layers(s->model) - layer);
+    return nn_layer(s->model, layer)->group_count *
+           (after * layer_operations(s) + head_operations(s));
+}
 
 static bool store_has(const struct store *old, const struct scoring *s, size_t row, int64_t layer,
                       size_t tile)
@@ -35,8 +67,10 @@ static struct count count_cells(const struct scoring *s, const struct store *old
             if (!scoring_wants(s, r, t))
                 continue;
             for (int64_t l = 0; l < nn_layers(s->model); l++) {
+                bool has = store_has(old, s, r, l, t);
                 n.wanted++;
-                n.done += store_has(old, s, r, l, t);
+                n.done += has;
+                n.operations += has ? 0 : cell_operations(s, l);
             }
         }
         n.rows_open += n.wanted - n.done > before;
@@ -91,23 +125,54 @@ static void print_bytes(const char *what, uint64_t bytes)
     printf("  %-34s %12.1f MB\n", what, (double)bytes / 1e6);
 }
 
+/* The tensors of all rows; header and flags are small beside them. */
+static uint64_t store_bytes(const struct scoring *s)
+{
+    const struct tile *last = &s->tiles->items[s->tiles->count - 1];
+    const struct store_shape shape = {(int64_t)s->groups->count, s->groups->layers,
+                                      last->sample + last->desc.samples, (int64_t)s->tiles->count};
+    const struct store_sizes sizes = store_sizes_of(&shape);
+    uint64_t row = sizes.have + sizes.check;
+    for (size_t p = 0; p < STORE_PARTS; p++)
+        row += sizes.parts[p];
+    return row * s->rows->count;
+}
+
+static void print_seconds(const char *where, double seconds)
+{
+    if (seconds < 120)
+        printf("  %-34s %12.1f s\n", where, seconds);
+    else if (seconds < 7200)
+        printf("  %-34s %12.1f min\n", where, seconds / 60);
+    else
+        printf("  %-34s %12.1f h\n", where, seconds / 3600);
+}
+
 static void print_work(const struct scoring *s, const struct count *n)
 {
-    const struct lm_arch *c = nn_arch(s->model);
-    double tiles = (double)(s->end_tile - s->first_tile), rows = s->tiles->rows;
-    double per_layer = 2 * rows * (double)scoring_layer_elements(s);
-    double head = 2 * rows * (double)c->vocab_size * (double)c->hidden_size;
-    /* forward but for the last layer, recomputed forward, gradient of the inputs; the head forward
-       and back */
-    double layers = 3 * (double)c->num_hidden_layers - 1;
-    double passes = n->rows_open ? tiles * (per_layer * layers + 2 * head) : 0;
-    double scores = (double)(n->wanted - n->done) * per_layer;
-    double rate = product_rate(s);
-    printf("work\n  %-34s %12.3f TFLOP\n  %-34s %12.3f TFLOP\n", "forward and backward",
-           passes / 1e12, "scores", scores / 1e12);
-    if (rate > 0)
-        printf("  %-34s %12.1f s at %.0f GFLOP/s of fp32 products\n", "expected time",
-               (passes + scores) / rate, rate / 1e9);
+    double tiles = (double)(s->end_tile - s->first_tile);
+    double per_layer = tiles * layer_operations(s), head = tiles * head_operations(s);
+    double depth = (double)nn_layers(s->model), passes = 0;
+    /* the gradient: forward but for the last layer, recomputed forward, gradient of the inputs; the
+       head forward and back */
+    if (n->rows_open)
+        passes = s->kl_div ? depth * per_layer + head : (3 * depth - 1) * per_layer + 2 * head;
+    double ranges = s->needs_ranges && !s->ranges ? depth * per_layer : 0;
+    double all = ranges + passes + n->operations, rate = product_rate(s);
+    printf("work\n");
+    if (ranges > 0)
+        printf("  %-34s %12.3f TFLOP\n", "activation ranges", ranges / 1e12);
+    printf("  %-34s %12.3f TFLOP\n  %-34s %12.3f TFLOP\n",
+           s->kl_div ? "forward" : "forward and backward", passes / 1e12, "scores",
+           n->operations / 1e12);
+    printf("expected time\n");
+    if (rate > 0) {
+        char here[64];
+        (void)snprintf(here, sizeof here, "here, at %.0f GFLOP/s", rate / 1e9);
+        print_seconds(here, all / rate);
+    }
+    for (size_t i = 0; i < AQ_COUNT(devices); i++)
+        print_seconds(devices[i].name, all > 0 ? devices[i].fixed + all / devices[i].rate : 0);
 }
 
 int score_plan_print(struct scoring *s, const char *path, const struct json *identity,
@@ -128,6 +193,8 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
            nn_layers(s->model), "tiles", s->end_tile - s->first_tile, (int)s->tiles->rows);
     printf("candidates\n  %-34s %12zu in %zu rows\n  %-34s %12zu\n", "distinct",
            s->candidates->count, s->rows->count, "rows to compute", n.rows_open);
+    printf("disk\n");
+    print_bytes("the store", store_bytes(s));
     printf("memory on '%s'\n", s->b->identity);
     print_bytes("activations of a tile", bytes.model);
     print_bytes(bytes.spilled ? "kept layer inputs, in a file" : "kept layer inputs", bytes.kept);

@@ -117,7 +117,8 @@ static int open_ranges(struct run *r, struct aq_err *err)
     bool needed = false;
     for (size_t i = 0; i < r->rows.count; i++)
         needed |= r->rows.items[i].prefix > 0;
-    if (!needed)
+    r->needs_ranges = needed;
+    if (!needed || (r->o->dry_run && !r->o->ranges))
         return 0;
     if (!r->o->ranges)
         return aq_err_set(err, AQ_EUSAGE,
@@ -281,6 +282,7 @@ static int run(struct run *r, struct aq_err *err)
                             .rows = &r->rows,
                             .ranges = r->ranges.path ? &r->ranges : NULL,
                             .kl_div = r->kl_div,
+                            .needs_ranges = r->needs_ranges,
                             .memory = o->memory,
                             .spill_dir = r->spill_dir};
     if (take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)

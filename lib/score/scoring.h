@@ -30,6 +30,7 @@ struct scoring {
     struct store_writer *store;
     size_t first_tile, end_tile; /* the shard */
     bool kl_div;                 /* else gradient */
+    bool needs_ranges;           /* ranges is NULL only in a plan then */
     uint64_t memory;             /* limit in bytes; 0: none */
     const char *spill_dir;
 };
