@@ -158,8 +158,8 @@ include $(P)/cells.mk
 endif
 
 RUNS       := $(patsubst %,$(P)/%/run.json,$(CELLS) $(UNSUPPORTED))
-ALL_QUANTS := $(ALL_QUANTS:%=$(P)/%)
-QUANTS     := $(QUANTS:%=$(P)/%)
+override ALL_QUANTS := $(ALL_QUANTS:%=$(P)/%)
+override QUANTS := $(QUANTS:%=$(P)/%)
 SCORES     := $(CELLS:%=$(P)/%/scores.json)
 MANIFESTS  := $(SCHEMES:%=$(P)/%_quant_manifest.json)
 REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json per-layer-sensitivity.tsv report.html \

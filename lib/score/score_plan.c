@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "store/store_layout.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -130,7 +131,8 @@ static uint64_t store_bytes(const struct scoring *s)
 {
     const struct tile *last = &s->tiles->items[s->tiles->count - 1];
     const struct store_shape shape = {(int64_t)s->groups->count, s->groups->layers,
-                                      last->sample + last->desc.samples, (int64_t)s->tiles->count};
+                                      last->sample + last->desc.samples, (int64_t)s->tiles->count,
+                                      !s->kl_div};
     const struct store_sizes sizes = store_sizes_of(&shape);
     uint64_t row = sizes.have + sizes.check;
     for (size_t p = 0; p < STORE_PARTS; p++)

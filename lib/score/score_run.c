@@ -31,7 +31,7 @@ struct run {
     struct scoring s;
     struct prefixes prefixes;
     int64_t samples; /* scored: the first so many */
-    bool bf16, kl_div;
+    bool bf16, kl_div, needs_ranges;
     char *spill_dir;
 };
 

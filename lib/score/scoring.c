@@ -145,6 +145,8 @@ static int weights_fit(const struct scoring *s, const struct candidate *c, struc
 static int inputs_fit(const struct scoring *s, const struct score_row *row, struct aq_err *err)
 {
     const struct quant_spec *spec = &s->candidates->items[row->candidate].as;
+    if (row->prefix && !s->ranges) /* only a plan has none */
+        return 0;
     for (int64_t l = 0; l < nn_layers(s->model); l++) {
         const struct model_layer *layer = nn_layer(s->model, l);
         for (int i = 0; i < layer->input_count; i++) {
