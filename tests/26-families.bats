@@ -271,3 +271,113 @@ CASES
     config '.num_key_value_heads = 4'
     refused 3 "qkv_proj.weight' has shape [48, 24], config.json needs [72, 24]" aq-extract-lm tiny
 }
+
+# Every tensor of a family, the last layer's and the ends', in turn.
+@test "each tensor of each family: missing, of another shape; and one too many" {
+    need_command python3
+    run python3 - "$CASES" <<'PY'
+import json, os, subprocess, sys
+
+def write(header, data):
+    h = json.dumps(header).encode()
+    with open("tiny/model.safetensors", "wb") as f:
+        f.write(len(h).to_bytes(8, "little") + h + data)
+
+def expect(text, what):
+    global count
+    r = subprocess.run(["aq-extract-lm", "-o", "lm.json", "tiny"], capture_output=True, text=True)
+    count += 1
+    if r.returncode != 3 or text not in r.stderr or r.stderr.count("\n") > 2:
+        print(f"{what}: status {r.returncode}, {r.stderr!r} lacks {text!r}")
+        sys.exit(1)
+
+os.mkdir("tiny")
+count = 0
+for case in "llama_bias qwen2 qwen2_5_vl mistral smollm3 phi3 granite olmo2 gemma2 gemma3 gemma3_text".split():
+    with open(f"{sys.argv[1]}/{case}/config.json") as f, open("tiny/config.json", "w") as to:
+        config = f.read()
+        to.write(config)
+    config = json.loads(config)
+    layers = config.get("text_config", config)["num_hidden_layers"]
+    with open(f"{sys.argv[1]}/{case}/model.safetensors", "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        header, data = json.loads(f.read(n)), f.read()
+    ours = [k for k in header if k != "__metadata__" and "vision" not in k and "visual" not in k and "projector" not in k]
+    last = [k for k in ours if f"layers.{layers - 1}." in k]
+    ends = [k for k in ours if "layers." not in k]
+    assert len(last) >= 6 and len(ends) >= 2, case
+    for name in last + [k for k in ends if "embed" not in k]:
+        write({name + "x" if k == name else k: t for k, t in header.items()}, data)
+        short = name[name.index("lm_head" if "lm_head" in name else "layers." if "layers." in name else "norm"):]
+        expect(f"{short}' is missing", f"{case} without {name}")
+    for name in last + ends:
+        size = 1
+        for d in header[name]["shape"]:
+            size *= d
+        shape = [1, size] if header[name]["shape"] != [1, size] else [size, 1]
+        write({k: dict(t, shape=shape) if k == name else t for k, t in header.items()}, data)
+        expect(f"' has shape [{shape[0]}, {shape[1]}], config.json needs [", f"{case} with a flat {name}")
+    for extra in ("bias", "scales"):
+        name = last[0].rsplit(".", 2)[0] + ".more." + extra
+        end = {"dtype": "BF16", "shape": [2], "data_offsets": [len(data), len(data) + 4]}
+        write(dict(header, **{name: end}), data + bytes(4))
+        expect(f"unexpected tensor '{name}'", f"{case} with {name}")
+print(count)
+PY
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$output" -ge 200 ]
+}
+
+# The same numbers in other types: the scores are the same to the last bit, on the CPU, which computes in fp32.
+@test "F16, F32 and BF16, also mixed, are the same numbers" {
+    need_command python3
+    python3 - "$CASES" <<'PY'
+import array, json, os, shutil, struct, sys
+
+def load():
+    with open(f"{sys.argv[1]}/qwen2/model.safetensors", "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        header, data = json.loads(f.read(n)), f.read()
+    for k, t in header.items():
+        if k != "__metadata__":
+            assert t["dtype"] == "BF16"
+            half = array.array("H", data[slice(*t["data_offsets"])])
+            yield k, t["shape"], [struct.unpack("<f", struct.pack("<I", h << 16))[0] for h in half]
+
+def save(name, kinds):
+    header, data = {}, b""
+    for i, (k, shape, values) in enumerate(load()):
+        kind = kinds[i % len(kinds)]
+        if kind == "BF16":
+            part = array.array("H", [struct.unpack("<I", struct.pack("<f", v))[0] >> 16 for v in values]).tobytes()
+        else:
+            form = "<%d%s" % (len(values), "f" if kind == "F32" else "e")
+            part = struct.pack(form, *values)
+            assert list(struct.unpack(form, part)) == values
+        header[k] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    os.mkdir(name)
+    shutil.copy(f"{sys.argv[1]}/qwen2/config.json", name)
+    h = json.dumps(header).encode()
+    with open(f"{name}/model.safetensors", "wb") as f:
+        f.write(len(h).to_bytes(8, "little") + h + data)
+
+save("bf16", ["BF16"])
+save("f16", ["F16"])
+save("mixed", ["F32", "BF16", "F16"])
+PY
+    for i in $(seq 6); do seq -s' ' "$i" $((i + 5)); done >ids
+    "$O"/tests/make_tokens --sizes 6 -o tokens <ids
+    aq-overlay --format INT8_DEFAULT_CFG -o int8.json
+    for m in bf16 f16 mixed; do
+        aq-extract-lm -o lm.json "$m"
+        aq 0 aq-calib ranges --lm lm.json --prefix 6 --device cpu -o ranges tokens
+        aq 0 aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 6 --device cpu -o "$m.store" int8.json
+        "$O"/tests/st_digest "$m.store" | grep '^s/' >"$m.sums"
+        [ -s "$m.sums" ]
+    done
+    is "$(jq -c '[.tensors[].dtype] | unique' lm.json)" '["BF16","F16","F32"]'
+    cmp bf16.sums f16.sums
+    cmp bf16.sums mixed.sums
+}
