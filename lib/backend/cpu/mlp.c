@@ -23,8 +23,7 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     const struct mlp_job *j = arg;
     int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    (j->act == BACKEND_SILU ? simd()->swiglu : simd()->geglu)(j->y + at, j->gate + at, j->up + at,
-                                                              end_of(j, unit) - at);
+    simd()->glu(j->y + at, j->gate + at, j->up + at, j->act, end_of(j, unit) - at);
 }
 
 static void backward_unit(void *arg, int64_t unit, int worker)
@@ -32,8 +31,8 @@ static void backward_unit(void *arg, int64_t unit, int worker)
     const struct mlp_job *j = arg;
     int64_t at = unit * ROWS * j->cols;
     (void)worker;
-    (j->act == BACKEND_SILU ? simd()->swiglu_backward : simd()->geglu_backward)(
-        j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at, end_of(j, unit) - at);
+    simd()->glu_backward(j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at, j->act,
+                         end_of(j, unit) - at);
 }
 
 static void run(struct mlp_job *j, aq_pool_fn *fn)

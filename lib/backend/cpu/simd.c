@@ -371,45 +371,7 @@ INLINE void sigmoid(f32v *s, const f32v *a)
     *s = 1 / (1 + *s);
 }
 
-INLINE void swiglu_step(float *y, const float *gate, const float *up, int64_t n)
-{
-    f32v a, b, s;
-    load(&a, gate, n);
-    load(&b, up, n);
-    sigmoid(&s, &a);
-    a = a * s * b;
-    store(y, &a, n);
-}
-
-INLINE void swiglu_body(float *y, const float *gate, const float *up, int64_t n)
-{
-#define STEP(count) swiglu_step(y + i, gate + i, up + i, count)
-    STEPS(n, STEP);
-#undef STEP
-}
-
-INLINE void swiglu_backward_step(float *dgate, float *dup, const float *dy, const float *gate,
-                                 const float *up, int64_t n)
-{
-    f32v g, a, b, s;
-    load(&g, dy, n);
-    load(&a, gate, n);
-    load(&b, up, n);
-    sigmoid(&s, &a);
-    f32v to_gate = g * b * s * (1 + a * (1 - s)), to_up = g * a * s;
-    store(dgate, &to_gate, n);
-    store(dup, &to_up, n);
-}
-
-INLINE void swiglu_backward_body(float *dgate, float *dup, const float *dy, const float *gate,
-                                 const float *up, int64_t n)
-{
-#define STEP(count) swiglu_backward_step(dgate + i, dup + i, dy + i, gate + i, up + i, count)
-    STEPS(n, STEP);
-#undef STEP
-}
-
-/* gelu(a) = a (1 + tanh(u)) / 2 with u = sqrt(2 / pi) (a + 0.044715 a^3) */
+/* t = tanh(u), u = sqrt(2 / pi) (a + 0.044715 a^3); gelu(a) = a (1 + t) / 2 */
 #define GELU_SLOPE 0.7978845608F
 #define GELU_CUBE 0.044715F
 
@@ -419,42 +381,54 @@ INLINE void gelu_tanh(f32v *t, const f32v *a)
     tanh_of(t, &u);
 }
 
-INLINE void geglu_step(float *y, const float *gate, const float *up, int64_t n)
+/* The order of the factors below decides the last bits of scores. act is a constant. */
+INLINE void glu_step(float *y, const float *gate, const float *up, enum backend_act act, int64_t n)
 {
     f32v a, b, t;
     load(&a, gate, n);
     load(&b, up, n);
-    gelu_tanh(&t, &a);
-    a = 0.5F * a * (1 + t) * b;
+    if (act == BACKEND_SILU) {
+        sigmoid(&t, &a);
+        a = a * t * b;
+    } else {
+        gelu_tanh(&t, &a);
+        a = 0.5F * a * (1 + t) * b;
+    }
     store(y, &a, n);
 }
 
-INLINE void geglu_body(float *y, const float *gate, const float *up, int64_t n)
+INLINE void glu_body(float *y, const float *gate, const float *up, enum backend_act act, int64_t n)
 {
-#define STEP(count) geglu_step(y + i, gate + i, up + i, count)
+#define STEP(count) glu_step(y + i, gate + i, up + i, act, count)
     STEPS(n, STEP);
 #undef STEP
 }
 
-INLINE void geglu_backward_step(float *dgate, float *dup, const float *dy, const float *gate,
-                                const float *up, int64_t n)
+INLINE void glu_backward_step(float *dgate, float *dup, const float *dy, const float *gate,
+                              const float *up, enum backend_act act, int64_t n)
 {
-    f32v g, a, b, t;
+    f32v g, a, b, t, to_gate, to_up;
     load(&g, dy, n);
     load(&a, gate, n);
     load(&b, up, n);
-    gelu_tanh(&t, &a);
-    f32v inner = GELU_SLOPE * (1 + 3 * GELU_CUBE * (a * a));
-    f32v to_up = g * (0.5F * a * (1 + t));
-    f32v to_gate = g * b * (0.5F * (1 + t) + 0.5F * a * (1 - t * t) * inner);
+    if (act == BACKEND_SILU) {
+        sigmoid(&t, &a);
+        to_gate = g * b * t * (1 + a * (1 - t));
+        to_up = g * a * t;
+    } else {
+        gelu_tanh(&t, &a);
+        f32v inner = GELU_SLOPE * (1 + 3 * GELU_CUBE * (a * a));
+        to_gate = g * b * (0.5F * (1 + t) + 0.5F * a * (1 - t * t) * inner);
+        to_up = g * (0.5F * a * (1 + t));
+    }
     store(dgate, &to_gate, n);
     store(dup, &to_up, n);
 }
 
-INLINE void geglu_backward_body(float *dgate, float *dup, const float *dy, const float *gate,
-                                const float *up, int64_t n)
+INLINE void glu_backward_body(float *dgate, float *dup, const float *dy, const float *gate,
+                              const float *up, enum backend_act act, int64_t n)
 {
-#define STEP(count) geglu_backward_step(dgate + i, dup + i, dy + i, gate + i, up + i, count)
+#define STEP(count) glu_backward_step(dgate + i, dup + i, dy + i, gate + i, up + i, act, count)
     STEPS(n, STEP);
 #undef STEP
 }
@@ -568,14 +542,18 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
         return dot ? score_body(found, expected, slope, dot, n)                                    \
                    : score_body(found, expected, slope, NULL, n);                                  \
     }                                                                                              \
-    attribute static void geglu_##set(float *y, const float *gate, const float *up, int64_t n)     \
+    attribute static void glu_##set(float *y, const float *gate, const float *up,                  \
+                                    enum backend_act act, int64_t n)                               \
     {                                                                                              \
-        geglu_body(y, gate, up, n);                                                                \
+        act == BACKEND_SILU ? glu_body(y, gate, up, BACKEND_SILU, n)                               \
+                            : glu_body(y, gate, up, BACKEND_GELU_TANH, n);                         \
     }                                                                                              \
-    attribute static void geglu_backward_##set(float *dgate, float *dup, const float *dy,          \
-                                               const float *gate, const float *up, int64_t n)      \
+    attribute static void glu_backward_##set(float *dgate, float *dup, const float *dy,            \
+                                             const float *gate, const float *up,                   \
+                                             enum backend_act act, int64_t n)                      \
     {                                                                                              \
-        geglu_backward_body(dgate, dup, dy, gate, up, n);                                          \
+        act == BACKEND_SILU ? glu_backward_body(dgate, dup, dy, gate, up, BACKEND_SILU, n)         \
+                            : glu_backward_body(dgate, dup, dy, gate, up, BACKEND_GELU_TANH, n);   \
     }                                                                                              \
     attribute static void cap_##set(float *y, float *slope, const float *x, float factor,          \
                                     float cap, int64_t n)                                          \
@@ -600,15 +578,6 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
     {                                                                                              \
         return y ? exps_body(y, x, top, factor, n) : exps_body(NULL, x, top, factor, n);           \
     }                                                                                              \
-    attribute static void swiglu_##set(float *y, const float *gate, const float *up, int64_t n)    \
-    {                                                                                              \
-        swiglu_body(y, gate, up, n);                                                               \
-    }                                                                                              \
-    attribute static void swiglu_backward_##set(float *dgate, float *dup, const float *dy,         \
-                                                const float *gate, const float *up, int64_t n)     \
-    {                                                                                              \
-        swiglu_backward_body(dgate, dup, dy, gate, up, n);                                         \
-    }                                                                                              \
     attribute static float top_##set(const float *x, int64_t n)                                    \
     {                                                                                              \
         return top_body(x, n);                                                                     \
@@ -630,10 +599,8 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
         .norm = norm_##set,                                                                        \
         .norm_backward = norm_backward_##set,                                                      \
         .exps = exps_##set,                                                                        \
-        .swiglu = swiglu_##set,                                                                    \
-        .swiglu_backward = swiglu_backward_##set,                                                  \
-        .geglu = geglu_##set,                                                                      \
-        .geglu_backward = geglu_backward_##set,                                                    \
+        .glu = glu_##set,                                                                          \
+        .glu_backward = glu_backward_##set,                                                        \
         .cap = cap_##set,                                                                          \
         .top = top_##set,                                                                          \
         .turn = turn_##set,                                                                        \

@@ -6,6 +6,8 @@
 #ifndef AQ_BACKEND_CPU_SIMD_H
 #define AQ_BACKEND_CPU_SIMD_H
 
+#include "backend/backend.h"
+
 #include <stdint.h>
 
 struct simd {
@@ -34,13 +36,10 @@ struct simd {
                           float slope, int64_t n);
     /* y = exp(x - top) * factor, and the sum of the exp; y may be NULL, or x */
     double (*exps)(float *y, const float *x, float top, float factor, int64_t n);
-    /* y = silu(gate) up, y = gelu_tanh(gate) up, and back */
-    void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
-    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
-                            const float *up, int64_t n);
-    void (*geglu)(float *y, const float *gate, const float *up, int64_t n);
-    void (*geglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
-                           const float *up, int64_t n);
+    /* y = act(gate) up, and back */
+    void (*glu)(float *y, const float *gate, const float *up, enum backend_act act, int64_t n);
+    void (*glu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
+                         const float *up, enum backend_act act, int64_t n);
     /* y = cap tanh(factor x / cap), y may be x; slope, unless NULL: dy / d(factor x) */
     void (*cap)(float *y, float *slope, const float *x, float factor, float cap, int64_t n);
     /* the largest; NaN if there is one */
