@@ -24,7 +24,7 @@ struct quant {
     char *reason; /* NULL if supported */
 };
 
-struct cell {
+struct swept_cell {
     char *pair, *granularity, *size; /* names of options: the directories */
     char *scheme;
     int64_t samples, score_samples;
@@ -41,9 +41,9 @@ struct common {
     char *model_path;
 };
 
-struct sweep {
+struct cell_sweep {
     const char *dir, *conf_dir;
-    struct cell *items;
+    struct swept_cell *items;
     size_t count, cap;
     struct common common;
     struct aq_strmap quants; /* "pair/granularity" -> struct quant */
@@ -104,7 +104,7 @@ static int read_sizes(const struct jref *dataset, int64_t samples, const char *s
     return 0;
 }
 
-static int read_common(const struct jref *run, const struct cell *cell, struct common *out,
+static int read_common(const struct jref *run, const struct swept_cell *cell, struct common *out,
                        struct aq_err *err)
 {
     struct jref model, dataset, autoquant;
@@ -132,8 +132,8 @@ static int read_common(const struct jref *run, const struct cell *cell, struct c
 }
 
 /* The treatment of this pair and granularity; written once, whatever the sizes are. */
-static const struct quant *quant_of(struct sweep *s, const struct jref *run, const struct cell *c,
-                                    struct aq_err *err)
+static const struct quant *quant_of(struct cell_sweep *s, const struct jref *run,
+                                    const struct swept_cell *c, struct aq_err *err)
 {
     char *key = xasprintf("%s/%s", c->pair, c->granularity);
     struct quant *q = aq_strmap_get(&s->quants, key);
@@ -159,7 +159,8 @@ static const struct quant *quant_of(struct sweep *s, const struct jref *run, con
     return q;
 }
 
-static int read_run(struct sweep *s, const struct jref *run, struct cell *c, struct aq_err *err)
+static int read_run(struct cell_sweep *s, const struct jref *run, struct swept_cell *c,
+                    struct aq_err *err)
 {
     struct jref aq, layout, runner, dir;
     if (run_check_schema(run, err) < 0 || jref_get(run, "_aq", JSON_OBJECT, &aq, err) < 0 ||
@@ -177,7 +178,7 @@ static int read_run(struct sweep *s, const struct jref *run, struct cell *c, str
 }
 
 /* "pair/granularity/size" */
-static int split(const char *line, struct cell *c, struct aq_err *err)
+static int split(const char *line, struct swept_cell *c, struct aq_err *err)
 {
     char **parts[] = {&c->pair, &c->granularity, &c->size};
     const char *at = line;
@@ -195,7 +196,7 @@ static int split(const char *line, struct cell *c, struct aq_err *err)
     return 0;
 }
 
-static void cell_release(struct cell *c)
+static void cell_release(struct swept_cell *c)
 {
     free(c->pair);
     free(c->granularity);
@@ -203,9 +204,9 @@ static void cell_release(struct cell *c)
     free(c->scheme);
 }
 
-static int add_cell(struct sweep *s, const char *line, struct aq_err *err)
+static int add_cell(struct cell_sweep *s, const char *line, struct aq_err *err)
 {
-    struct cell c = {0};
+    struct swept_cell c = {0};
     struct json *v = NULL;
     char *sub = aq_path_join(s->dir, line), *path = aq_path_join(sub, "run.json");
     int result = split(line, &c, err);
@@ -229,7 +230,7 @@ static int add_cell(struct sweep *s, const char *line, struct aq_err *err)
 
 enum { LIST_MAX = 16 << 20 };
 
-static int read_cells(struct sweep *s, struct aq_err *err)
+static int read_cells(struct cell_sweep *s, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
     char *path = aq_path_join(s->dir, ".runs");
@@ -249,12 +250,12 @@ static int read_cells(struct sweep *s, struct aq_err *err)
 
 /* ---- cells.json ---- */
 
-static int write_json(const struct sweep *s, struct aq_err *err)
+static int write_json(const struct cell_sweep *s, struct aq_err *err)
 {
     struct json *root = product_new(CELLS_SCHEMA), *list = json_add_array(root, "cells");
     struct aq_buf text = AQ_BUF_INIT;
     for (size_t i = 0; i < s->count; i++) {
-        const struct cell *c = &s->items[i];
+        const struct swept_cell *c = &s->items[i];
         struct json *one = json_push(list, json_new_object());
         char *dir = xasprintf("%s/%s/%s/%s", s->dir, c->pair, c->granularity, c->size);
         json_add_string(one, "pair", c->pair);
@@ -280,28 +281,29 @@ static int write_json(const struct sweep *s, struct aq_err *err)
 
 /* ---- cells.mk ---- */
 
-typedef bool wanted_fn(const struct cell *c);
+typedef bool wanted_fn(const struct swept_cell *c);
 
-static bool is_supported(const struct cell *c)
+static bool is_supported(const struct swept_cell *c)
 {
     return c->quant->supported;
 }
 
-static bool is_unsupported(const struct cell *c)
+static bool is_unsupported(const struct swept_cell *c)
 {
     return !c->quant->supported;
 }
 
-static bool is_published(const struct cell *c)
+static bool is_published(const struct swept_cell *c)
 {
     return c->quant->supported && c->published;
 }
 
-static void add_list(struct aq_buf *out, const char *name, const struct sweep *s, wanted_fn *wanted)
+static void add_list(struct aq_buf *out, const char *name, const struct cell_sweep *s,
+                     wanted_fn *wanted)
 {
     aq_buf_addf(out, "%s :=", name);
     for (size_t i = 0; i < s->count; i++) {
-        const struct cell *c = &s->items[i];
+        const struct swept_cell *c = &s->items[i];
         if (wanted(c))
             aq_buf_addf(out, " %s/%s/%s", c->pair, c->granularity, c->size);
     }
@@ -309,24 +311,24 @@ static void add_list(struct aq_buf *out, const char *name, const struct sweep *s
 }
 
 /* The names of manifests without their ending: directory and scheme. */
-static void add_schemes(struct aq_buf *out, const struct sweep *s)
+static void add_schemes(struct aq_buf *out, const struct cell_sweep *s)
 {
     aq_buf_adds(out, "SCHEMES :=");
     for (size_t i = 0; i < s->count; i++) {
-        const struct cell *c = &s->items[i];
+        const struct swept_cell *c = &s->items[i];
         if (c->quant->supported)
             aq_buf_addf(out, " %s/%s/%s/%s", c->pair, c->granularity, c->size, c->scheme);
     }
     aq_buf_addc(out, '\n');
 }
 
-static void add_quants(struct aq_buf *out, const char *name, const struct sweep *s, bool all)
+static void add_quants(struct aq_buf *out, const char *name, const struct cell_sweep *s, bool all)
 {
     struct aq_strmap seen = AQ_STRMAP_INIT;
     struct aq_arena a = AQ_ARENA_INIT;
     aq_buf_addf(out, "%s :=", name);
     for (size_t i = 0; i < s->count; i++) {
-        const struct cell *c = &s->items[i];
+        const struct swept_cell *c = &s->items[i];
         const char *key = aq_arena_printf(&a, "%s/%s", c->pair, c->granularity);
         if ((!all && !c->quant->supported) || aq_strmap_has(&seen, key))
             continue;
@@ -345,7 +347,7 @@ static int by_number(const void *a, const void *b)
 }
 
 /* The data-set sizes of the supported cells, ascending, with commas; the most samples scored. */
-static void add_samples(struct aq_buf *out, const struct sweep *s)
+static void add_samples(struct aq_buf *out, const struct cell_sweep *s)
 {
     int64_t *n = xcalloc(s->count + 1, sizeof *n), most = 1;
     size_t count = 0;
@@ -373,7 +375,7 @@ static void add_id(struct aq_buf *out, const char *name, const char *text, size_
 }
 
 /* Where the links of the captions lead. */
-static void add_captions_id(struct aq_buf *out, const struct sweep *s)
+static void add_captions_id(struct aq_buf *out, const struct cell_sweep *s)
 {
     struct aq_buf text = AQ_BUF_INIT;
     for (const char *p = aq_buf_str(&s->common.sizes); *p;) {
@@ -393,7 +395,7 @@ static void add_captions_id(struct aq_buf *out, const struct sweep *s)
     aq_buf_release(&text);
 }
 
-static int write_mk(const struct sweep *s, struct aq_err *err)
+static int write_mk(const struct cell_sweep *s, struct aq_err *err)
 {
     const struct common *c = &s->common;
     struct aq_buf out = AQ_BUF_INIT;
@@ -421,7 +423,7 @@ static int write_mk(const struct sweep *s, struct aq_err *err)
     return result;
 }
 
-static void sweep_free(struct sweep *s)
+static void sweep_free(struct cell_sweep *s)
 {
     for (size_t i = 0; i < s->count; i++)
         cell_release(&s->items[i]);
@@ -445,7 +447,7 @@ static void sweep_free(struct sweep *s)
 
 int cells_write(const char *dir, const char *conf_dir, struct aq_err *err)
 {
-    struct sweep s = {.dir = dir, .conf_dir = conf_dir};
+    struct cell_sweep s = {.dir = dir, .conf_dir = conf_dir};
     int result = read_cells(&s, err);
     if (result == 0)
         result = write_json(&s, err);

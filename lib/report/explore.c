@@ -39,7 +39,7 @@ static size_t text_index(struct texts *t, const char *text)
 }
 
 /* One manifest of the sweep, once its size has been read. */
-struct place {
+struct shown_manifest {
     const char *path;
     const struct cell_entry *entry;
 };
@@ -52,7 +52,7 @@ struct explorer {
     struct engine *engines[AQ_COUNT(engine_names)];
     struct aq_buf *data, *rows; /* JSON for the script; the table for all */
     struct cell_list list;
-    struct place *places; /* in the order of the command line */
+    struct shown_manifest *places; /* in the order of the command line */
     size_t count;
     struct texts pairs, granularities, sizes;
     size_t shown; /* cells written so far */
@@ -490,7 +490,7 @@ static int read_places(struct explorer *x, const char *const *manifests, struct 
         if (!e)
             return aq_err_set(err, AQ_EINPUT, "%s: is in no directory of the list of cells",
                               aq_show(manifests[i]));
-        x->places[i] = (struct place){manifests[i], e};
+        x->places[i] = (struct shown_manifest){manifests[i], e};
         (void)text_index(&x->sizes, e->size);
     }
     qsort(x->sizes.items, x->sizes.count, sizeof *x->sizes.items, by_size);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct run {
+struct sel_run {
     const struct sel_request *q;
     struct sel_engine *engine; /* NULL: none */
     struct sel_table table;
@@ -25,7 +25,7 @@ struct run {
 
 /* ---- what to do ---- */
 
-static int set_budget(struct run *r, struct aq_err *err)
+static int set_budget(struct sel_run *r, struct aq_err *err)
 {
     const struct sel_request *q = r->q;
     const struct sel_cell *first = &r->table.cells[0];
@@ -39,7 +39,7 @@ static int set_budget(struct run *r, struct aq_err *err)
 }
 
 /* The threshold search is ModelOpt's for kl_div alone; its switch is without effect elsewhere. */
-static int set_solver(struct run *r, struct aq_err *err)
+static int set_solver(struct sel_run *r, struct aq_err *err)
 {
     const struct sel_cell *first = &r->table.cells[0];
     const char *method = first->facts[SEL_METHOD], *asked = r->q->solver;
@@ -61,7 +61,7 @@ static enum sel_monotone monotone_of(const char *text)
 
 /* ---- solving ---- */
 
-static void solve(struct run *r, struct sel_choice *out)
+static void solve(struct sel_run *r, struct sel_choice *out)
 {
     if (strcmp(r->solver, "threshold") == 0)
         sel_threshold(&r->problem, &r->budget, out);
@@ -70,7 +70,7 @@ static void solve(struct run *r, struct sel_choice *out)
 }
 
 /* What a rule cost: the score with all rules, minus the score without this one. */
-static int cost_of_rule(struct run *r, size_t rule, struct aq_err *err)
+static int cost_of_rule(struct sel_run *r, size_t rule, struct aq_err *err)
 {
     struct sel_choice free_choice = {0};
     if (sel_menu_apply(&r->menu, &r->table, (ptrdiff_t)rule, err) < 0)
@@ -85,7 +85,7 @@ static int cost_of_rule(struct run *r, size_t rule, struct aq_err *err)
     return 0;
 }
 
-static int cost_of_rules(struct run *r, struct aq_err *err)
+static int cost_of_rules(struct sel_run *r, struct aq_err *err)
 {
     r->rule_costs = xcalloc(r->menu.count + 1, sizeof *r->rule_costs);
     for (size_t i = 0; i < r->menu.count; i++)
@@ -101,7 +101,7 @@ static int cost_of_rules(struct run *r, struct aq_err *err)
 
 /* ---- messages ---- */
 
-static int check_reached(const struct run *r, struct aq_err *err)
+static int check_reached(const struct sel_run *r, struct aq_err *err)
 {
     char asked[AQ_FMT_MAX], least[AQ_FMT_MAX];
     if (r->choice.satisfied)
@@ -116,7 +116,7 @@ static int check_reached(const struct run *r, struct aq_err *err)
     return 0;
 }
 
-static void report_precision(const struct run *r, double gap)
+static void report_precision(const struct sel_run *r, double gap)
 {
     char text[AQ_FMT_MAX];
     if (gap > 0)
@@ -129,7 +129,7 @@ static void report_precision(const struct run *r, double gap)
 
 /* ---- products ---- */
 
-static int write_frontier(struct run *r, struct aq_err *err)
+static int write_frontier(struct sel_run *r, struct aq_err *err)
 {
     struct aq_buf out = AQ_BUF_INIT;
     report_precision(r, sel_frontier(&r->problem, &out));
@@ -149,7 +149,7 @@ static int write_state(const struct sel_product *p, const char *path, struct aq_
     return status;
 }
 
-static int write_products(const struct run *r, struct aq_err *err)
+static int write_products(const struct sel_run *r, struct aq_err *err)
 {
     const struct sel_product p = {.table = &r->table,
                                   .problem = &r->problem,
@@ -172,7 +172,7 @@ static int write_products(const struct run *r, struct aq_err *err)
     return status;
 }
 
-static int read_inputs(struct run *r, struct aq_err *err)
+static int read_inputs(struct sel_run *r, struct aq_err *err)
 {
     const struct sel_request *q = r->q;
     if (q->engine && !(r->engine = sel_engine_open(q->conf_dir, q->engine, err)))
@@ -194,7 +194,7 @@ static int read_inputs(struct run *r, struct aq_err *err)
     return sel_problem_init(&r->problem, &r->table, err);
 }
 
-static int run(struct run *r, struct aq_err *err)
+static int run(struct sel_run *r, struct aq_err *err)
 {
     if (read_inputs(r, err) < 0)
         return -1;
@@ -209,7 +209,7 @@ static int run(struct run *r, struct aq_err *err)
 
 int sel_run(const struct sel_request *q, struct aq_err *err)
 {
-    struct run r = {.q = q};
+    struct sel_run r = {.q = q};
     int status = run(&r, err);
     free(r.rule_costs);
     sel_choice_release(&r.choice);

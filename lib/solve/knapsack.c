@@ -3,8 +3,8 @@
  * score) states, merged once per option of the next group. Working backwards gives the tie rule
  * for free: of two ways to one state the group added last, the first in order, decides.
  *
- * What keeps the lists short is a bound. Let L(w) be the least value of score + w * cost over all
- * assignments; it separates into groups. Let U(b) be the score of some assignment that budget b
+ * What keeps the lists short is a bound. Let L(w) be the smallest value of score + w * cost over
+ * all assignments; it separates into groups. Let U(b) be the score of some assignment that budget b
  * can pay. One that is optimal for b has score + w * cost <= U(b) + w * b for every w >= 0. So with
  *
  *     gap(w) = max over budgets b served by w of U(b) + w * b, minus L(w)
@@ -509,7 +509,7 @@ static void take_points(const struct solver *s, struct knapsack *k, const struct
                                       ? (struct knapsack_point){l->items[i].cost, l->items[i].score}
                                       : s->corners[c];
         if (k->count && p.cost <= s->lo && p.score < k->points[k->count - 1].score)
-            k->count = 0; /* a better one for the budget lo */
+            k->count = 0; /* a better assignment within the budget lo */
         add_point(k, p, from_list ? i : c, !from_list);
         i += from_list;
         c += !from_list;
@@ -665,7 +665,7 @@ ptrdiff_t knapsack_find(const struct knapsack *k, int64_t budget)
 
 /* ---- every budget, in bounded memory ---- */
 
-struct sweep {
+struct budget_sweep {
     const struct knapsack_problem *p;
     void (*visit)(const struct knapsack *k, size_t i, void *data);
     void *data;
@@ -673,7 +673,7 @@ struct sweep {
     double gap;
 };
 
-static void sweep(struct sweep *w, int64_t lo, int64_t hi)
+static void sweep(struct budget_sweep *w, int64_t lo, int64_t hi)
 {
     struct knapsack *k = new_solution(w->p, lo, hi, lo < hi);
     if (!k) { /* too much at once: the halves have fewer states each */
@@ -695,7 +695,7 @@ static void sweep(struct sweep *w, int64_t lo, int64_t hi)
 double knapsack_sweep(const struct knapsack_problem *p, int64_t lo, int64_t hi,
                       void (*visit)(const struct knapsack *k, size_t i, void *data), void *data)
 {
-    struct sweep w = {.p = p, .visit = visit, .data = data, .visited = -1};
+    struct budget_sweep w = {.p = p, .visit = visit, .data = data, .visited = -1};
     sweep(&w, lo, hi);
     return w.gap;
 }

@@ -11,23 +11,23 @@ struct pair {
     double x, y;
 };
 
-struct place {
+struct ranked_value {
     double value;
     size_t at;
 };
 
 static int by_value(const void *a, const void *b)
 {
-    const struct place *p = a, *q = b;
+    const struct ranked_value *p = a, *q = b;
     return p->value < q->value ? -1 : p->value > q->value;
 }
 
 double *rank_averages(const double *v, size_t n)
 {
-    struct place *order = xcalloc(n + 1, sizeof *order);
+    struct ranked_value *order = xcalloc(n + 1, sizeof *order);
     double *rank = xcalloc(n + 1, sizeof *rank);
     for (size_t i = 0; i < n; i++)
-        order[i] = (struct place){v[i], i};
+        order[i] = (struct ranked_value){v[i], i};
     qsort(order, n, sizeof *order, by_value);
     for (size_t i = 0; i < n;) {
         size_t end = i + 1;

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* All files at once, one line of each at a time. */
-struct walk {
+struct data_reader {
     const struct dataset *d;
     struct captions *files;
     int64_t *samples; /* of each file that has ended; -1 while it goes on */
@@ -27,8 +27,8 @@ struct walk {
     struct aq_err *err;
 };
 
-static int fail_prefix(struct walk *w, size_t k, const char *text, size_t len, const char *other,
-                       size_t other_len)
+static int fail_prefix(struct data_reader *w, size_t k, const char *text, size_t len,
+                       const char *other, size_t other_len)
 {
     const struct captions *small = &w->files[k], *large = &w->files[w->d->count - 1];
     if (!other)
@@ -43,7 +43,7 @@ static int fail_prefix(struct walk *w, size_t k, const char *text, size_t len, c
 }
 
 /* Caption number `sample` of the last file is text (NULL: it has ended); so it must be in all. */
-static int compare(struct walk *w, int64_t sample, const char *text, size_t len)
+static int compare(struct data_reader *w, int64_t sample, const char *text, size_t len)
 {
     for (size_t k = 0; k + 1 < w->d->count; k++) {
         const char *small;
@@ -63,7 +63,7 @@ static int compare(struct walk *w, int64_t sample, const char *text, size_t len)
 
 /* ---- samples ---- */
 
-static const char *place(struct walk *w)
+static const char *place(struct data_reader *w)
 {
     const struct captions *file = &w->files[w->d->count - 1];
     aq_buf_reset(&w->place);
@@ -71,7 +71,7 @@ static const char *place(struct walk *w)
     return w->place.data;
 }
 
-static void grow_samples(struct walk *w)
+static void grow_samples(struct data_reader *w)
 {
     struct tokens *out = w->out;
     if ((size_t)out->samples + 2 <= w->cap)
@@ -83,7 +83,8 @@ static void grow_samples(struct walk *w)
 }
 
 /* The ids from `from` on are a sample. */
-static int end_sample(struct walk *w, size_t from, int32_t count_from, const char *text, size_t len)
+static int end_sample(struct data_reader *w, size_t from, int32_t count_from, const char *text,
+                      size_t len)
 {
     struct tokens *out = w->out;
     if (w->ids.count == from)
@@ -111,7 +112,7 @@ static void add_ids(struct ids *to, const int32_t *ids, size_t count)
 }
 
 /* Ids of the record's text or its own, at most `enough` + 1 of a text. */
-static int encode_record(struct walk *w, const char *text, size_t len, size_t enough,
+static int encode_record(struct data_reader *w, const char *text, size_t len, size_t enough,
                          struct ids *to)
 {
     if (w->record.kind == RECORD_IDS) {
@@ -124,7 +125,7 @@ static int encode_record(struct walk *w, const char *text, size_t len, size_t en
 }
 
 /* One sample, cut at its end. */
-static int add_whole(struct walk *w, const struct tokenizer_specials *s, const char *text,
+static int add_whole(struct data_reader *w, const struct tokenizer_specials *s, const char *text,
                      size_t len)
 {
     size_t from = w->ids.count, most = (size_t)w->d->seq_len - s->after_count;
@@ -144,7 +145,7 @@ static int add_whole(struct walk *w, const struct tokenizer_specials *s, const c
  * ends with those after it. Where windows overlap, ids that an earlier one has predicted are
  * context: the first new one is predicted at the position before it.
  */
-static int add_windows(struct walk *w, const struct tokenizer_specials *s, const char *text,
+static int add_windows(struct data_reader *w, const struct tokenizer_specials *s, const char *text,
                        size_t len)
 {
     const struct dataset *d = w->d;
@@ -179,7 +180,7 @@ static int add_windows(struct walk *w, const struct tokenizer_specials *s, const
 
 /* ---- records ---- */
 
-static int render_chat(struct walk *w)
+static int render_chat(struct data_reader *w)
 {
     const char *jinja = tokenizer_chat_template(w->t);
     if (!w->chat && !jinja) {
@@ -198,7 +199,7 @@ static int render_chat(struct walk *w)
     return 0;
 }
 
-static int check_kind(struct walk *w)
+static int check_kind(struct data_reader *w)
 {
     bool ids = w->record.kind == RECORD_IDS;
     if (w->out->samples && ids != (w->kind == RECORD_IDS))
@@ -211,7 +212,7 @@ static int check_kind(struct walk *w)
 }
 
 /* One line of the last file. */
-static int add_line(struct walk *w, const char *line, size_t len)
+static int add_line(struct data_reader *w, const char *line, size_t len)
 {
     static const struct tokenizer_specials none;
     const struct dataset *d = w->d;
@@ -236,7 +237,7 @@ static int add_line(struct walk *w, const char *line, size_t len)
     return d->window ? add_windows(w, s, text, n) : add_whole(w, s, text, n);
 }
 
-static int detect(struct walk *w, const char *line, size_t len)
+static int detect(struct data_reader *w, const char *line, size_t len)
 {
     w->json = w->d->format == DATASET_JSONL;
     if (w->d->format != DATASET_AUTO)
@@ -244,7 +245,7 @@ static int detect(struct walk *w, const char *line, size_t len)
     return records_detect(line, len, place(w), &w->json, w->err);
 }
 
-static int tokenize_all(struct walk *w)
+static int tokenize_all(struct data_reader *w)
 {
     const struct dataset *d = w->d;
     struct captions *last = &w->files[d->count - 1];
@@ -270,7 +271,7 @@ static int tokenize_all(struct walk *w)
     }
 }
 
-static int record_sizes(struct tokens *out, const struct walk *w)
+static int record_sizes(struct tokens *out, const struct data_reader *w)
 {
     const struct dataset *d = w->d;
     int64_t before = 0;
@@ -291,7 +292,7 @@ static int record_sizes(struct tokens *out, const struct walk *w)
 }
 
 /* What is known after the last record. */
-static int finish(struct walk *w)
+static int finish(struct data_reader *w)
 {
     struct tokens *out = w->out;
     bool ids = w->kind == RECORD_IDS;
@@ -311,7 +312,7 @@ static int finish(struct walk *w)
     return 0;
 }
 
-static void release_walk(struct walk *w, size_t open)
+static void release_walk(struct data_reader *w, size_t open)
 {
     for (size_t k = 0; k < open; k++)
         captions_close(&w->files[k]);
@@ -326,7 +327,7 @@ static void release_walk(struct walk *w, size_t open)
 int dataset_tokenize(struct tokens *out, const struct dataset *d, struct tokenizer *t,
                      struct aq_err *err)
 {
-    struct walk w = {.d = d, .t = t, .out = out, .err = err};
+    struct data_reader w = {.d = d, .t = t, .out = out, .err = err};
     size_t open = 0;
     int r = 0;
     *out = (struct tokens){
