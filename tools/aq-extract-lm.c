@@ -92,7 +92,7 @@ static const struct aq_tool tool = {
     .usage =
         "aq-extract-lm [--digest sample|full] [--materialize OUT] [--shapes OUT] [-o FILE] DIR",
     .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
-               "lm.json, says where every tensor lies; nothing is copied. With --materialize\n"
+               "lm.json, says where every tensor is; nothing is copied. With --materialize\n"
                "the language model is also written to OUT, and lm.json describes OUT.",
     .example = "aq-extract-lm models/qwen3_vl_demo/checkpoint | jq .dropped",
     .options = options,

@@ -120,8 +120,8 @@ struct backend_head {
 
 /*
  * The rows of one unit of work. Samples lie one after another without gaps, row first[i] to
- * first[i + 1] - 1; rows behind first[samples] hold no token. If pad[i], the sample's first row
- * stands for all its pad rows: it attends to nothing, gives nothing to the others, and takes part
+ * first[i + 1] - 1; rows from first[samples] on hold no token. If pad[i], the sample's first row
+ * represents all its pad rows: it attends to nothing, gives nothing to the others, and takes part
  * in the rest.
  */
 struct backend_tile_desc {
@@ -264,7 +264,7 @@ struct backend_ops {
     struct backend_operand *(*operand_new)(struct backend *b, int64_t rows, int64_t cols,
                                            int is_weight, struct aq_err *err);
     void (*operand_free)(struct backend *b, struct backend_operand *op);
-    /* w stays in use for as long as the operand holds it. A spec without steps leaves it as it is;
+    /* w stays in use for as long as the operand holds it. A spec without steps leaves it unchanged;
        an operand that already holds this weight with this spec costs nothing. */
     void (*quantize_weight)(struct backend *b, struct backend_operand *op,
                             const struct backend_weight *w, const struct quant_spec *spec);
@@ -302,7 +302,7 @@ struct backend {
     char identity[96];    /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
     int threads;          /* CPU workers; 1 elsewhere */
     uint64_t batch_bytes; /* tiles scored together gain nothing more beyond this */
-    int32_t tile_tokens;  /* rows that fill the device; a tile has so many, or a multiple */
+    int32_t tile_tokens;  /* rows that fill the device; a tile has that many, or a multiple */
     int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
                            */
     size_t input_size; /* bytes of their elements in operands; 0: they are part of scratch_bytes */

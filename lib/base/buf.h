@@ -1,4 +1,4 @@
-/* A growing byte buffer, always NUL-terminated behind its length. Start with AQ_BUF_INIT. */
+/* A growing byte buffer, always with a NUL after its last byte. Start with AQ_BUF_INIT. */
 #ifndef AQ_BASE_BUF_H
 #define AQ_BASE_BUF_H
 

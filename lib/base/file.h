@@ -58,9 +58,9 @@ void aq_map_close(struct aq_map *m);
 bool aq_file_equals(const char *path, const void *p, size_t n);
 
 /*
- * One product on its way to its final name. A path of NULL or "-" is standard output; a device, a
- * FIFO and /dev/fd/N are written directly; a symbolic link is followed. Large products pwrite to
- * out.fd.
+ * A product while it is written, before it gets its final name. A path of NULL or "-" is standard
+ * output; a device, a FIFO and /dev/fd/N are written directly; a symbolic link is followed. Large
+ * products pwrite to out.fd.
  *
  *     struct aq_out out = AQ_OUT_INIT;
  *     if (aq_out_open(&out, path, err) < 0 || aq_out_write(&out, p, n, err) < 0 ||

@@ -176,7 +176,7 @@ static int open_temp(struct aq_out *o, struct aq_err *err)
     return 0;
 }
 
-/* The number in /dev/stdout and its like, which stand for a file that is open already; else -1. */
+/* The number in /dev/stdout and its like, which name a file that is open already; else -1. */
 static int inherited_fd(const char *path)
 {
     static const char *const prefixes[] = {"/dev/fd/", "/proc/self/fd/"};
@@ -194,7 +194,7 @@ static int inherited_fd(const char *path)
     return -1;
 }
 
-/* A file that is open already is written on from where it stands, and never renamed over. */
+/* A file that is open already is written from its current position on, and never renamed over. */
 static int open_inherited(struct aq_out *o, const char *path, int fd, struct aq_err *err)
 {
     o->path = xstrdup(path);

@@ -26,7 +26,7 @@ struct aq_pool {
     void *arg;
     int64_t units;
     atomic_llong next;
-    atomic_uint generation; /* raised for each run, and to end */
+    atomic_uint generation; /* incremented for each run, and once more to stop the workers */
     atomic_int busy;
     bool ending;
     pthread_mutex_t lock;

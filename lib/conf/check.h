@@ -17,7 +17,7 @@ int check_fail(const struct node *v, const char *key, const char *expected, stru
 
 /*
  * [A-Za-z0-9_][A-Za-z0-9_.+-]*, at most 200 long: what directories, files and make's words may be
- * named after. Such a name is no option, no pattern and no syntax to a shell or to make.
+ * named after. To a shell or to make such a name is never an option, a pattern or syntax.
  */
 bool check_is_name(const char *s);
 

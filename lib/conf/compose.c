@@ -140,7 +140,7 @@ struct node *conf_at(struct conf_result *r, const char *key, struct aq_err *err)
         struct node *next = NULL;
         if (!(at = interp_value(&r->in, at)))
             return NULL;
-        /* a key that is no string (-1 in block_sizes) is found by its text */
+        /* a key that is not a string (-1 in block_sizes) is found by its text */
         for (size_t k = 0; at->type == NODE_MAP && !next && k < at->count; k++)
             if (strcmp(node_key_text(r->a, at->items[k].key), parts[i]) == 0)
                 next = at->items[k].value;

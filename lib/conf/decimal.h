@@ -1,5 +1,5 @@
 /*
- * Decimal numbers of at most 28 significant digits, as sums of range() need them: a double turned
+ * Decimal numbers of at most 28 significant digits, exact decimal sums for range(): a double turned
  * into one is exact, and only additions round.
  */
 #ifndef AQ_CONF_DECIMAL_H
@@ -10,7 +10,7 @@
 enum {
     DECIMAL_PRECISION = 28,
     DECIMAL_WHOLE = 320,     /* digits before the point: a double has at most 309 */
-    DECIMAL_FRACTION = 1100, /* behind it: at most 1074 */
+    DECIMAL_FRACTION = 1100, /* digits after the point: at most 1074 */
     DECIMAL_DIGITS = DECIMAL_WHOLE + DECIMAL_FRACTION,
 };
 

@@ -285,7 +285,7 @@ static struct tree *add_child(struct planner *p, struct tree *parent, const stru
 
 static int expand(struct planner *p, struct tree *t, bool interpolated, int depth);
 
-/* The items as they stand in the file, with _self_ added where it is understood. */
+/* The items as the file has them, with _self_ added where it is understood. */
 static int list_items(struct planner *p, const struct tree *t, bool root, struct def **out,
                       size_t *count)
 {
@@ -339,7 +339,7 @@ static int take_override_items(struct planner *p, const struct tree *t, struct d
             return fail(p, d->place,
                         aq_arena_printf(p->a,
                                         "overrides must be at the end of the defaults list: "
-                                        "'override %s' stands before this item",
+                                        "'override %s' comes before this item",
                                         aq_show(def_key(p->a, seen))));
         if (!d->group || !d->override)
             continue;
@@ -411,7 +411,7 @@ static int resolve_interpolated(struct planner *p, struct tree *t, struct tree *
     return expand(p, child, true, depth + 1);
 }
 
-/* From the last item to the first: inner choices must know the overrides that stand behind. */
+/* From the last item to the first: inner choices must know the overrides that follow. */
 static int expand_items(struct planner *p, struct tree *t, bool interpolated, int depth)
 {
     struct def *list = NULL;

@@ -13,7 +13,7 @@ static int fail(const struct context *c, const struct node *at, const char *what
     return aq_err_set(c->err, AQ_EINPUT, "%s:%d: %s", aq_show(c->f->file), at->place.line, what);
 }
 
-/* "group@package": the text before and behind the @. */
+/* "group@package": the text before and after the @. */
 static const char *split_package(struct aq_arena *a, const char *text, const char **package)
 {
     const char *at = strchr(text, '@');

@@ -62,6 +62,6 @@ int resolve_depfile(struct aq_buf *out, const struct aq_names *targets,
     if (add_names(out, files, " ", "", err) < 0)
         return -1;
     aq_buf_addc(out, '\n');
-    /* a file that has gone is no error: its former users are made again */
+    /* a file that has gone is not an error: its former users are made again */
     return add_names(out, files, "\n", ":\n", err);
 }

@@ -34,7 +34,7 @@ void interp_init(struct interp *in, struct aq_arena *a, struct node *root, const
 bool interp_is(const struct node *v); /* a string with an interpolation in it */
 
 /*
- * The value behind v: v itself unless it is an interpolation; else an existing node or a new one.
+ * The value of v: v itself unless it is an interpolation; else an existing node or a new one.
  * A list or mapping is returned as it is, not resolved inside. NULL with an error: AQ_EUSAGE if
  * the text came from an override, else AQ_EINPUT.
  */

@@ -16,7 +16,7 @@ struct node *interp_call(struct interp *in, struct node *v, const char *name,
                          const struct node *args);
 
 /*
- * interp_select with the rules of an interpolation (missing != NULL: "???" is an error, told
+ * interp_select with the rules of an interpolation (missing != NULL: "???" is an error, described
  * there) or of a question (missing == NULL).
  */
 enum { INTERP_NOT_FOUND = 0, INTERP_FOUND = 1, INTERP_ERROR = -1 };

@@ -90,12 +90,12 @@ static struct node *text_until(struct reader *r, char quote)
             add_text(&p, r->at, n);
         r->at += n;
         size_t slashes = strspn(r->at, "\\");
-        const char *behind = r->at + slashes;
-        bool opens = behind[0] == '$' && behind[1] == '{', closes = quote && *behind == quote;
+        const char *after = r->at + slashes;
+        bool opens = after[0] == '$' && after[1] == '{', closes = quote && *after == quote;
         size_t kept = opens || closes ? slashes / 2 : slashes;
         if (kept)
             add_text(&p, r->at, kept);
-        r->at = behind;
+        r->at = after;
         if ((opens || closes) && (slashes & 1)) {
             add_text(&p, r->at, opens ? 2 : 1);
             r->at += opens ? 2 : 1;

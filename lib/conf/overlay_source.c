@@ -35,7 +35,7 @@ static struct json *load_named_format(const char *conf_dir, const struct jref *n
 {
     struct json *v = format_load(conf_dir, json_string(name->v), err);
     if (!v && err && err->code == AQ_EUSAGE) {
-        err->code = AQ_EINPUT; /* the name stands in a file, nobody typed it */
+        err->code = AQ_EINPUT; /* the name is from a file, nobody typed it */
         (void)aq_err_prefix(err, "%s", jref_show(name));
     }
     return v;

@@ -1,11 +1,11 @@
 /*
- * Overrides: what stands on the command line after the options, in Hydra's grammar.
+ * Overrides: what follows the options on the command line, in Hydra's grammar.
  *
  *     group=option   a.b=value   +a.b=value   ++a.b=value   ~a.b   ~a.b=value group@package=option
  *
- * Values are typed by their looks (8 is an integer, 8.0 a float, null, true, text), with lists,
- * mappings, quotes, and functions; several values separated by commas, choice(), range() and glob()
- * are sweeps.
+ * The type of a value follows from its spelling (8 is an integer, 8.0 a float, null, true, text),
+ * with lists, mappings, quotes, and functions; several values separated by commas, choice(),
+ * range() and glob() are sweeps.
  */
 #ifndef AQ_CONF_OVERRIDE_H
 #define AQ_CONF_OVERRIDE_H
@@ -46,7 +46,7 @@ struct value {
 struct override {
     enum override_kind kind;
     const char *key;     /* "dataset.size", "quant_pair", "hydra/launcher" */
-    const char *package; /* behind @, or NULL */
+    const char *package; /* after @, or NULL */
     bool has_value;      /* false only for ~key */
     struct value value;
     const char *text; /* as typed */

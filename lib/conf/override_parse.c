@@ -120,7 +120,7 @@ static struct node *primitive(struct parser *p, bool key)
         (void)fail(p, key ? "expected a key" : "expected a value");
         return NULL;
     }
-    const char *end = one.at + one.len; /* blanks behind the last token are dropped */
+    const char *end = one.at + one.len; /* blanks after the last token are dropped */
     if (first.token == TOK_BLANK)
         first = lex_value(first.at + first.len);
     if (count == 1 && one.token != TOK_ESC) {
@@ -139,7 +139,7 @@ static struct node *primitive(struct parser *p, bool key)
 
 static int element(struct parser *p, struct value *out);
 
-/* An element that is no sweep; NULL with an error. */
+/* An element that is not a sweep; NULL with an error. */
 static struct node *plain_element(struct parser *p)
 {
     struct value v;

@@ -148,7 +148,8 @@ static struct node *resolve_now(const struct context *c)
     char text[MAX_TIME_TEXT];
     size_t n = format_time(text, sizeof text, format, &c->in->now);
     if (!n && *format)
-        return interp_fail(c->in, c->v, "now: '%s' is no usable time format", aq_show(format));
+        return interp_fail(c->in, c->v, "now: '%s' cannot be used as a time format",
+                           aq_show(format));
     return node_string(c->in->a, aq_arena_strndup(c->in->a, text, n), c->v->place);
 }
 

@@ -8,7 +8,7 @@
 /*
  * Puts a copy of src on top of what is at package "a.b" below root, which is made where it is
  * missing: mappings merge, everything else replaces, but "???" replaces nothing. in resolves the
- * interpolations that stand where a mapping is merged into.
+ * interpolations found where a mapping is to be merged into.
  */
 int tree_merge(struct interp *in, struct node *root, const char *package,
                const struct node *src) AQ_MUST_CHECK;

@@ -18,7 +18,7 @@
  *
  * Conditions: layout, kind, arch and scheme, weight, act (the last three are globs; lists of
  * alternatives); and numbers: sm, tp, group (inputs per scale, 0 for a row), rows, cols,
- * inner_rows. A number's condition is "<89", ">=100", "!=90", "%16" (is no multiple of 16) or
+ * inner_rows. A number's condition is "<89", ">=100", "!=90", "%16" (is not a multiple of 16) or
  * "not in 0,64,128". rows and cols are those of one tensor-parallel shard: rows are divided for
  * qkv and gate_up, cols for o and down; it is enough that one module of the group meets it.
  * inner_rows: the same for all modules but the last. `cols: "%group"`: the shard cuts a group.

@@ -139,7 +139,7 @@ static struct quant_spec spec_of(const struct scheme *s)
     return (struct quant_spec){.steps = 1, .step = {t}};
 }
 
-/* A tile on its way. */
+/* A tile being quantized. */
 struct tile {
     const struct coder *c;
     struct quant_matrix w; /* fp32 */

@@ -28,7 +28,7 @@ struct export_request {
 
 struct export_group {
     const struct model_group *model;
-    const char *candidate;    /* "NONE": left as it is */
+    const char *candidate;    /* "NONE": unquantized */
     const char *weight, *act; /* treatments */
     struct engine_verdict verdict;
     float input_amax; /* calibrated range of its input, where the scheme needs it */

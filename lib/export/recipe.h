@@ -20,7 +20,7 @@ extern const char *const recipe_names[RECIPES + 1]; /* NULL at the end */
 
 /* The layout that a kind is judged in; LAYOUTS: by no engine's rules. */
 enum scheme_layout recipe_layout(enum recipe_kind kind);
-/* The text of the file. AQ_EINPUT: a treatment that the tool cannot be told. */
+/* The text of the file. AQ_EINPUT: a treatment that the tool has no words for. */
 int recipe_text(const struct export_plan *p, enum recipe_kind kind, struct aq_buf *out,
                 struct aq_err *err) AQ_MUST_CHECK;
 

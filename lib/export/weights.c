@@ -167,7 +167,7 @@ struct shard {
     struct aq_err *err;
 };
 
-/* One module on its way: units are tiles. */
+/* One module being written: units are tiles. */
 struct job {
     struct shard *s;
     struct coder coder;
@@ -282,7 +282,7 @@ static void put_name(struct json *map, const char *tensor, const char *suffix, c
     free(name);
 }
 
-/* Declares a tensor, or those that stand for it. Returns the first handle. */
+/* Declares a tensor, or those that replace it. Returns the first handle. */
 static int declare(struct shard *s, const struct st_tensor *t, struct json *map, const char *file,
                    uint64_t *bytes)
 {

@@ -10,7 +10,7 @@
 #include "export/directory.h"
 #include "export/plan.h"
 
-/* A tensor that stands for a module in the file. */
+/* The tensors that a module becomes in the file. */
 enum piece_kind { PIECE_CODES, PIECE_SCALES, PIECE_SHAPE, PIECE_SECOND, PIECE_INPUT };
 
 struct piece {

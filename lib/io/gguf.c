@@ -210,7 +210,7 @@ static int place_tensors(struct gguf_file *f, struct cursor *c)
     if (v) {
         if (v->kind != GGUF_KIND_U32 || !gguf_int(v, &given) || given < 1 || given > 1 << 20 ||
             (given & (given - 1)))
-            return fail(c, "general.alignment is no power of two");
+            return fail(c, "general.alignment is not a power of two");
         align = (uint64_t)given;
     }
     uint64_t data = (uint64_t)(c->at - c->start);
@@ -220,7 +220,7 @@ static int place_tensors(struct gguf_file *f, struct cursor *c)
         struct gguf_tensor *t = &f->tensors[i];
         if (t->begin % align || t->begin > room || t->end > room - t->begin)
             return aq_err_set(c->err, AQ_EINPUT,
-                              "%s: tensor '%s' lies outside of the file or is not aligned to %llu",
+                              "%s: tensor '%s' is outside of the file or not aligned to %llu",
                               aq_show(c->path), aq_show(t->name), (unsigned long long)align);
         t->begin += data;
         t->end += t->begin;

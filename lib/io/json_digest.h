@@ -19,7 +19,7 @@ void json_digest(const struct json *root, const char *except, char out[AQ_SHA256
 
 /* Adds the digest as the last member "digest". */
 void json_add_digest(struct json *root);
-/* AQ_EINPUT if it is missing, is not what the document says, or the root is no object. */
+/* AQ_EINPUT if it is missing, is not what the document says, or the root is not an object. */
 int json_check_digest(const struct jref *root, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -227,7 +227,7 @@ static int by_key(const void *a, const void *b)
     return order ? order : x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
-/* Most objects have few members and no two equal hashes: told without sorting. */
+/* Most objects have few members and no two equal hashes: then no sorting is needed. */
 static bool surely_unique(const struct key *keys, size_t n)
 {
     enum { FEW = 16 };

@@ -7,7 +7,7 @@
 #define RUN_SCHEMA "aq.run/1"
 
 /*
- * Another product in the place of a run is told by its schema, a run of another version by that of
+ * Another product given as a run is recognized by its schema, a run of another version by that of
  * its `_aq`. A configuration without `_aq`, such as one composed by Hydra, passes.
  */
 int run_check_schema(const struct jref *root, struct aq_err *err) AQ_MUST_CHECK;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- what a file is that is no safetensors file ---- */
+/* ---- what a file is that is not safetensors ---- */
 
 struct looks_like {
     const char *magic, *what, *hint;
@@ -276,7 +276,7 @@ static int check_layout(struct reading *r)
         t->data = f->map.data + t->begin;
     }
     if (at < have)
-        return refuse(r, "%" PRIu64 " extra bytes behind the last tensor", have - at);
+        return refuse(r, "%" PRIu64 " extra bytes after the last tensor", have - at);
     return 0;
 }
 

@@ -343,7 +343,7 @@ static void write_float(struct aq_buf *out, double x)
     }
     aq_fmt_double(x, text);
     const char *exponent = strchr(text, 'e');
-    if (exponent && !strchr(text, '.')) /* 1e-05 is no YAML 1.1 float */
+    if (exponent && !strchr(text, '.')) /* 1e-05 is not a YAML 1.1 float */
         aq_buf_addf(out, "%.*s.0%s", (int)(exponent - text), text, exponent);
     else
         aq_buf_adds(out, text);
@@ -374,7 +374,7 @@ static void write_scalar(struct emitter *e, const struct node *v, bool key)
 
 static void write_node(struct emitter *e, const struct node *v, bool in_map);
 
-/* Long, empty and many-lined keys are written behind a question mark. */
+/* Long, empty and many-lined keys are written after a question mark. */
 static bool is_simple_key(const struct node *key)
 {
     if (key->type != NODE_STRING) {

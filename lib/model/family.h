@@ -55,7 +55,7 @@ struct model_tensor {
     enum model_dim out, in;
     int8_t input; /* of a linear: index into the family's inputs; else -1 */
     int8_t group; /* of a linear: index into the family's groups; else -1 */
-    /* enum arch_bias: the bias of the linear with this role, which stands before it in the table;
+    /* enum arch_bias: the bias of the linear with this role, which comes before it in the table;
        there only in models that have biases of this kind. 0: no bias. */
     uint8_t bias;
 };

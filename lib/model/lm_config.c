@@ -125,7 +125,7 @@ static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err 
         return optional_int(text, "head_dim", LM_MAX_HEADS, usual, &a->head_dim, err);
     if (!jref_has(text, "head_dim", &r) && a->hidden_size % a->num_attention_heads)
         return jref_fail(text, err,
-                         "no head_dim, and hidden_size %lld is no multiple of "
+                         "no head_dim, and hidden_size %lld is not a multiple of "
                          "num_attention_heads %lld",
                          (long long)a->hidden_size, (long long)a->num_attention_heads);
     return optional_int(text, "head_dim", LM_MAX_HEADS, a->hidden_size / a->num_attention_heads,

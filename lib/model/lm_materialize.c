@@ -18,7 +18,7 @@ static const char *const kept_files[] = {"tokenizer.json", "tokenizer_config.jso
 struct copy {
     const struct lm *lm;
     const char *dir;
-    size_t *shard_end; /* index of the first tensor behind each shard */
+    size_t *shard_end; /* index of the first tensor after each shard */
     size_t shards;
     struct aq_progress progress;
     uint64_t done;

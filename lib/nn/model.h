@@ -75,9 +75,9 @@ void nn_drop_ends(struct nn_model *m);
 /* Weights of a layer, and of the ends; for plans. */
 uint64_t nn_layer_bytes(const struct nn_model *m);
 uint64_t nn_end_bytes(const struct nn_model *m);
-uint64_t nn_weight_bytes_read(const struct nn_model *m); /* weights brought in so far */
+uint64_t nn_weight_bytes_read(const struct nn_model *m); /* of weights loaded so far */
 
-/* What a layer call left behind for its tile: device memory, valid until the next layer call. */
+/* What a layer call computed for its tile: device memory, valid until the next layer call. */
 struct nn_acts {
     void *x[MODEL_INPUTS];   /* inputs of the linears */
     void *y[MODEL_LINEARS];  /* their outputs, without biases */
@@ -86,7 +86,7 @@ struct nn_acts {
 
 /* Linears replaced in a forward call: those with an operand use it instead of their weight. */
 struct nn_swap {
-    const struct backend_operand *w[MODEL_LINEARS]; /* NULL: as it is */
+    const struct backend_operand *w[MODEL_LINEARS]; /* NULL: unquantized */
     const struct backend_operand *x[MODEL_LINEARS]; /* of the replaced linears; else not read */
     /* Where x is made on the way: called for each input once it is there, before the first linear
        that reads it. NULL: x is made already. */

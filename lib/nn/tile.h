@@ -5,7 +5,7 @@
  * bits of a sample do not depend on who shares its tile.
  *
  * With padding to a fixed length, all pad rows of a sample are equal (they see nothing), so that
- * one row in front of the sample stands for all of them. It also is the last pad row, the one
+ * one row in front of the sample represents them all. It also is the last pad row, the one
  * that predicts the first token.
  */
 #ifndef AQ_NN_TILE_H
@@ -19,7 +19,7 @@
 
 /* What tiles are made from: the content of tokens.safetensors. */
 struct tile_source {
-    const int32_t *ids;     /* all samples, one behind the other, unpadded */
+    const int32_t *ids;     /* all samples, one after another, unpadded */
     const int64_t *offsets; /* [samples + 1] */
     int64_t samples;
     int max_length;  /* padding to seq_len, else none */
@@ -40,7 +40,7 @@ struct tile {
     int32_t used;    /* rows that hold a token or a pad */
     int32_t *labels; /* [desc.samples]: targets counted in the loss */
     int32_t *tokens; /* [desc.samples]: ids without pads */
-    int32_t *pads;   /* [desc.samples]: pad rows that the pad row stands for; 0: none */
+    int32_t *pads;   /* [desc.samples]: pad rows that the pad row represents; 0: none */
 };
 
 struct tiles {

@@ -24,7 +24,7 @@ int format_unknown(const char *dir, const char *what, const char *name, struct a
  */
 struct json *format_load(const char *conf_dir, const char *name, struct aq_err *err);
 
-/* Shape and types of {"quant_cfg", "algorithm"}, wherever it stands. */
+/* Shape and types of {"quant_cfg", "algorithm"}, wherever it is found. */
 int format_check(const struct jref *format, struct aq_err *err) AQ_MUST_CHECK;
 
 /*

@@ -128,8 +128,8 @@ struct json *overlay_merge(const struct jref *format, const struct jref *overrid
 
 /*
  * ModelOpt applies a candidate to one layer at a time, so a quantizer's name is bare: the last
- * key that matches "weight_quantizer" wins, whatever it is, and key "default" stands before all.
- * Without any, the default list of ModelOpt's presets has switched the quantizer off.
+ * key that matches "weight_quantizer" wins, whatever it is, and key "default" comes before all
+ * others. Without any, the default list of ModelOpt's presets has switched the quantizer off.
  */
 static const struct json *entry_for(const struct json *cfg, const char *name)
 {

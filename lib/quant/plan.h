@@ -14,7 +14,7 @@ struct plan_step {
 
     /* The scales of element (r, c) are at [(r / rows_each) * grid_cols + c / block]. */
     int64_t block, rows_each, grid_rows, grid_cols;
-    float *mul, *back; /* NULL where they are made from the rows at hand */
+    float *mul, *back; /* NULL where each call makes them from its rows */
 
     float amax; /* of the second level, for a weight or a static activation in NVFP4 */
 };

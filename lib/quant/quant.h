@@ -48,7 +48,7 @@ struct quant_step {
 
 enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 256 };
 
-/* Steps are applied in order, each to the result of the one before. No step: left as it is. */
+/* Steps are applied in order, each to the result of the one before. No step: unchanged. */
 struct quant_spec {
     int32_t steps;
     struct quant_step step[QUANT_MAX_STEPS];
@@ -56,7 +56,7 @@ struct quant_spec {
 
 /* The text must be the normal form. AQ_EINPUT names what is wrong. */
 int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
-/* Also refuses what is no normal form of activations: a range that is said to be dynamic, and is
+/* Also refuses what is not the normal form of an activation: a range that is called dynamic and is
  * not. */
 int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
 /* The normal form; reads back to the same spec. */

@@ -193,7 +193,7 @@ static void note_odd(const struct jref *v, struct quantizer *q, bool for_integer
     q->odd_for_integers = for_integers;
 }
 
-/* A flag that is as usual unless it has the odd value. */
+/* A flag that changes nothing unless it has this unusual value. */
 static int read_odd_flag(const struct jref *v, bool odd, bool for_integers, struct quantizer *q,
                          struct aq_err *err)
 {

@@ -29,7 +29,7 @@ struct block {
 struct quantizer {
     bool enable;
     bool bare;    /* the entry says nothing, or nothing but {enable: true} */
-    bool dynamic; /* type: ranges from the data at hand instead of calibration */
+    bool dynamic; /* type: ranges from the data being quantized instead of calibration */
     struct number_format number;
     bool has_axis; /* axis is not null: these dimensions keep ranges of their own */
     int axis[QUANTIZER_DIMS];

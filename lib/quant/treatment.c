@@ -25,7 +25,7 @@ static AQ_PRINTF(2, 3) bool refuse(struct treatment *t, const char *fmt, ...)
     return false;
 }
 
-/* NULL: left as it is. */
+/* NULL: unquantized. */
 static bool accept(struct treatment *t, double storage_bits, const struct quant_step *step)
 {
     t->spec = (struct quant_spec){0};

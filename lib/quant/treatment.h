@@ -13,7 +13,7 @@
 enum treatment_of { TREATMENT_WEIGHT, TREATMENT_INPUT };
 
 struct treatment_rules {
-    bool calibrated; /* false: no calibration pass, so static ranges come from the data at hand */
+    bool calibrated;    /* false: no calibration pass, static ranges come from the tensor itself */
     bool fp4_always_16; /* read every NVFP4 block length as 16, like ModelOpt's Triton kernel */
 };
 
@@ -32,8 +32,8 @@ void treatment_find(const struct quantizer *steps, size_t count, enum treatment_
                     const struct treatment_rules *rules, struct treatment *out);
 
 /*
- * What ModelOpt's AutoQuant charges for an element: the least over the enabled steps, scales left
- * out, except that 0.47 charges 4.5 for NVFP4 blocks of 16. 16 if nothing is enabled.
+ * What ModelOpt's AutoQuant charges for an element: the smallest over the enabled steps, scales
+ * left out, except that 0.47 charges 4.5 for NVFP4 blocks of 16. 16 if nothing is enabled.
  */
 double treatment_modelopt40_bits(const struct quantizer *steps, size_t count);
 double treatment_modelopt47_bits(const struct quantizer *steps, size_t count);

@@ -48,7 +48,7 @@ bool chart_decades(const double *values, size_t count, struct decades *d);
 /* Decades between two labels that need `room` pixels on an axis of this length. */
 int chart_decade_step(const struct decades *d, double length, double room);
 
-/* A picture with a log scale upwards. What lies below the lowest decade is drawn on it. */
+/* A picture with a log scale upwards. Values below the lowest decade are drawn on it. */
 struct chart_frame {
     double left, top, width, height;
     struct decades d;
@@ -58,7 +58,7 @@ double chart_frame_y(const struct chart_frame *f, double value);
 void chart_frame_draw(struct aq_buf *out, const struct chart_frame *f, const char *axis,
                       const char *up);
 
-/* Blocks of so many pixels between two labels, across or down: a round number. */
+/* Number of blocks, `cell` pixels each, from one label to the next: a round number. */
 enum chart_way { CHART_ACROSS, CHART_DOWN };
 size_t chart_tick_step(size_t blocks, double cell, enum chart_way way);
 

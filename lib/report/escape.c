@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Marks that reorder or hide the text around them, and what is no character at all. */
+/* Marks that reorder or hide the text around them, and code points that are not characters. */
 static bool is_hidden(uint32_t c)
 {
     return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x061c || c == 0x180e ||

@@ -1,6 +1,6 @@
 /*
- * The frontier: the best score for every budget, the formats used uniformly beside it, and where
- * the selection stands.
+ * The frontier: the best score for every budget, each format used for all layers, and the
+ * selection.
  */
 #include "base/mem.h"
 #include "report/chart.h"

@@ -32,7 +32,7 @@ void html_table_end(struct aq_buf *out);
 void html_name_cell(struct aq_buf *out, const char *class, const char *name);
 /* <td> with the number for people, and the exact one for sorting. NAN: empty. */
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text);
-/* The same with so many decimals and a unit. */
+/* The same with a number of decimals and a unit. */
 void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
                      const char *unit);
 

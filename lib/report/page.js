@@ -61,7 +61,7 @@ document.querySelectorAll("details.copy").forEach(box => {
     box.before(wrap);
     wrap.append(button, box);
 });
-// What a shape of a picture stands for: by pointer, by touch, and with the arrow keys.
+// What a shape of a picture means: by pointer, by touch, and with the arrow keys.
 (() => {
     const tip = document.createElement("div");
     tip.id = "tip";

@@ -21,7 +21,7 @@ struct report_row {
     bool searched;                       /* there is something to choose */
     const struct manifest_option *worst; /* of those that count; NULL if there is none */
     double sensitivity;                  /* its score, else 0 */
-    const char *short_name; /* the layer's name without what stands before the stack of blocks */
+    const char *short_name; /* the layer's name without what precedes the stack of blocks */
     long block;             /* number of the decoder or vision block in the name; -1: none */
     size_t kind;            /* what it is inside its block: index into report.kinds */
     size_t rank;            /* 1: the most sensitive */

@@ -13,14 +13,14 @@
 
 enum {
     SVG_LEVELS = 24, /* of the sequential scale: classes s0 (low) to s23 (high) */
-    SVG_SERIES = 8,  /* colours that are told apart: classes k0 to k7, lines l0 to l7 */
+    SVG_SERIES = 8,  /* distinguishable colours: classes k0 to k7, lines l0 to l7 */
     SVG_DASHES = 4,  /* of lines: classes d0 (solid) to d3 */
     SVG_HATCHES = 6, /* laid over a colour: h0 (nothing) to h5 */
 };
 
 enum svg_anchor { SVG_START, SVG_MIDDLE, SVG_END };
 
-/* label: what a reader that cannot see the picture is told. standalone: with its own styles. */
+/* label: the text for readers who cannot see the picture. standalone: with its own styles. */
 void svg_begin(struct aq_buf *out, double width, double height, const char *label, bool standalone);
 void svg_end(struct aq_buf *out);
 /* The rules that the pictures need, for a page that holds several of them. */
@@ -49,7 +49,7 @@ const char *svg_round_number(double x);
 const char *svg_bytes(double x); /* "8.05 GB", powers of 1000 */
 
 const char *svg_series_class(size_t i); /* "k0" to "k7", and from the start again */
-/* "l3 d1": SVG_SERIES x SVG_DASHES lines that are told apart. Ring of static buffers. */
+/* "l3 d1": SVG_SERIES x SVG_DASHES distinguishable lines. Ring of static buffers. */
 const char *svg_line_class(size_t i);
 /*
  * The look of a number format: the colour says how many bits (dark few, light many on a white

@@ -40,7 +40,7 @@ struct sel_problem {
 int sel_problem_init(struct sel_problem *p, const struct sel_table *t,
                      struct aq_err *err) AQ_MUST_CHECK;
 void sel_problem_release(struct sel_problem *p);
-/* Effective bits of so many units. */
+/* Effective bits of a cost in units. */
 double sel_units_to_bits(const struct sel_problem *p, int64_t units);
 
 void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out);

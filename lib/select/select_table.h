@@ -69,7 +69,7 @@ int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
 void sel_table_release(struct sel_table *t);
 
 const char *sel_candidate_name(const struct sel_table *t, const struct sel_option *o);
-/* Names of the modules of a group, a new list: its members, or what the name of a group stands for.
+/* Names of the modules of a group, a new list: its members, or what the name of a group means.
  */
 struct json *sel_members(const struct sel_row *row);
 

@@ -22,7 +22,7 @@ enum {
     CUT_THOUGHT = 64,   /* an answer begins after its last "</think>" */
 };
 
-/* What stands around a content. */
+/* What a template prints before and after a message's content. */
 struct frame {
     const char *before, *after;
 };

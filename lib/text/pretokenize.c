@@ -140,7 +140,7 @@ static size_t digits_end(const struct cursor *c, bool individual)
     return at;
 }
 
-/* Where the next mark is behind `at`, or the end. */
+/* Where the next mark after `at` is, or the end. */
 static size_t next_mark(const char *text, size_t len, size_t at)
 {
     const char *p =

@@ -123,7 +123,7 @@ static bool run_heads(struct attention *a, aq_pool_fn *fn, int squares)
     return true;
 }
 
-/* Pad rows and rows behind the samples see nothing. */
+/* Pad rows and rows after the last sample see nothing. */
 static void zero_blind_rows(const struct backend_tile *t, float *x, int64_t cols)
 {
     for (int32_t s = 0; s < t->samples; s++)

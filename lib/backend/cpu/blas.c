@@ -105,9 +105,9 @@ static void init(void)
 
 const char *blas_init(void)
 {
-    static atomic_flag told = ATOMIC_FLAG_INIT;
+    static atomic_flag warned = ATOMIC_FLAG_INIT;
     (void)pthread_once(&once, init);
-    return atomic_flag_test_and_set(&told) ? NULL : warning;
+    return atomic_flag_test_and_set(&warned) ? NULL : warning;
 }
 
 const char *blas_name(void)
@@ -135,7 +135,7 @@ void blas_begin(char **argv)
     (void)execv(self, argv);
 }
 
-/* Would so many buffers be got? They are mapped as OpenBLAS does it, and given back. */
+/* Can `count` buffers be had? They are mapped as OpenBLAS maps them, and unmapped again. */
 static int try_buffers(void **buffers, int count, struct aq_err *err)
 {
     int got = 0;

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-enum { BLAS_N, BLAS_T }; /* as it lies, transposed */
+enum { BLAS_N, BLAS_T }; /* as stored, transposed */
 
 /*
  * First of all in main: OpenBLAS starts threads when it is loaded, and each waits for ever for
@@ -20,7 +20,7 @@ void blas_begin(char **argv);
 /* Once per process, before the first product. The first call returns a warning to pass on, or NULL.
  */
 const char *blas_init(void);
-/* Work memory for so many callers at once; after that products take no more. */
+/* Work memory for `callers` callers at once; after that products take no more. */
 int blas_reserve(int callers, struct aq_err *err) AQ_MUST_CHECK;
 /* "openblas-SkylakeX", or "cblas" for a library that does not say. */
 const char *blas_name(void);

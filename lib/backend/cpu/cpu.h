@@ -43,7 +43,7 @@ struct backend_tile {
     int32_t *first;
     uint8_t *pad;
     int32_t *ids, *pos, *target;
-    int32_t *sample_of; /* [rows]; -1 behind the last */
+    int32_t *sample_of; /* [rows]; -1 after the last */
     struct cpu_angles *angles;
 };
 

@@ -9,7 +9,7 @@ enum {
     UNIT_MIN = 32, /* a multiple of this many columns */
     UNIT_MAX = 512,
     PANEL_FLOATS = 2 << 20, /* a block of weights in fp32 should stay in the caches */
-    /* A multiple of so many units, for 2, 4 or 8 threads; of fewer if they would be narrower than
+    /* A multiple of UNITS units, for 2, 4 or 8 threads; of fewer if they would be narrower than
        this, since the BLAS packs the whole input again for each of them. */
     UNITS = 8,
     UNIT_WIDE = 64,

@@ -3,9 +3,9 @@
  * or bf16, int8 sums are exact in int32, and the scales of rows, columns and blocks along K are
  * applied to the fp32 sums, so such a product differs from the fp32 one in rounding alone.
  *
- * An operand that is no code is three bf16 numbers exactly, the terms of its fp32 value: its
- * product with codes takes three passes over K, with another such operand six (what is left out
- * lies below the last bit of fp32). AMX alone is fast enough for that.
+ * An fp32 value that is not a quantizer code is split into three bf16 terms that add up to it
+ * exactly: its product with codes takes three passes over K, with another such value six (the
+ * products that are left out are below the last bit of fp32). AMX alone is fast enough for that.
  *
  * AVX-512 (VNNI, BF16) and AMX, found at run time; AMX also needs the kernel's permission, which is
  * asked for once. Both read the same layout.
@@ -28,7 +28,7 @@ enum {
     MATRIX_TERMS = 3,  /* bf16 numbers that make up a fp32 number */
 };
 
-/* The best for a kind of product that this machine and kernel allow, up to `most`. */
+/* The fastest level, up to `most`, that this machine and its kernel allow for a kind of product. */
 enum matrix_level matrix_best(enum matrix_kind kind, enum matrix_level most);
 /* "+int8-avx512", or "" for MATRIX_NONE. */
 const char *matrix_suffix(enum matrix_kind kind, enum matrix_level level);
@@ -55,10 +55,10 @@ static inline int64_t matrix_packed_bytes(enum matrix_kind kind, int64_t rows, i
 }
 
 /*
- * Packed operands are strips of 16 rows; a strip is its lines of K, each with its terms one behind
- * the other, each 16 x 64 bytes. Of the left operand these are the lines of the 16 rows as they
+ * Packed operands are strips of 16 rows; a strip is its lines of K, each with its terms one after
+ * another, each 16 x 64 bytes. Of the left operand these are the lines of the 16 rows as they
  * are; of the right one (the weights, whose rows are columns of the result) 4 bytes of K of each
- * row, side by side, then the next 4. Rows that are no multiple of a line, and strips of fewer
+ * row, side by side, then the next 4. Rows that are not a multiple of a line, and strips of fewer
  * rows, are filled up with zeros.
  */
 
@@ -88,7 +88,7 @@ struct matrix_product {
 
 void matrix_multiply(const struct matrix_product *p);
 
-/* The levels' own files. flip: to be xored to every byte. */
+/* The levels' own files. flip: xored into every byte. */
 void matrix_transpose_strip(const void *codes, int64_t rows, int64_t bytes, uint8_t flip,
                             int64_t stride, void *packed);
 void matrix_multiply_avx512(const struct matrix_product *p);

@@ -1,6 +1,6 @@
 /*
  * AMX products: 2 x 2 tiles of 16 x 16 sums, fed 64 bytes of K at a time. The packed layout is a
- * tile's own: 16 rows of 64 bytes, one behind the other. K is cut into chunks, so that what all
+ * tile's own: 16 rows of 64 bytes, one after another. K is cut into chunks, so that what all
  * rows need of the left operand stays in the second cache, and 32 columns of the right one in the
  * first.
  */

@@ -5,9 +5,9 @@
  *
  * Codes of a bf16 product are the treatment's own, or, where its values are multiples of one number
  * (`unit`) that are exact in bf16, those multiples: so NVFP4 needs no sums of short blocks, and a
- * bf16 weight that is left as it is can be multiplied as it lies. Values that are neither (scales
- * along K, an activation that is left as it is) are three bf16 terms each where the unit is fast
- * enough.
+ * unquantized bf16 weight can be multiplied in place. All other values (those with scales along K,
+ * an unquantized activation) are split into three bf16 terms each, which add up to the fp32 value
+ * exactly, where the unit is fast enough.
  */
 #ifndef AQ_BACKEND_CPU_OPERAND_H
 #define AQ_BACKEND_CPU_OPERAND_H
@@ -28,7 +28,8 @@ struct act_forms {
     int terms;
 };
 
-/* How a pair of operands is multiplied: in fp32, or on codes of a kind at a level. */
+/* How a pair of operands is multiplied: in fp32, or as codes (int8 or bf16) by matrix instructions.
+ */
 struct product_form {
     enum matrix_level level; /* MATRIX_NONE: fp32 */
     enum matrix_kind kind;
@@ -46,12 +47,12 @@ struct kept_rows {
     int64_t units;
     size_t stride; /* bytes from unit to unit */
     bool *made;    /* [units]; NULL: none */
-    bool in_use;   /* by the product at hand */
+    bool in_use;   /* by the product that runs now */
 };
 
 struct backend_operand {
     int64_t rows, cols;     /* room */
-    struct quant_spec spec; /* no steps: as it is */
+    struct quant_spec spec; /* no steps: unquantized */
     struct quant_plan *plan;
     struct quant_matrix source;
     bool has_codes; /* the plan has a code form */
@@ -65,7 +66,7 @@ struct backend_operand {
 
 /* Are the codes multiples of the unit, rather than the treatment's own? */
 bool operand_by_unit(const struct backend_operand *op, enum matrix_kind kind);
-/* n values as multiples of the unit, or as the terms of each: all the first, then all the second.
+/* n values as multiples of the unit, or split into terms: n first terms, then n second ones, ...
  */
 void operand_to_bf16(const struct backend_operand *op, int terms, const float *values,
                      uint16_t *codes, int64_t n);
@@ -101,10 +102,10 @@ struct weight_rows {
     const float *scales;
 };
 
-/* Scratch for units of so many rows. */
+/* Bytes of scratch for a unit of `rows` rows. */
 size_t operand_weight_room(const struct backend_operand *w, const struct product_form *form,
                            int64_t rows);
-/* Before a product that cuts the weight in units of so many rows; not from within one. */
+/* Before a product that cuts the weight into units of `rows` rows; not from within one. */
 void operand_keep(struct cpu_backend *c, const struct backend_operand *w,
                   const struct product_form *form, int64_t rows, int64_t units);
 struct weight_rows operand_weight_rows(const struct backend_operand *w,

@@ -27,7 +27,7 @@ static size_t packed_bytes(const struct backend_operand *w, const struct product
     return (size_t)matrix_packed_bytes(form->kind, rows, w->source.cols, form->w_terms);
 }
 
-/* A unit's rows as products read them: values, or what is packed and its scales behind. */
+/* A unit's rows as products read them: fp32 values, or packed codes followed by their scales. */
 static size_t unit_bytes(const struct backend_operand *w, const struct product_form *form,
                          int64_t rows)
 {
@@ -37,7 +37,7 @@ static size_t unit_bytes(const struct backend_operand *w, const struct product_f
                        (size_t)matrix_round(rows) * scale_blocks(w) * sizeof(float));
 }
 
-/* What a strip of rows goes through on its way: values, scales as the treatment has them, codes. */
+/* Intermediate forms of a strip of rows: values, scales as the treatment has them, codes. */
 struct strip_room {
     float *values, *raw;
     uint16_t *codes;

@@ -45,7 +45,7 @@ __device__ static struct span span_of(const struct attention &a, int64_t row)
     return span{first, row - first, a.first[s + 1] - first, a.square_at[s]};
 }
 
-/* A warp has a row of one head; what it keeps for each key lies in shared memory. */
+/* One warp per row of one head; what it keeps for each key is in shared memory. */
 __device__ static int64_t warp_head(const struct attention &a)
 {
     return a.kv_from * (a.heads / a.kv_heads) + (int64_t)blockIdx.y * blockDim.y + threadIdx.y;

@@ -74,7 +74,7 @@ struct backend_tile {
     int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
     int64_t squares;                      /* sum of the samples' lengths squared */
     /* device */
-    int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 behind the last */
+    int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
     uint8_t *pad;
     int64_t *square_at; /* [samples]: where a sample's (n, n) matrix begins */
     void *room;

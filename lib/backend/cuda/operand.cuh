@@ -37,12 +37,12 @@ struct planes {
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out);
 
 /*
- * Quantizes activations of one shape and form into scratch, one behind the other, those of one
+ * Quantizes activations of one shape and form into scratch, one after another, those of one
  * treatment in one launch, and raises the counts that wait.
  */
 bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
                   struct planes *out);
-/* May b lie behind a in one call of operand_acts? */
+/* May b follow a in one call of operand_acts? */
 bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
                      const struct backend_operand *b);
 /* Bytes of an activation in its form. */

@@ -89,7 +89,7 @@ static int open_device(struct cuda_backend *c, struct aq_err *err)
 }
 
 /* Blocks of 128 x 256 results of even the narrow linears fill a large GPU nearly evenly; more rows
-   are mostly padding behind a small data set's last sample. */
+   are mostly padding after a small data set's last sample. */
 enum { usual_rows = 1536 };
 
 static int cuda_open(struct backend **out, const struct backend_host *host,
@@ -181,7 +181,7 @@ void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
 }
 
 /*
- * Two layers of weights, one in use and one on its way, and the ends; a weight in its widest
+ * Two layers of weights, one in use and one being loaded, and the ends; a weight in its widest
  * quantized form, before it (fp32), and its scales; inputs and results of the products of a turn;
  * the head's logits; attention's matrices. The device's own part is what a context takes.
  */

@@ -29,7 +29,7 @@ struct device_weight {
     bool sent;          /* all of its copies are on the copy stream */
     bool waited;        /* and the ops' stream waits for them */
     cudaEvent_t ready;  /* the last copy */
-    cudaEvent_t unused; /* the last op that read it, while it lies in the pool */
+    cudaEvent_t unused; /* the last op that read it, while it is in the pool */
 };
 
 struct chunk {
