@@ -258,6 +258,20 @@ every_run() {
     is "$(wc -l <honour) $(grep -c ^true honour) $(grep ^true honour | sort -u | wc -l)" "144 128 90"
 }
 
+@test "bits as stored count the scales of blocks, and no others" {
+    local format bits
+    while read -r format bits; do
+        is "$format $(aq-overlay --format "$format" | jq .bits.storage)" "$format $bits"
+    done <<'END'
+FP8_DEFAULT_CFG 8
+INT8_DEFAULT_CFG 8
+NVFP4_DEFAULT_CFG 4.5
+MXFP4_DEFAULT_CFG 4.25
+MXFP8_DEFAULT_CFG 8.25
+INT4_BLOCKWISE_WEIGHT_ONLY_CFG 4.125
+END
+}
+
 @test "the granularities of docs/formats.md, of the tests and of conf/ are one" {
     local g name weights inputs n=0
     for g in "$REPO"/conf/quant_granularity/*.yaml; do
@@ -429,6 +443,7 @@ E
     cmp p/wfp8_afp8/w_per_tensor/quant.json <(aq-overlay p/wfp8_afp8/w_per_tensor/small/run.json)
     ! grep -vE '^(# made by aq-overlay --cells: words only|[A-Z_]+ :=[A-Za-z0-9_.+:/ -]*)$' p/cells.mk
     grep -qx 'CELLS := wfp8_afp8/w_per_tensor/small wfp8_afp8/w_per_tensor/medium' p/cells.mk
+    grep -qx 'UNSUPPORTED := wfp4_afp8/w_per_tensor/small wfp4_afp8/w_per_tensor/medium' p/cells.mk
     local bad
     for bad in '_aq.scheme_name' 'model.dtype' 'dataset.padding' 'autoquant.method' 'autoquant.device' 'autoquant.operand_rounding'; do
         cp p/wfp8_afp8/w_per_tensor/small/run.json kept
@@ -436,7 +451,11 @@ E
         refused 3 "${bad##*.}" aq-overlay -q --cells p
         cp kept p/wfp8_afp8/w_per_tensor/small/run.json
     done
-    printf '%s\n' 'wfp8_afp8/w_per_tensor/../../x' >p/.runs
-    refused 3 "is not a cell" aq-overlay --cells p
+    mkdir -p p/x
+    cp p/wfp8_afp8/w_per_tensor/small/run.json p/x/run.json
+    for bad in wfp8_afp8/w_per_tensor/../../x wfp8_afp8/../x wfp8_afp8/../wfp8_afp8/w_per_tensor/small wfp8_afp8/w_per_tensor /x/small x; do
+        printf '%s\n' "$bad" >p/.runs
+        refused 3 "is not a cell" aq-overlay --cells p
+    done
     refused 2 "--cells excludes" aq-overlay --cells p -o x
 }

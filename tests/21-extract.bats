@@ -479,6 +479,17 @@ CASES
     printf '\x2a' | dd of=tiny/model.safetensors bs=1 seek="$at" conv=notrunc status=none
     aq 0 "${run[@]}" --lm full.json
     refused 3 "the checkpoint in 'tiny' has changed: full digest" "${run[@]}" --lm full.json --verify
+    # one in each of its three samples: nobody has to ask
+    local bytes place
+    bytes=$(jq '.tensors[] | select(.name == "layers.0.mlp.up_proj.weight") | .end - .begin' full.json)
+    cp tiny/model.safetensors weights
+    for place in 100 $(((bytes - 4096) / 2 + 100)) $((bytes - 100)); do
+        cp weights tiny/model.safetensors
+        printf '\x2a' | dd of=tiny/model.safetensors bs=1 seek=$((at - 8192 + place)) conv=notrunc status=none
+        refused 3 "the checkpoint in 'tiny' has changed: digest" "${run[@]}" --lm sample.json
+        refused 3 "the checkpoint in 'tiny' has changed: digest" "${run[@]}" --lm full.json
+    done
+    cp weights tiny/model.safetensors
     aq-overlay --config-dir "$REPO/conf" -o quant.json --format INT8_WEIGHT_ONLY_CFG --granularity default
     refused 3 "the checkpoint in 'tiny' has changed: full digest" \
         aq-score --lm full.json --tokens tokens.st --verify -o store.st quant.json

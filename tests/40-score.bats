@@ -207,6 +207,8 @@ sums_at() {
 @test "what is typed" {
     refused 2 "--shard" some s --shard 4/3
     refused 2 "--prefix" some s --prefix 8,x
+    refused 2 "--prefix: 8 does not come after 8" some s --prefix 8,8
+    refused 2 "--prefix: 4 does not come after 8" some s --prefix 8,4
     refused 2 "score-samples" some s --score-samples 0
     refused 2 "threads" some s --threads 0
     refused 2 "threads" some s --threads -1

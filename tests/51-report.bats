@@ -241,6 +241,8 @@ inert() {
     is "$(awk -F'\t' '{ print NF }' out/per-layer-sensitivity.tsv | sort -u)" 14
     # nothing in the Markdown acts, the title line included
     inert "$(cat out/per-layer-sensitivity.md)"
+    # whoever quotes an attribute either way
+    has "$(cat out/report.html)" '`&quot;&#39;&amp;'
     # a pipe in a name stays inside its cell
     is "$(grep -F 'onerror' out/per-layer-sensitivity.md | grep '^|' | sed 's/\\|//g' | awk -F'|' '{ print NF }')" 6
     aq 0 aq-report summary --md evil.json
@@ -434,6 +436,10 @@ sweep() {
     has "$output" 'axis \| with dynamic blocks'
     aq 0 aq-report summary --html --cells cells.json wint*.json
     has "$output" "Do the pairs agree on the order?"
+    # only reasons, and nothing at all
+    aq 0 aq-report summary --md --cells cells.json
+    has "$output" 'axis \| with dynamic blocks'
+    refused 2 "" aq-report summary --md
     jq '.aq.normalization = "per_batch_mean"' wint8_aint8-small.json >other.json
     aq 0 aq-report summary --md other.json wint4_aint8-small.json
     has "$output" "their totals do not compare"

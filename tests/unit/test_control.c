@@ -132,8 +132,55 @@ static int layers_scored(const struct backend_ops *ops, int right)
     return done;
 }
 
+/* A tile holds what fits, and no row more. */
+static void full_tiles(void)
+{
+    static const int32_t ids[17] = {0};
+    static const int64_t offsets[] = {0, 4, 8, 12, 17};
+    static const int32_t samples[] = {2, 1, 1};
+    const struct tile_source source = {.ids = ids, .offsets = offsets, .samples = 4, .pad_id = -1};
+    struct tiles t;
+    must(tiles_build(&t, &source, 8, 1, &err), "tiles");
+    int right = t.rows == 8 && t.count == AQ_COUNT(samples);
+    for (size_t i = 0; right && i < t.count; i++)
+        right = t.items[i].desc.samples == samples[i] && t.items[i].used <= t.rows;
+    tap_ok(right, "4 + 4, 4, 5 rows in tiles of 8");
+    tiles_release(&t);
+}
+
+/* A sum that is no number is refused, named, and not written. */
+static void finite_sums(void)
+{
+    int32_t zero = 0;
+    struct tile tile = {.desc.samples = 2, .sample = 5, .tokens = &zero};
+    const struct tiles tiles = {.items = &tile, .count = 1};
+    size_t first[] = {0, 1};
+    struct model_group group = {.name = (char *)"layers.0.mlp.down_proj"};
+    const struct model_groups groups = {.items = &group, .count = 1, .first = first, .layers = 1};
+    struct candidate candidate = {.w = (char *)"int8:tensor:static", .a = (char *)"none"};
+    const struct candidates candidates = {.items = &candidate, .count = 1};
+    struct score_row row = {.samples = 7};
+    const struct score_rows rows = {.items = &row, .count = 1};
+    const struct scoring s = {
+        .groups = &groups, .tiles = &tiles, .candidates = &candidates, .rows = &rows};
+    const double bad[] = {INFINITY, -INFINITY, NAN};
+    for (size_t i = 0; i < AQ_COUNT(bad); i++) {
+        const double sums[] = {1, bad[i]}, clip[] = {0, 0};
+        struct scoring_result result = {{NULL}};
+        result.parts[STORE_SUMS] = sums;
+        result.parts[STORE_CLIP] = clip;
+        struct aq_err why = {0};
+        tap_ok(scoring_save(&s, 0, 0, 0, &result, &why) < 0 && why.code == AQ_EINPUT &&
+                   strstr(why.msg, "layers.0.mlp.down_proj: the score of 'int8:tensor:static | "
+                                   "none' is not finite at sample 6"),
+               "%g: %s", bad[i], why.msg);
+    }
+}
+
 int main(void)
 {
+    full_tiles();
+    finite_sums();
     struct backend_ops drifting = backend_cpu_ops;
     drifting.glu_forward = drifting_glu;
     int layers = layers_scored(&backend_cpu_ops, INT_MAX);

@@ -27,5 +27,8 @@ int main(void)
     tap_ok(s.per_batch_mean == 16, "kl_div: the plain sum");
     score_sums(&s, sums, labels, 1, 2, false);
     tap_ok(isnan(s.per_token_se) && isnan(s.per_batch_mean_se), "one sample, one batch: no error");
+    /* 49 * (1 / 49) is not 1: a residual that is a rounding */
+    score_sums(&s, (const double[]){1}, (const int32_t[]){49}, 1, 2, false);
+    tap_ok(isnan(s.per_token_se) && isnan(s.per_batch_mean_se), "also where it does not divide");
     return tap_done();
 }
