@@ -2,7 +2,7 @@
 # Stored numbers vouch for themselves: a flipped bit is refused and named, or changes nothing. FLIPS=1000 for the long run.
 load helpers
 
-FLIPS=${FLIPS:-200}
+FLIPS=${FLIPS:-100}
 
 setup_file() {
     load helpers
@@ -29,8 +29,10 @@ score() { # OPTION...
 
 collect() { aq-score collect --run "$T/run.json" --quant "$T/FP8_DEFAULT_CFG.json" "$1"; }
 
-# flips FILE COMMAND...: each flip of the copy "bad" is refused with exit 3, in words that name the place (NAMED), or the
-# command prints what it prints for FILE.
+header_of() { echo $((8 + $(od -An -tu8 -N8 "$1"))); } # bytes, the length in front included
+
+# flips FILE COMMAND...: each flip of the copy "bad", FROM here and up TO there, is refused with exit 3, in words that name the
+# place (NAMED), or the command prints what it prints for FILE.
 flips() {
     local file=$1 n where code refusals=0
     shift
@@ -38,7 +40,7 @@ flips() {
     "$@" >expected
     for ((n = 0; n < FLIPS; n++)); do
         cp "$file" bad
-        where=$("$O"/tests/flip_bit bad "$n")
+        where=$("$O"/tests/flip_bit bad "$n" ${FROM:-0} ${TO:+"$TO"})
         code=0
         "$@" >found 2>message || code=$?
         if [ "$code" -eq 3 ]; then
@@ -53,18 +55,37 @@ flips() {
     [ "$refusals" -gt $((FLIPS * 8 / 10)) ]
 }
 
-@test "store: a flipped bit is refused, naming the row and layer or the header" {
-    NAMED="store 'bad': (row '[0-9a-f]{16}/[0-9]+' .* is damaged at layer [0-9]+, tile [0-9]+|the header is damaged|bad: )" flips "$T/store" collect bad
+store_names="store 'bad': (row '[0-9a-f]{16}/[0-9]+' .* is damaged at layer [0-9]+, tile [0-9]+|the header is damaged|bad: )"
+
+@test "store: a flipped bit of its numbers is refused, naming row and layer, or the header" {
+    FROM=$(header_of "$T/store") NAMED=$store_names flips "$T/store" collect bad
+}
+
+@test "store: a flipped bit of its header is refused, naming the header" {
+    TO=$(header_of "$T/store") NAMED="store 'bad': (the header is damaged|bad: )" flips "$T/store" collect bad
+}
+
+@test "store: every reader refuses it: scoring, merging, listing" {
+    merged() { rm -f m && aq-score merge -q -o m bad "$T/store" && collect m; }
+    scored() { score -o bad && collect bad; }
+    listed() { aq-score ls --json bad; }
+    local reader
+    for reader in merged scored listed; do
+        FLIPS=$((FLIPS / 20)) NAMED=$store_names flips "$T/store" $reader
+    done
 }
 
 @test "ranges: a flipped bit is refused, and names the file" {
-    ranged() { rm -f s && ranges=bad score -o s && collect s; }
-    FLIPS=$((FLIPS / 4)) NAMED="bad" flips "$T/ranges" ranged
+    ranged() { aq-score collect --ranges bad --run "$T/run.json" --quant "$T/FP8_DEFAULT_CFG.json" "$T/store"; }
+    TO=$(header_of "$T/ranges") NAMED="'bad'|bad: " flips "$T/ranges" ranged
+    FROM=$(header_of "$T/ranges") NAMED="'bad'|bad: " flips "$T/ranges" ranged
+    scored() { rm -f s && ranges=bad score -o s && collect s; }
+    FLIPS=$((FLIPS / 20)) NAMED="bad" flips "$T/ranges" scored
 }
 
 @test "--repair computes the damaged cells again, and no others; --replace starts over" {
     local n mended=0
-    for n in {1..25}; do
+    for ((n = 1; n <= FLIPS / 4; n++)); do
         cp "$T/store" s
         "$O"/tests/flip_bit s "$n" >/dev/null
         refused 3 "store 's'" score -o s
@@ -76,7 +97,7 @@ flips() {
             grep -q "store 's'" message && ! grep -q "at layer" message
         fi
     done
-    [ "$mended" -ge 12 ] || { echo "$mended mended"; return 1; }
+    [ "$mended" -ge $((FLIPS / 8)) ] || { echo "$mended mended"; return 1; }
     # one cell in one row: the other candidate is complete
     local at
     at=$(od -An -tu8 -N8 "$T/store")
