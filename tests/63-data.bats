@@ -172,6 +172,10 @@ alive() {
         alive "CELL=$evil"
         [ -d kept ] && [ -e $P/wfp8_afp8/default/small/run.json ]
     done
+    # a cell of another sweep
+    mkdir -p $P/wint8_aint8/default/small
+    aq 2 sweep clean-cell CELL=wint8_aint8/default/small
+    [ -d $P/wint8_aint8/default/small ]
     aq 0 sweep clean-cell CELL=wfp8_afp8/default/small
     [ ! -e $P/wfp8_afp8/default/small ]
 }

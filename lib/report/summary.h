@@ -43,7 +43,10 @@ struct summary {
     bool mixed; /* cells of several normalizations: totals do not compare */
 };
 
-/* cells_json: NULL, or the list of all cells with the reasons of those left out. */
+/*
+ * cells_json: NULL, or the list of all cells with the reasons of those left out. Caller releases,
+ * also after a failure.
+ */
 int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
                  bool keep_going, struct aq_err *err) AQ_MUST_CHECK;
 void summary_release(struct summary *s);
