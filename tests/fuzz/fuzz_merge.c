@@ -45,8 +45,9 @@ static void seal_cell(unsigned char *bytes, const struct store *s, const struct 
                       int64_t layer, int64_t tile)
 {
     struct store_cell c = store_cell_of(s, r, layer, tile);
-    c.sums = place(bytes, s, c.sums);
-    c.clip = place(bytes, s, c.clip);
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (c.parts[p])
+            c.parts[p] = place(bytes, s, c.parts[p]);
     size_t cell = (size_t)(layer * s->shape.tiles + tile);
     uint64_t check = store_cell_check(&r->key, layer, tile, &c);
     memcpy((char *)place(bytes, s, r->check) + cell * sizeof check, &check, sizeof check);
@@ -115,7 +116,7 @@ static void change_sum(unsigned char *bytes, const struct store *s, const struct
                        int64_t layer, int64_t tile)
 {
     struct store_cell c = store_cell_of(s, r, layer, tile);
-    char *at = place(bytes, s, c.sums);
+    char *at = place(bytes, s, c.parts[STORE_SUMS]);
     double x;
     memcpy(&x, at, sizeof x);
     x = x * 2 + 1;
@@ -127,12 +128,11 @@ static void take_away(unsigned char *bytes, const struct store *s, const struct 
 {
     struct store_cell c = store_cell_of(s, r, layer, tile);
     size_t cell = (size_t)(layer * s->shape.tiles + tile);
-    for (size_t g = 0; g < c.groups; g++) {
-        memset((char *)place(bytes, s, c.sums) + g * c.stride * sizeof(double), 0,
-               c.samples * sizeof(double));
-        memset((char *)place(bytes, s, c.clip) + g * c.stride * sizeof(float), 0,
-               c.samples * sizeof(float));
-    }
+    for (int p = 0; p < STORE_PARTS; p++)
+        for (size_t g = 0; c.parts[p] && g < c.groups; g++) {
+            size_t one = store_part_kinds[p].size;
+            memset((char *)place(bytes, s, c.parts[p]) + g * c.stride * one, 0, c.samples * one);
+        }
     flags(bytes, s, r)[cell] = 0;
     memset((char *)place(bytes, s, r->check) + cell * 8, 0, 8);
 }
