@@ -71,13 +71,14 @@ static void add_row(struct store_writer *w, const char *id, int64_t prefix, cons
     w->rows[w->count++] = r;
 }
 
-/* Rows of an old store stay if their ranges are the same or unknown to this call. */
+/* Rows of an old store stay if their ranges are the same or unknown to this call. A header that was
+   mended may have lost them: then nobody knows. */
 static bool range_stands(const struct store_writer *w, const struct store *old, int64_t prefix)
 {
     char key[24];
     (void)snprintf(key, sizeof key, "%" PRId64, prefix);
     const struct json *now = json_get(w->ranges, key), *then = json_get(old->ranges, key);
-    return prefix == 0 || !now || !then || json_equal(now, then);
+    return prefix == 0 || (then && (!now || json_equal(now, then)));
 }
 
 static void keep_old_rows(struct store_writer *w, const struct store *old)
@@ -95,11 +96,22 @@ static void keep_old_rows(struct store_writer *w, const struct store *old)
                 dropped, aq_show(old->path));
 }
 
+static bool has_rows_of(const struct store_writer *w, const char *prefix)
+{
+    bool has = false;
+    for (size_t i = 0; i < w->count && !has; i++) {
+        char key[24];
+        (void)snprintf(key, sizeof key, "%" PRId64, w->rows[i].key.prefix);
+        has = strcmp(key, prefix) == 0;
+    }
+    return has;
+}
+
 /* Digests of prefixes that this call does not name, but whose rows stay. */
 static void keep_old_ranges(struct store_writer *w, const struct store *old)
 {
     for (const struct json *r = json_first(old->ranges); r; r = json_next(r))
-        if (!json_get(w->ranges, json_key(r)))
+        if (!json_get(w->ranges, json_key(r)) && has_rows_of(w, json_key(r)))
             json_add(w->ranges, json_key(r), json_copy(r));
 }
 
