@@ -218,10 +218,10 @@ $(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
 
 # ---- the store: all cells in one call, by content ----
 
-score_call = $(AQ_BIN)/aq-score --prefix $(call commas,$(SCORE_PREFIXES)) \
+score_options = --prefix $(call commas,$(SCORE_PREFIXES)) \
 	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
 	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) --replace
-score = $(score_call) --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES)
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(score_options)
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
@@ -352,7 +352,7 @@ plan:
 	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
 	@$(if $(CELLS),d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
 	$(if $(STALE)$(filter-out $(wildcard $(QUANTS)),$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1;) \
-	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(score_call) -o $(STORE) $(QUANTS))
+	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)
 ifeq ($(and $(CELL),$(filter $(CELL),$(CELLS) $(UNSUPPORTED))),)

@@ -140,7 +140,7 @@ static struct json *summary(const struct eval_part *p, size_t operand, size_t fi
     json_add_double(v, "loss_reference", loss_reference);
     add_or_null(v, "ppl", exp(loss));
     add_or_null(v, "ppl_reference", exp(loss_reference));
-    add_or_null(v, "first_share", all.first / sum);
+    add_or_null(v, "first_share", sum != 0 ? all.first / sum : NAN);
     pool_release(&all);
     return v;
 }
