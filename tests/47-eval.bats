@@ -234,6 +234,91 @@ replay() {
     refused 3 "reference: layer 1: its output" aq-eval -q --reference "$T/bad.json" --domain text="$F/tokens" "$F/lm.json"
 }
 
+# served FORMAT TREATMENTS CYCLE [OPTION...]: a recipe of the random model as aq-export writes it, in $T/FORMAT, and as a manifest
+served() {
+    local format=$1
+    made "$F/lm.json" "$2" "$3" | jq '.aq = {schema: "aq.manifest/2", identity: {prefix: 90}}' >"$T/$format.json"
+    shift 3
+    AQ_CONF=$REPO/conf aq 0 aq-export -q --force "$@" --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/$format" "$T/$format.json"
+    aq 0 measure -o "$T/$format-both" "$T/$format.json" "$T/$format"
+    jq -c '[.operand.kind, .all.kl.mean]' "$T/$format-both"/*.json
+}
+
+# agrees FORMAT SHARE: the file costs what its recipe does
+agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.mean reverse_kl.mean loss; }
+
+@test "a checkpoint directory as it is costs nothing" {
+    aq 0 measure "$F/model"
+    is "$(jq -c '[.operand.kind, .all.kl.max, .all.top1]' <<<"$output")" '["checkpoint",0,1]'
+}
+
+@test "somebody else's checkpoint: zero points, groups by index, quantized activations, as transformers computes it" {
+    local v=$REPO/tests/oracle/eval_ct.json d=tests/oracle/eval_ct
+    aq-extract-lm -q -o "$T/lm.json" tests/oracle/families/llama
+    jq -r '.samples[] | map(tostring) | join(" ")' "$v" | "$O"/tests/make_tokens --sizes 7 -o "$T/tokens"
+    aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" -o "$T/e.json" $d
+    close "$T/e.json" "$(jq .expected "$v")" 1e-4 kl.mean reverse_kl.mean kl.p99 kl.max top1 first_share
+    close "$T/e.json" "$(jq .expected "$v")" 1e-5 loss ppl loss_reference
+    # what is not read is named
+    changed() { rm -rf "$T/d"; cp -r $d "$T/d"; jq "$1" $d/config.json >"$T/d/config.json"; }
+    other() { refused 3 "$1" aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" "$T/d"; }
+    changed '.quantization_config.quant_method = "awq"'; other "quantization 'awq' is not read"
+    changed '.quantization_config.transform_config = {x: 1}'; other "transforms (transform_config) are not computed"
+    changed '.quantization_config.sparsity_config = {format: "sparse-24"}'; other "sparse weights (sparsity_config) are not read"
+    changed '.quantization_config.config_groups |= del(.group_3)'; other "model.layers.0.mlp.down_proj: it is quantized, and no config group names it"
+    changed '.quantization_config.config_groups.group_2.input_activations.symmetric = false'; other "asymmetric activations are not computed"
+    changed 'del(.quantization_config)'; other "is quantized, and"
+    sed 's/layers.1.mlp.down_proj.weight_scale"/layers.1.mlp.down_proj.weight_scalf"/' $d/model.safetensors >"$T/d/model.safetensors"
+    changed '.'
+    sed 's/layers.1.mlp.down_proj.weight_scale"/layers.1.mlp.down_proj.weight_scalf"/' $d/model.safetensors >"$T/d/model.safetensors"
+    other "tensor 'model.layers.1.mlp.down_proj.weight_scale' is missing"
+}
+
+@test "what aq-export writes for vLLM costs what its recipe does" {
+    # scales in fp32, powers of two, or of two levels: to the last bits; packed integers have scales of 16 bits
+    served compressed-tensors '{"a": ["e4m3:axis0:static", "e4m3:token:dynamic"], "b": ["int8:axis0:static", "none"], "c": ["e2m1:nvfp4(16):dynamic", "none"],
+        "d": ["e2m1:mx(32):dynamic", "none"], "e": ["e4m3:tensor:static", "e4m3:tensor:static"]}' '["a", "c", "d", "e"]' --engine vllm:sm90
+    agrees compressed-tensors 1e-3
+    rm -r "$T"/compressed-tensors*
+    served compressed-tensors '{"a": ["int4:block(-1:32):static", "none"], "b": ["int8:axis0:static", "int8:token:dynamic"]}' '["a", "b"]' --engine vllm:sm90
+    agrees compressed-tensors 0.05
+}
+
+@test "so does ModelOpt's layout" {
+    served modelopt '{"a": ["e4m3:tensor:static", "e4m3:tensor:static"], "b": ["e2m1:nvfp4(16):dynamic", "none"], "c": ["e4m3:axis0:static", "e4m3:token:dynamic"]}' \
+        '["a", "b", "c", "NONE"]' --format modelopt --engine trtllm
+    agrees modelopt 0.02 # the members of a group share one range there
+    jq '.quantization_config.quant_algo = "W4A8_AWQ" | .quantization_config.quantized_layers |= map_values(.quant_algo = "W4A8_AWQ")' \
+        "$T/modelopt/config.json" >"$T/config" && mv "$T/config" "$T/modelopt/config.json"
+    refused 3 "ModelOpt's 'W4A8_AWQ' is not read" measure "$T/modelopt"
+}
+
+@test "and GGUF files" {
+    # the embedded model has a tokenizer, which a GGUF file holds
+    local demo=models/qwen3_vl_demo/checkpoint
+    aq-extract-lm -q -o "$T/lm.json" $demo
+    head -n 8 datasets/demo/captions_heldout.txt >"$T/captions"
+    aq-calib tokens -q --tokenizer $demo -o "$T/tokens" "$T/captions"
+    made "$T/lm.json" '{"a": ["int8:block(-1:32):static", "none"], "b": ["int4:block(-1:32):static", "none"], "c": ["e2m1:mx(32):dynamic", "none"],
+        "d": ["e2m1:nvfp4(16):dynamic", "none"]}' '["a", "b", "c", "NONE", "d"]' >"$T/m.json"
+    AQ_CONF=$REPO/conf aq 0 aq-export -q --force --engine llamacpp --lm "$T/lm.json" -o "$T/m.gguf" "$T/m.json"
+    aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" -o "$T/gguf-both" "$T/m.json" "$T/m.gguf"
+    agrees gguf 0.05 # scales of 16 bits
+    is "$(jq -r .operand.kind "$T/gguf-both/2.json")" gguf
+    # rows of heads come back where they were: of a model that is only copied
+    cp -r tests/oracle/families/llama "$T/llama"
+    jq '.model.vocab |= with_entries(select(.value < 61)) | .model.merges = [] | .added_tokens = []' tests/data/tiny-tokenizer/tokenizer.json >"$T/llama/tokenizer.json"
+    aq-extract-lm -q -o "$T/llama.json" "$T/llama"
+    made "$T/llama.json" '{"a": ["int8:block(-1:32):static", "none"]}' '["NONE"]' >"$T/none.json"
+    AQ_CONF=$REPO/conf aq 0 aq-export -q --engine llamacpp --lm "$T/llama.json" -o "$T/llama.gguf" "$T/none.json"
+    "$O"/tests/make_tokens --sizes 2 -o "$T/ids" <<<$'5 9 13 2 7 40\n1 2 3 4'
+    aq 0 aq-eval -q --reference "$T/llama.json" --domain t="$T/ids" "$T/llama.gguf"
+    is "$(jq -c '[.operand.kind, .all.kl.max]' <<<"$output")" '["gguf",0]'
+    # another model's file
+    refused 3 "is not read as a model of family 'llama'" aq-eval -q --reference "$T/llama.json" --domain t="$T/ids" "$T/m.gguf"
+    refused 3 "rope.freq_base is" aq-eval -q --reference <(jq '.arch.rope[0].theta = 777' "$T/llama.json") --domain t="$T/ids" "$T/llama.gguf"
+}
+
 @test "aq eval: the recipe of a sweep on the held-out captions, made once" {
     unset MAKEFLAGS MAKELEVEL MFLAGS
     export AQ_BIN=$BIN

@@ -82,9 +82,10 @@ static const struct aq_tool tool = {
     .usage = "aq-eval --reference LM.json --domain NAME=TOKENS... [--ranges F] [OPTION...]\n"
              "        [-o EVAL.json|DIR|PART] OPERAND...\n"
              "aq-eval merge [-o EVAL.json|DIR] PART...",
-    .details = "An operand is a manifest of aq-select (fake quantization), or an lm.json (a model\n"
-               "as it is). Several operands share one pass of the reference; -o is then a\n"
-               "directory, with 1.json for the first. An interrupted run continues.",
+    .details = "An operand is a manifest of aq-select (fake quantization), an lm.json (a model as it\n"
+               "is), a checkpoint directory (compressed-tensors, ModelOpt) or a GGUF file. Several\n"
+               "operands share one pass of the reference; -o is then a directory, with 1.json for\n"
+               "the first. An interrupted run continues.",
     .example = "aq-eval --reference lm.json --domain captions=tokens.safetensors \\\n"
                "  --ranges ranges.safetensors -o eval.json manifest.json",
     .options = options,

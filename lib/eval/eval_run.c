@@ -33,15 +33,18 @@ struct run {
 
 /* ---- opening ---- */
 
-/* Digest of the tokenizer in a directory; "" where there is none. */
-static int tokenizer_of(const char *dir, char out[AQ_SHA256_HEX], struct aq_err *err)
+/* Digest of the tokenizer in a directory; "" where there is none, or no text has one. */
+static int tokenizer_of(const struct run *r, const char *dir, char out[AQ_SHA256_HEX],
+                        struct aq_err *err)
 {
     char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
-    bool there = aq_path_exists(json) || aq_path_exists(vocab);
+    bool there = aq_path_exists(json) || aq_path_exists(vocab), known = false;
+    for (size_t i = 0; i < r->domains.count; i++)
+        known |= r->domains.items[i].tokens.tokenizer[0] != '\0';
     free(json);
     free(vocab);
     out[0] = '\0';
-    if (!there)
+    if (!there || !known)
         return 0;
     struct tokenizer *t = tokenizer_open(dir, err);
     if (!t)
@@ -87,8 +90,8 @@ static int open_operand(struct run *r, const char *path, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT,
                           "'%s' has a vocabulary of %" PRId64 ", the reference one of %" PRId64,
                           aq_show(path), o->arch->vocab_size, r->lm.arch.vocab_size);
-    if (o->kind == EVAL_LM && strcmp(o->digest, r->lm.digest) != 0 &&
-        tokenizer_of(o->own->root, o->tokenizer, err) < 0)
+    const char *dir = o->kind == EVAL_CHECKPOINT ? path : o->kind == EVAL_LM ? o->own->root : NULL;
+    if (dir && tokenizer_of(r, dir, o->tokenizer, err) < 0)
         return -1;
     return check_tokenizer(r, o->tokenizer, path, err);
 }
@@ -100,7 +103,7 @@ static int open_inputs(struct run *r, struct aq_err *err)
         lm_open(&r->lm, o->reference, err) < 0 ||
         (o->verify && lm_verify(&r->lm, o->reference, err) < 0) ||
         eval_domains_open(&r->domains, o->domains, err) < 0 || open_ranges(r, err) < 0 ||
-        tokenizer_of(r->lm.root, r->tokenizer, err) < 0 ||
+        tokenizer_of(r, r->lm.root, r->tokenizer, err) < 0 ||
         check_tokenizer(r, r->tokenizer, o->reference, err) < 0)
         return -1;
     r->operands = xcalloc(o->count, sizeof *r->operands);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "eval/file.h"
 #include "select/manifest.h"
 #include "store/candidate.h"
 
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const eval_kind_names[] = {"manifest", "lm"};
+const char *const eval_kind_names[] = {"manifest", "lm", "checkpoint", "gguf"};
 
 /* ---- linears ---- */
 
@@ -197,7 +198,7 @@ static int open_json(struct eval_operand *o, const struct eval_reference *ref, s
     json_free(root);
     aq_err_set(err, AQ_EINPUT, "'%s' is neither a manifest nor an lm.json", aq_show(o->path));
     return aq_err_hint(err, "operands are: a manifest of aq-select, an lm.json of "
-                            "aq-extract-lm");
+                            "aq-extract-lm, a checkpoint directory, a GGUF file");
 }
 
 int eval_operand_open(struct eval_operand *o, const char *path, const struct eval_reference *ref,
@@ -205,7 +206,8 @@ int eval_operand_open(struct eval_operand *o, const char *path, const struct eva
 {
     *o =
         (struct eval_operand){.path = path, .bits = NAN, .predicted = NAN, .low = NAN, .high = NAN};
-    return open_json(o, ref, err);
+    int file = eval_file_kind(path);
+    return file < 0 ? open_json(o, ref, err) : eval_file_open(o, (enum eval_kind)file, ref, err);
 }
 
 static void free_ranges(struct eval_operand *o)
@@ -227,5 +229,6 @@ void eval_operand_close(struct eval_operand *o)
         lm_close(o->own);
         free(o->own);
     }
+    eval_file_close(o->file);
     *o = (struct eval_operand){0};
 }

@@ -4,6 +4,10 @@
  *
  *     a manifest              the reference's weights, quantized on the way as its recipe says
  *     lm.json                 another model as it is, or the reference itself
+ *     a checkpoint directory  weights decoded from the file: code times scale, in fp32
+ *     a GGUF file             likewise
+ *
+ * The files' activations are quantized as the files say, with their scales.
  */
 #ifndef AQ_EVAL_OPERAND_H
 #define AQ_EVAL_OPERAND_H
@@ -18,8 +22,10 @@
 
 #include <stdbool.h>
 
-enum eval_kind { EVAL_MANIFEST, EVAL_LM };
-extern const char *const eval_kind_names[]; /* "manifest", "lm" */
+enum eval_kind { EVAL_MANIFEST, EVAL_LM, EVAL_CHECKPOINT, EVAL_GGUF };
+extern const char *const eval_kind_names[]; /* "manifest", "lm", "checkpoint", "gguf" */
+
+struct eval_file; /* of a checkpoint or a GGUF: eval/file.h */
 
 /* One linear of one layer. */
 struct eval_linear {
@@ -34,7 +40,8 @@ struct eval_operand {
     enum eval_kind kind;
     const char *path; /* borrowed */
     char digest[AQ_SHA256_HEX];
-    struct lm *own;              /* of EVAL_LM */
+    struct lm *own; /* of EVAL_LM */
+    struct eval_file *file;
     struct nn_source source;     /* of an operand with weights of its own */
     bool has_source;             /* false: the reference's weights */
     const struct lm_arch *arch;  /* of its weights */

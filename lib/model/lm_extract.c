@@ -57,28 +57,38 @@ out:
 
 /* ---- tensors ---- */
 
-static int find_prefix(struct extraction *x)
+const char *lm_prefix_of(const struct ckpt *c, struct aq_err *err)
 {
     for (size_t i = 0; i < AQ_COUNT(prefixes); i++) {
         char *name = xasprintf("%sembed_tokens.weight", prefixes[i]);
-        const struct ckpt_tensor *t = ckpt_find(&x->ckpt, name);
+        const struct ckpt_tensor *t = ckpt_find(c, name);
         free(name);
-        if (t) {
-            x->prefix = prefixes[i];
-            return 0;
-        }
+        if (t)
+            return prefixes[i];
     }
-    return aq_err_set(x->err, AQ_EINPUT,
-                      "'%s': tensor 'embed_tokens.weight' is missing (looked for the prefixes "
-                      "'model.language_model.', 'language_model.model.', 'language_model.', "
-                      "'model.' and none)",
-                      aq_show(x->ckpt.dir));
+    aq_err_set(err, AQ_EINPUT,
+               "'%s': tensor 'embed_tokens.weight' is missing (looked for the prefixes "
+               "'model.language_model.', 'language_model.model.', 'language_model.', "
+               "'model.' and none)",
+               aq_show(c->dir));
+    return NULL;
+}
+
+static int find_prefix(struct extraction *x)
+{
+    x->prefix = lm_prefix_of(&x->ckpt, x->err);
+    return x->prefix ? 0 : -1;
 }
 
 /* The head is beside the model that the prefix names. */
+const char *lm_head_prefix_of(const char *prefix)
+{
+    return strcmp(prefix, "language_model.model.") == 0 ? "language_model." : "";
+}
+
 static const char *head_prefix(const struct extraction *x)
 {
-    return strcmp(x->prefix, "language_model.model.") == 0 ? "language_model." : "";
+    return lm_head_prefix_of(x->prefix);
 }
 
 static bool is_head(const struct extraction *x, const char *source)
@@ -180,16 +190,16 @@ static int take_tensor(struct extraction *x, const struct model_place *p, size_t
 }
 
 /* Gemma multiplies embeddings by sqrt(hidden_size) as a number of their own type. */
-static void round_embed_scale(struct lm *lm)
+void lm_round_embed_scale(struct lm_arch *a, enum st_dtype embedding)
 {
-    float scale = (float)lm->arch.embed_scale;
-    if (!lm->arch.family->embed_root)
+    float scale = (float)a->embed_scale;
+    if (!a->family->embed_root)
         return;
-    if (lm->tensors[0].dtype == ST_BF16)
+    if (embedding == ST_BF16)
         scale = num_from_bf16(num_to_bf16(scale));
-    else if (lm->tensors[0].dtype == ST_F16)
+    else if (embedding == ST_F16)
         scale = num_from_fp16(num_to_fp16(scale));
-    lm->arch.embed_scale = scale;
+    a->embed_scale = scale;
 }
 
 static int take_tensors(struct extraction *x)
@@ -215,7 +225,7 @@ static int take_tensors(struct extraction *x)
     free(places);
     aq_buf_release(&name);
     if (r == 0) {
-        round_embed_scale(lm);
+        lm_round_embed_scale(&lm->arch, lm->tensors[0].dtype);
         lm_index(lm);
     }
     return r;

@@ -16,4 +16,15 @@
 int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_buf *notes,
                struct aq_err *err) AQ_MUST_CHECK;
 
+/* ---- for other readers of checkpoints ---- */
+
+struct ckpt;
+/* What stands before the names of the language model's tensors, found by the embedding. NULL with
+   AQ_EINPUT. */
+const char *lm_prefix_of(const struct ckpt *c, struct aq_err *err);
+/* And before "lm_head.weight", beside such a model. */
+const char *lm_head_prefix_of(const char *prefix);
+/* Gemma multiplies embeddings by a number of their own type. */
+void lm_round_embed_scale(struct lm_arch *a, enum st_dtype embedding);
+
 #endif

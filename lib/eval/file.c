@@ -1,0 +1,455 @@
+#include "eval/file.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "export/gguf_model.h"
+#include "model/lm_config.h"
+#include "model/lm_extract.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int eval_file_kind(const char *path)
+{
+    char magic[4] = "";
+    if (aq_is_directory(path))
+        return EVAL_CHECKPOINT;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? 0 : pread(fd, magic, sizeof magic, 0);
+    if (fd >= 0)
+        (void)close(fd);
+    return n == 4 && memcmp(magic, "GGUF", 4) == 0 ? EVAL_GGUF : -1;
+}
+
+void eval_file_close(struct eval_file *f)
+{
+    if (!f)
+        return;
+    if (f->has_ckpt)
+        ckpt_close(&f->ckpt);
+    if (f->has_gguf)
+        gguf_close(&f->gguf);
+    json_free(f->config);
+    free(f->weights);
+    aq_names_release(&f->names);
+    aq_arena_release(&f->arena);
+    free(f);
+}
+
+/* ---- weights for the model ---- */
+
+static enum backend_dtype plain_dtype(const struct coded *c)
+{
+    if (c->form != CODED_PLAIN)
+        return BACKEND_F32;
+    return c->dtype == ST_BF16 ? BACKEND_BF16 : c->dtype == ST_F16 ? BACKEND_F16 : BACKEND_F32;
+}
+
+static const struct coded *weight_of(const struct eval_file *f, const char *name)
+{
+    ptrdiff_t i = aq_names_find(&f->names, name);
+    return i < 0 ? NULL : &f->weights[i];
+}
+
+static int find_weight(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)
+{
+    const struct eval_file *f = arg;
+    ptrdiff_t i = aq_names_find(&f->names, name);
+    if (i < 0)
+        return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
+    const struct coded *c = &f->weights[i];
+    *w = (struct backend_weight){.host = c->form == CODED_PLAIN ? c->codes : NULL,
+                                 .dtype = plain_dtype(c),
+                                 .rows = c->rows,
+                                 .cols = c->cols,
+                                 .name = f->names.items[i]};
+    return 0;
+}
+
+static int make_weight(void *arg, struct backend_weight *w, struct aq_err *err)
+{
+    const struct coded *c = weight_of(arg, w->name);
+    size_t bytes;
+    if (!aq_mul((size_t)c->rows * sizeof(float), (size_t)c->cols, &bytes))
+        return aq_err_set(err, AQ_EINPUT, "tensor '%s' is too large", w->name);
+    float *values = aq_big_alloc(bytes, "a decoded weight", err);
+    if (!values)
+        return -1;
+    coded_decode(c, values);
+    w->host = values;
+    return 0;
+}
+
+static void drop_weight(void *arg, struct backend_weight *w)
+{
+    const struct coded *c = weight_of(arg, w->name);
+    if (c->form == CODED_PLAIN || !w->host)
+        return;
+    aq_big_free((void *)w->host, (size_t)c->rows * (size_t)c->cols * sizeof(float));
+    w->host = NULL;
+}
+
+static void offer(struct eval_operand *o, struct eval_file *f)
+{
+    (void)aq_names_sort(&f->names);
+    o->file = f;
+    o->arch = &f->arch;
+    o->has_source = true;
+    o->source = (struct nn_source){
+        .arch = &f->arch, .find = find_weight, .arg = f, .make = make_weight, .drop = drop_weight};
+}
+
+static struct coded *add_weight(struct eval_file *f, const char *name)
+{
+    f->weights = xreallocarray(f->weights, f->count + 1, sizeof *f->weights);
+    aq_names_add(&f->names, aq_arena_strdup(&f->arena, name));
+    f->weights[f->count] = (struct coded){0};
+    return &f->weights[f->count++];
+}
+
+/* ---- a directory ---- */
+
+struct reading {
+    struct eval_operand *o;
+    struct eval_file *f;
+    struct eval_scheme *scheme; /* NULL: not quantized */
+    const char *prefix;
+    char *config_path;
+    struct aq_err *err;
+};
+
+static const struct st_tensor *find_tensor(void *arg, const char *name)
+{
+    const struct ckpt_tensor *t = ckpt_find(arg, name);
+    return t ? t->t : NULL;
+}
+
+static int read_config(struct reading *r)
+{
+    struct eval_file *f = r->f;
+    f->config = json_read_max(r->config_path, JSON_CONFIG_MAX, r->err);
+    if (!f->config)
+        return -1;
+    if (json_find(f->config, "quantization_config") &&
+        !(r->scheme = eval_scheme_open(f->config, r->config_path, r->err)))
+        return -1;
+    if (r->scheme)
+        (void)json_remove(f->config, "quantization_config");
+    return lm_config_read(&f->arch, f->config, r->config_path, &f->arena, r->err);
+}
+
+static int read_plain(struct reading *r, struct coded *c, const char *source, int64_t rows,
+                      int64_t cols)
+{
+    const struct st_tensor *t = find_tensor(&r->f->ckpt, source);
+    if (!t)
+        return aq_err_set(r->err, AQ_EINPUT, "'%s': tensor '%s' is missing",
+                          aq_show(r->f->ckpt.dir), aq_show(source));
+    if ((t->dtype != ST_BF16 && t->dtype != ST_F16 && t->dtype != ST_F32) ||
+        t->elements != (uint64_t)rows * (uint64_t)cols)
+        return aq_err_set(r->err, AQ_EINPUT, "'%s': tensor '%s' (%s) is not %lld x %lld numbers",
+                          aq_show(r->f->ckpt.dir), aq_show(source), t->dtype_name, (long long)rows,
+                          (long long)cols);
+    *c = (struct coded){
+        .form = CODED_PLAIN, .rows = rows, .cols = cols, .codes = t->data, .dtype = t->dtype};
+    return 0;
+}
+
+static bool is_quantized(const struct reading *r, const char *module)
+{
+    static const char *const marks[] = {"weight_scale", "weight_packed"};
+    bool found = false;
+    for (size_t i = 0; i < AQ_COUNT(marks); i++) {
+        char *name = xasprintf("%s.%s", module, marks[i]);
+        found |= find_tensor(&r->f->ckpt, name) != NULL;
+        free(name);
+    }
+    return found;
+}
+
+/* Is it a weight of codes without what would say so? */
+static bool is_code(const struct reading *r, const char *source)
+{
+    const struct st_tensor *t = find_tensor(&r->f->ckpt, source);
+    return t && (t->dtype == ST_I8 || t->dtype == ST_U8 || t->dtype == ST_F8_E4M3);
+}
+
+static int take_act(struct reading *r, const struct eval_module *m, const char *module,
+                    struct eval_linear *l)
+{
+    float scale;
+    if (quant_parse_act(m->act, &l->a, r->err) < 0)
+        return aq_err_prefix(r->err, "%s", aq_show(module));
+    l->swapped = l->a.steps > 0;
+    if (!m->scale)
+        return 0;
+    char *name = xasprintf("%s.%s", module, m->scale);
+    const struct st_tensor *t = find_tensor(&r->f->ckpt, name);
+    int bad = t ? coded_number(t, &scale, r->err)
+                : aq_err_set(r->err, AQ_EINPUT, "'%s': tensor '%s' is missing",
+                             aq_show(r->f->ckpt.dir), aq_show(name));
+    if (bad == 0 && !(scale > 0))
+        bad = aq_err_set(r->err, AQ_EINPUT, "'%s': tensor '%s' is not positive",
+                         aq_show(r->f->ckpt.dir), aq_show(name));
+    free(name);
+    if (bad < 0)
+        return -1;
+    l->ranged = true;
+    l->range.amax = (float)(m->factor < 0 ? -m->factor / scale : m->factor * scale);
+    return 0;
+}
+
+/* module: the checkpoint's name; linear: where its activations are noted, or NULL. */
+static int read_module(struct reading *r, const char *name, const char *module, int64_t rows,
+                       int64_t cols, struct eval_linear *linear)
+{
+    struct coded *c = add_weight(r->f, name);
+    char *source = xasprintf("%s.weight", module);
+    struct eval_module m;
+    int bad = 0;
+    if (!is_quantized(r, module) && !is_code(r, source))
+        bad = read_plain(r, c, source, rows, cols);
+    else if (!r->scheme)
+        bad = aq_err_set(r->err, AQ_EINPUT, "'%s': '%s' is quantized, and %s does not say how",
+                         aq_show(r->f->ckpt.dir), aq_show(source), aq_show(r->config_path));
+    else if (eval_scheme_find(r->scheme, module, &m, r->err) < 0 ||
+             (coded_open(c, module, rows, cols, &m.args, find_tensor, &r->f->ckpt, r->err) < 0 &&
+              aq_err_prefix(r->err, "'%s'", aq_show(r->f->ckpt.dir)) < 0) ||
+             (linear && take_act(r, &m, module, linear) < 0))
+        bad = -1;
+    free(source);
+    return bad;
+}
+
+static struct eval_linear *linear_of(struct eval_operand *o, const struct model_layer *shape,
+                                     int64_t layer, const char *name)
+{
+    size_t n = strlen(name) - strlen(".weight");
+    for (int l = 0; l < shape->linear_count; l++)
+        if (strlen(shape->linears[l].name) == n && memcmp(shape->linears[l].name, name, n) == 0)
+            return &o->linears[layer * MODEL_LINEARS + l];
+    return NULL;
+}
+
+static int read_place(struct reading *r, const struct model_place *p)
+{
+    struct aq_buf name = AQ_BUF_INIT;
+    const struct lm_arch *a = &r->f->arch;
+    struct model_layer shape;
+    int rank;
+    uint64_t dims[2];
+    model_place_describe(p, a, &name, &rank, dims);
+    bool head = strcmp(name.data, "lm_head.weight") == 0;
+    char *module = xasprintf("%s%s", head ? lm_head_prefix_of(r->prefix) : r->prefix, name.data);
+    int64_t rows = rank == 2 ? (int64_t)dims[0] : 1, cols = (int64_t)dims[rank - 1];
+    struct eval_linear *linear = NULL;
+    int bad;
+    if (p->layer >= 0 && rank == 2) {
+        model_layer_describe(&shape, a, p->layer);
+        linear = linear_of(r->o, &shape, p->layer, p->tensor->name);
+    }
+    if (rank == 2) {
+        module[strlen(module) - strlen(".weight")] = '\0';
+        bad = read_module(r, name.data, module, rows, cols, linear);
+    } else {
+        bad = read_plain(r, add_weight(r->f, name.data), module, rows, cols);
+    }
+    free(module);
+    aq_buf_release(&name);
+    return bad;
+}
+
+static int read_tensors(struct reading *r)
+{
+    size_t count;
+    struct model_place *places = model_layout(&r->f->arch, &count);
+    int bad = 0;
+    eval_operand_take_linears(r->o, &r->f->arch);
+    for (size_t i = 0; i < count && bad == 0; i++)
+        bad = read_place(r, &places[i]);
+    free(places);
+    return bad;
+}
+
+/* Of config.json and the weights: the file's names and digests, by name. */
+static void digest_directory(struct reading *r)
+{
+    struct aq_sha256 all;
+    char hex[AQ_SHA256_HEX];
+    struct aq_map map;
+    aq_sha256_init(&all);
+    if (aq_map_open(&map, r->config_path, NULL) == 0) {
+        aq_sha256_of(map.data, map.size, hex);
+        aq_map_close(&map);
+        aq_sha256_add(&all, "config.json", sizeof "config.json");
+        aq_sha256_add(&all, hex, strlen(hex));
+    }
+    for (size_t i = 0; i < r->f->ckpt.file_count; i++) {
+        const struct aq_map *m = &r->f->ckpt.files[i].map;
+        aq_sha256_of(m->data, m->size, hex);
+        aq_sha256_add(&all, r->f->ckpt.names[i], strlen(r->f->ckpt.names[i]) + 1);
+        aq_sha256_add(&all, hex, strlen(hex));
+    }
+    aq_sha256_hex(&all, r->o->digest);
+}
+
+static int open_directory(struct reading *r)
+{
+    struct eval_file *f = r->f;
+    if (ckpt_open(&f->ckpt, r->o->path, r->err) < 0)
+        return -1;
+    f->has_ckpt = true;
+    if (read_config(r) < 0)
+        return -1;
+    r->prefix = lm_prefix_of(&f->ckpt, r->err);
+    if (!r->prefix || read_tensors(r) < 0)
+        return -1;
+    lm_round_embed_scale(&f->arch,
+                         f->weights[0].form == CODED_PLAIN ? f->weights[0].dtype : ST_F32);
+    digest_directory(r);
+    offer(r->o, f);
+    eval_operand_share(r->o);
+    return 0;
+}
+
+/* ---- GGUF ---- */
+
+/* A hyperparameter that the reference has too: another one makes it another model. */
+static int same_number(struct eval_file *f, const char *arch, const char *key, double expected,
+                       struct aq_err *err)
+{
+    char *name = xasprintf("%s.%s", arch, key);
+    const struct gguf_value *v = gguf_get(&f->gguf, name);
+    double found = NAN;
+    int r = 0;
+    if (v && (!gguf_number(v, &found) || fabs(found - expected) > 1e-6 * fabs(expected)))
+        r = aq_err_set(err, AQ_EINPUT, "%s: %s is %g, the reference has %g", aq_show(f->gguf.path),
+                       name, found, expected);
+    free(name);
+    return r;
+}
+
+static int check_gguf(struct eval_file *f, const struct lm *lm, const char **arch,
+                      struct aq_err *err)
+{
+    const struct lm_arch *a = &lm->arch;
+    const char *own = gguf_string(&f->gguf, gguf_get(&f->gguf, "general.architecture"));
+    *arch = own ? gguf_arch(lm, own, err) : NULL;
+    if (!*arch)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%s: architecture '%s' is not read as a model of family '%s'",
+                          aq_show(f->gguf.path), own ? aq_show(own) : "", a->family->name);
+    return same_number(f, own, "block_count", (double)a->num_hidden_layers, err) < 0 ||
+                   same_number(f, own, "embedding_length", (double)a->hidden_size, err) < 0 ||
+                   same_number(f, own, "feed_forward_length", (double)a->intermediate_size, err) <
+                       0 ||
+                   same_number(f, own, "attention.head_count", (double)a->num_attention_heads,
+                               err) < 0 ||
+                   same_number(f, own, "attention.head_count_kv", (double)a->num_key_value_heads,
+                               err) < 0 ||
+                   same_number(f, own, "attention.layer_norm_rms_epsilon", a->rms_norm_eps, err) <
+                       0 ||
+                   same_number(f, own, "rope.freq_base", a->rope[0].theta, err) < 0
+               ? -1
+               : 0;
+}
+
+static int gguf_second(const struct eval_file *f, const char *tensor, float *out,
+                       struct aq_err *err)
+{
+    char *name = xasprintf("%.*s.scale", (int)(strlen(tensor) - strlen(".weight")), tensor);
+    const struct gguf_tensor *t = gguf_find(&f->gguf, name);
+    int r = t && t->type == GGUF_F32 && t->elements == 1
+                ? 0
+                : aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing or not one number",
+                             aq_show(f->gguf.path), aq_show(name));
+    if (r == 0)
+        memcpy(out, t->data, sizeof *out);
+    free(name);
+    return r;
+}
+
+static int read_gguf_tensor(struct eval_file *f, const char *arch, const char *name, int rank,
+                            const uint64_t *shape, struct aq_err *err)
+{
+    struct aq_buf theirs = AQ_BUF_INIT;
+    int r = gguf_tensor_name(name, &theirs, err);
+    const struct gguf_tensor *t = r == 0 ? gguf_find(&f->gguf, theirs.data) : NULL;
+    struct coded *c = add_weight(f, name);
+    if (r == 0 && !t)
+        r = aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing", aq_show(f->gguf.path),
+                       theirs.data);
+    if (t && (t->rank != rank || memcmp(t->shape, shape, (size_t)rank * sizeof *shape) != 0))
+        r = aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' has another shape than the reference's",
+                       aq_show(f->gguf.path), theirs.data);
+    if (r == 0 && t) {
+        *c = (struct coded){.form = CODED_GGUF,
+                            .rows = rank == 2 ? (int64_t)shape[0] : 1,
+                            .cols = (int64_t)shape[rank - 1],
+                            .codes = t->data,
+                            .second = 1,
+                            .type = t->type};
+        if (gguf_permutes(arch, name))
+            c->heads = strstr(name, ".q_proj.") ? f->arch.num_attention_heads
+                                                : f->arch.num_key_value_heads;
+        if (t->type == GGUF_NVFP4)
+            r = gguf_second(f, theirs.data, &c->second, err);
+    }
+    aq_buf_release(&theirs);
+    return r;
+}
+
+static int read_gguf(struct eval_file *f, const char *arch, struct aq_err *err)
+{
+    struct aq_buf name = AQ_BUF_INIT;
+    size_t count;
+    int r = 0;
+    /* a file may have a head of its own where the source has none */
+    f->arch.tie_word_embeddings = gguf_find(&f->gguf, "output.weight") == NULL;
+    struct model_place *places = model_layout(&f->arch, &count);
+    for (size_t i = 0; i < count && r == 0; i++) {
+        int rank;
+        uint64_t shape[2];
+        model_place_describe(&places[i], &f->arch, &name, &rank, shape);
+        r = read_gguf_tensor(f, arch, name.data, rank, shape, err);
+    }
+    free(places);
+    aq_buf_release(&name);
+    return r;
+}
+
+static int open_gguf(struct eval_operand *o, struct eval_file *f, const struct lm *lm,
+                     struct aq_err *err)
+{
+    const char *arch;
+    if (gguf_open(&f->gguf, o->path, err) < 0)
+        return -1;
+    f->has_gguf = true;
+    f->arch = lm->arch;
+    if (check_gguf(f, lm, &arch, err) < 0 || read_gguf(f, arch, err) < 0)
+        return -1;
+    aq_sha256_of(f->gguf.map.data, f->gguf.map.size, o->digest);
+    offer(o, f);
+    return 0;
+}
+
+int eval_file_open(struct eval_operand *o, enum eval_kind kind, const struct eval_reference *ref,
+                   struct aq_err *err)
+{
+    struct eval_file *f = xcalloc(1, sizeof *f);
+    struct reading r = {.o = o, .f = f, .err = err};
+    o->kind = kind;
+    o->file = f;
+    if (kind == EVAL_GGUF)
+        return open_gguf(o, f, ref->lm, err);
+    r.config_path = aq_path_join(o->path, "config.json");
+    int bad = open_directory(&r);
+    eval_scheme_close(r.scheme);
+    free(r.config_path);
+    return bad;
+}
