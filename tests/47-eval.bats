@@ -108,6 +108,32 @@ replay() {
     is "$(jq -c '[.operand.bits, .predicted, .predicted_interval]' <<<"$output")" '[7.5,0.25,{"low":0.125,"high":0.5}]'
 }
 
+@test "receipts side by side: rows, rank correlation, slope and coverage" {
+    local i
+    # measured 1e-3 times 1, 4, 2, 8; predicted as measured but for the order of two; the last is out of its interval
+    for i in 1:1:1 2:4:2 3:2:4 4:8:8; do
+        IFS=: read -r n kl p <<<"$i"
+        jq --argjson kl "$kl" --argjson p "$p" '.all.kl.mean = $kl / 1000 | .predicted = $p / 1000
+            | .predicted_interval = {low: ($p / 3000), high: (if $p == 8 then 0.001 else $p * 3 / 1000 end)}' "$F/whole.json" >"$T/$n.json"
+    done
+    aq 0 aq-eval receipts --json "$T"/{1,2,3,4}.json
+    is "$(jq -c '[.schema, (.rows | length), .coverage]' <<<"$output")" '["aq.receipts/1",4,0.75]'
+    is "$(jq '.rank_correlation' <<<"$output")" 0.8
+    # logs in units of log 2: measured 0 2 1 3, predicted 0 1 2 3: slope 0.8, squares left 1.8 over two degrees
+    is "$(jq '.slope - 0.8 | fabs < 1e-12' <<<"$output")" true
+    is "$(jq '.residual - ((0.9 | sqrt) * (2 | log)) | fabs < 1e-12' <<<"$output")" true
+    aq 0 aq-eval receipts --tsv "$T/2.json" "$F/whole.json"
+    is "${lines[0]}" $'digest\tbits\tpredicted\tlow\thigh\tkl\tse'
+    is "$(cut -f 2,3,6 <<<"${lines[1]}")" $'\t0.002\t0.004'
+    is "$(cut -f 3-5 <<<"${lines[2]}")" $'\t\t'
+    aq 0 aq-eval receipts --json "$T"/{1,2}.json
+    is "$(jq -c '[.rank_correlation, .slope]' <<<"$output")" '[null,null]'
+    jq '.provenance.inputs.reference = "0"' "$F/whole.json" >"$T/x.json"
+    refused 3 "are of different references" aq-eval receipts --json "$F/whole.json" "$T/x.json"
+    refused 3 "expected" aq-eval receipts --json "$F/m.json"
+    refused 2 "exactly one of" aq-eval receipts "$F/whole.json"
+}
+
 @test "the same bits for any number of threads and any memory" {
     local n
     for n in 1 2 8; do

@@ -1,8 +1,11 @@
 /* aq-eval: what a recipe or a quantized file really costs, in nats, on text that chose nothing. */
 #include "backend/backend.h"
+#include "base/file.h"
+#include "base/msg.h"
 #include "base/opt.h"
 #include "eval/eval_run.h"
 #include "eval/receipt.h"
+#include "eval/receipts.h"
 
 #include <string.h>
 
@@ -21,6 +24,54 @@ static const struct aq_tool merge = {
     .min_args = 1,
     .max_args = -1,
     .run = run_merge,
+};
+
+/* ---- aq-eval receipts ---- */
+
+static bool as_json, as_tsv;
+
+static const struct aq_opt receipts_options[] = {
+    {"json", 0, AQ_OPT_FLAG, &as_json, NULL, "rows, and how well the predictions did"},
+    {"tsv", 0, AQ_OPT_FLAG, &as_tsv, NULL, "rows alone"},
+    AQ_OPT_END,
+};
+
+static int write_receipts(const struct receipts *r, const char *output, struct aq_err *err)
+{
+    if (as_json) {
+        struct json *v = receipts_json(r);
+        int bad = json_write_file(output, v, err);
+        json_free(v);
+        return bad;
+    }
+    struct aq_buf text = AQ_BUF_INIT;
+    receipts_tsv(r, &text);
+    int bad = aq_write_file(output, text.data, text.len, err);
+    aq_buf_release(&text);
+    return bad;
+}
+
+static int run_receipts(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    struct receipts r;
+    if (as_json == as_tsv)
+        return aq_err_set(err, AQ_EUSAGE, "exactly one of --json and --tsv is needed");
+    if (receipts_read(&r, cl->args, (size_t)cl->count, err) < 0)
+        return -1;
+    int bad = write_receipts(&r, cl->output, err);
+    receipts_release(&r);
+    return bad;
+}
+
+static const struct aq_tool receipts = {
+    .name = "receipts",
+    .summary = "Puts receipts side by side: one row an operand, predicted and measured.",
+    .usage = "aq-eval receipts (--json|--tsv) [-o FILE] EVAL.json...",
+    .example = "aq-eval receipts --json evals/*.json | jq .rank_correlation",
+    .options = receipts_options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_receipts,
 };
 
 /* ---- aq-eval ---- */
@@ -72,8 +123,8 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     return check(cl, err) < 0 ? -1 : eval_run(&o, err);
 }
 
-static const struct aq_tool *const commands[] = {&merge, NULL};
-static const char *const schemas[] = {EVAL_SCHEMA, NULL};
+static const struct aq_tool *const commands[] = {&merge, &receipts, NULL};
+static const char *const schemas[] = {EVAL_SCHEMA, RECEIPTS_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-eval",
@@ -81,11 +132,13 @@ static const struct aq_tool tool = {
                "vocabulary, perplexity and agreement, with standard errors.",
     .usage = "aq-eval --reference LM.json --domain NAME=TOKENS... [--ranges F] [OPTION...]\n"
              "        [-o EVAL.json|DIR|PART] OPERAND...\n"
-             "aq-eval merge [-o EVAL.json|DIR] PART...",
-    .details = "An operand is a manifest of aq-select (fake quantization), an lm.json (a model as it\n"
-               "is), a checkpoint directory (compressed-tensors, ModelOpt) or a GGUF file. Several\n"
-               "operands share one pass of the reference; -o is then a directory, with 1.json for\n"
-               "the first. An interrupted run continues.",
+             "aq-eval merge [-o EVAL.json|DIR] PART...\n"
+             "aq-eval receipts (--json|--tsv) [-o FILE] EVAL.json...",
+    .details =
+        "An operand is a manifest of aq-select (fake quantization), an lm.json (a model as it\n"
+        "is), a checkpoint directory (compressed-tensors, ModelOpt) or a GGUF file. Several\n"
+        "operands share one pass of the reference; -o is then a directory, with 1.json for\n"
+        "the first. An interrupted run continues.",
     .example = "aq-eval --reference lm.json --domain captions=tokens.safetensors \\\n"
                "  --ranges ranges.safetensors -o eval.json manifest.json",
     .options = options,
