@@ -285,6 +285,11 @@ agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.me
     aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" -o "$T/e.json" $d
     close "$T/e.json" "$(jq .expected "$v")" 1e-4 kl.mean reverse_kl.mean kl.p99 kl.max top1 first_share
     close "$T/e.json" "$(jq .expected "$v")" 1e-5 loss ppl loss_reference
+    # an expression finds at the beginning of a name, as Python's match does
+    cp -r $d "$T/prefix"
+    jq '.quantization_config.config_groups.group_0.targets = ["re:.*self_attn\\.(q|k|v)"]' $d/config.json >"$T/prefix/config.json"
+    aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" "$T/prefix"
+    is "$(jq -c .all <<<"$output")" "$(jq -c .all "$T/e.json")"
     # what is not read is named
     changed() { rm -rf "$T/d"; cp -r $d "$T/d"; jq "$1" $d/config.json >"$T/d/config.json"; }
     other() { refused 3 "$1" aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" "$T/d"; }
