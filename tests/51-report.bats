@@ -332,6 +332,9 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     is "$(grep -c match menu.yaml)" 16
     aq-select -q --effective-bits 16 --menu menu.yaml a.json b.json -o again.json
     is "$(jq -c '[.selection.recipe[].candidate]' again.json)" "$(jq -c '[.selection.recipe[].candidate]' m.json)"
+    # each engine has its export, with the recipe's own budget, also of one cell
+    has "$(aq-select -q --effective-bits 8.5 a.json | aq-report --html)" '<summary>export for llama.cpp</summary><pre tabindex="0">make -f pipelines/sweep.mk export ENGINE=llamacpp PAIRS=wint4_aint8 GRANS=default SIZES=small MODEL=sample DATASET=sample_captions BITS=8.5 '
+    is "$(aq-report --html m.json | grep -c '<summary>export for')" 4
     # a name that would need quotes in a shell gives no command
     sealed_jq '.run.dataset.name = "$(x)"' a.json | aq-select -q -o evil.json
     [[ $(aq-report --html evil.json) != *"make -f"* ]]

@@ -307,7 +307,8 @@ static void add_goal(struct aq_buf *out, const struct report *r, bool one)
     aq_buf_addc(out, '\'');
 }
 
-char *answer_command(const struct report *r)
+/* engine: of an export, whose budget is always said; NULL: what gives the manifest again. */
+static char *command_for(const struct report *r, const char *engine)
 {
     struct words pairs = {0}, grans = {0};
     struct aq_buf out = AQ_BUF_INIT;
@@ -316,17 +317,32 @@ char *answer_command(const struct report *r)
     if (r->m->aq && cell_words(r, &pairs, &grans) && is_plain(r->cell.model) &&
         is_plain(r->cell.size) && dataset && is_plain(dataset)) {
         bool one = pairs.count == 1 && grans.count == 1;
-        aq_buf_addf(&out, "make -f pipelines/sweep.mk %s", one ? "sweep" : "select");
+        aq_buf_addf(&out, "make -f pipelines/sweep.mk %s",
+                    engine ? "export"
+                    : one  ? "sweep"
+                           : "select");
+        if (engine)
+            aq_buf_addf(&out, " ENGINE=%s", engine);
         add_words(&out, "PAIRS", &pairs);
         add_words(&out, "GRANS", &grans);
         aq_buf_addf(&out, " SIZES=%s MODEL=%s DATASET=%s", r->cell.size, r->cell.model, dataset);
-        add_goal(&out, r, one);
+        add_goal(&out, r, one && !engine);
         command = aq_buf_detach(&out);
     }
     aq_buf_release(&out);
     words_release(&pairs);
     words_release(&grans);
     return command;
+}
+
+char *answer_command(const struct report *r)
+{
+    return command_for(r, NULL);
+}
+
+char *answer_export(const struct report *r, const char *engine)
+{
+    return command_for(r, engine);
 }
 
 /* A text for YAML's double quotes, of which JSON's are a part. */

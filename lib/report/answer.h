@@ -42,6 +42,9 @@ char *answer_divergence(const struct answer *a);
 char *answer_worst(const struct report *r);
 /* The make command that gives this manifest again; NULL if its names do not say. Caller frees. */
 char *answer_command(const struct report *r);
+/* The make command that writes the recipe for an engine of conf/engine; NULL as above. Caller
+ * frees. */
+char *answer_export(const struct report *r, const char *engine);
 /* The recipe as rules of a menu for aq-select; NULL if unknown. Caller frees. */
 char *answer_menu(const struct report *r, const struct curve *c);
 

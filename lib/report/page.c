@@ -122,6 +122,12 @@ static void add_formats(struct aq_buf *out, const struct report *r, const struct
     free(hatches);
 }
 
+/* Those of conf/engine that serve models. */
+static const struct {
+    const char *name, *title;
+} engines[] = {
+    {"vllm", "vLLM"}, {"sglang", "SGLang"}, {"trtllm", "TensorRT-LLM"}, {"llamacpp", "llama.cpp"}};
+
 static void add_copies(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
     char *command = answer_command(r), *menu = answer_menu(r, c);
@@ -130,6 +136,14 @@ static void add_copies(struct aq_buf *out, const struct report *r, const struct 
         html_copy(out, "make command", command);
     if (menu)
         html_copy(out, "recipe (menu for aq-select)", menu);
+    for (size_t i = 0; i < AQ_COUNT(engines); i++) {
+        char *text = answer_export(r, engines[i].name),
+             *label = xasprintf("export for %s", engines[i].title);
+        if (text)
+            html_copy(out, label, text);
+        free(text);
+        free(label);
+    }
     aq_buf_adds(out, "</div>\n");
     free(command);
     free(menu);
