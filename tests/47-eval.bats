@@ -183,6 +183,7 @@ replay() {
 }
 
 @test "a killed run leaves what it has done, and no receipt" {
+    ! sanitized || skip "a sanitizer build takes no preloaded library"
     local memory
     aq 1 measure --memory 1M "$F/m.json"
     [[ $stderr =~ "one tile needs "([0-9]+)" MB" ]]
