@@ -278,8 +278,8 @@ publish: sweep
 names = $(if $(LOOKING),,$(file >$(1),$(2)))
 summary: $(P)/summary.md
 $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,SUMMARY,$(P))for f in md tsv html; do \
-	  xargs -a $(P)/.manifests $(AQ_BIN)/aq-report summary --$$f --cells $(P)/cells.json -o $(P)/summary.$$f; done
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,SUMMARY,$(P))xargs -a $(P)/.manifests \
+	  $(AQ_BIN)/aq-report summary --all $(P) --cells $(P)/cells.json
 
 explore: $(P)/explore.html $(P)/sweep.tsv
 $(P)/explore.html: $(MANIFESTS) $(P)/cells.json $(ARGS)/report

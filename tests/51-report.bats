@@ -401,7 +401,7 @@ bad() {
     refused 2 "--all writes into a directory" aq-report --all out -o x m.json
     refused 2 "--svg: 'pie' is not one of: heatmap, bars, frontier, depth, strip" aq-report --svg pie m.json
     refused 2 "unexpected operand" aq-report --md m.json m.json
-    refused 2 "give exactly one of --md, --tsv, --html" aq-report summary m.json
+    refused 2 "give exactly one of --md, --tsv, --html, --all" aq-report summary m.json
     refused 2 "missing operand" aq-report summary --md
     refused 2 "missing operand" aq-report diff --md m.json
     refused 1 "ro/x" aq-report --md m.json -o ro/x
@@ -439,6 +439,10 @@ sweep() {
     has "$output" 'axis \| with dynamic blocks'
     aq 0 aq-report summary --html --cells cells.json wint*.json
     has "$output" "Do the pairs agree on the order?"
+    mkdir all
+    aq 0 aq-report summary --all all --cells cells.json wint*.json
+    is "$(cd all && echo *)" "summary.html summary.md summary.tsv"
+    for f in md tsv html; do aq-report summary --$f --cells cells.json wint*.json | cmp - all/summary.$f; done
     # only reasons, and nothing at all
     aq 0 aq-report summary --md --cells cells.json
     has "$output" 'axis \| with dynamic blocks'

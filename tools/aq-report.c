@@ -59,12 +59,15 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
 static struct summary_request sum;
 static struct {
     bool md, tsv, html;
+    const char *all;
 } sum_format;
 
 static const struct aq_opt summary_options[] = {
     {"md", 0, AQ_OPT_FLAG, &sum_format.md, NULL, "Markdown"},
     {"tsv", 0, AQ_OPT_FLAG, &sum_format.tsv, NULL, "one row for each cell"},
     {"html", 0, AQ_OPT_FLAG, &sum_format.html, NULL, "one self-contained page"},
+    {"all", 0, AQ_OPT_TEXT, &sum_format.all, "DIR",
+     "summary.md, summary.tsv and summary.html there"},
     {"cells", 0, AQ_OPT_TEXT, &sum.cells_json, "cells.json",
      "all cells, with the reasons of those left out"},
     {"keep-going", 'k', AQ_OPT_FLAG, &sum.keep_going, NULL,
@@ -74,21 +77,23 @@ static const struct aq_opt summary_options[] = {
 
 static int run_summary(const struct aq_cmdline *cl, struct aq_err *err)
 {
-    if (sum_format.md + sum_format.tsv + sum_format.html != 1)
-        return aq_err_set(err, AQ_EUSAGE, "give exactly one of --md, --tsv, --html");
+    if (sum_format.md + sum_format.tsv + sum_format.html + (sum_format.all != NULL) != 1)
+        return aq_err_set(err, AQ_EUSAGE, "give exactly one of --md, --tsv, --html, --all");
     sum.manifests = cl->args;
     sum.count = (size_t)cl->count;
     sum.output = cl->output;
     sum.format = sum_format.md ? REPORT_MD : sum_format.tsv ? REPORT_TSV : REPORT_HTML;
     if (!cl->count && !sum.cells_json)
         return aq_err_set(err, AQ_EUSAGE, "missing operand: a manifest, or --cells of a sweep");
-    return report_summary(&sum, err);
+    return sum_format.all ? report_summary_all(&sum, sum_format.all, err)
+                          : report_summary(&sum, err);
 }
 
 static const struct aq_tool summary = {
     .name = "summary",
     .summary = "A sweep: totals, agreement of the rankings, cells left out.",
-    .usage = "aq-report summary (--md | --tsv | --html) [--cells cells.json] [-o FILE] MANIFEST...",
+    .usage = "aq-report summary (--md | --tsv | --html | --all DIR) [--cells cells.json] [-o FILE] "
+             "MANIFEST...",
     .example = "aq-report summary --md */*/*/*_quant_manifest.json",
     .options = summary_options,
     .min_args = 0,
@@ -209,13 +214,13 @@ static const struct aq_tool *const commands[] = {&summary, &sweep, &explore, &di
 static const struct aq_tool tool = {
     .name = "aq-report",
     .summary = "Reports from a quantization manifest.",
-    .usage =
-        "aq-report (--md | --json | --tsv | --html | --svg PICTURE) [-o FILE] [MANIFEST]\n"
-        "aq-report --all DIR [MANIFEST]\n"
-        "aq-report summary (--md | --tsv | --html) [--cells cells.json] [-o FILE] MANIFEST...\n"
-        "aq-report sweep (--tsv | --csv) [--cells cells.json] [-o FILE] MANIFEST...\n"
-        "aq-report explore --cells cells.json [-o FILE] MANIFEST...\n"
-        "aq-report diff (--md | --tsv) [-o FILE] A B",
+    .usage = "aq-report (--md | --json | --tsv | --html | --svg PICTURE) [-o FILE] [MANIFEST]\n"
+             "aq-report --all DIR [MANIFEST]\n"
+             "aq-report summary (--md | --tsv | --html | --all DIR) [--cells cells.json] [-o FILE] "
+             "MANIFEST...\n"
+             "aq-report sweep (--tsv | --csv) [--cells cells.json] [-o FILE] MANIFEST...\n"
+             "aq-report explore --cells cells.json [-o FILE] MANIFEST...\n"
+             "aq-report diff (--md | --tsv) [-o FILE] A B",
     .example = "aq-report --md quant_manifest.json",
     .options = options,
     .max_args = 1,

@@ -143,22 +143,46 @@ int report_all(const struct report_request *q, const char *dir, struct aq_err *e
     return status;
 }
 
+static int write_summary(const struct summary *s, enum report_format format, const char *output,
+                         struct aq_err *err)
+{
+    struct aq_buf out = AQ_BUF_INIT;
+    if (format == REPORT_MD)
+        summary_markdown(&out, s);
+    else if (format == REPORT_TSV)
+        summary_tsv(&out, s);
+    else
+        summary_html(&out, s);
+    int status = aq_write_file(output, out.data, out.len, err);
+    aq_buf_release(&out);
+    return status;
+}
+
 int report_summary(const struct summary_request *q, struct aq_err *err)
 {
     struct summary s;
-    struct aq_buf out = AQ_BUF_INIT;
     int status = summary_read(&s, q->manifests, q->count, q->cells_json, q->keep_going, err);
-    if (status == 0) {
-        if (q->format == REPORT_MD)
-            summary_markdown(&out, &s);
-        else if (q->format == REPORT_TSV)
-            summary_tsv(&out, &s);
-        else
-            summary_html(&out, &s);
-        status = aq_write_file(q->output, out.data, out.len, err);
+    if (status == 0)
+        status = write_summary(&s, q->format, q->output, err);
+    summary_release(&s);
+    return status;
+}
+
+int report_summary_all(const struct summary_request *q, const char *dir, struct aq_err *err)
+{
+    static const struct {
+        enum report_format format;
+        const char *name;
+    } files[] = {
+        {REPORT_MD, "summary.md"}, {REPORT_TSV, "summary.tsv"}, {REPORT_HTML, "summary.html"}};
+    struct summary s;
+    int status = summary_read(&s, q->manifests, q->count, q->cells_json, q->keep_going, err);
+    for (size_t i = 0; i < AQ_COUNT(files) && status == 0; i++) {
+        char *path = aq_path_join(dir, files[i].name);
+        status = write_summary(&s, files[i].format, path, err);
+        free(path);
     }
     summary_release(&s);
-    aq_buf_release(&out);
     return status;
 }
 

@@ -33,6 +33,10 @@ struct summary_request {
 };
 int report_summary(const struct summary_request *q, struct aq_err *err) AQ_MUST_CHECK;
 
+/* summary.md, summary.tsv and summary.html in dir, which is there. */
+int report_summary_all(const struct summary_request *q, const char *dir,
+                       struct aq_err *err) AQ_MUST_CHECK;
+
 /* A sweep as data: every layer of every cell, as TSV or, with a comma, as CSV. */
 int report_sweep(const struct summary_request *q, char separator, struct aq_err *err) AQ_MUST_CHECK;
 /* A sweep as one page to explore; cells_json is needed, conf_dir as in explore.h. */
