@@ -52,13 +52,19 @@ static const struct aq_opt options[] = {
      "force scores not to rise with bits: no, v40 or v39", .choices = monotones},
     {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
     {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
+    {"random", 0, AQ_OPT_INT, &q.random, "N",
+     "N recipes to hold predictions against, in DIR/1.json and so\n"
+     "on: near-optimal and random ones in turn, over all budgets",
+     NULL, 1, 100000},
+    {"seed", 0, AQ_OPT_INT, &q.seed, "S", "of --random (0)", NULL, 0, INT64_MAX},
+    {"dir", 0, AQ_OPT_TEXT, &q.dir, "DIR", "where --random writes"},
     {"strict", 0, AQ_OPT_FLAG, &q.strict, NULL, "an unreachable budget is an error"},
     {"unchecked", 0, AQ_OPT_FLAG, &q.unchecked, NULL,
      "take inputs that do not say where they come from"},
     AQ_OPT_END,
 };
 
-static int check(bool have_bits, bool have_size, struct aq_err *err)
+static int check(bool have_bits, bool have_size, const char *output, struct aq_err *err)
 {
     if (q.bytes == 0)
         return aq_err_set(err, AQ_EUSAGE, "--size must be above 0");
@@ -74,6 +80,14 @@ static int check(bool have_bits, bool have_size, struct aq_err *err)
         return aq_err_set(
             err, AQ_EUSAGE,
             "--frontier is every budget: no --effective-bits, --size, --state or --strict");
+    if (q.random && !q.dir)
+        return aq_err_set(err, AQ_EUSAGE, "--dir is needed with --random");
+    if (!q.random && (q.dir || q.seed))
+        return aq_err_set(err, AQ_EUSAGE, "--seed and --dir go with --random");
+    if (q.random && (have_bits || q.bytes || q.state || q.strict || q.frontier || output))
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--random is all budgets and a directory: no --effective-bits, --size, "
+                          "--state, --strict, --frontier or -o");
     return 0;
 }
 
@@ -84,7 +98,7 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     q.inputs = cl->count ? cl->args : standard_input;
     q.input_count = cl->count ? (size_t)cl->count : 1;
     q.output = cl->output;
-    if (check(have_bits, q.bytes != NO_SIZE, err) < 0)
+    if (check(have_bits, q.bytes != NO_SIZE, cl->output, err) < 0)
         return -1;
     q.bits = have_bits ? q.bits : 0;
     if (!q.engine)
@@ -101,7 +115,8 @@ static const char *const schemas[] = {MANIFEST_SCHEMA, NULL};
 static const struct aq_tool tool = {
     .name = "aq-select",
     .summary = "Choose one format per layer within a budget.",
-    .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...",
+    .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...\n"
+             "aq-select --random N [--seed S] --dir DIR [OPTION...] FILE...",
     .details = details,
     .example = "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",
     .options = options,

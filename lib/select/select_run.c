@@ -5,6 +5,7 @@
 #include "base/msg.h"
 #include "io/pickle.h"
 #include "select/select_engine.h"
+#include "select/select_random.h"
 #include "select/select_write.h"
 
 #include <math.h>
@@ -149,17 +150,54 @@ static int write_state(const struct sel_product *p, const char *path, struct aq_
     return status;
 }
 
+static struct sel_product product_of(const struct sel_run *r)
+{
+    return (struct sel_product){.table = &r->table,
+                                .problem = &r->problem,
+                                .choice = &r->choice,
+                                .menu = &r->menu,
+                                .rule_costs = r->rule_costs,
+                                .budget = r->budget,
+                                .solver = r->solver,
+                                .engine = r->q->engine,
+                                .result_version = r->q->result_version};
+}
+
+/* One of --random's recipes. */
+static int write_random(struct sel_run *r, int64_t number, struct aq_err *err)
+{
+    const struct sel_random random = sel_random_at(&r->problem, r->q->seed, number, r->q->random);
+    struct aq_buf text = AQ_BUF_INIT;
+    sel_random_solve(&r->problem, &random, &r->choice);
+    r->budget = (struct sel_budget){.bits = random.bits};
+    struct sel_product p = product_of(r);
+    p.random = &random;
+    struct json *manifest = sel_manifest(&p);
+    char *path = xasprintf("%s/%lld.json", r->q->dir, (long long)number + 1);
+    int status = json_write(&text, manifest, 0, err);
+    if (status == 0)
+        status = aq_write_file(path, text.data, text.len, err);
+    json_free(manifest);
+    free(path);
+    aq_buf_release(&text);
+    sel_choice_release(&r->choice);
+    return status;
+}
+
+static int write_randoms(struct sel_run *r, struct aq_err *err)
+{
+    r->rule_costs = xcalloc(r->menu.count + 1, sizeof *r->rule_costs);
+    for (size_t i = 0; i < r->menu.count; i++)
+        r->rule_costs[i] = NAN; /* not asked of them */
+    int status = aq_make_dirs(r->q->dir, err);
+    for (int64_t i = 0; i < r->q->random && status == 0; i++)
+        status = write_random(r, i, err);
+    return status;
+}
+
 static int write_products(const struct sel_run *r, struct aq_err *err)
 {
-    const struct sel_product p = {.table = &r->table,
-                                  .problem = &r->problem,
-                                  .choice = &r->choice,
-                                  .menu = &r->menu,
-                                  .rule_costs = r->rule_costs,
-                                  .budget = r->budget,
-                                  .solver = r->solver,
-                                  .engine = r->q->engine,
-                                  .result_version = r->q->result_version};
+    const struct sel_product p = product_of(r);
     struct aq_buf text = AQ_BUF_INIT;
     struct json *manifest = sel_manifest(&p);
     int status = json_write(&text, manifest, 0, err);
@@ -200,6 +238,8 @@ static int run(struct sel_run *r, struct aq_err *err)
         return -1;
     if (r->q->frontier)
         return write_frontier(r, err);
+    if (r->q->random)
+        return write_randoms(r, err);
     solve(r, &r->choice);
     if (cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
         return -1;

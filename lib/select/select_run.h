@@ -21,6 +21,8 @@ struct sel_request {
     const char *conf_dir; /* where its rules are; NULL without an engine */
     const char *state;    /* path of the state to write; NULL: none */
     const char *output;   /* NULL: stdout */
+    int64_t random, seed; /* so many recipes to hold predictions against; 0: none */
+    const char *dir;      /* of these: dir/1.json and so on */
     bool count_vision, frontier, strict, unchecked;
     int result_version;
 };

@@ -259,6 +259,13 @@ static struct json *selection_of(const struct sel_product *p)
     json_add_string(s, "cost", sel_cost_names[t->cost]);
     json_add_string(s, "denominator", t->denominator);
     json_add_string(s, "solver", p->solver);
+    if (p->random) {
+        struct json *r = json_add_object(s, "random");
+        json_add_string(r, "kind", p->random->near_optimal ? "near-optimal" : "random");
+        json_add_int(r, "seed", p->random->seed);
+        json_add_int(r, "number", p->random->number + 1);
+        json_add_int(r, "count", p->random->count);
+    }
     if (p->engine)
         json_add_string(s, "engine", p->engine);
     json_add_double(s, "gap", p->choice->gap);

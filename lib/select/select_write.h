@@ -4,6 +4,7 @@
 
 #include "select/select.h"
 #include "select/select_menu.h"
+#include "select/select_random.h"
 
 struct sel_product {
     const struct sel_table *table;
@@ -14,6 +15,7 @@ struct sel_product {
     struct sel_budget budget;
     const char *engine; /* NULL: none */
     const char *solver;
+    const struct sel_random *random; /* NULL: the best recipe */
     int result_version;
 };
 
