@@ -177,7 +177,7 @@ END
     is "$(sed -E 's/url\(#h[0-9]\)|href="#[a-z-]+"//g' out/report.html | grep -cE '(src|href)=|url\(|@import|https?://' | tr -d '\n')" "$(grep -c 'http://www.w3.org/2000/svg' out/report.html)"
     has "$(cat out/report.html)" "default-src 'none'"
     has "$(cat out/report.html)" "prefers-color-scheme:dark"
-    has "$(tr '\n' ' ' <out/report.html)" "twice the score is not twice the damage"
+    has "$(tr '\n' ' ' <out/report.html)" "per token about half of their sum is the divergence"
     local k
     for k in heatmap bars frontier depth strip; do
         aq-report --svg $k m.json | cmp - out/$k.svg
@@ -289,13 +289,15 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     has "$answer" "$kept of $all groups of layers stay at 16 bits and $taken take INT4 weights with INT8 activations."
     has "$answer" "$(awk -v b="$before" -v a="$after" 'function s(x) { return x >= 99950 ? sprintf("%.0f kB", x / 1000) : x >= 9995 ? sprintf("%.1f kB", x / 1000) : sprintf("%.2f kB", x / 1000) }
         BEGIN { printf "%s of weights become %s.", s(b), s(a) }')"
-    [[ $output != *"Predicted divergence"* && $output != *"Measured divergence"* ]]
+    [[ $output == *"Predicted divergence (KL)"* && $output != *"Measured divergence"* ]]
+    jq '.selection.predicted_kl = null' m.json >none.json
+    [[ $(aq-report --html none.json) != *"Predicted divergence"* ]]
     jq '.selection.predicted_kl = {nats: 0.0123, low: 0.0077, high: 0.0197, flagged: ["x"]}' m.json >kl.json
-    has "$(aq-report --html kl.json)" "Predicted divergence (KL): 0.0123 nats per token, between 0.00770 and 0.0197. For 1 group the score"
+    has "$(aq-report --html kl.json)" "Predicted divergence (KL): 0.0123 nats per token, between 0.00770 and 0.0197. For 1 group the two forms of the score differ"
     eval_json e.json 0.011 0.001
     has "$(aq-report --html --eval e.json kl.json)" "measured: 0.0110 ± 0.00100. The most likely token stays the same at 98.1 % of positions. Perplexity goes from 12.25 to 12.5."
-    has "$(aq-report --html --eval e.json m.json)" "Measured divergence (KL): 0.0110 ± 0.00100 nats per token."
-    aq 0 aq-report --all out --eval e.json m.json
+    has "$(aq-report --html --eval e.json none.json)" "Measured divergence (KL): 0.0110 ± 0.00100 nats per token."
+    aq 0 aq-report --all out --eval e.json none.json
     has "$(cat out/report.html)" "Measured divergence"
     jq '.schema = "aq.eval/9"' e.json >bad.json
     refused 3 "bad.json: expected a result of aq-eval (aq.eval/1), found 'aq.eval/9'" aq-report --html --eval bad.json m.json

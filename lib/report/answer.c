@@ -199,8 +199,8 @@ char *answer_divergence(const struct answer *a)
     }
     if (!isnan(a->kl) && a->flagged)
         aq_buf_addf(&out,
-                    " For %zu group%s the score and the divergence disagree: measure before you "
-                    "trust this prediction.",
+                    " For %zu group%s the two forms of the score differ by more than a factor of "
+                    "3: measure before you trust this prediction.",
                     a->flagged, a->flagged == 1 ? "" : "s");
     return aq_buf_detach(&out);
 }

@@ -122,7 +122,18 @@ static struct totals add_up(const struct sel_table *t, const int *option)
     return sum;
 }
 
-/* [bits, score, bytes, [group, candidate, ...]]: what changes from the corner before. */
+/* nats, low, high */
+static void add_prediction(struct aq_buf *out, struct prediction p)
+{
+    add_short(out, p.nats);
+    aq_buf_addc(out, ',');
+    add_short(out, p.low);
+    aq_buf_addc(out, ',');
+    add_short(out, p.high);
+}
+
+/* [bits, score, bytes, [group, candidate, ...], nats, low, high]: what changes from the corner
+   before, and the predicted divergence. */
 static void add_corner(struct aq_buf *out, const struct sel_problem *p, int64_t cost,
                        const int *before, const int *now)
 {
@@ -140,7 +151,9 @@ static void add_corner(struct aq_buf *out, const struct sel_problem *p, int64_t 
                     p->table->rows[g].options[now[g]].candidate);
         first = false;
     }
-    aq_buf_adds(out, "]]");
+    aq_buf_adds(out, "],");
+    add_prediction(out, sel_predict(p->table, now));
+    aq_buf_addc(out, ']');
 }
 
 /* Every corner of a table's frontier. */
@@ -353,8 +366,31 @@ static void add_order(struct aq_buf *out, const struct report *r)
     free(steps);
 }
 
-/* [pair, granularity, size, total, bits of the recipe, bits of the format, [scores], [order]] */
-static void add_cell(struct explorer *x, const struct cell_entry *e, const struct report *r)
+/* [nats of each group, nats, low, high of all]; null where the input has several candidates. */
+static void add_nats(struct aq_buf *out, const struct sel_cell *c)
+{
+    struct prediction all = {0};
+    if (c->candidate_count != 1) {
+        aq_buf_adds(out, "null");
+        return;
+    }
+    aq_buf_adds(out, "[[");
+    for (size_t g = 0; g < c->group_count; g++) {
+        const struct predict_group own = sel_predict_value(c, g, 0);
+        aq_buf_adds(out, g ? "," : "");
+        add_short(out, predict_nats(&own));
+        prediction_add(&all, &own);
+    }
+    prediction_end(&all);
+    aq_buf_adds(out, "],");
+    add_prediction(out, all);
+    aq_buf_addc(out, ']');
+}
+
+/* [pair, granularity, size, total, bits of the recipe, bits of the format, [scores], [order],
+   prediction] */
+static void add_cell(struct explorer *x, const struct cell_entry *e, const struct sel_cell *cell,
+                     const struct report *r)
 {
     struct aq_buf *out = x->data;
     double bits = NAN;
@@ -379,6 +415,8 @@ static void add_cell(struct explorer *x, const struct cell_entry *e, const struc
     }
     aq_buf_adds(out, "],");
     add_order(out, r);
+    aq_buf_addc(out, ',');
+    add_nats(out, cell);
     aq_buf_addc(out, ']');
     add_row(x, e, r, worst);
 }
@@ -429,7 +467,7 @@ static int add_cells(struct explorer *x, const struct sel_table *t, struct aq_er
         struct report r;
         if (report_init(&r, &t->cells[i].manifest, NULL, err) < 0)
             return -1;
-        add_cell(x, cell_list_find(&x->list, t->cells[i].path), &r);
+        add_cell(x, cell_list_find(&x->list, t->cells[i].path), &t->cells[i], &r);
         report_release(&r);
     }
     return 0;

@@ -59,23 +59,26 @@ const frontierOf = source => {
     const served = D.frontiers.find(x => x.size === state.size && x.engine === state.engine);
     if (source === "mix" && served) {
         let now = [];
-        made = {names: f.candidates.map(c => c[0]), bits: f.candidates.map(c => c[1]), corners: served.corners.map(([b, score, size, changes]) => {
+        made = {names: f.candidates.map(c => c[0]), bits: f.candidates.map(c => c[1]), corners: served.corners.map(([b, score, size, changes, ...kl]) => {
             now = now.slice();
             for (let i = 0; i < changes.length; i += 2) now[changes[i]] = changes[i + 1];
-            return {bits: b, score, bytes: size, options: now};
+            return {bits: b, score, bytes: size, options: now, kl};
         })};
     } else if (find(state[source]) && f) {
         const c = find(state[source]);
         let now = G.map(() => 0), corners = [];
+        const [nats, ...all] = c[8] || [[], null];
         const push = () => {
-            let cost = f.fixed, score = 0, size = 0;
+            let cost = f.fixed, score = 0, size = 0, own = 0;
             now.forEach((o, g) => {
                 const b = o === NONE ? 16 : c[5];
                 cost += weightsOf(g) * b / 16;
                 size += weightsOf(g) * b / 8;
-                if (o !== NONE) score += c[6][g];
+                if (o !== NONE) { score += c[6][g]; own += nats[g]; }
             });
-            corners.push({bits: cost / f.weights * 16, score, bytes: size, options: now.slice()});
+            // the interval is as wide as that of the whole cell
+            const kl = all[0] > 0 && own >= 0 ? all.map(x => own * x / all[0]) : [null];
+            corners.push({bits: cost / f.weights * 16, score, bytes: size, options: now.slice(), kl});
         };
         push();
         c[7].forEach((g, i) => {
@@ -232,7 +235,7 @@ const recipe = () => {
     const command = "make -f pipelines/sweep.mk select BITS=" + c.bits + (mix ? ` GRANS="${D.granularities.join(" ")}" PAIRS="${D.pairs.join(" ")}"`
         : ` PAIRS=${D.pairs[cell[0]]} GRANS=${D.granularities[cell[1]]}`) + " SIZES=" + D.sizes[state.size] + " MODEL=" + D.model;
     box.append(el("p", {class: "answer", id: "says", "aria-live": "polite", "data-bits": c.bits, "data-score": c.score, "data-bytes": c.bytes}, text),
-        el("p", {}, "Total score " + number(c.score) + (D.kl ? ", predicted divergence (KL) about " + number(D.kl * c.score) + " nats per token" : "") +
+        el("p", {}, "Total score " + number(c.score) + (c.kl[0] === null ? "" : `, predicted divergence (KL) about ${number(c.kl[0])} nats per token (${number(c.kl[1])} to ${number(c.kl[2])})`) +
             `. Stop ${state.at + 1} of ${f.corners.length}.`),
         el("div", {class: "two"}, strip(f, hatch), curve(f)),
         el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Formats of this recipe"}, el("table", {}, el("thead", {}, el("tr", {},
@@ -320,7 +323,7 @@ const render = () => {
     recipe();
 };
 app.append(el("section", {id: "choose", "aria-labelledby": "choose-h"}, el("h2", {id: "choose-h"}, "How sensitive is the model to each format?"),
-    el("p", {class: "soft"}, "Each tile is a cell: weights and activations in the formats of its row, scales as its column says. The number is the sum of all layers' sensitivities: compare it within one size of the data; twice the number is not twice the damage."),
+    el("p", {class: "soft"}, "Each tile is a cell: weights and activations in the formats of its row, scales as its column says. The number is the sum of all layers' sensitivities: compare it within one size of the data. Per token, about half of it is a divergence (KL) in nats."),
     head, matrixBox), rest);
 dark.addEventListener("change", render);
 roomy.addEventListener("change", render);

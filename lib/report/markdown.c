@@ -2,11 +2,13 @@
 #include "base/fmt.h"
 #include "base/utf8.h"
 #include "report/escape.h"
+#include "report/position.h"
 #include "report/report.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void add_title(struct aq_buf *out, const struct report *r)
@@ -153,7 +155,7 @@ static void add_explanation(struct aq_buf *out, bool recipe)
     aq_buf_adds(out, "- **Sensitivity**: Sum over tokens and outputs of (gradient x output change) "
                      "squared when this group alone takes a candidate format, listed by rising "
                      "bits. Compare it within one table only, by rank and by share; it is not a "
-                     "loss, and twice the number is not twice the damage.\n");
+                     "loss. Per token, about half of it is the KL divergence in nats.\n");
     aq_buf_adds(out, recipe ? "- **Size Cost**: Weights of the group times the bits of the recipe, "
                               "in units of 16-bit weights.\n"
                             : "- **Size Cost**: Weights of the group times bits, in units of "
@@ -162,6 +164,64 @@ static void add_explanation(struct aq_buf *out, bool recipe)
                 "\nNote: Handles in the manifest end in `.quant_recipe`; the table leaves that "
                 "ending out. A group for which no format was considered is listed as "
                 "unquantized, with 16 bits and a sensitivity of zero.\n\n");
+}
+
+/* Nothing where the manifest does not say. */
+static void add_positions(struct aq_buf *out, const struct report *r)
+{
+    bool warning, any = false;
+    char *padding = position_padding(r, &warning);
+    if (padding)
+        aq_buf_addf(out, "%s: %s\n\n", warning ? "Warning" : "Note", padding);
+    free(padding);
+    for (size_t i = 0; i < r->count; i++) {
+        const struct report_row *row = r->by_sensitivity[i];
+        if (!position_is_sink(r, row))
+            continue;
+        aq_buf_addf(out, "%s`", any ? ", " : position_sinks_before);
+        escape_code(out, row->group->layer);
+        aq_buf_addc(out, '`');
+        any = true;
+    }
+    if (any)
+        aq_buf_addf(out, "%s\n\n", position_sinks_after);
+}
+
+static void add_position_table(struct aq_buf *out, const struct report *r)
+{
+    if (!position_known(r))
+        return;
+    aq_buf_addf(out,
+                "\n## First position\n\n\n"
+                "- **Share**: Part of the sensitivity that comes from %s of each sample.\n"
+                "- **Range Ratio**: Largest input at the first position of a text over the largest "
+                "at all others.\n\n"
+                "|Layer|Share|Range Ratio|\n| :--- | :--- | :--- |\n",
+                position_is_pad(r) ? "the pad row" : "the first position");
+    for (size_t i = 0; i < r->count; i++) {
+        const struct report_row *row = r->by_sensitivity[i];
+        double share = position_share(row), ratio = position_ratio(row);
+        aq_buf_addc(out, '|');
+        escape_cell(out, row->group->layer);
+        aq_buf_addc(out, '|');
+        if (!isnan(share))
+            aq_buf_addf(out, "%.1f %%", 100 * share);
+        aq_buf_addc(out, '|');
+        if (!isnan(ratio))
+            aq_buf_addf(out, "%.3g", ratio);
+        aq_buf_adds(out, "|\n");
+    }
+}
+
+/* The divergence that aq-select predicted for the recipe. */
+static void add_prediction(struct aq_buf *out, const struct manifest *m)
+{
+    const struct json *p = json_find(m->selection, "predicted_kl");
+    double nats = json_find_number(p, "nats"), low = json_find_number(p, "low");
+    double high = json_find_number(p, "high");
+    if (!isnan(nats))
+        aq_buf_addf(out, "\n**Predicted KL (nats per token):** `%.3e` (%.3e to %.3e)\n", nats, low,
+                    high);
 }
 
 static const char table_head[] = "|Layer|Num Bits|Sensitivity|Size Cost|\n"
@@ -224,9 +284,12 @@ void report_markdown(struct aq_buf *out, const struct report *r)
     if (m->quantization)
         add_quantization(out, m->quantization);
     add_search(out, m);
+    add_prediction(out, m);
     add_explanation(out, report_has_recipe(r));
     add_flat(out, r);
+    add_positions(out, r);
     aq_buf_adds(out, table_head);
     for (size_t i = 0; i < r->count; i++)
         add_row(out, r->by_sensitivity[i]);
+    add_position_table(out, r);
 }

@@ -5,6 +5,7 @@
 #include "report/cell.h"
 #include "report/escape.h"
 #include "report/html.h"
+#include "report/position.h"
 #include "report/svg.h"
 
 #include <inttypes.h>
@@ -153,12 +154,16 @@ static void add_answer(struct aq_buf *out, const struct report *r, const struct 
                        const struct answer *a)
 {
     char *sentence = answer_sentence(a, r), *kl = answer_divergence(a), *worst = answer_worst(r);
+    bool warning;
+    char *padding = position_padding(r, &warning);
     double budget = json_find_number(r->m->selection, "budget");
     aq_buf_adds(out, "<section id=\"answer\" aria-label=\"The answer\">\n");
     html_text(out, "p", "answer", sentence);
     if (*kl)
         html_text(out, "p", "kl", kl);
     html_text(out, "p", NULL, worst);
+    if (padding)
+        html_text(out, "p", warning ? "warn" : "soft", padding);
     if (a->recomputed)
         html_text(out, "p", "soft",
                   "The manifest has no recipe: this is the best one within its effective bits, "
@@ -175,6 +180,7 @@ static void add_answer(struct aq_buf *out, const struct report *r, const struct 
     free(sentence);
     free(kl);
     free(worst);
+    free(padding);
 }
 
 static double error_of(const struct report_row *row)
@@ -212,9 +218,9 @@ static void add_meaning(struct aq_buf *out, const struct report *r)
 {
     static const char squares[] =
         "The sensitivity of a layer estimates how much the loss reacts when this layer alone is "
-        "quantized: the sum, over tokens and outputs, of (gradient × change of the output)². Use "
-        "it to rank layers and to compare shares of the total. It is not a perplexity, and twice "
-        "the score is not twice the damage.";
+        "quantized: the sum, over tokens and outputs, of (gradient × change of the output)². "
+        "Scores of layers add, and per token about half of their sum is the divergence that a "
+        "recipe costs. It is not a perplexity.";
     static const char divergence[] =
         "The sensitivity of a layer is the Kullback-Leibler divergence, summed over positions, "
         "between the predictions of the full model and of the model with this layer alone "
@@ -320,6 +326,10 @@ static void add_row(struct aq_buf *out, const struct report *r, const struct cur
         add_option_cell(out, r, row->worst);
     html_number_cell(out, NULL, bits, svg_round_number(bits));
     add_option_cell(out, r, chosen);
+    if (position_known(r)) {
+        html_fixed_cell(out, "more", 100 * position_share(row), 1, " %");
+        html_number_cell(out, "more", position_ratio(row), svg_number(position_ratio(row)));
+    }
     aq_buf_adds(out, "</tr>\n");
 }
 
@@ -342,30 +352,49 @@ static void add_flat(struct aq_buf *out, const struct report *r)
         aq_buf_adds(out, ".</p>\n");
 }
 
+/* Nothing in the usual case of none. */
+static void add_sinks(struct aq_buf *out, const struct report *r)
+{
+    bool any = false;
+    for (size_t i = 0; i < r->count; i++) {
+        if (!position_is_sink(r, r->by_sensitivity[i]))
+            continue;
+        aq_buf_addf(out, "%s%s", any ? ", " : "<p>", any ? "" : position_sinks_before);
+        html_text(out, "code", NULL, r->by_sensitivity[i]->short_name);
+        any = true;
+    }
+    if (any)
+        aq_buf_addf(out, "%s</p>\n", position_sinks_after);
+}
+
 static void add_table(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
     const struct manifest_option *candidates[2];
     bool several = chart_candidates(r, candidates, AQ_COUNT(candidates)) > 1;
     const char *bits = c->recomputed ? "bits (recomputed)" : "bits";
-    const struct html_column columns[] = {{"n more", "rank"},
-                                          {NULL, "layer"},
-                                          {"n", "sensitivity"},
-                                          {"n more", "± s.e."},
-                                          {"n", "share"},
-                                          {"n more", "cumulative"},
-                                          {"more", "most sensitive to"},
-                                          {"n", bits},
-                                          {"more", "format"}};
+    const struct html_column columns[] = {
+        {"n more", "rank"},
+        {NULL, "layer"},
+        {"n", "sensitivity"},
+        {"n more", "± s.e."},
+        {"n", "share"},
+        {"n more", "cumulative"},
+        {"more", "most sensitive to"},
+        {"n", bits},
+        {"more", "format"},
+        {"n more", position_is_pad(r) ? "pad row" : "first position"},
+        {"n more", "range ratio"}};
     struct html_column shown[AQ_COUNT(columns)];
     size_t n = 0;
     for (size_t i = 0; i < AQ_COUNT(columns); i++)
-        if (i != 6 || several)
+        if ((i != 6 || several) && (i < 9 || position_known(r)))
             shown[n++] = columns[i];
     html_section(out, "layers", "Every layer",
                  "Click a heading to sort. A group is named after its first module: q, k and v "
                  "share one format, and so do gate and up. Bits and format are those of the "
                  "recipe; the sensitivity is that under the candidate format.");
     add_flat(out, r);
+    add_sinks(out, r);
     html_table(out, "Every layer", true, shown, n);
     double sum = 0;
     for (size_t i = 0; i < r->count; i++) {

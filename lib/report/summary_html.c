@@ -234,10 +234,11 @@ static void add_head(struct aq_buf *out, const struct summary *s)
 static void add_meaning(struct aq_buf *out, const struct summary *s)
 {
     aq_buf_adds(out, "<section class=\"note\">\n");
-    html_text(out, "p", NULL,
-              "A total is a sum of squares, (gradient × change of the output)², over all layers: "
-              "not a loss. Twice the total is not twice the damage, and differences of a few per "
-              "cent mean nothing. Compare cells of one data size only.");
+    html_text(
+        out, "p", NULL,
+        "A total is a sum of squares, (gradient × change of the output)², over all layers: "
+        "not a loss. Per token, about half of it is a KL divergence in nats. Differences of a "
+        "few per cent mean nothing. Compare cells of one data size only.");
     if (s->mixed)
         html_text(out, "p", NULL,
                   "These cells have different normalizations: their totals do not compare.");

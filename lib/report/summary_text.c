@@ -115,11 +115,12 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
         aq_buf_addf(out, "`, %zu cell%s, %zu left out.\n\n", s->count, s->count == 1 ? "" : "s",
                     s->skipped_count);
     }
-    aq_buf_adds(out,
-                "*Total* is the sum of all layers' sensitivities, *Score* that of the "
-                "selection. They are sums of\n"
-                "squares, not losses, and twice the total is not twice the damage: compare cells "
-                "with the same data size only.\n");
+    aq_buf_adds(
+        out,
+        "*Total* is the sum of all layers' sensitivities, *Score* that of the "
+        "selection. They are sums of\n"
+        "squares, not losses; per token, about half of a sum is a KL divergence in nats. Compare "
+        "cells with the same data size only.\n");
     if (s->mixed)
         aq_buf_adds(
             out, "**These cells have different normalizations: their totals do not compare.**\n");

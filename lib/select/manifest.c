@@ -99,6 +99,7 @@ static int read_formats(struct manifest_group *g, const struct jref *list, struc
         o->none = strncmp(o->format, "NONE(", 5) == 0;
         o->per_batch_mean = o->error = o->storage_bits = NAN;
         o->weight_only = o->activation_only = NAN;
+        o->per_token = o->per_token_dot = o->first_position = o->range_ratio = NAN;
         for (size_t j = 0; j < i; j++)
             if (strcmp(g->options[j].format, o->format) == 0)
                 return jref_fail(&at, err, "format '%s' appears twice", aq_show(o->format));
@@ -218,6 +219,21 @@ static int read_importance(struct manifest_group *g, const struct jref *entry, s
     return 0;
 }
 
+/* One number for all formats. */
+static int read_ratio(struct manifest_group *g, const struct jref *entry, struct aq_err *err)
+{
+    struct jref at;
+    double ratio;
+    if (!jref_has(entry, "range_ratio", &at))
+        return 0;
+    if (finite_number(&at, &ratio, err) < 0)
+        return -1;
+    for (size_t i = 0; i < g->count; i++)
+        if (!g->options[i].none)
+            g->options[i].range_ratio = ratio;
+    return 0;
+}
+
 static int read_group(struct manifest *m, struct manifest_group *g, const struct jref *entry,
                       struct aq_err *err)
 {
@@ -237,10 +253,11 @@ static int read_group(struct manifest *m, struct manifest_group *g, const struct
 #define EXTRA(key, field) read_extra(g, entry, key, offsetof(struct manifest_option, field), err)
     if (EXTRA("scores_per_batch_mean", per_batch_mean) < 0 || EXTRA("stderr", error) < 0 ||
         EXTRA("storage_bits", storage_bits) < 0 || EXTRA("weight_only", weight_only) < 0 ||
-        EXTRA("activation_only", activation_only) < 0)
+        EXTRA("activation_only", activation_only) < 0 || EXTRA("scores_per_token", per_token) < 0 ||
+        EXTRA("per_token_dot", per_token_dot) < 0 || EXTRA("first_position", first_position) < 0)
         return -1;
 #undef EXTRA
-    return 0;
+    return read_ratio(g, entry, err);
 }
 
 /* Formats of all entries together, so that the options are one block. */

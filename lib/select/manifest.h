@@ -27,6 +27,9 @@ struct manifest_option {
     const struct json *score_value, *cost_value; /* as written */
     double per_batch_mean, error, storage_bits;
     double weight_only, activation_only;
+    double per_token, per_token_dot; /* the score and its second form, per token */
+    double first_position;           /* share of the score that the first rows of samples have */
+    double range_ratio;              /* of the group's inputs: first rows over all others */
     const char *flat; /* "zero", or the side whose bits change nothing: "weights", "activations",
                          "both"; NULL: the score depends on bits, or nobody looked */
 };

@@ -54,8 +54,9 @@ struct sel_value {
     bool present;
     double score;     /* in the normalization of the run */
     const char *flat; /* see struct manifest_option; borrowed */
-    double per_batch_mean, error, weight_only, activation_only; /* NAN: not given */
-    double bits[SEL_COSTS];                                     /* of a weight; NAN: unknown */
+    double per_batch_mean, error, weight_only, activation_only;   /* NAN: not given */
+    double per_token, per_token_dot, first_position, range_ratio; /* NAN: not given */
+    double bits[SEL_COSTS];                                       /* of a weight; NAN: unknown */
     double cost[SEL_COSTS]; /* in 16-bit weights; NAN: unknown */
 };
 

@@ -128,6 +128,10 @@ static int read_values(struct sel_cell *c, size_t i, struct aq_err *err)
                                 .error = o->error,
                                 .weight_only = o->weight_only,
                                 .activation_only = o->activation_only,
+                                .per_token = o->per_token,
+                                .per_token_dot = o->per_token_dot,
+                                .first_position = o->first_position,
+                                .range_ratio = o->range_ratio,
                                 .bits = {NAN, NAN, NAN},
                                 .cost = {NAN, NAN, NAN}};
         v->bits[SEL_COST_STORAGE] = o->storage_bits;

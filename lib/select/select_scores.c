@@ -190,12 +190,15 @@ static int read_members(struct sel_group *g, const struct jref *at, struct aq_na
 static int read_score(const struct sel_cell *c, struct sel_value *v, const struct jref *at,
                       struct aq_err *err)
 {
-    double sum, per_token, per_token_error, per_batch_error;
+    double sum, per_token_error, per_batch_error;
     if (finite_number(at, "sum", &sum, err) < 0 ||
-        finite_number(at, "per_token", &per_token, err) < 0 ||
+        finite_number(at, "per_token", &v->per_token, err) < 0 ||
         finite_number(at, "per_batch_mean", &v->per_batch_mean, err) < 0 ||
         nullable(at, "per_token_se", &per_token_error, err) < 0 ||
         nullable(at, "per_batch_mean_se", &per_batch_error, err) < 0 ||
+        nullable(at, "per_token_dot", &v->per_token_dot, err) < 0 ||
+        nullable(at, "first_position", &v->first_position, err) < 0 ||
+        nullable(at, "range_ratio", &v->range_ratio, err) < 0 ||
         nullable(at, "weight_only", &v->weight_only, err) < 0 ||
         nullable(at, "activation_only", &v->activation_only, err) < 0)
         return -1;
@@ -203,12 +206,12 @@ static int read_score(const struct sel_cell *c, struct sel_value *v, const struc
     if (jref_has(at, "flat", &flat) && manifest_read_flat(&flat, &v->flat, err) < 0)
         return -1;
     bool per_batch = strcmp(c->facts[SEL_NORMALIZATION], "per_batch_mean") == 0;
-    v->score = per_batch ? v->per_batch_mean : per_token;
+    v->score = per_batch ? v->per_batch_mean : v->per_token;
     v->error = per_batch ? per_batch_error : per_token_error;
     if (v->error < 0)
         return jref_fail(at, err, "a standard error cannot be negative");
     if (strcmp(c->facts[SEL_METHOD], "gradient") == 0 &&
-        (sum < 0 || per_token < 0 || v->per_batch_mean < 0))
+        (sum < 0 || v->per_token < 0 || v->per_token_dot < 0 || v->per_batch_mean < 0))
         return jref_fail(at, err, "a gradient score is a sum of squares and cannot be negative");
     return 0;
 }

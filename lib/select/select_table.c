@@ -245,6 +245,10 @@ static int add_option(struct sel_table *t, const struct sel_table_options *o, st
                                                      .error = v->error,
                                                      .weight_only = v->weight_only,
                                                      .activation_only = v->activation_only,
+                                                     .per_token = v->per_token,
+                                                     .per_token_dot = v->per_token_dot,
+                                                     .first_position = v->first_position,
+                                                     .range_ratio = v->range_ratio,
                                                      .bits = v->bits[t->cost],
                                                      .storage_bits = v->bits[SEL_COST_STORAGE],
                                                      .cost = v->cost[t->cost],
@@ -295,6 +299,9 @@ static int make_rows(struct sel_table *t, const struct sel_table_options *o,
                                                          .error = NAN,
                                                          .weight_only = NAN,
                                                          .activation_only = NAN,
+                                                         .per_token_dot = NAN,
+                                                         .first_position = NAN,
+                                                         .range_ratio = NAN,
                                                          .bits = 16,
                                                          .storage_bits = 16,
                                                          .cost = row->weights,
@@ -386,6 +393,46 @@ void sel_table_release(struct sel_table *t)
     free(t->options);
     free(t->denominator);
     *t = (struct sel_table){0};
+}
+
+/* Which interval holds is not known of a candidate that does not say what it does. */
+static struct predict_group predict_group_of(const struct sel_cell *c, const struct json *facts,
+                                             double per_token, double per_token_dot)
+{
+    const char *method = c->facts[SEL_METHOD], *act = json_find_string(facts, "a");
+    return (struct predict_group){.per_token = method && act ? per_token : NAN,
+                                  .per_token_dot = per_token_dot,
+                                  .kl_div = method && strcmp(method, "kl_div") == 0,
+                                  .activations = act && strcmp(act, "none") != 0};
+}
+
+bool sel_predict_option(const struct sel_table *t, const struct sel_option *o,
+                        struct predict_group *out)
+{
+    if (o->candidate == SEL_NONE)
+        return false;
+    *out = predict_group_of(t->candidate_cell[o->candidate], t->candidates[o->candidate].facts,
+                            o->per_token, o->per_token_dot);
+    return true;
+}
+
+struct predict_group sel_predict_value(const struct sel_cell *c, size_t group, size_t candidate)
+{
+    const struct sel_value *v = sel_value_at(c, group, candidate);
+    return predict_group_of(c, c->candidates[candidate].facts, v->present ? v->per_token : NAN,
+                            v->per_token_dot);
+}
+
+struct prediction sel_predict(const struct sel_table *t, const int *option)
+{
+    struct prediction p = {0};
+    for (size_t g = 0; g < t->count; g++) {
+        struct predict_group own;
+        if (sel_predict_option(t, &t->rows[g].options[option[g]], &own))
+            prediction_add(&p, &own);
+    }
+    prediction_end(&p);
+    return p;
 }
 
 const char *sel_candidate_name(const struct sel_table *t, const struct sel_option *o)

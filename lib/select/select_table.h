@@ -5,6 +5,7 @@
 #ifndef AQ_SELECT_SELECT_TABLE_H
 #define AQ_SELECT_SELECT_TABLE_H
 
+#include "select/predict.h"
 #include "select/select_cell.h"
 
 enum { SEL_NONE = -1 }; /* as a candidate: not quantized */
@@ -22,6 +23,7 @@ struct sel_option {
     const char *flat; /* see struct manifest_option; borrowed */
     double score;     /* what the search minimises: monotone if asked for */
     double per_batch_mean, error, weight_only, activation_only;
+    double per_token, per_token_dot, first_position, range_ratio;
     double bits, storage_bits, cost;
     bool banned;  /* the engine does not serve it */
     bool allowed; /* by the menu, and not banned */
@@ -67,6 +69,14 @@ struct sel_table_options {
 int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
                    const struct sel_table_options *o, struct aq_err *err) AQ_MUST_CHECK;
 void sel_table_release(struct sel_table *t);
+
+/* The divergence of a recipe: option[g] of each row g. */
+struct prediction sel_predict(const struct sel_table *t, const int *option);
+/* One option's part of it; false: it is not quantized and has none. */
+bool sel_predict_option(const struct sel_table *t, const struct sel_option *o,
+                        struct predict_group *out);
+/* The same for a candidate of one input. */
+struct predict_group sel_predict_value(const struct sel_cell *c, size_t group, size_t candidate);
 
 const char *sel_candidate_name(const struct sel_table *t, const struct sel_option *o);
 /* Names of the modules of a group, a new list: its members, or what the name of a group means.

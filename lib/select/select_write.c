@@ -134,6 +134,23 @@ static void add_flat(struct json *entry, const struct sel_row *row)
         json_free(list);
 }
 
+/* A number of each option, unless none of the candidates has it. */
+static void add_known(struct json *entry, const char *key, const struct sel_row *row, size_t offset)
+{
+    struct json *list = json_new_array();
+    bool any = false;
+    for (size_t i = 0; i < row->count; i++) {
+        double x;
+        memcpy(&x, (const char *)&row->options[i] + offset, sizeof x);
+        json_push(list, number_or_null(x));
+        any = any || is_known(x, &row->options[i]);
+    }
+    if (any)
+        json_add(entry, key, list);
+    else
+        json_free(list);
+}
+
 static struct json *entry_of(const struct sel_table *t, const struct sel_row *row, size_t rank)
 {
     struct json *e = json_new_object();
@@ -145,6 +162,7 @@ static struct json *entry_of(const struct sel_table *t, const struct sel_row *ro
     struct json *batch = json_new_array(), *error = json_new_array(), *storage = json_new_array();
     struct json *weight = json_new_array(), *activation = json_new_array();
     bool parts = false;
+    double ratio = NAN; /* of the inputs, the same for all formats */
     for (size_t i = 0; i < row->count; i++) {
         const struct sel_option *o = &row->options[i];
         json_push(formats, json_new_string(o->format));
@@ -157,6 +175,7 @@ static struct json *entry_of(const struct sel_table *t, const struct sel_row *ro
         json_push(weight, number_or_null(o->weight_only));
         json_push(activation, number_or_null(o->activation_only));
         parts = parts || is_known(o->weight_only, o) || is_known(o->activation_only, o);
+        ratio = isnan(ratio) ? o->range_ratio : ratio;
     }
     json_add(e, "scores_per_batch_mean", batch);
     json_add(e, "stderr", error);
@@ -168,6 +187,11 @@ static struct json *entry_of(const struct sel_table *t, const struct sel_row *ro
         json_free(weight);
         json_free(activation);
     }
+    add_known(e, "scores_per_token", row, offsetof(struct sel_option, per_token));
+    add_known(e, "per_token_dot", row, offsetof(struct sel_option, per_token_dot));
+    add_known(e, "first_position", row, offsetof(struct sel_option, first_position));
+    if (!isnan(ratio))
+        json_add_double(e, "range_ratio", ratio);
     add_flat(e, row);
     return e;
 }
@@ -244,6 +268,25 @@ static void add_candidates(struct json *selection, const struct sel_table *t)
             json_add(all, t->candidates[i].name, json_copy(t->candidates[i].facts));
 }
 
+/* {"nats", "low", "high", "flagged": [names]}, or null. */
+static struct json *prediction_of(const struct sel_product *p)
+{
+    const struct prediction all = sel_predict(p->table, p->choice->option);
+    if (isnan(all.nats))
+        return json_new_null();
+    struct json *v = json_new_object();
+    json_add_double(v, "nats", all.nats);
+    json_add_double(v, "low", all.low);
+    json_add_double(v, "high", all.high);
+    struct json *flagged = json_add_array(v, "flagged");
+    for (size_t g = 0; g < p->table->count; g++) {
+        struct predict_group own;
+        if (sel_predict_option(p->table, chosen(p, g), &own) && predict_flagged(&own))
+            json_push(flagged, json_new_string(p->table->rows[g].name));
+    }
+    return v;
+}
+
 static struct json *selection_of(const struct sel_product *p)
 {
     const struct sel_table *t = p->table;
@@ -270,6 +313,7 @@ static struct json *selection_of(const struct sel_product *p)
         json_add_string(s, "engine", p->engine);
     json_add_double(s, "gap", p->choice->gap);
     json_add_double(s, "rounding", p->problem->excess);
+    json_add(s, "predicted_kl", prediction_of(p));
     add_rules(s, p);
     return s;
 }
