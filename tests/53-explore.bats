@@ -285,7 +285,7 @@ with_script() {
     aq-report explore --cells P/cells.json $(cat list) -o e.html
     # a frame without the right to run scripts
     echo '<!doctype html><body><iframe sandbox src="e.html" width=1000 height=900></iframe>' >plain.html
-    browse --window-size=1100,950 --screenshot="$PWD/plain.png" "file://$PWD/plain.html" >/dev/null
+    browse --window-size=1100,950 --virtual-time-budget=3000 --screenshot="$PWD/plain.png" "file://$PWD/plain.html" >/dev/null
     [ "$(stat -c %s plain.png)" -gt 8000 ]
     is "$(sed -n '/<section id="cells"/,/<\/section>/p' e.html | grep -c '<tr><td')" 10
     has "$(cat e.html)" "<noscript>"

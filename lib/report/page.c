@@ -307,9 +307,14 @@ static void add_option_cell(struct aq_buf *out, const struct report *r,
     free(name);
 }
 
-/* several: there is more than one candidate, so the worst one is worth a column. */
+/* Columns that are not in every table. */
+struct optional {
+    bool several;   /* there is more than one candidate, so the worst one is worth a column */
+    bool positions; /* the manifest says what comes from first positions */
+};
+
 static void add_row(struct aq_buf *out, const struct report *r, const struct curve *c, size_t i,
-                    double cumulative, bool several)
+                    double cumulative, struct optional also)
 {
     const struct report_row *row = r->by_sensitivity[i];
     const struct manifest_option *chosen =
@@ -322,11 +327,11 @@ static void add_row(struct aq_buf *out, const struct report *r, const struct cur
     html_number_cell(out, "more", error_of(row), svg_number(error_of(row)));
     html_fixed_cell(out, NULL, 100 * (row->sensitivity / total), 2, " %");
     html_fixed_cell(out, "more", 100 * (cumulative / total), 1, " %");
-    if (several)
+    if (also.several)
         add_option_cell(out, r, row->worst);
     html_number_cell(out, NULL, bits, svg_round_number(bits));
     add_option_cell(out, r, chosen);
-    if (position_known(r)) {
+    if (also.positions) {
         html_fixed_cell(out, "more", 100 * position_share(row), 1, " %");
         html_number_cell(out, "more", position_ratio(row), svg_number(position_ratio(row)));
     }
@@ -370,7 +375,8 @@ static void add_sinks(struct aq_buf *out, const struct report *r)
 static void add_table(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
     const struct manifest_option *candidates[2];
-    bool several = chart_candidates(r, candidates, AQ_COUNT(candidates)) > 1;
+    const struct optional also = {chart_candidates(r, candidates, AQ_COUNT(candidates)) > 1,
+                                  position_known(r)};
     const char *bits = c->recomputed ? "bits (recomputed)" : "bits";
     const struct html_column columns[] = {
         {"n more", "rank"},
@@ -387,7 +393,7 @@ static void add_table(struct aq_buf *out, const struct report *r, const struct c
     struct html_column shown[AQ_COUNT(columns)];
     size_t n = 0;
     for (size_t i = 0; i < AQ_COUNT(columns); i++)
-        if ((i != 6 || several) && (i < 9 || position_known(r)))
+        if ((i != 6 || also.several) && (i < 9 || also.positions))
             shown[n++] = columns[i];
     html_section(out, "layers", "Every layer",
                  "Click a heading to sort. A group is named after its first module: q, k and v "
@@ -399,7 +405,7 @@ static void add_table(struct aq_buf *out, const struct report *r, const struct c
     double sum = 0;
     for (size_t i = 0; i < r->count; i++) {
         sum += r->by_sensitivity[i]->sensitivity;
-        add_row(out, r, c, i, sum, several);
+        add_row(out, r, c, i, sum, also);
     }
     html_table_end(out);
     html_section_end(out);
