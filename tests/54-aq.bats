@@ -117,6 +117,24 @@ gradient kl_div"
     [ -s tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/explore.html ]
 }
 
+@test "each test that docs/security.md names is there" {
+    local file name n=0
+    while IFS=$'\t' read -r file name; do
+        n=$((n + 1))
+        if [[ $file == test_* ]]; then file=tests/unit/$file.c; else file=tests/$file.bats; fi
+        grep -qF -- "$name" "$REPO/$file" || { echo "$file has no test '$name'"; return 1; }
+    done < <(awk '{
+        while (match($0, /(test_[a-z_]+|[0-9][0-9]-[a-z-]+) "|, "|"[^"]*"/)) {
+            word = substr($0, RSTART, RLENGTH)
+            if (word ~ /^(test_|[0-9])/) file = substr(word, 1, length(word) - 2)
+            if (word ~ /^".*"$/) { if (file != "") print file "\t" substr(word, 2, length(word) - 2); $0 = substr($0, RSTART + RLENGTH) }
+            else $0 = substr($0, RSTART + RLENGTH - 1)
+        }
+        file = ""
+    }' "$REPO/docs/security.md")
+    [ "$n" -ge 60 ]
+}
+
 @test "links between the pages are good; every error message of the FAQ is one of ours" {
     local page link part
     while read -r page; do
