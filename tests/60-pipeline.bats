@@ -30,7 +30,7 @@ forget() { : >"$AQ_STUB_LOG"; }
     is "$(calls aq-extract-lm)" 1
     is "$(calls 'aq-calib tokens')" 1
     is "$(calls 'aq-calib ranges')" 1
-    is "$(calls 'aq-score --prefix')" 1
+    is "$(calls 'aq-score --lm')" 1
     is "$(calls 'aq-score collect')" 1
     is "$(calls aq-select)" 4
     is "$(calls 'aq-report --all')" 4
@@ -46,13 +46,13 @@ forget() { : >"$AQ_STUB_LOG"; }
     aq 0 sweep
     forget
     PAIRS="wfp8_afp8 wint8_aint8 wint4_aint8" aq 0 sweep
-    is "$(calls 'aq-score --prefix')" 1
+    is "$(calls 'aq-score --lm')" 1
     is "$(calls aq-select)" 2
     is "$(calls aq-extract-lm)$(calls aq-calib)" 00
     grep -q '1 candidates computed' $P/demo_captions/store-gradient.safetensors.log
     forget
     aq 0 sweep
-    is "$(calls aq-select)$(calls 'aq-report --all')$(calls 'aq-score --prefix')" 000
+    is "$(calls aq-select)$(calls 'aq-report --all')$(calls 'aq-score --lm')" 000
 }
 
 @test "an edited overlay recomputes its own cells" {
@@ -78,7 +78,7 @@ forget() { : >"$AQ_STUB_LOG"; }
     forget
     aq 0 sweep OVERRIDES=autoquant.effective_bits=7.0
     is "$(calls aq-select)" 4
-    is "$(calls 'aq-score --prefix')" 0
+    is "$(calls 'aq-score --lm')" 0
 }
 
 @test "other overrides get an experiment of their own; their order does not matter" {
@@ -93,17 +93,17 @@ forget() { : >"$AQ_STUB_LOG"; }
     forget
     echo "another" >datasets/demo/captions_small.txt
     aq 0 sweep
-    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --prefix')" "0 1 1 1"
+    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --lm')" "0 1 1 1"
     forget
     echo other >models/qwen3_vl_demo/checkpoint/model.safetensors
     aq 0 sweep
-    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --prefix')" "1 0 1 1"
+    is "$(calls aq-extract-lm) $(calls 'aq-calib tokens') $(calls 'aq-calib ranges') $(calls 'aq-score --lm')" "1 0 1 1"
     forget
     AQ_STUB_VERSION=aq-score:2 aq 0 sweep
-    is "$(calls aq-extract-lm) $(calls aq-calib) $(calls 'aq-score --prefix') $(calls 'aq-score collect')" "0 0 1 1"
+    is "$(calls aq-extract-lm) $(calls aq-calib) $(calls 'aq-score --lm') $(calls 'aq-score collect')" "0 0 1 1"
     forget
     AQ_STUB_VERSION=3 aq 0 sweep
-    is "$(calls 'aq-score --prefix') $(calls aq-select)" "1 4"
+    is "$(calls 'aq-score --lm') $(calls aq-select)" "1 4"
 }
 
 @test "a rebuilt binary alone remakes nothing" {
@@ -122,7 +122,7 @@ forget() { : >"$AQ_STUB_LOG"; }
         rm $P/wfp8_afp8/default/small/$f
         aq 0 sweep
         [ -e $P/wfp8_afp8/default/small/$f ] || { echo "$f did not come back"; return 1; }
-        is "$(calls 'aq-score --prefix')" 0
+        is "$(calls 'aq-score --lm')" 0
     done
     rm -r $P/wfp8_afp8
     aq 0 sweep
@@ -238,7 +238,7 @@ forget() { : >"$AQ_STUB_LOG"; }
     is "$(find tmp -name report.html | wc -l)" 3
     forget
     aq 0 sweep -j8
-    is "$(calls aq-select) $(calls 'aq-report --all') $(calls 'aq-score --prefix')" "1 1 0"
+    is "$(calls aq-select) $(calls 'aq-report --all') $(calls 'aq-score --lm')" "1 1 0"
 }
 
 @test "a dead jobserver in MAKEFLAGS, and make's --shuffle where it is known" {
@@ -327,7 +327,7 @@ exec "$@"
 L
     chmod +x launch
     aq 0 sweep SHARDS=3 LAUNCH=./launch
-    is "$(calls 'aq-score --prefix')" 3
+    is "$(calls 'aq-score --lm')" 3
     is "$(calls 'aq-score merge')" 1
     is "$(calls 'launched aq-score')" 3
     grep -q -- '--shard 2/3' "$AQ_STUB_LOG"
@@ -337,7 +337,7 @@ L
     AQ_STUB_FAIL="aq-score:--shard 2/3" aq 2 sweep SHARDS=3 -k
     forget
     aq 0 sweep SHARDS=3
-    is "$(calls 'aq-score --prefix')" 1
+    is "$(calls 'aq-score --lm')" 1
     is "$(calls 'aq-score merge')" 1
 }
 
@@ -363,7 +363,7 @@ L
     [ ! -e $P/wfp8_afp8/default/small ]
     forget
     aq 0 sweep
-    is "$(calls 'aq-score --prefix') $(calls aq-select)" "0 1"
+    is "$(calls 'aq-score --lm') $(calls aq-select)" "0 1"
 }
 
 @test "missing checkpoint or captions: said before work starts" {
@@ -401,12 +401,12 @@ L
         is "$(cat $P/overrides.txt)" "${o//\'/}"
     done
     is "$(ls tmp/model-experiments)" qwen3_lm_sensitivity
-    is "$(calls 'aq-score --prefix')$(calls aq-calib)$(calls aq-extract-lm)" 000
+    is "$(calls 'aq-score --lm')$(calls aq-calib)$(calls aq-extract-lm)" 000
     PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=4"
     PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=4 autoquant.effective_bits=6"
     PAIRS=wfp8_afp8 aq 0 sweep SIZES=small OVERRIDES="autoquant.batch_size=8"
     is "$(ls tmp/model-experiments | wc -l)" 2
-    is "$(calls 'aq-score --prefix')" 1
+    is "$(calls 'aq-score --lm')" 1
 }
 
 @test "a sweep of the small size needs the small captions alone, and a larger one later makes the ranges once more" {
