@@ -6,7 +6,7 @@ export P AQ_BIN MODEL DATASET EXPERIMENT LAYOUT PAIRS_GIVEN
 export AQ_FACE := $(face)
 listed := $(shell P='$(P)' AQ_BIN='$(AQ_BIN)' AQ_FACE='$(face)' MODEL='$(MODEL)' DATASET='$(DATASET)' EXPERIMENT='$(EXPERIMENT)' \
 	LAYOUT='$(LAYOUT)' PAIRS_GIVEN='$(PAIRS_GIVEN)' AQ_CONF='$(CONF)' $(values) \
-	$(PIPELINES)/reports list '$(PAIRS)' '$(GRANS)' '$(SIZES)')
+	$(PIPELINES)/reports list '$(PAIR_NAMES)' '$(GRANS)' '$(SIZES)')
 $(foreach w,$(filter error=%,$(listed)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 
 RENDERED := $(addprefix render/,$(listed))

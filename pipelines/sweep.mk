@@ -36,7 +36,8 @@ ifeq ($(GOALS),help)
 help:
 	@sed -n 's/^## //p' $(PIPELINES)/sweep.mk | awk -F': ' '{printf "  %-12s %s\n", $$1, substr($$0, length($$1) + 3)}'
 	@printf '%s\n' '' 'variables (default):' \
-	  '  PAIRS       precision pairs, blank-separated (all in conf/quant_pair but wint8_aint8_lm_only)' \
+	  '  PAIRS       precision pairs, blank-separated (all in conf/quant_pair but wint8_aint8_lm_only);' \
+	  '              servable: those that ENGINE serves as they are scored, with one of GRANS at least' \
 	  '  GRANS       granularities, or "all" (default)' \
 	  '  SIZES       small medium large, or "all" (small)' \
 	  '  MODEL       a directory of conf/model (qwen3_vl_demo, the embedded one)' \
@@ -47,7 +48,7 @@ help:
 	  '  OUTPUT_DIR  explicit output directory; with several cells it needs $${...}' \
 	  '  MENU        file of the candidates that layers may have, for select (aq-select --menu)' \
 	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
-	  '  ENGINE      engine of export: vllm, sglang, trtllm, llamacpp, transformers, with :smNN and :tpN (vllm)' \
+	  '  ENGINE      engine of export, servable and the verdicts in the summary: vllm, sglang, trtllm, llamacpp, transformers, with :smNN and :tpN (vllm)' \
 	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
 	  '  THREADS     threads of aq-score (all processors)' \
 	  '  MEMORY      memory that aq-score may use, such as 16G (three quarters of what is free)' \
@@ -128,11 +129,11 @@ commas  = $(subst $() $(),$(comma),$(strip $(1)))
 # One process composes all cells and writes what changed; the directory is the option's name, not quant_pair.name: two
 # options may share a name.
 resolve = $(AQ_BIN)/aq-resolve --config-name preset/$(face) -m --dir $(1) --overrides $(1)/overrides.txt model=$(MODEL) dataset=$(DATASET) \
-	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIRS)) quant_granularity=$(call commas,$(GRANS)) \
+	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIR_NAMES)) quant_granularity=$(call commas,$(GRANS)) \
 	dataset.size=$(call commas,$(SIZES)) \
 	'hydra.sweep.subdir=$${hydra:runtime.choices.quant_pair}/$${hydra:runtime.choices.quant_granularity}/$${dataset.size}'
 compose = mkdir -p $(1)/.args; $(PIPELINES)/overrides $(1)/overrides.txt; $(call resolve,$(1)); $(call resolve,$(1)) -q --format yaml; \
-	$(AQ_BIN)/aq-overlay --cells $(1)
+	$(AQ_BIN)/aq-overlay --cells $(1) --engine $(or $(ENGINE),vllm) $(if $(filter servable,$(PAIRS)),--servable)
 
 ifeq ($(LOOKING),1)
 # Up to date: use what is there. Else compose in a directory that goes again, and take the words.
@@ -152,7 +153,7 @@ $(if $(MAKE_RESTARTS),,$(shell find $(P) -type f \( -name '.aq-*' -o -name '*.ne
 # Made at most once a run: a file dated in the future would make it out of date, and make start over, without end.
 ifeq ($(MAKE_RESTARTS)$(if $(STALE),,fresh),)
 $(P)/cells.mk: FORCE
-	$(call say,CELLS,$(words $(PAIRS)) x $(words $(GRANS)) x $(words $(SIZES)))$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
+	$(call say,CELLS,$(words $(PAIR_NAMES)) x $(words $(GRANS)) x $(words $(SIZES)))$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
 endif
 include $(P)/cells.mk
 endif
@@ -292,7 +293,9 @@ $(P)/sweep.tsv: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
 BITS_DIR := $(P)/select/$(or $(BITS),default)
 scores_of = $(patsubst %,$(P)/%/scores.json,$(foreach c,$(CELLS),$(if $(filter $(1),$(lastword $(subst /, ,$(c)))),$(c))))
 SELECTED := $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(BITS_DIR)/$(s)/report.html))
-menu_text := $(PAIRS) / $(GRANS) / $(MENU)
+# What is to be exported, or asked for as servable, is chosen among what the engine serves.
+CHOSEN_FOR := $(or $(ENGINE),$(if $(filter servable,$(PAIRS))$(filter export,$(GOALS)),vllm))
+menu_text := $(PAIR_NAMES) / $(GRANS) / $(MENU) / $(CHOSEN_FOR)
 $(call stamp,$(ARGS)/menu-$(or $(BITS),default),menu_text)
 select: $(SELECTED)
 	@for f in $(SELECTED:report.html=*_quant_manifest.json); do \
@@ -300,7 +303,7 @@ select: $(SELECTED)
 define select_rule
 $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
 	$$(call names,$(P)/.scores-$(1),$$(call scores_of,$(1)))$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
-	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) \
+	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) $(if $(CHOSEN_FOR),--engine $(CHOSEN_FOR)) \
 	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
 	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef

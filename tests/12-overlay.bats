@@ -11,6 +11,7 @@ setup_file() {
         jq --arg g "$g" '{name: $g, quant_cfg_overrides: .granularities[$g]}' "$REPO/tests/oracle/overlay/modelopt-0.40.0.json" \
             >"$conf/quant_granularity/$g.yaml"
     done < <(jq -r '.granularities | keys[]' "$REPO/tests/oracle/overlay/modelopt-0.40.0.json")
+    cp "$REPO/conf/quant_granularity/fp8_block.yaml" "$conf/quant_granularity/" # not ModelOpt's
 }
 
 setup() {
@@ -92,10 +93,10 @@ make_run() {
     }
   },
   "treatment": {
-    "w": "e2m1:nvfp4(32):dynamic",
+    "w": "e2m1:nvfp4(32):dynamic@group",
     "a": "e4m3:token:dynamic"
   },
-  "treatment_id": "494191f972b758be",
+  "treatment_id": "c3c91500d7b4697a",
   "label": "CUSTOM_0",
   "bits": {
     "modelopt40": 4.0,
@@ -143,20 +144,35 @@ E
     local v
     for v in '"honour"' null; do
         make_run W4A8_NVFP4_FP8_CFG '{}' ".autoquant.fp4_block = $v"
-        is "$(aq-overlay run.json | jq -c '[.treatment.w, .bits.storage]')" '["e2m1:nvfp4(32):dynamic",4.25]'
+        is "$(aq-overlay run.json | jq -c '[.treatment.w, .bits.storage]')" '["e2m1:nvfp4(32):dynamic@group",4.25]'
     done
     for v in '"16"' 16; do
         make_run W4A8_NVFP4_FP8_CFG '{}' ".autoquant.fp4_block = $v"
-        is "$(aq-overlay run.json | jq -c '[.treatment.w, .bits.storage]')" '["e2m1:nvfp4(16):dynamic",4.5]'
+        is "$(aq-overlay run.json | jq -c '[.treatment.w, .bits.storage]')" '["e2m1:nvfp4(16):dynamic@group",4.5]'
     done
     make_run W4A8_NVFP4_FP8_CFG '{}' 'del(.autoquant)'
-    is "$(aq-overlay run.json | jq -r .treatment.w)" 'e2m1:nvfp4(32):dynamic'
+    is "$(aq-overlay run.json | jq -r .treatment.w)" 'e2m1:nvfp4(32):dynamic@group'
     for v in 32 '"honor"' true '[16]'; do
         make_run W4A8_NVFP4_FP8_CFG '{}' ".autoquant.fp4_block = $v"
         refused 3 "run.json: autoquant.fp4_block: expected honour or 16" aq-overlay run.json
     done
-    is "$(aq-overlay --format W4A8_NVFP4_FP8_CFG --fp4-block 16 | jq -r .treatment.w)" 'e2m1:nvfp4(16):dynamic'
-    is "$(aq-overlay --format W4A8_NVFP4_FP8_CFG --fp4-block=honour | jq -r .treatment.w)" 'e2m1:nvfp4(32):dynamic'
+    is "$(aq-overlay --format W4A8_NVFP4_FP8_CFG --fp4-block 16 | jq -r .treatment.w)" 'e2m1:nvfp4(16):dynamic@group'
+    is "$(aq-overlay --format W4A8_NVFP4_FP8_CFG --fp4-block=honour | jq -r .treatment.w)" 'e2m1:nvfp4(32):dynamic@group'
+}
+
+@test "one second level for a group of linears, or one for each: autoquant.shared_scale" {
+    local v
+    make_run NVFP4_DEFAULT_CFG '{}'
+    is "$(aq-overlay run.json | jq -c .treatment)" '{"w":"e2m1:nvfp4(16):dynamic@group","a":"e2m1:nvfp4(16):static"}'
+    make_run NVFP4_DEFAULT_CFG '{}' '.autoquant.shared_scale = false'
+    is "$(aq-overlay run.json | jq -c .treatment)" '{"w":"e2m1:nvfp4(16):dynamic","a":"e2m1:nvfp4(16):static"}'
+    is "$(aq-overlay --format NVFP4_DEFAULT_CFG --own-scales | jq -c .treatment)" "$(aq-overlay run.json | jq -c .treatment)"
+    make_run MXFP4_WEIGHT_ONLY_CFG '{}' '.autoquant.shared_scale = true'
+    is "$(aq-overlay run.json | jq -r .treatment.w)" 'e2m1:mx(32):dynamic'
+    for v in 1 '"true"'; do
+        make_run NVFP4_DEFAULT_CFG '{}' ".autoquant.shared_scale = $v"
+        refused 3 "run.json: autoquant.shared_scale: expected true or false" aq-overlay run.json
+    done
 }
 
 @test "what cannot run is said, not failed; --strict fails and writes nothing" {
@@ -229,14 +245,14 @@ E
             jq -c '[.treatment.w, .treatment.a] + ([.bits.modelopt40, .bits.modelopt47, .bits.storage] | map(. * 1000))')" \
             "$(jq -nc --arg w "${w//[\` ]/}" --arg a "${a//[\` ]/}" "[\$w, \$a] + ([$b40, $b47, $storage] | map(. * 1000))")" || return 1
         n=$((n + 1))
-    done < <(grep -E '^\| `w[a-z0-9_]+` \| `[A-Z0-9_]+` \| `[a-z0-9:(),-]+` \| ' "$REPO/docs/formats.md")
-    is "$n" 20
+    done < <(grep -E '^\| `w[a-z0-9_]+` \| `[A-Z0-9_]+` \| `[a-z0-9:(),@-]+` \| ' "$REPO/docs/formats.md")
+    is "$n" 22
     while IFS='|' read -r _ pair g label _; do
         format=$(grep -E "^\| ${pair// /} \| .*:" "$REPO/docs/formats.md" | head -1 | cut -d'|' -f3)
         is "$(aq-overlay --format "${format//[\` ]/}" --granularity "${g//[\` ]/}" | jq -r .label)" "${label//[\` ]/}" || return 1
         n=$((n + 1))
     done < <(grep -E '^\| `w[a-z0-9_]+` \| `[a-z0-9_]+` \| `[A-Z0-9_]+` \|$' "$REPO/docs/formats.md")
-    [ "$n" -ge 31 ]
+    [ "$n" -ge 33 ]
 }
 
 # every_run OVERRIDE...: a line "supported treatment_id" for each cell of the shipped tree, made by aq-resolve.
@@ -250,8 +266,8 @@ every_run() {
 @test "the shipped tree: 128 of upstream's 144 cells run, 82 distinct as its kernels read FP4 blocks, 90 as configured" {
     [ -x "$BIN/aq-resolve" ] || skip "aq-resolve is not built"
     local pairs grans
-    pairs=$(cd "$REPO/conf/quant_pair" && ls w*[48]_a*[0-9].yaml | grep -v wfp4_afp4 | sed 's/.yaml//' | paste -sd,)
-    grans=$(cd "$REPO/conf/quant_granularity" && ls | grep -vE 'w_group128_a_token|a_per_hidden_channel' | sed 's/.yaml//' | paste -sd,)
+    pairs=$(cd "$REPO/conf/quant_pair" && ls w*[48]_a*[0-9].yaml | grep -vE 'wfp4_afp4|^wmx' | sed 's/.yaml//' | paste -sd,)
+    grans=$(cd "$REPO/conf/quant_granularity" && ls | grep -vE 'w_group128_a_token|a_per_hidden_channel|fp8_block' | sed 's/.yaml//' | paste -sd,)
     every_run "quant_pair=$pairs" "quant_granularity=$grans" autoquant=modelopt_parity >parity
     is "$(wc -l <parity) $(grep -c ^true parity) $(grep ^true parity | sort -u | wc -l)" "144 128 82"
     every_run "quant_pair=$pairs" "quant_granularity=$grans" >honour
@@ -285,7 +301,7 @@ END
             "$(aq-overlay --format FP8_DEFAULT_CFG --granularity "$g" | jq -c .quant_granularity)" || { cat doc.yaml; return 1; }
         n=$((n + 1))
     done
-    is "$n" 11
+    is "$n" 12
 }
 
 @test "a granularity from a file, in YAML and in JSON" {
@@ -301,6 +317,7 @@ END
     refused 2 "a run and --format exclude one another" aq-overlay --format FP8_DEFAULT_CFG run.json
     refused 2 "--granularity needs --format" aq-overlay --granularity default
     refused 2 "--fp4-block needs --format" aq-overlay --fp4-block 16
+    refused 2 "--own-scales needs --format" aq-overlay --own-scales
     refused 2 "--fp4-block: '8' is not one of: honour, 16" aq-overlay --format FP8_DEFAULT_CFG --fp4-block 8
     refused 2 "unexpected operand 'b'" aq-overlay a b
     refused 2 "unknown format 'FP8_DEFUALT_CFG'" aq-overlay --format FP8_DEFUALT_CFG

@@ -75,6 +75,45 @@ as_shown() {
     mix "$(jq .recipe tests/export-more.json)" "$(jq .treatments tests/export-more.json)" >"$T/more.json"
     aq 0 aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" -o "$T/more" "$T/more.json"
     as_shown "$T/more" "$v/ct-more.json"
+    mix "$(jq .recipe tests/export-block.json)" "$(jq .treatments tests/export-block.json)" >"$T/block.json"
+    aq 0 aq-export -q --engine vllm:sm90 --lm "$F/lm.json" -o "$T/block" "$T/block.json"
+    as_shown "$T/block" "$v/ct-block.json"
+    is "$(jq '.kl < 1e-4 and .positions > 800' "$v/ct-block.json")" true
+}
+
+# scored METHOD SAMPLES FORMAT [OPTION]: each group's name and sum
+scored() {
+    aq-overlay --format "$3" ${4:+"$4"} -o "$T/$3$4.quant"
+    aq-score -q --method "$1" --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" --prefix 16 --score-samples "$2" -o "$T/$1" "$T/$3$4.quant"
+    aq-score collect --run <(jq --arg m "$1" --argjson n "$2" '.autoquant.method = $m | ._aq.score_samples = $n' "$F/run.json") \
+        --quant "$T/$3$4.quant" -o - "$T/$1" | jq -r '.groups[] | "\(.name) \(.sum)"'
+}
+
+@test "NVFP4 members of a group are scored under one range and written under it" {
+    local m
+    for m in "gradient 16" "kl_div 2"; do
+        # shellcheck disable=SC2086
+        scored $m NVFP4_WEIGHT_ONLY_CFG >"$T/shared"
+        # shellcheck disable=SC2086
+        scored $m NVFP4_WEIGHT_ONLY_CFG --own-scales >"$T/own"
+        is "$(grep -c . "$T/own")" 28
+        is "$(diff "$T/own" "$T/shared" | grep -cE '^> layers.*(q_proj|gate_proj) ')" 14 # every fused group, and no other
+        is "$(diff "$T/own" "$T/shared" | grep -c '^>')" 14
+    done
+    mix '[["layers", "x"]]' '{"x": ["e2m1:nvfp4(16):dynamic@group", "none"]}' >"$T/group.json"
+    mix '[["layers", "x"]]' '{"x": ["e2m1:nvfp4(16):dynamic", "none"]}' >"$T/own.json"
+    aq 0 aq-export --check -q --engine vllm --lm "$F/lm.json" "$T/group.json"
+    is "$(jq -r .verdict <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 28 exact "
+    aq 0 aq-export --check -q --engine vllm --lm "$F/lm.json" "$T/own.json"
+    is "$(jq -r .verdict <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 14 exact 14 near "
+    aq 0 aq-export -q --lm "$F/lm.json" -o "$T/g" "$T/group.json"
+    aq 0 aq-export -q --lm "$F/lm.json" -o "$T/o" "$T/own.json"
+    diff <(digests "$T/g") <(digests "$T/o") # engines have one layout: a range for the group
+    is "$(digests "$T/g" | grep -E 'layers.0.self_attn.[qkv]_proj.weight_global_scale' | cut -d' ' -f4 | sort -u | wc -l)" 1
+    for m in group own; do aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/$m.gguf" "$T/$m.json"; done
+    is "$("$O/tests/gguf_digest" "$T/group.gguf" | grep -E 'blk.0.attn_[qkv].scale' | cut -d' ' -f3 | sort -u | wc -l)" 1
+    is "$("$O/tests/gguf_digest" "$T/own.gguf" | grep -E 'blk.0.attn_[qkv].scale' | cut -d' ' -f3 | sort -u | wc -l)" 3
+    has "$(<"$T/g/CHECK.md")" "under one second-level scale"
 }
 
 @test "everything else is the source's: tensors, tokenizer, configuration, names of shards" {

@@ -29,8 +29,8 @@ cells() { jq -r ".cells[] | select($1) | .dir" "$P/cells.json"; }
     supported=$(cells .supported | wc -l)
     unsupported=$(cells '.supported | not' | wc -l)
     if ! sanitized; then
-        # 19 pairs x 11 granularities, 24 of them unsupported, at three sizes
-        is "$supported $unsupported" "555 72"
+        # 21 pairs x 12 granularities, 49 of them unsupported, at three sizes
+        is "$supported $unsupported" "609 147"
     fi
     is "$(find tmp -name '*_quant_manifest.json' | wc -l)" "$supported"
     is "$(find tmp -name '*_autoquant_state.pt' | wc -l)" "$supported"

@@ -1,4 +1,5 @@
 /* aq-overlay: the effective quantization configuration of one cell, and whether it can run. */
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/msg.h"
 #include "base/opt.h"
@@ -11,8 +12,8 @@
 #include <string.h>
 
 static struct {
-    const char *format, *granularity, *fp4_block, *config_dir, *cells;
-    bool strict;
+    const char *format, *granularity, *fp4_block, *config_dir, *cells, *engine, *served_pairs;
+    bool strict, own_scales, servable;
 } o;
 
 static const char *const blocks[] = {"honour", "16", NULL};
@@ -24,11 +25,25 @@ static const struct aq_opt options[] = {
     {"fp4-block", 0, AQ_OPT_CHOICE, &o.fp4_block, "RULE",
      "honour the block length of NVFP4 (default), or read\nit as 16 like ModelOpt's kernels",
      blocks, 0, 0},
+    {"own-scales", 0, AQ_OPT_FLAG, &o.own_scales, NULL,
+     "each NVFP4 weight has a second level of its own, as in\nModelOpt, instead of one for its "
+     "group",
+     NULL, 0, 0},
     {"strict", 0, AQ_OPT_FLAG, &o.strict, NULL, "exit 3 for a combination that cannot run", NULL, 0,
      0},
     {"cells", 0, AQ_OPT_TEXT, &o.cells, "DIR",
      "for the runs that aq-resolve -m --dir DIR left: write each\nquant.json, cells.json and "
      "cells.mk",
+     NULL, 0, 0},
+    {"engine", 0, AQ_OPT_TEXT, &o.engine, "NAME[:smNN][:tpN]",
+     "with --cells: the engine whose verdict is written beside\neach cell (default: vllm)", NULL, 0,
+     0},
+    {"servable", 0, AQ_OPT_FLAG, &o.servable, NULL,
+     "with --cells: a cell that the engine does not serve as it is\nscored is unsupported", NULL, 0,
+     0},
+    {"served-pairs", 0, AQ_OPT_TEXT, &o.served_pairs, "GRAN,GRAN",
+     "print the quant pairs that the engine serves as they are\nscored with one of these "
+     "granularities",
      NULL, 0, 0},
     {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR", "the configuration tree", NULL, 0, 0},
     AQ_OPT_END,
@@ -36,12 +51,20 @@ static const struct aq_opt options[] = {
 
 static int check_options(const struct aq_cmdline *cl, struct aq_err *err)
 {
+    if (o.served_pairs && (o.cells || o.format || cl->count || o.strict || o.servable))
+        return aq_err_set(err, AQ_EUSAGE, "--served-pairs goes with --engine and -o alone");
+    if ((o.engine && !o.cells && !o.served_pairs) || (o.servable && !o.cells))
+        return aq_err_set(err, AQ_EUSAGE, "%s needs --cells",
+                          o.servable ? "--servable" : "--engine");
     if (o.cells && (o.format || cl->count || cl->output || o.strict))
         return aq_err_set(err, AQ_EUSAGE, "--cells excludes a run, --format, --strict and -o");
     if (o.format && cl->count)
         return aq_err_set(err, AQ_EUSAGE, "a run and --format exclude one another");
     if (!o.format && o.granularity)
         return aq_err_set(err, AQ_EUSAGE, "--granularity needs --format");
+    if (!o.format && o.own_scales)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--own-scales needs --format: a run has autoquant.shared_scale");
     if (!o.format && o.fp4_block)
         return aq_err_set(err, AQ_EUSAGE,
                           "--fp4-block needs --format: a run has autoquant.fp4_block");
@@ -53,7 +76,7 @@ static struct json *make_quant(const char *conf_dir, const char *operand, struct
     if (o.format) {
         bool always_16 = o.fp4_block && strcmp(o.fp4_block, "16") == 0;
         return overlay_quant_of_names(conf_dir, o.format, o.granularity ? o.granularity : "default",
-                                      always_16, err);
+                                      always_16, o.own_scales, err);
     }
     const char *path = operand ? operand : "-";
     struct json *run = json_read(path, err), *quant = NULL;
@@ -76,6 +99,16 @@ static int check_supported(const struct json *quant, struct aq_err *err)
                       json_string(json_get(quant, "reason")));
 }
 
+static int print_served(const char *conf_dir, const char *output, struct aq_err *err)
+{
+    struct aq_buf names = AQ_BUF_INIT;
+    int r = cells_served_pairs(conf_dir, o.engine ? o.engine : "vllm", o.served_pairs, &names, err);
+    if (r == 0)
+        r = aq_write_file(output, aq_buf_str(&names), names.len, err);
+    aq_buf_release(&names);
+    return r;
+}
+
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     if (check_options(cl, err) < 0)
@@ -83,8 +116,12 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     char *conf_dir = conf_find(o.config_dir, err);
     if (!conf_dir)
         return -1;
-    if (o.cells) {
-        int result = cells_write(o.cells, conf_dir, err);
+    if (o.cells || o.served_pairs) {
+        const struct cells_request q = {.dir = o.cells,
+                                        .conf_dir = conf_dir,
+                                        .engine = o.engine ? o.engine : "vllm",
+                                        .servable = o.servable};
+        int result = o.cells ? cells_write(&q, err) : print_served(conf_dir, cl->output, err);
         free(conf_dir);
         return result;
     }
@@ -107,12 +144,14 @@ static const struct aq_tool tool = {
                "run.",
     .usage = "aq-overlay [--strict] [RUN.json]\n"
              "aq-overlay [--strict] --format NAME [--granularity NAME|FILE] [--fp4-block RULE]\n"
-             "aq-overlay --cells DIR",
+             "           [--own-scales]\n"
+             "aq-overlay --cells DIR [--engine NAME] [--servable]\n"
+             "aq-overlay --served-pairs GRAN,GRAN [--engine NAME]",
     .example = "aq-overlay --format INT4_WEIGHT_INT8_ACT_CFG --granularity w_group64",
     .options = options,
     .max_args = 1,
     .run = run,
-    .result_version = 2,
+    .result_version = 3,
     .schemas = schemas,
 };
 

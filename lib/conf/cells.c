@@ -3,12 +3,15 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/msg.h"
+#include "base/names.h"
 #include "base/sha256.h"
 #include "base/strmap.h"
 #include "conf/check.h"
+#include "engine/engine.h"
 #include "io/hub.h"
 #include "io/product.h"
 #include "io/run_schema.h"
+#include "io/yaml.h"
 #include "quant/overlay.h"
 
 #include <inttypes.h>
@@ -22,6 +25,8 @@
 struct quant {
     bool supported;
     char *reason; /* NULL if supported */
+    struct engine_verdict verdict;
+    bool judged; /* false: there is no treatment to judge */
 };
 
 struct swept_cell {
@@ -43,6 +48,9 @@ struct common {
 
 struct cell_sweep {
     const char *dir, *conf_dir;
+    bool servable;
+    struct engine *engine;
+    struct engine_target target;
     struct swept_cell *items;
     size_t count, cap;
     struct common common;
@@ -131,6 +139,36 @@ static int read_common(const struct jref *run, const struct swept_cell *cell, st
     return 0;
 }
 
+/* What the engine makes of a treatment, before the model's shapes are known. */
+static bool judge_quant(const struct engine *e, const struct engine_target *t,
+                        const struct json *quant, struct engine_verdict *out)
+{
+    const struct json *both = json_get(quant, "treatment");
+    const struct json *w = json_get(both, "w"), *a = json_get(both, "a");
+    if (!json_bool(json_get(quant, "supported")))
+        return false;
+    engine_judge_treatments(e, t, engine_default_layout(e), json_string(w), json_string(a), out);
+    return true;
+}
+
+static bool is_served(const struct engine_verdict *v)
+{
+    return v->verdict <= VERDICT_NEAR;
+}
+
+static void take_verdict(const struct cell_sweep *s, const struct json *v, struct quant *q)
+{
+    q->supported = json_bool(json_get(v, "supported"));
+    q->judged = judge_quant(s->engine, &s->target, v, &q->verdict);
+    if (!q->supported) {
+        q->reason = xstrdup(json_string(json_get(v, "reason")));
+    } else if (s->servable && !is_served(&q->verdict)) {
+        q->supported = false;
+        q->reason = xasprintf("'%s' for %s: %s", verdict_names[q->verdict.verdict],
+                              engine_name(s->engine), q->verdict.reason);
+    }
+}
+
 /* The treatment of this pair and granularity; written once, whatever the sizes are. */
 static const struct quant *quant_of(struct cell_sweep *s, const struct jref *run,
                                     const struct swept_cell *c, struct aq_err *err)
@@ -144,9 +182,7 @@ static const struct quant *quant_of(struct cell_sweep *s, const struct jref *run
         if (v && json_write(&text, v, JSON_NEWLINE, err) == 0 &&
             aq_write_if_changed(path, text.data, text.len, err) == 0) {
             q = xcalloc(1, sizeof *q);
-            q->supported = json_bool(json_get(v, "supported"));
-            if (!q->supported)
-                q->reason = xstrdup(json_string(json_get(v, "reason")));
+            take_verdict(s, v, q);
             aq_strmap_put(&s->quants, aq_arena_strdup(&s->names, key), q);
             overlay_warn(v);
         }
@@ -250,9 +286,26 @@ static int read_cells(struct cell_sweep *s, struct aq_err *err)
 
 /* ---- cells.json ---- */
 
+static void add_verdict(struct json *one, const struct quant *q)
+{
+    if (!q->judged) {
+        json_add_null(one, "verdict");
+        return;
+    }
+    json_add_string(one, "verdict", verdict_names[q->verdict.verdict]);
+    if (q->verdict.reason[0])
+        json_add_string(one, "verdict_reason", q->verdict.reason);
+}
+
 static int write_json(const struct cell_sweep *s, struct aq_err *err)
 {
-    struct json *root = product_new(CELLS_SCHEMA), *list = json_add_array(root, "cells");
+    struct json *root = product_new(CELLS_SCHEMA), *engine = json_add_object(root, "engine");
+    json_add_string(engine, "name", engine_name(s->engine));
+    json_add_string(engine, "version", engine_version(s->engine));
+    if (engine_needs_sm(s->engine))
+        json_add_int(engine, "sm", s->target.sm);
+    json_add_int(engine, "tp", s->target.tp);
+    struct json *list = json_add_array(root, "cells");
     struct aq_buf text = AQ_BUF_INIT;
     for (size_t i = 0; i < s->count; i++) {
         const struct swept_cell *c = &s->items[i];
@@ -266,6 +319,7 @@ static int write_json(const struct cell_sweep *s, struct aq_err *err)
             json_add_null(one, "reason");
         else
             json_add_string(one, "reason", c->quant->reason);
+        add_verdict(one, c->quant);
         json_add_string(one, "dir", dir);
         free(dir);
     }
@@ -445,14 +499,96 @@ static void sweep_free(struct cell_sweep *s)
     aq_buf_release(&s->common.sizes);
 }
 
-int cells_write(const char *dir, const char *conf_dir, struct aq_err *err)
+static int open_engine(const char *conf_dir, const char *text, struct engine **e,
+                       struct engine_target *t, struct aq_err *err)
 {
-    struct cell_sweep s = {.dir = dir, .conf_dir = conf_dir};
-    int result = read_cells(&s, err);
+    if (engine_target_parse(text, t, err) < 0)
+        return -1;
+    *e = engine_load(conf_dir, t->name, err);
+    return *e ? 0 : -1;
+}
+
+int cells_write(const struct cells_request *q, struct aq_err *err)
+{
+    struct cell_sweep s = {.dir = q->dir, .conf_dir = q->conf_dir, .servable = q->servable};
+    int result = open_engine(q->conf_dir, q->engine, &s.engine, &s.target, err);
+    if (result == 0)
+        result = read_cells(&s, err);
     if (result == 0)
         result = write_json(&s, err);
     if (result == 0)
         result = write_mk(&s, err);
+    engine_free(s.engine);
     sweep_free(&s);
     return result;
+}
+
+/* ---- pairs that an engine serves ---- */
+
+struct served {
+    const char *conf_dir, *granularities;
+    struct engine *engine;
+    struct engine_target target;
+};
+
+/* Is one of the granularities served with this format? */
+static int format_is_served(const struct served *s, const char *format, bool *out,
+                            struct aq_err *err)
+{
+    char *words = xstrdup(s->granularities), *rest = NULL;
+    int r = 0;
+    *out = false;
+    for (char *g = strtok_r(words, ",", &rest); g && r == 0 && !*out;
+         g = strtok_r(NULL, ",", &rest)) {
+        struct engine_verdict v;
+        struct json *quant = overlay_quant_of_names(s->conf_dir, format, g, false, false, err);
+        if (!quant)
+            r = -1;
+        else if (judge_quant(s->engine, &s->target, quant, &v))
+            *out = is_served(&v);
+        json_free(quant);
+    }
+    free(words);
+    return r;
+}
+
+static int pair_is_served(const struct served *s, const char *dir, const char *name, bool *out,
+                          struct aq_err *err)
+{
+    char *path = xasprintf("%s/%s.yaml", dir, name);
+    struct json *v = yaml_read(path, err);
+    struct jref root = jref_root(v, path);
+    const char *format;
+    int r = -1;
+    if (v && jref_is(&root, JSON_OBJECT, err) == 0 &&
+        jref_string(&root, "format_name", &format, err) == 0)
+        r = format_is_served(s, format, out, err);
+    json_free(v);
+    free(path);
+    return r;
+}
+
+int cells_served_pairs(const char *conf_dir, const char *engine, const char *granularities,
+                       struct aq_buf *out, struct aq_err *err)
+{
+    struct served s = {.conf_dir = conf_dir, .granularities = granularities};
+    struct aq_arena a = AQ_ARENA_INIT;
+    struct aq_names names = AQ_NAMES_INIT;
+    char *dir = aq_path_join(conf_dir, "quant_pair");
+    int r = open_engine(conf_dir, engine, &s.engine, &s.target, err);
+    if (r == 0 && aq_names_read_dir(&names, &a, dir, AQ_NAMES_OPTIONS) < 0)
+        r = aq_err_sys(err, AQ_ERUN, "cannot read directory '%s'", aq_show(dir));
+    if (r == 0)
+        aq_names_order(&names);
+    for (size_t i = 0; i < names.count && r == 0; i++) {
+        bool served = false;
+        r = pair_is_served(&s, dir, names.items[i], &served, err);
+        if (served)
+            aq_buf_addf(out, "%s\n", names.items[i]);
+    }
+    engine_free(s.engine);
+    free(names.items);
+    aq_arena_release(&a);
+    free(dir);
+    return r;
 }

@@ -11,10 +11,26 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 #define CELLS_SCHEMA "aq.cells/2"
 
-/* conf_dir: whose presets give the labels. Files whose bytes would not change are left alone, but
-   for cells.mk, whose time says when this was. */
-int cells_write(const char *dir, const char *conf_dir, struct aq_err *err) AQ_MUST_CHECK;
+struct cells_request {
+    const char *dir, *conf_dir; /* conf_dir: whose presets give the labels, and engines the rules */
+    const char *engine;         /* "vllm:sm90": what it makes of each cell is written down */
+    bool servable;              /* a cell that it does not serve as it is scored is unsupported */
+};
+
+/* Files whose bytes would not change are left alone, but for cells.mk, whose time says when this
+   was. */
+int cells_write(const struct cells_request *q, struct aq_err *err) AQ_MUST_CHECK;
+
+/*
+ * Names of the pairs in conf/quant_pair, one a line, that have a cell which the engine serves as it
+ * is scored, among these granularities (separated by commas).
+ */
+struct aq_buf;
+int cells_served_pairs(const char *conf_dir, const char *engine, const char *granularities,
+                       struct aq_buf *out, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -30,6 +30,18 @@ static int read_fp4_block(const struct jref *run, bool *always_16, struct aq_err
     return jref_fail(&v, err, "expected honour or 16");
 }
 
+static int read_shared_scale(const struct jref *run, bool *own_scales, struct aq_err *err)
+{
+    struct jref autoquant, v;
+    *own_scales = false;
+    if (!jref_has(run, "autoquant", &autoquant) || !jref_has(&autoquant, "shared_scale", &v))
+        return 0;
+    if (json_type(v.v) != JSON_BOOL)
+        return jref_fail(&v, err, "expected true or false");
+    *own_scales = !json_bool(v.v);
+    return 0;
+}
+
 static struct json *load_named_format(const char *conf_dir, const struct jref *name,
                                       struct aq_err *err)
 {
@@ -93,7 +105,8 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
         jref_get(&pair, "format_name", JSON_STRING, &name, err) < 0 ||
         jref_get(run, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
         jref_string(&granularity, "name", &cell.granularity, err) < 0 ||
-        read_fp4_block(run, &cell.fp4_always_16, err) < 0)
+        read_fp4_block(run, &cell.fp4_always_16, err) < 0 ||
+        read_shared_scale(run, &cell.own_scales, err) < 0)
         return NULL;
     const struct json *overrides = json_get(granularity.v, "quant_cfg_overrides");
     if (!overrides) {
@@ -154,10 +167,13 @@ static int check_granularity(const struct jref *g, struct aq_err *err)
 }
 
 struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
-                                    const char *granularity, bool fp4_always_16, struct aq_err *err)
+                                    const char *granularity, bool fp4_always_16, bool own_scales,
+                                    struct aq_err *err)
 {
-    struct overlay_cell cell = {
-        .format_name = format, .fp4_always_16 = fp4_always_16, .conf_dir = conf_dir};
+    struct overlay_cell cell = {.format_name = format,
+                                .fp4_always_16 = fp4_always_16,
+                                .own_scales = own_scales,
+                                .conf_dir = conf_dir};
     char *path = NULL;
     struct json *f = format_load(conf_dir, format, err), *g = NULL, *quant = NULL;
     if (f)

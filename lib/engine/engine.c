@@ -104,12 +104,22 @@ static bool number_holds(const struct number_test *n, int64_t x, int64_t group)
 /* ---- rules ---- */
 
 enum { COND_LAYOUT, COND_SCHEME, COND_WEIGHT, COND_ACT, COND_KIND, COND_ARCH, COND_LACKS, CONDS };
-enum { TEST_SM, TEST_TP, TEST_GROUP, TEST_ROWS, TEST_COLS, TEST_INNER_ROWS, TEST_SCHEMES, TESTS };
+enum {
+    TEST_SM,
+    TEST_TP,
+    TEST_GROUP,
+    TEST_ROWS,
+    TEST_COLS,
+    TEST_INNER_ROWS,
+    TEST_MODULES,
+    TEST_SCHEMES,
+    TESTS
+};
 
 static const char *const cond_names[CONDS] = {"layout", "scheme", "weight", "act",
                                               "kind",   "arch",   "lacks"};
-static const char *const test_names[TESTS] = {"sm",   "tp",         "group",  "rows",
-                                              "cols", "inner_rows", "schemes"};
+static const char *const test_names[TESTS] = {"sm",   "tp",         "group",   "rows",
+                                              "cols", "inner_rows", "modules", "schemes"};
 static const char *const scope_names[] = {"treatment", "dims",   "sm",   "pkg",
                                           "fused",     "config", "head", NULL};
 
@@ -443,6 +453,7 @@ static bool rule_holds(const struct rule *r, const struct question *q)
            number_holds(&n[TEST_SM], q->target->sm, 0) &&
            number_holds(&n[TEST_TP], q->target->tp, 0) &&
            number_holds(&n[TEST_GROUP], q->scheme->group, 0) &&
+           number_holds(&n[TEST_MODULES], g->modules, 0) &&
            shards_hold(q, &n[TEST_ROWS], false, g->modules) &&
            shards_hold(q, &n[TEST_COLS], true, g->modules) &&
            shards_hold(q, &n[TEST_INNER_ROWS], false, g->modules - 1);
@@ -506,6 +517,30 @@ static bool recipe_lacks(const struct json *globs, const struct engine_verdict *
         if (v[i].scheme.name[0] && glob_holds(globs, v[i].scheme.name))
             return false;
     return true;
+}
+
+void engine_judge_treatments(const struct engine *e, const struct engine_target *t,
+                             enum scheme_layout layout, const char *weight, const char *act,
+                             struct engine_verdict *out)
+{
+    static const struct {
+        const char *kind;
+        int modules;
+    } kinds[] = {{"qkv", 3}, {"o", 1}, {"gate_up", 2}, {"down", 1}};
+    enum { ROOMY = 1 << 20 };
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+        struct engine_group g = {.kind = kinds[k].kind,
+                                 .arch = "",
+                                 .modules = kinds[k].modules,
+                                 .weight = weight,
+                                 .act = act};
+        struct engine_verdict v;
+        for (int i = 0; i < g.modules; i++)
+            g.rows[i] = g.cols[i] = (int64_t)ROOMY * t->tp;
+        engine_judge(e, t, layout, &g, &v);
+        if (k == 0 || v.verdict > out->verdict)
+            *out = v;
+    }
 }
 
 void engine_judge_recipe(const struct engine *e, enum scheme_layout layout,

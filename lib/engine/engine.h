@@ -17,7 +17,7 @@
  * `exact`. A pair that the layout has no scheme for is `no` before any rule.
  *
  * Conditions: layout, kind, arch and scheme, weight, act (the last three are globs; lists of
- * alternatives); and numbers: sm, tp, group (inputs per scale, 0 for a row), rows, cols,
+ * alternatives); and numbers: sm, tp, group (inputs per scale, 0 for a row), modules, rows, cols,
  * inner_rows. A number's condition is "<89", ">=100", "!=90", "%16" (is not a multiple of 16) or
  * "not in 0,64,128". rows and cols are those of one tensor-parallel shard: rows are divided for
  * qkv and gate_up, cols for o and down; it is enough that one module of the group meets it.
@@ -85,6 +85,13 @@ struct engine_verdict {
 
 void engine_judge(const struct engine *e, const struct engine_target *t, enum scheme_layout layout,
                   const struct engine_group *g, struct engine_verdict *out);
+/*
+ * The same before a model is known: the worst verdict over the kinds of groups of a decoder, with
+ * sizes that divide by everything. What a shape or a recipe forbids is not seen.
+ */
+void engine_judge_treatments(const struct engine *e, const struct engine_target *t,
+                             enum scheme_layout layout, const char *weight, const char *act,
+                             struct engine_verdict *out);
 /* The rules about a whole recipe: raises the verdicts of groups where one applies. */
 void engine_judge_recipe(const struct engine *e, enum scheme_layout layout,
                          struct engine_verdict *groups, size_t count);

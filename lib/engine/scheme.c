@@ -264,6 +264,7 @@ bool scheme_find(enum scheme_layout layout, const struct quant_spec *w, const st
     out->bits = step->bits;
     out->group = f == WEIGHT_GROUP ? step->block_cols : 0;
     out->one_range = f == WEIGHT_ONE;
+    out->group_range = w->group != 0;
     switch (layout) {
     case LAYOUT_CT:
         return ct_find(step, f, out, reason);

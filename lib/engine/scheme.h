@@ -50,9 +50,10 @@ enum { SCHEME_NAME = 32, SCHEME_REASON = 200 };
 struct scheme {
     char name[SCHEME_NAME]; /* "w4a16", "NVFP4", "Q8_0" */
     enum scheme_codes codes;
-    int bits;       /* of an integer weight; 8 or 4 for floats */
-    int group;      /* inputs per scale; 0: a whole row */
-    bool one_range; /* the treatment's range spans the tensor; written once a row where need be */
+    int bits;         /* of an integer weight; 8 or 4 for floats */
+    int group;        /* inputs per scale; 0: a whole row */
+    bool one_range;   /* the treatment's range spans the tensor; written once a row where need be */
+    bool group_range; /* the treatment's second level spans the group ("@group") */
     enum scheme_act act;
     double storage_bits; /* of a weight, block scales included */
 };

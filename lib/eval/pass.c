@@ -270,27 +270,31 @@ static void feed(void *arg, int input, const void *x)
 }
 
 /* The operand's weights of this layer, and its swaps. */
-static void prepare(struct eval_pass *p, const struct stream *s, int64_t layer,
-                    struct nn_swap *swap)
+static int prepare(struct eval_pass *p, const struct stream *s, int64_t layer,
+                   struct nn_swap *swap, struct aq_err *err)
 {
     const struct model_layer *shape = nn_layer(s->model, layer);
     for (int l = 0; l < shape->linear_count; l++) {
         const struct eval_linear *e = eval_operand_linear(s->operand, layer, l);
         if (!e->swapped)
             continue;
-        p->b->ops->quantize_weight(p->b, p->w[l], nn_weight(s->model, layer, l), &e->w);
+        struct quant_spec spec;
+        if (nn_group_spec(s->model, layer, shape->linears[l].group, &e->w, &spec, err) < 0)
+            return -1;
+        p->b->ops->quantize_weight(p->b, p->w[l], nn_weight(s->model, layer, l), &spec);
         swap->w[l] = p->w[l];
         swap->x[l] = p->xq[e->same_as < 0 ? l : e->same_as];
     }
+    return 0;
 }
 
-static void run_layer(struct eval_pass *p, const struct batch *b, const struct stream *s,
-                      int64_t layer, size_t from, size_t to)
+static int run_layer(struct eval_pass *p, const struct batch *b, const struct stream *s,
+                     int64_t layer, size_t from, size_t to, struct aq_err *err)
 {
     struct nn_swap swap = {0};
     bool swaps = s->operand && s->operand->linears;
-    if (swaps)
-        prepare(p, s, layer, &swap);
+    if (swaps && prepare(p, s, layer, &swap, err) < 0)
+        return -1;
     for (size_t i = from; i < to; i++) {
         struct feeding f = {p, s->operand, tile_of(p, b, s, i), layer, nn_layer(s->model, layer)};
         void *h = s->states + i * s->state_bytes;
@@ -298,6 +302,7 @@ static void run_layer(struct eval_pass *p, const struct batch *b, const struct s
         swap.arg = &f;
         (void)nn_layer_forward(s->model, layer, f.tile, h, h, swaps ? &swap : NULL);
     }
+    return 0;
 }
 
 static void advance(struct eval_pass *p, uint64_t steps)
@@ -334,8 +339,8 @@ static int run_layers(struct eval_pass *p, const struct batch *b, struct aq_err 
                 return -1;
             for (size_t i = k; i < p->count; i++)
                 if (p->streams[i].model == s->model) {
-                    run_layer(p, b, &p->streams[i], l, 0, b->count);
-                    if (s->b->ops->sync(s->b, err) < 0)
+                    if (run_layer(p, b, &p->streams[i], l, 0, b->count, err) < 0 ||
+                        s->b->ops->sync(s->b, err) < 0)
                         return aq_err_prefix(err, "%s: layer %" PRId64, p->streams[i].name, l);
                     advance(p, b->count);
                 }
@@ -377,10 +382,10 @@ static int blame(struct eval_pass *p, const struct batch *b, const struct stream
     }
     while (bad == 0 && ++l < layers) {
         bad = nn_use_layer(s->model, l, -1, err);
-        if (bad == 0) {
-            run_layer(p, b, s, l, at, at + 1);
+        if (bad == 0)
+            bad = run_layer(p, b, s, l, at, at + 1, err);
+        if (bad == 0)
             bad = state_is_bad(s, tile, sample, h, dev, err);
-        }
     }
     s->b->ops->free(s->b, dev, bytes);
     if (bad < 0)

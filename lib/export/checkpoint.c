@@ -37,11 +37,14 @@ static int write_configs(const struct export_plan *p, const struct out_dir *d, s
 static int write_notes(const struct export_plan *p, const struct out_dir *d, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
+    struct sharing sharing = {0};
     const char *slash = strrchr(d->path, '/');
     notes_readme(p, slash ? slash + 1 : d->path, &text);
     int r = out_dir_write(d, "README.md", text.data, text.len, err);
     aq_buf_reset(&text);
-    notes_check(p, &text);
+    if (r == 0)
+        r = sharing_measure(p, &sharing, err);
+    notes_check(p, &sharing, &text);
     if (r == 0)
         r = out_dir_write(d, "CHECK.md", text.data, text.len, err);
     aq_buf_release(&text);

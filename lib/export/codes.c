@@ -453,7 +453,7 @@ static int gguf_fp4_blocks(struct tile *t, unsigned char *to)
 
 /* ---- a tile ---- */
 
-static void widen(const void *from, enum st_dtype dtype, size_t n, float *to)
+void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to)
 {
     const uint16_t *h = from;
     if (dtype == ST_F32) {
@@ -492,7 +492,7 @@ int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, i
     assert(r0 % CODES_TILE == 0 && r0 < r1 && r1 <= c->rows && r1 - r0 <= CODES_TILE);
     size_t n = (size_t)((r1 - r0) * c->cols);
     float *w = xmalloc(n * sizeof *w);
-    widen(source, dtype, n, w);
+    codes_widen(source, dtype, n, w);
     struct tile t = {.c = c, .rows = r1 - r0, .err = err};
     t.w = (struct quant_matrix){w, QUANT_F32, t.rows, c->cols, c->name};
     int r = code_tile(&t, codes, scales);

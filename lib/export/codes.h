@@ -48,6 +48,9 @@ int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, i
 void coder_decode(const struct coder *c, const void *codes, const void *scales, int64_t r0,
                   int64_t r1, float *out);
 
+/* n numbers of dtype BF16, F16 or F32, at any alignment, as floats. */
+void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to);
+
 /* The second level of NVFP4 under the range amax: amax / 2688. */
 float coder_second_level(float amax);
 

@@ -55,7 +55,18 @@ static void check_head(const struct export_plan *p, struct aq_buf *out)
         "| --- | --- | --- | --- | --- | --- |\n");
 }
 
-void notes_check(const struct export_plan *p, struct aq_buf *out)
+static void check_sharing(const struct sharing *s, struct aq_buf *out)
+{
+    if (!s->groups)
+        return;
+    aq_buf_addf(out,
+                "\n%d fused NVFP4 layers have all members under one second-level scale. Ranges of "
+                "members differ by up to a factor of\n%.2f; the mean squared error of the weights "
+                "is %.4f times that under a scale for each (%d rows of each weight).\n",
+                s->groups, s->widest, s->ratio, SHARING_ROWS);
+}
+
+void notes_check(const struct export_plan *p, const struct sharing *sharing, struct aq_buf *out)
 {
     check_head(p, out);
     for (size_t i = 0; i < p->count; i++) {
@@ -70,4 +81,5 @@ void notes_check(const struct export_plan *p, struct aq_buf *out)
                     verdict_names[g->verdict.verdict], g->verdict.reason[0] ? ": " : "",
                     g->verdict.reason);
     }
+    check_sharing(sharing, out);
 }

@@ -4,9 +4,10 @@
 
 #include "base/buf.h"
 #include "export/plan.h"
+#include "export/sharing.h"
 
 /* name: of the directory or file, without its path. */
 void notes_readme(const struct export_plan *p, const char *name, struct aq_buf *out);
-void notes_check(const struct export_plan *p, struct aq_buf *out);
+void notes_check(const struct export_plan *p, const struct sharing *sharing, struct aq_buf *out);
 
 #endif

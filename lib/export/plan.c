@@ -176,7 +176,9 @@ static int index_modules(struct export_plan *p, struct aq_err *err)
     p->by_name = xcalloc(n + 1, sizeof *p->by_name);
     for (size_t i = 0; i < p->count; i++) {
         struct export_group *g = &p->groups[i];
+        g->module_amax = xcalloc((size_t)g->model->module_count + 1, sizeof *g->module_amax);
         for (int k = 0; k < g->model->module_count; k++) {
+            g->module_amax[k] = -1;
             p->by_name[p->modules.count] = (struct export_module){g, &g->model->modules[k]};
             aq_names_add(&p->modules, g->model->modules[k].name);
             if (g->verdict.quantized && strstr(g->model->modules[k].name, "{e}"))
@@ -280,6 +282,8 @@ void export_plan_close(struct export_plan *p)
     if (p->has_lm)
         lm_close(&p->lm);
     engine_free(p->engine);
+    for (size_t i = 0; p->groups && i < p->count; i++)
+        free(p->groups[i].module_amax);
     free(p->groups);
     free(p->by_name);
     aq_names_release(&p->modules);

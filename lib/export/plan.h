@@ -31,7 +31,8 @@ struct export_group {
     const char *candidate;    /* "NONE": unquantized */
     const char *weight, *act; /* treatments */
     struct engine_verdict verdict;
-    float input_amax; /* calibrated range of its input, where the scheme needs it */
+    float input_amax;   /* calibrated range of its input, where the scheme needs it */
+    float *module_amax; /* ranges of the modules, each found when it is first asked for; else < 0 */
 };
 
 struct export_plan {

@@ -54,20 +54,6 @@ static bool close_enough(const struct coder *c, float found, float expected, flo
     return away <= fabsf(expected) * 0x1p-21F;
 }
 
-static void widen_row(const struct st_tensor *t, int64_t row, int64_t cols, float *out)
-{
-    size_t size = st_dtype_bits(t->dtype) / 8;
-    const char *from = (const char *)t->data + (size_t)(row * cols) * size;
-    for (int64_t i = 0; i < cols; i++, from += size) {
-        uint16_t h;
-        memcpy(&h, from, 2);
-        if (t->dtype == ST_F32)
-            memcpy(&out[i], from, 4);
-        else
-            out[i] = t->dtype == ST_BF16 ? num_from_bf16(h) : num_from_fp16(h);
-    }
-}
-
 /* Rows r0 <= r < r1 of the source, dequantized by the treatment. */
 static int expected_rows(const struct check *c, const struct st_tensor *t, int64_t r0, int64_t r1,
                          float *out)
@@ -77,8 +63,8 @@ static int expected_rows(const struct check *c, const struct st_tensor *t, int64
     int64_t n = r1 - r0, cols = c->coder.cols;
     float *w = xmalloc((size_t)(n * cols) * sizeof *w);
     int r = quant_parse(c->m->group->weight, &spec, c->err);
-    for (int64_t i = 0; i < n; i++)
-        widen_row(t, r0 + i, cols, w + i * cols);
+    codes_widen((const char *)t->data + (size_t)(r0 * cols) * st_dtype_bits(t->dtype) / 8, t->dtype,
+                (size_t)(n * cols), w);
     struct quant_step *s = &spec.step[0];
     if (r == 0 && s->scope == QUANT_BLOCK) { /* ragged ends */
         s->block_rows = s->block_rows > n ? (int32_t)n : s->block_rows;

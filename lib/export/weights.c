@@ -4,8 +4,6 @@
 #include "base/pool.h"
 #include "base/progress.h"
 
-#include "base/num.h"
-
 #include <assert.h>
 #include <fcntl.h>
 #include <math.h>
@@ -101,44 +99,35 @@ static float fp8_one_scale(float amax)
 
 /* ---- ranges ---- */
 
-static int widest(const struct export_plan *p, const struct model_module *m, float *amax,
-                  struct aq_err *err)
+enum quant_dtype weight_dtype(const struct st_tensor *t)
 {
-    char *name = xasprintf("%s.weight", m->name);
-    const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
-    size_t size = st_dtype_bits(t->dtype) / 8;
-    int r = 0;
-    for (uint64_t at = 0; at < t->elements && r == 0;) {
-        float chunk[4096], a;
-        size_t n = t->elements - at < 4096 ? (size_t)(t->elements - at) : 4096;
-        const char *from = (const char *)t->data + at * size;
-        if (t->dtype == ST_F16) {
-            for (size_t i = 0; i < n; i++) {
-                uint16_t h;
-                memcpy(&h, from + 2 * i, 2);
-                chunk[i] = num_from_fp16(h);
-            }
-            a = quant_absmax(chunk, QUANT_F32, n);
-        } else {
-            if (t->dtype == ST_BF16)
-                n = (size_t)(t->elements - at < 1 << 20 ? t->elements - at : 1 << 20);
-            a = quant_absmax(from, t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F32, n);
+    return t->dtype == ST_F32 ? QUANT_F32 : t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F16;
+}
+
+int module_amax(const struct export_plan *p, struct export_group *g, int module, float *out,
+                struct aq_err *err)
+{
+    const struct model_module *m = &g->model->modules[module];
+    float *known = &g->module_amax[module];
+    if (*known < 0) {
+        char *name = xasprintf("%s.weight", m->name);
+        const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
+        const struct quant_matrix w = {t->data, weight_dtype(t), m->rows, m->cols, name};
+        int r = quant_weight_amax(&w, known, err);
+        free(name);
+        if (r < 0) {
+            *known = -1;
+            return -1;
         }
-        if (!isfinite(a))
-            r = aq_err_set(err, AQ_EINPUT, "%s: a number from element %llu on is not finite",
-                           aq_show(name), (unsigned long long)at);
-        else if (a > *amax)
-            *amax = a;
-        at += n;
     }
-    free(name);
-    return r;
+    *out = *known;
+    return 0;
 }
 
 int coder_of(const struct export_plan *p, const struct export_module *m, struct coder *out,
              struct aq_err *err)
 {
-    const struct export_group *g = m->group;
+    struct export_group *g = m->group;
     *out = (struct coder){.scheme = g->verdict.scheme,
                           .layout = p->layout,
                           .rows = m->model->rows,
@@ -147,12 +136,17 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
                           .name = m->model->name};
     if (!coder_needs_range(&out->scheme))
         return 0;
-    /* GGUF has a second level for each tensor, so that each keeps its own range */
-    if (!coder_shares_range(&out->scheme) || p->layout == LAYOUT_GGUF)
-        return widest(p, m->model, &out->amax, err);
-    for (int i = 0; i < g->model->module_count; i++)
-        if (widest(p, &g->model->modules[i], &out->amax, err) < 0)
+    /* GGUF has a second level for each tensor: each keeps its own range if it was scored so */
+    bool own =
+        !coder_shares_range(&out->scheme) || (p->layout == LAYOUT_GGUF && !out->scheme.group_range);
+    for (int i = 0; i < g->model->module_count; i++) {
+        float a;
+        if (own && &g->model->modules[i] != m->model)
+            continue;
+        if (module_amax(p, g, i, &a, err) < 0)
             return -1;
+        out->amax = a > out->amax ? a : out->amax;
+    }
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "export/codes.h"
 #include "export/directory.h"
 #include "export/plan.h"
+#include "quant/quant.h"
 
 /* The tensors that a module becomes in the file. */
 enum piece_kind { PIECE_CODES, PIECE_SCALES, PIECE_SHAPE, PIECE_SECOND, PIECE_INPUT };
@@ -29,6 +30,10 @@ int pieces_of(enum scheme_layout layout, const struct scheme *s, int64_t rows, i
 /* The coder of a module; amax over what shares a range is read from the weights. */
 int coder_of(const struct export_plan *p, const struct export_module *m, struct coder *out,
              struct aq_err *err) AQ_MUST_CHECK;
+/* A module's largest magnitude, looked up once; not from several threads. */
+int module_amax(const struct export_plan *p, struct export_group *g, int module, float *out,
+                struct aq_err *err) AQ_MUST_CHECK;
+enum quant_dtype weight_dtype(const struct st_tensor *t);
 /* What the file stores of a calibrated range, and of the second level. */
 float piece_input_value(enum scheme_layout layout, const struct scheme *s, float amax);
 float piece_second_value(enum scheme_layout layout, float amax);

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "model/rope.h"
+#include "quant/quant.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -16,6 +17,8 @@ enum { EMBED, NORM, HEAD, ENDS };
 struct layer {
     struct backend_weight w[MODEL_TENSORS]; /* as in the layer's description */
     bool loaded;
+    float amax[MODEL_GROUPS]; /* of all members of a group, where it is known */
+    bool amax_known[MODEL_GROUPS];
 };
 
 /*
@@ -293,6 +296,33 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
         return -1;
     }
     *out = m;
+    return 0;
+}
+
+/* ---- treatments of groups ---- */
+
+int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct quant_spec *spec,
+                  struct quant_spec *out, struct aq_err *err)
+{
+    static const enum quant_dtype dtypes[] = {
+        [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
+    struct layer *at = &m->layers[layer];
+    *out = *spec;
+    if (!spec->group)
+        return 0;
+    if (!at->amax_known[group]) {
+        int first = m->shape.groups[group].first, end = first + m->shape.groups[group].linears;
+        for (int l = first; l < end; l++) {
+            const struct backend_weight *w = nn_weight(m, layer, l);
+            const struct quant_matrix x = {w->host, dtypes[w->dtype], w->rows, w->cols, w->name};
+            float own;
+            if (quant_weight_amax(&x, &own, err) < 0)
+                return -1;
+            at->amax[group] = own > at->amax[group] ? own : at->amax[group];
+        }
+        at->amax_known[group] = true;
+    }
+    out->group_amax = at->amax[group];
     return 0;
 }
 

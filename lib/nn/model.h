@@ -64,6 +64,13 @@ const struct model_layer *nn_layer(const struct nn_model *m, int64_t layer);
 /* Bytes that nn_open takes from the backend; for plans. */
 uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward);
 const struct backend_weight *nn_weight(const struct nn_model *m, int64_t layer, int linear);
+/*
+ * The treatment as it is for the members of a group: with `@group` the range of all of them, found
+ * when it is first asked for. AQ_EINPUT: a weight that is not finite.
+ */
+struct quant_spec; /* quant/quant.h */
+int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct quant_spec *spec,
+                  struct quant_spec *out, struct aq_err *err) AQ_MUST_CHECK;
 
 /*
  * Brings the weights of a layer to the device, starts on those of `next` (-1: none), and lets other

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <float.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 enum { CHUNK = 64 }; /* blocks whose scales are made together */
@@ -42,6 +43,25 @@ static int mx_exponent(const struct plan_step *s, float m)
 }
 
 /*
+ * e4m3 blocks of an activation, as engines make them: ranges below 1e-10 count as that, so that a
+ * block of zeros has a scale, and all others have their own.
+ */
+static void act_block_scales(const struct plan_step *s, float m, float *mul, float *back)
+{
+    const float least = 1e-10F;
+    float recip = 1 / (m > least ? m : least);
+    *mul = recip * s->format.max;
+    *back = 1 / *mul;
+}
+
+/* Are a step's scales made block by block from the row at hand? */
+static bool scales_in_blocks(const struct quant_step *t)
+{
+    return t->scope == QUANT_NVFP4 || t->scope == QUANT_MX ||
+           (t->scope == QUANT_BLOCK && t->dynamic);
+}
+
+/*
  * Scales of the blocks with the maxima m; g: the second level of NVFP4. Returns what a kernel_run
  * is to have as mul.
  */
@@ -56,6 +76,8 @@ static const float *block_scales(const struct quant_plan *p, const struct plan_s
     for (size_t i = 0; i < blocks; i++) {
         if (s->step.scope == QUANT_NVFP4) {
             back[i] = nvfp4_static_scale(m[i], g);
+        } else if (s->step.scope == QUANT_BLOCK) {
+            act_block_scales(s, m[i], &mul[i], &back[i]);
         } else {
             int e = mx_exponent(s, m[i]);
             mul[i] = num_from_e8m0((uint8_t)(127 - e));
@@ -144,7 +166,7 @@ static void quantize_row(const struct quant_plan *p, const struct plan_step *s,
         fill_nan(&run, row->stats);
         return;
     }
-    if (s->step.scope == QUANT_NVFP4 || s->step.scope == QUANT_MX) {
+    if (scales_in_blocks(&s->step)) {
         quantize_blocks(p, s, amax, &run, row->scales, per_code, row->stats);
         return;
     }

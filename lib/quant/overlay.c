@@ -246,11 +246,12 @@ static void judge(const struct json *format, struct verdict *v)
     }
 }
 
-static int find_verdict(const struct jref *format, bool fp4_always_16, struct verdict *v,
-                        struct aq_err *err)
+static int find_verdict(const struct jref *format, const struct overlay_cell *cell,
+                        struct verdict *v, struct aq_err *err)
 {
     struct treatment_rules rules = {.calibrated = algorithm_name(format->v),
-                                    .fp4_always_16 = fp4_always_16};
+                                    .fp4_always_16 = cell->fp4_always_16,
+                                    .shared_scale = !cell->own_scales};
     struct jref cfg;
     struct steps w, a;
     *v = (struct verdict){0};
@@ -367,7 +368,7 @@ struct json *overlay_quant(const struct overlay_cell *cell, struct aq_err *err)
     struct jref place = jref_root(merged, cell->format_name);
     struct verdict v;
     char label[FORMAT_LABEL];
-    if (find_verdict(&place, cell->fp4_always_16, &v, err) == 0 &&
+    if (find_verdict(&place, cell, &v, err) == 0 &&
         format_label(cell->conf_dir, merged, 0, label, err) == 0)
         root = document(cell, merged, &v, label);
     json_free(merged);

@@ -7,7 +7,7 @@
  * It is all that the numeric engine gets to see. The grammar (no blanks, decimal numbers without
  * leading zeros):
  *
- *     treatment = "none" | step { "+" step }
+ *     treatment = "none" | step { "+" step } [ "@group" ]
  *     step      = number ":" scope ":" when
  *     number    = "int2" .. "int8" | "e4m3" | "e5m2" | "e2m1" | "e3m2" | "e2m3"
  *     scope     = "tensor" | "axis0" | "axis1" | "axis-1" | "token"
@@ -28,6 +28,7 @@
  *       int<N>, e4m3                            tensor                         static dynamic
  *       int<N>, e4m3                            token                          dynamic
  *       int<N>, e4m3                            axis-1                         static
+ *       e4m3                                    block(-1:n)                    dynamic
  *       e2m1                                    nvfp4(n)                       static
  *       e2m1 e3m2 e2m3 e4m3 e5m2 int8           mx(n)                          dynamic
  *
@@ -35,8 +36,12 @@
  * axis-1: one per input feature of an activation. token: one per token. block(-1:b): one per b
  * neighbours along the inputs of a row, the last block of a row zero-padded; block(-2:c): per c
  * neighbours along the outputs; both: per tile of c x b. A length of 1 is left out beside
- * another one. nvfp4(b): an e4m3 scale for every b inputs, under one amax of the whole tensor.
- * mx(b): a power of two for every b inputs.
+ * another one. Of an activation block(-1:b) is one per token and b inputs, never below 1e-10.
+ * nvfp4(b): an e4m3 scale for every b inputs, under one amax of the whole tensor. mx(b): a power of
+ * two for every b inputs.
+ *
+ * @group, behind the nvfp4 step of a weight: its one amax is that of all members of the group (q, k
+ * and v; gate and up), which engines fuse into one tensor.
  *
  * static activations need calibrated ranges: the amax of a data set (for nvfp4 that of the second
  * level); dynamic ones take the amax of what they see. A weight never changes, so its amax is
@@ -58,6 +63,7 @@ struct overlay_cell {
     const char *granularity; /* its name */
     struct jref overrides;   /* {"*weight_quantizer": {...}, ...} or null, not yet checked */
     bool fp4_always_16;      /* autoquant.fp4_block: 16 instead of honour */
+    bool own_scales;         /* autoquant.shared_scale is false: no "@group" */
     const char *conf_dir;    /* whose presets give the label */
 };
 
@@ -87,7 +93,7 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
 /* The same for conf/format/<format>.yaml and conf/quant_granularity/<granularity>.yaml; a
    granularity with a dot or a slash in it is a file. What is typed wrongly is AQ_EUSAGE. */
 struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
-                                    const char *granularity, bool fp4_always_16,
+                                    const char *granularity, bool fp4_always_16, bool own_scales,
                                     struct aq_err *err);
 
 #endif

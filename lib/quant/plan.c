@@ -87,7 +87,7 @@ static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct a
         break;
     case QUANT_BLOCK:
         s->block = shorter(t->block_cols, cols);
-        s->rows_each = rows ? shorter(t->block_rows, rows) : INT64_MAX;
+        s->rows_each = rows ? shorter(t->block_rows, rows) : t->dynamic ? 1 : INT64_MAX;
         break;
     case QUANT_NVFP4:
     case QUANT_MX:
@@ -141,7 +141,7 @@ static int check_weight_step(const struct quant_step *t, const struct quant_matr
     const char *name = aq_show(w->name);
     if (t->scope == QUANT_TOKEN || t->scope == QUANT_HIDDEN)
         return refuse(t, name, err, "a scope of activations, not of a weight");
-    if (t->scope == QUANT_TENSOR && t->dynamic)
+    if ((t->scope == QUANT_TENSOR || t->scope == QUANT_BLOCK) && t->dynamic)
         return refuse(t, name, err, "a weight's range is its own: write 'static'");
     return 0;
 }
@@ -152,7 +152,7 @@ static int check_act_step(const struct quant_step *t, int64_t cols, const struct
     const char *who = "activation";
     if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1)
         return refuse(t, who, err, "a scope of weights, not of an activation");
-    if (t->scope == QUANT_BLOCK)
+    if (t->scope == QUANT_BLOCK && !t->dynamic)
         return refuse(t, who, err, "static blocks fit one shape only, and activations have many");
     if (t->dynamic)
         return 0;
@@ -215,15 +215,19 @@ static int report_bad(const struct quant_matrix *w, int64_t r, const char *row, 
     return 0;
 }
 
-static int check_finite(const struct quant_matrix *w, struct aq_err *err)
+int quant_weight_amax(const struct quant_matrix *w, float *amax, struct aq_err *err)
 {
     float *wide = plan_row_room(w);
     int rc = 0;
+    *amax = 0;
     for (int64_t r = 0; r < w->rows && rc == 0; r++) {
         enum quant_dtype in;
         const void *row = plan_matrix_row(w, r, wide, &in);
-        if (!isfinite(quant_absmax(row, in, (size_t)w->cols)))
+        float a = quant_absmax(row, in, (size_t)w->cols);
+        if (!isfinite(a))
             rc = report_bad(w, r, row, in, err);
+        else if (a > *amax)
+            *amax = a;
     }
     free(wide);
     return rc;
@@ -335,9 +339,12 @@ static int plan_weight(struct quant_plan **out, const struct quant_spec *spec,
                        const struct quant_matrix *w, const float *given,
                        enum quant_rounding rounding, struct aq_err *err)
 {
+    float own;
     *out = NULL;
-    if (quant_fits_weight(spec, w, err) < 0 || check_finite(w, err) < 0)
+    if (quant_fits_weight(spec, w, err) < 0 || quant_weight_amax(w, &own, err) < 0)
         return -1;
+    if (!given && spec->group_amax > 0)
+        given = &spec->group_amax;
     struct quant_plan *p = plan_new(spec, w->rows, w->cols, rounding);
     for (int k = 0; k < spec->steps; k++) {
         if (step_layout(&p->step[k], w->rows, w->cols, err) < 0 ||

@@ -33,7 +33,8 @@ enum quant_scope {
     QUANT_AXIS1,  /* one per column of a weight */
     QUANT_HIDDEN, /* "axis-1": one per column of an activation */
     QUANT_TOKEN,  /* one per row of an activation */
-    QUANT_BLOCK,  /* one per block_rows x block_cols of a weight */
+    QUANT_BLOCK,  /* one per block_rows x block_cols of a weight; or, dynamic, per block_cols of a
+                     row of an activation (e4m3) */
     QUANT_NVFP4,  /* an e4m3 scale per block_cols, under one amax for all */
     QUANT_MX,     /* a power of two per block_cols */
 };
@@ -52,6 +53,11 @@ enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 256 };
 struct quant_spec {
     int32_t steps;
     struct quant_step step[QUANT_MAX_STEPS];
+    /* "@group": the second level of an NVFP4 weight spans all members of its group, as engines
+       that fuse them compute it. Who knows the members sets group_amax to the largest magnitude of
+       all of them; 0: the weight's own, as without members. */
+    int32_t group;
+    float group_amax;
 };
 
 /* The text must be the normal form. AQ_EINPUT names what is wrong. */
@@ -96,7 +102,8 @@ int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
 /*
  * The same for a weight that is part of something larger: a piece of a matrix, or one of several
  * weights under one range. amax, finite and not negative, takes the place of the range of a tensor
- * and of the second level of NVFP4; ranges of rows and blocks are still w's own.
+ * and of the second level of NVFP4 (and of spec->group_amax); ranges of rows and blocks are still
+ * w's own.
  */
 int quant_plan_weight_under(struct quant_plan **out, const struct quant_spec *spec,
                             const struct quant_matrix *w, float amax, enum quant_rounding rounding,
@@ -164,6 +171,8 @@ float quant_bf16_unit(const struct quant_plan *p);
 
 /* Largest magnitude of n elements; NaN if there is one. */
 float quant_absmax(const void *x, enum quant_dtype dtype, size_t n);
+/* The same of a weight. AQ_EINPUT names the first element that is not finite. */
+int quant_weight_amax(const struct quant_matrix *w, float *amax, struct aq_err *err) AQ_MUST_CHECK;
 /* amax[c] = max(amax[c], |x[c]|); a NaN anywhere stays. amax holds no negative number. */
 void quant_absmax_cols(float *amax, const void *x, enum quant_dtype dtype, size_t n);
 

@@ -54,7 +54,7 @@ static bool skip(struct cursor *c, const char *word)
 /* A word up to the next punctuation, compared whole: "axis-1" is not "axis". */
 static bool skip_word(struct cursor *c, const char *word)
 {
-    size_t n = strcspn(c->at, ":(+");
+    size_t n = strcspn(c->at, ":(+@");
     if (n != strlen(word) || memcmp(c->at, word, n) != 0)
         return false;
     c->at += n;
@@ -109,10 +109,12 @@ static int check_step(const struct cursor *c, const struct quant_step *s)
         rule = "this number format needs blocks with their own scales: nvfp4(n) or mx(n)";
     else if (s->scope == QUANT_TOKEN && !s->dynamic)
         rule = "the scale of a token is always dynamic";
-    else if ((s->scope == QUANT_AXIS0 || s->scope == QUANT_AXIS1 || s->scope == QUANT_HIDDEN ||
-              s->scope == QUANT_BLOCK) &&
+    else if ((s->scope == QUANT_AXIS0 || s->scope == QUANT_AXIS1 || s->scope == QUANT_HIDDEN) &&
              s->dynamic)
-        rule = "scales per channel or static block are always static";
+        rule = "scales per channel are always static";
+    else if (s->scope == QUANT_BLOCK && s->dynamic &&
+             (s->number != QUANT_E4M3 || s->block_rows != 1))
+        rule = "dynamic blocks hold e4m3 numbers of one row";
     if (rule)
         return aq_err_set(c->err, AQ_EINPUT, "treatment '%s': %s", aq_show(c->text), rule);
     return 0;
@@ -166,8 +168,12 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err)
         if (parse_step(&c, &spec->step[spec->steps++]) < 0)
             return -1;
     } while (skip(&c, "+"));
+    spec->group = skip(&c, "@group");
     if (*c.at)
         return wrong(&c, "'+' or the end");
+    if (spec->group && (spec->steps != 1 || spec->step[0].scope != QUANT_NVFP4))
+        return aq_err_set(err, AQ_EINPUT, "treatment '%s': @group goes with nvfp4 alone",
+                          aq_show(text));
     return 0;
 }
 
@@ -175,6 +181,8 @@ int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *er
 {
     if (quant_parse(text, spec, err) < 0)
         return -1;
+    if (spec->group)
+        return aq_err_set(err, AQ_EINPUT, "treatment '%s': @group is for weights", aq_show(text));
     for (int i = 0; i < spec->steps; i++)
         if (spec->step[i].scope == QUANT_NVFP4 && spec->step[i].dynamic)
             return aq_err_set(err, AQ_EINPUT,
@@ -217,4 +225,6 @@ void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX])
         print_step(&spec->step[i], out + at, QUANT_TEXT_MAX - at);
         at += strlen(out + at);
     }
+    if (spec->group)
+        (void)snprintf(out + at, QUANT_TEXT_MAX - at, "@group");
 }

@@ -201,12 +201,33 @@ static bool dynamic_blocks(const struct quantizer *q, enum treatment_of of,
 
 /* ---- static blocks ---- */
 
+/*
+ * Blocks of an activation with ranges from the data, per token: e4m3 alone, as engines compute it.
+ * ModelOpt has the attributes and fails at the second input shape.
+ */
+static bool act_blocks(const struct quantizer *q, struct treatment *t)
+{
+    int length[3];
+    if (!q->dynamic)
+        return refuse(t, "static blocks of activations are tied to one input shape, and ModelOpt "
+                         "fails at the first other one (rule 11)");
+    if (!block_lengths(q, 3, length, t))
+        return false;
+    if (!is_float(&q->number, 4, 3) || length[0] != 1 || length[1] != 1 || length[2] < 2)
+        return refuse(t, "dynamic blocks of activations without scale_bits are those of e4m3 along "
+                         "the last dimension (rule 11)");
+    struct quant_step s = step_of(&q->number);
+    s.scope = QUANT_BLOCK;
+    s.block_cols = length[2];
+    s.dynamic = 1;
+    return accept(t, q->number.bits + 16.0 / length[2], &s);
+}
+
 static bool static_blocks(const struct quantizer *q, enum treatment_of of, struct treatment *t)
 {
     int length[3];
     if (of == TREATMENT_INPUT)
-        return refuse(t, "static blocks of activations are tied to one input shape, and ModelOpt "
-                         "fails at the first other one (rule 11)");
+        return act_blocks(q, t);
     if (!block_lengths(q, 2, length, t))
         return false;
     /* A dimension of null length is not blocked where another one is: each index by itself. */
@@ -324,6 +345,8 @@ void treatment_find(const struct quantizer *steps, size_t count, enum treatment_
             out->storage_bits = t.storage_bits;
         out->spec.step[out->spec.steps++] = t.spec.step[0];
     }
+    out->spec.group = rules->shared_scale && of == TREATMENT_WEIGHT && out->spec.steps == 1 &&
+                      out->spec.step[0].scope == QUANT_NVFP4;
     quant_print(&out->spec, out->text);
     if (out->spec.steps > 1 && of == TREATMENT_INPUT)
         (void)refuse(out, "a sequence of quantizers on activations is not computed (rule 22)");

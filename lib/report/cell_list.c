@@ -18,6 +18,10 @@ static int read_entry(struct cell_entry *e, const struct jref *at, struct aq_err
     if (!supported && jref_has(at, "reason", &text) &&
         jref_string(at, "reason", &e->reason, err) < 0)
         return -1;
+    if ((jref_has(at, "verdict", &text) && jref_string(at, "verdict", &e->verdict, err) < 0) ||
+        (jref_has(at, "verdict_reason", &text) &&
+         jref_string(at, "verdict_reason", &e->verdict_reason, err) < 0))
+        return -1;
     return jref_has(at, "dir", &text) ? jref_string(at, "dir", &e->dir, err) : 0;
 }
 
@@ -26,8 +30,12 @@ int cell_list_read(struct cell_list *l, const char *path, struct aq_err *err)
     *l = (struct cell_list){.root = json_read(path, err)};
     if (!l->root)
         return -1;
-    struct jref root = jref_root(l->root, path), list;
+    struct jref root = jref_root(l->root, path), list, engine;
     int status = jref_get(&root, "cells", JSON_ARRAY, &list, err);
+    if (status == 0 && jref_has(&root, "engine", &engine))
+        status = jref_is(&engine, JSON_OBJECT, err) < 0
+                     ? -1
+                     : jref_string(&engine, "name", &l->engine, err);
     if (status == 0) {
         l->items = xcalloc(json_size(list.v) + 1, sizeof *l->items);
         for (const struct json *v = json_first(list.v); v && status == 0; v = json_next(v)) {

@@ -12,10 +12,13 @@ struct cell_entry {
     const char *pair, *granularity, *size;
     const char *dir;    /* NULL: not said */
     const char *reason; /* why it is left out; NULL: it is not */
+    /* What the list's engine makes of it ("near") and why it is not exact; NULL: not said. */
+    const char *verdict, *verdict_reason;
 };
 
 struct cell_list {
     struct json *root;
+    const char *engine; /* whose verdicts these are; NULL: not said */
     struct cell_entry *items;
     size_t count;
 };

@@ -82,6 +82,7 @@ static void release_cell(struct summary_cell *c)
     free(c->scores);
     free(c->ranks);
     free(c->normalization);
+    free(c->verdict);
     cell_release(&c->cell);
 }
 
@@ -215,15 +216,23 @@ static void find_parts(struct summary *s, size_t i)
 
 /* ---- what was left out ---- */
 
-static void add_skipped(struct summary *s, const char *pair, const char *granularity,
-                        const char *size, const char *reason)
+static void add_skipped(struct summary *s, const struct cell_entry *e)
 {
     AQ_GROW(s->skipped, s->skipped_count, s->skipped_cap);
-    s->skipped[s->skipped_count++] = (struct summary_skipped){xstrdup(pair), xstrdup(granularity),
-                                                              xstrdup(size), xstrdup(reason)};
+    s->skipped[s->skipped_count++] =
+        (struct summary_skipped){xstrdup(e->pair), xstrdup(e->granularity), xstrdup(e->size),
+                                 xstrdup(e->reason), e->verdict ? xstrdup(e->verdict) : NULL};
 }
 
-static int read_cells_json(struct summary *s, const char *path, struct aq_err *err)
+static void skip_broken(struct summary *s, const char *reason)
+{
+    const struct cell_entry e = {.pair = "", .granularity = "", .size = "", .reason = reason};
+    add_skipped(s, &e);
+}
+
+/* paths: the manifests of s's cells. */
+static int read_cells_json(struct summary *s, const char *path, const char *const *paths,
+                           struct aq_err *err)
 {
     struct cell_list list;
     if (cell_list_read(&list, path, err) < 0)
@@ -231,7 +240,12 @@ static int read_cells_json(struct summary *s, const char *path, struct aq_err *e
     for (size_t i = 0; i < list.count; i++) {
         const struct cell_entry *e = &list.items[i];
         if (e->reason)
-            add_skipped(s, e->pair, e->granularity, e->size, e->reason);
+            add_skipped(s, e);
+    }
+    s->engine = list.engine ? xstrdup(list.engine) : NULL;
+    for (size_t i = 0; i < s->count; i++) {
+        const struct cell_entry *e = cell_list_find(&list, paths[i]);
+        s->cells[i].verdict = e && e->verdict ? xstrdup(e->verdict) : NULL;
     }
     cell_list_release(&list);
     return 0;
@@ -248,18 +262,24 @@ static bool same_normalization(const struct summary_cell *a, const struct summar
 int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
                  bool keep_going, struct aq_err *err)
 {
+    const char **read = xcalloc(count + 1, sizeof *read);
+    int bad = 0;
     *s = (struct summary){.cells = xcalloc(count + 1, sizeof *s->cells)};
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && bad == 0; i++) {
         if (read_cell(&s->cells[s->count], paths[i], err) == 0) {
-            s->count++;
+            read[s->count++] = paths[i];
             continue;
         }
-        if (!keep_going)
-            return -1;
-        aq_warn("%s", err->msg);
-        add_skipped(s, "", "", "", err->msg);
+        bad = keep_going ? 0 : -1;
+        if (bad == 0) {
+            aq_warn("%s", err->msg);
+            skip_broken(s, err->msg);
+        }
     }
-    if (cells_json && read_cells_json(s, cells_json, err) < 0)
+    if (bad == 0 && cells_json)
+        bad = read_cells_json(s, cells_json, read, err);
+    free(read);
+    if (bad < 0)
         return -1;
     for (size_t i = 0; i < s->count; i++) {
         compare_sizes(s, i);
@@ -279,7 +299,9 @@ void summary_release(struct summary *s)
         free(s->skipped[i].granularity);
         free(s->skipped[i].size);
         free(s->skipped[i].reason);
+        free(s->skipped[i].verdict);
     }
+    free(s->engine);
     free(s->cells);
     free(s->skipped);
     *s = (struct summary){0};

@@ -16,6 +16,7 @@
 struct summary_cell {
     struct cell cell;
     char *normalization; /* NULL if unknown */
+    char *verdict;       /* of the summary's engine; NULL if unknown */
     char **layers;       /* short names of the groups with a candidate, in order */
     double *scores;      /* their sensitivities */
     double *ranks;       /* average ranks of the scores */
@@ -33,6 +34,7 @@ struct summary_cell {
 
 struct summary_skipped {
     char *pair, *granularity, *size, *reason;
+    char *verdict; /* NULL if unknown */
 };
 
 struct summary {
@@ -40,7 +42,8 @@ struct summary {
     size_t count;
     struct summary_skipped *skipped;
     size_t skipped_count, skipped_cap;
-    bool mixed; /* cells of several normalizations: totals do not compare */
+    char *engine; /* whose verdicts the cells have; NULL: they have none */
+    bool mixed;   /* cells of several normalizations: totals do not compare */
 };
 
 /*

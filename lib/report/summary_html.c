@@ -157,7 +157,7 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
 
 /* ---- every cell ---- */
 
-static void add_row(struct aq_buf *out, const struct summary_cell *c)
+static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engine)
 {
     aq_buf_adds(out, "<tr>");
     html_name_cell(out, NULL, cell_show(c->cell.pair));
@@ -175,25 +175,28 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c)
     html_fixed_cell(out, "more", c->rho_size, 3, "");
     html_fixed_cell(out, "more", c->tau_size, 3, "");
     html_fixed_cell(out, NULL, c->rho_cells, 3, "");
+    if (engine)
+        html_text(out, "td", NULL, c->verdict ? c->verdict : "");
     aq_buf_adds(out, "</tr>\n");
 }
 
 static void add_rows(struct aq_buf *out, const struct summary *s)
 {
-    static const struct html_column columns[] = {{NULL, "pair"},          {NULL, "granularity"},
-                                                 {NULL, "size"},          {"n", "total"},
-                                                 {"n more", "selection"}, {"n", "bits"},
-                                                 {"more", "worst layer"}, {"n more", "its share"},
-                                                 {"n more", "weights"},   {"n more", "activations"},
-                                                 {"n more", "rho, size"}, {"n more", "tau, size"},
-                                                 {"n", "rho, cells"}};
+    const struct html_column columns[] = {{NULL, "pair"},          {NULL, "granularity"},
+                                          {NULL, "size"},          {"n", "total"},
+                                          {"n more", "selection"}, {"n", "bits"},
+                                          {"more", "worst layer"}, {"n more", "its share"},
+                                          {"n more", "weights"},   {"n more", "activations"},
+                                          {"n more", "rho, size"}, {"n more", "tau, size"},
+                                          {"n", "rho, cells"},     {NULL, s->engine}};
     html_section(out, "cells", "Every cell",
                  "Click a heading to sort. Weights and activations: the total when only those are "
                  "quantized. Agreement with the largest data set of the same cell (rho: Spearman, "
-                 "tau: Kendall), and the mean rho with the other cells of the size.");
-    html_table(out, "Every cell", true, columns, AQ_COUNT(columns));
+                 "tau: Kendall), and the mean rho with the other cells of the size. Under an "
+                 "engine's name: whether it computes what was scored.");
+    html_table(out, "Every cell", true, columns, AQ_COUNT(columns) - (s->engine ? 0 : 1));
     for (size_t i = 0; i < s->count; i++)
-        add_row(out, &s->cells[i]);
+        add_row(out, &s->cells[i], s->engine);
     html_table_end(out);
     html_section_end(out);
 }

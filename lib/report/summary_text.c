@@ -28,6 +28,7 @@ static void cell_row(struct fields *f, const struct summary_cell *c)
     fields_number(f, c->rho_cells);
     fields_text(f, c->normalization);
     fields_text(f, NULL);
+    fields_text(f, c->verdict);
     fields_end(f);
 }
 
@@ -37,7 +38,7 @@ void summary_tsv(struct aq_buf *out, const struct summary *s)
         "model",          "pair",           "granularity",     "size",          "total",
         "score",          "effective_bits", "storage_bits",    "satisfied",     "worst_layer",
         "worst_share",    "weight_part",    "activation_part", "spearman_size", "kendall_size",
-        "spearman_cells", "normalization",  "skipped"};
+        "spearman_cells", "normalization",  "skipped",         "verdict"};
     struct fields f = {.out = out, .separator = '\t'};
     fields_names(&f, names, AQ_COUNT(names));
     for (size_t i = 0; i < s->count; i++)
@@ -51,6 +52,7 @@ void summary_tsv(struct aq_buf *out, const struct summary *s)
         for (int c = 0; c < 13; c++)
             fields_text(&f, NULL);
         fields_text(&f, k->reason);
+        fields_text(&f, k->verdict);
         fields_end(&f);
     }
 }
@@ -72,7 +74,7 @@ static void md_number(struct aq_buf *out, char style, int decimals, double x)
         aq_buf_addf(out, style == 'e' ? "%.*e " : "%.*f ", decimals, x);
 }
 
-static void md_cell(struct aq_buf *out, const struct summary_cell *c)
+static void md_cell(struct aq_buf *out, const struct summary_cell *c, bool engine)
 {
     md_text(out, cell_show(c->cell.pair));
     md_text(out, cell_show(c->cell.granularity));
@@ -88,6 +90,8 @@ static void md_cell(struct aq_buf *out, const struct summary_cell *c)
     md_number(out, 'f', 3, c->rho_size);
     md_number(out, 'f', 3, c->tau_size);
     md_number(out, 'f', 3, c->rho_cells);
+    if (engine)
+        md_text(out, c->verdict ? c->verdict : "");
     aq_buf_adds(out, "|\n");
 }
 
@@ -128,13 +132,23 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
                      "*rho, tau (size)* compare\n"
                      "the ranking of the layers with that of the largest data set of the same cell "
                      "(Spearman, Kendall);\n"
-                     "*rho (cells)* is the mean with the other cells of the same size.\n\n"
-                     "| Pair | Granularity | Size | Total | Score | Bits | Stored bits | Worst "
+                     "*rho (cells)* is the mean with the other cells of the same size.\n");
+    if (s->engine)
+        aq_buf_adds(out, "The last column is what the engine makes of the formats: exact (as they "
+                         "are scored), near (with other\nroundings), other (another computation), "
+                         "wrong (garbage), no (refused).\n");
+    aq_buf_adds(out, "\n| Pair | Granularity | Size | Total | Score | Bits | Stored bits | Worst "
                      "layer | Its share, % | Weights | "
-                     "Activations | rho (size) | tau (size) | rho (cells) |\n"
-                     "| :--- | :--- | :--- | ---: | ---: | ---: | ---: | :--- | ---: | ---: | ---: "
-                     "| ---: | ---: | ---: |\n");
+                     "Activations | rho (size) | tau (size) | rho (cells) |");
+    if (s->engine) {
+        aq_buf_addc(out, ' ');
+        escape_cell(out, s->engine);
+        aq_buf_adds(out, " |");
+    }
+    aq_buf_adds(out, "\n| :--- | :--- | :--- | ---: | ---: | ---: | ---: | :--- | ---: | ---: | "
+                     "---: | ---: | ---: | ---: |");
+    aq_buf_adds(out, s->engine ? " :--- |\n" : "\n");
     for (size_t i = 0; i < s->count; i++)
-        md_cell(out, &s->cells[i]);
+        md_cell(out, &s->cells[i], s->engine);
     md_skipped(out, s);
 }

@@ -343,8 +343,8 @@ static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, 
 }
 
 /* All rows of one linear; rows with the same weight treatment share the quantized weight. */
-static void score_linear(struct gradient *g, int64_t layer, int l, size_t places, struct jobs *jobs,
-                         bool *handled)
+static int score_linear(struct gradient *g, int64_t layer, int l, size_t places, struct jobs *jobs,
+                        bool *handled, struct aq_err *err)
 {
     const struct scoring *s = g->s;
     memset(handled, 0, s->rows->count * sizeof *handled);
@@ -352,7 +352,11 @@ static void score_linear(struct gradient *g, int64_t layer, int l, size_t places
         if (handled[first] || !row_lacks_here(g, layer, first, places))
             continue;
         const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        g->op->quantize_weight(g->b, g->weight, nn_weight(s->model, layer, l), &c->ws);
+        struct quant_spec spec;
+        if (nn_group_spec(s->model, layer, nn_layer(s->model, layer)->linears[l].group, &c->ws,
+                          &spec, err) < 0)
+            return -1;
+        g->op->quantize_weight(g->b, g->weight, nn_weight(s->model, layer, l), &spec);
         for (size_t row = first; row < s->rows->count; row++) {
             const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
             if (handled[row] || strcmp(d->w, c->w) != 0)
@@ -364,6 +368,7 @@ static void score_linear(struct gradient *g, int64_t layer, int l, size_t places
         }
         score_jobs(g, jobs);
     }
+    return 0;
 }
 
 /* After the last linear of a group: its dots of all rows are squared and added up by sample. Rows
@@ -415,20 +420,20 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
     bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
     const struct model_layer *m = nn_layer(g->s->model, layer);
-    for (int l = 0; l < m->linear_count; l++) {
+    int bad = 0;
+    for (int l = 0; l < m->linear_count && bad == 0; l++) {
         int group = m->linears[l].group;
-        score_linear(g, layer, l, places, &jobs, handled);
-        if (l + 1 == m->groups[group].first + m->groups[group].linears)
+        bad = score_linear(g, layer, l, places, &jobs, handled, err);
+        if (bad == 0 && l + 1 == m->groups[group].first + m->groups[group].linears)
             end_group(g, group, places);
         walk_advance(&g->w, g->s->rows->count * places);
     }
     free(jobs.items);
     free(jobs.held);
     free(handled);
-    for (size_t i = 0; i < places; i++)
-        if (save_place(g, layer, i, err) < 0)
-            return -1;
-    return 0;
+    for (size_t i = 0; i < places && bad == 0; i++)
+        bad = save_place(g, layer, i, err);
+    return bad;
 }
 
 static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)

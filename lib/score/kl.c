@@ -151,7 +151,8 @@ static double *sums_at(const struct kl *k, size_t i)
 /* ---- a batch of variants of one layer and tile ---- */
 
 /* The layer with one group replaced. The group reads what the unquantized layer gives it. */
-static void change(struct kl *k, int64_t layer, size_t tile, const void *h, const struct variant *v)
+static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const struct variant *v,
+                  struct aq_err *err)
 {
     const struct scoring *s = k->s;
     const struct score_row *row = &s->rows->items[v->row];
@@ -160,16 +161,20 @@ static void change(struct kl *k, int64_t layer, size_t tile, const void *h, cons
     struct quant_range room;
     const struct model_layer *m = nn_layer(s->model, layer);
     int in = m->groups[v->group].input, first = m->groups[v->group].first;
+    struct quant_spec spec;
+    if (nn_group_spec(s->model, layer, v->group, &c->ws, &spec, err) < 0)
+        return -1;
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
                           m->inputs[in].cols, &c->as, scoring_range(s, row, layer, in, &room),
                           NULL);
     for (int l = first; l < first + m->groups[v->group].linears; l++) {
-        k->w.op->quantize_weight(k->w.b, k->weights[l], nn_weight(s->model, layer, l), &c->ws);
+        k->w.op->quantize_weight(k->w.b, k->weights[l], nn_weight(s->model, layer, l), &spec);
         swap.x[l] = k->x;
         swap.w[l] = k->weights[l];
     }
     (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
+    return 0;
 }
 
 /* Place `room` holds the control: the same way with nothing replaced. */
@@ -272,7 +277,8 @@ static int run_variants(struct kl *k, int64_t layer, size_t tile, struct aq_err 
     if (!h || nn_use_layer(m, layer, -1, err) < 0)
         return -1;
     for (size_t i = 0; i < k->count; i++)
-        change(k, layer, tile, h, &k->v[i]);
+        if (change(k, layer, tile, h, &k->v[i], err) < 0)
+            return -1;
     (void)nn_layer_forward(m, layer, k->w.tiles[tile], h, state_at(k, k->room), NULL);
     if (run_suffix(k, layer, tile, err) < 0 || measure(k, tile, err) < 0 ||
         check_control(k, layer, tile, err) < 0 || keep_sums(k, tile, err) < 0)

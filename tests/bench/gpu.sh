@@ -28,7 +28,7 @@ write_cells "$work/quant"
 declare -A seen=()
 upstream=() by_row=() along_k=()
 for q in "$work"/quant/*.json; do
-    [[ $q =~ FP16_WEIGHT_|NVFP4_DEFAULT|a_per_hidden_channel|w_group128_a_token ]] || upstream+=("$q")
+    [[ $q =~ FP16_WEIGHT_|NVFP4_DEFAULT|a_per_hidden_channel|w_group128_a_token|fp8_block|MXFP ]] || upstream+=("$q")
     treatment=$(jq -r '.treatment | .w + "|" + .a' "$q")
     [ -z "${seen[$treatment]:-}" ] || continue
     seen[$treatment]=1

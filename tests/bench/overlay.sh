@@ -6,7 +6,7 @@ export PATH="${O:-build}/bin:$PATH"
 . tests/bench/cpu.bash
 # the cells of upstream's grid: not what only we have
 formats=$(sed -n 's/^format_name: //p' conf/quant_pair/w{fp,int}[48]_a{fp8,fp16,int4,int8}.yaml)
-granularities=$(find conf/quant_granularity -name '*.yaml' ! -name w_group128_a_token.yaml ! -name a_per_hidden_channel.yaml -exec basename {} .yaml ';')
+granularities=$(find conf/quant_granularity -name '*.yaml' ! -name w_group128_a_token.yaml ! -name a_per_hidden_channel.yaml ! -name fp8_block.yaml -exec basename {} .yaml ';')
 
 grid() {
     local f g

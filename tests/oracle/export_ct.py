@@ -3,6 +3,7 @@
     pip install torch transformers==5.24.0 compressed-tensors==0.20.1 accelerate
     python tests/oracle/export_ct.py tests/export-mix.json EXPORT SOURCE IDS.json tests/oracle/export/ct.json
     python tests/oracle/export_ct.py tests/export-more.json EXPORT SOURCE - tests/oracle/export/ct-more.json
+    python tests/oracle/export_ct.py tests/export-block.json EXPORT SOURCE IDS.json tests/oracle/export/ct-block.json
 
 EXPORT was written by aq-export from SOURCE for the recipe named first (tests/55-export.bats does it); IDS.json holds token ids, a
 list for each text; -: no forward pass (with 4-bit activations two runs of one model differ by more than the bound). Fails if a key is missing or unexpected, if a decoded weight is not what its treatment says, or if
@@ -56,9 +57,18 @@ def e2m1(x):  # ties to the even code
     return np.copysign(E2[c], x)
 
 
+def tiles(w, n):
+    """Each element's range over its tile of n x n; ragged tiles end with the matrix."""
+    return np.repeat(np.repeat(np.array([[np.abs(w[i:i + n, k:k + n]).max() for k in range(0, w.shape[1], n)]
+                                         for i in range(0, w.shape[0], n)], f32), n, 0), n, 1)[:w.shape[0], :w.shape[1]]
+
+
 def treat(w, text, amax):
     if text == "none":
         return w
+    if text == "e4m3:block(-1:128,-2:128):static":
+        k = (f32(1) / tiles(w, 128)) * f32(448)
+        return e4m3((w * k).astype(f32)) * (f32(1) / k)
     number, scope, _ = re.match(r"(\w+):(.*):(\w+)$", text).groups()
     r, c = w.shape
     block = re.search(r"-1:(\d+)", scope)
@@ -79,7 +89,7 @@ def treat(w, text, amax):
         s = (2.0 ** np.where(m == 0, 0, e)).astype(f32)
         y = (e2m1(b / s) if number == "e2m1" else e4m3((b / s).astype(f32))) * s
     elif number == "e4m3":
-        k = (f32(1) / m) * f32(448)
+        k = (f32(1) / np.maximum(m, f32(1e-10))) * f32(448)
         y = e4m3((b * k).astype(f32)) * (f32(1) / k)
     else:
         hi = f32(2 ** (int(number[3:]) - 1) - 1)
@@ -91,6 +101,9 @@ def treat(w, text, amax):
 def decode(name, scheme, T):
     g = lambda k: T[name + k]
     w, fmt = scheme["weights"], scheme["format"]
+    if w["strategy"] == "block":
+        q, s = tensor(g(".weight")).float(), tensor(g(".weight_scale"))
+        return (q * s.repeat_interleave(128, 0)[:q.shape[0]].repeat_interleave(128, 1)[:, :q.shape[1]]).numpy()
     if fmt in ("int-quantized", "float-quantized"):
         return (tensor(g(".weight")).float() * tensor(g(".weight_scale"))).numpy()
     if fmt == "pack-quantized":

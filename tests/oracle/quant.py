@@ -243,13 +243,25 @@ def mx(x, b, number):
     return unblock(q * up, x.shape[1])
 
 
+def act_block(x, b):
+    """e4m3 with a range for each row and b columns, at least 1e-10; torch rounds to e4m3."""
+    f = np.float32
+    xb = in_blocks(x, b)
+    m = np.nanmax(np.where(np.isnan(xb), f(0), np.abs(xb)), axis=-1, keepdims=True)
+    k = (f(1) / np.maximum(m, f(1e-10))) * f(448)
+    q = torch.from_numpy((xb * k).astype(f)).clamp(-448, 448).to(torch.float8_e4m3fn).float().numpy()
+    return unblock(q * (f(1) / k), x.shape[1])
+
+
 def by_formula(role, treatment, x):
     """x: fp32 values, bf16 ones widened."""
-    number, scope, when = treatment.split(":")
-    b = int(scope[scope.index("(") + 1 : -1])
+    number, scope, when = treatment.split(":", 1)[0], *treatment.split(":", 1)[1].rsplit(":", 1)
+    b = int(scope[scope.index("(") + 1 : -1].removeprefix("-1:"))
     with np.errstate(all="ignore"):
         if scope.startswith("mx"):
             return mx(x, b, number)
+        if scope.startswith("block"):
+            return act_block(x, b)
         rows = x if role == "w" or when == "dynamic" else x[: (x.shape[0] + 1) // 2]
         return nvfp4(x, b, np.abs(rows).max(), role == "w" and when == "static")
 
@@ -265,10 +277,12 @@ def formula_cases():
         yield "a", treatment
     for number in TABLE:
         yield "a", f"{number}:mx(32):dynamic"
+    for b in (128, 16, 5):
+        yield "a", f"e4m3:block(-1:{b}):dynamic"
 
 
 def formula_case(role, treatment, dist, rows, cols, dtype):
-    if int(treatment.split("(")[1].split(")")[0]) > cols:
+    if int(treatment.split("(")[1].split(")")[0].removeprefix("-1:")) > cols:
         return "-"
     x = tensor(dist, rows, cols, treatment.split(":")[0], dtype)
     return digest(torch.from_numpy(by_formula(role, treatment, x.float().numpy())).to(dtype))

@@ -101,6 +101,7 @@ static const struct pair pairs[] = {
     {"e4m3:tensor:static", "e4m3:tensor:static"},
     {"e4m3:axis0:static", "e4m3:token:dynamic"},
     {"e4m3:block(-1:64):static", "int8:token:dynamic"},
+    {"e4m3:block(-1:128,-2:128):static", "e4m3:block(-1:128):dynamic"},
     {"int8:axis1:static", "int8:tensor:static"},
     {"e2m1:nvfp4(16):dynamic", "int8:tensor:static"},
     {"e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):static"},

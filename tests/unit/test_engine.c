@@ -21,6 +21,7 @@ struct ask {
 #define FP8 "e4m3:axis0:static"
 #define TILE "e4m3:block(-1:128,-2:128):static"
 #define NV "e2m1:nvfp4(16):dynamic"
+#define NVG NV "@group"
 #define MX4 "e2m1:mx(32):dynamic"
 #define MX8 "e4m3:mx(32):dynamic"
 #define A8T "int8:tensor:static"
@@ -28,6 +29,7 @@ struct ask {
 #define A4 "int4:token:dynamic"
 #define F8T "e4m3:tensor:static"
 #define F8 "e4m3:token:dynamic"
+#define F8B "e4m3:block(-1:128):dynamic"
 #define NVA "e2m1:nvfp4(16):static"
 #define CT "compressed-tensors"
 #define MO "modelopt"
@@ -53,15 +55,21 @@ static const struct ask asks[] = {
     {"vllm", CT, "qkv", FP8, F8, 256, 256, "exact", "fp8_dyn", ""},
     {"vllm", CT, "qkv", "e4m3:tensor:static", F8T, 256, 256, "exact", "fp8_static", ""},
     {"vllm", CT, "qkv", FP8, "none", 256, 256, "exact", "fp8_wo", ""},
-    {"vllm", CT, "qkv", NV, "none", 256, 256, "exact", "nvfp4a16", ""},
-    {"vllm:sm100", CT, "qkv", NV, NVA, 256, 256, "exact", "nvfp4", ""},
+    {"vllm", CT, "qkv", NVG, "none", 256, 256, "exact", "nvfp4a16", ""},
+    {"vllm:sm100", CT, "qkv", NVG, NVA, 256, 256, "exact", "nvfp4", ""},
+    {"vllm", CT, "qkv", NV, "none", 256, 256, "near", "nvfp4a16", "for each member"},
+    {"sglang", CT, "qkv", NV, "none", 256, 256, "near", "nvfp4a16", "for each member"},
+    {"trtllm", MO, "qkv", NV, "none", 256, 256, "near", "W4A16_NVFP4", "for each member"},
+    {"transformers", CT, "qkv", NV, "none", 256, 256, "near", "nvfp4a16", "for each member"},
+    {"vllm", CT, "o", NV, "none", 256, 256, "exact", "nvfp4a16", ""},
+    {"vllm", CT, "qkv", TILE, F8B, 256, 256, "exact", "fp8_block", ""},
     {"vllm", CT, "qkv", MX4, "none", 256, 256, "exact", "mxfp4a16", ""},
     {"vllm", CT, "qkv", MX8, MX8, 256, 256, "exact", "mxfp8", ""},
     {"vllm", CT, "qkv", INT4G, "none", 256, 256, "near", "w4a16", "bf16"},
     {"vllm", CT, "qkv", INT8G, A8, 256, 256, "near", "w8a8", "humming"},
     {"vllm", CT, "qkv", INT4G, A4, 256, 256, "near", "w4a4", "humming"},
     {"vllm", CT, "qkv", "int3:axis0:static", "none", 256, 256, "near", "w3a16", "humming"},
-    {"vllm", MO, "qkv", NV, "none", 256, 256, "exact", "W4A16_NVFP4", ""},
+    {"vllm", MO, "qkv", NVG, "none", 256, 256, "exact", "W4A16_NVFP4", ""},
     {"vllm", MO, "qkv", "e4m3:tensor:static", F8T, 256, 256, "exact", "FP8", ""},
     {"vllm", MO, "qkv", FP8, F8, 256, 256, "exact", "FP8_PER_CHANNEL_PER_TOKEN", ""},
     {"vllm", MO, "qkv", MX8, MX8, 256, 256, "near", "MXFP8", "not compared"},
@@ -184,14 +192,8 @@ static void test_tiles(void)
     struct engine *e = engine_load("conf", "vllm", &err);
     struct engine_group g = {.kind = "qkv", .arch = "", .modules = 3, .act = "none"};
     struct engine_verdict v = {0};
-    struct quant_spec probe;
-    if (quant_parse("e4m3:block(-1:128):dynamic", &probe, &err) < 0) {
-        tap_skip("fp8_block", "the grammar has no dynamic blocks of activations yet");
-        engine_free(e);
-        return;
-    }
     g.weight = TILE;
-    g.act = "e4m3:block(-1:128):dynamic";
+    g.act = F8B;
     int64_t rows[2][3] = {{384, 128, 100}, {384, 100, 128}};
     static const enum verdict expected[] = {VERDICT_EXACT, VERDICT_NO};
     for (int i = 0; i < 2; i++) {

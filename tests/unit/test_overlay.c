@@ -230,6 +230,7 @@ static void test_quantizers(const struct json *vectors)
     size_t n = json_size(json_get(vectors, "quantizers")), i = 0;
     struct judged *all = calloc(n ? n : 1, sizeof *all);
     int unread = 0, foreign = 0, wrongly_run = 0, unexplained = 0, pairs = 0, unequal = 0;
+    int blocks = 0;
     for (const struct json *row = json_first(json_get(vectors, "quantizers")); row;
          row = json_next(row), i++) {
         unread += !judge_row(row, &all[i]);
@@ -237,7 +238,11 @@ static void test_quantizers(const struct json *vectors)
         /* Blocks with a scale made from the data need a GPU in ModelOpt: no digest, no statement.
          */
         bool gpu = strstr(all[i].t.text, "mx(") || strstr(all[i].t.text, "nvfp4(");
-        if (all[i].t.runs && !*all[i].digest && !gpu) {
+        /* Engines run it; ModelOpt fails, but only where a batch has another shape than the first.
+         */
+        bool engines = strstr(all[i].t.text, "e4m3:block(-1:50):dynamic");
+        blocks += engines;
+        if (all[i].t.runs && !*all[i].digest && !gpu && !engines) {
             printf("# row %zu: %s, which ModelOpt does not run\n", i, all[i].t.text);
             wrongly_run++;
         }
@@ -257,7 +262,7 @@ static void test_quantizers(const struct json *vectors)
         }
     tap_ok(unread == 0, "%zu quantizers are read", n);
     tap_ok(foreign == 0, "the numeric engine reads their treatments");
-    tap_ok(wrongly_run == 0 && unexplained == 0,
+    tap_ok(wrongly_run == 0 && unexplained == 0 && blocks == 1,
            "what ModelOpt does not run is refused, with a reason");
     tap_ok(pairs > 1000 && unequal == 0,
            "%d pairs: treatments are equal where ModelOpt's outputs are, and only there", pairs);
@@ -305,6 +310,15 @@ static void test_treatments(void)
            "{\"num_bits\": 8, \"block_sizes\": {\"-1\": 32, \"type\": \"dynamic\", \"scale_bits\": "
            "[8, 0]}}",
            "int8:mx(32):dynamic");
+    treats("a", "{\"num_bits\": [4, 3], \"type\": \"dynamic\", \"block_sizes\": {\"-1\": 128}}",
+           "e4m3:block(-1:128):dynamic");
+    treats("a", "{\"num_bits\": 8, \"type\": \"dynamic\", \"block_sizes\": {\"-1\": 128}}",
+           "(rule 11)");
+    treats("a", "{\"num_bits\": [4, 3], \"block_sizes\": {\"-1\": 128}}", "(rule 11)");
+    treats("a",
+           "{\"num_bits\": [4, 3], \"type\": \"dynamic\", \"block_sizes\": {\"-1\": 128, \"-2\": "
+           "128}}",
+           "(rule 11)");
     treats("w",
            "{\"num_bits\": 8, \"block_sizes\": {\"-1\": 64, \"type\": \"dynamic\", \"scale_bits\": "
            "[8, 0]}}",

@@ -27,6 +27,8 @@ static void test_parse(void)
         "e2m3:mx(32):dynamic",
         "int4:block(-1:128):static+e4m3:tensor:static",
         "int8:block(-1:1048576):static",
+        "e4m3:block(-1:128):dynamic",
+        "e2m1:nvfp4(16):dynamic@group",
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct quant_spec spec;
@@ -64,7 +66,12 @@ static void test_parse(void)
         {"int8:block(-1:1,-2:4):static", "a length of 1 beside another one"},
         {"int8:block(-1:4:static", "expected ')'"},
         {"int8:block:static", "expected '('"},
-        {"int8:block(-1:4):dynamic", "always static"},
+        {"int8:tensor:static@group", "@group goes with nvfp4 alone"},
+        {"int4:axis0:static+e2m1:nvfp4(16):dynamic@group", "@group goes with nvfp4 alone"},
+        {"e2m1:nvfp4(16):dynamic@groups", "expected '+' or the end"},
+        {"e2m1:nvfp4(16)@group:dynamic", "expected ':'"},
+        {"int8:block(-1:4):dynamic", "dynamic blocks hold e4m3 numbers of one row"},
+        {"e4m3:block(-1:4,-2:2):dynamic", "dynamic blocks hold e4m3 numbers of one row"},
         {"int8:axis0:dynamic", "always static"},
         {"int8:token:static", "always dynamic"},
         {"e2m1:tensor:static", "needs blocks with their own scales"},
@@ -261,6 +268,39 @@ static void test_unit(void)
     }
 }
 
+/* Two members under the range of both are the rows of one matrix. */
+static void test_group_range(void)
+{
+    enum { FIRST = 3 };
+    float data[ROWS * COLS], whole[ROWS * COLS], parts[ROWS * COLS];
+    struct quant_spec spec;
+    struct aq_err err = {0};
+    for (int i = 0; i < ROWS * COLS; i++)
+        data[i] = (float)((i * 37) % 23 - 11) / (i < FIRST * COLS ? 700.0F : 7.0F);
+    apply("e2m1:nvfp4(16):dynamic@group", data, whole); /* no members: its own range */
+    tap_ok(quant_parse("e2m1:nvfp4(16):dynamic@group", &spec, &err) == 0 && spec.group, "@group");
+    const struct quant_matrix all = {data, QUANT_F32, ROWS, COLS, "w"};
+    tap_ok(quant_weight_amax(&all, &spec.group_amax, &err) == 0, "range of all rows");
+    for (int64_t r = 0; r < ROWS; r += FIRST) {
+        int64_t n = r + FIRST < ROWS ? FIRST : ROWS - r;
+        const struct quant_matrix w = {data + r * COLS, QUANT_F32, n, COLS, "w"};
+        struct quant_plan *plan = NULL;
+        if (quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err) == 0)
+            quant_apply(plan, &w, 0, n, parts + r * COLS, QUANT_F32, NULL);
+        quant_plan_free(plan);
+    }
+    int bits = memcmp(whole, parts, sizeof whole); /* NOLINT(*-memory-comparison) */
+    tap_ok(bits == 0, "members under one range have the bits of one matrix");
+    spec.group_amax = 0;
+    const struct quant_matrix first = {data, QUANT_F32, FIRST, COLS, "w"};
+    struct quant_plan *plan = NULL;
+    if (quant_plan_weight(&plan, &spec, &first, QUANT_UNROUNDED, &err) == 0)
+        quant_apply(plan, &first, 0, FIRST, parts, QUANT_F32, NULL);
+    quant_plan_free(plan);
+    bits = memcmp(whole, parts, FIRST * COLS * sizeof *whole); /* NOLINT(*-memory-comparison) */
+    tap_ok(bits != 0, "and others under ranges of their own");
+}
+
 /* ---- refusals ---- */
 
 static void refused_as_act(void)
@@ -307,6 +347,7 @@ static void test_refusals(void)
     refused("int8:token:dynamic", 4, 8, "a scope of activations");
     refused("int8:axis-1:static", 4, 8, "a scope of activations");
     refused("int8:tensor:dynamic", 4, 8, "a weight's range is its own");
+    refused("e4m3:block(-1:4):dynamic", 4, 8, "a weight's range is its own");
     refused("int8:axis0:static", 0, 8, "nothing to quantize");
     refused("int8:axis0:static", 4, -1, "nothing to quantize");
     refused("int8:axis0:static", INT64_C(1) << 40, INT64_C(1) << 40, "too large");
@@ -346,6 +387,7 @@ int main(void)
     test_long_blocks();
     test_unit();
     refused_as_act();
+    test_group_range();
     test_refusals();
     return tap_done();
 }

@@ -45,6 +45,8 @@ static const char *const acts[] = {
     "e4m3:tensor:static",
     "e4m3:tensor:dynamic",
     "e4m3:token:dynamic",
+    "e4m3:block(-1:128):dynamic",
+    "e4m3:block(-1:5):dynamic",
     "e4m3:axis-1:static",
     "e2m1:nvfp4(16):static",
     "e2m1:nvfp4(16):dynamic",

@@ -98,7 +98,7 @@ static bool check_weight(struct cuda_backend *c, const struct backend_weight *w,
         const char *wrong = NULL;
         if (t->scope == QUANT_TOKEN || t->scope == QUANT_HIDDEN)
             wrong = "a scope of activations, not of a weight";
-        else if (t->scope == QUANT_TENSOR && t->dynamic)
+        else if ((t->scope == QUANT_TENSOR || t->scope == QUANT_BLOCK) && t->dynamic)
             wrong = "a weight's range is its own: 'static' is expected";
         if (wrong) {
             c->host.err_set(&c->failed, AQ_EINPUT, "%s: step %d of its treatment: %s", w->name,
@@ -127,6 +127,7 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
                       const struct backend_weight *w, const void *from)
 {
     struct sources m = {1, cuda_weight_is_bf16(c, w), 1, w->rows, w->cols, {from}};
+    m.range[0] = m.is_bf16 ? num_from_bf16(num_to_bf16(op->spec.group_amax)) : op->spec.group_amax;
     const struct quant_spec *spec = &op->spec;
     float *between = NULL;
     if (spec->steps > 1)
@@ -195,7 +196,8 @@ static bool check_act(struct cuda_backend *c, const struct quant_spec *spec, int
     bool hidden = t->scope == QUANT_HIDDEN;
     if (spec->steps > 1)
         wrong = "only weights have sequences";
-    else if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1 || t->scope == QUANT_BLOCK)
+    else if (t->scope == QUANT_AXIS0 || t->scope == QUANT_AXIS1 ||
+             (t->scope == QUANT_BLOCK && !t->dynamic))
         wrong = "a scope of weights";
     else if (!t->dynamic && (!range || (hidden && !range->hidden)))
         wrong = "static, but no calibrated range";

@@ -96,6 +96,13 @@ template <typename T, int n> __device__ static void fetch_some(float (&v)[n], co
         v[k] = fetch(p.e, k);
 }
 
+/* Are the scales made block by block from the row at hand? */
+static bool scales_in_blocks(const struct quant_step *t)
+{
+    return t->scope == QUANT_NVFP4 || t->scope == QUANT_MX ||
+           (t->scope == QUANT_BLOCK && t->dynamic);
+}
+
 /* ---- largest magnitudes, as bits; the order of maxima does not matter ---- */
 
 /* One cell a row and group of rows: a block has a row. */
@@ -119,7 +126,7 @@ __global__ static void row_ranges(uint32_t *cells, struct sources m, struct step
         atomicMax(&cells[cell], top);
 }
 
-/* Several cells a row: a warp has a cell. Activations in NVFP4 and MX pass over NaN. */
+/* Several cells a row: a warp has a cell. Blocks of activations pass over NaN. */
 template <typename T>
 __global__ static void block_ranges(uint32_t *cells, struct sources m, struct step s, int skip_nan)
 {
@@ -175,7 +182,7 @@ static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct 
                   (unsigned)((m->rows + STRIP - 1) / STRIP));
         column_ranges<T><<<grid, THREADS, 0, c->stream>>>(cells, *m);
     } else if (s->grid_cols > 1) {
-        int skip_nan = !m->is_weight && (s->t.scope == QUANT_NVFP4 || s->t.scope == QUANT_MX);
+        int skip_nan = !m->is_weight && scales_in_blocks(&s->t);
         block_ranges<T><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s, skip_nan);
     } else if (aligned(m, s->block, MANY)) {
         row_ranges<T, MANY><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s);
@@ -206,6 +213,10 @@ __device__ static void range_scales(const struct step &s, float amax, float *mul
     if (s.op == STEP_INT) {
         *mul = amax <= tiny_amax ? 0 : s.hi / amax;
         *back = amax <= tiny_amax ? 1 : *mul;
+    } else if (s.t.scope == QUANT_BLOCK && s.t.dynamic) {
+        float recip = 1 / (amax > 1e-10F ? amax : 1e-10F); /* as lib/quant's act_block_scales */
+        *mul = recip * s.format.max;
+        *back = 1 / *mul;
     } else {
         float recip = 1 / (amax <= tiny_amax ? 1 : amax);
         *mul = recip * s.format.max;
@@ -292,7 +303,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct s
     float *mul = (float *)cuda_scratch(c, SCRATCH_RANGES, step_room(s, m->count, m->samples));
     uint32_t *bits = (uint32_t *)mul + 2 * cells, *top = bits + cells;
     struct scale_job j = {NULL, NULL, 1, mul, mul + cells, bad, number};
-    bool blocks = s->t.scope == QUANT_NVFP4 || s->t.scope == QUANT_MX;
+    bool blocks = scales_in_blocks(&s->t);
     if (!mul)
         return false;
     if (m->is_weight || s->t.dynamic || blocks) {
@@ -300,7 +311,8 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct s
             return false;
         j.cells = bits;
     }
-    if (s->t.scope == QUANT_NVFP4 && (m->is_weight || s->t.dynamic)) {
+    bool given = m->is_weight && m->range[0] > 0; /* that of all members of a group */
+    if (s->t.scope == QUANT_NVFP4 && (m->is_weight || s->t.dynamic) && !given) {
         struct quant_step tensor = s->t;
         tensor.scope = QUANT_TENSOR;
         tensor.dynamic = !m->is_weight;
