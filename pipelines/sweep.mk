@@ -63,7 +63,7 @@ help:
 	  '  V           1: show the commands' \
 	  '' 'examples:' \
 	  '  make -f $(front) PAIRS="wfp8_afp8 wint8_aint8" SIZES=all' \
-	  '  make -f $(front) select BITS=5.4 PAIRS="wfp8_afp8 wint4_aint8" -j2' \
+	  '  make -f $(front) select BITS=5.4 PAIRS="wfp8_afp8 wint4_afp16" -j2' \
 	  '  make -f $(front) MODEL=qwen3_vl_4b_instruct OVERRIDES="model.path=/data/Qwen3-VL-4B-Instruct" LAYOUT=publish'
 else
 

@@ -270,8 +270,8 @@ static void feed(void *arg, int input, const void *x)
 }
 
 /* The operand's weights of this layer, and its swaps. */
-static int prepare(struct eval_pass *p, const struct stream *s, int64_t layer,
-                   struct nn_swap *swap, struct aq_err *err)
+static int prepare(struct eval_pass *p, const struct stream *s, int64_t layer, struct nn_swap *swap,
+                   struct aq_err *err)
 {
     const struct model_layer *shape = nn_layer(s->model, layer);
     for (int l = 0; l < shape->linear_count; l++) {
