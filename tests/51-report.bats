@@ -429,7 +429,7 @@ sweep() {
     printf '{"cells": [{"pair": "wfp4_afp8", "granularity": "w_per_tensor", "size": "small", "supported": false, "reason": "axis | with dynamic blocks", "dir": "x"},
         {"pair": "wint4_aint8", "granularity": "default", "size": "small", "supported": true, "reason": null, "dir": "y"}]}' >cells.json
     aq-report summary --tsv --cells cells.json wint*.json >s.tsv
-    is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 18
+    is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 19
     is "$(wc -l <s.tsv)" 8
     has "$(tail -1 s.tsv)" "axis | with dynamic blocks"
     is "$(awk -F'\t' '$2 == "wint4_aint8" && $4 == "small" { print ($12 + $13 - $5) ^ 2 < 1e-12 * $5 ^ 2 }' s.tsv)" 1

@@ -357,6 +357,34 @@ modelopt_recipe() {
     refused 3 "nothing says what it does" aq-select -q --engine vllm:sm90 "$T/bare.json"
 }
 
+# ---- sweeps for an engine ----
+
+@test "PAIRS=servable: pairs that the engine serves, other cells with the rule, a recipe of them as a checkpoint" {
+    unset AQ_CONF MAKEFLAGS MAKELEVEL MFLAGS
+    export AQ_BIN=$BIN PAIRS=servable GRANS="default recipe_match_channel_token" SIZES=small P=tmp/model-experiments/lm_sensitivity/qwen3_vl_demo
+    cd "$T" || return
+    cp -R "$REPO"/{conf,pipelines} .
+    ln -s "$REPO"/{models,datasets} .
+    aq 0 make -s -f pipelines/sweep.mk sweep export ENGINE=vllm:sm90 BITS=6
+    is "$(jq -c .engine.name,.engine.sm $P/cells.json | tr '\n' ' ')" '"vllm" 90 '
+    is "$(jq -r '[.cells[] | select(.supported) | .verdict] | unique | join(" ")' $P/cells.json)" "exact near"
+    is "$(jq -r '.cells[] | select(.pair == "wint4_aint8" and .granularity == "default") | [.supported, .verdict, .reason] | @tsv' $P/cells.json)" \
+        $'false\tno\t\'no\' for vllm: static int8 activations go with int8 weights per channel only'
+    is "$(jq -r '[.cells[].pair] | map(select(test("_lm_only|wfp16|wfp8_aint"))) | length' $P/cells.json)" 0
+    has "$(grep wint4_afp16 $P/summary.md | head -1)" "| near |"
+    has "$(head -1 $P/summary.tsv)" $'skipped\tverdict'
+    has "$(grep -o '<td>exact</td>' $P/summary.html | head -1)" exact
+    is "$(jq -r .quantization_config.quant_method $P/select/6/small/export-vllm-sm90/config.json)" compressed-tensors
+    aq 0 make -q -s -f pipelines/sweep.mk sweep export ENGINE=vllm:sm90 BITS=6
+    aq 0 make -s -f pipelines/sweep.mk plan ENGINE=llamacpp GRANS=default
+    has "$output" "4 cells in"
+    refused 2 "ENGINE: 'nope' is not one of" make -s -f pipelines/sweep.mk plan ENGINE=nope
+    refused 2 "trtllm serves no pair" make -s -f pipelines/sweep.mk plan ENGINE=trtllm GRANS=w_per_in_channel
+    refused 2 "--servable needs --cells" aq-overlay --servable --format FP8_DEFAULT_CFG
+    refused 2 "unknown engine 'vlm'" aq-overlay --served-pairs default --engine vlm
+    refused 2 "unknown granularity" aq-overlay --served-pairs defalt
+}
+
 # ---- the page about serving ----
 
 @test "docs/serving.md: ten commands, each run but the engine's own" {
