@@ -79,3 +79,22 @@ collected() {
     "$O"/tests/store_seal bad
     refused 3 "holds 1 at group 0, sample 0" aq-score ls bad
 }
+
+@test "collect says what share the pad row has, and warns above 20 %" {
+    local own strange
+    collected none.store int8.json gradient >/dev/null 2>message
+    [ ! -s message ]
+    # the demo model knows its pad token before a caption
+    collected max_length.store int8.json gradient 2>message >padded.json
+    own=$(jq '([.groups[] | .sum * .first_position] | add) / ([.groups[].sum] | add) * 1000 | round / 10' padded.json)
+    has "$(cat message)" "$own % of the score comes from the pad row"
+    [[ $(cat message) != *warning* ]]
+    # <|fim_pad|>, which it never saw
+    strange=$(jq '.added_tokens[] | select(.content == "<|fim_pad|>").id' "$REPO/models/qwen3_vl_demo/checkpoint/tokenizer.json")
+    aq-calib tokens --tokenizer "$REPO/models/qwen3_vl_demo/checkpoint" --padding max_length --pad-id "$strange" -o strange captions
+    aq-score -q --lm lm --tokens strange --dtype fp32 --device cpu -o strange.store int8.json
+    aq-score collect --run run.json --quant int8.json strange.store 2>message >padded.json
+    own=$(jq '([.groups[] | .sum * .first_position] | add) / ([.groups[].sum] | add) * 1000 | round / 10' padded.json)
+    has "$(cat message)" "aq-score: warning: $own % of the score comes from the pad row"
+    jq -en "$own > 50"
+}

@@ -15,6 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Above this share of pad rows a ranking is that of the padding. */
+static const double pad_limit = 0.2;
+
+/* What is worth a line when all cells are done. */
+struct found {
+    bool *flat_groups;        /* [groups]: flat in any cell */
+    double pad_low, pad_high; /* the pad row's share of a cell's score; high < 0: none is padded */
+};
+
 /* One cell on its way; refs point into run and quant. */
 struct cell {
     const struct store *s;
@@ -28,8 +37,8 @@ struct cell {
     bool kl_div, batch_mean;
     const struct store_row *row, *weight_only, *activation_only;
     struct flat flat;
-    bool *flat_groups; /* [groups]: set for those that are flat in this cell */
-    double *sums;      /* room for one group */
+    struct found *found;
+    double *sums; /* room for one group */
 };
 
 /* ---- what the run asks for ---- */
@@ -452,12 +461,30 @@ static void add_group(const struct cell *c, struct json *g, int64_t group, int64
     const char *flat = flat_group(&c->flat, group);
     if (flat) {
         json_add_string(g, "flat", flat);
-        c->flat_groups[group] = true;
+        c->found->flat_groups[group] = true;
     }
     add_interval(g, &sums);
     add_next(c, g, group, next);
     add_second(c, g, group, sums.sum);
     add_or_null(g, "range_ratio", range_ratio(c, m));
+}
+
+/* How much of the whole score comes from the pad rows, if the samples have any. */
+static void find_pad_share(const struct cell *c)
+{
+    const char *padding = json_find_string(c->dataset.v, "padding");
+    double first = 0, all = 0;
+    if (!c->s->shape.gradient || !padding || strcmp(padding, "max_length") != 0)
+        return;
+    for (int64_t g = 0; g < c->s->shape.groups; g++) {
+        first += part_sum(c, STORE_FIRSTS, g);
+        all += part_sum(c, STORE_SUMS, g);
+    }
+    if (!(all > 0))
+        return;
+    struct found *f = c->found;
+    f->pad_low = f->pad_high < 0 ? first / all : fmin(f->pad_low, first / all);
+    f->pad_high = fmax(f->pad_high, first / all);
 }
 
 static void add_groups(struct cell *c, struct json *root)
@@ -469,6 +496,7 @@ static void add_groups(struct cell *c, struct json *root)
     for (int64_t g = 0; g < c->s->shape.groups; g++)
         add_group(c, json_push(groups, json_new_object()), g, next[g]);
     free(next);
+    find_pad_share(c);
     flat_release(&c->flat);
     free(c->sums);
 }
@@ -491,14 +519,14 @@ static struct json *build(struct cell *c, struct aq_err *err)
 }
 
 static struct json *collect(const struct collect_source *from, const char *run_path,
-                            const char *quant_path, bool *flat_groups, struct aq_err *err)
+                            const char *quant_path, struct found *found, struct aq_err *err)
 {
     struct cell c = {.s = from->store,
                      .ranges = from->ranges,
                      .range_position = -1,
                      .run_path = run_path,
                      .quant_path = quant_path,
-                     .flat_groups = flat_groups};
+                     .found = found};
     struct json *out = NULL;
     c.run = json_read(run_path, err);
     c.quant = c.run ? product_read(quant_path, QUANT_SCHEMA, err) : NULL;
@@ -509,9 +537,27 @@ static struct json *collect(const struct collect_source *from, const char *run_p
     return out;
 }
 
-static bool *new_flat_groups(const struct store *s)
+static struct found found_new(const struct store *s)
 {
-    return xcalloc((size_t)s->shape.groups, sizeof(bool));
+    return (struct found){.flat_groups = xcalloc((size_t)s->shape.groups, sizeof(bool)),
+                          .pad_high = -1};
+}
+
+static void note_padding(const struct found *f)
+{
+    char share[64];
+    if (f->pad_high < 0)
+        return;
+    if (f->pad_high - f->pad_low < 5e-4)
+        (void)snprintf(share, sizeof share, "%.1f %%", 100 * f->pad_high);
+    else
+        (void)snprintf(share, sizeof share, "%.1f to %.1f %%", 100 * f->pad_low, 100 * f->pad_high);
+    if (f->pad_high > pad_limit)
+        aq_warn("%s of the score comes from the pad row, which sees no text: the order of the "
+                "layers is not that of the text (dataset.padding=none measures the text alone)",
+                share);
+    else
+        aq_note(0, "%s of the score comes from the pad row, which sees no text", share);
 }
 
 /* One line, however many cells and groups there are. */
@@ -531,6 +577,12 @@ static void note_flat(const struct store *s, const bool *flat_groups)
     aq_buf_release(&names);
 }
 
+static void found_say(const struct store *s, const struct found *f)
+{
+    note_flat(s, f->flat_groups);
+    note_padding(f);
+}
+
 int collect_check_ranges(const struct collect_source *from, struct aq_err *err)
 {
     const struct json *lm = json_get(from->store->identity, "lm");
@@ -548,11 +600,11 @@ int collect_check_ranges(const struct collect_source *from, struct aq_err *err)
 struct json *collect_cell(const struct collect_source *from, const char *run_path,
                           const char *quant_path, struct aq_err *err)
 {
-    bool *flat_groups = new_flat_groups(from->store);
-    struct json *out = collect(from, run_path, quant_path, flat_groups, err);
+    struct found found = found_new(from->store);
+    struct json *out = collect(from, run_path, quant_path, &found, err);
     if (out)
-        note_flat(from->store, flat_groups);
-    free(flat_groups);
+        found_say(from->store, &found);
+    free(found.flat_groups);
     return out;
 }
 
@@ -613,17 +665,17 @@ static char *quant_of(const char *dir)
 
 struct sweep {
     const struct collect_source *from;
-    bool *flat_groups; /* in any cell */
+    struct found found;
     size_t written;
     struct aq_err first;
 };
 
-static int write_cell(const struct sweep *w, const char *dir, struct aq_err *err)
+static int write_cell(struct sweep *w, const char *dir, struct aq_err *err)
 {
     char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
     char *scores = aq_path_join(dir, "scores.json");
     struct aq_buf text = AQ_BUF_INIT;
-    struct json *v = collect(w->from, run, quant, w->flat_groups, err);
+    struct json *v = collect(w->from, run, quant, &w->found, err);
     int r = -1;
     if (v && json_write(&text, v, JSON_NEWLINE, err) == 0)
         r = aq_write_if_changed(scores, text.data, text.len, err);
@@ -654,10 +706,10 @@ static int collect_one(void *arg, const char *dir, struct aq_err *err)
 int collect_cells(const struct collect_source *from, const char *cells_path, size_t *written,
                   struct aq_err *err)
 {
-    struct sweep w = {.from = from, .flat_groups = new_flat_groups(from->store)};
+    struct sweep w = {.from = from, .found = found_new(from->store)};
     int r = each_cell(cells_path, collect_one, &w, err);
-    note_flat(from->store, w.flat_groups);
-    free(w.flat_groups);
+    found_say(from->store, &w.found);
+    free(w.found.flat_groups);
     *written = w.written;
     if (r == 0 && w.first.code) {
         *err = w.first;

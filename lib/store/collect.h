@@ -25,7 +25,8 @@ int collect_check_ranges(const struct collect_source *from, struct aq_err *err) 
 
 /*
  * NULL: what is missing in the store, or wrong in the run. Caller frees. A note names the groups
- * whose score does not depend on bits, if there are any.
+ * whose score does not depend on bits, if there are any; of padded samples another says what share
+ * of the score the pad rows have, and is a warning above 20 %.
  */
 struct json *collect_cell(const struct collect_source *from, const char *run_path,
                           const char *quant_path, struct aq_err *err);
