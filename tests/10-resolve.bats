@@ -209,7 +209,7 @@ show() {
     aq 0 aq-resolve --config-dir "$d" quant_pair=mine --show _aq.scheme_name
     is "$output" mine_autoquant_lm
     aq 0 aq-resolve --config-dir "$d" --list quant_pair
-    is "$(wc -l <<<"$output")" 21
+    is "$(wc -l <<<"$output")" 23
 }
 
 @test "--depfile: make remakes the product when one of its files changes" {
