@@ -55,6 +55,8 @@ setup() {
 
 @test "aq: exits with the code of the tool that failed, not with make's" {
     # 3: the content of a file
+    mkdir notes
+    export TMPDIR=$PWD/notes # of this test alone
     cp datasets/demo/captions_small.txt keep
     printf 'caption \xff\xfe\n' >datasets/demo/captions_small.txt
     aq 3 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
@@ -63,7 +65,7 @@ setup() {
     aq 2 pipelines/aq sweep PAIRS=wint9_aint8
     # 1: a recipe that cannot write; the code of an earlier run is not left behind
     aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
-    is "$(ls "${TMPDIR:-/tmp}"/aq-notes.* 2>/dev/null | wc -l)" 0
+    is "$(ls notes)" ""
 }
 
 @test "installed: aq and the tools work in an empty directory; completions know commands, options and choices" {

@@ -180,6 +180,7 @@ L
 
 @test "a moved tree does nothing again; a read-only one writes its products elsewhere" {
     local store=$P/demo_captions/store-gradient.safetensors ended same
+    PAIRS=wfp8_afp8 GRANS=default SIZES=small aq 0 sweep
     cp -p "$store" before.st
     mv "$T" "$T-moved"
     cd "$T-moved"

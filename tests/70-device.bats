@@ -46,7 +46,7 @@ EOF
     refused 4 "has interface 99 of" score s --device cuda
     plugin BACKEND_ABI 0
     refused 4 "device 'cuda': the driver finds no GPU" score s --device cuda
-    plugin BACKEND_ABI 3
+    plugin BACKEND_ABI 2
     refused 4 "there is no device cuda:7, only 2" score s --device cuda:7
     [ ! -e s ]
 }
@@ -58,7 +58,7 @@ EOF
     so() { ${CC:-cc} -shared -fPIC -o aq-backend-cuda.so x.c; }
     echo 'void *aq_backend_plugin(void) { return 0; }' >x.c && so
     refused 4 "has no table of operations" score s --device cuda
-    plugin BACKEND_ABI 3
+    plugin BACKEND_ABI 2
     cp aq-backend-cuda.so whole
     size=$(stat -c %s whole)
     for n in 64 100 1000 4096 5000 8192 $((size / 2)) $((size - 1)); do

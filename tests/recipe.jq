@@ -6,7 +6,7 @@ def spread(f): . as $e | ([range($treatments | length)] | map($e | f));
     (.candidates | index("NONE")) as $none | (1 - $none) as $one
     | .candidates = ($treatments | keys_unsorted) + ["NONE"]
     | .formats = ($treatments | keys_unsorted | map("\(.)(effective-bits: 8.0)")) + ["NONE(effective-bits: 16.0)"]
-    | reduce (["scores", "costs", "scores_per_batch_mean", "stderr", "storage_bits"][]) as $k
+    | reduce (["scores", "costs", "scores_per_batch_mean", "stderr", "storage_bits", "scores_per_token", "per_token_dot", "first_position"][]) as $k
         (.; .[$k] = (.[$k] as $v | [range($treatments | length)] | map($v[$one])) + [.[$k][$none]])
     | del(.flat, .weight_only, .activation_only))
 | .selection.recipe |= with_entries(.key as $k
