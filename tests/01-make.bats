@@ -45,6 +45,11 @@ built() {
     is "$compiled" 0
 }
 
+@test "a developer's build at -O1 has no warning either: a message that is cut is meant to be" {
+    tree
+    aq 0 make DEVELOPER=1 CFLAGS=-O1 O=one one/lib/base/err.o
+}
+
 @test "V=1 shows commands; DEVELOPER and SAN reach the compiler; O= keeps builds apart; CUDA is 0 or 1" {
     tree
     aq 0 make V=1 DEVELOPER=1 SAN=address,undefined O=elsewhere elsewhere/lib/base/suggest.o
