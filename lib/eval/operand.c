@@ -31,7 +31,7 @@ const struct eval_linear *eval_operand_linear(const struct eval_operand *o, int6
 /* Ranges of channels are compared by where they are: those that share one were given it. */
 static bool same_act(const struct eval_linear *a, const struct eval_linear *b)
 {
-    if (!a->swapped || !b->swapped || memcmp(&a->a, &b->a, sizeof a->a) != 0)
+    if (!a->swapped || !b->swapped || !quant_same(&a->a, &b->a))
         return false;
     if (!a->ranged || !b->ranged)
         return a->ranged == b->ranged;

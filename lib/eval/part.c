@@ -77,6 +77,8 @@ static size_t cell_bytes(const struct column *c)
 static bool column_at(const struct eval_part *p, size_t i, struct column *c)
 {
     size_t per_domain = p->operands * COLUMNS + (p->noise ? 1 : 0);
+    if (per_domain == 0)
+        return false;
     size_t number = i / per_domain, k = i % per_domain;
     if (number >= p->count)
         return false;

@@ -17,6 +17,7 @@
 #include "base/err.h"
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -65,6 +66,8 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) A
 /* Also refuses what is not the normal form of an activation: a range that is called dynamic and is
  * not. */
 int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
+/* The same steps under the same ranges? */
+bool quant_same(const struct quant_spec *a, const struct quant_spec *b);
 /* The normal form; reads back to the same spec. */
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
 

@@ -215,6 +215,21 @@ static void print_step(const struct quant_step *s, char *out, size_t size)
                    s->dynamic ? "dynamic" : "static");
 }
 
+static bool same_step(const struct quant_step *a, const struct quant_step *b)
+{
+    return a->number == b->number && a->bits == b->bits && a->scope == b->scope &&
+           a->block_rows == b->block_rows && a->block_cols == b->block_cols &&
+           a->dynamic == b->dynamic;
+}
+
+bool quant_same(const struct quant_spec *a, const struct quant_spec *b)
+{
+    bool same = a->steps == b->steps && a->group == b->group && a->group_amax == b->group_amax;
+    for (int32_t i = 0; i < a->steps && same; i++)
+        same = same_step(&a->step[i], &b->step[i]);
+    return same;
+}
+
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX])
 {
     (void)snprintf(out, QUANT_TEXT_MAX, "none");

@@ -272,7 +272,7 @@ static void test_unit(void)
 static void test_group_range(void)
 {
     enum { FIRST = 3 };
-    float data[ROWS * COLS], whole[ROWS * COLS], parts[ROWS * COLS];
+    float data[ROWS * COLS], whole[ROWS * COLS], parts[ROWS * COLS] = {0};
     struct quant_spec spec;
     struct aq_err err = {0};
     for (int i = 0; i < ROWS * COLS; i++)

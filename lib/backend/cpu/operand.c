@@ -91,7 +91,7 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
                          const struct backend_weight *w, const struct quant_spec *spec)
 {
     struct cpu_backend *c = cpu_of(b);
-    if (op->w == w && op->source.data == w->dev && memcmp(&op->spec, spec, sizeof *spec) == 0)
+    if (op->w == w && op->source.data == w->dev && quant_same(&op->spec, spec))
         return;
     drop_plan(op);
     op->w = w;
