@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct aq_err err = {0};
     if (quant_parse(text, &spec, &err) == 0) {
         quant_print(&spec, printed);
-        if (quant_parse(printed, &again, &err) < 0 || memcmp(&spec, &again, sizeof spec) != 0)
+        if (quant_parse(printed, &again, &err) < 0 || !quant_same(&spec, &again))
             abort();
     } else if (!err.msg[0] || strchr(err.msg, '\n')) {
         abort();
