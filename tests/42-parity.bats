@@ -33,7 +33,7 @@ cells() {
     while IFS=$'\t' read -r format granularity; do
         mkdir -p "$2/$i/cell"
         ln -s "$PWD/run.json" "$2/$i/cell/run.json"
-        aq-overlay --fp4-block 16 --format "$format" --granularity "$granularity" -o "$2/$i/quant.json"
+        aq-overlay --fp4-block 16 --own-scales --format "$format" --granularity "$granularity" -o "$2/$i/quant.json"
         i=$((i + 1))
     done < <(jq -r --arg m "$2" '.[$m][] | [.format, .granularity] | @tsv' "$VECTORS/$1.json")
     jq -n --arg m "$2" --argjson n "$i" '{cells: [range($n) | {dir: "\($m)/\(.)/cell", supported: true}]}' >cells.json
