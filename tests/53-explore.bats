@@ -283,9 +283,10 @@ with_script() {
 @test "browser: without JavaScript every cell is a row of a table" {
     sweep
     aq-report explore --cells P/cells.json $(cat list) -o e.html
-    # a frame without the right to run scripts
-    echo '<!doctype html><body><iframe sandbox src="e.html" width=1000 height=900></iframe>' >plain.html
-    browse --window-size=1100,950 --virtual-time-budget=3000 --screenshot="$PWD/plain.png" "file://$PWD/plain.html" >/dev/null
+    # as a browser shows it that runs no scripts: without them, and with what stands there instead
+    sed -e '/^<script/,/^<\/script>/d' -e 's/<noscript>//; s/<\/noscript>//' e.html >plain.html
+    ! grep -q '<script' plain.html || return 1
+    browse --window-size=1100,950 --screenshot="$PWD/plain.png" "file://$PWD/plain.html" >/dev/null
     [ "$(stat -c %s plain.png)" -gt 8000 ]
     is "$(sed -n '/<section id="cells"/,/<\/section>/p' e.html | grep -c '<tr><td')" 10
     has "$(cat e.html)" "<noscript>"
