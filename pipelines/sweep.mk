@@ -314,9 +314,10 @@ $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s))
 EVALS   := $(SELECTED:report.html=eval.json)
 HELDOUT := $(P)/in/captions-heldout
 ifneq ($(filter eval,$(GOALS)),)
-ifeq ($(if $(LOOKING)$(STALE),found,$(wildcard $(HELDOUT))),)
-$(error no held-out text at '$(shell readlink -- $(HELDOUT) || echo $(HELDOUT))': the captions of DATASET=$(DATASET) need a file named like those of a size, for the size 'heldout')
-endif
+# the same look at the link as for the captions of a size: what it says is text without odd letters
+heldout := $(if $(LOOKING)$(STALE),,$(shell $(PIPELINES)/inputs $(P) heldout '$(DATASET)' heldout))
+$(foreach w,$(filter error=%,$(heldout)),$(error no held-out text: $(subst |, ,$(patsubst error=%,%,$(w))); it is named like the \
+captions of a size, for the size 'heldout'))
 eval_text := $(shell $(AQ_BIN)/aq-eval --result-version | head -n 1) $(DTYPE)
 $(call stamp,$(ARGS)/eval,eval_text)
 endif

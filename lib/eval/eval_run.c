@@ -131,14 +131,6 @@ static int open_pass(struct run *r, struct aq_err *err)
 
 /* ---- the part ---- */
 
-static void add_number(struct json *v, const char *key, double x)
-{
-    if (isfinite(x))
-        json_add_double(v, key, x);
-    else
-        json_add_null(v, key);
-}
-
 static bool uses_ranges(const struct run *r)
 {
     for (size_t i = 0; i < r->o->count; i++) {
@@ -161,15 +153,15 @@ static struct json *identity_of(const struct run *r)
         struct json *e = json_push(list, json_new_object());
         json_add_string(e, "kind", eval_kind_names[o->kind]);
         json_add_string(e, "digest", o->digest);
-        add_number(e, "bits", o->bits);
-        add_number(e, "predicted", o->predicted);
-        add_number(e, "low", o->low);
-        add_number(e, "high", o->high);
+        json_add_finite(e, "bits", o->bits);
+        json_add_finite(e, "predicted", o->predicted);
+        json_add_finite(e, "low", o->low);
+        json_add_finite(e, "high", o->high);
     }
     json_add_string(v, "dtype", compute_dtype_name(r->bf16));
     json_add_string(v, "backend", eval_pass_backend(r->pass));
     json_add_bool(v, "noise", eval_pass_noise(r->pass));
-    add_number(v, "noise_floor", r->bf16 ? 0 : NAN);
+    json_add_finite(v, "noise_floor", r->bf16 ? 0 : NAN);
     if (uses_ranges(r)) {
         json_add_string(v, "ranges", json_find_string(r->ranges.meta, "digest"));
         if (strcmp(r->ranges.backend, eval_pass_backend(r->pass)) != 0)

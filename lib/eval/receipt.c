@@ -10,14 +10,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-static void add_or_null(struct json *v, const char *key, double x)
-{
-    if (isfinite(x))
-        json_add_double(v, key, x);
-    else
-        json_add_null(v, key);
-}
-
 /* Values of several domains, one behind the other, with what is asked of them. */
 struct pooled {
     int64_t positions, samples; /* samples: those with a position */
@@ -108,7 +100,7 @@ static struct json *spread(const struct pooled *all, const double *values)
     struct score_mean m = score_per_token(sums, all->counts, all->samples);
     qsort(sorted, (size_t)all->positions, sizeof *sorted, by_value);
     json_add_double(v, "mean", m.mean);
-    add_or_null(v, "se", m.error);
+    json_add_finite(v, "se", m.error);
     json_add_double(v, "p50", percentile(sorted, all->positions, 50));
     json_add_double(v, "p99", percentile(sorted, all->positions, 99));
     json_add_double(v, "max", sorted[all->positions - 1]);
@@ -138,9 +130,9 @@ static struct json *summary(const struct eval_part *p, size_t operand, size_t fi
     json_add_double(v, "top1", (double)same / (double)n);
     json_add_double(v, "loss", loss);
     json_add_double(v, "loss_reference", loss_reference);
-    add_or_null(v, "ppl", exp(loss));
-    add_or_null(v, "ppl_reference", exp(loss_reference));
-    add_or_null(v, "first_share", sum != 0 ? all.first / sum : NAN);
+    json_add_finite(v, "ppl", exp(loss));
+    json_add_finite(v, "ppl_reference", exp(loss_reference));
+    json_add_finite(v, "first_share", sum != 0 ? all.first / sum : NAN);
     pool_release(&all);
     return v;
 }
@@ -194,7 +186,7 @@ struct json *eval_receipt(const struct eval_part *p, size_t operand)
     add_copy(v, "dtype", p->identity, "dtype");
     add_copy(v, "backend", p->identity, "backend");
     double floor = noise_floor(p);
-    add_or_null(v, "noise_floor", floor);
+    json_add_finite(v, "noise_floor", floor);
     add_copy(v, "predicted", facts, "predicted");
     if (isnan(json_find_number(facts, "low"))) {
         json_add_null(v, "predicted_interval");

@@ -149,14 +149,6 @@ void receipts_release(struct receipts *r)
 
 /* ---- writing ---- */
 
-static void add_or_null(struct json *v, const char *key, double x)
-{
-    if (isfinite(x))
-        json_add_double(v, key, x);
-    else
-        json_add_null(v, key);
-}
-
 struct json *receipts_json(const struct receipts *r)
 {
     struct json *v = product_new(RECEIPTS_SCHEMA), *rows = json_add_array(v, "rows");
@@ -164,17 +156,17 @@ struct json *receipts_json(const struct receipts *r)
         const struct receipt_row *row = &r->rows[i];
         struct json *e = json_push(rows, json_new_object());
         json_add_string(e, "digest", row->digest);
-        add_or_null(e, "bits", row->bits);
-        add_or_null(e, "predicted", row->predicted);
-        add_or_null(e, "low", row->low);
-        add_or_null(e, "high", row->high);
+        json_add_finite(e, "bits", row->bits);
+        json_add_finite(e, "predicted", row->predicted);
+        json_add_finite(e, "low", row->low);
+        json_add_finite(e, "high", row->high);
         json_add_double(e, "kl", row->kl);
-        add_or_null(e, "se", row->se);
+        json_add_finite(e, "se", row->se);
     }
-    add_or_null(v, "rank_correlation", r->rank_correlation);
-    add_or_null(v, "slope", r->slope);
-    add_or_null(v, "residual", r->residual);
-    add_or_null(v, "coverage", r->coverage);
+    json_add_finite(v, "rank_correlation", r->rank_correlation);
+    json_add_finite(v, "slope", r->slope);
+    json_add_finite(v, "residual", r->residual);
+    json_add_finite(v, "coverage", r->coverage);
     return v;
 }
 

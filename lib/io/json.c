@@ -435,6 +435,11 @@ void json_add_double(struct json *object, const char *key, double x)
     json_add(object, key, json_new_double(x));
 }
 
+void json_add_finite(struct json *object, const char *key, double x)
+{
+    json_add(object, key, isfinite(x) ? json_new_double(x) : json_new_null());
+}
+
 void json_add_string(struct json *object, const char *key, const char *s)
 {
     json_add(object, key, json_new_string(s));

@@ -118,6 +118,8 @@ void json_add_null(struct json *object, const char *key);
 void json_add_bool(struct json *object, const char *key, bool b);
 void json_add_int(struct json *object, const char *key, int64_t n);
 void json_add_double(struct json *object, const char *key, double x);
+/* null where x is infinite or no number. */
+void json_add_finite(struct json *object, const char *key, double x);
 void json_add_string(struct json *object, const char *key, const char *s);
 struct json *json_add_object(struct json *object, const char *key);
 struct json *json_add_array(struct json *object, const char *key);
