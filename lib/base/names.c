@@ -15,6 +15,16 @@ void aq_names_add(struct aq_names *n, const char *name)
     n->items[n->count++] = name;
 }
 
+size_t aq_names_place(struct aq_names *n, const char *name)
+{
+    size_t i = 0;
+    while (i < n->count && strcmp(n->items[i], name) != 0)
+        i++;
+    if (i == n->count)
+        aq_names_add(n, name);
+    return i;
+}
+
 static int by_name(const void *a, const void *b, void *names)
 {
     size_t x = *(const size_t *)a, y = *(const size_t *)b;

@@ -25,6 +25,9 @@ struct aq_names {
 
 void aq_names_add(struct aq_names *n, const char *name); /* borrowed; not into the index */
 void aq_names_release(struct aq_names *n);
+/* The position of a name, which is added unless it is there: distinct names as they appear. O(n).
+ */
+size_t aq_names_place(struct aq_names *n, const char *name);
 
 /* In the list itself. */
 bool aq_names_have(const struct aq_names *n, const char *name); /* O(n) */

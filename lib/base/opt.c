@@ -213,19 +213,19 @@ static void set_flag(const struct aq_opt *o)
         common.verbosity++; /* -v is the one flag that counts */
 }
 
-struct cursor {
+struct arguments {
     int argc, at;
     char **argv;
 };
 
-static int take_value(const struct aq_opt *o, struct cursor *c, struct aq_err *err)
+static int take_value(const struct aq_opt *o, struct arguments *c, struct aq_err *err)
 {
     if (c->at + 1 >= c->argc)
         return aq_err_set(err, AQ_EUSAGE, "--%s needs a value (%s)", o->name, o->arg);
     return set_value(o, c->argv[++c->at], err);
 }
 
-static int parse_long(const char *text, struct cursor *c, struct aq_err *err)
+static int parse_long(const char *text, struct arguments *c, struct aq_err *err)
 {
     size_t len = strcspn(text, "=");
     const struct aq_opt *o = find_in(current->options, text, len);
@@ -242,7 +242,7 @@ static int parse_long(const char *text, struct cursor *c, struct aq_err *err)
     return text[len] ? set_value(o, text + len + 1, err) : take_value(o, c, err);
 }
 
-static int parse_letters(const char *text, struct cursor *c, struct aq_err *err)
+static int parse_letters(const char *text, struct arguments *c, struct aq_err *err)
 {
     for (; *text; text++) {
         const struct aq_opt *o = find_letter(current->options, *text);
@@ -259,7 +259,7 @@ static int parse_letters(const char *text, struct cursor *c, struct aq_err *err)
 
 static int parse(int argc, char **argv, struct aq_cmdline *cl, struct aq_err *err)
 {
-    struct cursor c = {argc, 1, argv};
+    struct arguments c = {argc, 1, argv};
     bool only_operands = false;
     for (; c.at < argc; c.at++) {
         const char *a = argv[c.at];

@@ -23,7 +23,7 @@ enum kind {
 
 enum { REQUIRED = 1, OR_NULL = 2 };
 
-struct rule {
+struct option_rule {
     const char *group, *key;
     enum kind kind;
     unsigned flags;
@@ -33,7 +33,7 @@ struct rule {
 
 #define CHOICES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-static const struct rule rules[] = {
+static const struct option_rule rules[] = {
     {NULL, "experiment", K_NAME, 0},
     {"model", "name", K_NAME, REQUIRED},
     {"model", "path", K_STRING, REQUIRED},
@@ -125,7 +125,7 @@ static bool is_device(const char *s)
     return strncmp(s, "cuda:", 5) == 0 && aq_parse_i64(s + 5, &n) && n >= 0;
 }
 
-static int check_choice(const struct rule *r, const struct node *v, const char *key,
+static int check_choice(const struct option_rule *r, const struct node *v, const char *key,
                         struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT, expected = AQ_BUF_INIT;
@@ -143,7 +143,7 @@ static int check_choice(const struct rule *r, const struct node *v, const char *
     return result;
 }
 
-static int check_number(const struct rule *r, const struct node *v, const char *key,
+static int check_number(const struct option_rule *r, const struct node *v, const char *key,
                         struct aq_err *err)
 {
     char expected[80];
@@ -163,7 +163,7 @@ static int check_strings(const struct node *v, const char *key, struct aq_err *e
     return good ? 0 : check_fail(v, key, "a list of strings", err);
 }
 
-static int check_value(const struct rule *r, const struct node *v, const char *key,
+static int check_value(const struct option_rule *r, const struct node *v, const char *key,
                        struct aq_err *err)
 {
     bool text = v->type == NODE_STRING;
@@ -203,7 +203,7 @@ static int check_value(const struct rule *r, const struct node *v, const char *k
 }
 
 /* Most often the key is there, in another spelling, in the file that made the group. */
-static int fail_missing(const struct node *group, const struct rule *r, const char *key,
+static int fail_missing(const struct node *group, const struct option_rule *r, const char *key,
                         struct aq_err *err)
 {
     if (!group || !group->place.file)
@@ -221,7 +221,7 @@ static int fail_missing(const struct node *group, const struct rule *r, const ch
     return -1;
 }
 
-static int check_rule(const struct rule *r, const struct node *app, struct aq_err *err)
+static int check_rule(const struct option_rule *r, const struct node *app, struct aq_err *err)
 {
     char key[80];
     (void)snprintf(key, sizeof key, "%s%s%s", r->group ? r->group : "", r->group ? "." : "",

@@ -2,13 +2,13 @@
 
 #include <string.h>
 
-struct context {
+struct item_context {
     struct aq_arena *a;
     const struct conf_file *f;
     struct aq_err *err;
 };
 
-static int fail(const struct context *c, const struct node *at, const char *what)
+static int fail(const struct item_context *c, const struct node *at, const char *what)
 {
     return aq_err_set(c->err, AQ_EINPUT, "%s:%d: %s", aq_show(c->f->file), at->place.line, what);
 }
@@ -40,7 +40,7 @@ static const char *split_keywords(const char *text, struct conf_item *item)
     return last ? last + 1 : text;
 }
 
-static int check_value(const struct context *c, const struct node *v)
+static int check_value(const struct item_context *c, const struct node *v)
 {
     if (v->type != NODE_NULL && v->type != NODE_STRING && v->type != NODE_LIST)
         return fail(c, v, "an option must be a string, a list of strings or null");
@@ -50,7 +50,7 @@ static int check_value(const struct context *c, const struct node *v)
     return 0;
 }
 
-static int read_group(const struct context *c, const struct node *v, struct conf_item *item)
+static int read_group(const struct item_context *c, const struct node *v, struct conf_item *item)
 {
     if (v->count == 0)
         return fail(c, v, "a group name is missing in this item of the defaults list");
@@ -67,7 +67,7 @@ static int read_group(const struct context *c, const struct node *v, struct conf
     return check_value(c, item->value);
 }
 
-static int read_item(const struct context *c, const struct node *v, struct conf_item *item)
+static int read_item(const struct item_context *c, const struct node *v, struct conf_item *item)
 {
     item->line = v->place.line;
     if (v->type == NODE_MAP)
@@ -82,7 +82,7 @@ static int read_item(const struct context *c, const struct node *v, struct conf_
 
 int conf_read_defaults(struct aq_arena *a, struct conf_file *f, struct aq_err *err)
 {
-    const struct context c = {a, f, err};
+    const struct item_context c = {a, f, err};
     const struct node key = {.type = NODE_STRING, .s = "defaults"};
     const struct node *list = node_find(f->tree, &key);
     if (!list)

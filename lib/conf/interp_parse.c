@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-struct reader {
+struct interp_reader {
     struct interp *in;
     struct node *v;   /* whose text this is */
     const char *text; /* all of it, for messages */
@@ -22,13 +22,13 @@ struct reader {
     int depth;
 };
 
-static struct node *fail(const struct reader *r, const char *what)
+static struct node *fail(const struct interp_reader *r, const char *what)
 {
     return interp_fail(r->in, r->v, "%s at column %zu of '%s'", what, (size_t)(r->at - r->text) + 1,
                        aq_show(r->text));
 }
 
-static struct node *new_string(struct reader *r, struct aq_buf *text)
+static struct node *new_string(struct interp_reader *r, struct aq_buf *text)
 {
     struct node *s =
         node_string(r->in->a, aq_arena_strdup(r->in->a, aq_buf_str(text)), r->v->place);
@@ -36,9 +36,9 @@ static struct node *new_string(struct reader *r, struct aq_buf *text)
     return s;
 }
 
-static struct node *interpolation(struct reader *r);
+static struct node *interpolation(struct interp_reader *r);
 
-static bool at_interpolation(const struct reader *r)
+static bool at_interpolation(const struct interp_reader *r)
 {
     return r->at[0] == '$' && r->at[1] == '{';
 }
@@ -50,7 +50,7 @@ struct pieces {
     bool several;
 };
 
-static bool add_value(struct reader *r, struct pieces *p, struct node *value)
+static bool add_value(struct interp_reader *r, struct pieces *p, struct node *value)
 {
     p->several |= p->only || p->text.len;
     p->only = value;
@@ -67,7 +67,7 @@ static void add_text(struct pieces *p, const char *s, size_t n)
     aq_buf_add(&p->text, s, n);
 }
 
-static struct node *finish(struct reader *r, struct pieces *p)
+static struct node *finish(struct interp_reader *r, struct pieces *p)
 {
     if (p->only && !p->several) {
         aq_buf_release(&p->text);
@@ -80,7 +80,7 @@ static struct node *finish(struct reader *r, struct pieces *p)
  * Up to the closing quote, or to the end if quote is 0. Backslashes count only before ${ and
  * before the quote: halved, and an odd one protects what follows.
  */
-static struct node *text_until(struct reader *r, char quote)
+static struct node *text_until(struct interp_reader *r, char quote)
 {
     struct pieces p = {AQ_BUF_INIT, NULL, false};
     const char stops[] = {'\\', '$', quote, '\0'};
@@ -121,7 +121,7 @@ static bool is_key_char(char c)
 }
 
 /* A key part: characters, or an interpolation that gives a string. */
-static bool key_part(struct reader *r, struct aq_buf *out)
+static bool key_part(struct interp_reader *r, struct aq_buf *out)
 {
     if (at_interpolation(r)) {
         const struct node *value = interpolation(r);
@@ -144,7 +144,7 @@ static bool key_part(struct reader *r, struct aq_buf *out)
     return true;
 }
 
-static bool bracketed(struct reader *r, struct aq_buf *out)
+static bool bracketed(struct interp_reader *r, struct aq_buf *out)
 {
     aq_buf_addc(out, *r->at++);
     if (!key_part(r, out))
@@ -158,7 +158,7 @@ static bool bracketed(struct reader *r, struct aq_buf *out)
 }
 
 /* Dots and keys up to '}' or ':'; resolver names look the same so far. */
-static bool dotted(struct reader *r, struct aq_buf *out)
+static bool dotted(struct interp_reader *r, struct aq_buf *out)
 {
     while (*r->at == '.')
         aq_buf_addc(out, *r->at++);
@@ -180,7 +180,7 @@ static bool dotted(struct reader *r, struct aq_buf *out)
 
 /* ---- values of arguments ---- */
 
-static struct node *element(struct reader *r);
+static struct node *element(struct interp_reader *r);
 
 static bool closes_element(enum token t)
 {
@@ -198,7 +198,7 @@ static void add_lexeme(struct pieces *p, struct lexeme l)
 }
 
 /* Tokens up to a separator: one keeps its type, several are a text. */
-static struct node *primitive(struct reader *r, bool key)
+static struct node *primitive(struct interp_reader *r, bool key)
 {
     struct pieces p = {AQ_BUF_INIT, NULL, false};
     struct lexeme first = {TOK_BAD, NULL, 0};
@@ -234,7 +234,7 @@ static struct node *primitive(struct reader *r, bool key)
     return fail(r, "expected a value");
 }
 
-static struct node *quoted(struct reader *r)
+static struct node *quoted(struct interp_reader *r)
 {
     char quote = *r->at++;
     struct node *v = text_until(r, quote);
@@ -249,7 +249,7 @@ static struct node *quoted(struct reader *r)
 }
 
 /* Values with commas between them, up to and with the closing token; empty places are "". */
-static struct node *sequence(struct reader *r, enum token close)
+static struct node *sequence(struct interp_reader *r, enum token close)
 {
     struct node *list = node_new(r->in->a, NODE_LIST, r->v->place);
     bool want = false; /* a comma was the last */
@@ -275,7 +275,7 @@ static struct node *sequence(struct reader *r, enum token close)
     }
 }
 
-static struct node *mapping(struct reader *r)
+static struct node *mapping(struct interp_reader *r)
 {
     struct node *map = node_new(r->in->a, NODE_MAP, r->v->place);
     for (struct lexeme l = lex_value(r->at); l.token != TOK_MAP_CLOSE; l = lex_value(r->at)) {
@@ -298,7 +298,7 @@ static struct node *mapping(struct reader *r)
     return map;
 }
 
-static struct node *element(struct reader *r)
+static struct node *element(struct interp_reader *r)
 {
     if (r->depth == NODE_MAX_DEPTH)
         return fail(r, "nested too deeply");
@@ -322,7 +322,7 @@ static struct node *element(struct reader *r)
 
 /* ---- ${...} ---- */
 
-static struct node *resolver(struct reader *r, const char *name)
+static struct node *resolver(struct interp_reader *r, const char *name)
 {
     r->at++;
     r->at += lex_blanks(r->at);
@@ -330,7 +330,7 @@ static struct node *resolver(struct reader *r, const char *name)
     return args ? interp_call(r->in, r->v, name, args) : NULL;
 }
 
-static struct node *interpolation(struct reader *r)
+static struct node *interpolation(struct interp_reader *r)
 {
     if (r->depth == NODE_MAX_DEPTH)
         return fail(r, "nested too deeply");
@@ -358,13 +358,13 @@ static struct node *interpolation(struct reader *r)
 
 struct node *interp_eval_text(struct interp *in, struct node *v, const char *text)
 {
-    struct reader r = {.in = in, .v = v, .text = text, .at = text};
+    struct interp_reader r = {.in = in, .v = v, .text = text, .at = text};
     return text_until(&r, 0);
 }
 
 struct node *interp_eval_element(struct interp *in, struct node *v, const char *text)
 {
-    struct reader r = {.in = in, .v = v, .text = text, .at = text};
+    struct interp_reader r = {.in = in, .v = v, .text = text, .at = text};
     struct node *result = element(&r);
     return result && *r.at ? fail(&r, "unexpected text") : result;
 }

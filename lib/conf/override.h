@@ -69,13 +69,13 @@ void override_value_text(struct aq_buf *out, const struct node *v);
  * Calls of functions in values: args are positional, names[i] is NULL for them. Private to the
  * parser.
  */
-struct call {
+struct function_call {
     const char *name;
     const char **names;
     struct value *args;
     size_t count, cap;
 };
-int override_call(struct aq_arena *a, const struct call *call, struct value *out,
+int override_call(struct aq_arena *a, const struct function_call *call, struct value *out,
                   struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

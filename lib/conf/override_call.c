@@ -13,7 +13,7 @@
 
 struct caller {
     struct aq_arena *a;
-    const struct call *call;
+    const struct function_call *call;
     struct aq_err *err;
 };
 
@@ -378,7 +378,7 @@ static void sort_range(const struct caller *c, struct sweep *s, bool reverse)
 static int call_sort(const struct caller *c, struct value *out)
 {
     bool reverse = false;
-    struct call rest = {.name = c->call->name};
+    struct function_call rest = {.name = c->call->name};
     rest.args = aq_arena_alloc(c->a, c->call->count * sizeof *rest.args);
     rest.names = aq_arena_alloc(c->a, c->call->count * sizeof *rest.names);
     for (size_t i = 0; i < c->call->count; i++) {
@@ -431,7 +431,7 @@ static const struct {
     {"str", call_str},     {"tag", call_tag},
 };
 
-int override_call(struct aq_arena *a, const struct call *call, struct value *out,
+int override_call(struct aq_arena *a, const struct function_call *call, struct value *out,
                   struct aq_err *err)
 {
     struct caller c = {a, call, err};

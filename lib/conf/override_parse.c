@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct parser {
+struct override_parser {
     struct aq_arena *a;
     const char *text; /* the whole override */
     struct lexeme now;
@@ -18,7 +18,7 @@ struct parser {
 
 /* ---- errors: the column counts from 1, in characters ---- */
 
-static int fail_at(const struct parser *p, const char *at, const char *what)
+static int fail_at(const struct override_parser *p, const char *at, const char *what)
 {
     size_t column = 1;
     for (const char *c = p->text; c < at; c++)
@@ -30,7 +30,7 @@ static int fail_at(const struct parser *p, const char *at, const char *what)
                       aq_show(p->text), what, column, aq_show(at));
 }
 
-static int fail(const struct parser *p, const char *what)
+static int fail(const struct override_parser *p, const char *what)
 {
     if (*p->now.at == '{' && p->now.at > p->text && p->now.at[-1] == '$')
         what = "an interpolation is not closed";
@@ -40,7 +40,7 @@ static int fail(const struct parser *p, const char *what)
     return fail_at(p, p->now.at, what);
 }
 
-static void advance(struct parser *p)
+static void advance(struct override_parser *p)
 {
     p->now = lex_value(p->now.at + p->now.len);
 }
@@ -67,7 +67,7 @@ static bool in_primitive(enum token t)
 }
 
 /* A run of backslashes before a quote is halved; the quotes around the text are dropped. */
-static struct node *quoted(struct parser *p)
+static struct node *quoted(struct override_parser *p)
 {
     const char *from = p->now.at + 1, *end = p->now.at + p->now.len - 1;
     char quote = *p->now.at;
@@ -104,7 +104,7 @@ static size_t add_piece(char *to, struct lexeme l)
 }
 
 /* Tokens up to the next separator: one keeps its type, several are a text without outer blanks. */
-static struct node *primitive(struct parser *p, bool key)
+static struct node *primitive(struct override_parser *p, bool key)
 {
     struct lexeme first = p->now, one = {TOK_BLANK, NULL, 0};
     size_t count = 0;
@@ -137,10 +137,10 @@ static struct node *primitive(struct parser *p, bool key)
 
 /* ---- elements ---- */
 
-static int element(struct parser *p, struct value *out);
+static int element(struct override_parser *p, struct value *out);
 
 /* An element that is not a sweep; NULL with an error. */
-static struct node *plain_element(struct parser *p)
+static struct node *plain_element(struct override_parser *p)
 {
     struct value v;
     if (element(p, &v) < 0)
@@ -150,7 +150,7 @@ static struct node *plain_element(struct parser *p)
     return v.node;
 }
 
-static int list(struct parser *p, struct node **out)
+static int list(struct override_parser *p, struct node **out)
 {
     struct node *v = node_new(p->a, NODE_LIST, p->place);
     advance(p);
@@ -170,7 +170,7 @@ static int list(struct parser *p, struct node **out)
     return 0;
 }
 
-static int map_entry(struct parser *p, struct node *map)
+static int map_entry(struct override_parser *p, struct node *map)
 {
     struct node *key = primitive(p, true);
     if (!key)
@@ -187,7 +187,7 @@ static int map_entry(struct parser *p, struct node *map)
     return 0;
 }
 
-static int map(struct parser *p, struct node **out)
+static int map(struct override_parser *p, struct node **out)
 {
     struct node *v = node_new(p->a, NODE_MAP, p->place);
     advance(p);
@@ -205,12 +205,12 @@ static int map(struct parser *p, struct node **out)
     return 0;
 }
 
-static bool at_call(const struct parser *p)
+static bool at_call(const struct override_parser *p)
 {
     return p->now.token == TOK_ID && lex_value(p->now.at + p->now.len).token == TOK_PAREN_OPEN;
 }
 
-static int argument(struct parser *p, struct call *c)
+static int argument(struct override_parser *p, struct function_call *c)
 {
     const char *name = NULL;
     if (p->now.token == TOK_ID && lex_value(p->now.at + p->now.len).token == TOK_EQUAL) {
@@ -233,7 +233,7 @@ static int argument(struct parser *p, struct call *c)
     return 0;
 }
 
-static int arguments(struct parser *p, struct call *c)
+static int arguments(struct override_parser *p, struct function_call *c)
 {
     advance(p);
     advance(p);
@@ -250,9 +250,9 @@ static int arguments(struct parser *p, struct call *c)
     return 0;
 }
 
-static int function(struct parser *p, struct value *out)
+static int function(struct override_parser *p, struct value *out)
 {
-    struct call c = {.name = aq_arena_strndup(p->a, p->now.at, p->now.len)};
+    struct function_call c = {.name = aq_arena_strndup(p->a, p->now.at, p->now.len)};
     int r = arguments(p, &c);
     if (r == 0 && (r = override_call(p->a, &c, out, p->err)) < 0)
         aq_err_prefix(p->err, "override '%s'", aq_show(p->text));
@@ -263,7 +263,7 @@ static int function(struct parser *p, struct value *out)
     return r;
 }
 
-static int element(struct parser *p, struct value *out)
+static int element(struct override_parser *p, struct value *out)
 {
     *out = (struct value){NULL, NULL};
     if (p->depth == NODE_MAX_DEPTH)
@@ -288,7 +288,7 @@ static int element(struct parser *p, struct value *out)
 }
 
 /* One element, or several with commas between them: a sweep. */
-static int value(struct parser *p, struct value *out)
+static int value(struct override_parser *p, struct value *out)
 {
     if (p->now.token == TOK_END) {
         out->node = node_string(p->a, "", p->place);
@@ -352,7 +352,7 @@ static size_t group(const char *p)
     return parts > 1 ? n : 0;
 }
 
-static int key(struct parser *p, const char **at, struct override *o)
+static int key(struct override_parser *p, const char **at, struct override *o)
 {
     size_t n = group(*at);
     if (!n)
@@ -387,7 +387,7 @@ static enum override_kind kind(const char **at)
 int override_parse(struct aq_arena *a, const char *text, int number, struct override *out,
                    struct aq_err *err)
 {
-    struct parser p = {.a = a, .text = text, .place = {NULL, number}, .err = err};
+    struct override_parser p = {.a = a, .text = text, .place = {NULL, number}, .err = err};
     *out = (struct override){.text = text, .number = number};
     size_t len = strlen(text);
     if (len > OVERRIDE_MAX_LENGTH)

@@ -9,20 +9,20 @@
 
 enum { MAX_TIME_TEXT = 256 };
 
-struct context {
+struct resolver_call {
     struct interp *in;
     struct node *v;
     const char *name;
     const struct node *args;
 };
 
-static const struct node *arg(const struct context *c, size_t i)
+static const struct node *arg(const struct resolver_call *c, size_t i)
 {
     return i < c->args->count ? c->args->items[i].value : NULL;
 }
 
 /* The first argument, which must be a string. */
-static const char *key_arg(const struct context *c)
+static const char *key_arg(const struct resolver_call *c)
 {
     const struct node *key = arg(c, 0);
     if (key && key->type == NODE_STRING)
@@ -31,12 +31,12 @@ static const char *key_arg(const struct context *c)
     return NULL;
 }
 
-static struct node *null_node(const struct context *c)
+static struct node *null_node(const struct resolver_call *c)
 {
     return node_new(c->in->a, NODE_NULL, c->v->place);
 }
 
-static struct node *resolve_env(const struct context *c)
+static struct node *resolve_env(const struct resolver_call *c)
 {
     const char *key = key_arg(c);
     if (!key)
@@ -57,7 +57,7 @@ static struct node *resolve_env(const struct context *c)
     return s;
 }
 
-static struct node *resolve_select(const struct context *c)
+static struct node *resolve_select(const struct resolver_call *c)
 {
     const char *key = key_arg(c);
     struct node *found;
@@ -70,7 +70,7 @@ static struct node *resolve_select(const struct context *c)
     return fallback ? node_copy(c->in->a, fallback) : null_node(c);
 }
 
-static struct node *resolve_decode(const struct context *c)
+static struct node *resolve_decode(const struct resolver_call *c)
 {
     const struct node *text = arg(c, 0);
     if (text && text->type == NODE_NULL)
@@ -80,7 +80,7 @@ static struct node *resolve_decode(const struct context *c)
 }
 
 /* The mapping that oc.dict.keys and oc.dict.values look at. */
-static const struct node *dict_arg(const struct context *c)
+static const struct node *dict_arg(const struct resolver_call *c)
 {
     const char *key = key_arg(c);
     struct node *found;
@@ -95,7 +95,7 @@ static const struct node *dict_arg(const struct context *c)
     return found;
 }
 
-static struct node *resolve_keys(const struct context *c)
+static struct node *resolve_keys(const struct resolver_call *c)
 {
     const struct node *map = dict_arg(c);
     if (!map)
@@ -106,7 +106,7 @@ static struct node *resolve_keys(const struct context *c)
     return list;
 }
 
-static struct node *resolve_values(const struct context *c)
+static struct node *resolve_values(const struct resolver_call *c)
 {
     const struct node *map = dict_arg(c);
     if (!map)
@@ -121,7 +121,7 @@ static struct node *resolve_values(const struct context *c)
     return list;
 }
 
-static struct node *resolve_hydra(const struct context *c)
+static struct node *resolve_hydra(const struct resolver_call *c)
 {
     const char *key = key_arg(c);
     struct node *hydra = node_get(c->in->root, "hydra"), *found = NULL;
@@ -140,7 +140,7 @@ static size_t format_time(char *out, size_t cap, const char *format, const struc
 }
 #pragma GCC diagnostic pop
 
-static struct node *resolve_now(const struct context *c)
+static struct node *resolve_now(const struct resolver_call *c)
 {
     const char *format = key_arg(c);
     if (!format)
@@ -156,7 +156,7 @@ static struct node *resolve_now(const struct context *c)
 static const struct {
     const char *name;
     size_t min, max; /* arguments */
-    struct node *(*resolve)(const struct context *c);
+    struct node *(*resolve)(const struct resolver_call *c);
 } resolvers[] = {
     {"oc.env", 1, 2, resolve_env},
     {"oc.select", 1, 2, resolve_select},
@@ -170,7 +170,7 @@ static const struct {
 struct node *interp_call(struct interp *in, struct node *v, const char *name,
                          const struct node *args)
 {
-    const struct context c = {in, v, name, args};
+    const struct resolver_call c = {in, v, name, args};
     for (size_t i = 0; i < AQ_COUNT(resolvers); i++) {
         if (strcmp(resolvers[i].name, name) != 0)
             continue;

@@ -123,7 +123,7 @@ static const char *const test_names[TESTS] = {"sm",   "tp",         "group",   "
 static const char *const scope_names[] = {"treatment", "dims",   "sm",   "pkg",
                                           "fused",     "config", "head", NULL};
 
-struct rule {
+struct engine_rule {
     const struct json *globs[CONDS]; /* a string or an array of strings; NULL: any */
     struct number_test tests[TESTS];
     bool tied, recipe;
@@ -138,7 +138,7 @@ struct engine {
     enum scheme_layout layouts[LAYOUTS];
     int layout_count;
     bool needs_sm;
-    struct rule *rules;
+    struct engine_rule *rules;
     size_t count;
 };
 
@@ -178,7 +178,7 @@ static int read_test(const struct jref *value, struct number_test *out, struct a
     return 0;
 }
 
-static int read_condition(const struct jref *value, struct rule *rule, struct aq_err *err)
+static int read_condition(const struct jref *value, struct engine_rule *rule, struct aq_err *err)
 {
     const char *key = json_key(value->v);
     bool *flag = strcmp(key, "tied") == 0     ? &rule->tied
@@ -199,7 +199,7 @@ static int read_condition(const struct jref *value, struct rule *rule, struct aq
     return jref_fail(value, err, "unknown key");
 }
 
-static int read_rule(const struct jref *r, struct rule *rule, struct aq_err *err)
+static int read_rule(const struct jref *r, struct engine_rule *rule, struct aq_err *err)
 {
     const char *scope, *verdict;
     if (jref_is(r, JSON_OBJECT, err) < 0 || jref_string(r, "scope", &scope, err) < 0 ||
@@ -442,7 +442,7 @@ static bool shards_hold(const struct question *q, const struct number_test *n, b
     return false;
 }
 
-static bool rule_holds(const struct rule *r, const struct question *q)
+static bool rule_holds(const struct engine_rule *r, const struct question *q)
 {
     const struct engine_group *g = q->group;
     const struct number_test *n = r->tests;
@@ -548,7 +548,7 @@ void engine_judge_recipe(const struct engine *e, enum scheme_layout layout,
 {
     int64_t schemes = distinct_schemes(groups, count);
     for (size_t i = 0; i < e->count; i++) {
-        const struct rule *r = &e->rules[i];
+        const struct engine_rule *r = &e->rules[i];
         if (!r->recipe || !glob_holds(r->globs[COND_LAYOUT], layout_names[layout]) ||
             !number_holds(&r->tests[TEST_SCHEMES], schemes, 0) ||
             !recipe_lacks(r->globs[COND_LACKS], groups, count))

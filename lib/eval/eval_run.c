@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct run {
+struct eval_call {
     const struct eval_options *o;
     struct lm lm;
     struct range_file ranges;
@@ -34,7 +34,7 @@ struct run {
 /* ---- opening ---- */
 
 /* Digest of the tokenizer in a directory; "" where there is none, or no text has one. */
-static int tokenizer_of(const struct run *r, const char *dir, char out[AQ_SHA256_HEX],
+static int tokenizer_of(const struct eval_call *r, const char *dir, char out[AQ_SHA256_HEX],
                         struct aq_err *err)
 {
     char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
@@ -54,7 +54,7 @@ static int tokenizer_of(const struct run *r, const char *dir, char out[AQ_SHA256
     return 0;
 }
 
-static int check_tokenizer(const struct run *r, const char *digest, const char *whose,
+static int check_tokenizer(const struct eval_call *r, const char *digest, const char *whose,
                            struct aq_err *err)
 {
     for (size_t i = 0; i < r->domains.count && *digest; i++) {
@@ -67,7 +67,7 @@ static int check_tokenizer(const struct run *r, const char *digest, const char *
     return 0;
 }
 
-static int open_ranges(struct run *r, struct aq_err *err)
+static int open_ranges(struct eval_call *r, struct aq_err *err)
 {
     const struct range_user user = {.lm = r->lm.digest, .model = &r->lm.groups};
     if (!r->o->ranges)
@@ -77,7 +77,7 @@ static int open_ranges(struct run *r, struct aq_err *err)
     return range_file_matches(&r->ranges, &user, err);
 }
 
-static int open_operand(struct run *r, const char *path, struct aq_err *err)
+static int open_operand(struct eval_call *r, const char *path, struct aq_err *err)
 {
     const struct eval_reference ref = {.lm = &r->lm,
                                        .path = r->o->reference,
@@ -96,7 +96,7 @@ static int open_operand(struct run *r, const char *path, struct aq_err *err)
     return check_tokenizer(r, o->tokenizer, path, err);
 }
 
-static int open_inputs(struct run *r, struct aq_err *err)
+static int open_inputs(struct eval_call *r, struct aq_err *err)
 {
     const struct eval_options *o = r->o;
     if (compute_dtype_parse(o->dtype, &r->bf16, err) < 0 ||
@@ -113,7 +113,7 @@ static int open_inputs(struct run *r, struct aq_err *err)
     return 0;
 }
 
-static int open_pass(struct run *r, struct aq_err *err)
+static int open_pass(struct eval_call *r, struct aq_err *err)
 {
     const struct eval_pass_job job = {
         .device = r->o->device,
@@ -131,7 +131,7 @@ static int open_pass(struct run *r, struct aq_err *err)
 
 /* ---- the part ---- */
 
-static bool uses_ranges(const struct run *r)
+static bool uses_ranges(const struct eval_call *r)
 {
     for (size_t i = 0; i < r->o->count; i++) {
         const struct eval_operand *o = &r->operands[i];
@@ -142,7 +142,7 @@ static bool uses_ranges(const struct run *r)
     return false;
 }
 
-static struct json *identity_of(const struct run *r)
+static struct json *identity_of(const struct eval_call *r)
 {
     struct json *v = json_new_object(), *reference = json_add_object(v, "reference");
     json_add_string(reference, "kind", eval_kind_names[EVAL_LM]);
@@ -179,7 +179,7 @@ static struct json *identity_of(const struct run *r)
     return v;
 }
 
-static void make_part(struct run *r)
+static void make_part(struct eval_call *r)
 {
     eval_part_init(&r->part, identity_of(r), r->o->count, eval_pass_noise(r->pass));
     for (size_t i = 0; i < r->domains.count; i++) {
@@ -189,7 +189,7 @@ static void make_part(struct run *r)
 }
 
 /* The part holds the shard's tiles before `end`. */
-static void mark_done(struct run *r, size_t end)
+static void mark_done(struct eval_call *r, size_t end)
 {
     for (size_t i = 0; i < r->domains.count; i++) {
         const struct eval_domain *d = &r->domains.items[i];
@@ -226,7 +226,8 @@ static void copy_values(struct eval_part *to, const struct eval_part *from, size
 }
 
 /* Are the samples of a tile in it, with as many positions? */
-static bool holds(const struct run *r, const struct eval_part *old, const struct eval_place *place)
+static bool holds(const struct eval_call *r, const struct eval_part *old,
+                  const struct eval_place *place)
 {
     const struct eval_part_domain *f = &old->domains[place->number];
     int64_t s = place->tile->sample, end = s + place->tile->desc.samples;
@@ -235,7 +236,7 @@ static bool holds(const struct run *r, const struct eval_part *old, const struct
 }
 
 /* Takes over what an interrupted run left. Returns the first tile that is still to do. */
-static size_t resume(struct run *r)
+static size_t resume(struct eval_call *r)
 {
     struct eval_part old;
     struct aq_err ignored = {0};
@@ -264,7 +265,7 @@ static size_t resume(struct run *r)
 
 static int save(void *arg, size_t end, struct aq_err *err)
 {
-    struct run *r = arg;
+    struct eval_call *r = arg;
     mark_done(r, end);
     return r->unfinished && end < r->end ? eval_part_write(&r->part, r->unfinished, err) : 0;
 }
@@ -272,7 +273,7 @@ static int save(void *arg, size_t end, struct aq_err *err)
 /* ---- the call ---- */
 
 /* K/N, 1-based: tiles are cut by their number. */
-static int take_shard(struct run *r, struct aq_err *err)
+static int take_shard(struct eval_call *r, struct aq_err *err)
 {
     size_t tiles = r->domains.first_tile[r->domains.count];
     int64_t k = 1, n = 1;
@@ -293,7 +294,7 @@ static int take_shard(struct run *r, struct aq_err *err)
     return 0;
 }
 
-static int run(struct run *r, struct aq_err *err)
+static int run(struct eval_call *r, struct aq_err *err)
 {
     if (open_inputs(r, err) < 0 || open_pass(r, err) < 0 || take_shard(r, err) < 0)
         return -1;
@@ -316,7 +317,7 @@ static int run(struct run *r, struct aq_err *err)
 
 int eval_run(const struct eval_options *o, struct aq_err *err)
 {
-    struct run r = {.o = o};
+    struct eval_call r = {.o = o};
     int bad = run(&r, err);
     eval_pass_close(r.pass);
     for (size_t i = 0; i < r.opened; i++)

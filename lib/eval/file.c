@@ -114,7 +114,7 @@ static struct coded *add_weight(struct eval_file *f, const char *name)
 
 /* ---- a directory ---- */
 
-struct reading {
+struct checkpoint_reading {
     struct eval_operand *o;
     struct eval_file *f;
     struct eval_scheme *scheme; /* NULL: not quantized */
@@ -129,7 +129,7 @@ static const struct st_tensor *find_tensor(void *arg, const char *name)
     return t ? t->t : NULL;
 }
 
-static int read_config(struct reading *r)
+static int read_config(struct checkpoint_reading *r)
 {
     struct eval_file *f = r->f;
     f->config = json_read_max(r->config_path, JSON_CONFIG_MAX, r->err);
@@ -143,8 +143,8 @@ static int read_config(struct reading *r)
     return lm_config_read(&f->arch, f->config, r->config_path, &f->arena, r->err);
 }
 
-static int read_plain(struct reading *r, struct coded *c, const char *source, int64_t rows,
-                      int64_t cols)
+static int read_plain(struct checkpoint_reading *r, struct coded *c, const char *source,
+                      int64_t rows, int64_t cols)
 {
     const struct st_tensor *t = find_tensor(&r->f->ckpt, source);
     if (!t)
@@ -160,7 +160,7 @@ static int read_plain(struct reading *r, struct coded *c, const char *source, in
     return 0;
 }
 
-static bool is_quantized(const struct reading *r, const char *module)
+static bool is_quantized(const struct checkpoint_reading *r, const char *module)
 {
     static const char *const marks[] = {"weight_scale", "weight_packed"};
     bool found = false;
@@ -173,13 +173,13 @@ static bool is_quantized(const struct reading *r, const char *module)
 }
 
 /* Is it a weight of codes without what would say so? */
-static bool is_code(const struct reading *r, const char *source)
+static bool is_code(const struct checkpoint_reading *r, const char *source)
 {
     const struct st_tensor *t = find_tensor(&r->f->ckpt, source);
     return t && (t->dtype == ST_I8 || t->dtype == ST_U8 || t->dtype == ST_F8_E4M3);
 }
 
-static int take_act(struct reading *r, const struct eval_module *m, const char *module,
+static int take_act(struct checkpoint_reading *r, const struct eval_module *m, const char *module,
                     struct eval_linear *l)
 {
     float scale;
@@ -205,8 +205,8 @@ static int take_act(struct reading *r, const struct eval_module *m, const char *
 }
 
 /* module: the checkpoint's name; linear: where its activations are noted, or NULL. */
-static int read_module(struct reading *r, const char *name, const char *module, int64_t rows,
-                       int64_t cols, struct eval_linear *linear)
+static int read_module(struct checkpoint_reading *r, const char *name, const char *module,
+                       int64_t rows, int64_t cols, struct eval_linear *linear)
 {
     struct coded *c = add_weight(r->f, name);
     char *source = xasprintf("%s.weight", module);
@@ -236,7 +236,7 @@ static struct eval_linear *linear_of(struct eval_operand *o, const struct model_
     return NULL;
 }
 
-static int read_place(struct reading *r, const struct model_place *p)
+static int read_place(struct checkpoint_reading *r, const struct model_place *p)
 {
     struct aq_buf name = AQ_BUF_INIT;
     const struct lm_arch *a = &r->f->arch;
@@ -264,7 +264,7 @@ static int read_place(struct reading *r, const struct model_place *p)
     return bad;
 }
 
-static int read_tensors(struct reading *r)
+static int read_tensors(struct checkpoint_reading *r)
 {
     size_t count;
     struct model_place *places = model_layout(&r->f->arch, &count);
@@ -277,7 +277,7 @@ static int read_tensors(struct reading *r)
 }
 
 /* Of config.json and the weights: the file's names and digests, by name. */
-static void digest_directory(struct reading *r)
+static void digest_directory(struct checkpoint_reading *r)
 {
     struct aq_sha256 all;
     char hex[AQ_SHA256_HEX];
@@ -298,7 +298,7 @@ static void digest_directory(struct reading *r)
     aq_sha256_hex(&all, r->o->digest);
 }
 
-static int open_directory(struct reading *r)
+static int open_directory(struct checkpoint_reading *r)
 {
     struct eval_file *f = r->f;
     if (ckpt_open(&f->ckpt, r->o->path, r->err) < 0)
@@ -442,7 +442,7 @@ int eval_file_open(struct eval_operand *o, enum eval_kind kind, const struct eva
                    struct aq_err *err)
 {
     struct eval_file *f = xcalloc(1, sizeof *f);
-    struct reading r = {.o = o, .f = f, .err = err};
+    struct checkpoint_reading r = {.o = o, .f = f, .err = err};
     o->kind = kind;
     o->file = f;
     if (kind == EVAL_GGUF)

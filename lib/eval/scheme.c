@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct rule {
+struct scheme_rule {
     struct aq_names targets;
     struct pattern **patterns; /* of targets; NULL where one is a plain name */
     const struct json *weights, *acts;
@@ -17,7 +17,7 @@ struct rule {
 struct eval_scheme {
     const char *path;
     bool modelopt;
-    struct rule *rules; /* of compressed-tensors */
+    struct scheme_rule *rules; /* of compressed-tensors */
     size_t count;
     const struct json *quantization; /* of ModelOpt */
     struct json *config;             /* a copy */
@@ -27,7 +27,8 @@ struct eval_scheme {
 /* ---- opening ---- */
 
 /* "re:" finds at the beginning of the name, as Python's match does. */
-static int add_target(struct eval_scheme *s, struct rule *r, const char *text, struct aq_err *err)
+static int add_target(struct eval_scheme *s, struct scheme_rule *r, const char *text,
+                      struct aq_err *err)
 {
     struct pattern *p = NULL;
     if (strncmp(text, "re:", 3) == 0) {
@@ -47,8 +48,8 @@ static int add_rule(struct eval_scheme *s, const struct jref *group, struct aq_e
     if (jref_get(group, "targets", JSON_ARRAY, &targets, err) < 0)
         return -1;
     s->rules = xreallocarray(s->rules, s->count + 1, sizeof *s->rules);
-    struct rule *r = &s->rules[s->count++];
-    *r = (struct rule){0};
+    struct scheme_rule *r = &s->rules[s->count++];
+    *r = (struct scheme_rule){0};
     if (jref_has(group, "weights", &weights)) {
         if (jref_is(&weights, JSON_OBJECT, err) < 0)
             return -1;
@@ -217,7 +218,7 @@ static int read_ct_acts(const struct eval_scheme *s, const char *module, const s
     return 0;
 }
 
-static int read_ct(const struct eval_scheme *s, const char *module, const struct rule *r,
+static int read_ct(const struct eval_scheme *s, const char *module, const struct scheme_rule *r,
                    struct eval_module *out, struct aq_err *err)
 {
     const struct json *tile = json_find(r->weights, "block_structure");
@@ -274,7 +275,7 @@ static int read_modelopt(const struct eval_scheme *s, const char *module, struct
 /* ---- looking up ---- */
 
 /* Does a target of the rule name the module? "Linear" names the class of all. */
-static int rule_takes(const struct rule *r, const char *module, struct aq_err *err)
+static int rule_takes(const struct scheme_rule *r, const char *module, struct aq_err *err)
 {
     for (size_t i = 0; i < r->targets.count; i++) {
         int found = r->patterns[i] ? pattern_match(r->patterns[i], module, err)

@@ -140,7 +140,7 @@ static struct quant_spec spec_of(const struct scheme *s)
 }
 
 /* A tile being quantized. */
-struct tile {
+struct code_tile {
     const struct coder *c;
     struct quant_matrix w; /* fp32 */
     int64_t rows;
@@ -151,7 +151,7 @@ struct tile {
 };
 
 /* Tiles of 128 x 128 at the end of a weight may be ragged, and the plan wants blocks that fit. */
-static void fit_block(struct quant_spec *spec, const struct tile *t)
+static void fit_block(struct quant_spec *spec, const struct code_tile *t)
 {
     struct quant_step *s = &spec->step[0];
     if (s->scope != QUANT_BLOCK)
@@ -162,7 +162,7 @@ static void fit_block(struct quant_spec *spec, const struct tile *t)
         s->block_cols = (int32_t)t->c->cols;
 }
 
-static int run_quant(struct tile *t, enum quant_code code)
+static int run_quant(struct code_tile *t, enum quant_code code)
 {
     struct quant_spec spec = spec_of(&t->c->scheme);
     struct quant_plan *p = NULL;
@@ -277,7 +277,7 @@ static void int_run(const float *w, int64_t n, float scale, float hi, int8_t *q)
  * Codes and stored scales of all rows, `group` columns under each. Codes for the rounded scale; or
  * those of the treatment, where the scale is not rounded or they are to be kept.
  */
-static int code_integers(struct tile *t, int8_t *q, float *scales)
+static int code_integers(struct code_tile *t, int8_t *q, float *scales)
 {
     const struct coder *c = t->c;
     int64_t group = c->scheme.group ? c->scheme.group : c->cols, per_row = c->cols / group;
@@ -310,7 +310,7 @@ static int code_integers(struct tile *t, int8_t *q, float *scales)
     return 0;
 }
 
-static int code_int(struct tile *t, unsigned char *codes, unsigned char *scales)
+static int code_int(struct code_tile *t, unsigned char *codes, unsigned char *scales)
 {
     const struct coder *c = t->c;
     size_t n = (size_t)(t->rows * c->cols);
@@ -343,7 +343,7 @@ static int code_int(struct tile *t, unsigned char *codes, unsigned char *scales)
 
 /* ---- floats ---- */
 
-static int code_fp8(struct tile *t, unsigned char *codes, unsigned char *scales)
+static int code_fp8(struct code_tile *t, unsigned char *codes, unsigned char *scales)
 {
     const struct coder *c = t->c;
     if (run_quant(t, QUANT_CODE_BF16) < 0)
@@ -360,7 +360,7 @@ static int code_fp8(struct tile *t, unsigned char *codes, unsigned char *scales)
 }
 
 /* The e4m3 byte of every 16 weights. Where its scale is below 1e-5 all codes are 0. */
-static void nvfp4_bytes(const struct tile *t, unsigned char *out)
+static void nvfp4_bytes(const struct code_tile *t, unsigned char *out)
 {
     float under = 6 * coder_second_level(t->c->amax);
     const float *w = t->w.data;
@@ -370,7 +370,7 @@ static void nvfp4_bytes(const struct tile *t, unsigned char *out)
     }
 }
 
-static int code_fp4(struct tile *t, unsigned char *codes, unsigned char *scales)
+static int code_fp4(struct code_tile *t, unsigned char *codes, unsigned char *scales)
 {
     if (run_quant(t, QUANT_CODE_BF16) < 0)
         return -1;
@@ -392,7 +392,7 @@ static void halves(const uint8_t *code, int n, unsigned char *to)
         to[i] = (unsigned char)(code[i] | code[i + n / 2] << 4);
 }
 
-static int gguf_int_blocks(struct tile *t, unsigned char *to)
+static int gguf_int_blocks(struct code_tile *t, unsigned char *to)
 {
     const struct coder *c = t->c;
     int64_t group = c->scheme.group ? c->scheme.group : c->cols;
@@ -420,7 +420,7 @@ static int gguf_int_blocks(struct tile *t, unsigned char *to)
     return r;
 }
 
-static int gguf_fp4_blocks(struct tile *t, unsigned char *to)
+static int gguf_fp4_blocks(struct code_tile *t, unsigned char *to)
 {
     bool nvfp4 = t->c->scheme.codes == CODES_NVFP4;
     int run = nvfp4 ? 16 : 32;
@@ -467,7 +467,7 @@ void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to)
     }
 }
 
-static int code_tile(struct tile *t, void *codes, void *scales)
+static int code_tile(struct code_tile *t, void *codes, void *scales)
 {
     if (t->c->layout == LAYOUT_GGUF)
         return t->c->scheme.codes == CODES_Q8_0 || t->c->scheme.codes == CODES_Q4_0
@@ -493,7 +493,7 @@ int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, i
     size_t n = (size_t)((r1 - r0) * c->cols);
     float *w = xmalloc(n * sizeof *w);
     codes_widen(source, dtype, n, w);
-    struct tile t = {.c = c, .rows = r1 - r0, .err = err};
+    struct code_tile t = {.c = c, .rows = r1 - r0, .err = err};
     t.w = (struct quant_matrix){w, QUANT_F32, t.rows, c->cols, c->name};
     int r = code_tile(&t, codes, scales);
     if (r < 0 && r0)

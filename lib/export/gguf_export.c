@@ -21,7 +21,7 @@ struct entry {
     int handle, scale; /* scale: of NVFP4's second level; -1 */
 };
 
-struct job {
+struct gguf_job {
     const struct export_plan *p;
     struct gguf_writer *w;
     const struct entry *e;
@@ -124,7 +124,7 @@ static const void *source_rows(const struct entry *e, int64_t r0, int64_t r1, ch
     return room;
 }
 
-static int write_tile(struct job *j, int64_t r0, int64_t r1, struct aq_err *err)
+static int write_tile(struct gguf_job *j, int64_t r0, int64_t r1, struct aq_err *err)
 {
     const struct entry *e = j->e;
     size_t row = (size_t)e->t->shape[1] * st_dtype_bits(e->t->dtype) / 8;
@@ -148,7 +148,7 @@ static int write_tile(struct job *j, int64_t r0, int64_t r1, struct aq_err *err)
 
 static void tile_unit(void *arg, int64_t unit, int worker)
 {
-    struct job *j = arg;
+    struct gguf_job *j = arg;
     struct aq_err err = {0};
     int64_t rows = (int64_t)j->e->t->shape[0], r0 = unit * CODES_TILE;
     int64_t r1 = r0 + CODES_TILE < rows ? r0 + CODES_TILE : rows;
@@ -162,7 +162,7 @@ static void tile_unit(void *arg, int64_t unit, int worker)
     pthread_mutex_unlock(&j->lock);
 }
 
-static int write_vector(const struct job *j, struct aq_err *err)
+static int write_vector(const struct gguf_job *j, struct aq_err *err)
 {
     const struct lm_tensor *t = j->e->t;
     float *y = xcalloc((size_t)t->elements + 1, sizeof *y);
@@ -175,7 +175,7 @@ static int write_vector(const struct job *j, struct aq_err *err)
     return r;
 }
 
-static int write_entry(struct job *j, struct aq_pool *pool, struct aq_err *err)
+static int write_entry(struct gguf_job *j, struct aq_pool *pool, struct aq_err *err)
 {
     const struct entry *e = j->e;
     j->failed = -1;
@@ -198,7 +198,7 @@ static int write_entry(struct job *j, struct aq_pool *pool, struct aq_err *err)
 static int write_file(const struct export_plan *p, struct gguf_writer *w,
                       const struct entry *entries, const char *path, struct aq_err *err)
 {
-    struct job j = {.p = p, .w = w, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct gguf_job j = {.p = p, .w = w, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct aq_progress progress;
     uint64_t total = 0, done = 0;
     struct aq_pool *pool = aq_pool_new(p->request->threads, err);

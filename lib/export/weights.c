@@ -162,7 +162,7 @@ struct shard {
 };
 
 /* One module being written: units are tiles. */
-struct job {
+struct module_job {
     struct shard *s;
     struct coder coder;
     const struct st_tensor *t;
@@ -174,7 +174,7 @@ struct job {
 
 static void code_unit(void *arg, int64_t unit, int worker)
 {
-    struct job *j = arg;
+    struct module_job *j = arg;
     const struct coder *c = &j->coder;
     struct aq_err err = {0};
     int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < c->rows ? r0 + CODES_TILE : c->rows;
@@ -201,8 +201,8 @@ static void code_unit(void *arg, int64_t unit, int worker)
     pthread_mutex_unlock(&j->lock);
 }
 
-static int write_piece(struct job *j, const struct export_module *m, const struct piece *piece,
-                       int handle)
+static int write_piece(struct module_job *j, const struct export_module *m,
+                       const struct piece *piece, int handle)
 {
     const struct coder *c = &j->coder;
     int64_t shape[2] = {c->rows, c->cols};
@@ -222,7 +222,7 @@ static int write_piece(struct job *j, const struct export_module *m, const struc
 static int code_module(struct shard *s, const struct export_module *m, const struct st_tensor *t,
                        int first_handle)
 {
-    struct job j = {.s = s, .t = t, .failed = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct module_job j = {.s = s, .t = t, .failed = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct piece pieces[PIECES];
     if (coder_of(s->p, m, &j.coder, s->err) < 0)
         return -1;
@@ -338,30 +338,20 @@ static int write_shard(struct shard *s, const struct out_dir *d, uint32_t file, 
 
 /* ---- all shards ---- */
 
-static int by_key(const void *a, const void *b)
-{
-    return strcmp(json_key(*(const struct json *const *)a),
-                  json_key(*(const struct json *const *)b));
-}
-
 /* Readers find the weights by this file, in the order of names. */
 static int write_index(const struct out_dir *d, const struct json *map, uint64_t bytes,
                        struct aq_err *err)
 {
     struct json *index = json_new_object();
     json_add_int(json_add_object(index, "metadata"), "total_size", (int64_t)bytes);
-    struct json *sorted = json_add_object(index, "weight_map");
-    size_t n = json_size(map), i = 0;
-    const struct json **order = xcalloc(n + 1, sizeof *order);
-    for (const struct json *v = json_first(map); v; v = json_next(v))
-        order[i++] = v;
-    qsort(order, n, sizeof *order, by_key);
-    for (i = 0; i < n; i++)
-        json_add_string(sorted, json_key(order[i]), json_string(order[i]));
+    json_add(index, "weight_map", json_copy(map));
     char *path = aq_path_join(d->part, "model.safetensors.index.json");
-    int r = json_write_file(path, index, err);
+    struct aq_buf text = AQ_BUF_INIT;
+    int r = json_write(&text, index, JSON_SORT_KEYS | JSON_NEWLINE, err);
+    if (r == 0)
+        r = aq_write_file(path, text.data, text.len, err);
     free(path);
-    free(order);
+    aq_buf_release(&text);
     json_free(index);
     return r;
 }

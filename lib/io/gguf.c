@@ -10,13 +10,13 @@ static const int kind_bytes[GGUF_KINDS] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8
 
 /* ---- little pieces ---- */
 
-struct cursor {
+struct gguf_bytes {
     const unsigned char *at, *start, *end;
     const char *path;
     struct aq_err *err;
 };
 
-static int fail(const struct cursor *c, const char *what)
+static int fail(const struct gguf_bytes *c, const char *what)
 {
     return aq_err_set(c->err, AQ_EINPUT, "%s: byte %zu: %s", aq_show(c->path),
                       (size_t)(c->at - c->start), what);
@@ -30,7 +30,7 @@ static uint64_t little(const unsigned char *p, int bytes)
     return x;
 }
 
-static int take(struct cursor *c, int bytes, uint64_t *out)
+static int take(struct gguf_bytes *c, int bytes, uint64_t *out)
 {
     *out = 0;
     if (c->end - c->at < bytes)
@@ -40,7 +40,7 @@ static int take(struct cursor *c, int bytes, uint64_t *out)
     return 0;
 }
 
-static int skip_string(struct cursor *c)
+static int skip_string(struct gguf_bytes *c)
 {
     uint64_t n;
     if (take(c, 8, &n) < 0)
@@ -51,7 +51,7 @@ static int skip_string(struct cursor *c)
     return 0;
 }
 
-static int take_name(struct cursor *c, struct aq_arena *arena, const char **out)
+static int take_name(struct gguf_bytes *c, struct aq_arena *arena, const char **out)
 {
     const unsigned char *from = c->at;
     if (skip_string(c) < 0)
@@ -65,7 +65,7 @@ static int take_name(struct cursor *c, struct aq_arena *arena, const char **out)
 
 /* ---- keys ---- */
 
-static int skip_array(struct cursor *c, struct gguf_value *v)
+static int skip_array(struct gguf_bytes *c, struct gguf_value *v)
 {
     uint64_t kind;
     if (take(c, 4, &kind) < 0 || take(c, 8, &v->count) < 0)
@@ -89,7 +89,7 @@ static int skip_array(struct cursor *c, struct gguf_value *v)
     return 0;
 }
 
-static int read_value(struct gguf_file *f, struct cursor *c, struct gguf_value *v)
+static int read_value(struct gguf_file *f, struct gguf_bytes *c, struct gguf_value *v)
 {
     uint64_t kind;
     if (take_name(c, &f->arena, &v->key) < 0 || take(c, 4, &kind) < 0)
@@ -114,7 +114,7 @@ static int read_value(struct gguf_file *f, struct cursor *c, struct gguf_value *
     return 0;
 }
 
-static int check_names(struct cursor *c, struct aq_names *names, const char *what)
+static int check_names(struct gguf_bytes *c, struct aq_names *names, const char *what)
 {
     ptrdiff_t twice = aq_names_sort(names);
     if (twice >= 0)
@@ -123,7 +123,7 @@ static int check_names(struct cursor *c, struct aq_names *names, const char *wha
     return 0;
 }
 
-static int read_values(struct gguf_file *f, struct cursor *c, uint64_t n)
+static int read_values(struct gguf_file *f, struct gguf_bytes *c, uint64_t n)
 {
     f->values = xcalloc((size_t)n + 1, sizeof *f->values);
     for (uint64_t i = 0; i < n; i++) {
@@ -137,7 +137,7 @@ static int read_values(struct gguf_file *f, struct cursor *c, uint64_t n)
 
 /* ---- tensors ---- */
 
-static int read_shape(struct cursor *c, struct gguf_tensor *t)
+static int read_shape(struct gguf_bytes *c, struct gguf_tensor *t)
 {
     uint64_t rank;
     if (take(c, 4, &rank) < 0)
@@ -157,7 +157,7 @@ static int read_shape(struct cursor *c, struct gguf_tensor *t)
     return 0;
 }
 
-static int read_tensor(struct gguf_file *f, struct cursor *c, struct gguf_tensor *t)
+static int read_tensor(struct gguf_file *f, struct gguf_bytes *c, struct gguf_tensor *t)
 {
     uint64_t type;
     if (take_name(c, &f->arena, &t->name) < 0 || read_shape(c, t) < 0 || take(c, 4, &type) < 0 ||
@@ -187,7 +187,7 @@ static int by_begin(const void *a, const void *b)
     return x->end < y->end ? -1 : x->end > y->end;
 }
 
-static int check_overlap(const struct gguf_file *f, struct cursor *c)
+static int check_overlap(const struct gguf_file *f, struct gguf_bytes *c)
 {
     struct gguf_tensor **order = xcalloc(f->count + 1, sizeof *order);
     int r = 0;
@@ -202,7 +202,7 @@ static int check_overlap(const struct gguf_file *f, struct cursor *c)
     return r;
 }
 
-static int place_tensors(struct gguf_file *f, struct cursor *c)
+static int place_tensors(struct gguf_file *f, struct gguf_bytes *c)
 {
     uint64_t align = GGUF_ALIGNMENT;
     const struct gguf_value *v = gguf_get(f, "general.alignment");
@@ -229,7 +229,7 @@ static int place_tensors(struct gguf_file *f, struct cursor *c)
     return check_overlap(f, c);
 }
 
-static int read_tensors(struct gguf_file *f, struct cursor *c, uint64_t n)
+static int read_tensors(struct gguf_file *f, struct gguf_bytes *c, uint64_t n)
 {
     f->tensors = xcalloc((size_t)n + 1, sizeof *f->tensors);
     for (uint64_t i = 0; i < n; i++) {
@@ -247,7 +247,7 @@ static int read_tensors(struct gguf_file *f, struct cursor *c, uint64_t n)
 
 static int read_header(struct gguf_file *f, struct aq_err *err)
 {
-    struct cursor c = {f->map.data, f->map.data, f->map.data + f->map.size, f->path, err};
+    struct gguf_bytes c = {f->map.data, f->map.data, f->map.data + f->map.size, f->path, err};
     uint64_t version, tensors, keys;
     if (f->map.size < 4 || memcmp(c.at, "GGUF", 4) != 0)
         return aq_err_set(err, AQ_EINPUT, "%s: not a GGUF file", aq_show(f->path));

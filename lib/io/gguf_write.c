@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct declared {
+struct gguf_declared {
     char *name;
     const struct gguf_type_info *type;
     int rank;
@@ -17,7 +17,7 @@ struct declared {
 struct gguf_writer {
     struct aq_buf keys;
     uint64_t key_count;
-    struct declared *tensors;
+    struct gguf_declared *tensors;
     size_t count, cap;
     uint64_t data_size, header_size;
     struct aq_out out;
@@ -135,8 +135,8 @@ int gguf_declare(struct gguf_writer *w, const char *name, enum gguf_type t, int 
 {
     assert(!w->begun && rank >= 1 && rank <= GGUF_MAX_RANK);
     AQ_GROW(w->tensors, w->count, w->cap);
-    struct declared *d = &w->tensors[w->count];
-    *d = (struct declared){.name = xstrdup(name), .type = gguf_type_info(t), .rank = rank};
+    struct gguf_declared *d = &w->tensors[w->count];
+    *d = (struct gguf_declared){.name = xstrdup(name), .type = gguf_type_info(t), .rank = rank};
     assert(d->type && shape[rank - 1] % (uint64_t)d->type->block == 0);
     memcpy(d->shape, shape, (size_t)rank * sizeof *shape);
     uint64_t n = 1;
@@ -161,7 +161,7 @@ static void add_header(const struct gguf_writer *w, struct aq_buf *out)
     add_little(out, w->key_count, 8);
     aq_buf_add(out, w->keys.data, w->keys.len);
     for (size_t i = 0; i < w->count; i++) {
-        const struct declared *d = &w->tensors[i];
+        const struct gguf_declared *d = &w->tensors[i];
         add_text(out, d->name);
         add_little(out, (uint64_t)d->rank, 4);
         for (int k = d->rank - 1; k >= 0; k--)
@@ -193,7 +193,7 @@ int gguf_begin(struct gguf_writer *w, const char *path, struct aq_err *err)
 int gguf_write(struct gguf_writer *w, int handle, uint64_t byte_offset, const void *data, size_t n,
                struct aq_err *err)
 {
-    const struct declared *d = &w->tensors[handle];
+    const struct gguf_declared *d = &w->tensors[handle];
     assert(byte_offset <= d->bytes && n <= d->bytes - byte_offset);
     return aq_out_pwrite(&w->out, data, n, w->header_size + d->begin + byte_offset, err);
 }

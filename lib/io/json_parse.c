@@ -30,7 +30,7 @@ struct key {
     size_t begin; /* in the document */
 };
 
-struct parser {
+struct json_parser {
     const char *text, *name; /* name is for messages */
     size_t len, at;
     int depth;
@@ -40,7 +40,7 @@ struct parser {
     struct aq_err *err;
 };
 
-static int fail_at(struct parser *p, size_t at, const char *what)
+static int fail_at(struct json_parser *p, size_t at, const char *what)
 {
     size_t line = 1, start = 0;
     for (size_t i = 0; i < at && i < p->len; i++)
@@ -52,12 +52,12 @@ static int fail_at(struct parser *p, size_t at, const char *what)
                       what);
 }
 
-static int fail(struct parser *p, const char *what)
+static int fail(struct json_parser *p, const char *what)
 {
     return fail_at(p, p->at, what);
 }
 
-static int peek(const struct parser *p)
+static int peek(const struct json_parser *p)
 {
     return p->at < p->len ? (unsigned char)p->text[p->at] : -1;
 }
@@ -67,7 +67,7 @@ static bool is_blank(char ch)
     return ch == ' ' || ch == '\n' || ch == '\t' || ch == '\r';
 }
 
-static void skip_blanks(struct parser *p)
+static void skip_blanks(struct json_parser *p)
 {
     while (p->at < p->len && is_blank(p->text[p->at]))
         p->at++;
@@ -76,7 +76,7 @@ static void skip_blanks(struct parser *p)
 /* ---- the tree ---- */
 
 /* Hangs an item into the tree; the key (NULL in an array) becomes the item's. */
-static cJSON *attach(struct parser *p, cJSON *parent, char *key, cJSON *item)
+static cJSON *attach(struct json_parser *p, cJSON *parent, char *key, cJSON *item)
 {
     if (!item) {
         aq_msg_line("out of memory");
@@ -93,7 +93,7 @@ static cJSON *attach(struct parser *p, cJSON *parent, char *key, cJSON *item)
 /* ---- strings ---- */
 
 /* The value of four hexadecimal digits, or -1. */
-static int hex4(const struct parser *p, size_t at)
+static int hex4(const struct json_parser *p, size_t at)
 {
     int v = 0;
     if (at > p->len || p->len - at < 4)
@@ -108,7 +108,7 @@ static int hex4(const struct parser *p, size_t at)
 }
 
 /* \uXXXX, or two of them for a character above U+FFFF. Returns the end of what it wrote. */
-static char *take_unicode(struct parser *p, char *out)
+static char *take_unicode(struct json_parser *p, char *out)
 {
     const char *what = NULL;
     int v = hex4(p, p->at + 2), low = -1;
@@ -136,7 +136,7 @@ static char *take_unicode(struct parser *p, char *out)
            aq_utf8_encode(0x10000 + (((uint32_t)v - 0xd800) << 10) + ((uint32_t)low - 0xdc00), out);
 }
 
-static char *take_escape(struct parser *p, char *out)
+static char *take_escape(struct json_parser *p, char *out)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     int e = p->at + 1 < p->len ? p->text[p->at + 1] : -1;
@@ -153,7 +153,7 @@ static char *take_escape(struct parser *p, char *out)
 }
 
 /* Length of what needs no care from here on: up to a quote, an escape, a control character. */
-static size_t plain_run(const struct parser *p)
+static size_t plain_run(const struct json_parser *p)
 {
     size_t i = p->at;
     while (i < p->len && p->text[i] != '"' && p->text[i] != '\\' &&
@@ -163,7 +163,7 @@ static size_t plain_run(const struct parser *p)
 }
 
 /* Bytes to the closing quote, escapes not counted as one; enough for the unescaped string. */
-static size_t string_bound(const struct parser *p)
+static size_t string_bound(const struct json_parser *p)
 {
     size_t i = p->at;
     while (i < p->len && p->text[i] != '"')
@@ -172,7 +172,7 @@ static size_t string_bound(const struct parser *p)
 }
 
 /* From the opening quote to the byte after the closing one. NULL: an error. Caller frees. */
-static char *parse_string(struct parser *p)
+static char *parse_string(struct json_parser *p)
 {
     size_t open = p->at++;
     char *text = xmalloc(string_bound(p) + 1), *out = text;
@@ -201,7 +201,7 @@ static char *parse_string(struct parser *p)
     return NULL;
 }
 
-static int parse_string_value(struct parser *p, cJSON *parent, char *key)
+static int parse_string_value(struct json_parser *p, cJSON *parent, char *key)
 {
     cJSON *v = attach(p, parent, key, cJSON_CreateNull());
     if (!(v->valuestring = parse_string(p)))
@@ -240,7 +240,7 @@ static bool surely_unique(const struct key *keys, size_t n)
     return true;
 }
 
-static int check_duplicates(struct parser *p, size_t first)
+static int check_duplicates(struct json_parser *p, size_t first)
 {
     size_t n = p->key_count - first;
     if (n == 0) /* and there may be no array yet */
@@ -261,7 +261,7 @@ static int check_duplicates(struct parser *p, size_t first)
 
 /* ---- numbers ---- */
 
-static size_t digits(struct parser *p)
+static size_t digits(struct json_parser *p)
 {
     size_t from = p->at;
     while (isdigit(peek(p)))
@@ -270,7 +270,7 @@ static size_t digits(struct parser *p)
 }
 
 /* Past a number of JSON's grammar. *integer: neither a point nor an exponent; *n: digits before. */
-static int skip_number(struct parser *p, bool *integer, size_t *n)
+static int skip_number(struct json_parser *p, bool *integer, size_t *n)
 {
     *integer = true;
     if (peek(p) == '-')
@@ -322,7 +322,7 @@ static double small_integer(const char *text, size_t len)
     return negative ? -(double)v : (double)v;
 }
 
-static int parse_number(struct parser *p, cJSON *parent, char *key)
+static int parse_number(struct json_parser *p, cJSON *parent, char *key)
 {
     cJSON *v = attach(p, parent, key, cJSON_CreateNull());
     size_t begin = p->at, n;
@@ -346,9 +346,9 @@ static int parse_number(struct parser *p, cJSON *parent, char *key)
 
 /* ---- structure ---- */
 
-static int parse_value(struct parser *p, cJSON *parent, char *key);
+static int parse_value(struct json_parser *p, cJSON *parent, char *key);
 
-static int parse_word(struct parser *p, cJSON *parent, char *key, const char *word, int type)
+static int parse_word(struct json_parser *p, cJSON *parent, char *key, const char *word, int type)
 {
     cJSON *v = attach(p, parent, key, cJSON_CreateNull());
     size_t n = strlen(word);
@@ -359,7 +359,7 @@ static int parse_word(struct parser *p, cJSON *parent, char *key, const char *wo
     return 0;
 }
 
-static int parse_member(struct parser *p, cJSON *object)
+static int parse_member(struct json_parser *p, cJSON *object)
 {
     if (peek(p) != '"')
         return fail(p, "expected a key in double quotes");
@@ -380,7 +380,7 @@ static int parse_member(struct parser *p, cJSON *object)
     return parse_value(p, object, text);
 }
 
-static int parse_container(struct parser *p, cJSON *parent, char *key)
+static int parse_container(struct json_parser *p, cJSON *parent, char *key)
 {
     bool object = p->text[p->at++] == '{';
     char close = object ? '}' : ']';
@@ -410,7 +410,7 @@ static int parse_container(struct parser *p, cJSON *parent, char *key)
 }
 
 /* Takes the key over, also when it fails. */
-static int parse_value(struct parser *p, cJSON *parent, char *key)
+static int parse_value(struct json_parser *p, cJSON *parent, char *key)
 {
     skip_blanks(p);
     switch (peek(p)) {
@@ -435,7 +435,7 @@ static int parse_value(struct parser *p, cJSON *parent, char *key)
 
 struct json *json_parse(const char *text, size_t len, const char *name, struct aq_err *err)
 {
-    struct parser p = {.text = text, .name = name, .len = len, .err = err};
+    struct json_parser p = {.text = text, .name = name, .len = len, .err = err};
     size_t bad = aq_utf8_check(text, len);
     int r = bad < len ? fail_at(&p, bad, "not valid UTF-8") : parse_value(&p, NULL, NULL);
     if (r == 0) {

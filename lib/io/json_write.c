@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct writer {
+struct json_writer {
     struct aq_buf *out;
     unsigned flags;
     int depth;
@@ -60,7 +60,7 @@ void json_write_string(struct aq_buf *out, const char *s)
     aq_buf_addc(out, '"');
 }
 
-static void new_line(struct writer *w)
+static void new_line(struct json_writer *w)
 {
     if (w->flags & JSON_COMPACT)
         return;
@@ -86,9 +86,9 @@ static const struct json **children(const struct json *v, size_t n, bool sorted)
     return list;
 }
 
-static int write_value(struct writer *w, const struct json *v);
+static int write_value(struct json_writer *w, const struct json *v);
 
-static int write_container(struct writer *w, const struct json *v, bool object)
+static int write_container(struct json_writer *w, const struct json *v, bool object)
 {
     size_t n = json_size(v);
     if (n == 0) {
@@ -120,7 +120,7 @@ static int write_container(struct writer *w, const struct json *v, bool object)
     return r;
 }
 
-static int write_float(struct writer *w, double x)
+static int write_float(struct json_writer *w, double x)
 {
     char text[AQ_FMT_MAX];
     if (!isfinite(x))
@@ -130,7 +130,7 @@ static int write_float(struct writer *w, double x)
     return 0;
 }
 
-static void write_int(struct writer *w, const struct json *v)
+static void write_int(struct json_writer *w, const struct json *v)
 {
     int64_t n;
     if (json_int(v, &n))
@@ -139,7 +139,7 @@ static void write_int(struct writer *w, const struct json *v)
         aq_buf_adds(w->out, json_wide_int(v));
 }
 
-static int write_value(struct writer *w, const struct json *v)
+static int write_value(struct json_writer *w, const struct json *v)
 {
     switch (json_type(v)) {
     case JSON_NULL:
@@ -166,7 +166,7 @@ static int write_value(struct writer *w, const struct json *v)
 
 int json_write(struct aq_buf *out, const struct json *v, unsigned flags, struct aq_err *err)
 {
-    struct writer w = {.out = out, .flags = flags, .err = err};
+    struct json_writer w = {.out = out, .flags = flags, .err = err};
     if (write_value(&w, v) < 0)
         return -1;
     if (flags & JSON_NEWLINE)

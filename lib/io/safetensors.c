@@ -41,13 +41,13 @@ static const struct looks_like *recognize(const unsigned char *p, size_t n)
 /* ---- header ---- */
 
 /* One reader at work; errors begin with the file's name. */
-struct reading {
+struct header_reading {
     struct st_file *f;
     uint64_t data_begin; /* offset of the data buffer in the file */
     struct aq_err *err;
 };
 
-static int AQ_PRINTF(2, 3) refuse(struct reading *r, const char *fmt, ...)
+static int AQ_PRINTF(2, 3) refuse(struct header_reading *r, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -57,7 +57,7 @@ static int AQ_PRINTF(2, 3) refuse(struct reading *r, const char *fmt, ...)
 }
 
 /* Also where the first eight bytes make no sense: most likely it is another kind of file. */
-static int fail_length(struct reading *r, uint64_t n)
+static int fail_length(struct header_reading *r, uint64_t n)
 {
     const unsigned char *p = r->f->map.data;
     const struct looks_like *s = recognize(p, r->f->map.size);
@@ -73,7 +73,7 @@ static int fail_length(struct reading *r, uint64_t n)
                   n, r->f->map.size);
 }
 
-static int read_header_text(struct reading *r, const char **text, size_t *len)
+static int read_header_text(struct header_reading *r, const char **text, size_t *len)
 {
     const unsigned char *p = r->f->map.data;
     size_t size = r->f->map.size;
@@ -101,7 +101,7 @@ static int read_header_text(struct reading *r, const char **text, size_t *len)
     return 0;
 }
 
-static int check_metadata(struct reading *r)
+static int check_metadata(struct header_reading *r)
 {
     const struct json *m = r->f->metadata;
     if (json_type(m) != JSON_OBJECT)
@@ -117,7 +117,7 @@ static int check_metadata(struct reading *r)
 /* ---- one entry ---- */
 
 /* An unsigned 64-bit integer, written as digits alone. */
-static int read_u64(struct reading *r, const struct st_tensor *t, const char *key, int index,
+static int read_u64(struct header_reading *r, const struct st_tensor *t, const char *key, int index,
                     const struct json *v, uint64_t *out)
 {
     int64_t n;
@@ -139,7 +139,7 @@ static int read_u64(struct reading *r, const struct st_tensor *t, const char *ke
     return 0;
 }
 
-static int fail_entry(struct reading *r, const struct st_tensor *t, const char *key,
+static int fail_entry(struct header_reading *r, const struct st_tensor *t, const char *key,
                       const struct json *v, const char *expected)
 {
     if (!v)
@@ -149,7 +149,7 @@ static int fail_entry(struct reading *r, const struct st_tensor *t, const char *
 }
 
 /* NULL after a failure. */
-static const struct st_dtype_info *read_dtype(struct reading *r, struct st_tensor *t,
+static const struct st_dtype_info *read_dtype(struct header_reading *r, struct st_tensor *t,
                                               const struct json *v)
 {
     if (!v || json_type(v) != JSON_STRING) {
@@ -173,7 +173,7 @@ static const struct st_dtype_info *read_dtype(struct reading *r, struct st_tenso
     return d;
 }
 
-static int read_shape(struct reading *r, struct st_tensor *t, const struct json *v)
+static int read_shape(struct header_reading *r, struct st_tensor *t, const struct json *v)
 {
     if (!v || json_type(v) != JSON_ARRAY)
         return fail_entry(r, t, "shape", v, "a list");
@@ -188,7 +188,7 @@ static int read_shape(struct reading *r, struct st_tensor *t, const struct json 
     return 0;
 }
 
-static int read_offsets(struct reading *r, struct st_tensor *t, const struct json *v)
+static int read_offsets(struct header_reading *r, struct st_tensor *t, const struct json *v)
 {
     uint64_t at[2];
     if (!v || json_type(v) != JSON_ARRAY)
@@ -207,7 +207,7 @@ static int read_offsets(struct reading *r, struct st_tensor *t, const struct jso
     return 0;
 }
 
-static int check_size(struct reading *r, struct st_tensor *t, const struct st_dtype_info *d)
+static int check_size(struct header_reading *r, struct st_tensor *t, const struct st_dtype_info *d)
 {
     uint64_t bits;
     if (!st_count_elements(t->shape, t->rank, &t->elements) ||
@@ -223,7 +223,7 @@ static int check_size(struct reading *r, struct st_tensor *t, const struct st_dt
     return 0;
 }
 
-static int read_entry(struct reading *r, struct st_tensor *t, const struct json *v)
+static int read_entry(struct header_reading *r, struct st_tensor *t, const struct json *v)
 {
     t->name = json_key(v);
     size_t len = strlen(t->name);
@@ -253,7 +253,7 @@ static int by_offset(const void *a, const void *b)
 }
 
 /* The tensors must tile the data buffer; offsets become offsets in the file. */
-static int check_layout(struct reading *r)
+static int check_layout(struct header_reading *r)
 {
     struct st_file *f = r->f;
     uint64_t at = 0, have = f->map.size - r->data_begin;
@@ -280,7 +280,7 @@ static int check_layout(struct reading *r)
     return 0;
 }
 
-static int read_tensors(struct reading *r)
+static int read_tensors(struct header_reading *r)
 {
     struct st_file *f = r->f;
     size_t cap = json_size(f->header);
@@ -307,7 +307,7 @@ static int read_tensors(struct reading *r)
 
 static int read_all(struct st_file *f, struct aq_err *err)
 {
-    struct reading r = {.f = f, .err = err};
+    struct header_reading r = {.f = f, .err = err};
     const char *text = NULL;
     size_t len = 0;
     if (read_header_text(&r, &text, &len) < 0)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct declared {
+struct st_declared {
     char *name;
     const struct st_dtype_info *dtype;
     int rank;
@@ -17,7 +17,7 @@ struct declared {
 };
 
 struct st_writer {
-    struct declared *tensors; /* in the order of their handles */
+    struct st_declared *tensors; /* in the order of their handles */
     size_t count, cap;
     int *order; /* handles in the order of the data; NULL until laid out */
     uint64_t data_size, header_size;
@@ -62,8 +62,8 @@ int st_declare(struct st_writer *w, const char *name, enum st_dtype dtype, int r
 {
     assert(!w->order && rank >= 0 && rank <= ST_MAX_RANK);
     AQ_GROW(w->tensors, w->count, w->cap);
-    struct declared *d = &w->tensors[w->count];
-    *d = (struct declared){.name = xstrdup(name), .dtype = st_dtype_info(dtype), .rank = rank};
+    struct st_declared *d = &w->tensors[w->count];
+    *d = (struct st_declared){.name = xstrdup(name), .dtype = st_dtype_info(dtype), .rank = rank};
     if (rank)
         memcpy(d->shape, shape, (size_t)rank * sizeof *shape);
     uint64_t n;
@@ -78,8 +78,8 @@ int st_declare(struct st_writer *w, const char *name, enum st_dtype dtype, int r
 
 static int by_dtype_and_name(const void *a, const void *b, void *tensors)
 {
-    const struct declared *s = (struct declared *)tensors + *(const int *)a;
-    const struct declared *t = (struct declared *)tensors + *(const int *)b;
+    const struct st_declared *s = (struct st_declared *)tensors + *(const int *)a;
+    const struct st_declared *t = (struct st_declared *)tensors + *(const int *)b;
     if (s->dtype->order != t->dtype->order)
         return s->dtype->order > t->dtype->order ? -1 : 1;
     return strcmp(s->name, t->name);
@@ -95,13 +95,13 @@ static void lay_out(struct st_writer *w)
     qsort_r(w->order, w->count, sizeof *w->order, by_dtype_and_name, w->tensors);
     w->data_size = 0;
     for (size_t i = 0; i < w->count; i++) {
-        struct declared *d = &w->tensors[w->order[i]];
+        struct st_declared *d = &w->tensors[w->order[i]];
         d->begin = w->data_size;
         w->data_size += d->bytes;
     }
 }
 
-static void add_entry(struct aq_buf *out, const struct declared *d)
+static void add_entry(struct aq_buf *out, const struct st_declared *d)
 {
     json_write_string(out, d->name);
     aq_buf_addf(out, ":{\"dtype\":\"%s\",\"shape\":[", d->dtype->name);
@@ -233,7 +233,7 @@ out:
 static uint64_t place(const struct st_writer *w, int handle, uint64_t offset, uint64_t n)
 {
     assert(w->begun && handle >= 0 && (size_t)handle < w->count);
-    const struct declared *d = &w->tensors[handle];
+    const struct st_declared *d = &w->tensors[handle];
     assert(offset <= d->bytes && n <= d->bytes - offset);
     return w->header_size + d->begin + offset;
 }

@@ -10,7 +10,7 @@
 #define TAG "tag:yaml.org,2002:"
 
 /* A collection that is still open. */
-struct level {
+struct open_collection {
     struct node *v;
     const struct node *key; /* of a map: waiting for its value */
     struct node *merges;    /* of a map: the values of its `<<` keys, or NULL */
@@ -22,13 +22,13 @@ struct anchor {
     struct node *v;
 };
 
-struct reader {
+struct yaml_reader {
     struct aq_arena *a;
     const char *text, *name;
     size_t len;
     struct aq_err *err;
     yaml_parser_t parser;
-    struct level stack[NODE_MAX_DEPTH];
+    struct open_collection stack[NODE_MAX_DEPTH];
     size_t depth;
     struct anchor *anchors;
     size_t anchor_count, anchor_cap;
@@ -38,7 +38,7 @@ struct reader {
 
 /* ---- errors ---- */
 
-static const char *line_at(const struct reader *r, size_t line, size_t *len)
+static const char *line_at(const struct yaml_reader *r, size_t line, size_t *len)
 {
     const char *p = r->text, *end = r->text + r->len;
     while (line > 1) {
@@ -56,7 +56,7 @@ static const char *line_at(const struct reader *r, size_t line, size_t *len)
 }
 
 /* line and column count from 1. The line itself is shown unless it is empty. */
-static int fail_at(const struct reader *r, size_t line, size_t column, const char *text)
+static int fail_at(const struct yaml_reader *r, size_t line, size_t column, const char *text)
 {
     size_t len;
     const char *shown = line_at(r, line, &len);
@@ -68,12 +68,12 @@ static int fail_at(const struct reader *r, size_t line, size_t column, const cha
                             text);
 }
 
-static int fail(const struct reader *r, const yaml_event_t *ev, const char *text)
+static int fail(const struct yaml_reader *r, const yaml_event_t *ev, const char *text)
 {
     return fail_at(r, ev->start_mark.line + 1, ev->start_mark.column + 1, text);
 }
 
-static int fail_offset(const struct reader *r, size_t offset, const char *text)
+static int fail_offset(const struct yaml_reader *r, size_t offset, const char *text)
 {
     size_t line = 1, start = 0;
     for (size_t i = 0; i < offset && i < r->len; i++)
@@ -84,7 +84,7 @@ static int fail_offset(const struct reader *r, size_t offset, const char *text)
     return fail_at(r, line, offset - start + 1, text);
 }
 
-static int fail_parser(const struct reader *r)
+static int fail_parser(const struct yaml_reader *r)
 {
     const yaml_parser_t *p = &r->parser;
     if (p->error == YAML_MEMORY_ERROR)
@@ -96,13 +96,13 @@ static int fail_parser(const struct reader *r)
 
 /* ---- scalars ---- */
 
-static struct place place_of(const struct reader *r, const yaml_event_t *ev)
+static struct place place_of(const struct yaml_reader *r, const yaml_event_t *ev)
 {
     return (struct place){r->name, (int)ev->start_mark.line + 1};
 }
 
 /* An explicit core tag; other tags build objects elsewhere and are refused here. */
-static struct node *tagged_scalar(struct reader *r, const char *tag, const char *text,
+static struct node *tagged_scalar(struct yaml_reader *r, const char *tag, const char *text,
                                   struct place place)
 {
     if (strcmp(tag, TAG "str") == 0)
@@ -130,12 +130,12 @@ static bool is_core_tag(const char *tag)
 }
 
 /* Is a key of a mapping next? */
-static bool at_key(const struct reader *r)
+static bool at_key(const struct yaml_reader *r)
 {
     return r->depth && r->stack[r->depth - 1].v->type == NODE_MAP && !r->stack[r->depth - 1].key;
 }
 
-static struct node *scalar(struct reader *r, const yaml_event_t *ev)
+static struct node *scalar(struct yaml_reader *r, const yaml_event_t *ev)
 {
     const char *value = (const char *)ev->data.scalar.value;
     const char *tag = (const char *)ev->data.scalar.tag;
@@ -166,7 +166,7 @@ static struct node *scalar(struct reader *r, const yaml_event_t *ev)
 
 /* ---- building ---- */
 
-static int count_nodes(struct reader *r, const yaml_event_t *ev, size_t more)
+static int count_nodes(struct yaml_reader *r, const yaml_event_t *ev, size_t more)
 {
     r->nodes += more;
     return r->nodes > r->budget ? fail(r, ev, "too many nodes after expanding aliases") : 0;
@@ -204,7 +204,7 @@ static bool is_mergeable(const struct node *v)
 }
 
 /* The merged entries come first, and the map's own entries win over them. */
-static int merge_level(struct reader *r, const yaml_event_t *ev, struct level *l)
+static int merge_level(struct yaml_reader *r, const yaml_event_t *ev, struct open_collection *l)
 {
     struct node *all = node_new(r->a, NODE_MAP, l->v->place);
     for (size_t i = 0; i < l->merges->count; i++) {
@@ -220,7 +220,7 @@ static int merge_level(struct reader *r, const yaml_event_t *ev, struct level *l
     return 0;
 }
 
-static int take_key(struct reader *r, const yaml_event_t *ev, struct level *l,
+static int take_key(struct yaml_reader *r, const yaml_event_t *ev, struct open_collection *l,
                     const struct node *key)
 {
     if (node_is_container(key))
@@ -244,7 +244,7 @@ static int take_key(struct reader *r, const yaml_event_t *ev, struct level *l,
 }
 
 /* A finished scalar, alias or collection that just opened goes to its place. */
-static int attach(struct reader *r, const yaml_event_t *ev, struct node *v)
+static int attach(struct yaml_reader *r, const yaml_event_t *ev, struct node *v)
 {
     if (count_nodes(r, ev, 1) < 0)
         return -1;
@@ -252,7 +252,7 @@ static int attach(struct reader *r, const yaml_event_t *ev, struct node *v)
         r->root = v;
         return 0;
     }
-    struct level *l = &r->stack[r->depth - 1];
+    struct open_collection *l = &r->stack[r->depth - 1];
     if (l->v->type == NODE_LIST) {
         node_push(r->a, l->v, v);
         return 0;
@@ -270,7 +270,7 @@ static int attach(struct reader *r, const yaml_event_t *ev, struct node *v)
     return 0;
 }
 
-static int add_anchor(struct reader *r, const yaml_event_t *ev, const yaml_char_t *name,
+static int add_anchor(struct yaml_reader *r, const yaml_event_t *ev, const yaml_char_t *name,
                       struct node *v)
 {
     if (!name)
@@ -282,7 +282,7 @@ static int add_anchor(struct reader *r, const yaml_event_t *ev, const yaml_char_
     return 0;
 }
 
-static int on_alias(struct reader *r, const yaml_event_t *ev)
+static int on_alias(struct yaml_reader *r, const yaml_event_t *ev)
 {
     const char *name = (const char *)ev->data.alias.anchor;
     /* a name may be given anew: the latest counts */
@@ -303,7 +303,7 @@ static int on_alias(struct reader *r, const yaml_event_t *ev)
     return fail(r, ev, "undefined alias");
 }
 
-static int on_scalar(struct reader *r, const yaml_event_t *ev)
+static int on_scalar(struct yaml_reader *r, const yaml_event_t *ev)
 {
     struct node *v = scalar(r, ev);
     if (!v || add_anchor(r, ev, ev->data.scalar.anchor, v) < 0)
@@ -311,7 +311,7 @@ static int on_scalar(struct reader *r, const yaml_event_t *ev)
     return attach(r, ev, v);
 }
 
-static int on_open(struct reader *r, const yaml_event_t *ev, enum node_type type)
+static int on_open(struct yaml_reader *r, const yaml_event_t *ev, enum node_type type)
 {
     bool map = type == NODE_MAP;
     const yaml_char_t *anchor =
@@ -325,17 +325,17 @@ static int on_open(struct reader *r, const yaml_event_t *ev, enum node_type type
     struct node *v = node_new(r->a, type, place_of(r, ev));
     if (add_anchor(r, ev, anchor, v) < 0 || attach(r, ev, v) < 0)
         return -1;
-    r->stack[r->depth++] = (struct level){.v = v};
+    r->stack[r->depth++] = (struct open_collection){.v = v};
     return 0;
 }
 
-static int on_close(struct reader *r, const yaml_event_t *ev)
+static int on_close(struct yaml_reader *r, const yaml_event_t *ev)
 {
-    struct level *l = &r->stack[--r->depth];
+    struct open_collection *l = &r->stack[--r->depth];
     return l->merges ? merge_level(r, ev, l) : 0;
 }
 
-static int on_event(struct reader *r, const yaml_event_t *ev)
+static int on_event(struct yaml_reader *r, const yaml_event_t *ev)
 {
     switch (ev->type) {
     case YAML_DOCUMENT_START_EVENT:
@@ -356,7 +356,7 @@ static int on_event(struct reader *r, const yaml_event_t *ev)
     }
 }
 
-static int read_events(struct reader *r)
+static int read_events(struct yaml_reader *r)
 {
     for (bool more = true; more;) {
         yaml_event_t ev;
@@ -373,7 +373,7 @@ static int read_events(struct reader *r)
 
 /* ---- entry points ---- */
 
-static int check_text(struct reader *r)
+static int check_text(struct yaml_reader *r)
 {
     if (r->len > YAML_MAX_BYTES)
         return aq_err_set(r->err, AQ_EINPUT, "'%s' is larger than the limit of %d bytes",
@@ -391,7 +391,7 @@ static int check_text(struct reader *r)
 struct node *yaml_parse_node(struct aq_arena *a, const char *text, size_t len, const char *name,
                              struct aq_err *err)
 {
-    struct reader r = {.a = a, .text = text, .len = len, .name = name, .err = err};
+    struct yaml_reader r = {.a = a, .text = text, .len = len, .name = name, .err = err};
     if (check_text(&r) < 0)
         return NULL;
     r.budget = 1000 + r.len * YAML_MAX_EXPANSION;

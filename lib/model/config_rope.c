@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-struct reader {
+struct rope_reader {
     struct lm_arch *a;
     const struct jref *text;
     struct aq_arena *strings;
@@ -27,7 +27,7 @@ static const char *modern(const struct lm_arch *a, const char *type)
     return strcmp(type, "mrope") == 0 && a->family->wrappers[0] ? "default" : type;
 }
 
-static int read_type(struct reader *x, const struct jref *at, bool required,
+static int read_type(struct rope_reader *x, const struct jref *at, bool required,
                      enum arch_rope_type *out)
 {
     struct jref now, old;
@@ -55,7 +55,7 @@ static int read_type(struct reader *x, const struct jref *at, bool required,
 }
 
 /* A number that must be there, or one that may be missing. */
-static int positive(struct reader *x, const struct jref *at, const char *key, double fallback,
+static int positive(struct rope_reader *x, const struct jref *at, const char *key, double fallback,
                     double *out)
 {
     struct jref r;
@@ -68,7 +68,7 @@ static int positive(struct reader *x, const struct jref *at, const char *key, do
 }
 
 /* The longest sample of the first training: beside the rotation, or inside it, or the model's. */
-static int read_context(struct reader *x, const struct jref *at, int64_t *out)
+static int read_context(struct rope_reader *x, const struct jref *at, int64_t *out)
 {
     static const char *const key = "original_max_position_embeddings";
     const int64_t most = INT64_C(1) << 40;
@@ -81,7 +81,7 @@ static int read_context(struct reader *x, const struct jref *at, int64_t *out)
 }
 
 /* factor, or how many times longer the model's context is than that of the first training */
-static int read_stretch(struct reader *x, const struct jref *at, struct arch_rope *rope)
+static int read_stretch(struct rope_reader *x, const struct jref *at, struct arch_rope *rope)
 {
     struct jref r;
     int64_t longest;
@@ -98,7 +98,7 @@ static double mscale(double factor, double by)
     return factor <= 1 ? 1 : 0.1 * by * log(factor) + 1;
 }
 
-static int read_yarn(struct reader *x, const struct jref *at, struct arch_rope *rope)
+static int read_yarn(struct rope_reader *x, const struct jref *at, struct arch_rope *rope)
 {
     struct jref r;
     double m = 0, m_all = 0;
@@ -116,7 +116,7 @@ static int read_yarn(struct reader *x, const struct jref *at, struct arch_rope *
     return positive(x, at, "attention_factor", usual, &rope->attention_factor);
 }
 
-static int read_longrope(struct reader *x, const struct jref *at, struct arch_rope *rope)
+static int read_longrope(struct rope_reader *x, const struct jref *at, struct arch_rope *rope)
 {
     struct jref list;
     int64_t pairs = x->a->rotary_dim / 2;
@@ -143,7 +143,8 @@ static int read_longrope(struct reader *x, const struct jref *at, struct arch_ro
 }
 
 /* The rotation that one object describes; its theta is the caller's. */
-static int read_rope(struct reader *x, const struct jref *at, bool required, struct arch_rope *rope)
+static int read_rope(struct rope_reader *x, const struct jref *at, bool required,
+                     struct arch_rope *rope)
 {
     *rope = (struct arch_rope){.attention_factor = 1};
     if (read_type(x, at, required, &rope->type) < 0)
@@ -187,7 +188,8 @@ static bool same_rope(const struct arch_rope *a, const struct arch_rope *b, int6
 
 /* rope_theta at the top or inside; both may be there if they agree. fallback 0: it must be there.
  */
-static int read_theta(struct reader *x, const struct jref *inside, double fallback, double *out)
+static int read_theta(struct rope_reader *x, const struct jref *inside, double fallback,
+                      double *out)
 {
     struct jref r;
     double inner = 0;
@@ -209,7 +211,7 @@ static int read_theta(struct reader *x, const struct jref *inside, double fallba
 }
 
 /* One rotation for all layers, in rope_parameters, or in the older rope_scaling, or in both. */
-static int read_one(struct reader *x)
+static int read_one(struct rope_reader *x)
 {
     struct jref old, now;
     struct arch_rope other, *rope = &x->a->rope[0];
@@ -231,7 +233,7 @@ static int read_one(struct reader *x)
 }
 
 /* Gemma 3: one for layers that see all, in rope[0], and one for those with a window. */
-static int read_two(struct reader *x)
+static int read_two(struct rope_reader *x)
 {
     static const char *const layers[] = {"full_attention", "sliding_attention"};
     static const double usual[] = {1e6, 1e4};
@@ -263,7 +265,7 @@ static int read_two(struct reader *x)
 }
 
 /* Elements of a head that are rotated. */
-static int read_rotary_dim(struct reader *x)
+static int read_rotary_dim(struct rope_reader *x)
 {
     struct jref r, rope;
     double share = 1;
@@ -288,7 +290,7 @@ static int read_rotary_dim(struct reader *x)
 int config_read_ropes(struct lm_arch *a, const struct jref *text, struct aq_arena *strings,
                       struct aq_err *err)
 {
-    struct reader x = {a, text, strings, err};
+    struct rope_reader x = {a, text, strings, err};
     if (read_rotary_dim(&x) < 0 ||
         (a->family->reads & READS_TWO_ROPES ? read_two(&x) : read_one(&x)) < 0)
         return -1;

@@ -63,11 +63,11 @@ static inline int ratio_is_safe(float back)
 }
 
 /* What all elements of a span share; recip is 1 / back. */
-struct scales {
+struct vector_scales {
     vf mul, back, recip, lo, hi;
 };
 
-VEC_INLINE void quantize_vector(vf x, const struct scales *s, enum kernel_op op,
+VEC_INLINE void quantize_vector(vf x, const struct vector_scales *s, enum kernel_op op,
                                 struct num_format format, int by_recip, vf *code, vf *value)
 {
     if (op == KERNEL_COPY) {
@@ -126,7 +126,7 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
  * that make it quiet and keep its payload, so its lower half is zero; or it is one that the
  * machine makes, with the same property.
  */
-VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct scales *s,
+VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct vector_scales *s,
                             enum kernel_op op, struct num_format format, enum kernel_out out,
                             int by_recip)
 {
@@ -147,9 +147,9 @@ VEC_INLINE int is_two(enum kernel_op op, enum quant_dtype in, enum kernel_out ou
 }
 
 /* Elements i to end, which share their scales; returns where it stopped. */
-VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end, const struct scales *s,
-                       enum kernel_op op, struct num_format format, enum quant_dtype in,
-                       enum kernel_out out, int by_recip)
+VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end,
+                       const struct vector_scales *s, enum kernel_op op, struct num_format format,
+                       enum quant_dtype in, enum kernel_out out, int by_recip)
 {
     if (is_two(op, in, out))
         for (; i + 2 * LANES <= end; i += 2 * LANES)
@@ -168,9 +168,9 @@ VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end, const s
  */
 enum { SHORT_BLOCK = 32 };
 
-VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct scales s, enum kernel_op op,
-                               struct num_format format, enum quant_dtype in, enum kernel_out out,
-                               int by_recip)
+VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct vector_scales s,
+                               enum kernel_op op, struct num_format format, enum quant_dtype in,
+                               enum kernel_out out, int by_recip)
 {
     if (r->block < LANES || r->block > SHORT_BLOCK || (r->block & (r->block - 1)))
         return 0;
@@ -199,7 +199,7 @@ VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct scales s, enum
 VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_format format,
                      enum quant_dtype in, enum kernel_out out)
 {
-    struct scales s = {v_set1(1), v_set1(1), v_set1(1), v_set1(r->lo), v_set1(r->hi)};
+    struct vector_scales s = {v_set1(1), v_set1(1), v_set1(1), v_set1(r->lo), v_set1(r->hi)};
     if (r->block == 1) {
         size_t i = 0;
         for (; i + LANES <= r->n; i += LANES) {

@@ -84,7 +84,7 @@ static int read_number_format(const struct jref *v, struct number_format *f, str
 
 static int read_block(const struct jref *v, int dim, struct quantizer *q, struct aq_err *err)
 {
-    struct block b = {.dim = dim};
+    struct block_size b = {.dim = dim};
     if (q->blocks == QUANTIZER_DIMS)
         return jref_fail(v, err, "more than %d dimensions", QUANTIZER_DIMS);
     if (json_type(v->v) != JSON_NULL &&

@@ -21,7 +21,7 @@ struct number_format {
     int exponent, mantissa;
 };
 
-struct block {
+struct block_size {
     int dim;
     int length; /* 0: the whole dimension (null) */
 };
@@ -35,7 +35,7 @@ struct quantizer {
     int axis[QUANTIZER_DIMS];
     int axes;
     bool has_blocks; /* block_sizes is not null */
-    struct block block[QUANTIZER_DIMS];
+    struct block_size block[QUANTIZER_DIMS];
     int blocks;
     bool dynamic_blocks, four_over_six, has_scale;
     struct number_format scale; /* of the block scales */

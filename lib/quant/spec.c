@@ -30,19 +30,19 @@ static const struct {
 
 enum { NUMBERS = sizeof numbers / sizeof *numbers, SCOPES = sizeof scopes / sizeof *scopes };
 
-struct cursor {
+struct spec_text {
     const char *at;
     const char *text; /* all of it, for messages */
     struct aq_err *err;
 };
 
-static int wrong(const struct cursor *c, const char *expected)
+static int wrong(const struct spec_text *c, const char *expected)
 {
     return aq_err_set(c->err, AQ_EINPUT, "treatment '%s': expected %s at '%s'", aq_show(c->text),
                       expected, aq_show(c->at));
 }
 
-static bool skip(struct cursor *c, const char *word)
+static bool skip(struct spec_text *c, const char *word)
 {
     size_t n = strlen(word);
     if (strncmp(c->at, word, n) != 0)
@@ -52,7 +52,7 @@ static bool skip(struct cursor *c, const char *word)
 }
 
 /* A word up to the next punctuation, compared whole: "axis-1" is not "axis". */
-static bool skip_word(struct cursor *c, const char *word)
+static bool skip_word(struct spec_text *c, const char *word)
 {
     size_t n = strcspn(c->at, ":(+@");
     if (n != strlen(word) || memcmp(c->at, word, n) != 0)
@@ -61,7 +61,7 @@ static bool skip_word(struct cursor *c, const char *word)
     return true;
 }
 
-static int parse_length(struct cursor *c, int32_t *out)
+static int parse_length(struct spec_text *c, int32_t *out)
 {
     size_t digits = strspn(c->at, "0123456789");
     long n = digits && digits <= 7 ? strtol(c->at, NULL, 10) : 0;
@@ -72,7 +72,7 @@ static int parse_length(struct cursor *c, int32_t *out)
     return 0;
 }
 
-static int parse_block(struct cursor *c, struct quant_step *s)
+static int parse_block(struct spec_text *c, struct quant_step *s)
 {
     bool cols = skip(c, "-1:");
     if (cols && parse_length(c, &s->block_cols) < 0)
@@ -92,7 +92,7 @@ static int parse_block(struct cursor *c, struct quant_step *s)
 }
 
 /* What numbers and scopes go together, whatever is quantized. */
-static int check_step(const struct cursor *c, const struct quant_step *s)
+static int check_step(const struct spec_text *c, const struct quant_step *s)
 {
     const char *rule = NULL;
     if (s->scope == QUANT_NVFP4 && s->number != QUANT_E2M1)
@@ -120,7 +120,7 @@ static int check_step(const struct cursor *c, const struct quant_step *s)
     return 0;
 }
 
-static int parse_step(struct cursor *c, struct quant_step *s)
+static int parse_step(struct spec_text *c, struct quant_step *s)
 {
     *s = (struct quant_step){.block_rows = 1, .block_cols = 1};
     int i = 0;
@@ -157,7 +157,7 @@ static int parse_step(struct cursor *c, struct quant_step *s)
 
 int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err)
 {
-    struct cursor c = {text, text, err};
+    struct spec_text c = {text, text, err};
     *spec = (struct quant_spec){0};
     if (strcmp(text, "none") == 0)
         return 0;

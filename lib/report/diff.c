@@ -9,17 +9,17 @@
 #include <string.h>
 
 /* One layer of either report; a side that lacks it is NULL. */
-struct line {
+struct diff_line {
     const struct report_row *a, *b;
 };
 
 struct diff {
-    struct line *lines; /* those that both have by falling change, then the rest */
+    struct diff_line *lines; /* those that both have by falling change, then the rest */
     size_t count, common;
     double rho, tau;
 };
 
-static double change(const struct line *l)
+static double change(const struct diff_line *l)
 {
     double x = l->a->sensitivity, y = l->b->sensitivity;
     if (x == y)
@@ -29,7 +29,7 @@ static double change(const struct line *l)
 
 static int by_change(const void *a, const void *b)
 {
-    const struct line *p = a, *q = b;
+    const struct diff_line *p = a, *q = b;
     double x = change(p), y = change(q);
     if (x != y)
         return x > y ? -1 : 1;
@@ -40,7 +40,7 @@ static void diff_init(struct diff *d, const struct report *a, const struct repor
 {
     struct aq_names names = AQ_NAMES_INIT;
     bool *met = xcalloc(b->count + 1, sizeof *met);
-    struct line *alone = xcalloc(a->count + b->count + 1, sizeof *alone);
+    struct diff_line *alone = xcalloc(a->count + b->count + 1, sizeof *alone);
     size_t alone_count = 0;
     *d = (struct diff){.lines = xcalloc(a->count + b->count + 1, sizeof *d->lines)};
     for (size_t i = 0; i < b->count; i++)
@@ -49,15 +49,15 @@ static void diff_init(struct diff *d, const struct report *a, const struct repor
     for (size_t i = 0; i < a->count; i++) {
         ptrdiff_t at = aq_names_find(&names, a->rows[i].group->layer);
         if (at < 0) {
-            alone[alone_count++] = (struct line){&a->rows[i], NULL};
+            alone[alone_count++] = (struct diff_line){&a->rows[i], NULL};
             continue;
         }
         met[at] = true;
-        d->lines[d->common++] = (struct line){&a->rows[i], &b->rows[at]};
+        d->lines[d->common++] = (struct diff_line){&a->rows[i], &b->rows[at]};
     }
     for (size_t i = 0; i < b->count; i++)
         if (!met[i])
-            alone[alone_count++] = (struct line){NULL, &b->rows[i]};
+            alone[alone_count++] = (struct diff_line){NULL, &b->rows[i]};
     double *x = xcalloc(d->common + 1, sizeof *x), *y = xcalloc(d->common + 1, sizeof *y);
     for (size_t i = 0; i < d->common; i++) {
         x[i] = d->lines[i].a->sensitivity;
@@ -75,7 +75,7 @@ static void diff_init(struct diff *d, const struct report *a, const struct repor
     aq_names_release(&names);
 }
 
-static const char *layer_of(const struct line *l)
+static const char *layer_of(const struct diff_line *l)
 {
     return (l->a ? l->a : l->b)->group->layer;
 }
@@ -87,7 +87,7 @@ static char *chosen_of(const struct report_row *row)
     return o ? manifest_candidate(o) : NULL;
 }
 
-static double ratio(const struct line *l)
+static double ratio(const struct diff_line *l)
 {
     double r = l->a && l->b ? l->b->sensitivity / l->a->sensitivity : NAN;
     return isfinite(r) ? r : NAN;
@@ -112,7 +112,7 @@ void diff_tsv(struct aq_buf *out, const struct report *a, const struct report *b
     diff_init(&d, a, b);
     fields_names(&f, names, AQ_COUNT(names));
     for (size_t i = 0; i < d.count; i++) {
-        const struct line *l = &d.lines[i];
+        const struct diff_line *l = &d.lines[i];
         char *x = chosen_of(l->a), *y = chosen_of(l->b);
         fields_text(&f, layer_of(l));
         fields_number(&f, l->a ? l->a->sensitivity : NAN);
@@ -172,7 +172,7 @@ void diff_markdown(struct aq_buf *out, const struct report *a, const struct repo
     diff_init(&d, a, b);
     md_head(out, &d, a, b);
     for (size_t i = 0; i < d.count; i++) {
-        const struct line *l = &d.lines[i];
+        const struct diff_line *l = &d.lines[i];
         char *x = chosen_of(l->a), *y = chosen_of(l->b);
         aq_buf_adds(out, "| ");
         escape_cell(out, layer_of(l));

@@ -1,6 +1,7 @@
 #include "report/explore.h"
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "base/names.h"
 #include "engine/engine.h"
 #include "report/cell_list.h"
 #include "report/escape.h"
@@ -22,22 +23,6 @@ static const char script[] =
 #include "report/explore.js.h"
     ;
 
-/* Distinct texts in order of appearance; borrowed. */
-struct texts {
-    const char **items;
-    size_t count, cap;
-};
-
-static size_t text_index(struct texts *t, const char *text)
-{
-    for (size_t i = 0; i < t->count; i++)
-        if (strcmp(t->items[i], text) == 0)
-            return i;
-    AQ_GROW(t->items, t->count, t->cap);
-    t->items[t->count] = text;
-    return t->count++;
-}
-
 /* One manifest of the sweep, once its size has been read. */
 struct shown_manifest {
     const char *path;
@@ -54,7 +39,7 @@ struct explorer {
     struct cell_list list;
     struct shown_manifest *places; /* in the order of the command line */
     size_t count;
-    struct texts pairs, granularities, sizes;
+    struct aq_names pairs, granularities, sizes;
     size_t shown; /* cells written so far */
     char *model;
     bool have_groups;
@@ -80,7 +65,7 @@ static void add_text(struct aq_buf *out, const char *text)
     aq_buf_release(&quoted);
 }
 
-static void add_texts(struct aq_buf *out, const char *key, const struct texts *t)
+static void add_texts(struct aq_buf *out, const char *key, const struct aq_names *t)
 {
     aq_buf_addf(out, ",\n\"%s\":[", key);
     for (size_t i = 0; i < t->count; i++) {
@@ -326,14 +311,14 @@ static void add_row(struct explorer *x, const struct cell_entry *e, const struct
 }
 
 /* A group that takes the format, and what 16 bits for it instead gain for each weight of cost. */
-struct step {
+struct gain_step {
     double rate;
     size_t group;
 };
 
 static int by_rate(const void *a, const void *b)
 {
-    const struct step *x = a, *y = b;
+    const struct gain_step *x = a, *y = b;
     if (x->rate != y->rate)
         return x->rate > y->rate ? -1 : 1;
     return x->group < y->group ? -1 : 1;
@@ -345,7 +330,7 @@ static int by_rate(const void *a, const void *b)
  */
 static void add_order(struct aq_buf *out, const struct report *r)
 {
-    struct step *steps = xcalloc(r->count + 1, sizeof *steps);
+    struct gain_step *steps = xcalloc(r->count + 1, sizeof *steps);
     size_t n = 0;
     for (size_t g = 0; g < r->count; g++) {
         const struct manifest_option *o = r->rows[g].worst, *none = NULL;
@@ -353,7 +338,7 @@ static void add_order(struct aq_buf *out, const struct report *r)
             if (r->rows[g].group->options[i].none)
                 none = &r->rows[g].group->options[i];
         if (o && none && !o->none && o->score > none->score && none->cost > o->cost)
-            steps[n++] = (struct step){(o->score - none->score) / (none->cost - o->cost), g};
+            steps[n++] = (struct gain_step){(o->score - none->score) / (none->cost - o->cost), g};
     }
     qsort(steps, n, sizeof *steps, by_rate);
     aq_buf_addc(out, '[');
@@ -401,8 +386,9 @@ static void add_cell(struct explorer *x, const struct cell_entry *e, const struc
         if (r->rows[i].rank == 1)
             worst = i;
     }
-    aq_buf_addf(out, "%s[%zu,%zu,%zu,", x->shown++ ? ",\n" : "", text_index(&x->pairs, e->pair),
-                text_index(&x->granularities, e->granularity), text_index(&x->sizes, e->size));
+    aq_buf_addf(out, "%s[%zu,%zu,%zu,", x->shown++ ? ",\n" : "", aq_names_place(&x->pairs, e->pair),
+                aq_names_place(&x->granularities, e->granularity),
+                aq_names_place(&x->sizes, e->size));
     add_short(out, r->total);
     aq_buf_addc(out, ',');
     add_exact(out, r->m->effective_bits);
@@ -520,8 +506,8 @@ static int add_sizes(struct explorer *x, struct shelf *shelf, struct aq_err *err
 static int read_places(struct explorer *x, const char *const *manifests, struct aq_err *err)
 {
     for (size_t i = 0; i < x->list.count; i++) { /* in the order of the sweep */
-        (void)text_index(&x->pairs, x->list.items[i].pair);
-        (void)text_index(&x->granularities, x->list.items[i].granularity);
+        (void)aq_names_place(&x->pairs, x->list.items[i].pair);
+        (void)aq_names_place(&x->granularities, x->list.items[i].granularity);
     }
     for (size_t i = 0; i < x->count; i++) {
         const struct cell_entry *e = cell_list_find(&x->list, manifests[i]);
@@ -529,7 +515,7 @@ static int read_places(struct explorer *x, const char *const *manifests, struct 
             return aq_err_set(err, AQ_EINPUT, "%s: is in no directory of the list of cells",
                               aq_show(manifests[i]));
         x->places[i] = (struct shown_manifest){manifests[i], e};
-        (void)text_index(&x->sizes, e->size);
+        (void)aq_names_place(&x->sizes, e->size);
     }
     qsort(x->sizes.items, x->sizes.count, sizeof *x->sizes.items, by_size);
     return 0;
@@ -634,9 +620,9 @@ int explore_html(struct aq_buf *out, const struct explore_request *q, struct aq_
     free(shelf.tables);
     free(x.places);
     free(x.model);
-    free(x.pairs.items);
-    free(x.granularities.items);
-    free(x.sizes.items);
+    aq_names_release(&x.pairs);
+    aq_names_release(&x.granularities);
+    aq_names_release(&x.sizes);
     cell_list_release(&x.list);
     aq_buf_release(&data);
     aq_buf_release(&rows);

@@ -12,12 +12,12 @@
 
 enum { MOST_UNIFORMS = 14 }; /* with a letter and a line in the legend */
 
-struct frame {
+struct frontier_frame {
     struct chart_frame frame;
     double low, high; /* bits */
 };
 
-static bool frame_init(struct frame *f, const struct report *r, const struct curve *c)
+static bool frame_init(struct frontier_frame *f, const struct report *r, const struct curve *c)
 {
     size_t n = 0;
     double *scores = xcalloc(c->count + c->uniform_count + 2, sizeof *scores);
@@ -42,17 +42,17 @@ static bool frame_init(struct frame *f, const struct report *r, const struct cur
     return any;
 }
 
-static double x_at(const struct frame *f, double bits)
+static double x_at(const struct frontier_frame *f, double bits)
 {
     return f->frame.left + f->frame.width * (bits - f->low) / (f->high - f->low);
 }
 
-static double y_at(const struct frame *f, double score)
+static double y_at(const struct frontier_frame *f, double score)
 {
     return chart_frame_y(&f->frame, score);
 }
 
-static void draw_axes(struct aq_buf *out, const struct frame *f)
+static void draw_axes(struct aq_buf *out, const struct frontier_frame *f)
 {
     static const double steps[] = {0.1, 0.25, 0.5, 1, 2, 4};
     size_t s = 0;
@@ -69,7 +69,7 @@ static void draw_axes(struct aq_buf *out, const struct frame *f)
 }
 
 /* A staircase: a budget between two points can have only the cheaper one. */
-static void draw_curve(struct aq_buf *out, const struct frame *f, const struct curve *c)
+static void draw_curve(struct aq_buf *out, const struct frontier_frame *f, const struct curve *c)
 {
     aq_buf_adds(out, "<path class=\"curve l0\" d=\"");
     for (size_t i = 0; i < c->count; i++) {
@@ -82,7 +82,8 @@ static void draw_curve(struct aq_buf *out, const struct frame *f, const struct c
     aq_buf_adds(out, "\"/>\n");
 }
 
-static void draw_selection(struct aq_buf *out, const struct frame *f, const struct report *r)
+static void draw_selection(struct aq_buf *out, const struct frontier_frame *f,
+                           const struct report *r)
 {
     double budget = x_at(f, json_find_number(r->m->scheme, "auto_quantize_bits"));
     if (budget >= f->frame.left && budget <= f->frame.left + f->frame.width)
@@ -96,7 +97,7 @@ static void draw_selection(struct aq_buf *out, const struct frame *f, const stru
 }
 
 /* Thin columns that a pointer or the keyboard finds: what each stretch of the curve gives. */
-static void draw_readings(struct aq_buf *out, const struct frame *f, const struct curve *c)
+static void draw_readings(struct aq_buf *out, const struct frontier_frame *f, const struct curve *c)
 {
     enum { MOST = 120 };
     size_t step = c->count / MOST + 1;
@@ -110,8 +111,8 @@ static void draw_readings(struct aq_buf *out, const struct frame *f, const struc
     }
 }
 
-static void draw_uniforms(struct aq_buf *out, const struct frame *f, const struct report *r,
-                          const struct curve *c)
+static void draw_uniforms(struct aq_buf *out, const struct frontier_frame *f,
+                          const struct report *r, const struct curve *c)
 {
     for (size_t i = 0; i < c->uniform_count; i++) {
         const struct curve_uniform *u = &c->uniforms[i];
@@ -162,7 +163,7 @@ void chart_frontier(struct aq_buf *out, const struct report *r, const struct cur
 {
     static const char label[] =
         "Curve: the best total score within each budget, with uniform formats as markers";
-    struct frame f = {0};
+    struct frontier_frame f = {0};
     if (!c->known || !frame_init(&f, r, c)) {
         chart_empty(out, style, label, "There is nothing to choose between.");
         return;

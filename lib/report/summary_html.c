@@ -11,22 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Distinct texts in order of appearance. */
-struct texts {
-    const char **items;
-    size_t count, cap;
-};
-
-static size_t text_index(struct texts *t, const char *text)
-{
-    for (size_t i = 0; i < t->count; i++)
-        if (strcmp(t->items[i], text) == 0)
-            return i;
-    AQ_GROW(t->items, t->count, t->cap);
-    t->items[t->count] = text;
-    return t->count++;
-}
-
 /* A table whose columns after the first are numbers. */
 static void begin_matrix(struct aq_buf *out, const char *what, const char *corner,
                          const char *const *names, size_t count)
@@ -56,18 +40,18 @@ static void add_total(struct aq_buf *out, const struct summary_cell *c, double l
 static void add_grid(struct aq_buf *out, const struct summary *s, const char *size, double low,
                      double high)
 {
-    struct texts pairs = {0}, granularities = {0};
+    struct aq_names pairs = {0}, granularities = {0};
     for (size_t i = 0; i < s->count; i++)
         if (strcmp(s->cells[i].cell.size, size) == 0) {
-            (void)text_index(&pairs, s->cells[i].cell.pair);
-            (void)text_index(&granularities, s->cells[i].cell.granularity);
+            (void)aq_names_place(&pairs, s->cells[i].cell.pair);
+            (void)aq_names_place(&granularities, s->cells[i].cell.granularity);
         }
     size_t across = granularities.count;
     const struct summary_cell **at = xcalloc(pairs.count * across + 1, sizeof *at);
     for (size_t i = 0; i < s->count; i++)
         if (strcmp(s->cells[i].cell.size, size) == 0)
-            at[text_index(&pairs, s->cells[i].cell.pair) * across +
-               text_index(&granularities, s->cells[i].cell.granularity)] = &s->cells[i];
+            at[aq_names_place(&pairs, s->cells[i].cell.pair) * across +
+               aq_names_place(&granularities, s->cells[i].cell.granularity)] = &s->cells[i];
     html_text(out, "h3", NULL, cell_show(size));
     begin_matrix(out, "Totals by pair and granularity", "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
@@ -79,8 +63,8 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
     }
     html_table_end(out);
     free(at);
-    free(pairs.items);
-    free(granularities.items);
+    aq_names_release(&pairs);
+    aq_names_release(&granularities);
 }
 
 static int by_size(const void *a, const void *b)
@@ -92,10 +76,10 @@ static int by_size(const void *a, const void *b)
 
 static void add_grids(struct aq_buf *out, const struct summary *s)
 {
-    struct texts sizes = {0};
+    struct aq_names sizes = {0};
     double low = INFINITY, high = 0;
     for (size_t i = 0; i < s->count; i++) {
-        (void)text_index(&sizes, s->cells[i].cell.size);
+        (void)aq_names_place(&sizes, s->cells[i].cell.size);
         if (s->cells[i].total > 0) {
             low = fmin(low, s->cells[i].total);
             high = fmax(high, s->cells[i].total);
@@ -108,7 +92,7 @@ static void add_grids(struct aq_buf *out, const struct summary *s)
     for (size_t i = 0; i < sizes.count; i++)
         add_grid(out, s, sizes.items[i], low, high);
     html_section_end(out);
-    free(sizes.items);
+    aq_names_release(&sizes);
 }
 
 /* ---- agreement ---- */

@@ -20,7 +20,7 @@
 #include <string.h>
 
 /* One tile of a batch: where the backward pass left what the scores need. */
-struct place {
+struct batch_tile {
     size_t tile;
     struct nn_acts acts;
     struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
@@ -32,8 +32,8 @@ struct gradient {
     const struct backend_ops *op;
     struct walk w; /* the last layer's input gives way to the gradient on its way down */
     struct scoring_bytes plan;
-    struct place *places; /* [tiles_at_once] */
-    char *batch;          /* memory of the places but the first, which uses the model's buffers */
+    struct batch_tile *places; /* [tiles_at_once] */
+    char *batch; /* memory of the places but the first, which uses the model's buffers */
     struct backend_operand *weight;
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
     double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
@@ -126,7 +126,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
 /* ---- set-up ---- */
 
 /* The acts of one tile and layer in the memory of a place. */
-static void carve_place(const struct gradient *g, const struct model_layer *m, struct place *p,
+static void carve_place(const struct gradient *g, const struct model_layer *m, struct batch_tile *p,
                         char *at)
 {
     for (int i = 0; i < m->input_count; i++) {
@@ -255,7 +255,8 @@ static double *row_dots(const struct gradient *g, size_t place, size_t row)
     return g->dots + (place * g->s->rows->count + row) * (size_t)g->s->tiles->rows;
 }
 
-static int backward_tile(struct gradient *g, int64_t layer, struct place *p, struct aq_err *err)
+static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p,
+                         struct aq_err *err)
 {
     struct nn_model *m = g->s->model;
     int64_t last = nn_layers(m) - 1, slot = walk_slot(&g->w, last, p->tile);
@@ -303,7 +304,7 @@ static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t
     const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
     int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * MODEL_INPUTS + in;
     for (size_t i = 0; i < places; i++) {
-        struct place *p = &g->places[i];
+        struct batch_tile *p = &g->places[i];
         struct backend_operand *x = p->x[jobs->inputs];
         if (!scoring_lacks(s, row, layer, p->tile))
             continue;
@@ -442,7 +443,7 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
     for (size_t t = g->s->first_tile; t < g->s->end_tile; t++) {
         if (!g->w.tiles[t])
             continue;
-        struct place *p = &g->places[places];
+        struct batch_tile *p = &g->places[places];
         p->tile = t;
         if (backward_tile(g, layer, p, err) < 0)
             return -1;

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct run {
+struct scoring_run {
     const struct score_options *o;
     struct lm lm;
     struct tokens tokens;
@@ -41,7 +41,7 @@ struct run {
  * The last batch of a data set may be short. Where more samples follow in the file it is not, and
  * a range over it would not be that of the data set.
  */
-static int check_batches(const struct run *r, struct aq_err *err)
+static int check_batches(const struct scoring_run *r, struct aq_err *err)
 {
     int64_t batch = r->o->dynamic_batch;
     bool needed = false;
@@ -83,7 +83,7 @@ static int parse_shard(const char *text, int64_t *k, int64_t *n, struct aq_err *
 
 /* ---- opening ---- */
 
-static int open_inputs(struct run *r, struct aq_err *err)
+static int open_inputs(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
     for (size_t i = 0; i < o->quant_count; i++)
@@ -111,7 +111,7 @@ static int open_inputs(struct run *r, struct aq_err *err)
     return check_batches(r, err);
 }
 
-static int open_ranges(struct run *r, struct aq_err *err)
+static int open_ranges(struct scoring_run *r, struct aq_err *err)
 {
     r->range_digests = json_new_object();
     bool needed = false;
@@ -143,7 +143,7 @@ static int open_ranges(struct run *r, struct aq_err *err)
     return 0;
 }
 
-static int open_model(struct run *r, struct aq_err *err)
+static int open_model(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
     struct backend_config config = {
@@ -170,7 +170,7 @@ static int open_model(struct run *r, struct aq_err *err)
     return nn_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
 }
 
-static struct json *identity_of(const struct run *r)
+static struct json *identity_of(const struct scoring_run *r)
 {
     struct json *v = json_new_object();
     json_add_string(v, "lm", r->lm.digest);
@@ -201,7 +201,7 @@ static void describe_samples(const struct tiles *tiles, bool kl_div, int32_t *la
     first[tiles->count] = sample;
 }
 
-static int open_store(struct run *r, struct aq_err *err)
+static int open_store(struct scoring_run *r, struct aq_err *err)
 {
     size_t samples = (size_t)r->tokens.samples;
     int32_t *labels = xcalloc(samples, sizeof *labels), *counts = xcalloc(samples, sizeof *counts);
@@ -234,7 +234,7 @@ static int open_store(struct run *r, struct aq_err *err)
 }
 
 /* Tiles that hold wanted samples, shared out as evenly as they go. */
-static int take_shard(struct run *r, struct aq_err *err)
+static int take_shard(struct scoring_run *r, struct aq_err *err)
 {
     int64_t k, n;
     if (parse_shard(r->o->shard, &k, &n, err) < 0)
@@ -249,7 +249,7 @@ static int take_shard(struct run *r, struct aq_err *err)
 
 /* ---- the call ---- */
 
-static int compute(struct run *r, struct aq_err *err)
+static int compute(struct scoring_run *r, struct aq_err *err)
 {
     size_t open = scoring_open_candidates(&r->s);
     struct scoring_count n = scoring_count(&r->s);
@@ -267,7 +267,7 @@ static int compute(struct run *r, struct aq_err *err)
     return 0;
 }
 
-static int run(struct run *r, struct aq_err *err)
+static int run(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
     if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0)
@@ -300,7 +300,7 @@ static int run(struct run *r, struct aq_err *err)
 
 int score_run(const struct score_options *o, struct aq_err *err)
 {
-    struct run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
+    struct scoring_run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
     int bad = run(&r, err);
     store_writer_free(r.store);
     nn_close(r.model);

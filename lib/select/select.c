@@ -215,7 +215,7 @@ static void add_change(struct aq_buf *out, const struct sel_table *t, const char
 }
 
 /* Rows are made as the points come by. */
-struct writer {
+struct frontier_writer {
     const struct sel_problem *p;
     struct aq_buf *out;
     int *before, *now;
@@ -224,7 +224,7 @@ struct writer {
 
 static void add_point(const struct knapsack *k, size_t i, void *data)
 {
-    struct writer *w = data;
+    struct frontier_writer *w = data;
     const struct sel_problem *p = w->p;
     const struct sel_table *t = p->table;
     char bits[AQ_FMT_MAX], score_text[AQ_FMT_MAX];
@@ -248,11 +248,11 @@ static void add_point(const struct knapsack *k, size_t i, void *data)
 double sel_frontier(const struct sel_problem *p, struct aq_buf *out)
 {
     struct knapsack_problem problem = {p->table->count, p->start, p->costs, p->scores, 0};
-    struct writer w = {.p = p,
-                       .out = out,
-                       .before = xcalloc(p->table->count + 1, sizeof *w.before),
-                       .now = xcalloc(p->table->count + 1, sizeof *w.now),
-                       .first = true};
+    struct frontier_writer w = {.p = p,
+                                .out = out,
+                                .before = xcalloc(p->table->count + 1, sizeof *w.before),
+                                .now = xcalloc(p->table->count + 1, sizeof *w.now),
+                                .first = true};
     aq_buf_adds(out, "bits\tscore\tgroup\tfrom\tto\n");
     double gap = knapsack_sweep(&problem, p->lo, p->hi, add_point, &w);
     free(w.before);

@@ -56,7 +56,7 @@ struct list {
 };
 
 /* One step along the hull of one group: costs more, scores less. */
-struct step {
+struct hull_step {
     double rate; /* gain / cost */
     double gain;
     int64_t cost;
@@ -72,25 +72,25 @@ struct weight {
 };
 
 /* A line of the envelope: at + slope * cost, the highest from cost `from` on. */
-struct line {
+struct envelope_line {
     double at, slope, from;
 };
 
 /* What remains of a list for walking back. */
-struct level {
+struct trail {
     uint32_t *parent;
     uint16_t *option;
 };
 
 struct knapsack {
     size_t groups;
-    struct level *levels;
+    struct trail *levels;
     struct knapsack_point *points; /* what the caller sees */
     uint32_t *place;               /* of each point: in the first list, or a corner */
     bool *is_corner;
     size_t count, states;
     int *corner_option; /* choice of the cheapest corner, and the steps from it, kept for corners */
-    struct step *steps;
+    struct hull_step *steps;
     double gap;
 };
 
@@ -99,13 +99,13 @@ struct solver {
     const struct knapsack_problem *p;
     struct option *options; /* undominated ones, by rising cost */
     size_t *start;
-    struct step *steps; /* by falling rate */
+    struct hull_step *steps; /* by falling rate */
     size_t step_count;
     struct knapsack_point *corners; /* of the hull: step_count + 1 */
     struct weight *weights;
     size_t weight_count;
     double *below; /* per weight: L_k of the groups from the current one on */
-    struct line *lines;
+    struct envelope_line *lines;
     size_t line_count;
     int64_t lo, hi;
     size_t states;
@@ -173,18 +173,18 @@ static void add_steps(struct solver *s, size_t g, size_t *hull)
     }
     for (size_t i = 1; i < n; i++) {
         const struct option *a = &s->options[hull[i - 1]], *b = &s->options[hull[i]];
-        s->steps[s->step_count++] = (struct step){.rate = rate(a, b),
-                                                  .gain = a->score - b->score,
-                                                  .cost = b->cost - a->cost,
-                                                  .group = g,
-                                                  .option = b->number,
-                                                  .index = i};
+        s->steps[s->step_count++] = (struct hull_step){.rate = rate(a, b),
+                                                       .gain = a->score - b->score,
+                                                       .cost = b->cost - a->cost,
+                                                       .group = g,
+                                                       .option = b->number,
+                                                       .index = i};
     }
 }
 
 static int by_rate(const void *a, const void *b)
 {
-    const struct step *x = a, *y = b;
+    const struct hull_step *x = a, *y = b;
     if (x->rate != y->rate)
         return x->rate > y->rate ? -1 : 1;
     if (x->group != y->group)
@@ -289,10 +289,10 @@ static void make_envelope(struct solver *s)
     size_t n = 0;
     for (size_t r = 0; r < s->weight_count; r++) {
         double slope = -s->weights[r].w, at = s->weights[r].gap + s->below[r];
-        struct line line = {.at = at, .slope = slope, .from = -INFINITY};
+        struct envelope_line line = {.at = at, .slope = slope, .from = -INFINITY};
         bool useless = false;
         while (n > 0) {
-            const struct line *top = &s->lines[n - 1];
+            const struct envelope_line *top = &s->lines[n - 1];
             if (slope <= top->slope) { /* parallel: the higher one stays */
                 useless = at <= top->at;
                 if (useless)
@@ -378,7 +378,7 @@ static void thin(struct solver *s, struct list *l, size_t level_cap)
     s->thinned = true;
 }
 
-static void keep_level(struct level *level, const struct list *l)
+static void keep_level(struct trail *level, const struct list *l)
 {
     level->parent = xcalloc(l->count + 1, sizeof *level->parent);
     level->option = xcalloc(l->count + 1, sizeof *level->option);
@@ -399,7 +399,7 @@ static void swap_lists(struct list *a, struct list *b)
  * Goes through the groups from the last to the first. levels: NULL to keep nothing. Gives up, with
  * false, once there are more than `limit` states.
  */
-static bool run_levels(struct solver *s, size_t level_cap, size_t limit, struct level *levels,
+static bool run_levels(struct solver *s, size_t level_cap, size_t limit, struct trail *levels,
                        struct list *result)
 {
     struct list acc = {0}, out = {0};
@@ -523,7 +523,7 @@ static void release_levels(struct knapsack *k)
     for (size_t g = 0; g < k->groups; g++) {
         free(k->levels[g].parent);
         free(k->levels[g].option);
-        k->levels[g] = (struct level){NULL, NULL};
+        k->levels[g] = (struct trail){NULL, NULL};
     }
 }
 

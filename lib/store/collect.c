@@ -25,7 +25,7 @@ struct found {
 };
 
 /* One cell on its way; refs point into run and quant. */
-struct cell {
+struct cell_scores {
     const struct store *s;
     const struct range_file *ranges;
     int range_position; /* of the prefix in the ranges; -1: they lack it */
@@ -43,7 +43,7 @@ struct cell {
 
 /* ---- what the run asks for ---- */
 
-static int read_autoquant(struct cell *c, struct aq_err *err)
+static int read_autoquant(struct cell_scores *c, struct aq_err *err)
 {
     const char *method, *normalization;
     if (jref_string(&c->autoquant, "method", &method, err) < 0 ||
@@ -69,7 +69,7 @@ static int read_autoquant(struct cell *c, struct aq_err *err)
     return 0;
 }
 
-static int check_dynamic_range(const struct cell *c, struct aq_err *err)
+static int check_dynamic_range(const struct cell_scores *c, struct aq_err *err)
 {
     struct jref run;
     int64_t batch;
@@ -89,7 +89,7 @@ static int check_dynamic_range(const struct cell *c, struct aq_err *err)
 }
 
 /* The store must have been made the way that the run says. */
-static int check_identity(const struct cell *c, struct aq_err *err)
+static int check_identity(const struct cell_scores *c, struct aq_err *err)
 {
     const struct {
         const struct jref *in;
@@ -108,7 +108,7 @@ static int check_identity(const struct cell *c, struct aq_err *err)
     return check_dynamic_range(c, err);
 }
 
-static int read_run(struct cell *c, struct aq_err *err)
+static int read_run(struct cell_scores *c, struct aq_err *err)
 {
     struct jref root = jref_root(c->run, c->run_path);
     if (run_check_schema(&root, err) < 0)
@@ -124,7 +124,7 @@ static int read_run(struct cell *c, struct aq_err *err)
     return read_autoquant(c, err) < 0 ? -1 : check_identity(c, err);
 }
 
-static int read_quant(struct cell *c, struct aq_err *err)
+static int read_quant(struct cell_scores *c, struct aq_err *err)
 {
     struct jref root = jref_root(c->quant, c->quant_path), treatment;
     if (jref_string(&root, "treatment_id", &c->id, err) < 0 ||
@@ -142,7 +142,8 @@ static int read_quant(struct cell *c, struct aq_err *err)
 
 /* ---- rows ---- */
 
-static const struct store_row *find_complete(const struct cell *c, const char *w, const char *a)
+static const struct store_row *find_complete(const struct cell_scores *c, const char *w,
+                                             const char *a)
 {
     char id[TREATMENT_ID];
     treatment_id(w, a, id);
@@ -152,7 +153,7 @@ static const struct store_row *find_complete(const struct cell *c, const char *w
     return r && store_complete(c->s, r, c->samples) ? r : NULL;
 }
 
-static int find_rows(struct cell *c, struct aq_err *err)
+static int find_rows(struct cell_scores *c, struct aq_err *err)
 {
     c->row = find_complete(c, c->w, c->a);
     if (!c->row) {
@@ -182,7 +183,7 @@ static void copy_member(struct json *to, const char *name, const struct jref *fr
         json_add(to, name, json_copy(v.v));
 }
 
-static int add_scheme(const struct cell *c, struct json *run, struct aq_err *err)
+static int add_scheme(const struct cell_scores *c, struct json *run, struct aq_err *err)
 {
     struct json *s = json_add_object(run, "scheme");
     struct jref root = jref_root(c->quant, c->quant_path), v;
@@ -203,7 +204,7 @@ static int add_scheme(const struct cell *c, struct json *run, struct aq_err *err
 }
 
 /* The largest number of samples of this size: given, or by the name of the size. */
-static void add_max_samples(const struct cell *c, struct json *d)
+static void add_max_samples(const struct cell_scores *c, struct json *d)
 {
     struct jref v, sizes, size;
     if (jref_has(&c->dataset, "max_calib_samples", &v)) {
@@ -215,7 +216,7 @@ static void add_max_samples(const struct cell *c, struct json *d)
         copy_member(d, "max_calib_samples", &sizes, json_string(size.v));
 }
 
-static void add_dataset(const struct cell *c, struct json *run)
+static void add_dataset(const struct cell_scores *c, struct json *run)
 {
     static const char *const before[] = {"name", "size", "root", "captions_path"};
     struct json *d = json_add_object(run, "dataset");
@@ -229,7 +230,7 @@ static void add_dataset(const struct cell *c, struct json *run)
     copy_member(d, "padding", &c->dataset, "padding");
 }
 
-static int add_run(const struct cell *c, struct json *root, struct aq_err *err)
+static int add_run(const struct cell_scores *c, struct json *root, struct aq_err *err)
 {
     static const char *const quantization[] = {"base_format_name", "quant_granularity",
                                                "effective_quantizer_summary"};
@@ -248,7 +249,7 @@ static int add_run(const struct cell *c, struct json *root, struct aq_err *err)
     return 0;
 }
 
-static void add_identity(const struct cell *c, struct json *root)
+static void add_identity(const struct cell_scores *c, struct json *root)
 {
     char prefix[24];
     struct json *v = json_add(root, "identity", json_copy(c->s->identity));
@@ -259,7 +260,7 @@ static void add_identity(const struct cell *c, struct json *root)
     json_add(v, "ranges", digest ? json_copy(digest) : json_new_null());
 }
 
-static int add_candidate(const struct cell *c, struct json *root, struct aq_err *err)
+static int add_candidate(const struct cell_scores *c, struct json *root, struct aq_err *err)
 {
     struct jref quant = jref_root(c->quant, c->quant_path), granularity, bits;
     const char *pair, *name, *label;
@@ -285,7 +286,7 @@ static int add_candidate(const struct cell *c, struct json *root, struct aq_err 
     return 0;
 }
 
-static int add_counts(const struct cell *c, struct json *root, struct aq_err *err)
+static int add_counts(const struct cell_scores *c, struct json *root, struct aq_err *err)
 {
     int64_t tokens = 0, labels = 0;
     for (int64_t i = 0; i < c->samples; i++) {
@@ -314,7 +315,7 @@ static int add_counts(const struct cell *c, struct json *root, struct aq_err *er
 /* ---- groups ---- */
 
 /* Of a part of a row, over the cell's samples. */
-static double part_sum(const struct cell *c, enum store_part part, int64_t group)
+static double part_sum(const struct cell_scores *c, enum store_part part, int64_t group)
 {
     double sum = 0;
     for (int64_t i = 0; i < c->samples; i++)
@@ -322,7 +323,7 @@ static double part_sum(const struct cell *c, enum store_part part, int64_t group
     return sum;
 }
 
-static void normalised(const struct cell *c, const struct store_row *r, int64_t group,
+static void normalised(const struct cell_scores *c, const struct store_row *r, int64_t group,
                        struct score_sums *out)
 {
     for (int64_t i = 0; i < c->samples; i++)
@@ -336,7 +337,7 @@ static void add_or_null(struct json *to, const char *key, double x)
 }
 
 /* A part of the score, in the normalisation of the run; null if it was not measured. */
-static void add_part(const struct cell *c, struct json *to, const char *key,
+static void add_part(const struct cell_scores *c, struct json *to, const char *key,
                      const struct store_row *r, int64_t group)
 {
     struct score_sums sums;
@@ -349,7 +350,7 @@ static void add_part(const struct cell *c, struct json *to, const char *key,
 }
 
 /* Share of the group's input elements that lie beyond the last code. */
-static double saturation(const struct cell *c, int64_t group, int64_t cols)
+static double saturation(const struct cell_scores *c, int64_t group, int64_t cols)
 {
     double tokens = 0;
     for (int64_t i = 0; i < c->samples; i++)
@@ -359,7 +360,7 @@ static double saturation(const struct cell *c, int64_t group, int64_t cols)
 
 /* The second score, in dot form, as per_token; and the share of the first one that comes from the
    first rows of the samples. Null for a divergence. */
-static void add_second(const struct cell *c, struct json *g, int64_t group, double sum)
+static void add_second(const struct cell_scores *c, struct json *g, int64_t group, double sum)
 {
     double dot = NAN, first = NAN, labels = 0;
     for (int64_t i = 0; i < c->samples; i++)
@@ -387,7 +388,7 @@ static void add_interval(struct json *g, const struct score_sums *sums)
 
 /* The difference to the group ranked next below, sample by sample: most of what varies between
    samples is common to both, so that an order is told from far fewer samples than by two errors. */
-static void add_next(const struct cell *c, struct json *g, int64_t group, int64_t next)
+static void add_next(const struct cell_scores *c, struct json *g, int64_t group, int64_t next)
 {
     if (next < 0) {
         json_add(g, "next", json_new_null());
@@ -417,7 +418,7 @@ static int by_score(const void *a, const void *b)
 }
 
 /* For each group the one that is ranked next below; -1: none. Caller frees. */
-static int64_t *next_groups(const struct cell *c)
+static int64_t *next_groups(const struct cell_scores *c)
 {
     int64_t groups = c->s->shape.groups;
     struct ranked_group *order = xcalloc((size_t)groups, sizeof *order);
@@ -436,7 +437,7 @@ static int64_t *next_groups(const struct cell *c)
 
 /* How much larger the first row of a sample gets than all others; the most of the group's inputs.
  */
-static double range_ratio(const struct cell *c, const struct model_group *m)
+static double range_ratio(const struct cell_scores *c, const struct model_group *m)
 {
     double most = NAN;
     for (int i = 0; c->range_position >= 0 && i < m->input_count; i++)
@@ -444,7 +445,7 @@ static double range_ratio(const struct cell *c, const struct model_group *m)
     return most;
 }
 
-static void add_group(const struct cell *c, struct json *g, int64_t group, int64_t next)
+static void add_group(const struct cell_scores *c, struct json *g, int64_t group, int64_t next)
 {
     const struct model_group *m = &c->s->model.items[group];
     struct score_sums sums;
@@ -470,7 +471,7 @@ static void add_group(const struct cell *c, struct json *g, int64_t group, int64
 }
 
 /* How much of the whole score comes from the pad rows, if the samples have any. */
-static void find_pad_share(const struct cell *c)
+static void find_pad_share(const struct cell_scores *c)
 {
     const char *padding = json_find_string(c->dataset.v, "padding");
     double first = 0, all = 0;
@@ -487,7 +488,7 @@ static void find_pad_share(const struct cell *c)
     f->pad_high = fmax(f->pad_high, first / all);
 }
 
-static void add_groups(struct cell *c, struct json *root)
+static void add_groups(struct cell_scores *c, struct json *root)
 {
     struct json *groups = json_add_array(root, "groups");
     c->sums = xcalloc((size_t)c->samples, sizeof *c->sums);
@@ -503,7 +504,7 @@ static void add_groups(struct cell *c, struct json *root)
 
 /* ---- a cell ---- */
 
-static struct json *build(struct cell *c, struct aq_err *err)
+static struct json *build(struct cell_scores *c, struct aq_err *err)
 {
     struct json *root = product_new(SCORES_SCHEMA);
     if (add_run(c, root, err) == 0) {
@@ -521,12 +522,12 @@ static struct json *build(struct cell *c, struct aq_err *err)
 static struct json *collect(const struct collect_source *from, const char *run_path,
                             const char *quant_path, struct found *found, struct aq_err *err)
 {
-    struct cell c = {.s = from->store,
-                     .ranges = from->ranges,
-                     .range_position = -1,
-                     .run_path = run_path,
-                     .quant_path = quant_path,
-                     .found = found};
+    struct cell_scores c = {.s = from->store,
+                            .ranges = from->ranges,
+                            .range_position = -1,
+                            .run_path = run_path,
+                            .quant_path = quant_path,
+                            .found = found};
     struct json *out = NULL;
     c.run = json_read(run_path, err);
     c.quant = c.run ? product_read(quant_path, QUANT_SCHEMA, err) : NULL;
@@ -663,14 +664,14 @@ static char *quant_of(const char *dir)
     return path;
 }
 
-struct sweep {
+struct collection {
     const struct collect_source *from;
     struct found found;
     size_t written;
     struct aq_err first;
 };
 
-static int write_cell(struct sweep *w, const char *dir, struct aq_err *err)
+static int write_cell(struct collection *w, const char *dir, struct aq_err *err)
 {
     char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
     char *scores = aq_path_join(dir, "scores.json");
@@ -689,7 +690,7 @@ static int write_cell(struct sweep *w, const char *dir, struct aq_err *err)
 
 static int collect_one(void *arg, const char *dir, struct aq_err *err)
 {
-    struct sweep *w = arg;
+    struct collection *w = arg;
     struct aq_err own = {0};
     (void)err;
     if (write_cell(w, dir, &own) == 0) {
@@ -706,7 +707,7 @@ static int collect_one(void *arg, const char *dir, struct aq_err *err)
 int collect_cells(const struct collect_source *from, const char *cells_path, size_t *written,
                   struct aq_err *err)
 {
-    struct sweep w = {.from = from, .found = found_new(from->store)};
+    struct collection w = {.from = from, .found = found_new(from->store)};
     int r = each_cell(cells_path, collect_one, &w, err);
     found_say(from->store, &w.found);
     free(w.found.flat_groups);

@@ -313,11 +313,11 @@ static int read_row(struct store *s, const struct st_tensor *t, enum store_use u
     return check_cells(s, &s->rows[s->count++], use, err);
 }
 
-static int by_key(const void *a, const void *b)
+int store_by_key(const void *a, const void *b)
 {
-    const struct store_row *x = a, *y = b;
-    int c = strcmp(x->key.id, y->key.id);
-    return c ? c : (x->key.prefix > y->key.prefix) - (x->key.prefix < y->key.prefix);
+    const struct store_key *x = a, *y = b;
+    int c = strcmp(x->id, y->id);
+    return c ? c : (x->prefix > y->prefix) - (x->prefix < y->prefix);
 }
 
 static int read_rows(struct store *s, enum store_use use, struct aq_err *err)
@@ -336,7 +336,7 @@ static int read_rows(struct store *s, enum store_use use, struct aq_err *err)
                           s->file.count, s->count);
     if (s->count == 0)
         return aq_err_set(err, AQ_EINPUT, "there is no candidate in it");
-    qsort(s->rows, s->count, sizeof *s->rows, by_key);
+    qsort(s->rows, s->count, sizeof *s->rows, store_by_key);
     return 0;
 }
 
@@ -438,7 +438,7 @@ const struct store_row *store_find(const struct store *s, const char *id, int64_
 {
     struct store_row wanted = {.key.prefix = prefix};
     (void)snprintf(wanted.key.id, sizeof wanted.key.id, "%s", id);
-    return s->count ? bsearch(&wanted, s->rows, s->count, sizeof *s->rows, by_key) : NULL;
+    return s->count ? bsearch(&wanted, s->rows, s->count, sizeof *s->rows, store_by_key) : NULL;
 }
 
 double store_number(const struct store *s, const struct store_row *r, enum store_part part,

@@ -51,10 +51,12 @@ struct store_key {
     char id[TREATMENT_ID];
     int64_t prefix;
 };
+/* Order for qsort and bsearch of whatever begins with a key: by id, then by prefix. */
+int store_by_key(const void *a, const void *b);
 
 /* Borrowed from the map; any alignment: use store_number. */
 struct store_row {
-    struct store_key key;
+    struct store_key key; /* first, for store_by_key */
     const char *w, *a;
     const void *parts[STORE_PARTS]; /* [groups, samples] each; NULL: of gradient scores alone */
     uint8_t *have;     /* [layers, tiles], a copy: 0 where a damaged cell was left out */

@@ -34,24 +34,6 @@ struct store_sizes store_sizes_of(const struct store_shape *s)
     return sizes;
 }
 
-int store_key_compare(const struct store_key *a, const struct store_key *b)
-{
-    int c = strcmp(a->id, b->id);
-    return c ? c : (a->prefix > b->prefix) - (a->prefix < b->prefix);
-}
-
-static int by_key(const void *a, const void *b)
-{
-    return store_key_compare(&((const struct store_row *)a)->key,
-                             &((const struct store_row *)b)->key);
-}
-
-void store_rows_sort(struct store_row *rows, size_t count)
-{
-    if (count)
-        qsort(rows, count, sizeof *rows, by_key);
-}
-
 int store_lock(struct aq_lock *lock, const char *path, struct aq_err *err)
 {
     char *name = xasprintf("%s.lock", path);

@@ -41,9 +41,6 @@ struct store_sizes {
 };
 struct store_sizes store_sizes_of(const struct store_shape *s);
 
-int store_key_compare(const struct store_key *a, const struct store_key *b);
-/* Sorts by key. */
-void store_rows_sort(struct store_row *rows, size_t count);
 /* The digests of several sets of ranges, by rising prefix; with equal keys the first wins. */
 struct json *store_ranges_union(const struct json *const *sets, size_t count);
 /* Takes the lock of a store's writers. */

@@ -43,9 +43,9 @@ static struct store_row *union_rows(const struct store *parts, size_t count, siz
     struct store_row *all = xcalloc(total + 1, sizeof *all);
     for (size_t p = 0, at = 0; p < count; at += parts[p++].count)
         memcpy(all + at, parts[p].rows, parts[p].count * sizeof *all);
-    store_rows_sort(all, total);
+    qsort(all, total, sizeof *all, store_by_key);
     for (size_t i = 0; i < total; i++)
-        if (n == 0 || store_key_compare(&all[i].key, &all[n - 1].key) != 0)
+        if (n == 0 || store_by_key(&all[i], &all[n - 1]) != 0)
             all[n++] = all[i];
     *rows = n;
     return all;

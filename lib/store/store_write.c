@@ -17,10 +17,10 @@ enum { NEW = 2 };
 
 /* A row of the new file. */
 struct out_row {
-    struct store_key key;
-    const char *w, *a; /* borrowed from the plan's candidates or an old store */
-    uint8_t *have;     /* [layers, tiles]: 0, 1, or NEW; written at checkpoints as 0 or 1 */
-    uint64_t *check;   /* [layers, tiles] */
+    struct store_key key; /* first, for store_by_key */
+    const char *w, *a;    /* borrowed from the plan's candidates or an old store */
+    uint8_t *have;        /* [layers, tiles]: 0, 1, or NEW; written at checkpoints as 0 or 1 */
+    uint64_t *check;      /* [layers, tiles] */
     uint64_t at[STORE_PARTS], have_at, check_at; /* in the file */
     bool dirty;
 };
@@ -44,11 +44,6 @@ struct store_writer {
 };
 
 /* ---- which rows ---- */
-
-static int by_key(const void *a, const void *b)
-{
-    return store_key_compare(&((const struct out_row *)a)->key, &((const struct out_row *)b)->key);
-}
 
 static struct out_row *find_row(const struct store_writer *w, const char *id, int64_t prefix)
 {
@@ -346,7 +341,7 @@ static int begin(struct store_writer *w, const struct store_plan *plan, enum sto
         keep_old_rows(w, &w->old[0]);
         keep_old_ranges(w, &w->old[0]);
     }
-    qsort(w->rows, w->count, sizeof *w->rows, by_key);
+    qsort(w->rows, w->count, sizeof *w->rows, store_by_key);
     w->of_plan = xcalloc(plan->rows->count, sizeof *w->of_plan);
     for (size_t i = 0; i < plan->rows->count; i++) {
         const struct score_row *r = &plan->rows->items[i];

@@ -103,20 +103,20 @@ static size_t merge_short(const struct bpe *b, int32_t *sym, size_t n)
 
 /* ---- long ones: a linked list of symbols and a heap of pairs ---- */
 
-struct node {
+struct symbol {
     int32_t sym;
     uint32_t prev, next;   /* indices; END where there is none */
     uint32_t rank, merged; /* of the pair with the next one */
 };
 
-struct candidate {
+struct pair_of_symbols {
     uint32_t rank, at;
 };
 
 struct bpe_work {
-    struct node *nodes;
+    struct symbol *nodes;
     size_t node_cap;
-    struct candidate *heap;
+    struct pair_of_symbols *heap;
     size_t heap_count, heap_cap;
 };
 
@@ -133,12 +133,12 @@ void bpe_release(struct bpe *b)
     *b = (struct bpe){.merges = NULL};
 }
 
-static bool before(struct candidate a, struct candidate b)
+static bool before(struct pair_of_symbols a, struct pair_of_symbols b)
 {
     return a.rank != b.rank ? a.rank < b.rank : a.at < b.at;
 }
 
-static void push(struct bpe_work *w, struct candidate c)
+static void push(struct bpe_work *w, struct pair_of_symbols c)
 {
     AQ_GROW(w->heap, w->heap_count, w->heap_cap);
     size_t i = w->heap_count++;
@@ -147,9 +147,9 @@ static void push(struct bpe_work *w, struct candidate c)
     w->heap[i] = c;
 }
 
-static struct candidate pop(struct bpe_work *w)
+static struct pair_of_symbols pop(struct bpe_work *w)
 {
-    struct candidate top = w->heap[0], last = w->heap[--w->heap_count];
+    struct pair_of_symbols top = w->heap[0], last = w->heap[--w->heap_count];
     size_t i = 0;
     for (size_t k = 1; k < w->heap_count; k = 2 * i + 1) {
         if (k + 1 < w->heap_count && before(w->heap[k + 1], w->heap[k]))
@@ -165,10 +165,10 @@ static struct candidate pop(struct bpe_work *w)
 
 static void rank_pair(const struct bpe *b, struct bpe_work *w, uint32_t at)
 {
-    struct node *n = &w->nodes[at];
+    struct symbol *n = &w->nodes[at];
     n->rank = n->next == END ? NO_RANK : rank_of(b, n->sym, w->nodes[n->next].sym, &n->merged);
     if (n->rank != NO_RANK)
-        push(w, (struct candidate){n->rank, at});
+        push(w, (struct pair_of_symbols){n->rank, at});
 }
 
 size_t bpe_merge_long(struct bpe *b, int32_t *symbols, size_t n)
@@ -183,18 +183,18 @@ size_t bpe_merge_long(struct bpe *b, int32_t *symbols, size_t n)
         w->nodes = xreallocarray(w->nodes, n, sizeof *w->nodes);
     }
     for (size_t i = 0; i < n; i++)
-        w->nodes[i] = (struct node){.sym = symbols[i],
-                                    .prev = i ? (uint32_t)i - 1 : END,
-                                    .next = i + 1 < n ? (uint32_t)i + 1 : END};
+        w->nodes[i] = (struct symbol){.sym = symbols[i],
+                                      .prev = i ? (uint32_t)i - 1 : END,
+                                      .next = i + 1 < n ? (uint32_t)i + 1 : END};
     w->heap_count = 0;
     for (size_t i = 0; i + 1 < n; i++)
         rank_pair(b, w, (uint32_t)i);
     while (w->heap_count) {
-        struct candidate c = pop(w);
-        struct node *l = &w->nodes[c.at];
+        struct pair_of_symbols c = pop(w);
+        struct symbol *l = &w->nodes[c.at];
         if (l->rank != c.rank)
             continue; /* stale: one of the two was merged with another */
-        struct node *r = &w->nodes[l->next];
+        struct symbol *r = &w->nodes[l->next];
         l->sym = (int32_t)l->merged;
         l->next = r->next;
         r->rank = NO_RANK;

@@ -23,7 +23,7 @@ enum {
 };
 
 /* What a template prints before and after a message's content. */
-struct frame {
+struct turn_marks {
     const char *before, *after;
 };
 
@@ -32,11 +32,11 @@ struct chat {
     const char *sha256[2]; /* of the template's text, see canonical() */
     unsigned flags;
     const char *start;
-    struct frame system, user, assistant;
+    struct turn_marks system, user, assistant;
     /* A first system message has a frame of its own, or is put into the first user's content. */
-    struct frame first_system, in_user;
-    const char *default_system;  /* content where the first message is not a system message */
-    struct frame last_assistant; /* where the conversation ends with one */
+    struct turn_marks first_system, in_user;
+    const char *default_system;       /* content where the first message is not a system message */
+    struct turn_marks last_assistant; /* where the conversation ends with one */
     const char *end;
     void (*special)(const struct chat_message *m, size_t count, struct aq_buf *out);
 };
@@ -274,7 +274,7 @@ static void put_content(const struct rendering *r, const char *content, unsigned
         aq_buf_adds(r->out, content);
 }
 
-static void put_framed(const struct rendering *r, const struct frame *f, const char *content,
+static void put_framed(const struct rendering *r, const struct turn_marks *f, const char *content,
                        unsigned strip)
 {
     put(r, f->before);
@@ -351,7 +351,7 @@ static void render(const struct rendering *r, const struct chat_message *m, size
     for (size_t k = 0; hoist && k < count; k++)
         if (m[k].role == CHAT_SYSTEM)
             system = m[k].content;
-    const struct frame *first = c->first_system.before ? &c->first_system : &c->system;
+    const struct turn_marks *first = c->first_system.before ? &c->first_system : &c->system;
     size_t i = given;
     put(r, c->start);
     if (system && c->in_user.before && count > i)
@@ -366,9 +366,9 @@ static void render(const struct rendering *r, const struct chat_message *m, size
             thought = find_last(content, strlen(content), THOUGHT_END);
         if (thought)
             content = thought + strlen(THOUGHT_END);
-        const struct frame *f = m[i].role == CHAT_SYSTEM ? &c->system
-                                : m[i].role == CHAT_USER ? &c->user
-                                                         : &c->assistant;
+        const struct turn_marks *f = m[i].role == CHAT_SYSTEM ? &c->system
+                                     : m[i].role == CHAT_USER ? &c->user
+                                                              : &c->assistant;
         if (f == &c->assistant && i + 1 == count && c->last_assistant.before)
             f = &c->last_assistant;
         put_framed(r, f, content, STRIP | STRIP_USER);
@@ -390,17 +390,18 @@ static void put_lines(struct aq_buf *out, const char *text, size_t len, bool bot
     aq_buf_add(out, text, len);
 }
 
-struct span {
+struct text_span {
     const char *s;
     size_t n;
 };
 
 /* Splits "<think>\nwhy\n</think>\n\nanswer" as the template does. */
-static void split_thought(const struct chat_message *m, struct span *thought, struct span *answer)
+static void split_thought(const struct chat_message *m, struct text_span *thought,
+                          struct text_span *answer)
 {
     static const char open[] = "<think>", close[] = THOUGHT_END;
-    *answer = (struct span){m->content, strlen(m->content)};
-    *thought = (struct span){m->reasoning ? m->reasoning : "", 0};
+    *answer = (struct text_span){m->content, strlen(m->content)};
+    *thought = (struct text_span){m->reasoning ? m->reasoning : "", 0};
     thought->n = strlen(thought->s);
     const char *end = strstr(m->content, close);
     if (m->reasoning || !end)
@@ -412,7 +413,7 @@ static void split_thought(const struct chat_message *m, struct span *thought, st
         answer->s++;
         answer->n--;
     }
-    *thought = (struct span){m->content, (size_t)(end - m->content)};
+    *thought = (struct text_span){m->content, (size_t)(end - m->content)};
     while (thought->n && thought->s[thought->n - 1] == '\n')
         thought->n--;
     const char *begin = find_last(thought->s, thought->n, open);
@@ -430,7 +431,7 @@ static void split_thought(const struct chat_message *m, struct span *thought, st
 static void put_answer(const struct chat_message *m, bool after_query, bool last,
                        struct aq_buf *out)
 {
-    struct span thought, answer;
+    struct text_span thought, answer;
     split_thought(m, &thought, &answer);
     aq_buf_adds(out, "<|im_start|>assistant\n");
     if (after_query && (last || thought.n)) {

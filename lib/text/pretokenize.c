@@ -17,13 +17,13 @@ const char *const split_patterns[3] = {
 };
 
 /* A place in the text with the character that is there. */
-struct cursor {
+struct text_place {
     const unsigned char *s;
     size_t len, at, width; /* width 0: at the end */
     enum char_class class;
 };
 
-static void look(struct cursor *c)
+static void look(struct text_place *c)
 {
     uint32_t code = 0;
     int n = aq_utf8_decode(c->s + c->at, c->len - c->at, &code);
@@ -31,19 +31,19 @@ static void look(struct cursor *c)
     c->class = char_class_of(code);
 }
 
-static void step(struct cursor *c)
+static void step(struct text_place *c)
 {
     c->at += c->width;
     look(c);
 }
 
-static void skip(struct cursor *c, enum char_class class)
+static void skip(struct text_place *c, enum char_class class)
 {
     while (c->width && c->class == class)
         step(c);
 }
 
-static bool is_space(const struct cursor *c)
+static bool is_space(const struct text_place *c)
 {
     return c->class == CHAR_SPACE || c->class == CHAR_NEWLINE;
 }
@@ -65,7 +65,7 @@ static size_t contraction(const unsigned char *p, size_t n, bool any_case)
 }
 
 /* A run of spaces, at its start. With `lines`, it goes up to its last line end if it has one. */
-static size_t space_end(struct cursor *c, bool lines)
+static size_t space_end(struct text_place *c, bool lines)
 {
     size_t newline_end = 0, last = c->at, count = 0;
     while (c->width && is_space(c)) {
@@ -83,13 +83,13 @@ static size_t space_end(struct cursor *c, bool lines)
     return last; /* the last one belongs to what follows */
 }
 
-static size_t qwen_end(struct cursor c, int digits)
+static size_t qwen_end(struct text_place c, int digits)
 {
     size_t n = contraction(c.s + c.at, c.len - c.at, true);
     if (n)
         return c.at + n;
     look(&c);
-    struct cursor next = c;
+    struct text_place next = c;
     step(&next);
     if (c.class == CHAR_LETTER || (c.class != CHAR_NUMBER && c.class != CHAR_NEWLINE &&
                                    next.width && next.class == CHAR_LETTER)) {
@@ -109,13 +109,13 @@ static size_t qwen_end(struct cursor c, int digits)
     return space_end(&c, true);
 }
 
-static size_t gpt2_end(struct cursor c)
+static size_t gpt2_end(struct text_place c)
 {
     size_t n = contraction(c.s + c.at, c.len - c.at, false);
     if (n)
         return c.at + n;
     look(&c);
-    struct cursor word = c;
+    struct text_place word = c;
     if (c.s[c.at] == ' ')
         step(&word);
     if (word.width && !is_space(&word)) {
@@ -125,7 +125,7 @@ static size_t gpt2_end(struct cursor c)
     return space_end(&c, false);
 }
 
-static size_t digits_end(const struct cursor *c, bool individual)
+static size_t digits_end(const struct text_place *c, bool individual)
 {
     size_t at = c->at;
     bool first = false;
@@ -150,7 +150,7 @@ static size_t next_mark(const char *text, size_t len, size_t at)
 
 size_t split_end(enum split split, const char *text, size_t len, size_t at)
 {
-    struct cursor c = {.s = (const unsigned char *)text, .len = len, .at = at};
+    struct text_place c = {.s = (const unsigned char *)text, .len = len, .at = at};
     const char *blank;
     switch (split) {
     case SPLIT_QWEN:

@@ -78,13 +78,13 @@ static int load_vocab(struct tokenizer *t, const struct jref *vocab, struct aq_e
 
 /* ---- merges ---- */
 
-struct piece {
+struct merge_half {
     const char *s;
     size_t n;
 };
 
 /* NULL, or why the merge cannot be. */
-static const char *add_merge(struct tokenizer *t, struct piece left, struct piece right,
+static const char *add_merge(struct tokenizer *t, struct merge_half left, struct merge_half right,
                              uint32_t rank, struct aq_buf *joined)
 {
     int64_t l = vocab_id(&t->vocab, left.s, left.n), r = vocab_id(&t->vocab, right.s, right.n);
@@ -106,18 +106,18 @@ static const char *add_merge(struct tokenizer *t, struct piece left, struct piec
 }
 
 /* "left right", with exactly one blank. */
-static bool split_pair(const char *s, size_t n, struct piece *left, struct piece *right)
+static bool split_pair(const char *s, size_t n, struct merge_half *left, struct merge_half *right)
 {
     const char *blank = memchr(s, ' ', n);
     if (!blank || memchr(blank + 1, ' ', n - (size_t)(blank + 1 - s)))
         return false;
-    *left = (struct piece){s, (size_t)(blank - s)};
-    *right = (struct piece){blank + 1, n - left->n - 1};
+    *left = (struct merge_half){s, (size_t)(blank - s)};
+    *right = (struct merge_half){blank + 1, n - left->n - 1};
     return true;
 }
 
 /* Both spellings: "a b" and ["a", "b"]. */
-static bool merge_sides(const struct json *v, struct piece *left, struct piece *right)
+static bool merge_sides(const struct json *v, struct merge_half *left, struct merge_half *right)
 {
     if (json_type(v) == JSON_STRING)
         return split_pair(json_string(v), strlen(json_string(v)), left, right);
@@ -126,8 +126,8 @@ static bool merge_sides(const struct json *v, struct piece *left, struct piece *
     const struct json *a = json_first(v), *b = a ? json_next(a) : NULL;
     if (!b || json_next(b) || json_type(a) != JSON_STRING || json_type(b) != JSON_STRING)
         return false;
-    *left = (struct piece){json_string(a), strlen(json_string(a))};
-    *right = (struct piece){json_string(b), strlen(json_string(b))};
+    *left = (struct merge_half){json_string(a), strlen(json_string(a))};
+    *right = (struct merge_half){json_string(b), strlen(json_string(b))};
     return true;
 }
 
@@ -137,7 +137,7 @@ static int load_merges(struct tokenizer *t, const struct jref *merges, struct aq
     uint32_t rank = 0;
     int r = 0;
     for (const struct json *v = json_first(merges->v); v && r == 0; v = json_next(v), rank++) {
-        struct piece left, right;
+        struct merge_half left, right;
         const char *why = "expected \"left right\" or [\"left\", \"right\"]";
         if (merge_sides(v, &left, &right))
             why = add_merge(t, left, right, rank, &joined);
@@ -443,7 +443,7 @@ static int merge_lines(struct tokenizer *t, const struct aq_buf *text, const cha
         size_t n = (size_t)((nl ? nl : stop) - p), len = n && p[n - 1] == '\r' ? n - 1 : n;
         line++;
         if (len && !(line == 1 && len >= 8 && memcmp(p, "#version", 8) == 0)) {
-            struct piece left, right;
+            struct merge_half left, right;
             const char *why = "expected 'left right'";
             if (split_pair(p, len, &left, &right))
                 why = add_merge(t, left, right, rank++, &joined);

@@ -25,7 +25,7 @@ struct attention {
 };
 
 /* One query head of one sample: its rows without the pad row, and strides. */
-struct head {
+struct query_head {
     int64_t n, ld;    /* tokens; elements between rows of a square matrix of them */
     int64_t ldq, ldk; /* the same of q, of k and v */
     int64_t q, k;     /* offsets of its first element in q and o, in k and v */
@@ -37,16 +37,16 @@ static int64_t whole(int64_t n)
     return (n + LANES - 1) / LANES * LANES;
 }
 
-static struct head head_at(const struct attention *a, int64_t unit, int group)
+static struct query_head head_at(const struct attention *a, int64_t unit, int group)
 {
     int32_t s = (int32_t)(unit / a->as.kv_heads);
     int kv = (int)(unit % a->as.kv_heads), per = a->as.heads / a->as.kv_heads;
     int64_t first = a->t->first[s] + (a->t->pad[s] ? 1 : 0);
     int64_t n = a->t->first[s + 1] - first;
-    struct head h = {.n = n,
-                     .ld = whole(n),
-                     .ldq = (int64_t)a->as.heads * a->as.dim,
-                     .ldk = (int64_t)a->as.kv_heads * a->as.dim};
+    struct query_head h = {.n = n,
+                           .ld = whole(n),
+                           .ldq = (int64_t)a->as.heads * a->as.dim,
+                           .ldk = (int64_t)a->as.kv_heads * a->as.dim};
     h.q = first * h.ldq + (int64_t)(kv * per + group) * a->as.dim;
     h.k = first * h.ldk + (int64_t)kv * a->as.dim;
     return h;
@@ -73,7 +73,8 @@ static int64_t first_seen(const struct attention *a, int64_t t)
  * whole vectors; what is not seen takes part as -infinity, whose exp is below 1e-37: nothing in a
  * sum of 1 and more. slope (n, n): d(capped score) / d(score) where there is a cap, else NULL.
  */
-static void probabilities(const struct attention *a, const struct head *h, float *p, float *slope)
+static void probabilities(const struct attention *a, const struct query_head *h, float *p,
+                          float *slope)
 {
     assert(p && a->as.cap >= 0);
     blas_gemm(BLAS_N, BLAS_T, h->n, h->n, a->as.dim, a->q + h->q, h->ldq, a->k + h->k, h->ldk, 0, p,
@@ -104,7 +105,7 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     const struct attention *a = arg;
     float *p = cpu_scratch(a->c, worker);
     for (int g = 0; g < a->as.heads / a->as.kv_heads; g++) {
-        struct head h = head_at(a, unit, g);
+        struct query_head h = head_at(a, unit, g);
         if (h.n == 0)
             return;
         probabilities(a, &h, p, NULL);
@@ -143,7 +144,7 @@ void cpu_attention_forward(struct backend *b, const struct backend_tile *t, void
 }
 
 /* dp (n, n), the gradient at p, becomes the gradient at the products q . k. */
-static void softmax_backward(const struct attention *a, const struct head *h, const float *p,
+static void softmax_backward(const struct attention *a, const struct query_head *h, const float *p,
                              const float *slope, float *dp)
 {
     float scale = a->as.scale;
@@ -165,7 +166,7 @@ static void backward_unit(void *arg, int64_t unit, int worker)
 {
     const struct attention *a = arg;
     for (int g = 0; g < a->as.heads / a->as.kv_heads; g++) {
-        struct head h = head_at(a, unit, g);
+        struct query_head h = head_at(a, unit, g);
         if (h.n == 0)
             return;
         float *p = cpu_scratch(a->c, worker), *dp = p + h.n * h.ld;

@@ -61,7 +61,7 @@ void matrix_transpose_strip(const void *codes, int64_t rows, int64_t bytes, uint
 }
 
 /* 8 rows by 32 columns of one block. */
-struct block {
+struct block_tile {
     const char *a, *w;   /* at the block's first code; w: the first of two strips */
     int64_t strip;       /* bytes between strips */
     int64_t lines;       /* along K */
@@ -72,7 +72,7 @@ struct block {
     bool first;
 };
 
-TARGET("") INLINE void store(const struct block *b, int r, int n, __m512 sum)
+TARGET("") INLINE void store(const struct block_tile *b, int r, int n, __m512 sum)
 {
     float *c = b->c + r * b->ldc + (int64_t)n * STRIP;
     __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(b->col_scale + (int64_t)n * STRIP),
@@ -89,7 +89,7 @@ TARGET("") INLINE __m512i quad(const char *a, int r, int q)
     return _mm512_set1_epi32(bits);
 }
 
-TARGET(",avx512vnni") static void block_int8(const struct block *b)
+TARGET(",avx512vnni") static void block_int8(const struct block_tile *b)
 {
     __m512i sum[ROWS][STRIPS];
 #pragma GCC unroll 8
@@ -115,7 +115,7 @@ TARGET(",avx512vnni") static void block_int8(const struct block *b)
     }
 }
 
-TARGET(",avx512bf16") static void block_bf16(const struct block *b)
+TARGET(",avx512bf16") static void block_bf16(const struct block_tile *b)
 {
     __m512 sum[ROWS][STRIPS];
 #pragma GCC unroll 8
@@ -169,17 +169,17 @@ void matrix_multiply_avx512(const struct matrix_product *p)
                 p->sums[r] = sum_bytes(row_at(p, r, k), count);
         for (int64_t n = 0; n < p->cols; n += (int64_t)STRIPS * STRIP) {
             for (int64_t r = 0; r < p->rows; r += ROWS) {
-                struct block b = {.a = row_at(p, r, k),
-                                  .w = (const char *)p->w + n / STRIP * strip +
-                                       k * STRIP * MATRIX_LINE,
-                                  .strip = strip,
-                                  .lines = count,
-                                  .sums = p->sums + r,
-                                  .row_scale = p->row_scale + r,
-                                  .col_scale = p->col_scale + at + n,
-                                  .c = p->c + r * p->cols + n,
-                                  .ldc = p->cols,
-                                  .first = k == 0};
+                struct block_tile b = {.a = row_at(p, r, k),
+                                       .w = (const char *)p->w + n / STRIP * strip +
+                                            k * STRIP * MATRIX_LINE,
+                                       .strip = strip,
+                                       .lines = count,
+                                       .sums = p->sums + r,
+                                       .row_scale = p->row_scale + r,
+                                       .col_scale = p->col_scale + at + n,
+                                       .c = p->c + r * p->cols + n,
+                                       .ldc = p->cols,
+                                       .first = k == 0};
                 if (p->kind == MATRIX_INT8)
                     block_int8(&b);
                 else

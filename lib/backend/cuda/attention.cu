@@ -29,12 +29,12 @@ struct attention {
 };
 
 /* A row's sample without its pad row; n = 0: the row sees nothing. */
-struct span {
+struct row_span {
     int64_t first, at, n; /* at: of the row within it */
     int64_t square;
 };
 
-__device__ static struct span span_of(const struct attention &a, int64_t row)
+__device__ static struct row_span span_of(const struct attention &a, int64_t row)
 {
     int32_t s = a.sample_of[row];
     if (s < 0)
@@ -72,7 +72,7 @@ template <int n> __device__ static float warp_dot(const float *x, const float *y
 }
 
 /* The first key that the row sees. */
-__device__ static int64_t first_seen(const struct attention &a, const struct span &sp)
+__device__ static int64_t first_seen(const struct attention &a, const struct row_span &sp)
 {
     return a.window > 0 && sp.at >= a.window ? sp.at - a.window + 1 : 0;
 }
@@ -80,7 +80,7 @@ __device__ static int64_t first_seen(const struct attention &a, const struct spa
 /* p[s] for every s that the row sees: softmax of scale q . k_s, capped where there is a cap; then
    slope[s], unless NULL, is d(capped score) / d(score). */
 template <int n>
-__device__ static void probabilities(const struct attention &a, const struct span &sp,
+__device__ static void probabilities(const struct attention &a, const struct row_span &sp,
                                      const float *q, int64_t kv, float *p, float *slope)
 {
     int64_t ld = (int64_t)a.kv_heads * a.dim;
@@ -115,7 +115,7 @@ __device__ static void probabilities(const struct attention &a, const struct spa
 /* out[i] = sum over first <= s <= at of p[s] x[s][i]; x: (rows of the sample, ld apart) */
 template <int n>
 __device__ static void gather(float *out, const float *p, const float *x, int64_t ld, int64_t first,
-                              const struct span &sp, int dim, int round)
+                              const struct row_span &sp, int dim, int round)
 {
     for (int i = threadIdx.x; i < dim / n; i += WARP) {
         struct floats<n> sum = {
@@ -144,7 +144,7 @@ template <int n> __global__ static void forward_kernel(struct attention a)
     int64_t at = (row * a.heads + head) * a.dim, ld = (int64_t)a.kv_heads * a.dim;
     if (head >= a.end_head)
         return;
-    struct span sp = span_of(a, row);
+    struct row_span sp = span_of(a, row);
     if (sp.n == 0) {
         clear(a.o + at, a.dim);
         return;
@@ -163,7 +163,7 @@ template <int n> __global__ static void backward_query_kernel(struct attention a
     int64_t at = (row * a.heads + head) * a.dim, ld = (int64_t)a.kv_heads * a.dim;
     if (head >= a.end_head)
         return;
-    struct span sp = span_of(a, row);
+    struct row_span sp = span_of(a, row);
     if (sp.n == 0) {
         clear(a.dq + at, a.dim);
         return;
@@ -199,7 +199,7 @@ __global__ static void backward_key_kernel(struct attention a)
 {
     int64_t per = a.heads / a.kv_heads, row = blockIdx.x, kv = a.kv_from + (int64_t)blockIdx.y;
     int64_t at = (row * a.kv_heads + kv) * a.dim, ld = (int64_t)a.heads * a.dim;
-    struct span sp = span_of(a, row);
+    struct row_span sp = span_of(a, row);
     if (sp.n == 0) {
         clear(a.dk + at, a.dim);
         clear(a.dv + at, a.dim);

@@ -33,7 +33,7 @@ void gemm_close(struct cuda_backend *c)
 }
 
 /* The description of one product; cuBLAS is column-major, so that C^T = B' A^T. */
-struct call {
+struct matmul_call {
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t a, b, c; /* B of ours is its A */
 };
@@ -53,7 +53,7 @@ static cublasStatus_t layout_new(cublasLtMatrixLayout_t *out, cudaDataType_t typ
     return s;
 }
 
-static cublasStatus_t call_new(struct call *out, const struct gemm *g, int batch)
+static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, int batch)
 {
     cudaDataType_t type = g->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     cublasOperation_t trans = CUBLAS_OP_T;
@@ -72,7 +72,7 @@ static cublasStatus_t call_new(struct call *out, const struct gemm *g, int batch
     return s;
 }
 
-static void call_free(struct call *k)
+static void call_free(struct matmul_call *k)
 {
     if (k->a)
         (void)cublasLtMatrixLayoutDestroy(k->a);
@@ -86,7 +86,7 @@ static void call_free(struct call *k)
 
 static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLtMatmulAlgo_t *algo)
 {
-    struct call usual;
+    struct matmul_call usual;
     cublasLtMatmulPreference_t wish = NULL;
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
@@ -127,7 +127,7 @@ static cublasStatus_t algo_of(struct cuda_backend *c, const struct gemm *g,
 void gemm_run(struct cuda_backend *c, const struct gemm *g)
 {
     float one = 1, zero = 0;
-    struct call k = {};
+    struct matmul_call k = {};
     cublasLtMatmulAlgo_t algo;
     void *workspace = cuda_scratch(c, SCRATCH_GEMM, workspace_bytes);
     if (!workspace || !g->a || !g->b || !g->c)

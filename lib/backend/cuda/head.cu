@@ -147,28 +147,28 @@ __global__ static void slope_kernel(void *dz, int is_bf16, const float *z, struc
     }
 }
 
-struct head {
+struct head_run {
     struct cuda_backend *c;
     const struct backend_weight *w; /* (vocabulary, hidden) */
     struct shape shape;
     int64_t rows, width; /* of the tile, of a chunk of logits */
 };
 
-static struct head head_of(struct cuda_backend *c, const struct backend_tile *t,
-                           const struct backend_head *head)
+static struct head_run head_of(struct cuda_backend *c, const struct backend_tile *t,
+                               const struct backend_head *head)
 {
-    struct head d = {c, head->w, {head->divisor, head->cap}, t->rows};
+    struct head_run d = {c, head->w, {head->divisor, head->cap}, t->rows};
     d.width = chunk_width(t, head->w->rows);
     return d;
 }
 
-static int64_t chunk_cols(const struct head *d, int64_t at)
+static int64_t chunk_cols(const struct head_run *d, int64_t at)
 {
     return d->w->rows - at < d->width ? d->w->rows - at : d->width;
 }
 
 /* z (rows, cols of the chunk) = h W' */
-static void logits(const struct head *d, const void *h, int64_t at, float *z)
+static void logits(const struct head_run *d, const void *h, int64_t at, float *z)
 {
     struct gemm g = {d->rows, chunk_cols(d, at), d->w->cols, h};
     g.b = cuda_weight_typed(d->c, d->w, at, g.n);
@@ -182,7 +182,7 @@ static void logits(const struct head *d, const void *h, int64_t at, float *z)
 }
 
 /* dh (rows, hidden) (+)= dz W */
-static void slope_back(const struct head *d, const void *dz, int64_t at, void *dh)
+static void slope_back(const struct head_run *d, const void *dz, int64_t at, void *dh)
 {
     struct gemm g = {d->rows, d->w->cols, chunk_cols(d, at), dz};
     g.b = cuda_weight_typed(d->c, d->w, at, g.k);
@@ -198,7 +198,7 @@ void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, vo
 {
     struct cuda_backend *c = cuda_of(b);
     const struct backend_weight *w = head->w;
-    struct head d = head_of(c, t, head);
+    struct head_run d = head_of(c, t, head);
     size_t rows = (size_t)t->rows, part = rows * sizeof(struct partial);
     char *room =
         (char *)cuda_scratch(c, SCRATCH_HEAD, part + rows * (sizeof(double) + sizeof(float)));
@@ -272,7 +272,7 @@ void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl,
 {
     struct cuda_backend *c = cuda_of(b);
     const struct backend_weight *w = head->w;
-    struct head d = head_of(c, t, head);
+    struct head_run d = head_of(c, t, head);
     size_t rows = (size_t)t->rows, hidden = rows * (size_t)w->cols, block = rows * (size_t)d.width;
     float *z = (float *)cuda_scratch(c, SCRATCH_Z, 2 * block * sizeof(float));
     struct partial *parts = (struct partial *)cuda_scratch(
@@ -312,7 +312,7 @@ void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const
                  const struct backend_head *head)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct head d = head_of(c, t, head);
+    struct head_run d = head_of(c, t, head);
     d.width = head->w->rows; /* the whole vocabulary is one chunk */
     const void *x = gemm_input(c, h, t->rows * head->w->cols);
     if (!x)

@@ -137,7 +137,7 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
     c->quantized->push_back(w->name);
     for (int k = 0; k < spec->steps && cuda_good(c); k++) {
         bool last = k == spec->steps - 1;
-        struct step s = step_of(&spec->step[k], 1, w->rows, w->cols, 1);
+        struct device_step s = step_of(&spec->step[k], 1, w->rows, w->cols, 1);
         struct quantized q = {between, form_between(c), w->rows * w->cols, NULL, NULL};
         struct scales scales;
         if (last)
@@ -305,7 +305,7 @@ static void add_source(struct sources *m, const struct backend_operand *op, int 
 static bool quantize_sources(struct cuda_backend *c, const struct sources *m,
                              const struct quant_spec *spec, const struct quantized *q)
 {
-    struct step s = {};
+    struct device_step s = {};
     struct scales scales = {};
     struct quantized to = *q;
     if (spec->steps) {

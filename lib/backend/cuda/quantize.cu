@@ -20,10 +20,10 @@ static struct num_format format_of(enum quant_number number)
     }
 }
 
-struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
-                    int32_t samples)
+struct device_step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
+                           int32_t samples)
 {
-    struct step s = {};
+    struct device_step s = {};
     s.t = *t;
     s.op = t->scope == QUANT_NVFP4 ? STEP_RATIO : t->number == QUANT_INT ? STEP_INT : STEP_FLOAT;
     s.format = format_of(t->number);
@@ -62,7 +62,7 @@ struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int
 }
 
 /* The row's first cell; -1: the row holds no token. */
-__device__ static int64_t row_cell(const struct sources &m, const struct step &s, int job,
+__device__ static int64_t row_cell(const struct sources &m, const struct device_step &s, int job,
                                    int64_t row)
 {
     int32_t sample = m.sample_of[job] ? m.sample_of[job][row] : 0;
@@ -107,7 +107,7 @@ static bool scales_in_blocks(const struct quant_step *t)
 
 /* One cell a row and group of rows: a block has a row. */
 template <typename T, int n>
-__global__ static void row_ranges(uint32_t *cells, struct sources m, struct step s)
+__global__ static void row_ranges(uint32_t *cells, struct sources m, struct device_step s)
 {
     int job = (int)blockIdx.y;
     int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
@@ -128,7 +128,8 @@ __global__ static void row_ranges(uint32_t *cells, struct sources m, struct step
 
 /* Several cells a row: a warp has a cell. Blocks of activations pass over NaN. */
 template <typename T>
-__global__ static void block_ranges(uint32_t *cells, struct sources m, struct step s, int skip_nan)
+__global__ static void block_ranges(uint32_t *cells, struct sources m, struct device_step s,
+                                    int skip_nan)
 {
     int job = (int)blockIdx.y, lane = (int)threadIdx.x % WARP;
     int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
@@ -173,7 +174,7 @@ static bool aligned(const struct sources *m, int64_t block, int64_t n)
 
 template <typename T>
 static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
-                          const struct step *s)
+                          const struct device_step *s)
 {
     enum { MANY = 16 / sizeof(T) };
     dim3 rows((unsigned)m->rows, (unsigned)m->count);
@@ -192,7 +193,7 @@ static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct 
 }
 
 static bool find_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
-                        const struct step *s)
+                        const struct device_step *s)
 {
     size_t bytes = (size_t)(m->count * s->cells) * sizeof *cells;
     if (!cuda_check(c, cudaMemsetAsync(cells, 0, bytes, c->stream), "zeroing ranges"))
@@ -208,7 +209,8 @@ static bool find_ranges(struct cuda_backend *c, uint32_t *cells, const struct so
 
 static const float tiny_amax = 0x1p-24F; /* ranges up to this count as zero */
 
-__device__ static void range_scales(const struct step &s, float amax, float *mul, float *back)
+__device__ static void range_scales(const struct device_step &s, float amax, float *mul,
+                                    float *back)
 {
     if (s.op == STEP_INT) {
         *mul = amax <= tiny_amax ? 0 : s.hi / amax;
@@ -238,7 +240,7 @@ __device__ static float nvfp4_scale(float m, float g, bool calibrated)
     return scale < 1e-5F ? 1 : scale;
 }
 
-__device__ static void mx_scales(const struct step &s, float m, float *mul, float *back)
+__device__ static void mx_scales(const struct device_step &s, float m, float *mul, float *back)
 {
     float max = s.op == STEP_INT ? s.hi : s.format.max;
     int e = m == 0 ? 0 : num_ceil_log2((m < FLT_MAX ? m : FLT_MAX) / max);
@@ -255,7 +257,7 @@ struct scale_job {
 };
 
 __device__ static float second_level(const struct scale_job &j, const struct sources &m,
-                                     const struct step &s, int job, int64_t cell)
+                                     const struct device_step &s, int job, int64_t cell)
 {
     if (!j.top)
         return m.range[job];
@@ -263,7 +265,7 @@ __device__ static float second_level(const struct scale_job &j, const struct sou
     return group < 0 ? 0 : bits_magnitude(j.top[job * j.tops + group]);
 }
 
-__global__ static void scales_kernel(struct scale_job j, struct sources m, struct step s)
+__global__ static void scales_kernel(struct scale_job j, struct sources m, struct device_step s)
 {
     int job = (int)blockIdx.y;
     int64_t cell = (int64_t)blockIdx.x * THREADS + threadIdx.x, at = job * s.cells + cell;
@@ -291,12 +293,12 @@ static int64_t most_tops(int64_t count, int32_t samples)
     return count * (samples > 1 ? samples : 1);
 }
 
-size_t step_room(const struct step *s, int64_t count, int32_t samples)
+size_t step_room(const struct device_step *s, int64_t count, int32_t samples)
 {
     return (size_t)(3 * count * s->cells + most_tops(count, samples)) * sizeof(float);
 }
 
-bool step_scales(struct cuda_backend *c, const struct sources *m, const struct step *s,
+bool step_scales(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
                  struct scales *out, int32_t *bad, int32_t number)
 {
     int64_t cells = m->count * s->cells;
@@ -316,7 +318,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct s
         struct quant_step tensor = s->t;
         tensor.scope = QUANT_TENSOR;
         tensor.dynamic = !m->is_weight;
-        struct step whole = step_of(&tensor, m->is_weight, m->rows, m->cols, m->samples);
+        struct device_step whole = step_of(&tensor, m->is_weight, m->rows, m->cols, m->samples);
         if (!find_ranges(c, top, m, &whole))
             return false;
         j.top = top;
@@ -330,7 +332,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct s
 
 /* ---- elements ---- */
 
-__device__ static float code_of(const struct step &s, float x, float mul, float back)
+__device__ static float code_of(const struct device_step &s, float x, float mul, float back)
 {
     float q;
     switch (s.op) {
@@ -347,13 +349,14 @@ __device__ static float code_of(const struct step &s, float x, float mul, float 
     }
 }
 
-__device__ static float value_of(const struct step &s, float code, float back)
+__device__ static float value_of(const struct device_step &s, float code, float back)
 {
     return s.op == STEP_COPY ? code : s.op == STEP_INT ? code / back : code * back;
 }
 
 /* Beyond the last code by more than its rounding. */
-__device__ static bool is_clipped(const struct step &s, float x, float mul, float back, float limit)
+__device__ static bool is_clipped(const struct device_step &s, float x, float mul, float back,
+                                  float limit)
 {
     if (!isfinite(x))
         return false;
@@ -365,7 +368,7 @@ __device__ static bool is_clipped(const struct step &s, float x, float mul, floa
 }
 
 /* Half a step above the largest number. */
-static float clip_limit(const struct step *s)
+static float clip_limit(const struct device_step *s)
 {
     int e = (int)(num_bits(s->format.max) >> 23) - 127;
     return s->format.max + num_pow2(e - s->format.man - 1);
@@ -404,7 +407,7 @@ __device__ static void put(void *to, int64_t plane, int64_t i, const float (&cod
 
 /* A block has a row; a thread takes n neighbours, which share a cell. */
 template <typename T, int form, int n, bool count_clipped>
-__global__ static void apply_kernel(struct sources m, struct step s, struct scales scales,
+__global__ static void apply_kernel(struct sources m, struct device_step s, struct scales scales,
                                     struct quantized q, float limit)
 {
     int job = (int)blockIdx.y;
@@ -440,8 +443,9 @@ __global__ static void apply_kernel(struct sources m, struct step s, struct scal
 }
 
 template <typename T, int form, int n>
-static void launch_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
-                         const struct scales *k, const struct quantized *q)
+static void launch_apply(struct cuda_backend *c, const struct sources *m,
+                         const struct device_step *s, const struct scales *k,
+                         const struct quantized *q)
 {
     dim3 grid((unsigned)m->rows, (unsigned)m->count);
     if (q->clipped)
@@ -452,8 +456,9 @@ static void launch_apply(struct cuda_backend *c, const struct sources *m, const 
 }
 
 template <typename T, int n>
-static void choose_form(struct cuda_backend *c, const struct sources *m, const struct step *s,
-                        const struct scales *k, const struct quantized *q)
+static void choose_form(struct cuda_backend *c, const struct sources *m,
+                        const struct device_step *s, const struct scales *k,
+                        const struct quantized *q)
 {
     switch (q->form) {
     case FORM_F32:
@@ -469,7 +474,7 @@ static void choose_form(struct cuda_backend *c, const struct sources *m, const s
     }
 }
 
-void step_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
+void step_apply(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
                 const struct scales *scales, const struct quantized *q)
 {
     enum { MANY = 4 };

@@ -29,7 +29,7 @@ enum step_op { STEP_COPY, STEP_INT, STEP_FLOAT, STEP_RATIO }; /* enum kernel_op 
 enum cell_rows { CELL_ALL_ROWS, CELL_SAMPLES, CELL_BLOCKS };
 
 /* A step made ready. Scales have a cell per group of rows and block of columns. */
-struct step {
+struct device_step {
     struct quant_step t;
     enum step_op op;
     float lo, hi;
@@ -71,15 +71,15 @@ static inline size_t form_bytes(enum form f)
     return f == FORM_TERMS ? 6 : f == FORM_F32 || f == FORM_F32_VIA_BF16 ? 4 : 2;
 }
 
-struct step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
-                    int32_t samples);
+struct device_step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
+                           int32_t samples);
 /* Scales in SCRATCH_RANGES, valid until the next call. bad: raised by a weight that is not finite,
    to this number; NULL for activations. False after a failure. */
-bool step_scales(struct cuda_backend *c, const struct sources *m, const struct step *s,
+bool step_scales(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
                  struct scales *out, int32_t *bad, int32_t number);
-void step_apply(struct cuda_backend *c, const struct sources *m, const struct step *s,
+void step_apply(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
                 const struct scales *scales, const struct quantized *q);
 /* Bytes of SCRATCH_RANGES that a step takes. */
-size_t step_room(const struct step *s, int64_t count, int32_t samples);
+size_t step_room(const struct device_step *s, int64_t count, int32_t samples);
 
 #endif
