@@ -38,11 +38,11 @@ __device__ static struct row_span span_of(const struct attention &a, int64_t row
 {
     int32_t s = a.sample_of[row];
     if (s < 0)
-        return span{0, 0, 0, 0};
+        return row_span{0, 0, 0, 0};
     int64_t first = a.first[s] + (a.pad[s] ? 1 : 0);
     if (row < first)
-        return span{0, 0, 0, 0};
-    return span{first, row - first, a.first[s + 1] - first, a.square_at[s]};
+        return row_span{0, 0, 0, 0};
+    return row_span{first, row - first, a.first[s + 1] - first, a.square_at[s]};
 }
 
 /* One warp per row of one head; what it keeps for each key is in shared memory. */
