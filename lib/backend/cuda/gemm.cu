@@ -57,7 +57,7 @@ static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, in
 {
     cudaDataType_t type = g->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     cublasOperation_t trans = CUBLAS_OP_T;
-    *out = call{};
+    *out = matmul_call{};
     cublasStatus_t s = cublasLtMatmulDescCreate(&out->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS && g->b_transposed)
         s = cublasLtMatmulDescSetAttribute(out->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
