@@ -78,25 +78,25 @@ static const struct aq_tool receipts = {
 
 static const char *const dtypes[] = {"fp32", "bf16", "float32", "bfloat16", NULL};
 static struct aq_names domains;
-static struct eval_options o = {.dtype = "fp32", .device = "auto", .domains = &domains};
+static struct eval_options o = {.where = {.dtype = "fp32", .device = "auto"}, .domains = &domains};
 
 static const struct aq_opt options[] = {
-    {"reference", 0, AQ_OPT_TEXT, &o.reference, "LM.json",
+    {"reference", 0, AQ_OPT_TEXT, &o.where.reference, "LM.json",
      "the model that operands are held "
      "against"},
     {"domain", 0, AQ_OPT_LIST, &domains, "NAME=TOKENS",
      "a text, from aq-calib tokens without padding; may be\ngiven several times"},
-    {"ranges", 0, AQ_OPT_TEXT, &o.ranges, "FILE",
+    {"ranges", 0, AQ_OPT_TEXT, &o.where.ranges, "FILE",
      "ranges.safetensors of aq-calib ranges; for manifests with\nstatic activation ranges"},
-    {"dtype", 0, AQ_OPT_CHOICE, &o.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, 0, 0},
-    {"device", 0, AQ_OPT_TEXT, &o.device, "D", "auto, cpu, cuda or cuda:N (auto)"},
-    {"threads", 0, AQ_OPT_INT, &o.threads, "N", "CPU threads (all that the process may use)", NULL,
+    {"dtype", 0, AQ_OPT_CHOICE, &o.where.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, 0, 0},
+    {"device", 0, AQ_OPT_TEXT, &o.where.device, "D", "auto, cpu, cuda or cuda:N (auto)"},
+    {"threads", 0, AQ_OPT_INT, &o.where.threads, "N", "CPU threads (all that the process may use)", NULL,
      1, 1024},
-    {"memory", 0, AQ_OPT_SIZE, &o.memory, "SIZE",
+    {"memory", 0, AQ_OPT_SIZE, &o.where.memory, "SIZE",
      "limit, such as 8G; fewer tiles are then at work together"},
     {"shard", 0, AQ_OPT_TEXT, &o.shard, "K/N",
      "only the K-th of N parts of the text; -o is then a part\nfor aq-eval merge"},
-    {"verify", 0, AQ_OPT_FLAG, &o.verify, NULL,
+    {"verify", 0, AQ_OPT_FLAG, &o.where.verify, NULL,
      "read the whole reference first and compare it with the\nfull digest of its lm.json"},
     AQ_OPT_END,
 };
@@ -104,7 +104,7 @@ static const struct aq_opt options[] = {
 static int check(const struct aq_cmdline *cl, struct aq_err *err)
 {
     bool to_stdout = !cl->output || strcmp(cl->output, "-") == 0;
-    if (!o.reference)
+    if (!o.where.reference)
         return aq_err_set(err, AQ_EUSAGE, "--reference is needed: lm.json of the source model");
     if (domains.count == 0)
         return aq_err_set(err, AQ_EUSAGE, "--domain NAME=TOKENS is needed: the text");

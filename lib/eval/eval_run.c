@@ -7,7 +7,6 @@
 #include "eval/pass.h"
 #include "eval/receipt.h"
 #include "score/dtype.h"
-#include "text/tokenizer.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -18,97 +17,25 @@
 
 struct eval_call {
     const struct eval_options *o;
-    struct lm lm;
-    struct range_file ranges;
-    struct eval_domains domains;
+    struct eval_inputs in;
     struct eval_operand *operands;
     size_t opened;
     struct eval_pass *pass;
     struct eval_part part;
-    char tokenizer[AQ_SHA256_HEX]; /* of the reference; "": it has none beside it */
     size_t first, end;             /* tiles of the shard */
     char *unfinished;              /* where an interrupted run continues; NULL: nowhere */
-    bool bf16;
 };
 
 /* ---- opening ---- */
 
-/* Digest of the tokenizer in a directory; "" where there is none, or no text has one. */
-static int tokenizer_of(const struct eval_call *r, const char *dir, char out[AQ_SHA256_HEX],
-                        struct aq_err *err)
-{
-    char *json = aq_path_join(dir, "tokenizer.json"), *vocab = aq_path_join(dir, "vocab.json");
-    bool there = aq_path_exists(json) || aq_path_exists(vocab), known = false;
-    for (size_t i = 0; i < r->domains.count; i++)
-        known |= r->domains.items[i].tokens.tokenizer[0] != '\0';
-    free(json);
-    free(vocab);
-    out[0] = '\0';
-    if (!there || !known)
-        return 0;
-    struct tokenizer *t = tokenizer_open(dir, err);
-    if (!t)
-        return -1;
-    (void)snprintf(out, AQ_SHA256_HEX, "%s", tokenizer_digest(t));
-    tokenizer_free(t);
-    return 0;
-}
-
-static int check_tokenizer(const struct eval_call *r, const char *digest, const char *whose,
-                           struct aq_err *err)
-{
-    for (size_t i = 0; i < r->domains.count && *digest; i++) {
-        const struct eval_domain *d = &r->domains.items[i];
-        if (d->tokens.tokenizer[0] && strcmp(d->tokens.tokenizer, digest) != 0)
-            return aq_err_set(err, AQ_EINPUT,
-                              "%s has another tokenizer than the one that made '%s'",
-                              aq_show(whose), aq_show(d->path));
-    }
-    return 0;
-}
-
-static int open_ranges(struct eval_call *r, struct aq_err *err)
-{
-    const struct range_user user = {.lm = r->lm.digest, .model = &r->lm.groups};
-    if (!r->o->ranges)
-        return 0;
-    if (range_file_open(&r->ranges, r->o->ranges, err) < 0)
-        return -1;
-    return range_file_matches(&r->ranges, &user, err);
-}
-
-static int open_operand(struct eval_call *r, const char *path, struct aq_err *err)
-{
-    const struct eval_reference ref = {.lm = &r->lm,
-                                       .path = r->o->reference,
-                                       .ranges = r->ranges.path ? &r->ranges : NULL,
-                                       .conf_dir = r->o->conf_dir};
-    struct eval_operand *o = &r->operands[r->opened++];
-    if (eval_operand_open(o, path, &ref, err) < 0)
-        return -1;
-    if (o->arch->vocab_size != r->lm.arch.vocab_size)
-        return aq_err_set(err, AQ_EINPUT,
-                          "'%s' has a vocabulary of %" PRId64 ", the reference one of %" PRId64,
-                          aq_show(path), o->arch->vocab_size, r->lm.arch.vocab_size);
-    const char *dir = o->kind == EVAL_CHECKPOINT ? path : o->kind == EVAL_LM ? o->own->root : NULL;
-    if (dir && tokenizer_of(r, dir, o->tokenizer, err) < 0)
-        return -1;
-    return check_tokenizer(r, o->tokenizer, path, err);
-}
-
 static int open_inputs(struct eval_call *r, struct aq_err *err)
 {
     const struct eval_options *o = r->o;
-    if (compute_dtype_parse(o->dtype, &r->bf16, err) < 0 ||
-        lm_open(&r->lm, o->reference, err) < 0 ||
-        (o->verify && lm_verify(&r->lm, o->reference, err) < 0) ||
-        eval_domains_open(&r->domains, o->domains, err) < 0 || open_ranges(r, err) < 0 ||
-        tokenizer_of(r, r->lm.root, r->tokenizer, err) < 0 ||
-        check_tokenizer(r, r->tokenizer, o->reference, err) < 0)
+    if (eval_inputs_open(&r->in, &o->where, o->domains, err) < 0)
         return -1;
     r->operands = xcalloc(o->count, sizeof *r->operands);
     for (size_t i = 0; i < o->count; i++)
-        if (open_operand(r, o->operands[i], err) < 0)
+        if (eval_inputs_operand(&r->in, &r->operands[r->opened++], o->operands[i], err) < 0)
             return -1;
     return 0;
 }
@@ -116,13 +43,11 @@ static int open_inputs(struct eval_call *r, struct aq_err *err)
 static int open_pass(struct eval_call *r, struct aq_err *err)
 {
     const struct eval_pass_job job = {
-        .device = r->o->device,
-        .config = {.struct_size = sizeof job.config,
-                   .threads = (int)r->o->threads,
-                   .bf16 = r->bf16},
-        .memory = r->o->memory,
-        .lm = &r->lm,
-        .domains = &r->domains,
+        .device = r->o->where.device,
+        .config = eval_inputs_config(&r->in),
+        .memory = r->o->where.memory,
+        .lm = &r->in.lm,
+        .domains = &r->in.domains,
         .operands = r->operands,
         .count = r->o->count,
     };
@@ -146,7 +71,7 @@ static struct json *identity_of(const struct eval_call *r)
 {
     struct json *v = json_new_object(), *reference = json_add_object(v, "reference");
     json_add_string(reference, "kind", eval_kind_names[EVAL_LM]);
-    json_add_string(reference, "digest", r->lm.digest);
+    json_add_string(reference, "digest", r->in.lm.digest);
     struct json *list = json_add_array(v, "operands");
     for (size_t i = 0; i < r->o->count; i++) {
         const struct eval_operand *o = &r->operands[i];
@@ -158,19 +83,19 @@ static struct json *identity_of(const struct eval_call *r)
         json_add_finite(e, "low", o->low);
         json_add_finite(e, "high", o->high);
     }
-    json_add_string(v, "dtype", compute_dtype_name(r->bf16));
+    json_add_string(v, "dtype", compute_dtype_name(r->in.bf16));
     json_add_string(v, "backend", eval_pass_backend(r->pass));
     json_add_bool(v, "noise", eval_pass_noise(r->pass));
-    json_add_finite(v, "noise_floor", r->bf16 ? 0 : NAN);
+    json_add_finite(v, "noise_floor", r->in.bf16 ? 0 : NAN);
     if (uses_ranges(r)) {
-        json_add_string(v, "ranges", json_find_string(r->ranges.meta, "digest"));
-        if (strcmp(r->ranges.backend, eval_pass_backend(r->pass)) != 0)
-            aq_note(0, "'%s' was measured on %s", aq_show(r->o->ranges),
-                    aq_show(r->ranges.backend));
+        json_add_string(v, "ranges", json_find_string(r->in.ranges.meta, "digest"));
+        if (strcmp(r->in.ranges.backend, eval_pass_backend(r->pass)) != 0)
+            aq_note(0, "'%s' was measured on %s", aq_show(r->o->where.ranges),
+                    aq_show(r->in.ranges.backend));
     }
     struct json *domains = json_add_object(v, "domains");
-    for (size_t i = 0; i < r->domains.count; i++) {
-        const struct eval_domain *d = &r->domains.items[i];
+    for (size_t i = 0; i < r->in.domains.count; i++) {
+        const struct eval_domain *d = &r->in.domains.items[i];
         struct json *e = json_add_object(domains, d->name);
         json_add_string(e, "tokens", d->tokens.digest);
         json_add_int(e, "samples", d->tokens.samples);
@@ -182,8 +107,8 @@ static struct json *identity_of(const struct eval_call *r)
 static void make_part(struct eval_call *r)
 {
     eval_part_init(&r->part, identity_of(r), r->o->count, eval_pass_noise(r->pass));
-    for (size_t i = 0; i < r->domains.count; i++) {
-        const struct eval_domain *d = &r->domains.items[i];
+    for (size_t i = 0; i < r->in.domains.count; i++) {
+        const struct eval_domain *d = &r->in.domains.items[i];
         eval_part_add(&r->part, d->name, d->tokens.samples, d->positions);
     }
 }
@@ -191,10 +116,10 @@ static void make_part(struct eval_call *r)
 /* The part holds the shard's tiles before `end`. */
 static void mark_done(struct eval_call *r, size_t end)
 {
-    for (size_t i = 0; i < r->domains.count; i++) {
-        const struct eval_domain *d = &r->domains.items[i];
+    for (size_t i = 0; i < r->in.domains.count; i++) {
+        const struct eval_domain *d = &r->in.domains.items[i];
         struct eval_part_domain *to = &r->part.domains[i];
-        size_t from = r->domains.first_tile[i], behind = r->domains.first_tile[i + 1];
+        size_t from = r->in.domains.first_tile[i], behind = r->in.domains.first_tile[i + 1];
         size_t a = r->first > from ? r->first : from, b = end < behind ? end : behind;
         to->first = to->end = 0;
         if (a >= b)
@@ -226,12 +151,11 @@ static void copy_values(struct eval_part *to, const struct eval_part *from, size
 }
 
 /* Are the samples of a tile in it, with as many positions? */
-static bool holds(const struct eval_call *r, const struct eval_part *old,
-                  const struct eval_place *place)
+static bool holds(const struct eval_call *r, const struct eval_part *old, const struct eval_place *place)
 {
     const struct eval_part_domain *f = &old->domains[place->number];
     int64_t s = place->tile->sample, end = s + place->tile->desc.samples;
-    const int64_t *p = r->domains.items[place->number].positions;
+    const int64_t *p = r->in.domains.items[place->number].positions;
     return s >= f->first && end <= f->end && f->offsets[end] - f->offsets[s] == p[end] - p[s];
 }
 
@@ -249,7 +173,7 @@ static size_t resume(struct eval_call *r)
     }
     if (json_equal(old.identity, r->part.identity) && old.count == r->part.count) {
         for (; tile < r->end; tile++) {
-            struct eval_place place = eval_domains_tile_at(&r->domains, tile);
+            struct eval_place place = eval_domains_tile_at(&r->in.domains, tile);
             if (!holds(r, &old, &place))
                 break;
             copy_values(&r->part, &old, place.number, place.tile->sample,
@@ -275,7 +199,7 @@ static int save(void *arg, size_t end, struct aq_err *err)
 /* K/N, 1-based: tiles are cut by their number. */
 static int take_shard(struct eval_call *r, struct aq_err *err)
 {
-    size_t tiles = r->domains.first_tile[r->domains.count];
+    size_t tiles = r->in.domains.first_tile[r->in.domains.count];
     int64_t k = 1, n = 1;
     const char *text = r->o->shard, *slash = text ? strchr(text, '/') : NULL;
     if (text) {
@@ -299,7 +223,7 @@ static int run(struct eval_call *r, struct aq_err *err)
     if (open_inputs(r, err) < 0 || open_pass(r, err) < 0 || take_shard(r, err) < 0)
         return -1;
     aq_note(1, "backend %s, tiles %zu to %zu of %zu", eval_pass_backend(r->pass), r->first, r->end,
-            r->domains.first_tile[r->domains.count]);
+            r->in.domains.first_tile[r->in.domains.count]);
     make_part(r);
     if (r->o->output && strcmp(r->o->output, "-") != 0)
         r->unfinished = xasprintf("%s.part", r->o->output);
@@ -324,9 +248,7 @@ int eval_run(const struct eval_options *o, struct aq_err *err)
         eval_operand_close(&r.operands[i]);
     free(r.operands);
     eval_part_release(&r.part);
-    eval_domains_close(&r.domains);
-    range_file_close(&r.ranges);
-    lm_close(&r.lm);
+    eval_inputs_close(&r.in);
     free(r.unfinished);
     return bad;
 }

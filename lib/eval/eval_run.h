@@ -4,22 +4,17 @@
 
 #include "base/err.h"
 #include "base/names.h"
+#include "eval/inputs.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct eval_options {
-    const char *reference;          /* lm.json */
+    struct eval_where where;
     const struct aq_names *domains; /* NAME=TOKENS */
-    const char *ranges;             /* NULL: nothing needs them */
-    const char *dtype, *device;
-    const char *conf_dir; /* NULL: where tools look */
-    int64_t threads;      /* 0: all that the process may use */
-    uint64_t memory;      /* 0: no limit */
-    const char *shard;    /* "K/N": the product is a part; NULL: all */
-    bool verify;          /* the reference against its full digest */
-    const char *output;   /* NULL: standard output */
+    const char *shard;              /* "K/N": the product is a part; NULL: all */
+    const char *output;             /* NULL: standard output */
     const char *const *operands;
     size_t count;
 };

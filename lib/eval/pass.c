@@ -5,6 +5,7 @@
 #include "base/msg.h"
 #include "base/progress.h"
 #include "eval/compare.h"
+#include "eval/swaps.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -39,8 +40,7 @@ struct eval_pass {
     struct nn_source lm;
     size_t room; /* tiles at work */
     struct aq_pool *pool;
-    /* of b: what linears are replaced with */
-    struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
+    struct eval_swaps swaps; /* of b: what linears are replaced with */
     struct aq_progress progress;
     uint64_t done;
 };
@@ -115,36 +115,6 @@ static int open_streams(struct eval_pass *p, struct aq_err *err)
     return p->exact ? add_stream(p, p->exact, &p->lm, NULL, "reference in fp32", err) : 0;
 }
 
-/* The largest of each linear that any operand replaces. */
-static int take_operands(struct eval_pass *p, struct aq_err *err)
-{
-    int64_t rows[MODEL_LINEARS] = {0}, cols[MODEL_LINEARS] = {0}, inputs[MODEL_LINEARS] = {0};
-    for (size_t i = 0; i < p->job.count; i++) {
-        const struct eval_operand *o = &p->job.operands[i];
-        for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
-            struct model_layer shape;
-            model_layer_describe(&shape, o->arch, layer);
-            for (int l = 0; l < shape.linear_count; l++) {
-                const struct eval_linear *e = eval_operand_linear(o, layer, l);
-                if (!e->swapped)
-                    continue;
-                rows[l] = shape.linears[l].rows > rows[l] ? shape.linears[l].rows : rows[l];
-                cols[l] = shape.linears[l].cols > cols[l] ? shape.linears[l].cols : cols[l];
-                if (e->same_as < 0 && shape.linears[l].cols > inputs[l])
-                    inputs[l] = shape.linears[l].cols;
-            }
-        }
-    }
-    for (int l = 0; l < MODEL_LINEARS; l++) {
-        if (rows[l] && !(p->w[l] = p->b->ops->operand_new(p->b, rows[l], cols[l], 1, err)))
-            return -1;
-        if (inputs[l] &&
-            !(p->xq[l] = p->b->ops->operand_new(p->b, p->job.domains->rows, inputs[l], 0, err)))
-            return -1;
-    }
-    return 0;
-}
-
 static struct backend_sizes sizes_of(const struct eval_pass *p)
 {
     struct backend_sizes sizes = {.rows = p->job.domains->rows};
@@ -201,7 +171,8 @@ int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, stru
     if (open_backends(p, err) < 0 ||
         eval_domains_tile(job->domains, p->b->tile_tokens, job->lm->arch.vocab_size,
                           max_positions(p), err) < 0 ||
-        open_streams(p, err) < 0 || take_operands(p, err) < 0)
+        open_streams(p, err) < 0 ||
+        eval_swaps_open(&p->swaps, p->b, job->operands, job->count, job->domains->rows, err) < 0)
         return -1;
     return plan_room(p, err);
 }
@@ -217,12 +188,7 @@ void eval_pass_close(struct eval_pass *p)
         s->b->ops->free(s->b, s->z, s->z_bytes);
         free(s->logits);
     }
-    for (int l = 0; l < MODEL_LINEARS; l++) {
-        if (p->w[l])
-            p->b->ops->operand_free(p->b, p->w[l]);
-        if (p->xq[l])
-            p->b->ops->operand_free(p->b, p->xq[l]);
-    }
+    eval_swaps_close(&p->swaps);
     for (size_t i = 0; i < p->count; i++)
         if (p->streams[i].own_model)
             nn_close(p->streams[i].model);
@@ -248,61 +214,17 @@ static struct backend_tile *tile_of(const struct eval_pass *p, const struct batc
     return s->b == p->b ? b->tiles[i] : b->exact[i];
 }
 
-/* What the hook of a forward pass must know. */
-struct feeding {
-    struct eval_pass *p;
-    const struct eval_operand *o;
-    const struct backend_tile *tile;
-    int64_t layer;
-    const struct model_layer *shape;
-};
-
-static void feed(void *arg, int input, const void *x)
-{
-    const struct feeding *f = arg;
-    for (int l = 0; l < f->shape->linear_count; l++) {
-        const struct eval_linear *e = eval_operand_linear(f->o, f->layer, l);
-        if (f->shape->linears[l].input != input || !e->swapped || e->same_as >= 0)
-            continue;
-        f->p->b->ops->quantize_act(f->p->b, f->p->xq[l], f->tile, x, f->shape->inputs[input].cols,
-                                   &e->a, e->ranged ? &e->range : NULL, NULL);
-    }
-}
-
-/* The operand's weights of this layer, and its swaps. */
-static int prepare(struct eval_pass *p, const struct stream *s, int64_t layer, struct nn_swap *swap,
-                   struct aq_err *err)
-{
-    const struct model_layer *shape = nn_layer(s->model, layer);
-    for (int l = 0; l < shape->linear_count; l++) {
-        const struct eval_linear *e = eval_operand_linear(s->operand, layer, l);
-        if (!e->swapped)
-            continue;
-        struct quant_spec spec;
-        if (nn_group_spec(s->model, layer, shape->linears[l].group, &e->w, &spec, err) < 0)
-            return -1;
-        p->b->ops->quantize_weight(p->b, p->w[l], nn_weight(s->model, layer, l), &spec);
-        swap->w[l] = p->w[l];
-        swap->x[l] = p->xq[e->same_as < 0 ? l : e->same_as];
-    }
-    return 0;
-}
-
 static int run_layer(struct eval_pass *p, const struct batch *b, const struct stream *s,
                      int64_t layer, size_t from, size_t to, struct aq_err *err)
 {
-    struct nn_swap swap = {0};
-    bool swaps = s->operand && s->operand->linears;
-    if (swaps && prepare(p, s, layer, &swap, err) < 0)
-        return -1;
+    struct eval_step *steps = xcalloc(to - from + 1, sizeof *steps);
     for (size_t i = from; i < to; i++) {
-        struct feeding f = {p, s->operand, tile_of(p, b, s, i), layer, nn_layer(s->model, layer)};
         void *h = s->states + i * s->state_bytes;
-        swap.ready = feed;
-        swap.arg = &f;
-        (void)nn_layer_forward(s->model, layer, f.tile, h, h, swaps ? &swap : NULL);
+        steps[i - from] = (struct eval_step){tile_of(p, b, s, i), h, h};
     }
-    return 0;
+    int r = eval_swaps_layer(&p->swaps, s->model, s->operand, layer, steps, to - from, err);
+    free(steps);
+    return r;
 }
 
 static void advance(struct eval_pass *p, uint64_t steps)

@@ -1,0 +1,104 @@
+#include "eval/swaps.h"
+
+static void largest(int64_t *x, int64_t y)
+{
+    *x = y > *x ? y : *x;
+}
+
+int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
+                    size_t count, int32_t tile_rows, struct aq_err *err)
+{
+    int64_t rows[MODEL_LINEARS] = {0}, cols[MODEL_LINEARS] = {0}, inputs[MODEL_LINEARS] = {0};
+    *s = (struct eval_swaps){.b = b};
+    for (size_t i = 0; i < count; i++) {
+        const struct eval_operand *o = &operands[i];
+        for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
+            struct model_layer shape;
+            model_layer_describe(&shape, o->arch, layer);
+            for (int l = 0; l < shape.linear_count; l++) {
+                const struct eval_linear *e = eval_operand_linear(o, layer, l);
+                if (!e->swapped)
+                    continue;
+                largest(&rows[l], shape.linears[l].rows);
+                largest(&cols[l], shape.linears[l].cols);
+                /* operands mix freely in a recipe, so any linear may be the first of its input */
+                largest(&inputs[l], shape.linears[l].cols);
+            }
+        }
+    }
+    for (int l = 0; l < MODEL_LINEARS; l++) {
+        if (rows[l] && !(s->w[l] = b->ops->operand_new(b, rows[l], cols[l], 1, err)))
+            return -1;
+        if (inputs[l] && !(s->xq[l] = b->ops->operand_new(b, tile_rows, inputs[l], 0, err)))
+            return -1;
+    }
+    return 0;
+}
+
+void eval_swaps_close(struct eval_swaps *s)
+{
+    for (int l = 0; l < MODEL_LINEARS; l++) {
+        if (s->w[l])
+            s->b->ops->operand_free(s->b, s->w[l]);
+        if (s->xq[l])
+            s->b->ops->operand_free(s->b, s->xq[l]);
+    }
+    *s = (struct eval_swaps){0};
+}
+
+/* What the hook of a forward pass must know. */
+struct feeding {
+    struct eval_swaps *s;
+    const struct eval_operand *o;
+    const struct backend_tile *tile;
+    int64_t layer;
+    const struct model_layer *shape;
+};
+
+static void feed(void *arg, int input, const void *x)
+{
+    const struct feeding *f = arg;
+    for (int l = 0; l < f->shape->linear_count; l++) {
+        const struct eval_linear *e = eval_operand_linear(f->o, f->layer, l);
+        if (f->shape->linears[l].input != input || !e->swapped || e->same_as >= 0)
+            continue;
+        f->s->b->ops->quantize_act(f->s->b, f->s->xq[l], f->tile, x, f->shape->inputs[input].cols,
+                                   &e->a, e->ranged ? &e->range : NULL, NULL);
+    }
+}
+
+/* The operand's weights of this layer, and its swaps. */
+static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *o,
+                   int64_t layer, struct nn_swap *swap, struct aq_err *err)
+{
+    const struct model_layer *shape = nn_layer(m, layer);
+    for (int l = 0; l < shape->linear_count; l++) {
+        const struct eval_linear *e = eval_operand_linear(o, layer, l);
+        if (!e->swapped)
+            continue;
+        struct quant_spec spec;
+        if (nn_group_spec(m, layer, shape->linears[l].group, &e->w, &spec, err) < 0)
+            return -1;
+        s->b->ops->quantize_weight(s->b, s->w[l], nn_weight(m, layer, l), &spec);
+        swap->w[l] = s->w[l];
+        swap->x[l] = s->xq[e->same_as < 0 ? l : e->same_as];
+    }
+    return 0;
+}
+
+int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *operand,
+                     int64_t layer, const struct eval_step *steps, size_t count, struct aq_err *err)
+{
+    struct nn_swap swap = {0};
+    bool swaps = operand && operand->linears;
+    if (swaps && prepare(s, m, operand, layer, &swap, err) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        struct feeding f = {s, operand, steps[i].tile, layer, nn_layer(m, layer)};
+        swap.ready = feed;
+        swap.arg = &f;
+        (void)nn_layer_forward(m, layer, steps[i].tile, steps[i].from, steps[i].to,
+                               swaps ? &swap : NULL);
+    }
+    return 0;
+}

@@ -1,0 +1,33 @@
+/*
+ * A layer computed as an operand has it: some of its linears read quantized inputs and weights. The
+ * quantized operands are room for one layer at a time, shared by all operands that are compared.
+ */
+#ifndef AQ_EVAL_SWAPS_H
+#define AQ_EVAL_SWAPS_H
+
+#include "backend/backend.h"
+#include "eval/operand.h"
+
+struct eval_swaps {
+    struct backend *b;
+    struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
+};
+
+/* Room for the largest of each linear that any of the operands replaces, and for inputs of `rows`
+   rows. Close also after a failure. */
+int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
+                    size_t count, int32_t rows, struct aq_err *err) AQ_MUST_CHECK;
+void eval_swaps_close(struct eval_swaps *s);
+
+/* One tile's way through a layer; `to` may be `from`. */
+struct eval_step {
+    const struct backend_tile *tile;
+    const void *from;
+    void *to;
+};
+/* The layer's weights are in use (nn_use_layer). operand NULL: the model as it is. */
+int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *operand,
+                     int64_t layer, const struct eval_step *steps, size_t count,
+                     struct aq_err *err) AQ_MUST_CHECK;
+
+#endif
