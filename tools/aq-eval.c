@@ -3,10 +3,16 @@
 #include "base/file.h"
 #include "base/msg.h"
 #include "base/opt.h"
+#include "conf/search.h"
 #include "eval/eval_run.h"
+#include "eval/polish.h"
+#include "eval/polish_command.h"
 #include "eval/receipt.h"
 #include "eval/receipts.h"
+#include "select/manifest.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- aq-eval merge ---- */
@@ -74,38 +80,129 @@ static const struct aq_tool receipts = {
     .run = run_receipts,
 };
 
-/* ---- aq-eval ---- */
+/* ---- what measuring commands share ---- */
 
 static const char *const dtypes[] = {"fp32", "bf16", "float32", "bfloat16", NULL};
+static struct eval_where where = {.dtype = "fp32", .device = "auto"};
+
+#define REFERENCE_OPTION                                                                           \
+    {                                                                                              \
+        "reference", 0, AQ_OPT_TEXT, &where.reference, "LM.json",                                  \
+            "the model that operands are held against"                                             \
+    }
+#define WHERE_OPTIONS                                                                               \
+    {"ranges",                                                                                      \
+     0,                                                                                             \
+     AQ_OPT_TEXT,                                                                                   \
+     &where.ranges,                                                                                 \
+     "FILE",                                                                                        \
+     "ranges.safetensors of aq-calib ranges; for manifests with\nstatic activation ranges"},        \
+        {"dtype", 0, AQ_OPT_CHOICE, &where.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, \
+         0,       0},                                                                               \
+        {"device", 0, AQ_OPT_TEXT, &where.device, "D", "auto, cpu, cuda or cuda:N (auto)"},         \
+        {"threads",      0,   AQ_OPT_INT,                                                           \
+         &where.threads, "N", "CPU threads (all that the process may use)",                         \
+         NULL,           1,   1024},                                                                \
+        {"memory",      0,      AQ_OPT_SIZE,                                                        \
+         &where.memory, "SIZE", "limit, such as 8G; fewer tiles are then at work together"},        \
+    {                                                                                               \
+        "verify", 0, AQ_OPT_FLAG, &where.verify, NULL,                                              \
+            "read the whole reference first and compare it with the\nfull digest of its lm.json"    \
+    }
+
+static int need_reference(struct aq_err *err)
+{
+    return where.reference
+               ? 0
+               : aq_err_set(err, AQ_EUSAGE, "--reference is needed: lm.json of the source model");
+}
+
+/* ---- aq-eval polish ---- */
+
+static struct polish_options polishing = {.trials = POLISH_TRIALS, .seconds = INFINITY};
+
+static const struct aq_opt polish_opts[] = {
+    REFERENCE_OPTION,
+    {"search", 0, AQ_OPT_TEXT, &polishing.search, "NAME=TOKENS",
+     "the text that moves are tried on"},
+    {"confirm", 0, AQ_OPT_TEXT, &polishing.confirm, "NAME=TOKENS",
+     "another text, which must agree with each accepted move"},
+    {"held-out", 0, AQ_OPT_TEXT, &polishing.held_out, "NAME=TOKENS",
+     "a third one, read once at the end: without a clear gain on\nit the recipe stays as it is"},
+    {"trials", 0, AQ_OPT_INT, &polishing.trials, "N", "moves to try at most (600)", NULL, 1,
+     1000000},
+    {"time", 0, AQ_OPT_DOUBLE, &polishing.seconds, "SECONDS",
+     "stop earlier; the manifest then says complete: false"},
+    WHERE_OPTIONS,
+    AQ_OPT_END,
+};
+
+static int check_polish(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (need_reference(err) < 0)
+        return -1;
+    if (!polishing.search || !polishing.confirm)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--search and --confirm NAME=TOKENS are needed: two texts");
+    if (!(polishing.seconds > 0))
+        return aq_err_set(err, AQ_EUSAGE, "--time must be above 0");
+    polishing.output = cl->output;
+    polishing.manifest = cl->args[0];
+    polishing.scores = cl->args + 1;
+    polishing.count = (size_t)cl->count - 1;
+    return 0;
+}
+
+static int run_polish(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (check_polish(cl, err) < 0)
+        return -1;
+    char *dir = conf_find(NULL, err); /* rules of the manifest's engine, if it has one */
+    where.conf_dir = dir;
+    polishing.where = where;
+    int r = dir ? eval_polish(&polishing, err) : -1;
+    free(dir);
+    return r;
+}
+
+static const struct aq_tool polish = {
+    .name = "polish",
+    .summary =
+        "Improves a recipe by measuring: moves of up to three groups within the budget, tried\n"
+        "on one text, confirmed on a second, and judged once on a third.",
+    .usage = "aq-eval polish --reference LM.json --search NAME=TOKENS --confirm NAME=TOKENS\n"
+             "        [--held-out NAME=TOKENS] [OPTION...] [-o MANIFEST] MANIFEST SCORES...",
+    .details = "SCORES are the files that the manifest was chosen from; budget and cost are the\n"
+               "manifest's. Texts need 30 samples each, and should have 8,192 positions.",
+    .example = "aq-eval polish --reference lm.json --search s=search.safetensors \\\n"
+               "  --confirm c=confirm.safetensors --held-out h=heldout.safetensors \\\n"
+               "  -o polished.json manifest.json scores.json",
+    .options = polish_opts,
+    .min_args = 2,
+    .max_args = -1,
+    .run = run_polish,
+};
+
+/* ---- aq-eval ---- */
+
 static struct aq_names domains;
-static struct eval_options o = {.where = {.dtype = "fp32", .device = "auto"}, .domains = &domains};
+static struct eval_options o = {.domains = &domains};
 
 static const struct aq_opt options[] = {
-    {"reference", 0, AQ_OPT_TEXT, &o.where.reference, "LM.json",
-     "the model that operands are held "
-     "against"},
+    REFERENCE_OPTION,
     {"domain", 0, AQ_OPT_LIST, &domains, "NAME=TOKENS",
      "a text, from aq-calib tokens without padding; may be\ngiven several times"},
-    {"ranges", 0, AQ_OPT_TEXT, &o.where.ranges, "FILE",
-     "ranges.safetensors of aq-calib ranges; for manifests with\nstatic activation ranges"},
-    {"dtype", 0, AQ_OPT_CHOICE, &o.where.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, 0, 0},
-    {"device", 0, AQ_OPT_TEXT, &o.where.device, "D", "auto, cpu, cuda or cuda:N (auto)"},
-    {"threads", 0, AQ_OPT_INT, &o.where.threads, "N", "CPU threads (all that the process may use)", NULL,
-     1, 1024},
-    {"memory", 0, AQ_OPT_SIZE, &o.where.memory, "SIZE",
-     "limit, such as 8G; fewer tiles are then at work together"},
+    WHERE_OPTIONS,
     {"shard", 0, AQ_OPT_TEXT, &o.shard, "K/N",
      "only the K-th of N parts of the text; -o is then a part\nfor aq-eval merge"},
-    {"verify", 0, AQ_OPT_FLAG, &o.where.verify, NULL,
-     "read the whole reference first and compare it with the\nfull digest of its lm.json"},
     AQ_OPT_END,
 };
 
 static int check(const struct aq_cmdline *cl, struct aq_err *err)
 {
     bool to_stdout = !cl->output || strcmp(cl->output, "-") == 0;
-    if (!o.where.reference)
-        return aq_err_set(err, AQ_EUSAGE, "--reference is needed: lm.json of the source model");
+    if (need_reference(err) < 0)
+        return -1;
     if (domains.count == 0)
         return aq_err_set(err, AQ_EUSAGE, "--domain NAME=TOKENS is needed: the text");
     if (to_stdout && o.shard)
@@ -117,14 +214,15 @@ static int check(const struct aq_cmdline *cl, struct aq_err *err)
 
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
+    o.where = where;
     o.output = cl->output;
     o.operands = cl->args;
     o.count = (size_t)cl->count;
     return check(cl, err) < 0 ? -1 : eval_run(&o, err);
 }
 
-static const struct aq_tool *const commands[] = {&merge, &receipts, NULL};
-static const char *const schemas[] = {EVAL_SCHEMA, RECEIPTS_SCHEMA, NULL};
+static const struct aq_tool *const commands[] = {&merge, &receipts, &polish, NULL};
+static const char *const schemas[] = {EVAL_SCHEMA, RECEIPTS_SCHEMA, MANIFEST_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-eval",
@@ -133,6 +231,8 @@ static const struct aq_tool tool = {
     .usage = "aq-eval --reference LM.json --domain NAME=TOKENS... [--ranges F] [OPTION...]\n"
              "        [-o EVAL.json|DIR|PART] OPERAND...\n"
              "aq-eval merge [-o EVAL.json|DIR] PART...\n"
+             "aq-eval polish --reference LM.json --search N=T --confirm N=T [OPTION...]\n"
+             "        [-o MANIFEST] MANIFEST SCORES...\n"
              "aq-eval receipts (--json|--tsv) [-o FILE] EVAL.json...",
     .details =
         "An operand is a manifest of aq-select (fake quantization), an lm.json (a model as it\n"

@@ -17,14 +17,14 @@ static int open_domain(struct eval_domains *d, const char *word, struct aq_err *
     const char *equal = strchr(word, '=');
     if (!equal || !equal[1] || !is_name(word, (size_t)(equal - word)))
         return aq_err_set(err, AQ_EUSAGE,
-                          "--domain: '%s' is not NAME=TOKENS, NAME of letters, digits and _.+-",
+                          "'%s' is not NAME=TOKENS, NAME of letters, digits and _.+-",
                           aq_show(word));
     struct eval_domain *one = &d->items[d->count];
     *one = (struct eval_domain){.name = xasprintf("%.*s", (int)(equal - word), word),
                                 .path = equal + 1};
     for (size_t i = 0; i < d->count; i++)
         if (strcmp(d->items[i].name, one->name) == 0) {
-            aq_err_set(err, AQ_EUSAGE, "--domain: '%s' is given twice", aq_show(one->name));
+            aq_err_set(err, AQ_EUSAGE, "a text '%s' is given twice", aq_show(one->name));
             free(one->name);
             return -1;
         }

@@ -22,8 +22,8 @@ struct eval_call {
     size_t opened;
     struct eval_pass *pass;
     struct eval_part part;
-    size_t first, end;             /* tiles of the shard */
-    char *unfinished;              /* where an interrupted run continues; NULL: nowhere */
+    size_t first, end; /* tiles of the shard */
+    char *unfinished;  /* where an interrupted run continues; NULL: nowhere */
 };
 
 /* ---- opening ---- */

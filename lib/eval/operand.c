@@ -38,18 +38,24 @@ static bool same_act(const struct eval_linear *a, const struct eval_linear *b)
     return a->range.amax == b->range.amax && a->range.hidden == b->range.hidden;
 }
 
+void eval_operand_share_layer(struct eval_operand *o, int64_t layer)
+{
+    struct eval_linear *all = &o->linears[layer * MODEL_LINEARS];
+    struct model_layer shape;
+    model_layer_describe(&shape, o->arch, layer);
+    for (int l = 0; l < shape.linear_count; l++) {
+        all[l].same_as = -1;
+        for (int k = 0; k < l && all[l].same_as < 0; k++)
+            if (shape.linears[k].input == shape.linears[l].input && all[k].same_as < 0 &&
+                same_act(&all[k], &all[l]))
+                all[l].same_as = k;
+    }
+}
+
 void eval_operand_share(struct eval_operand *o)
 {
-    for (int64_t layer = 0; layer < o->layers; layer++) {
-        struct eval_linear *all = &o->linears[layer * MODEL_LINEARS];
-        struct model_layer shape;
-        model_layer_describe(&shape, o->arch, layer);
-        for (int l = 1; l < shape.linear_count; l++)
-            for (int k = 0; k < l && all[l].same_as < 0; k++)
-                if (shape.linears[k].input == shape.linears[l].input && all[k].same_as < 0 &&
-                    same_act(&all[k], &all[l]))
-                    all[l].same_as = k;
-    }
+    for (int64_t layer = 0; layer < o->layers; layer++)
+        eval_operand_share_layer(o, layer);
 }
 
 /* ---- a manifest ---- */
@@ -73,7 +79,7 @@ static int take_range(struct eval_linear *l, const struct eval_reference *ref, i
 }
 
 /* The group's linears in `shape` are neighbours, and all read one input. */
-static int apply_group(struct eval_operand *o, const struct eval_reference *ref,
+int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
                        const struct manifest_choice *c, int64_t prefix, size_t group,
                        struct aq_err *err)
 {
@@ -137,7 +143,7 @@ static int read_recipe(struct eval_operand *o, const struct manifest *m,
     for (size_t i = 0; i < groups->count; i++) {
         struct manifest_choice c;
         if (manifest_choice(m, groups->items[i].name, &c, err) < 0 ||
-            apply_group(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0)
+            eval_operand_apply(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0)
             return -1;
     }
     eval_operand_share(o);

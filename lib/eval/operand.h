@@ -75,5 +75,11 @@ const struct eval_linear *eval_operand_linear(const struct eval_operand *o, int6
 void eval_operand_take_linears(struct eval_operand *o, const struct lm_arch *arch);
 /* Once all are set: which inputs of products are shared. */
 void eval_operand_share(struct eval_operand *o);
+void eval_operand_share_layer(struct eval_operand *o, int64_t layer);
+/* What a candidate does to a group of the reference; prefix: of the ranges. */
+struct manifest_choice; /* select/manifest.h */
+int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
+                       const struct manifest_choice *c, int64_t prefix, size_t group,
+                       struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -55,7 +55,11 @@ static int check_directory(const char *dir, struct aq_err *err)
     struct stat st;
     if (stat(dir, &st) < 0) {
         aq_err_sys(err, AQ_ERUN, "cannot read checkpoint directory '%s'", aq_show(dir));
-        return hub_is_id(dir) ? aq_err_hint(err, "nor is it in the local Hugging Face cache: 'hf download %s' puts it there", aq_show(dir)) : -1;
+        return hub_is_id(dir) ? aq_err_hint(err,
+                                            "nor is it in the local Hugging Face cache: 'hf "
+                                            "download %s' puts it there",
+                                            aq_show(dir))
+                              : -1;
     }
     if (!S_ISDIR(st.st_mode))
         return aq_err_set(err, AQ_EINPUT, "'%s' is not a directory, expected a checkpoint's",

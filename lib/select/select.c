@@ -80,8 +80,7 @@ double sel_budget_bits(const struct sel_budget *b, const struct sel_table *t)
     return b->bits > 0 ? b->bits : (double)b->bytes * 8 / t->total;
 }
 
-/* What the budget leaves for the searched weights, in units; -1: nothing. */
-static int64_t budget_units(const struct sel_problem *p, const struct sel_budget *b)
+int64_t sel_budget_units(const struct sel_problem *p, const struct sel_budget *b)
 {
     const struct sel_table *t = p->table;
     double total =
@@ -130,7 +129,7 @@ void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct s
 {
     const struct sel_table *t = p->table;
     struct knapsack_problem problem = {t->count, p->start, p->costs, p->scores, 0};
-    int64_t budget = budget_units(p, b);
+    int64_t budget = sel_budget_units(p, b);
     *out = (struct sel_choice){.option = xcalloc(t->count + 1, sizeof *out->option)};
     struct knapsack *k = knapsack_solve(&problem, budget, budget);
     ptrdiff_t at = knapsack_find(k, budget);
@@ -144,6 +143,14 @@ void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct s
         out->gap = knapsack_gap(k);
     }
     knapsack_free(k);
+    add_up(t, out);
+}
+
+void sel_choice_take(const struct sel_table *t, const int *option, struct sel_choice *out)
+{
+    *out = (struct sel_choice){.option = xcalloc(t->count + 1, sizeof *out->option),
+                               .satisfied = true};
+    memcpy(out->option, option, t->count * sizeof *option);
     add_up(t, out);
 }
 
@@ -176,7 +183,7 @@ void sel_threshold(const struct sel_problem *p, const struct sel_budget *b, stru
 {
     enum { ROUNDS = 100 };
     const struct sel_table *t = p->table;
-    int64_t budget = budget_units(p, b), cost = 0;
+    int64_t budget = sel_budget_units(p, b), cost = 0;
     double low = INFINITY, high = -INFINITY;
     for (size_t i = 0; i < p->start[t->count]; i++) {
         low = fmin(low, p->scores[i]);

@@ -40,12 +40,16 @@ struct sel_problem {
 int sel_problem_init(struct sel_problem *p, const struct sel_table *t,
                      struct aq_err *err) AQ_MUST_CHECK;
 void sel_problem_release(struct sel_problem *p);
+/* What the budget leaves for the searched weights, in units; -1: nothing. */
+int64_t sel_budget_units(const struct sel_problem *p, const struct sel_budget *b);
 /* Effective bits of a cost in units. */
 double sel_units_to_bits(const struct sel_problem *p, int64_t units);
 
 void sel_solve(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out);
 /* ModelOpt's bisection for kl_div: minimises the worst score, and may miss the budget. */
 void sel_threshold(const struct sel_problem *p, const struct sel_budget *b, struct sel_choice *out);
+/* The choice of these options of the rows, found elsewhere. Caller releases. */
+void sel_choice_take(const struct sel_table *t, const int *option, struct sel_choice *out);
 void sel_choice_release(struct sel_choice *c);
 
 /* Every budget at once, as TSV: bits, score, group, from, to. Returns the gap, as in sel_choice. */

@@ -311,6 +311,8 @@ static struct json *selection_of(const struct sel_product *p)
     }
     if (p->engine)
         json_add_string(s, "engine", p->engine);
+    if (p->polish)
+        json_add(s, "polish", json_copy(p->polish));
     json_add_double(s, "gap", p->choice->gap);
     json_add_double(s, "rounding", p->problem->excess);
     json_add(s, "predicted_kl", prediction_of(p));
@@ -350,7 +352,8 @@ static void add_origin(struct json *root, const struct sel_product *p)
     json_add_double(weights, "lm", first->lm_weights);
     json_add_double(weights, "head", first->head_weights);
     json_add_double(weights, "vision", first->vision_weights);
-    struct json *inputs = product_add_provenance(aq, "aq-select", p->result_version);
+    struct json *inputs =
+        product_add_provenance(aq, p->tool ? p->tool : "aq-select", p->result_version);
     for (size_t i = 0; i < p->table->cell_count; i++) {
         const struct sel_cell *c = &p->table->cells[i];
         if (c->candidate_count && !json_get(inputs, c->candidates[0].name))

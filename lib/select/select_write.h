@@ -16,6 +16,8 @@ struct sel_product {
     const char *engine; /* NULL: none */
     const char *solver;
     const struct sel_random *random; /* NULL: the best recipe */
+    const struct json *polish;       /* how it was improved by measuring; NULL: it was not */
+    const char *tool;                /* who chose; NULL: aq-select */
     int result_version;
 };
 
