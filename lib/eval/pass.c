@@ -118,19 +118,8 @@ static int open_streams(struct eval_pass *p, struct aq_err *err)
 static struct backend_sizes sizes_of(const struct eval_pass *p)
 {
     struct backend_sizes sizes = {.rows = p->job.domains->rows};
-    for (size_t i = 0; i < p->count; i++) {
-        const struct model_layer *m = nn_layer(p->streams[i].model, 0);
-        for (int l = 0; l < m->linear_count; l++) {
-            int64_t rows = m->linears[l].rows, cols = m->linears[l].cols, n = rows * cols;
-            sizes.outputs = rows > sizes.outputs ? rows : sizes.outputs;
-            sizes.inputs = cols > sizes.inputs ? cols : sizes.inputs;
-            sizes.weight = n > sizes.weight ? n : sizes.weight;
-        }
-        uint64_t layer = nn_layer_bytes(p->streams[i].model);
-        uint64_t ends = nn_end_bytes(p->streams[i].model);
-        sizes.layer_bytes = layer > sizes.layer_bytes ? layer : sizes.layer_bytes;
-        sizes.end_bytes = ends > sizes.end_bytes ? ends : sizes.end_bytes;
-    }
+    for (size_t i = 0; i < p->count; i++)
+        eval_model_sizes(&sizes, p->streams[i].model);
     return sizes;
 }
 

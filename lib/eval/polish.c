@@ -37,6 +37,11 @@ struct polish {
     double started;
 };
 
+bool polish_is_gain(const struct polish_difference *d)
+{
+    return d->mean < -1.96 * d->error; /* false without an error */
+}
+
 /* ---- measuring ---- */
 
 static int measure(struct polish *p, enum polish_text text, const size_t *choice, int64_t layer,

@@ -57,6 +57,8 @@ struct polish_job {
 struct polish_difference {
     double mean, error; /* nats per position: after less before */
 };
+/* Is it a gain, and not chance (95 %)? What judges the outcome. */
+bool polish_is_gain(const struct polish_difference *d);
 
 /* A move that the search text accepted. */
 struct polish_step {

@@ -18,9 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* How many errors a gain must be to be called one (95 %). */
-static const double clear = 1.96;
-
 enum { HELD_OUT = POLISH_TEXTS }; /* of the domains, after those of the polish */
 
 struct command {
@@ -329,8 +326,8 @@ static int judge(struct command *c, struct aq_err *err)
 /* A gain that may be chance is not taken: the optimum of the scores is at least explained. */
 static void decide(struct command *c)
 {
-    bool gained = c->held_gain.mean < -clear * c->held_gain.error;
-    c->kept_optimum = c->result.accepted == 0 || (c->have_held && !gained);
+    const struct polish_difference gain = {c->held_gain.mean, c->held_gain.error};
+    c->kept_optimum = c->result.accepted == 0 || (c->have_held && !polish_is_gain(&gain));
     if (c->result.accepted == 0)
         aq_note(0, "no move was accepted: the recipe stays as it is");
     else if (c->kept_optimum)

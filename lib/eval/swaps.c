@@ -5,6 +5,19 @@ static void largest(int64_t *x, int64_t y)
     *x = y > *x ? y : *x;
 }
 
+void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m)
+{
+    const struct model_layer *shape = nn_layer(m, 0);
+    for (int l = 0; l < shape->linear_count; l++) {
+        largest(&sizes->outputs, shape->linears[l].rows);
+        largest(&sizes->inputs, shape->linears[l].cols);
+        largest(&sizes->weight, shape->linears[l].rows * shape->linears[l].cols);
+    }
+    uint64_t layer = nn_layer_bytes(m), ends = nn_end_bytes(m);
+    sizes->layer_bytes = layer > sizes->layer_bytes ? layer : sizes->layer_bytes;
+    sizes->end_bytes = ends > sizes->end_bytes ? ends : sizes->end_bytes;
+}
+
 int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
                     size_t count, int32_t tile_rows, struct aq_err *err)
 {

@@ -19,6 +19,9 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
                     size_t count, int32_t rows, struct aq_err *err) AQ_MUST_CHECK;
 void eval_swaps_close(struct eval_swaps *s);
 
+/* Raises sizes to those that a model needs; for plans of memory. */
+void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m);
+
 /* One tile's way through a layer; `to` may be `from`. */
 struct eval_step {
     const struct backend_tile *tile;

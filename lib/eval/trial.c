@@ -1,6 +1,7 @@
 #include "eval/trial.h"
 
 #include "base/mem.h"
+#include "base/msg.h"
 #include "eval/swaps.h"
 #include "nn/model.h"
 #include "score/kept.h"
@@ -52,6 +53,16 @@ double trials_head_cost(const struct trials *t)
 
 /* ---- opening ---- */
 
+/* All but the kept inputs. */
+static uint64_t fixed_bytes(const struct trials *t)
+{
+    struct backend_sizes sizes = {.rows = t->job.domains->rows};
+    eval_model_sizes(&sizes, t->model);
+    return t->b->ops->scratch_bytes(t->b, &sizes) + t->states_bytes + 2 * t->state_bytes +
+           2 * t->sums_bytes + (uint64_t)nn_layer(t->model, 0)->weights * 5 +
+           nn_buffer_bytes(nn_arch(t->model), t->b->act_size, t->job.domains->rows, 0);
+}
+
 static int take_room(struct trials *t, struct aq_err *err)
 {
     const struct lm_arch *a = nn_arch(t->model);
@@ -62,9 +73,17 @@ static int take_room(struct trials *t, struct aq_err *err)
     t->sums_bytes = rows * sizeof(double);
     t->host_sums = xmalloc(t->sums_bytes);
     int64_t slots = (int64_t)t->tile_count * (nn_layers(t->model) + 2);
-    uint64_t limit = t->job.memory ? t->job.memory : UINT64_MAX;
+    uint64_t rest = fixed_bytes(t), limit = UINT64_MAX;
+    if (t->job.memory && rest > t->job.memory)
+        return aq_err_set(err, AQ_ERUN, "--memory %.0f MB is too little: %.0f MB are needed",
+                          (double)t->job.memory / 1e6, ceil((double)rest / 1e6));
+    if (t->job.memory)
+        limit = t->job.memory - rest;
     if (kept_new(&t->kept, t->b, slots, t->state_bytes, limit, t->job.spill_dir, err) < 0)
         return -1;
+    uint64_t kept = (uint64_t)slots * t->state_bytes;
+    aq_note(1, "%.1f MB of kept inputs in %s", (double)kept / 1e6,
+            kept > limit ? "a file" : "memory");
     t->states = t->b->ops->alloc(t->b, t->states_bytes, "states of tiles", err);
     t->scratch = t->states ? t->b->ops->alloc(t->b, t->state_bytes, "a kept state", err) : NULL;
     t->reference = t->scratch ? t->b->ops->alloc(t->b, t->state_bytes, "a kept state", err) : NULL;

@@ -14,7 +14,7 @@
 struct trial_job {
     const char *device;
     struct backend_config config;
-    uint64_t memory; /* of kept inputs, beyond which they go to a file in spill_dir; 0: no limit */
+    uint64_t memory; /* in all; kept inputs beyond it go to a file in spill_dir; 0: no limit */
     const char *spill_dir;
     const struct lm *lm;
     struct eval_domains *domains;        /* not tiled yet */

@@ -202,6 +202,14 @@ static void test_limits(void)
     polish_release(&r);
 }
 
+static void test_gain(void)
+{
+    tap_ok(polish_is_gain(&(struct polish_difference){-2, 1}), "two errors are a gain");
+    tap_ok(!polish_is_gain(&(struct polish_difference){-1.9, 1}), "1.9 errors may be chance");
+    tap_ok(!polish_is_gain(&(struct polish_difference){2, 1}), "a loss is none");
+    tap_ok(!polish_is_gain(&(struct polish_difference){-2, NAN}), "nothing is known without one");
+}
+
 static int by_brute_force(const struct setting *s, double spread)
 {
     int n = 0;
@@ -262,5 +270,6 @@ int main(void)
     test_planted_bad_move();
     test_nothing_to_gain();
     test_limits();
+    test_gain();
     return tap_done();
 }

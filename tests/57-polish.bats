@@ -1,0 +1,126 @@
+#!/usr/bin/env bats
+# aq-eval polish: what it says it measured is what aq-eval measures, the same bits for any threads and memory, limits, and what is
+# refused. How moves are judged is in tests/unit/test_polish.c.
+load helpers
+
+F=$BATS_FILE_TMPDIR
+
+setup_file() {
+    cd "$REPO" || return
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --scale 0.1 "$F/model"
+    aq-extract-lm -q -o "$F/lm.json" "$F/model"
+    text 40 1 search
+    text 40 2 confirm
+    text 40 3 held
+    text 9 4 few
+    made "$F/4.json" wint4_afp16/default 4 1
+    made "$F/8.json" wint8_afp16/default 8 2
+    # from far away: the recipe of a menu that pins the wrong groups, within a budget that allows better ones
+    printf '%s\n' '- {match: "layers.0.*", pin: wint8_afp16/default}' '- {match: "layers.1.*", pin: wint4_afp16/default}' >"$F/menu.yaml"
+    aq-select -q --effective-bits 8 --menu "$F/menu.yaml" -o "$F/start.json" "$F/4.json" "$F/8.json"
+    polish -o "$F/polished.json" "$F/start.json" "$F/4.json" "$F/8.json"
+}
+
+setup() {
+    cd "$REPO" || return
+    T=$BATS_TEST_TMPDIR
+}
+
+# text SAMPLES SEED NAME: samples of 3 to 22 tokens
+text() {
+    local i
+    for i in $(seq "$1"); do seq -s" " $((i * 5 % 250 + $2 * 31)) "$2" $((i * 5 % 250 + $2 * 31 + $2 * (2 + i * 11 % 20))); done |
+        "$O"/tests/make_tokens --sizes "$1" -o "$F/$3"
+}
+
+# made FILE NAME BITS SEED [FILTER]: scores of the model, whatever they are
+made() {
+    scores "$1.any" "$2" "$3" "$4" 2
+    sealed_jq --arg lm "$(jq -r .digest.sample "$F/lm.json")" ".identity.lm = \$lm | (.groups[] | .per_token, .per_token_se) /= 1e4 | ${5:-.}" "$1.any" >"$1"
+}
+
+polish() {
+    aq-eval polish -q --device cpu --reference "$F/lm.json" --search s="$F/search" --confirm c="$F/confirm" --held-out h="$F/held" "$@"
+}
+
+kl() { aq-eval -q --device cpu --reference "$F/lm.json" --domain t="$1" "$2" | jq .all.kl.mean; }
+
+near() { is "$(jq -n "($1 - $2 | fabs) <= 1e-9 * ($2 | fabs)")" true; }
+
+@test "a recipe that can be better becomes better, on all three texts as aq-eval measures them" {
+    local p=.selection.polish
+    is "$(jq -c "[$p.kept, $p.complete, $p.accepted > 0, .selection.solver, .aq.provenance.tool]" "$F/polished.json")" \
+        '["polished",true,true,"polish","aq-eval"]'
+    near "$(jq "$p.search.before" "$F/polished.json")" "$(kl "$F/search" "$F/start.json")"
+    near "$(jq "$p.confirm.before" "$F/polished.json")" "$(kl "$F/confirm" "$F/start.json")"
+    near "$(jq "$p.search.after" "$F/polished.json")" "$(kl "$F/search" "$F/polished.json")"
+    near "$(jq "$p.confirm.after" "$F/polished.json")" "$(kl "$F/confirm" "$F/polished.json")"
+    near "$(jq "$p.held_out.before" "$F/polished.json")" "$(kl "$F/held" "$F/start.json")"
+    near "$(jq "$p.held_out.after" "$F/polished.json")" "$(kl "$F/held" "$F/polished.json")"
+    near "$(jq "$p.held_out | .before + .difference" "$F/polished.json")" "$(jq "$p.held_out.after" "$F/polished.json")"
+    is "$(jq "$p.search.after < $p.search.before and $p.confirm.after < $p.confirm.before" "$F/polished.json")" true
+    is "$(jq '.selection | .effective_bits <= .budget' "$F/polished.json")" true
+    is "$(jq "[$p.moves[] | select(.accepted)] | length == $(jq "$p.accepted" "$F/polished.json")" "$F/polished.json")" true
+    is "$(jq "[$p.moves[] | select(.accepted) | .search.difference < -2 * .search.se and .confirm.difference < -.confirm.se] | all" "$F/polished.json")" true
+    # a recipe that reports and further selections read
+    aq 0 aq-report --md "$F/polished.json"
+    aq 0 aq-select -q --effective-bits 6 "$F/polished.json"
+}
+
+@test "the same bits for any number of threads, and with kept inputs in a file" {
+    local n
+    for n in 1 2 8; do
+        aq 0 polish --threads $n -o "$T/$n.json" "$F/start.json" "$F/4.json" "$F/8.json"
+        cmp "$T/$n.json" "$F/polished.json"
+    done
+    text 150 5 long
+    long() {
+        aq-eval polish -v --device cpu --reference "$F/lm.json" --search s="$F/long" --confirm c="$F/confirm" "$@" "$F/start.json" "$F/4.json" "$F/8.json"
+    }
+    aq 0 long -o "$T/memory.json"
+    has "$stderr" "MB of kept inputs in memory"
+    aq 1 long --memory 1M
+    [[ $stderr =~ ([0-9]+)" MB are needed" ]]
+    aq 0 long --memory "${BASH_REMATCH[1]}000000" -o "$T/file.json"
+    has "$stderr" "MB of kept inputs in a file"
+    cmp "$T/file.json" "$T/memory.json"
+}
+
+@test "a gain that may be chance is not taken" {
+    # the held-out text knows nothing of the search text's gain: 30 samples of two tokens
+    for i in $(seq 30); do echo "$i $i"; done | "$O"/tests/make_tokens --sizes 30 -o "$T/short"
+    aq 0 aq-eval polish --device cpu --reference "$F/lm.json" --search s="$F/search" --confirm c="$F/confirm" --held-out h="$T/short" --trials 40 \
+        -o "$T/p.json" <(jq . "$F/polished.json") "$F/4.json" "$F/8.json"
+    is "$(jq -c '[.selection.polish | .kept, .accepted, .held_out]' "$T/p.json")" '["start",0,null]'
+    has "$stderr" "no move was accepted: the recipe stays as it is"
+    is "$(jq -c .selection.recipe "$T/p.json")" "$(jq -c .selection.recipe "$F/polished.json")"
+    has "$stderr" "warning: the search text has "
+}
+
+@test "limits end it earlier, and it says so" {
+    aq 0 polish --time 1e-6 -o "$T/p.json" "$F/start.json" "$F/4.json" "$F/8.json"
+    is "$(jq -c '[.selection.polish | .complete, .trials, .stopped]' "$T/p.json")" '[false,0,"the time is over"]'
+    is "$(jq -c .selection.recipe "$T/p.json")" "$(jq -c .selection.recipe "$F/start.json")"
+    aq 0 polish --trials 1 -o "$T/p.json" "$F/start.json" "$F/4.json" "$F/8.json"
+    is "$(jq -c '[.selection.polish | .complete, .trials]' "$T/p.json")" '[true,1]'
+}
+
+@test "texts that can judge nothing are refused" {
+    refused 3 "has 9 samples: fewer than 30" polish --search f="$F/few" "$F/start.json" "$F/4.json"
+    refused 3 "are one text" polish --confirm other="$F/search" "$F/start.json" "$F/4.json"
+    refused 2 "a text 's' is given twice" polish --confirm s="$F/confirm" "$F/start.json" "$F/4.json"
+    refused 2 "--search and --confirm NAME=TOKENS are needed" aq-eval polish --reference "$F/lm.json" --search s="$F/search" "$F/start.json" "$F/4.json"
+    refused 2 "--time must be above 0" polish --time 0 "$F/start.json" "$F/4.json"
+}
+
+@test "scores and recipes that do not belong together are refused" {
+    refused 3 "is in none of the scores" polish "$F/start.json" "$F/4.json"
+    made "$T/x.json" wint4_afp16/default 4 1 '.identity.lm = "other"'
+    refused 3 "was made from another checkpoint" polish "$F/start.json" "$T/x.json"
+    jq 'del(.selection.budget)' "$F/start.json" >"$T/m.json"
+    refused 3 "selection.budget is missing" polish "$T/m.json" "$F/4.json" "$F/8.json"
+    jq '.selection.budget = 4.5' "$F/start.json" >"$T/m.json"
+    refused 3 "over its own budget" polish "$T/m.json" "$F/4.json" "$F/8.json"
+    made "$T/static.json" wint4_afp16/default 4 1 '.candidate.treatment.a = "int8:tensor:static"'
+    refused 2 "--ranges is needed" polish "$F/start.json" "$T/static.json" "$F/8.json"
+}
