@@ -118,9 +118,10 @@ static void set_group(struct recipes *r, size_t row, int candidate)
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
     struct eval_linear *to = &r->mixed.linears[g->layer * MODEL_LINEARS];
     for (int l = first; l < first + count; l++)
-        to[l] = candidate == SEL_NONE
-                    ? (struct eval_linear){.same_as = -1}
-                    : r->candidates[candidate].linears[g->layer * MODEL_LINEARS + l];
+        if (candidate == SEL_NONE)
+            to[l] = (struct eval_linear){.same_as = -1};
+        else
+            to[l] = r->candidates[candidate].linears[g->layer * MODEL_LINEARS + l];
 }
 
 int64_t recipes_set(struct recipes *r, const int *option)
