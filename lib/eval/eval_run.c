@@ -151,7 +151,8 @@ static void copy_values(struct eval_part *to, const struct eval_part *from, size
 }
 
 /* Are the samples of a tile in it, with as many positions? */
-static bool holds(const struct eval_call *r, const struct eval_part *old, const struct eval_place *place)
+static bool holds(const struct eval_call *r, const struct eval_part *old,
+                  const struct eval_place *place)
 {
     const struct eval_part_domain *f = &old->domains[place->number];
     int64_t s = place->tile->sample, end = s + place->tile->desc.samples;

@@ -10,7 +10,7 @@
 enum { CHANGES_OF_THREE = 500 };
 
 /* One group takes another option. */
-struct change {
+struct move_change {
     size_t group, option;
     int64_t cost;   /* difference */
     double nats;    /* difference */
@@ -39,19 +39,20 @@ bool move_same(const struct move *a, const struct move *b)
 
 /* ---- changes ---- */
 
-static size_t list_changes(const struct move_problem *p, const size_t *choice, struct change *out)
+static size_t list_changes(const struct move_problem *p, const size_t *choice,
+                           struct move_change *out)
 {
     size_t n = 0;
     for (size_t g = 0; g < p->groups; g++)
         for (size_t i = p->start[g]; i < p->start[g + 1]; i++) {
             size_t now = choice[g];
             if (i != now)
-                out[n++] = (struct change){.group = g,
-                                           .option = i,
-                                           .cost = p->costs[i] - p->costs[now],
-                                           .nats = p->nats[i] - p->nats[now],
-                                           .square = p->nats[i] * p->nats[i] +
-                                                     p->nats[now] * p->nats[now]};
+                out[n++] = (struct move_change){.group = g,
+                                                .option = i,
+                                                .cost = p->costs[i] - p->costs[now],
+                                                .nats = p->nats[i] - p->nats[now],
+                                                .square = p->nats[i] * p->nats[i] +
+                                                          p->nats[now] * p->nats[now]};
         }
     return n;
 }
@@ -60,7 +61,7 @@ static size_t list_changes(const struct move_problem *p, const size_t *choice, s
  * What a unit of cost is worth near an optimum: no upgrade gains more by unit, no downgrade loses
  * less. Half way between the two where they do not cross.
  */
-static double price_of(const struct change *c, size_t n)
+static double price_of(const struct move_change *c, size_t n)
 {
     double up = 0, down = INFINITY;
     for (size_t i = 0; i < n; i++) {
@@ -77,7 +78,7 @@ static double price_of(const struct change *c, size_t n)
 
 static int by_reduced(const void *a, const void *b)
 {
-    const struct change *x = a, *y = b;
+    const struct move_change *x = a, *y = b;
     if (x->reduced != y->reduced)
         return x->reduced < y->reduced ? -1 : 1;
     return x->option < y->option ? -1 : x->option > y->option;
@@ -85,7 +86,7 @@ static int by_reduced(const void *a, const void *b)
 
 static int by_option(const void *a, const void *b)
 {
-    const struct change *x = a, *y = b;
+    const struct move_change *x = a, *y = b;
     return x->option < y->option ? -1 : x->option > y->option;
 }
 
@@ -154,7 +155,7 @@ static bool was_tried(const struct finder *f, const struct move *m)
     return false;
 }
 
-static void consider(struct finder *f, const struct change *const *c, int count)
+static void consider(struct finder *f, const struct move_change *const *c, int count)
 {
     double nats = 0, square = 0;
     int64_t layer = f->p->layers;
@@ -186,28 +187,28 @@ static void consider(struct finder *f, const struct change *const *c, int count)
 
 /* ---- moves of one, two and three groups ---- */
 
-static void find_pairs(struct finder *f, const struct change *c, size_t n, int64_t room)
+static void find_pairs(struct finder *f, const struct move_change *c, size_t n, int64_t room)
 {
     for (size_t i = 0; i < n; i++) {
-        const struct change *one[] = {&c[i]};
+        const struct move_change *one[] = {&c[i]};
         if (c[i].cost <= room)
             consider(f, one, 1);
         for (size_t k = i + 1; k < n; k++) {
-            const struct change *two[] = {&c[i], &c[k]};
+            const struct move_change *two[] = {&c[i], &c[k]};
             if (c[k].group != c[i].group && c[i].cost + c[k].cost <= room)
                 consider(f, two, 2);
         }
     }
 }
 
-static void find_triples(struct finder *f, const struct change *c, size_t n, int64_t room)
+static void find_triples(struct finder *f, const struct move_change *c, size_t n, int64_t room)
 {
     for (size_t i = 0; i < n; i++)
         for (size_t k = i + 1; k < n; k++) {
             if (c[k].group == c[i].group)
                 continue;
             for (size_t j = k + 1; j < n; j++) {
-                const struct change *three[] = {&c[i], &c[k], &c[j]};
+                const struct move_change *three[] = {&c[i], &c[k], &c[j]};
                 if (c[j].group != c[k].group && c[i].cost + c[k].cost + c[j].cost <= room)
                     consider(f, three, 3);
             }
@@ -222,7 +223,7 @@ static int by_promise(const void *a, const void *b)
 void moves_find(struct moves *m, const struct move_problem *p, const size_t *choice, double spread,
                 const struct move *tried, size_t tried_count)
 {
-    struct change *c = xcalloc(p->start[p->groups] + 1, sizeof *c);
+    struct move_change *c = xcalloc(p->start[p->groups] + 1, sizeof *c);
     size_t n = list_changes(p, choice, c);
     struct finder f = {.p = p,
                        .spread = spread,

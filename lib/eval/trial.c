@@ -154,13 +154,13 @@ void trials_close(struct trials *t)
 /* ---- layers ---- */
 
 /* The tiles that walk together. */
-struct batch {
+struct trial_batch {
     size_t first, count;
     struct eval_step steps[TILES_AT_ONCE];
 };
 
 /* The boundary's states to the kept inputs. */
-static int keep_states(struct trials *t, const struct batch *b, int64_t boundary,
+static int keep_states(struct trials *t, const struct trial_batch *b, int64_t boundary,
                        struct aq_err *err)
 {
     for (size_t i = 0; i < b->count; i++) {
@@ -174,7 +174,7 @@ static int keep_states(struct trials *t, const struct batch *b, int64_t boundary
 }
 
 /* States are the inputs of `layer`, those of the base. */
-static int begin(struct trials *t, struct batch *b, int64_t layer, struct aq_err *err)
+static int begin(struct trials *t, struct trial_batch *b, int64_t layer, struct aq_err *err)
 {
     for (size_t i = 0; i < b->count; i++) {
         const void *h = kept_get(t->kept, slot_of(t, b->first + i, layer), t->scratch, err);
@@ -188,8 +188,8 @@ static int begin(struct trials *t, struct batch *b, int64_t layer, struct aq_err
     return 0;
 }
 
-static int walk(struct trials *t, struct batch *b, const struct eval_operand *recipe, int64_t from,
-                bool keep, struct aq_err *err)
+static int walk(struct trials *t, struct trial_batch *b, const struct eval_operand *recipe,
+                int64_t from, bool keep, struct aq_err *err)
 {
     int64_t layers = nn_layers(t->model);
     for (int64_t l = from; l < layers; l++) {
@@ -203,7 +203,7 @@ static int walk(struct trials *t, struct batch *b, const struct eval_operand *re
     return 0;
 }
 
-static int embed(struct trials *t, struct batch *b, struct aq_err *err)
+static int embed(struct trials *t, struct trial_batch *b, struct aq_err *err)
 {
     if (nn_use_ends(t->model, err) < 0)
         return -1;
@@ -239,7 +239,7 @@ static int add_up(struct trials *t, size_t tile, double *sums, struct aq_err *er
     return 0;
 }
 
-static int measure(struct trials *t, const struct batch *b, double *sums, struct aq_err *err)
+static int measure(struct trials *t, const struct trial_batch *b, double *sums, struct aq_err *err)
 {
     if (nn_use_ends(t->model, err) < 0)
         return -1;
@@ -260,16 +260,17 @@ static int measure(struct trials *t, const struct batch *b, double *sums, struct
 
 /* ---- batches ---- */
 
-static struct batch batch_at(const struct trials *t, size_t first, size_t end)
+static struct trial_batch batch_at(const struct trials *t, size_t first, size_t end)
 {
-    return (struct batch){.first = first, .count = end - first < t->room ? end - first : t->room};
+    return (struct trial_batch){.first = first,
+                                .count = end - first < t->room ? end - first : t->room};
 }
 
 /* The unquantized model: all inputs, and the output that everything is held against. */
 static int run_reference(struct trials *t, struct aq_err *err)
 {
     for (size_t at = 0; at < t->tile_count; at += t->room) {
-        struct batch b = batch_at(t, at, t->tile_count);
+        struct trial_batch b = batch_at(t, at, t->tile_count);
         if (embed(t, &b, err) < 0 || walk(t, &b, NULL, 0, true, err) < 0 ||
             keep_states(t, &b, nn_layers(t->model) + 1, err) < 0)
             return -1;
@@ -281,7 +282,7 @@ int trials_run(struct trials *t, const struct eval_operand *recipe, const struct
                bool keep, double *sums, struct aq_err *err)
 {
     for (size_t at = range->first; at < range->end; at += t->room) {
-        struct batch b = batch_at(t, at, range->end);
+        struct trial_batch b = batch_at(t, at, range->end);
         if (begin(t, &b, range->layer, err) < 0 ||
             walk(t, &b, recipe, range->layer, keep, err) < 0 || measure(t, &b, sums, err) < 0)
             return -1;
@@ -294,7 +295,7 @@ int trials_outputs(struct trials *t, const struct eval_operand *recipe,
                    struct aq_err *err)
 {
     for (size_t at = range->first; at < range->end; at += t->room) {
-        struct batch b = batch_at(t, at, range->end);
+        struct trial_batch b = batch_at(t, at, range->end);
         if (begin(t, &b, range->layer, err) < 0 ||
             walk(t, &b, recipe, range->layer, false, err) < 0)
             return -1;
