@@ -110,17 +110,6 @@ else ifneq ($(or $(REPORT_ONLY),$(filter reports,$(GOALS))),)
 include $(PIPELINES)/reports.mk
 else
 
-# One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
-# killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
-LOOKING := $(if $(or $(looking_only),$(filter plan,$(GOALS))),1)
-ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
-.PHONY: $(GOALS) locked
-$(GOALS): locked ; @:
-locked:
-	+@mkdir -p $(P); AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
-	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
-else
-
 # ---- configuration plane ----
 
 version = $(patsubst $(1):%,%,$(filter $(1):%,$(VERSIONS)))
@@ -135,13 +124,34 @@ resolve = $(AQ_BIN)/aq-resolve --config-name preset/$(face) -m --dir $(1) --over
 compose = mkdir -p $(1)/.args; $(PIPELINES)/overrides $(1)/overrides.txt; $(call resolve,$(1)); $(call resolve,$(1)) -q --format yaml; \
 	$(AQ_BIN)/aq-overlay --cells $(1) --engine $(or $(ENGINE),vllm) $(if $(filter servable,$(PAIRS)),--servable)
 
+# One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
+# killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
+LOOKING := $(if $(or $(looking_only),$(filter plan,$(GOALS))),1)
+ifeq ($(GOALS)$(looking_only)$(if $(STALE),,fresh)$(value AQ_SCRATCH),plan)
+# What is not there yet is composed in a directory that goes again, for a make below this one.
+.PHONY: plan
+plan:
+	+@d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; { $(call compose,"$$d"); } >&2; \
+	AQ_SCRATCH=$$d $(MAKE) --no-print-directory -f $(front) plan
+else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
+.PHONY: $(GOALS) locked
+$(GOALS): locked ; @:
+locked:
+	+@mkdir -p $(P); AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
+	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
+else
+
+# Since a sweep of these very cells was whole, no file has come into a directory here or gone from one: none is missing.
+WHOLE := $(if $(STALE)$(MAKE_RESTARTS),,$(shell { read -r key <$(ARGS)/whole; } 2>/dev/null && [ "$$key" = $(KEY) ] && \
+	[ -z "$$(find $(P) -maxdepth 3 -type d -newer $(ARGS)/whole -print -quit)" ] && echo 1))
+
 ifeq ($(LOOKING),1)
-# Up to date: use what is there. Else compose in a directory that goes again, and take the words.
+# Up to date: use what is there. Else take the words of what was composed elsewhere.
 ifeq ($(STALE),)
 include $(P)/cells.mk
 else
-looked := $(shell set -eu; d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; export AQ_CONF='$(CONF)' $(values); \
-	{ $(call compose,"$$d"); } >&2; sed -n 's/ *:= */=/; s/ /|/g; /^[A-Z_]*=/p' "$$d/cells.mk")
+looked := $(shell set -eu; d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
+	export AQ_CONF='$(CONF)' $(values); { $(call compose,"$$d"); } >&2; fi; sed -n 's/ *:= */=/; s/ /|/g; /^[A-Z_]*=/p' "$$d/cells.mk")
 ifeq ($(looked),)
 $(error the cells cannot be composed)
 endif
@@ -149,7 +159,7 @@ $(call take,$(looked))
 endif
 else
 # Killed runs leave half-written files under names of their own; nobody else writes here now.
-$(if $(MAKE_RESTARTS),,$(shell find $(P) -type f \( -name '.aq-*' -o -name '*.new' \) -delete))
+$(if $(MAKE_RESTARTS)$(WHOLE),,$(shell find $(P) -type f \( -name '.aq-*' -o -name '*.new' \) -delete))
 # Made at most once a run: a file dated in the future would make it out of date, and make start over, without end.
 ifeq ($(MAKE_RESTARTS)$(if $(STALE),,fresh),)
 $(P)/cells.mk: FORCE
@@ -165,11 +175,17 @@ SCORES     := $(CELLS:%=$(P)/%/scores.json)
 MANIFESTS  := $(SCHEMES:%=$(P)/%_quant_manifest.json)
 REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json per-layer-sensitivity.tsv report.html \
 	heatmap.svg bars.svg frontier.svg depth.svg strip.svg
-REPORTS    := $(foreach c,$(CELLS),$(REPORT_NAMES:%=$(P)/$(c)/%))
+# Of the files that are made together, make looks at one, the last to be written; of the others it must only know which
+# are gone. As grouped targets they would take longer to read than all that a make with nothing to do does.
+REPORTS    := $(CELLS:%=$(P)/%/report.html)
+gone        = $(if $(WHOLE),,$(filter-out $(wildcard $(1)),$(1)))
+parts       = $(foreach n,$(filter-out report.html,$(REPORT_NAMES)),$(CELLS:%=$(P)/%/$(n)))
 
 # A configuration file that somebody deleted.
-$(RUNS) $(RUNS:run.json=composed-config.yaml) $(ALL_QUANTS) $(P)/cells.json &:
+CONFIGURED := $(RUNS) $(RUNS:run.json=composed-config.yaml) $(ALL_QUANTS)
+$(P)/cells.json: $(if $(call gone,$(CONFIGURED)),FORCE)
 	$(call say,CELLS,again)$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
+$(CONFIGURED): | $(P)/cells.json ;
 
 ifneq ($(and $(filter 1,$(STRICT)),$(UNSUPPORTED)),)
 $(error unsupported cells with STRICT=1: $(UNSUPPORTED); the reasons are in $(P)/cells.json)
@@ -242,7 +258,7 @@ endif
 
 # One process writes every cell's scores.json that changed; a missing file makes it run again.
 COLLECTED := $(D)/.collected-$(METHOD)
-$(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(filter-out $(wildcard $(SCORES)),$(SCORES)),FORCE)
+$(COLLECTED): $(STORE) $(RUNS) $(QUANTS) $(P)/cells.json $(if $(call gone,$(SCORES)),FORCE)
 	$(call say,COLLECT,$(words $(SCORES)) cells)$(AQ_BIN)/aq-score collect --ranges $(RANGES) --cells $(P)/cells.json $(STORE); touch $@
 # The empty recipe makes make look at the file's time again: scores that did not change stop the chain. When only
 # looking, nothing changes, and an older file is not something to do.
@@ -255,9 +271,14 @@ do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoqua
 do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
-$(REPORT_NAMES:%=$(dir $(1))%) &: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
+$(dir $(1))report.html: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
+
 endef
-$(foreach s,$(SCHEMES),$(eval $(call cell_rule,$(P)/$(s))))
+$(eval $(foreach s,$(SCHEMES),$(call cell_rule,$(P)/$(s))))
+again := $(sort $(dir $(call gone,$(parts))))
+ifneq ($(again),)
+$(again:%=%report.html): FORCE
+endif
 
 # Products that also belong elsewhere: run.json says where, and .published is a link to the manifest there.
 COPIES := $(PUBLISHED:%=$(P)/%/.published)
@@ -266,11 +287,12 @@ $(COPIES): $(P)/%/.published: $(P)/%/report.html $(P)/%/composed-config.yaml $(P
 	$(call say,PUBLISH,$*)$(PIPELINES)/publish $(P)/$*
 endif
 
-sweep: $(RUNS:run.json=composed-config.yaml) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(COPIES)
+sweep: $(CONFIGURED) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)
 sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'$(if $(findstring s,$(make_letters)),,; \
 	  $(PIPELINES)/show-summary $(P)/summary.tsv)
+	@echo $(KEY) >$(ARGS)/whole; touch -d '1 second ago' $(ARGS)/whole
 endif
 publish: sweep
 	@jq -r '._aq.out_dir | gsub("[[:cntrl:]]"; "?")' $(PUBLISHED:%=$(P)/%/run.json) | sort -u
@@ -291,7 +313,7 @@ $(P)/sweep.tsv: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
 # ---- one recipe over all cells ----
 
 BITS_DIR := $(P)/select/$(or $(BITS),default)
-scores_of = $(patsubst %,$(P)/%/scores.json,$(foreach c,$(CELLS),$(if $(filter $(1),$(lastword $(subst /, ,$(c)))),$(c))))
+scores_of = $(patsubst %,$(P)/%/scores.json,$(filter %/$(1),$(CELLS)))
 SELECTED := $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(BITS_DIR)/$(s)/report.html))
 # What is to be exported, or asked for as servable, is chosen among what the engine serves.
 CHOSEN_FOR := $(or $(ENGINE),$(if $(filter servable,$(PAIRS))$(filter export,$(GOALS)),vllm))
@@ -349,13 +371,13 @@ endif
 
 # ---- looking and cleaning ----
 
-# What is not there yet is made in a directory that goes again.
+# What is not there yet is made in a directory that goes again, if it was not when the words were taken.
 plan:
 	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
 	@$(if $(CELLS),printf '  %s\n' $(CELLS))
 	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
-	@$(if $(CELLS),d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
-	$(if $(STALE)$(filter-out $(wildcard $(QUANTS)),$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1;) \
+	@$(if $(CELLS),d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
+	$(if $(STALE)$(call gone,$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1; )fi; \
 	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)

@@ -129,6 +129,34 @@ forget() { : >"$AQ_STUB_LOG"; }
     [ -e $P/wfp8_afp8/default/small/report.html ]
 }
 
+@test "a plan of a tree that is not there composes it once, elsewhere, and leaves nothing" {
+    rm bin/aq-resolve
+    printf '#!/bin/sh\necho "aq-resolve $*" >>"$AQ_STUB_LOG"\nexec "%s" "$@"\n' "$BIN/aq-resolve" >bin/aq-resolve
+    chmod +x bin/aq-resolve
+    mkdir scratch
+    TMPDIR=$PWD/scratch aq 0 sweep plan
+    has "$output" "4 cells in $P"
+    is "$(grep -c -- '--dir' "$AQ_STUB_LOG")" 2 # run.json, and composed-config.yaml
+    is "$(ls scratch)" ""
+    [ ! -e tmp ]
+}
+
+@test "files that come and go between two makes are noticed, also after one that found all in place" {
+    aq 0 sweep
+    aq 0 sweep
+    [ -e $P/.args/whole ]
+    rm $P/wint8_aint8/default/medium/bars.svg
+    aq 1 sweep -q
+    aq 0 sweep
+    [ -e $P/wint8_aint8/default/medium/bars.svg ]
+    aq 0 sweep -q
+    # of other cells nothing is known
+    SIZES=large aq 1 sweep -q
+    touch $P/wint8_aint8/default/medium/.aq-1.tmp
+    aq 0 sweep
+    [ ! -e $P/wint8_aint8/default/medium/.aq-1.tmp ]
+}
+
 @test "report-only makes reports again and never scores, also under -B" {
     aq 0 sweep
     cp $P/wfp8_afp8/default/small/per-layer-sensitivity.md before
