@@ -171,7 +171,7 @@ static const struct aq_tool tool = {
     .options = options,
     .max_args = 1,
     .run = run,
-    .result_version = 1,
+    .result_version = 2,
 };
 
 int main(int argc, char **argv)

@@ -326,6 +326,16 @@ static void decode_row(const struct coded *c, int64_t r, float *scales, float *z
     }
 }
 
+/* A bias is one row here, and its elements are those that are out of order. */
+static void decode_gguf_vector(const struct coded *c, float *out)
+{
+    float *x = xcalloc((size_t)c->cols, sizeof *x);
+    gguf_dequantize(c->type, c->codes, (size_t)c->cols, x);
+    for (int64_t k = 0; k < c->cols; k++)
+        out[c->heads ? gguf_source_row(k, c->cols, c->heads) : k] = x[k] - c->plus;
+    free(x);
+}
+
 static void decode_gguf(const struct coded *c, float *out)
 {
     const struct gguf_type_info *t = gguf_type_info(c->type);
@@ -342,7 +352,10 @@ static void decode_gguf(const struct coded *c, float *out)
 void coded_decode(const struct coded *c, float *out)
 {
     if (c->form == CODED_GGUF) {
-        decode_gguf(c, out);
+        if (c->rows == 1 && c->type != GGUF_NVFP4)
+            decode_gguf_vector(c, out);
+        else
+            decode_gguf(c, out);
         return;
     }
     float *scales = xcalloc((size_t)c->scales.cols * 2, sizeof *scales);

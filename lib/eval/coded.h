@@ -43,6 +43,7 @@ struct coded {
     bool divides;
     enum gguf_type type; /* CODED_GGUF */
     int64_t heads;       /* rows are those of gguf_source_row; 0: as they are */
+    float plus;          /* what the file adds to every value */
 };
 
 /* What a module's configuration says of its weights. */

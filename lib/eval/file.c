@@ -378,7 +378,8 @@ static int read_gguf_tensor(struct eval_file *f, const char *arch, const char *n
                             const uint64_t *shape, struct aq_err *err)
 {
     struct aq_buf theirs = AQ_BUF_INIT;
-    int r = gguf_tensor_name(name, &theirs, err);
+    struct gguf_form form;
+    int r = gguf_tensor_name(&f->arch, arch, name, &theirs, &form, err);
     const struct gguf_tensor *t = r == 0 ? gguf_find(&f->gguf, theirs.data) : NULL;
     struct coded *c = add_weight(f, name);
     if (r == 0 && !t)
@@ -393,10 +394,9 @@ static int read_gguf_tensor(struct eval_file *f, const char *arch, const char *n
                             .cols = (int64_t)shape[rank - 1],
                             .codes = t->data,
                             .second = 1,
-                            .type = t->type};
-        if (gguf_permutes(arch, name))
-            c->heads = strstr(name, ".q_proj.") ? f->arch.num_attention_heads
-                                                : f->arch.num_key_value_heads;
+                            .type = t->type,
+                            .heads = form.heads,
+                            .plus = form.plus};
         if (t->type == GGUF_NVFP4)
             r = gguf_second(f, theirs.data, &c->second, err);
     }

@@ -16,7 +16,7 @@
 struct entry {
     const struct lm_tensor *t;
     const struct export_module *m; /* NULL: not quantized */
-    int64_t heads;                 /* rows are permuted by head; 0: they are not */
+    struct gguf_form form;
     enum gguf_type type;
     int handle, scale; /* scale: of NVFP4's second level; -1 */
 };
@@ -63,17 +63,14 @@ static int describe(const struct export_plan *p, const struct lm_tensor *t, stru
     if (t->rank != 1 && t->rank != 2)
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' has rank %d, which is not written as GGUF",
                           aq_show(t->name), t->rank);
-    if (gguf_permutes(p->arch, t->name)) {
-        const struct lm_arch *a = &p->lm.arch;
-        e->heads = strstr(t->name, ".q_proj.") ? a->num_attention_heads : a->num_key_value_heads;
-    }
     return 0;
 }
 
-static int declare(struct gguf_writer *w, struct entry *e, struct aq_err *err)
+static int declare(const struct export_plan *p, struct gguf_writer *w, struct entry *e,
+                   struct aq_err *err)
 {
     struct aq_buf name = AQ_BUF_INIT;
-    int r = gguf_tensor_name(e->t->name, &name, err);
+    int r = gguf_tensor_name(&p->lm.arch, p->arch, e->t->name, &name, &e->form, err);
     if (r == 0 && e->type == GGUF_NVFP4) {
         char *scale = xasprintf("%.*s.scale", (int)(name.len - strlen(".weight")), name.data);
         e->scale = gguf_declare(w, scale, GGUF_F32, 1, (uint64_t[]){1});
@@ -116,11 +113,12 @@ static const void *source_rows(const struct entry *e, int64_t r0, int64_t r1, ch
 {
     int64_t rows = (int64_t)e->t->shape[0];
     size_t row = (size_t)e->t->shape[1] * st_dtype_bits(e->t->dtype) / 8;
-    if (!e->heads)
+    if (!e->form.heads)
         return (const char *)e->t->data + (size_t)r0 * row;
     for (int64_t r = r0; r < r1; r++)
         memcpy(room + (size_t)(r - r0) * row,
-               (const char *)e->t->data + (size_t)gguf_source_row(r, rows, e->heads) * row, row);
+               (const char *)e->t->data + (size_t)gguf_source_row(r, rows, e->form.heads) * row,
+               row);
     return room;
 }
 
@@ -128,7 +126,7 @@ static int write_tile(struct gguf_job *j, int64_t r0, int64_t r1, struct aq_err 
 {
     const struct entry *e = j->e;
     size_t row = (size_t)e->t->shape[1] * st_dtype_bits(e->t->dtype) / 8;
-    char *room = e->heads ? xmalloc((size_t)(r1 - r0) * row) : NULL;
+    char *room = e->form.heads ? xmalloc((size_t)(r1 - r0) * row) : NULL;
     const void *from = source_rows(e, r0, r1, room);
     int r;
     if (!e->m) {
@@ -165,11 +163,17 @@ static void tile_unit(void *arg, int64_t unit, int worker)
 static int write_vector(const struct gguf_job *j, struct aq_err *err)
 {
     const struct lm_tensor *t = j->e->t;
-    float *y = xcalloc((size_t)t->elements + 1, sizeof *y);
+    float *y = xcalloc(2 * (size_t)t->elements + 1, sizeof *y);
     enum gguf_type from = t->dtype == ST_BF16  ? GGUF_BF16
                           : t->dtype == ST_F16 ? GGUF_F16
                                                : GGUF_F32;
-    gguf_dequantize(from, t->data, (size_t)t->elements, y);
+    const struct gguf_form *form = &j->e->form;
+    float *x = y + t->elements;
+    gguf_dequantize(from, t->data, (size_t)t->elements, x);
+    for (uint64_t i = 0; i < t->elements; i++)
+        y[i] = form->plus + (form->heads
+                                 ? x[gguf_source_row((int64_t)i, (int64_t)t->elements, form->heads)]
+                                 : x[i]);
     int r = gguf_write(j->w, j->e->handle, 0, y, (size_t)t->elements * 4, err);
     free(y);
     return r;
@@ -195,8 +199,30 @@ static int write_entry(struct gguf_job *j, struct aq_pool *pool, struct aq_err *
     return j->failed >= 0 ? -1 : 0;
 }
 
+/* What the checkpoint does not have: few and small. */
+struct extras {
+    struct gguf_extra of[GGUF_EXTRAS];
+    size_t count;
+    int handle[GGUF_EXTRAS];
+};
+
+static void declare_extras(struct gguf_writer *w, struct extras *x)
+{
+    for (size_t i = 0; i < x->count; i++)
+        x->handle[i] = gguf_declare(w, x->of[i].name, GGUF_F32, 1, &x->of[i].count);
+}
+
+static int write_extras(struct gguf_writer *w, const struct extras *x, struct aq_err *err)
+{
+    for (size_t i = 0; i < x->count; i++)
+        if (gguf_write(w, x->handle[i], 0, x->of[i].values, (size_t)x->of[i].count * 4, err) < 0)
+            return -1;
+    return 0;
+}
+
 static int write_file(const struct export_plan *p, struct gguf_writer *w,
-                      const struct entry *entries, const char *path, struct aq_err *err)
+                      const struct entry *entries, const struct extras *extras, const char *path,
+                      struct aq_err *err)
 {
     struct gguf_job j = {.p = p, .w = w, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct aq_progress progress;
@@ -207,6 +233,8 @@ static int write_file(const struct export_plan *p, struct gguf_writer *w,
     for (size_t i = 0; i < p->lm.count; i++)
         total += p->lm.tensors[i].end - p->lm.tensors[i].begin;
     int r = gguf_begin(w, path, err);
+    if (r == 0)
+        r = write_extras(w, extras, err);
     aq_progress_begin(&progress, "export", total);
     for (size_t i = 0; i < p->lm.count && r == 0; i++) {
         j.e = &entries[i];
@@ -223,17 +251,21 @@ int export_gguf(struct export_plan *p, const char *path, struct aq_err *err)
 {
     struct gguf_writer *w = gguf_writer_new();
     struct entry *entries = xcalloc(p->lm.count + 1, sizeof *entries);
+    struct extras extras = {.count = 0};
     int r = 0;
     for (size_t i = 0; i < p->lm.count && r == 0; i++)
         r = describe(p, &p->lm.tensors[i], &entries[i], err);
     if (r == 0) {
-        r = gguf_add_keys(p, w, err);
+        r = gguf_add_keys(p, w, extras.of, &extras.count, err);
         gguf_add_u32(w, "general.file_type", file_type(entries, p->lm.count));
+        declare_extras(w, &extras);
     }
     for (size_t i = 0; i < p->lm.count && r == 0; i++)
-        r = declare(w, &entries[i], err);
+        r = declare(p, w, &entries[i], err);
     if (r == 0)
-        r = write_file(p, w, entries, path, err);
+        r = write_file(p, w, entries, &extras, path, err);
+    for (size_t i = 0; i < extras.count; i++)
+        free(extras.of[i].values);
     gguf_writer_free(w);
     free(entries);
     return r;

@@ -1,37 +1,74 @@
 #include "export/gguf_model.h"
 
 #include "base/mem.h"
+#include "base/msg.h"
+#include "export/gguf_vocab.h"
 #include "model/family.h"
+#include "model/rope.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- architectures ---- */
 
-static const struct {
-    const char *family, *archs[3]; /* the first is taken where none is given */
-} archs[] = {
-    {"qwen3", {"qwen3", "qwen3vl", NULL}},
-    {"llama", {"llama", NULL}},
+enum {
+    ALTERNATES = 1 << 0,  /* rows of q and k alternate between a head's halves */
+    LLAMA_KEYS = 1 << 1,  /* vocab_size and rope.dimension_count */
+    FREQUENCIES = 1 << 2, /* loads rope_freqs: Llama 3's rotation */
+    PARTIAL = 1 << 3,     /* a part of a head rotates; loads short and long factors */
+    SECTIONS = 1 << 4,    /* rotation by three positions, for a vision tower */
+    SCALES = 1 << 5,      /* multipliers of attention, embedding, residual and logits */
+    PLAIN_HEADS = 1 << 6, /* heads x head_dim must be hidden_size */
+    ATTN_CAP = 1 << 7,
+    LOGIT_CAP = 1 << 8,
+    TWO_ROPES = 1 << 9, /* layers with a window rotate at their own frequency */
+    TIED = 1 << 10,     /* has no head of its own */
+    UNTIED = 1 << 11,   /* must have one */
+    NO_ROPE_4 = 1 << 12 /* every fourth layer does not rotate */
 };
+
+static const struct architecture {
+    const char *family, *name; /* the first of a family is taken where none is given */
+    unsigned flags;
+    unsigned biases;        /* enum arch_bias: those that are loaded */
+    int window_period;      /* all layers but every n-th have the window; 0: windows are ignored */
+    int64_t wide_attention; /* with as many layers attention is scaled by hidden_size / heads */
+} architectures[] = {
+    {"qwen3", "qwen3", 0, 0, 0, 0},
+    {"qwen3", "qwen3vl", SECTIONS, 0, 0, 0},
+    {"llama", "llama", ALTERNATES | LLAMA_KEYS | FREQUENCIES, BIAS_QKV | BIAS_O | BIAS_MLP, 0, 0},
+    {"mistral", "llama", ALTERNATES | LLAMA_KEYS | FREQUENCIES, 0, 0, 0},
+    {"qwen2", "qwen2", PLAIN_HEADS, BIAS_QKV, 0, 0},
+    {"smollm3", "smollm3", ALTERNATES | LLAMA_KEYS | NO_ROPE_4, 0, 0, 0},
+    {"phi3", "phi3", PLAIN_HEADS | PARTIAL, 0, 0, 0},
+    {"granite", "granite", ALTERNATES | LLAMA_KEYS | FREQUENCIES | SCALES,
+     BIAS_QKV | BIAS_O | BIAS_MLP, 0, 0},
+    {"olmo2", "olmo2", PLAIN_HEADS | UNTIED, 0, 0, 0},
+    {"gemma2", "gemma2", ATTN_CAP | LOGIT_CAP | TIED, 0, 2, 46},
+    {"gemma3", "gemma3", LOGIT_CAP | TWO_ROPES, 0, 6, 62},
+};
+
+static const struct architecture *find_architecture(const char *family, const char *name)
+{
+    for (size_t i = 0; i < AQ_COUNT(architectures); i++)
+        if (strcmp(architectures[i].family, family) == 0 &&
+            (!name || strcmp(architectures[i].name, name) == 0))
+            return &architectures[i];
+    return NULL;
+}
 
 const char *gguf_arch(const struct lm *lm, const char *given, struct aq_err *err)
 {
     const char *family = lm->arch.family->name;
-    for (size_t i = 0; i < AQ_COUNT(archs); i++) {
-        if (strcmp(archs[i].family, family) != 0)
-            continue;
-        if (!given)
-            return archs[i].archs[0];
-        for (const char *const *a = archs[i].archs; *a; a++)
-            if (strcmp(*a, given) == 0)
-                return *a;
+    const struct architecture *own = find_architecture(family, NULL);
+    const struct architecture *found = own ? find_architecture(family, given) : NULL;
+    if (!own)
+        aq_err_set(err, AQ_EINPUT, "models of family '%s' are not written as GGUF", family);
+    else if (!found)
         aq_err_set(err, AQ_EUSAGE, "--arch %s does not fit a model of family '%s'", aq_show(given),
                    family);
-        return NULL;
-    }
-    aq_err_set(err, AQ_EINPUT, "models of family '%s' are not written as GGUF", family);
-    return NULL;
+    return found ? found->name : NULL;
 }
 
 /* ---- names ---- */
@@ -44,20 +81,22 @@ static const struct {
     {"lm_head.weight", "output.weight"},
 };
 
-static const struct {
-    const char *ours, *theirs;
-} layer_names[] = {
-    {"input_layernorm.weight", "attn_norm.weight"},
-    {"post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"self_attn.q_proj.weight", "attn_q.weight"},
-    {"self_attn.k_proj.weight", "attn_k.weight"},
-    {"self_attn.v_proj.weight", "attn_v.weight"},
-    {"self_attn.o_proj.weight", "attn_output.weight"},
-    {"self_attn.q_norm.weight", "attn_q_norm.weight"},
-    {"self_attn.k_norm.weight", "attn_k_norm.weight"},
-    {"mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"mlp.up_proj.weight", "ffn_up.weight"},
-    {"mlp.down_proj.weight", "ffn_down.weight"},
+static const char *const roles[MODEL_ROLES] = {
+    [ROLE_Q] = "attn_q",
+    [ROLE_K] = "attn_k",
+    [ROLE_V] = "attn_v",
+    [ROLE_O] = "attn_output",
+    [ROLE_GATE] = "ffn_gate",
+    [ROLE_UP] = "ffn_up",
+    [ROLE_DOWN] = "ffn_down",
+    [ROLE_QKV] = "attn_qkv",
+    [ROLE_GATE_UP] = "ffn_up", /* rows of gate, then up: as llama.cpp splits them too */
+    [ROLE_ATTN_NORM] = "attn_norm",
+    [ROLE_MLP_NORM] = "ffn_norm",
+    [ROLE_ATTN_POST_NORM] = "post_attention_norm",
+    [ROLE_MLP_POST_NORM] = "post_ffw_norm",
+    [ROLE_Q_NORM] = "attn_q_norm",
+    [ROLE_K_NORM] = "attn_k_norm",
 };
 
 /* What comes after "layers.N.", and the length of "N"; NULL: another name. */
@@ -70,30 +109,37 @@ static const char *in_layer(const char *name, const char **number, size_t *digit
     return *digits && (*number)[*digits] == '.' ? *number + *digits + 1 : NULL;
 }
 
-int gguf_tensor_name(const char *name, struct aq_buf *out, struct aq_err *err)
+static const struct model_tensor *find_tensor(const struct model_family *f, const char *name)
 {
+    for (int i = 0; i < f->tensor_count; i++)
+        if (strcmp(f->tensors[i].name, name) == 0)
+            return &f->tensors[i];
+    return NULL;
+}
+
+int gguf_tensor_name(const struct lm_arch *a, const char *arch, const char *name,
+                     struct aq_buf *out, struct gguf_form *form, struct aq_err *err)
+{
+    const struct architecture *x = find_architecture(a->family->name, arch);
+    struct gguf_form own = {0, 0};
     const char *number;
     size_t digits;
     const char *rest = in_layer(name, &number, &digits);
+    const struct model_tensor *t = rest ? find_tensor(a->family, rest) : NULL;
     aq_buf_reset(out);
     for (size_t i = 0; !rest && i < AQ_COUNT(names); i++)
         if (strcmp(name, names[i].ours) == 0)
             aq_buf_adds(out, names[i].theirs);
-    for (size_t i = 0; rest && i < AQ_COUNT(layer_names); i++)
-        if (strcmp(rest, layer_names[i].ours) == 0)
-            aq_buf_addf(out, "blk.%.*s.%s", (int)digits, number, layer_names[i].theirs);
+    if (t && roles[t->role])
+        aq_buf_addf(out, "blk.%.*s.%s%s", (int)digits, number, roles[t->role], strrchr(rest, '.'));
+    if (x && (x->flags & ALTERNATES) && t && (t->role == ROLE_Q || t->role == ROLE_K))
+        own.heads = t->role == ROLE_Q ? a->num_attention_heads : a->num_key_value_heads;
+    if (a->norm_one_plus && ((t && t->group < 0 && !t->bias) || strcmp(name, "norm.weight") == 0))
+        own.plus = 1;
+    if (form)
+        *form = own;
     return out->len ? 0
                     : aq_err_set(err, AQ_EINPUT, "tensor '%s' has no name in GGUF", aq_show(name));
-}
-
-bool gguf_permutes(const char *arch, const char *name)
-{
-    const char *number;
-    size_t digits;
-    const char *rest = in_layer(name, &number, &digits);
-    return strcmp(arch, "llama") == 0 && rest &&
-           (strcmp(rest, "self_attn.q_proj.weight") == 0 ||
-            strcmp(rest, "self_attn.k_proj.weight") == 0);
 }
 
 int64_t gguf_source_row(int64_t r, int64_t rows, int64_t heads)
@@ -102,49 +148,136 @@ int64_t gguf_source_row(int64_t r, int64_t rows, int64_t heads)
     return head * d + i % 2 * (d / 2) + i / 2;
 }
 
+/* ---- what an architecture computes in one way only ---- */
+
+/* Where llama.cpp would compute something else, it has no key to say so. */
+static int cannot(const struct architecture *x, struct aq_err *err, const char *what)
+{
+    return aq_err_set(err, AQ_EINPUT, "llama.cpp's architecture '%s' has no way to say: %s",
+                      x->name, what);
+}
+
+static bool near(double a, double b)
+{
+    return fabs(a - b) <= 1e-6 * fabs(b);
+}
+
+static double usual_scale(const struct lm_arch *a, const struct architecture *x)
+{
+    bool wide = x->wide_attention && a->num_hidden_layers == x->wide_attention;
+    int64_t n = wide ? a->hidden_size / a->num_attention_heads : a->head_dim;
+    return 1 / sqrt((double)n);
+}
+
+static bool windowed(const struct lm_arch *a, int64_t layer)
+{
+    return a->layer_window && a->layer_window[layer];
+}
+
+static int check_layers(const struct lm_arch *a, const struct architecture *x, struct aq_err *err)
+{
+    for (int64_t i = 0; i < a->num_hidden_layers; i++) {
+        int rope = a->layer_rope ? a->layer_rope[i] : 0;
+        int usual = x->flags & NO_ROPE_4   ? ((i + 1) % 4 == 0 ? -1 : 0)
+                    : x->flags & TWO_ROPES ? (windowed(a, i) ? 1 : 0)
+                                           : 0;
+        if (rope != usual)
+            return cannot(x, err, "which layers rotate, and how");
+    }
+    return 0;
+}
+
+static int check_rope(const struct lm_arch *a, const struct architecture *x, struct aq_err *err)
+{
+    const struct arch_rope *r = &a->rope[0];
+    if (a->rope_count == 2 && a->rope[1].type != ROPE_DEFAULT)
+        return cannot(x, err, "a scaled rotation in the layers that have a window");
+    if (!(x->flags & PARTIAL) && a->rotary_dim != a->head_dim)
+        return cannot(x, err, "a rotation of a part of each head");
+    switch (r->type) {
+    case ROPE_LLAMA3:
+        return x->flags & FREQUENCIES ? 0 : cannot(x, err, "rope of type 'llama3'");
+    case ROPE_LONGROPE:
+        return x->flags & PARTIAL ? 0 : cannot(x, err, "rope of type 'longrope'");
+    case ROPE_YARN:
+        if (r->no_truncate || !near(r->attention_factor, 0.1 * log(r->factor) + 1))
+            return cannot(x, err, "YaRN with mscale, attention_factor or truncate of its own");
+        return 0;
+    case ROPE_DYNAMIC:
+        return cannot(x, err, "rope of type 'dynamic'");
+    default:
+        return 0;
+    }
+}
+
+static int check_model(const struct lm_arch *a, const struct architecture *x, struct aq_err *err)
+{
+    if (a->bias & ~x->biases)
+        return cannot(x, err, "biases of these linears");
+    if ((x->flags & PLAIN_HEADS) && a->num_attention_heads * a->head_dim != a->hidden_size)
+        return cannot(x, err, "a head_dim that is not hidden_size / num_attention_heads");
+    if (!(x->flags & SCALES) && !near(a->attn_scale, usual_scale(a, x)))
+        return cannot(x, err, "attention scaled otherwise than by the root of the head's size");
+    if ((x->flags & ATTN_CAP) && (a->attn_cap == 0 || a->logit_cap == 0))
+        return cannot(x, err, "attention and logits without a cap");
+    if ((x->flags & TIED) && !a->tie_word_embeddings)
+        return cannot(x, err, "a head of its own");
+    if ((x->flags & UNTIED) && a->tie_word_embeddings)
+        return cannot(x, err, "a head that is the embedding");
+    return check_layers(a, x, err) < 0 ? -1 : check_rope(a, x, err);
+}
+
 /* ---- hyperparameters ---- */
 
-static void add_u32(struct gguf_writer *w, const char *arch, const char *key, int64_t value)
+/* Keys "<architecture>.<key>" of one file. */
+struct keys {
+    struct gguf_writer *w;
+    const char *arch;
+};
+
+static void add_u32(const struct keys *k, const char *key, int64_t value)
 {
-    char *name = xasprintf("%s.%s", arch, key);
-    gguf_add_u32(w, name, (uint32_t)value);
+    char *name = xasprintf("%s.%s", k->arch, key);
+    gguf_add_u32(k->w, name, (uint32_t)value);
     free(name);
 }
 
-static void add_f32(struct gguf_writer *w, const char *arch, const char *key, double value)
+static void add_f32(const struct keys *k, const char *key, double value)
 {
-    char *name = xasprintf("%s.%s", arch, key);
-    gguf_add_f32(w, name, (float)value);
+    char *name = xasprintf("%s.%s", k->arch, key);
+    gguf_add_f32(k->w, name, (float)value);
     free(name);
 }
 
-/* A key of the language model's part of config.json, or of the whole. */
-static const struct json *text_value(const struct json *config, const char *key)
+static void add_string(const struct keys *k, const char *key, const char *value)
+{
+    char *name = xasprintf("%s.%s", k->arch, key);
+    gguf_add_string(k->w, name, value);
+    free(name);
+}
+
+const struct json *gguf_text_value(const struct json *config, const char *key)
 {
     const struct json *text = json_find(config, "text_config"), *v = json_find(text, key);
     return v ? v : json_find(config, key);
 }
 
-static bool text_int(const struct json *config, const char *key, int64_t *out)
+static const struct json *rope_values(const struct json *config)
 {
-    const struct json *v = text_value(config, key);
-    if (v && json_type(v) == JSON_ARRAY) /* some have several ends of text */
-        v = json_first(v);
-    return v && json_type(v) == JSON_INT && json_int(v, out);
+    const struct json *rope = gguf_text_value(config, "rope_scaling");
+    return rope && json_type(rope) == JSON_OBJECT ? rope
+                                                  : gguf_text_value(config, "rope_parameters");
 }
 
 /* What a vision tower needs to know of the language model. */
-static int add_vl_keys(struct gguf_writer *w, const char *arch, const struct json *config,
-                       struct aq_err *err)
+static int add_sections(const struct keys *k, const struct json *config, struct aq_err *err)
 {
-    const struct json *rope = text_value(config, "rope_scaling");
-    const struct json *sections =
-        json_find(rope ? rope : text_value(config, "rope_parameters"), "mrope_section");
     const struct json *deep =
         json_find(json_find(config, "vision_config"), "deepstack_visual_indexes");
     int32_t values[4] = {0};
     size_t n = 0;
-    for (const struct json *v = json_first(sections); v && n < 3; v = json_next(v)) {
+    for (const struct json *v = json_find_first(rope_values(config), "mrope_section"); v && n < 3;
+         v = json_next(v)) {
         int64_t x;
         if (json_type(v) == JSON_INT && json_int(v, &x) && x >= 0 && x < 1 << 20)
             values[n++] = (int32_t)x;
@@ -152,301 +285,184 @@ static int add_vl_keys(struct gguf_writer *w, const char *arch, const struct jso
     if (n != 3 || !deep || json_type(deep) != JSON_ARRAY)
         return aq_err_set(err, AQ_EINPUT,
                           "config.json lacks mrope_section or deepstack_visual_indexes, which "
-                          "architecture qwen3vl needs");
-    char *name = xasprintf("%s.rope.dimension_sections", arch);
-    gguf_add_i32s(w, name, values, 4);
+                          "architecture %s needs",
+                          k->arch);
+    char *name = xasprintf("%s.rope.dimension_sections", k->arch);
+    gguf_add_i32s(k->w, name, values, 4);
     free(name);
-    add_u32(w, arch, "n_deepstack_layers", (int64_t)json_size(deep));
+    add_u32(k, "n_deepstack_layers", (int64_t)json_size(deep));
     return 0;
 }
 
-/* Stretched rotations need factors of their own in the file, which are not written. */
-static int check_rope(const struct json *config, struct aq_err *err)
+/* Windows, where the architecture has them; said aloud where it attends to everything. */
+static void add_windows(const struct keys *k, const struct lm_arch *a, const struct architecture *x,
+                        int64_t context)
 {
-    const struct json *rope = text_value(config, "rope_scaling");
-    rope = rope && json_type(rope) == JSON_OBJECT ? rope : text_value(config, "rope_parameters");
-    const char *type = json_find_string(rope, "rope_type");
-    type = type ? type : json_find_string(rope, "type");
-    if (type && strcmp(type, "default") != 0 && strcmp(type, "mrope") != 0)
-        return aq_err_set(err, AQ_EINPUT, "config.json: rope of type '%s' is not written as GGUF",
-                          aq_show(type));
-    return 0;
+    bool *window = xcalloc((size_t)a->num_hidden_layers, sizeof *window);
+    bool usual = true, any = false;
+    for (int64_t i = 0; i < a->num_hidden_layers; i++) {
+        window[i] = windowed(a, i);
+        any |= window[i];
+        usual &= x->window_period && window[i] == (i % x->window_period < x->window_period - 1);
+    }
+    if (x->window_period ? a->window != 0 : (x->flags & PARTIAL) != 0)
+        add_u32(k, "attention.sliding_window", a->window);
+    if (x->window_period && !usual) {
+        char *name = xasprintf("%s.attention.sliding_window_pattern", k->arch);
+        gguf_add_bools(k->w, name, window, (size_t)a->num_hidden_layers);
+        free(name);
+    }
+    if (!x->window_period && any && a->window < context)
+        aq_warn("llama.cpp's architecture '%s' attends to all tokens, this model's layers to %lld: "
+                "longer texts give other results",
+                x->name, (long long)a->window);
+    free(window);
 }
 
-static int add_arch_keys(const struct export_plan *p, struct gguf_writer *w,
-                         const struct json *config, struct aq_err *err)
+static void add_scaling(const struct keys *k, const struct arch_rope *r)
 {
-    const struct lm_arch *a = &p->lm.arch;
-    const char *arch = p->arch;
+    bool yarn = r->type == ROPE_YARN;
+    if (r->type != ROPE_LINEAR && !yarn)
+        return;
+    add_string(k, "rope.scaling.type", yarn ? "yarn" : "linear");
+    add_f32(k, "rope.scaling.factor", r->factor);
+    if (yarn) {
+        add_u32(k, "rope.scaling.original_context_length", r->original_max);
+        add_f32(k, "rope.scaling.yarn_beta_fast", r->beta_fast);
+        add_f32(k, "rope.scaling.yarn_beta_slow", r->beta_slow);
+    }
+}
+
+static void add_multipliers(const struct keys *k, const struct lm_arch *a)
+{
+    add_f32(k, "attention.scale", a->attn_scale);
+    add_f32(k, "embedding_scale", a->embed_scale);
+    add_f32(k, "residual_scale", a->residual_scale);
+    add_f32(k, "logit_scale", a->logit_div);
+}
+
+static int add_arch_keys(const struct keys *k, const struct lm_arch *a,
+                         const struct architecture *x, const struct json *config,
+                         struct aq_err *err)
+{
+    const struct json *v = gguf_text_value(config, "max_position_embeddings");
+    const struct arch_rope *rope = &a->rope[0];
     int64_t context;
-    if (check_rope(config, err) < 0)
-        return -1;
-    if (!text_int(config, "max_position_embeddings", &context) || context < 1 ||
+    if (!v || json_type(v) != JSON_INT || !json_int(v, &context) || context < 1 ||
         context > INT32_MAX)
         return aq_err_set(err, AQ_EINPUT, "config.json: max_position_embeddings is missing");
-    add_u32(w, arch, "block_count", a->num_hidden_layers);
-    add_u32(w, arch, "context_length", context);
-    add_u32(w, arch, "embedding_length", a->hidden_size);
-    add_u32(w, arch, "feed_forward_length", a->intermediate_size);
-    add_u32(w, arch, "attention.head_count", a->num_attention_heads);
-    add_u32(w, arch, "attention.head_count_kv", a->num_key_value_heads);
-    add_u32(w, arch, "attention.key_length", a->head_dim);
-    add_u32(w, arch, "attention.value_length", a->head_dim);
-    add_f32(w, arch, "attention.layer_norm_rms_epsilon", a->rms_norm_eps);
-    add_f32(w, arch, "rope.freq_base", a->rope_theta);
-    if (strcmp(arch, "llama") == 0) {
-        add_u32(w, arch, "rope.dimension_count", a->head_dim);
-        add_u32(w, arch, "vocab_size", a->vocab_size);
+    add_u32(k, "block_count", a->num_hidden_layers);
+    add_u32(k, "context_length", context);
+    add_u32(k, "embedding_length", a->hidden_size);
+    add_u32(k, "feed_forward_length", a->intermediate_size);
+    add_u32(k, "attention.head_count", a->num_attention_heads);
+    add_u32(k, "attention.head_count_kv", a->num_key_value_heads);
+    add_u32(k, "attention.key_length", a->head_dim);
+    add_u32(k, "attention.value_length", a->head_dim);
+    add_f32(k, "attention.layer_norm_rms_epsilon", a->rms_norm_eps);
+    add_f32(k, "rope.freq_base", rope->theta);
+    if (a->rope_count == 2)
+        add_f32(k, "rope.freq_base_swa", a->rope[1].theta);
+    add_scaling(k, rope);
+    if (x->flags & LLAMA_KEYS)
+        add_u32(k, "vocab_size", a->vocab_size);
+    if (x->flags & (LLAMA_KEYS | PARTIAL))
+        add_u32(k, "rope.dimension_count", a->rotary_dim);
+    if (x->flags & PARTIAL)
+        add_u32(k, "rope.scaling.original_context_length",
+                rope->original_max ? rope->original_max : context);
+    if (rope->type == ROPE_LONGROPE)
+        add_f32(k, "rope.scaling.attn_factor", rope->attention_factor);
+    if (x->flags & SCALES)
+        add_multipliers(k, a);
+    if (x->flags & ATTN_CAP)
+        add_f32(k, "attn_logit_softcapping", a->attn_cap);
+    if ((x->flags & LOGIT_CAP) && a->logit_cap > 0)
+        add_f32(k, "final_logit_softcapping", a->logit_cap);
+    add_windows(k, a, x, context);
+    return x->flags & SECTIONS ? add_sections(k, config, err) : 0;
+}
+
+/* ---- tensors of the rotation ---- */
+
+static int read_factors(const struct json *config, const char *key, uint64_t count, float *out,
+                        struct aq_err *err)
+{
+    const struct json *v = json_find_first(rope_values(config), key);
+    uint64_t n = 0;
+    for (; v && n < count; v = json_next(v)) {
+        bool number = json_type(v) == JSON_INT || json_type(v) == JSON_FLOAT;
+        if (!number || !(json_number(v) > 0))
+            break;
+        out[n++] = (float)json_number(v);
     }
-    return strcmp(arch, "qwen3vl") == 0 ? add_vl_keys(w, arch, config, err) : 0;
-}
-
-/* ---- the tokenizer ---- */
-
-enum token_type { TOKEN_NORMAL = 1, TOKEN_SPECIAL = 3, TOKEN_ADDED = 4, TOKEN_UNUSED = 5 };
-
-struct vocabulary {
-    const char **text;
-    int32_t *type;
-    char **made; /* texts that the tokenizer does not have */
-    int64_t size;
-};
-
-/*
- * llama.cpp knows how text is split into words by a name. The expressions of the splits that are
- * known, as tokenizer.json has them.
- */
-static const struct {
-    const char *name, *regex; /* NULL: digits one by one, then GPT-2's words */
-} splits[] = {
-    {"qwen2", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-              "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-    {"llama-bpe", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-                  "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"},
-    {"smollm", NULL},
-};
-
-static bool has_type(const struct json *step, const char *type)
-{
-    const char *t = json_find_string(step, "type");
-    return t && strcmp(t, type) == 0;
-}
-
-static const char *split_name(const struct json *tokenizer)
-{
-    const struct json *steps = json_find(json_find(tokenizer, "pre_tokenizer"), "pretokenizers");
-    const struct json *first = steps && json_type(steps) == JSON_ARRAY ? json_first(steps) : NULL;
-    const struct json *second = first ? json_next(first) : NULL;
-    if (!second || json_next(second) || !has_type(second, "ByteLevel"))
-        return NULL;
-    const char *regex = json_find_string(json_find(first, "pattern"), "Regex");
-    for (size_t i = 0; i < AQ_COUNT(splits); i++)
-        if (splits[i].regex
-                ? has_type(first, "Split") && regex && strcmp(regex, splits[i].regex) == 0
-                : has_type(first, "Digits"))
-            return splits[i].name;
-    return NULL;
-}
-
-static int put_token(struct vocabulary *v, int64_t id, const char *text, int32_t type,
-                     struct aq_err *err)
-{
-    if (id < 0 || id >= v->size)
-        return aq_err_set(err, AQ_EINPUT, "tokenizer.json: token %lld is beyond the model's %lld",
-                          (long long)id, (long long)v->size);
-    v->text[id] = text;
-    v->type[id] = type;
+    if (v || n != count)
+        return aq_err_set(err, AQ_EINPUT, "config.json: %s is not a list of %llu positive numbers",
+                          key, (unsigned long long)count);
     return 0;
 }
 
-static int fill_vocabulary(struct vocabulary *v, const struct jref *root, struct aq_err *err)
+/* By how much each frequency is divided. */
+static void llama3_factors(const struct lm_arch *a, float *out)
 {
-    struct jref model, vocab, added;
-    int64_t id;
-    if (jref_get(root, "model", JSON_OBJECT, &model, err) < 0 ||
-        jref_get(&model, "vocab", JSON_OBJECT, &vocab, err) < 0 ||
-        jref_get(root, "added_tokens", JSON_ARRAY, &added, err) < 0)
-        return -1;
-    for (const struct json *t = json_first(vocab.v); t; t = json_next(t)) {
-        struct jref at = jref_child(&vocab, t, 0);
-        if (jref_is(&at, JSON_INT, err) < 0 || !json_int(t, &id) ||
-            put_token(v, id, json_key(t), TOKEN_NORMAL, err) < 0)
-            return -1;
-    }
-    size_t i = 0;
-    for (const struct json *t = json_first(added.v); t; t = json_next(t)) {
-        struct jref at = jref_child(&added, t, i++);
-        const char *content;
-        bool special;
-        if (jref_int(&at, "id", 0, INT32_MAX, &id, err) < 0 ||
-            jref_string(&at, "content", &content, err) < 0 ||
-            jref_bool(&at, "special", &special, err) < 0)
-            return -1;
-        size_t n = strlen(content); /* "<|name|>" controls the model whatever the flag says */
-        special = special ||
-                  (n > 4 && strncmp(content, "<|", 2) == 0 && strcmp(content + n - 2, "|>") == 0);
-        if (put_token(v, id, content, special ? TOKEN_SPECIAL : TOKEN_ADDED, err) < 0)
-            return -1;
-    }
-    for (id = 0; id < v->size; id++)
-        if (!v->text[id]) {
-            v->made[id] = xasprintf("[PAD%lld]", (long long)id);
-            v->text[id] = v->made[id];
-            v->type[id] = TOKEN_UNUSED;
-        }
-    return 0;
+    struct arch_rope plain = {.theta = a->rope[0].theta, .attention_factor = 1};
+    float *scaled = xcalloc((size_t)a->rotary_dim, sizeof *scaled);
+    float unused;
+    rope_table(a, &plain, out, &unused);
+    rope_table(a, &a->rope[0], scaled, &unused);
+    for (int64_t i = 0; i < a->rotary_dim / 2; i++)
+        out[i] /= scaled[i];
+    free(scaled);
 }
 
-static int add_merges(struct gguf_writer *w, const struct jref *root, struct aq_err *err)
-{
-    struct jref model, merges;
-    if (jref_get(root, "model", JSON_OBJECT, &model, err) < 0 ||
-        jref_get(&model, "merges", JSON_ARRAY, &merges, err) < 0)
-        return -1;
-    size_t n = json_size(merges.v), i = 0;
-    char **made = xcalloc(n + 1, sizeof *made);
-    int r = 0;
-    for (const struct json *m = json_first(merges.v); m && r == 0; m = json_next(m), i++) {
-        struct jref at = jref_child(&merges, m, i);
-        const struct json *a = json_type(m) == JSON_ARRAY ? json_first(m) : NULL;
-        const struct json *b = a ? json_next(a) : NULL;
-        if (json_type(m) == JSON_STRING)
-            made[i] = xstrdup(json_string(m));
-        else if (b && json_type(a) == JSON_STRING && json_type(b) == JSON_STRING)
-            made[i] = xasprintf("%s %s", json_string(a), json_string(b));
-        else
-            r = jref_fail(&at, err, "expected two strings");
-    }
-    if (r == 0)
-        gguf_add_strings(w, "tokenizer.ggml.merges", (const char *const *)made, n);
-    for (i = 0; i < n; i++)
-        free(made[i]);
-    free(made);
-    return r;
-}
-
-/* The id of a token that tokenizer_config.json names by its text. */
-static int64_t named_token(const struct vocabulary *v, const struct json *config, const char *key)
-{
-    const struct json *t = json_find(config, key);
-    const char *text =
-        t && json_type(t) == JSON_STRING ? json_string(t) : json_find_string(t, "content");
-    for (int64_t id = 0; text && id < v->size; id++)
-        if (strcmp(v->text[id], text) == 0)
-            return id;
-    return -1;
-}
-
-static void add_special_ids(const struct export_plan *p, struct gguf_writer *w,
-                            const struct vocabulary *v, const struct json *config,
-                            const struct json *tokenizer_config)
+static int add_extras(const struct lm_arch *a, const struct json *config,
+                      struct gguf_extra extras[GGUF_EXTRAS], size_t *count, struct aq_err *err)
 {
     static const struct {
-        const char *theirs, *config, *tokenizer;
-    } ids[] = {{"tokenizer.ggml.bos_token_id", "bos_token_id", "bos_token"},
-               {"tokenizer.ggml.eos_token_id", "eos_token_id", "eos_token"},
-               {"tokenizer.ggml.padding_token_id", "pad_token_id", "pad_token"}};
-    for (size_t i = 0; i < AQ_COUNT(ids); i++) {
-        int64_t id = -1;
-        if (!text_int(config, ids[i].config, &id) || id < 0 || id >= v->size)
-            id = named_token(v, tokenizer_config, ids[i].tokenizer);
-        if (id >= 0)
-            gguf_add_u32(w, ids[i].theirs, (uint32_t)id);
-    }
-    const struct json *bos = json_find(tokenizer_config, "add_bos_token");
-    gguf_add_bool(w, "tokenizer.ggml.add_bos_token",
-                  bos && json_type(bos) == JSON_BOOL && json_bool(bos));
-    (void)p;
-}
-
-/* From tokenizer_config.json, or a file of its own. */
-static int add_template(const struct export_plan *p, struct gguf_writer *w,
-                        const struct json *tokenizer_config, struct aq_err *err)
-{
-    enum { LIMIT = 16 << 20 };
-    const char *text = json_find_string(tokenizer_config, "chat_template");
-    struct aq_buf file = AQ_BUF_INIT;
-    char *path = aq_path_join(p->lm.root, "chat_template.jinja");
+        const char *key, *name;
+    } factors[] = {{"long_factor", "rope_factors_long.weight"},
+                   {"short_factor", "rope_factors_short.weight"}};
+    uint64_t n = (uint64_t)a->rotary_dim / 2;
     int r = 0;
-    if (!text && aq_path_exists(path)) {
-        r = aq_read_file(path, LIMIT, &file, err);
-        text = r == 0 ? aq_buf_str(&file) : NULL;
+    *count = 0;
+    if (a->rope[0].type == ROPE_LLAMA3) {
+        extras[0] = (struct gguf_extra){"rope_freqs.weight", xcalloc(n, sizeof(float)), n};
+        llama3_factors(a, extras[0].values);
+        *count = 1;
     }
-    if (text)
-        gguf_add_string(w, "tokenizer.chat_template", text);
-    aq_buf_release(&file);
-    free(path);
-    return r;
-}
-
-static int add_tokenizer(const struct export_plan *p, struct gguf_writer *w,
-                         const struct json *config, const struct json *tokenizer,
-                         const struct json *tokenizer_config, struct aq_err *err)
-{
-    struct jref root = jref_root(tokenizer, "tokenizer.json");
-    const char *split = split_name(tokenizer);
-    if (!has_type(json_find(tokenizer, "model"), "BPE") || !split)
-        return aq_err_set(err, AQ_EINPUT,
-                          "tokenizer.json: a tokenizer of this kind is not written as GGUF");
-    struct vocabulary v = {.size = p->lm.arch.vocab_size};
-    size_t n = (size_t)v.size;
-    v.text = xcalloc(n, sizeof *v.text);
-    v.type = xcalloc(n, sizeof *v.type);
-    v.made = xcalloc(n, sizeof *v.made);
-    int r = fill_vocabulary(&v, &root, err);
-    if (r == 0) {
-        gguf_add_string(w, "tokenizer.ggml.model", "gpt2");
-        gguf_add_string(w, "tokenizer.ggml.pre", split);
-        gguf_add_strings(w, "tokenizer.ggml.tokens", v.text, n);
-        gguf_add_i32s(w, "tokenizer.ggml.token_type", v.type, n);
-        r = add_merges(w, &root, err);
+    for (size_t i = 0; a->rope[0].type == ROPE_LONGROPE && i < AQ_COUNT(factors) && r == 0; i++) {
+        extras[i] = (struct gguf_extra){factors[i].name, xcalloc(n, sizeof(float)), n};
+        *count = i + 1;
+        r = read_factors(config, factors[i].key, n, extras[i].values, err);
     }
-    if (r == 0) {
-        add_special_ids(p, w, &v, config, tokenizer_config);
-        r = add_template(p, w, tokenizer_config, err);
-    }
-    for (size_t i = 0; i < n; i++)
-        free(v.made[i]);
-    free(v.text);
-    free(v.type);
-    free(v.made);
     return r;
 }
 
 /* ---- all ---- */
 
-static struct json *read_beside(const struct export_plan *p, const char *name, bool needed,
-                                int *status, struct aq_err *err)
+int gguf_add_keys(const struct export_plan *p, struct gguf_writer *w,
+                  struct gguf_extra extras[GGUF_EXTRAS], size_t *extra_count, struct aq_err *err)
 {
-    char *path = aq_path_join(p->lm.root, name);
-    struct json *v = NULL;
-    if (needed || aq_path_exists(path)) {
-        v = json_read(path, err);
-        if (!v)
-            *status = -1;
-    }
+    const struct lm_arch *a = &p->lm.arch;
+    const struct architecture *x = find_architecture(a->family->name, p->arch);
+    struct keys k = {w, p->arch};
+    char *path = aq_path_join(p->lm.root, "config.json");
+    struct json *config = json_read(path, err);
+    int r = config ? check_model(a, x, err) : -1;
+    *extra_count = 0;
     free(path);
-    return v;
-}
-
-int gguf_add_keys(const struct export_plan *p, struct gguf_writer *w, struct aq_err *err)
-{
-    int r = 0;
-    const char *name = p->manifest.model_name ? p->manifest.model_name : "model";
-    struct json *config = read_beside(p, "config.json", true, &r, err);
-    struct json *tokenizer = r == 0 ? read_beside(p, "tokenizer.json", true, &r, err) : NULL;
-    struct json *more = r == 0 ? read_beside(p, "tokenizer_config.json", false, &r, err) : NULL;
     if (r == 0) {
         gguf_add_string(w, "general.architecture", p->arch);
         gguf_add_string(w, "general.type", "model");
-        gguf_add_string(w, "general.name", name);
+        gguf_add_string(w, "general.name",
+                        p->manifest.model_name ? p->manifest.model_name : "model");
         gguf_add_u32(w, "general.quantization_version", 2);
-        r = add_arch_keys(p, w, config, err);
+        r = add_arch_keys(&k, a, x, config, err);
     }
     if (r == 0)
-        r = add_tokenizer(p, w, config, tokenizer, more, err);
+        r = gguf_add_vocabulary(p, w, config, err);
+    if (r == 0)
+        r = add_extras(a, config, extras, extra_count, err);
     json_free(config);
-    json_free(tokenizer);
-    json_free(more);
     return r;
 }

@@ -209,7 +209,7 @@ static int llama_types(const struct export_plan *p, struct aq_buf *out, struct a
                            aq_show(g->model->name), g->verdict.scheme.name);
         for (int k = 0; k < g->model->member_count && r == 0; k++) {
             char *tensor = xasprintf("%s.weight", g->model->members[k]);
-            r = gguf_tensor_name(tensor, &name, err);
+            r = gguf_tensor_name(&p->lm.arch, p->arch, tensor, &name, NULL, err);
             aq_buf_addc(out, '^');
             for (const char *c = aq_buf_str(&name); *c; c++)
                 aq_buf_addf(out, "%s%c", *c == '.' ? "\\" : "", *c);

@@ -128,6 +128,12 @@ double json_find_number(const struct json *object, const char *key)
     return v && (json_type(v) == JSON_INT || json_type(v) == JSON_FLOAT) ? json_number(v) : NAN;
 }
 
+struct json *json_find_first(const struct json *object, const char *key)
+{
+    const struct json *v = json_find(object, key);
+    return v && json_type(v) == JSON_ARRAY ? json_first(v) : NULL;
+}
+
 struct json *json_at(const struct json *array, size_t index)
 {
     cJSON *c = item(array)->child;

@@ -48,6 +48,8 @@ struct json *json_at(const struct json *array, size_t index);      /* NULL if ab
 const struct json *json_find(const struct json *object, const char *key);
 const char *json_find_string(const struct json *object, const char *key);
 double json_find_number(const struct json *object, const char *key);
+struct json *json_find_first(const struct json *object,
+                             const char *key); /* of an array's elements */
 
 /* Values without ceremony. The type must be right: asserted. */
 bool json_bool(const struct json *v);

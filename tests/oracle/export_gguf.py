@@ -117,4 +117,5 @@ def main(mix, path, source, out):
               open(out, "w"), indent=1)
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])
