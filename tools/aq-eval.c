@@ -9,6 +9,7 @@
 #include "eval/polish_command.h"
 #include "eval/receipt.h"
 #include "eval/receipts.h"
+#include "eval/singles.h"
 #include "select/manifest.h"
 
 #include <math.h>
@@ -183,6 +184,48 @@ static const struct aq_tool polish = {
     .run = run_polish,
 };
 
+/* ---- aq-eval singles ---- */
+
+static struct singles_options single;
+
+static const struct aq_opt singles_opts[] = {
+    REFERENCE_OPTION,
+    {"domain", 0, AQ_OPT_TEXT, &single.domain, "NAME=TOKENS",
+     "the text, from aq-calib tokens without padding"},
+    WHERE_OPTIONS,
+    AQ_OPT_END,
+};
+
+static int run_singles(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    if (need_reference(err) < 0)
+        return -1;
+    if (!single.domain)
+        return aq_err_set(err, AQ_EUSAGE, "--domain NAME=TOKENS is needed: the text");
+    if (!cl->output || strcmp(cl->output, "-") == 0)
+        return aq_err_set(err, AQ_EUSAGE, "-o FILE is needed");
+    single.where = where;
+    single.output = cl->output;
+    single.scores = cl->args;
+    single.count = (size_t)cl->count;
+    return eval_singles(&single, err);
+}
+
+static const struct aq_tool singles = {
+    .name = "singles",
+    .summary =
+        "Measures what each candidate of each group costs alone, and how two of them add up.",
+    .usage = "aq-eval singles --reference LM.json --domain NAME=TOKENS [OPTION...]\n"
+             "        -o SINGLES SCORES...",
+    .details = "The candidates are those of the scores. aq-select --pairs chooses by the result.",
+    .example = "aq-eval singles --reference lm.json --domain s=search.safetensors \\\n"
+               "  -o singles.safetensors a/scores.json b/scores.json",
+    .options = singles_opts,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_singles,
+};
+
 /* ---- aq-eval ---- */
 
 static struct aq_names domains;
@@ -221,8 +264,9 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     return check(cl, err) < 0 ? -1 : eval_run(&o, err);
 }
 
-static const struct aq_tool *const commands[] = {&merge, &receipts, &polish, NULL};
-static const char *const schemas[] = {EVAL_SCHEMA, RECEIPTS_SCHEMA, MANIFEST_SCHEMA, NULL};
+static const struct aq_tool *const commands[] = {&merge, &receipts, &singles, &polish, NULL};
+static const char *const schemas[] = {EVAL_SCHEMA, RECEIPTS_SCHEMA, MANIFEST_SCHEMA, SINGLES_SCHEMA,
+                                      NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-eval",
@@ -231,6 +275,7 @@ static const struct aq_tool tool = {
     .usage = "aq-eval --reference LM.json --domain NAME=TOKENS... [--ranges F] [OPTION...]\n"
              "        [-o EVAL.json|DIR|PART] OPERAND...\n"
              "aq-eval merge [-o EVAL.json|DIR] PART...\n"
+             "aq-eval singles --reference LM.json --domain N=T [OPTION...] -o SINGLES SCORES...\n"
              "aq-eval polish --reference LM.json --search N=T --confirm N=T [OPTION...]\n"
              "        [-o MANIFEST] MANIFEST SCORES...\n"
              "aq-eval receipts (--json|--tsv) [-o FILE] EVAL.json...",

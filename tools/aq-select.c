@@ -50,6 +50,9 @@ static const struct aq_opt options[] = {
      .choices = solvers},
     {"monotone", 0, AQ_OPT_CHOICE, &q.monotone, "M",
      "force scores not to rise with bits: no, v40 or v39", .choices = monotones},
+    {"pairs", 0, AQ_OPT_TEXT, &q.pairs, "SINGLES",
+     "choose by what aq-eval singles measured, each candidate\nalone and pairs within a layer, "
+     "exactly"},
     {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
     {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
     {"random", 0, AQ_OPT_INT, &q.random, "N",
@@ -80,6 +83,10 @@ static int check(bool have_bits, bool have_size, const char *output, struct aq_e
         return aq_err_set(
             err, AQ_EUSAGE,
             "--frontier is every budget: no --effective-bits, --size, --state or --strict");
+    if (q.pairs && (q.frontier || q.random || q.solver))
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--pairs is one budget and its own solver: no --frontier, --random or "
+                          "--solver");
     if (q.random && !q.dir)
         return aq_err_set(err, AQ_EUSAGE, "--dir is needed with --random");
     if (!q.random && (q.dir || q.seed))

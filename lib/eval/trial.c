@@ -45,6 +45,11 @@ const char *trials_backend(const struct trials *t)
     return t->b->identity;
 }
 
+struct backend *trials_device(const struct trials *t)
+{
+    return t->b;
+}
+
 double trials_head_cost(const struct trials *t)
 {
     const struct lm_arch *a = nn_arch(t->model);
@@ -290,6 +295,29 @@ int trials_run(struct trials *t, const struct eval_operand *recipe, const struct
     return 0;
 }
 
+static int give_outputs(struct trials *t, const struct trial_batch *b, trial_output_fn *fn,
+                        void *arg, struct aq_err *err)
+{
+    nn_drop_ends(t->model); /* a tied head is the embedding, and is loaded by slices now */
+    if (nn_use_head(t->model, err) < 0)
+        return -1;
+    int r = 0;
+    for (size_t i = 0; i < b->count && r == 0; i++) {
+        size_t tile = b->first + i;
+        struct trial_output out = {.b = t->b,
+                                   .model = t->model,
+                                   .tile = t->tiles[tile],
+                                   .desc = &eval_domains_tile_at(t->job.domains, tile).tile->desc,
+                                   .number = tile,
+                                   .changed = state_at(t, i)};
+        out.reference =
+            kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err);
+        r = out.reference ? fn(arg, &out, err) : -1;
+    }
+    nn_drop_head(t->model);
+    return r;
+}
+
 int trials_outputs(struct trials *t, const struct eval_operand *recipe,
                    const struct trial_range *range, trial_output_fn *fn, void *arg,
                    struct aq_err *err)
@@ -297,15 +325,9 @@ int trials_outputs(struct trials *t, const struct eval_operand *recipe,
     for (size_t at = range->first; at < range->end; at += t->room) {
         struct trial_batch b = batch_at(t, at, range->end);
         if (begin(t, &b, range->layer, err) < 0 ||
-            walk(t, &b, recipe, range->layer, false, err) < 0)
+            walk(t, &b, recipe, range->layer, false, err) < 0 ||
+            give_outputs(t, &b, fn, arg, err) < 0)
             return -1;
-        for (size_t i = 0; i < b.count; i++) {
-            const void *h = kept_get(t->kept, slot_of(t, b.first + i, nn_layers(t->model) + 1),
-                                     t->reference, err);
-            if (!h ||
-                fn(arg, t->model, t->tiles[b.first + i], b.first + i, h, state_at(t, i), err) < 0)
-                return -1;
-        }
     }
     return 0;
 }

@@ -29,7 +29,8 @@ struct trials;
 int trials_open(struct trials **out, const struct trial_job *job, struct aq_err *err) AQ_MUST_CHECK;
 void trials_close(struct trials *t);                /* NULL is fine */
 const char *trials_backend(const struct trials *t); /* its identity */
-/* Layers as a unit of cost: one layer's products with a position, the head in the same unit. */
+struct backend *trials_device(const struct trials *t);
+/* What the head costs, in products of one layer. */
 double trials_head_cost(const struct trials *t);
 
 /* What to measure: tiles first <= i < end of the list of all, from this layer on. */
@@ -44,10 +45,16 @@ struct trial_range {
 int trials_run(struct trials *t, const struct eval_operand *recipe, const struct trial_range *range,
                bool keep, double *sums, struct aq_err *err) AQ_MUST_CHECK;
 
-/* For other uses of the outputs: called with the state that the head reads, tile by tile. */
-typedef int trial_output_fn(void *arg, struct nn_model *m, const struct backend_tile *tile,
-                            size_t number, const void *reference, void *changed,
-                            struct aq_err *err);
+/* For other uses of the outputs: the states that the head reads, of one tile. */
+struct trial_output {
+    struct backend *b;
+    struct nn_model *model; /* its head is in use, by slices */
+    const struct backend_tile *tile;
+    const struct backend_tile_desc *desc;
+    size_t number;
+    const void *reference, *changed;
+};
+typedef int trial_output_fn(void *arg, const struct trial_output *t, struct aq_err *err);
 int trials_outputs(struct trials *t, const struct eval_operand *recipe,
                    const struct trial_range *range, trial_output_fn *fn, void *arg,
                    struct aq_err *err) AQ_MUST_CHECK;

@@ -5,6 +5,7 @@
 #include "base/msg.h"
 #include "io/pickle.h"
 #include "select/select_engine.h"
+#include "select/select_pairs.h"
 #include "select/select_random.h"
 #include "select/select_write.h"
 
@@ -19,6 +20,7 @@ struct sel_run {
     struct sel_menu menu;
     struct sel_problem problem;
     struct sel_choice choice;
+    struct sel_pairs pairs;
     struct sel_budget budget;
     const char *solver;
     double *rule_costs;
@@ -49,6 +51,10 @@ static int set_solver(struct sel_run *r, struct aq_err *err)
         return aq_err_set(err, AQ_EUSAGE, "--solver threshold is for kl_div scores only");
     if (!asked && kl)
         asked = json_find_string(first->autoquant, "solver");
+    if (r->q->pairs) {
+        r->solver = "pairs";
+        return 0;
+    }
     r->solver = asked && strcmp(asked, "threshold") == 0 ? "threshold" : "exact";
     return 0;
 }
@@ -62,12 +68,15 @@ static enum sel_monotone monotone_of(const char *text)
 
 /* ---- solving ---- */
 
-static void solve(struct sel_run *r, struct sel_choice *out)
+static int solve(struct sel_run *r, struct sel_choice *out, struct aq_err *err)
 {
+    if (r->q->pairs)
+        return sel_pairs_solve(&r->pairs, &r->problem, &r->budget, out, err);
     if (strcmp(r->solver, "threshold") == 0)
         sel_threshold(&r->problem, &r->budget, out);
     else
         sel_solve(&r->problem, &r->budget, out);
+    return 0;
 }
 
 /* What a rule cost: the score with all rules, minus the score without this one. */
@@ -79,7 +88,8 @@ static int cost_of_rule(struct sel_run *r, size_t rule, struct aq_err *err)
     sel_problem_release(&r->problem);
     if (sel_problem_init(&r->problem, &r->table, err) < 0)
         return -1;
-    solve(r, &free_choice);
+    if (solve(r, &free_choice, err) < 0)
+        return -1;
     r->rule_costs[rule] =
         r->choice.satisfied && free_choice.satisfied ? r->choice.score - free_choice.score : NAN;
     sel_choice_release(&free_choice);
@@ -159,6 +169,7 @@ static struct sel_product product_of(const struct sel_run *r)
                                 .rule_costs = r->rule_costs,
                                 .budget = r->budget,
                                 .solver = r->solver,
+                                .pairs = r->q->pairs ? &r->pairs : NULL,
                                 .engine = r->q->engine,
                                 .result_version = r->q->result_version};
 }
@@ -229,6 +240,8 @@ static int read_inputs(struct sel_run *r, struct aq_err *err)
         return -1;
     if (sel_menu_apply(&r->menu, &r->table, -1, err) < 0)
         return -1;
+    if (q->pairs && sel_pairs_read(&r->pairs, q->pairs, &r->table, err) < 0)
+        return -1;
     return sel_problem_init(&r->problem, &r->table, err);
 }
 
@@ -240,8 +253,7 @@ static int run(struct sel_run *r, struct aq_err *err)
         return write_frontier(r, err);
     if (r->q->random)
         return write_randoms(r, err);
-    solve(r, &r->choice);
-    if (cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
+    if (solve(r, &r->choice, err) < 0 || cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
         return -1;
     report_precision(r, r->choice.gap);
     return write_products(r, err);
@@ -253,6 +265,7 @@ int sel_run(const struct sel_request *q, struct aq_err *err)
     int status = run(&r, err);
     free(r.rule_costs);
     sel_choice_release(&r.choice);
+    sel_pairs_release(&r.pairs);
     sel_problem_release(&r.problem);
     sel_menu_release(&r.menu);
     sel_table_release(&r.table);

@@ -19,6 +19,7 @@ struct sel_request {
     const char *menu;     /* path */
     const char *engine;   /* "vllm:sm90": only what it serves */
     const char *conf_dir; /* where its rules are; NULL without an engine */
+    const char *pairs;    /* of aq-eval singles: choose by what was measured; NULL: by scores */
     const char *state;    /* path of the state to write; NULL: none */
     const char *output;   /* NULL: stdout */
     int64_t random, seed; /* so many recipes to hold predictions against; 0: none */

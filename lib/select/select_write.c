@@ -311,6 +311,11 @@ static struct json *selection_of(const struct sel_product *p)
     }
     if (p->engine)
         json_add_string(s, "engine", p->engine);
+    if (p->pairs) {
+        struct json *v = json_add_object(s, "pairs");
+        json_add_string(v, "singles", p->pairs->digest);
+        json_add_double(v, "nats", sel_pairs_nats(p->pairs, t, p->choice->option));
+    }
     if (p->polish)
         json_add(s, "polish", json_copy(p->polish));
     json_add_double(s, "gap", p->choice->gap);

@@ -4,6 +4,7 @@
 
 #include "select/select.h"
 #include "select/select_menu.h"
+#include "select/select_pairs.h"
 #include "select/select_random.h"
 
 struct sel_product {
@@ -16,6 +17,7 @@ struct sel_product {
     const char *engine; /* NULL: none */
     const char *solver;
     const struct sel_random *random; /* NULL: the best recipe */
+    const struct sel_pairs *pairs;   /* what it was chosen by; NULL: the scores */
     const struct json *polish;       /* how it was improved by measuring; NULL: it was not */
     const char *tool;                /* who chose; NULL: aq-select */
     int result_version;
