@@ -28,7 +28,7 @@ static int check_shape(const struct st_tensor *t, uint64_t a, uint64_t b, uint64
                        struct aq_err *err)
 {
     uint64_t want[] = {a, b, c};
-    for (int i = 0; i < t->rank; i++)
+    for (int i = 0; i < t->rank && i < 3; i++)
         if (t->shape[i] != want[i])
             return aq_err_set(err, AQ_EINPUT, "tensor '%s' has %" PRIu64 " in place of %" PRIu64,
                               t->name, t->shape[i], want[i]);
