@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 3 };
+enum { BACKEND_ABI = 4 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -186,6 +186,16 @@ struct backend_ops {
     struct backend_tile *(*tile_new)(struct backend *b, const struct backend_tile_desc *desc,
                                      struct aq_err *err);
     void (*tile_free)(struct backend *b, struct backend_tile *t);
+    /*
+     * The rows of t that go to one expert, as a tile of their own. A slot is row * per_token + place
+     * among the row's experts; slots rise, so that the rows of a sample lie together, and samples
+     * are those of t. Rows are filled up to a multiple of b->expert_rows, and products are made
+     * with that many rows at a time, so that a row's bits depend on that row alone. NULL in a
+     * backend without experts, as are the ops under "experts" below.
+     */
+    struct backend_tile *(*tile_part)(struct backend *b, const struct backend_tile *t,
+                                      const int32_t *slots, int32_t count, int per_token,
+                                      struct aq_err *err);
 
     /* ---- the model; activations are (tile rows, cols) ---- */
     /* h = factor * table[id] */
@@ -252,6 +262,35 @@ struct backend_ops {
     void (*logits)(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                    const struct backend_head *head);
 
+    /* ---- experts; part: of tile_part, its activations are (part rows, cols) ---- */
+    /*
+     * A token's experts from logits (rows, experts): p = softmax(logits) in fp32, then the
+     * per_token largest p, of equal ones the lower number, by rising number: sel, device I32 [rows x
+     * per_token], -1 in rows without a token. w, device F32 likewise: their p, divided by the sum
+     * of these if `normed`.
+     */
+    void (*route)(struct backend *b, const struct backend_tile *t, float *p, int32_t *sel, float *w,
+                  const void *logits, int experts, int per_token, int normed);
+    /* dlogits (rows, experts), set, from q, the gradient at w [rows x per_token]. */
+    void (*route_backward)(struct backend *b, const struct backend_tile *t, void *dlogits,
+                           const float *p, const int32_t *sel, const float *w, const float *q,
+                           int experts, int per_token, int normed);
+    /* y (part) = w[slot] * x[row of the slot]; w NULL: 1 */
+    void (*part_take)(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                      int64_t cols, const float *w);
+    /* y[row of the slot] += w[slot] * x (part); w NULL: 1. No two slots of a part share a row. */
+    void (*part_add)(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                     int64_t cols, const float *w);
+    /* y[slot] = x (part): y has rows x per_token rows */
+    void (*part_put)(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                     int64_t cols);
+    /* q[slot] = sum over the columns of g[row of the slot] * f (part) */
+    void (*part_dot)(struct backend *b, const struct backend_tile *part, float *q, const void *g,
+                     const void *f, int64_t cols);
+    /* `score` for an output that is there already: yq, y and dy are (rows, cols). */
+    void (*score_output)(struct backend *b, const struct backend_score_job *job, const void *yq,
+                         int64_t cols);
+
     /* ---- measuring and quantizing ---- */
     /*
      * Largest magnitudes of x over samples from <= i < to of the tile: per_sample, device F32
@@ -305,6 +344,7 @@ struct backend {
     int32_t tile_tokens;  /* rows that fill the device; a tile has that many, or a multiple */
     int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
                            */
+    int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */
     size_t input_size; /* bytes of their elements in operands; 0: they are part of scratch_bytes */
 };
 

@@ -242,7 +242,7 @@ static int read_place(struct checkpoint_reading *r, const struct model_place *p)
     const struct lm_arch *a = &r->f->arch;
     struct model_layer shape;
     int rank;
-    uint64_t dims[2];
+    uint64_t dims[MODEL_RANK];
     model_place_describe(p, a, &name, &rank, dims);
     bool head = strcmp(name.data, "lm_head.weight") == 0;
     char *module = xasprintf("%s%s", head ? lm_head_prefix_of(r->prefix) : r->prefix, name.data);
@@ -414,7 +414,7 @@ static int read_gguf(struct eval_file *f, const char *arch, struct aq_err *err)
     struct model_place *places = model_layout(&f->arch, &count);
     for (size_t i = 0; i < count && r == 0; i++) {
         int rank;
-        uint64_t shape[2];
+        uint64_t shape[MODEL_RANK];
         model_place_describe(&places[i], &f->arch, &name, &rank, shape);
         r = read_gguf_tensor(f, arch, name.data, rank, shape, err);
     }

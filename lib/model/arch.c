@@ -76,6 +76,14 @@ static const struct member traits[] = {
     INT_OF(window, 0, INT32_MAX),
 };
 
+/* Of models with experts alone: written and read where there are some. */
+static const struct member experts[] = {
+    INT_OF(experts, 1, LM_MAX_EXPERTS),
+    INT_OF(experts_per_token, 1, LM_MAX_EXPERTS),
+    INT_OF(moe_intermediate_size, 1, LM_MAX_DIM),
+    FLAG_OF(norm_topk),
+};
+
 /* enums are read and written as ints: gcc and clang give all of ours that size */
 _Static_assert(sizeof(enum arch_act) == sizeof(int), "an enum member is an int");
 
@@ -99,8 +107,23 @@ void arch_defaults(struct lm_arch *a)
         (struct arch_rope){.theta = a->rope_theta, .type = ROPE_DEFAULT, .attention_factor = 1};
 }
 
+void arch_take_experts(struct lm_arch *a, struct aq_arena *strings)
+{
+    size_t n = (size_t)a->num_hidden_layers;
+    if (!a->experts)
+        return;
+    a->layer_sparse = aq_arena_alloc(strings, n);
+    a->experts_layout = aq_arena_alloc(strings, n);
+    memset(a->layer_sparse, 0, n);
+    memset(a->experts_layout, EXPERTS_EACH, n);
+}
+
 int arch_check(const struct lm_arch *a, struct aq_err *err)
 {
+    if (a->experts_per_token > a->experts)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%" PRId64 " experts for each token, but there are %" PRId64,
+                          a->experts_per_token, a->experts);
     if (a->num_attention_heads % a->num_key_value_heads)
         return aq_err_set(err, AQ_EINPUT,
                           "num_key_value_heads %" PRId64
@@ -319,6 +342,28 @@ static int read_layers(const struct lm_arch *a, const struct jref *v, const char
     return 0;
 }
 
+/* How the checkpoint has the experts is said by its tensors. */
+static int read_experts(struct lm_arch *a, const struct jref *v, struct aq_arena *strings,
+                        struct aq_err *err)
+{
+    struct jref r;
+    bool family = a->family->reads & READS_EXPERTS, there = jref_has(v, "experts", &r);
+    if (family != there)
+        return jref_fail(v, err, "the family %s has %s", a->family->name,
+                         family ? "experts" : "no experts");
+    if (!there)
+        return 0;
+    if (read_members(a, experts, AQ_COUNT(experts), v, err) < 0)
+        return -1;
+    arch_take_experts(a, strings);
+    int8_t *sparse = NULL;
+    if (read_layers(a, v, "layer_sparse", 0, 1, strings, &sparse, err) < 0)
+        return -1;
+    if (sparse)
+        memcpy(a->layer_sparse, sparse, (size_t)a->num_hidden_layers);
+    return 0;
+}
+
 int arch_read(struct lm_arch *a, const struct jref *v, struct aq_arena *strings, struct aq_err *err)
 {
     const char *family, *type;
@@ -336,6 +381,8 @@ int arch_read(struct lm_arch *a, const struct jref *v, struct aq_arena *strings,
         read_rope(a, v, strings, err) < 0 ||
         read_layers(a, v, "layer_rope", -1, a->rope_count - 1, strings, &a->layer_rope, err) < 0 ||
         read_layers(a, v, "layer_window", 0, 1, strings, (int8_t **)&a->layer_window, err) < 0)
+        return -1;
+    if (read_experts(a, v, strings, err) < 0)
         return -1;
     struct aq_err why = {0};
     return arch_check(a, &why) < 0 ? jref_fail(v, err, "%s", why.msg) : 0;
@@ -408,6 +455,10 @@ void arch_write(struct json *v, const struct lm_arch *a)
     }
     write_layers(v, "layer_rope", a->layer_rope, a->num_hidden_layers);
     write_layers(v, "layer_window", (const int8_t *)a->layer_window, a->num_hidden_layers);
+    if (!a->experts)
+        return;
+    write_members(v, a, experts, AQ_COUNT(experts));
+    write_layers(v, "layer_sparse", a->layer_sparse, a->num_hidden_layers);
 }
 
 /* ---- digest ---- */
@@ -487,5 +538,10 @@ void arch_digest_line(const struct lm_arch *a, struct aq_buf *line)
             add_rope(line, &a->rope[i], a->rotary_dim / 2);
     add_layers(line, "layer_rope", a->layer_rope, a->num_hidden_layers);
     add_layers(line, "layer_window", (const int8_t *)a->layer_window, a->num_hidden_layers);
+    for (size_t i = 0; a->experts && i < AQ_COUNT(experts); i++) {
+        aq_buf_addf(line, " %s=", experts[i].key);
+        add_value(line, a, &experts[i]);
+    }
+    add_layers(line, "layer_sparse", a->layer_sparse, a->num_hidden_layers);
     aq_buf_addc(line, '\n');
 }

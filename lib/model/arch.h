@@ -15,7 +15,12 @@
 #include <stdint.h>
 
 /* Larger than any model; small enough that products of two cannot overflow. */
-enum { LM_MAX_LAYERS = 65536, LM_MAX_HEADS = 65536, LM_MAX_DIM = 1 << 24 };
+enum {
+    LM_MAX_LAYERS = 65536,
+    LM_MAX_HEADS = 65536,
+    LM_MAX_EXPERTS = 65536,
+    LM_MAX_DIM = 1 << 24
+};
 
 struct model_family;
 
@@ -70,7 +75,31 @@ struct lm_arch {
     int8_t *layer_rope;    /* index into rope; -1: no rotation */
     int64_t window;        /* 0: none */
     uint8_t *layer_window; /* 1: attention sees `window` tokens */
+
+    /* A mixture of experts; experts 0: none. */
+    int64_t experts, experts_per_token, moe_intermediate_size;
+    bool norm_topk;         /* the weights of a token's experts add up to 1 */
+    int8_t *layer_sparse;   /* 1: experts instead of an MLP */
+    int8_t *experts_layout; /* enum arch_experts: how the checkpoint has them; in no digest */
 };
+
+/* One tensor for each matrix of each expert, or those of all experts in one: as (experts, out, in)
+   or (experts, in, out). */
+enum arch_experts { EXPERTS_EACH, EXPERTS_LINEAR, EXPERTS_TRANSPOSED };
+
+static inline bool arch_sparse(const struct lm_arch *a, int64_t layer)
+{
+    return a->layer_sparse && layer >= 0 && a->layer_sparse[layer];
+}
+
+static inline enum arch_experts arch_layout(const struct lm_arch *a, int64_t layer)
+{
+    return a->experts_layout && layer >= 0 ? (enum arch_experts)a->experts_layout[layer]
+                                           : EXPERTS_EACH;
+}
+
+/* Room for what the layers of a mixture differ in; nothing for a dense model. */
+void arch_take_experts(struct lm_arch *a, struct aq_arena *strings);
 
 /* Positions of the longest sample whose rotation is computed; 0: any. */
 int64_t arch_max_length(const struct lm_arch *a);

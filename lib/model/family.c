@@ -14,6 +14,8 @@
 /* Inputs of a dense layer, and the groups that read them: one for one. */
 enum { QKV, O, GATE_UP, DOWN };
 static const char *const dense_inputs[] = {"qkv", "o", "gate_up", "down", NULL};
+/* A sparse layer has the same inputs: what the experts read, and what is between gate and down. */
+static const char *const sparse_groups[] = {"qkv", "o", "experts", NULL};
 
 #define LINEAR(name, role, out, in, group)                                                         \
     {                                                                                              \
@@ -47,6 +49,31 @@ static const char *const dense_inputs[] = {"qkv", "o", "gate_up", "down", NULL};
         BIAS("mlp.up_proj", ROLE_UP, DIM_FF, BIAS_MLP),                                            \
         LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN),                              \
         BIAS("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, BIAS_MLP)
+
+
+/* The parts of a layer that may be sparse. */
+#define DENSE_LINEAR(name, role, out, in, group)                                                   \
+    {                                                                                              \
+        name ".weight", role, out, in, group, group, 0, IN_DENSE, NULL                             \
+    }
+#define DENSE_MLP                                                                                  \
+    DENSE_LINEAR("mlp.gate_proj", ROLE_GATE, DIM_FF, DIM_HIDDEN, GATE_UP),                         \
+        DENSE_LINEAR("mlp.up_proj", ROLE_UP, DIM_FF, DIM_HIDDEN, GATE_UP),                         \
+        DENSE_LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN)
+#define EXPERTS_AS(router, gate, up, down)                                                         \
+    {"mlp.gate.weight", ROLE_ROUTER, DIM_EXPERTS, DIM_HIDDEN, -1, -1, 0, IN_SPARSE, router},       \
+        {"mlp.experts.{e}.gate_proj.weight", ROLE_EXPERT_GATE, DIM_MOE, DIM_HIDDEN, -1, -1, 0,     \
+         IN_EACH, gate},                                                                           \
+        {"mlp.experts.{e}.up_proj.weight", ROLE_EXPERT_UP, DIM_MOE, DIM_HIDDEN, -1, -1, 0,         \
+         IN_EACH, up},                                                                             \
+        {"mlp.experts.{e}.down_proj.weight", ROLE_EXPERT_DOWN, DIM_HIDDEN, DIM_MOE, -1, -1, 0,     \
+         IN_EACH, down},                                                                           \
+        {"mlp.experts.gate_up_proj", ROLE_EXPERTS_GATE_UP, DIM_2MOE, DIM_HIDDEN, -1, -1, 0,        \
+         IN_FUSED, NULL},                                                                          \
+    {                                                                                              \
+        "mlp.experts.down_proj", ROLE_EXPERTS_DOWN, DIM_HIDDEN, DIM_MOE, -1, -1, 0, IN_FUSED, NULL \
+    }
+#define EXPERTS EXPERTS_AS(NULL, NULL, NULL, NULL)
 
 /* Llama, and those that differ from it in numbers alone */
 static const struct model_tensor llama_tensors[] = {
@@ -107,6 +134,37 @@ static const struct model_tensor gemma3_tensors[] = {
     GEMMA_NORMS,
     MLP,
     VECTOR("post_feedforward_layernorm", ROLE_MLP_POST_NORM, DIM_HIDDEN),
+};
+
+static const struct model_tensor qwen3_moe_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    Q_K_V,
+    O_PROJ,
+    VECTOR("self_attn.q_norm", ROLE_Q_NORM, DIM_HEAD),
+    VECTOR("self_attn.k_norm", ROLE_K_NORM, DIM_HEAD),
+    VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN),
+    DENSE_MLP,
+    EXPERTS,
+};
+
+static const struct model_tensor mixtral_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    Q_K_V,
+    O_PROJ,
+    VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN),
+    EXPERTS_AS("block_sparse_moe.gate.weight", "block_sparse_moe.experts.{e}.w1.weight",
+               "block_sparse_moe.experts.{e}.w3.weight", "block_sparse_moe.experts.{e}.w2.weight"),
+};
+
+/* Llama's norms, and q and k normalized as whole rows. */
+static const struct model_tensor olmoe_tensors[] = {
+    VECTOR("input_layernorm", ROLE_ATTN_NORM, DIM_HIDDEN),
+    Q_K_V,
+    O_PROJ,
+    VECTOR("self_attn.q_norm", ROLE_Q_NORM, DIM_Q),
+    VECTOR("self_attn.k_norm", ROLE_K_NORM, DIM_KV),
+    VECTOR("post_attention_layernorm", ROLE_MLP_NORM, DIM_HIDDEN),
+    EXPERTS,
 };
 
 #define TYPES(...)                                                                                 \
@@ -246,10 +304,58 @@ static const struct model_family families[] = {
      .tied = true,
      .head_dim = 256,
      .window = 4096},
+    {.name = "qwen3_moe",
+     .model_types = TYPES("qwen3_moe"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(qwen3_moe_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .sparse_groups = sparse_groups,
+     .architecture = "Qwen3MoeForCausalLM",
+     .text_type = "qwen3_moe",
+     .qk_norm = QK_NORM_HEAD,
+     .reads = READS_EXPERTS | READS_SPARSE | READS_NORM_TOPK},
+    /* The text part of Qwen3-VL-MoE always makes the weights of a token add up to 1. */
+    {.name = "qwen3_vl_moe",
+     .model_types = TYPES("qwen3_vl_moe_text"),
+     .wrappers = TYPES("qwen3_vl_moe"),
+     TENSORS(qwen3_moe_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .sparse_groups = sparse_groups,
+     .architecture = "Qwen3MoeForCausalLM",
+     .text_type = "qwen3_moe",
+     .qk_norm = QK_NORM_HEAD,
+     .reads = READS_EXPERTS | READS_SPARSE,
+     .tied = true},
+    {.name = "mixtral",
+     .model_types = TYPES("mixtral"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(mixtral_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .sparse_groups = sparse_groups,
+     .architecture = "MixtralForCausalLM",
+     .text_type = "mixtral",
+     .reads = READS_EXPERTS,
+     .windows = WINDOWS_ALL,
+     .eps = 1e-5},
+    {.name = "olmoe",
+     .model_types = TYPES("olmoe"),
+     .wrappers = NO_WRAPPERS,
+     TENSORS(olmoe_tensors),
+     .inputs = dense_inputs,
+     .groups = dense_inputs,
+     .sparse_groups = sparse_groups,
+     .architecture = "OlmoeForCausalLM",
+     .text_type = "olmoe",
+     .qk_norm = QK_NORM_ROW,
+     .reads = READS_ATTENTION_BIAS | READS_EXPERTS | READS_NORM_TOPK,
+     .eps = 1e-5},
 };
 
 static const struct model_tensor embedding = {
-    "embed_tokens.weight", MODEL_ROLES, DIM_VOCAB, DIM_HIDDEN, -1, -1};
+    .name = "embed_tokens.weight", MODEL_ROLES, DIM_VOCAB, DIM_HIDDEN, -1, -1};
 static const struct model_tensor last_norm = VECTOR("norm", MODEL_ROLES, DIM_HIDDEN);
 static const struct model_tensor head = {"lm_head.weight", MODEL_ROLES, DIM_VOCAB,
                                          DIM_HIDDEN,       -1,          -1};
@@ -323,6 +429,12 @@ int64_t model_dim_size(const struct lm_arch *a, enum model_dim d)
         return a->head_dim;
     case DIM_VOCAB:
         return a->vocab_size;
+    case DIM_EXPERTS:
+        return a->experts;
+    case DIM_MOE:
+        return a->moe_intermediate_size;
+    case DIM_2MOE:
+        return 2 * a->moe_intermediate_size;
     default:
         return 1;
     }
@@ -330,10 +442,27 @@ int64_t model_dim_size(const struct lm_arch *a, enum model_dim d)
 
 /* ---- one layer ---- */
 
-/* A bias is there in models that have biases of its kind. */
-static bool has_tensor(const struct lm_arch *a, const struct model_tensor *t)
+static bool is_expert(const struct model_tensor *t)
 {
-    return !t->bias || (a->bias & t->bias);
+    return t->where == IN_EACH || t->where == IN_FUSED;
+}
+
+/* A bias is there in models that have biases of its kind; the rest depends on the layer. */
+static bool has_tensor(const struct lm_arch *a, const struct model_tensor *t, int64_t layer)
+{
+    bool sparse = arch_sparse(a, layer), fused = arch_layout(a, layer) != EXPERTS_EACH;
+    switch (t->where) {
+    case IN_DENSE:
+        return !sparse;
+    case IN_SPARSE:
+        return sparse;
+    case IN_EACH:
+        return sparse && !fused;
+    case IN_FUSED:
+        return sparse && fused;
+    default:
+        return !t->bias || (a->bias & t->bias);
+    }
 }
 
 static void add_linear(struct model_layer *l, const struct lm_arch *a, int tensor)
@@ -359,20 +488,35 @@ static void add_linear(struct model_layer *l, const struct lm_arch *a, int tenso
     l->linear_count++;
 }
 
+static void add_experts(struct model_layer *l, const struct lm_arch *a)
+{
+    l->experts = (int)a->experts;
+    l->experts_group = l->group_count - 1;
+    l->groups[l->experts_group].first = l->linear_count;
+    l->groups[l->experts_group].input = GATE_UP;
+    l->groups[l->experts_group].inner = DOWN;
+    l->inputs[GATE_UP].cols = a->hidden_size;
+    l->inputs[DOWN].cols = a->moe_intermediate_size;
+    l->weights += 3 * a->experts * a->moe_intermediate_size * a->hidden_size;
+}
+
 void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int64_t layer)
 {
     const struct model_family *f = a->family;
-    (void)layer; /* all layers of the dense families are alike */
-    *out = (struct model_layer){0};
+    bool sparse = arch_sparse(a, layer);
+    const char *const *groups = sparse ? f->sparse_groups : f->groups;
+    *out = (struct model_layer){.experts_group = -1};
     for (; f->inputs[out->input_count]; out->input_count++)
         out->inputs[out->input_count].name = f->inputs[out->input_count];
-    for (; f->groups[out->group_count]; out->group_count++)
-        out->groups[out->group_count].kind = f->groups[out->group_count];
+    for (; groups[out->group_count]; out->group_count++) {
+        out->groups[out->group_count].kind = groups[out->group_count];
+        out->groups[out->group_count].inner = -1;
+    }
     for (int r = 0; r < MODEL_ROLES; r++)
         out->tensor_of[r] = out->linear_of[r] = -1;
     for (int i = 0; i < f->tensor_count; i++) {
         const struct model_tensor *t = &f->tensors[i];
-        if (!has_tensor(a, t))
+        if (!has_tensor(a, t, layer) || is_expert(t))
             continue;
         assert(out->tensor_count < MODEL_TENSORS);
         int at = out->tensor_count++;
@@ -385,34 +529,98 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
         if (t->group >= 0)
             add_linear(out, a, at);
     }
+    if (sparse)
+        add_experts(out, a);
 }
 
 /* ---- the whole model ---- */
 
+struct list {
+    struct model_place *all;
+    size_t count, room;
+};
+
+static void add_place(struct list *l, int64_t layer, const struct model_tensor *t, int expert)
+{
+    if (l->count == l->room) {
+        l->room = 2 * l->room + 64;
+        l->all = xreallocarray(l->all, l->room, sizeof *l->all);
+    }
+    l->all[l->count++] = (struct model_place){layer, t, expert};
+}
+
+static void add_layer(struct list *l, const struct lm_arch *a, int64_t layer)
+{
+    const struct model_family *f = a->family;
+    int each = 0; /* the first tensor that each expert has: they come expert by expert */
+    for (int i = 0; i < f->tensor_count; i++) {
+        if (f->tensors[i].where != IN_EACH && has_tensor(a, &f->tensors[i], layer))
+            add_place(l, layer, &f->tensors[i], -1);
+        else if (f->tensors[i].where == IN_EACH && !each)
+            each = i;
+    }
+    if (!each || !has_tensor(a, &f->tensors[each], layer))
+        return;
+    for (int e = 0; e < a->experts; e++)
+        for (int i = each; i < f->tensor_count && f->tensors[i].where == IN_EACH; i++)
+            add_place(l, layer, &f->tensors[i], e);
+}
+
 struct model_place *model_layout(const struct lm_arch *a, size_t *count)
 {
-    size_t per_layer = (size_t)a->family->tensor_count, n = 0;
-    struct model_place *all = xcalloc(3 + per_layer * (size_t)a->num_hidden_layers, sizeof *all);
-    all[n++] = (struct model_place){-1, &embedding};
-    for (int64_t l = 0; l < a->num_hidden_layers; l++)
-        for (size_t i = 0; i < per_layer; i++)
-            if (has_tensor(a, &a->family->tensors[i]))
-                all[n++] = (struct model_place){l, &a->family->tensors[i]};
-    all[n++] = (struct model_place){-1, &last_norm};
+    struct list l = {0};
+    add_place(&l, -1, &embedding, -1);
+    for (int64_t layer = 0; layer < a->num_hidden_layers; layer++)
+        add_layer(&l, a, layer);
+    add_place(&l, -1, &last_norm, -1);
     if (!a->tie_word_embeddings)
-        all[n++] = (struct model_place){-1, &head};
-    *count = n;
-    return all;
+        add_place(&l, -1, &head, -1);
+    *count = l.count;
+    return l.all;
+}
+
+/* "{e}" becomes the number of the expert. */
+static void add_name(struct aq_buf *out, const struct model_place *p, const char *name)
+{
+    const char *e = p->expert >= 0 ? strstr(name, "{e}") : NULL;
+    aq_buf_reset(out);
+    if (p->layer >= 0)
+        aq_buf_addf(out, "layers.%" PRId64 ".", p->layer);
+    if (e)
+        aq_buf_addf(out, "%.*s%d%s", (int)(e - name), name, p->expert, e + strlen("{e}"));
+    else
+        aq_buf_adds(out, name);
+}
+
+void model_place_source(const struct model_place *p, struct aq_buf *name)
+{
+    add_name(name, p, p->tensor->source ? p->tensor->source : p->tensor->name);
 }
 
 void model_place_describe(const struct model_place *p, const struct lm_arch *a, struct aq_buf *name,
-                          int *rank, uint64_t shape[2])
+                          int *rank, uint64_t shape[MODEL_RANK])
 {
-    aq_buf_reset(name);
-    if (p->layer >= 0)
-        aq_buf_addf(name, "layers.%" PRId64 ".", p->layer);
-    aq_buf_adds(name, p->tensor->name);
+    uint64_t out = (uint64_t)model_dim_size(a, p->tensor->out);
+    uint64_t in = (uint64_t)model_dim_size(a, p->tensor->in);
+    add_name(name, p, p->tensor->name);
+    if (p->tensor->where == IN_FUSED) {
+        bool turned = arch_layout(a, p->layer) == EXPERTS_TRANSPOSED;
+        *rank = 3;
+        shape[0] = (uint64_t)a->experts;
+        shape[1] = turned ? in : out;
+        shape[2] = turned ? out : in;
+        return;
+    }
     *rank = p->tensor->in == DIM_NONE ? 1 : 2;
-    shape[0] = (uint64_t)model_dim_size(a, p->tensor->out);
-    shape[1] = (uint64_t)model_dim_size(a, p->tensor->in);
+    shape[0] = out;
+    shape[1] = in;
+    shape[2] = 1;
+}
+
+const struct model_tensor *model_expert_tensor(const struct lm_arch *a, enum model_role role)
+{
+    for (int i = 0; i < a->family->tensor_count; i++)
+        if (a->family->tensors[i].role == role)
+            return &a->family->tensors[i];
+    return NULL;
 }

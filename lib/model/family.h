@@ -30,6 +30,12 @@ enum model_role {
     ROLE_MLP_POST_NORM,  /* of what the MLP adds to it */
     ROLE_Q_NORM,
     ROLE_K_NORM,
+    ROLE_ROUTER,      /* (experts, hidden): which experts a token goes to */
+    ROLE_EXPERT_GATE, /* of one expert */
+    ROLE_EXPERT_UP,
+    ROLE_EXPERT_DOWN,
+    ROLE_EXPERTS_GATE_UP, /* of all experts in one tensor: gate, then up */
+    ROLE_EXPERTS_DOWN,
     MODEL_ROLES
 };
 
@@ -43,14 +49,20 @@ enum model_dim {
     DIM_QKV,  /* DIM_Q + 2 DIM_KV */
     DIM_2FF,  /* 2 DIM_FF */
     DIM_HEAD, /* head_dim */
+    DIM_EXPERTS,
+    DIM_MOE,  /* what is between gate and down in an expert */
+    DIM_2MOE, /* 2 DIM_MOE */
     DIM_VOCAB,
 };
 
 /* Capacities; tables are checked against them when a layer is described. */
 enum { MODEL_TENSORS = 32, MODEL_LINEARS = 8, MODEL_INPUTS = 4, MODEL_GROUPS = 4 };
 
+/* Layers that have a tensor. A sparse layer has experts instead of the MLP, in one of two forms. */
+enum model_where { IN_ALL, IN_DENSE, IN_SPARSE, IN_EACH, IN_FUSED };
+
 struct model_tensor {
-    const char *name; /* without "layers.N.": "self_attn.q_proj.weight" */
+    const char *name; /* without "layers.N.": "self_attn.q_proj.weight"; "{e}": number of an expert */
     enum model_role role;
     enum model_dim out, in;
     int8_t input; /* of a linear: index into the family's inputs; else -1 */
@@ -58,6 +70,8 @@ struct model_tensor {
     /* enum arch_bias: the bias of the linear with this role, which comes before it in the table;
        there only in models that have biases of this kind. 0: no bias. */
     uint8_t bias;
+    uint8_t where;      /* enum model_where */
+    const char *source; /* its name in checkpoints, if that is another; NULL */
 };
 
 /*
@@ -74,6 +88,9 @@ enum model_reads {
     READS_LOGIT_CAP = 1 << 6,    /* final_logit_softcapping */
     READS_QUERY_SCALAR = 1 << 7, /* query_pre_attn_scalar instead of head_dim */
     READS_TWO_ROPES = 1 << 8,    /* rope_local_base_freq, rope_parameters by type of layer */
+    READS_EXPERTS = 1 << 9,      /* num_experts or num_local_experts, num_experts_per_tok */
+    READS_SPARSE = 1 << 10,      /* decoder_sparse_step, mlp_only_layers, moe_intermediate_size */
+    READS_NORM_TOPK = 1 << 11,   /* norm_topk_prob; without it the weights always add up to 1 */
 };
 
 /* Which layers attend within sliding_window, unless layer_types says so. */
@@ -92,6 +109,7 @@ struct model_family {
     int tensor_count;
     const char *const *inputs; /* names of what linears read, NULL at the end */
     const char *const *groups; /* kinds of groups, NULL at the end */
+    const char *const *sparse_groups; /* of a layer with experts; NULL: there is none */
     const char *architecture;  /* for a checkpoint of the language model alone */
     const char *text_type;     /* its model_type */
 
@@ -148,11 +166,14 @@ struct model_layer {
         const char *kind;   /* "qkv" */
         int first, linears; /* its linears are neighbours; the first gives it its name */
         int input;
+        int inner; /* experts: the input of down, which is made inside; else -1 */
     } groups[MODEL_GROUPS];
     int group_count;
     int tensor_of[MODEL_ROLES]; /* index into tensors; -1: the layer has no such tensor */
     int linear_of[MODEL_ROLES]; /* index into linears; -1: none */
-    int64_t weights;            /* elements of all linears */
+    int64_t weights;            /* elements of all linears and experts */
+    int experts;                /* 0: a dense layer */
+    int experts_group;          /* -1: none */
 };
 
 void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int64_t layer);
@@ -162,12 +183,18 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
 struct model_place {
     int64_t layer; /* -1: none */
     const struct model_tensor *tensor;
+    int expert; /* of a tensor that each expert has; else -1 */
 };
 /* Caller frees. */
 struct model_place *model_layout(const struct lm_arch *a, size_t *count);
+enum { MODEL_RANK = 3 };
 /* Fills rank and shape, and writes the name ("layers.3.mlp.up_proj.weight") into name. */
 struct aq_buf;
 void model_place_describe(const struct model_place *p, const struct lm_arch *a, struct aq_buf *name,
-                          int *rank, uint64_t shape[2]);
+                          int *rank, uint64_t shape[MODEL_RANK]);
+/* The name below the checkpoint's prefix. */
+void model_place_source(const struct model_place *p, struct aq_buf *name);
+/* The tensor of a sparse layer's experts with this role, in the form that the layer has. */
+const struct model_tensor *model_expert_tensor(const struct lm_arch *a, enum model_role role);
 
 #endif

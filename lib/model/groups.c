@@ -60,6 +60,60 @@ static void make_group(struct model_groups *g, const struct lm *lm, const struct
     to->name = to->members[0];
 }
 
+/* A module of the experts, by its tensor in the family's table. */
+static void add_expert_module(struct model_groups *g, const struct lm *lm, const struct lm_arch *a,
+                              struct model_group *to, enum model_role role)
+{
+    const struct model_tensor *t = model_expert_tensor(a, role);
+    const struct model_place p = {to->layer, t, t->where == IN_EACH ? 0 : -1};
+    const char *relative = t->source && lm ? t->source : t->name, *prefix = "";
+    size_t prefix_len = 0, len = strlen(relative), tail = strlen(".weight");
+    struct aq_buf name = AQ_BUF_INIT, tail_name = AQ_BUF_INIT;
+    if (lm) {
+        uint64_t shape[MODEL_RANK];
+        int rank;
+        model_place_describe(&p, a, &name, &rank, shape);
+        prefix = lm_find(lm, name.data)->source;
+        model_place_source(&p, &tail_name);
+        prefix_len = strlen(prefix) - tail_name.len;
+    }
+    if (t->where == IN_EACH)
+        len -= tail;
+    to->modules[to->module_count++] = (struct model_module){
+        aq_arena_printf(&g->arena, "%.*slayers.%" PRId64 ".%.*s", (int)prefix_len, prefix,
+                        to->layer, (int)len, relative),
+        model_dim_size(a, t->out), model_dim_size(a, t->in)};
+    to->weights += a->experts * model_dim_size(a, t->out) * model_dim_size(a, t->in);
+    aq_buf_release(&name);
+    aq_buf_release(&tail_name);
+}
+
+static void make_experts(struct model_groups *g, const struct lm *lm, const struct lm_arch *a,
+                         const struct model_layer *l, int64_t layer)
+{
+    struct model_group *to = &g->items[g->count++];
+    *to = (struct model_group){.layer = layer,
+                               .kind = l->groups[l->experts_group].kind,
+                               .member_count = 1,
+                               .input_count = 2,
+                               .experts = a->experts,
+                               .cost_weight = (double)a->experts_per_token / (double)a->experts};
+    to->members = take(g, 1, sizeof *to->members);
+    to->modules = take(g, 3, sizeof *to->modules);
+    to->inputs = take(g, 2, sizeof *to->inputs);
+    to->inputs[0] = (int)g->first_input[layer] + l->groups[l->experts_group].input;
+    to->inputs[1] = (int)g->first_input[layer] + l->groups[l->experts_group].inner;
+    to->name = to->members[0] = aq_arena_printf(&g->arena, "layers.%" PRId64 ".mlp.experts", layer);
+    if (arch_layout(a, layer) == EXPERTS_EACH) {
+        add_expert_module(g, lm, a, to, ROLE_EXPERT_GATE);
+        add_expert_module(g, lm, a, to, ROLE_EXPERT_UP);
+        add_expert_module(g, lm, a, to, ROLE_EXPERT_DOWN);
+    } else {
+        add_expert_module(g, lm, a, to, ROLE_EXPERTS_GATE_UP);
+        add_expert_module(g, lm, a, to, ROLE_EXPERTS_DOWN);
+    }
+}
+
 void model_groups_make(struct model_groups *g, const struct lm_arch *a, const struct lm *lm)
 {
     size_t layers = (size_t)a->num_hidden_layers;
@@ -77,7 +131,10 @@ void model_groups_make(struct model_groups *g, const struct lm_arch *a, const st
                 aq_arena_printf(&g->arena, "layers.%" PRId64 ".%s", l, layer.inputs[i].name), l,
                 layer.inputs[i].cols};
         for (int k = 0; k < layer.group_count; k++)
-            make_group(g, lm, &layer, l, k);
+            if (k == layer.experts_group)
+                make_experts(g, lm, a, &layer, l);
+            else
+                make_group(g, lm, &layer, l, k);
     }
     g->first[layers] = g->count;
     g->first_input[layers] = g->input_count;
@@ -214,6 +271,10 @@ static int read_group(struct model_groups *g, struct model_group *to, int64_t la
                       const struct jref *at, struct aq_err *err)
 {
     const char *name, *kind;
+    struct jref r;
+    if (jref_has(at, "experts", &r) &&
+        jref_int(at, "experts", 1, LM_MAX_EXPERTS, &to->experts, err) < 0)
+        return -1;
     if (jref_string(at, "name", &name, err) < 0 || jref_string(at, "kind", &kind, err) < 0 ||
         read_layer(at, last, &to->layer, err) < 0)
         return -1;
@@ -275,7 +336,8 @@ static bool same_group(const struct model_group *a, const struct model_group *b)
 {
     bool same = a->layer == b->layer && strcmp(a->kind, b->kind) == 0 && a->weights == b->weights &&
                 a->cost_weight == b->cost_weight && a->member_count == b->member_count &&
-                a->module_count == b->module_count && a->input_count == b->input_count;
+                a->module_count == b->module_count && a->input_count == b->input_count &&
+                a->experts == b->experts;
     for (int i = 0; same && i < a->member_count; i++)
         same = strcmp(a->members[i], b->members[i]) == 0;
     for (int i = 0; same && i < a->module_count; i++)
@@ -307,6 +369,8 @@ void model_group_write(const struct model_group *m, struct json *v)
     struct json *modules = json_add_array(v, "modules");
     for (int i = 0; i < m->module_count; i++)
         json_push(modules, json_new_string(m->modules[i].name));
+    if (m->experts)
+        json_add_int(v, "experts", m->experts);
     json_add_int(v, "layer", m->layer);
     json_add_string(v, "kind", m->kind);
     struct json *inputs = json_add_array(v, "inputs");

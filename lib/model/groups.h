@@ -8,7 +8,9 @@
  *                 "layer": 0, "kind": "qkv", "inputs": [0], "shapes": [[4096, 2560], ...],
  *                 "weights": 15728640, "cost_weight": 1}, ...]
  *
- * members are names for analysis, without a prefix; modules are the checkpoint's own names.
+ * members are names for analysis, without a prefix; modules are the checkpoint's own names. A group
+ * of experts has "experts": their number, one member ("layers.0.mlp.experts"), and two inputs: what
+ * they read, and what is between gate and down. "{e}" in a module is the number of an expert.
  */
 #ifndef AQ_MODEL_GROUPS_H
 #define AQ_MODEL_GROUPS_H
@@ -41,7 +43,8 @@ struct model_group {
     const char *kind; /* "qkv" */
     int *inputs;      /* indices into the model's inputs */
     int input_count;
-    int64_t weights; /* elements of all modules */
+    int64_t experts; /* 0: none */
+    int64_t weights; /* elements of all modules, of all experts */
     double cost_weight;
 };
 

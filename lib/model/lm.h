@@ -30,8 +30,10 @@ struct lm_tensor {
     const char *name;    /* as analysed: no prefix */
     const char *source;  /* as in the checkpoint */
     enum st_dtype dtype; /* ST_BF16, ST_F16 or ST_F32 */
-    int rank;            /* 1 or 2; a Linear is (out, in), row-major */
-    uint64_t shape[2];
+    /* 1, 2, or 3 for the fused weights of all experts; a Linear is (out, in), row-major */
+    int rank;
+    uint64_t shape[3];
+    bool transposed; /* of rank 3: (experts, in, out) instead of (experts, out, in) */
     uint64_t elements;
     uint32_t file;
     uint64_t begin, end; /* byte range in the file */

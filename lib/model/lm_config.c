@@ -1,5 +1,6 @@
 #include "model/lm_config.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "model/config_rope.h"
 #include "model/family.h"
 
@@ -19,8 +20,21 @@ static bool is_object(const struct jref *parent, const char *key, struct jref *o
 static const struct {
     const char *begins, *needs;
 } strangers[] = {
-    {"mixtral", "experts"},
-    {"deepseek", "latent attention and experts"},
+    {"qwen2_moe", "a shared expert beside the others"},
+    {"qwen3_next", "linear attention and a shared expert"},
+    {"qwen3_5_moe", "linear attention and a shared expert"},
+    {"glm4_moe", "shared experts and a router with sigmoids and groups"},
+    {"ernie4_5_moe", "shared experts and a router with a bias"},
+    {"hunyuan_v1_moe", "a shared expert beside the others"},
+    {"granitemoe", "other names of tensors and multipliers"},
+    {"phimoe", "layer norms and a router that samples by thresholds"},
+    {"dbrx", "layer norms and other names of tensors"},
+    {"jamba", "state-space layers"},
+    {"dots1", "shared experts and a router with sigmoids and groups"},
+    {"bailing_moe", "shared experts and a router with sigmoids and groups"},
+    {"kimi", "latent attention, shared experts and a router with sigmoids"},
+    {"flex_olmo", "norms after the branches and experts"},
+    {"deepseek", "latent attention, shared experts and a router with groups"},
     {"gpt_oss", "experts and attention sinks"},
     {"llama4", "experts and normalized queries without a weight"},
     {"minimax", "experts and linear attention"},
@@ -52,7 +66,9 @@ static const char *needs_of(const char *type)
             needs = strangers[i].needs;
         }
     }
-    return n > 4 && strcmp(type + n - 4, "_moe") == 0 ? "experts" : needs;
+    return !needs && n > 4 && strcmp(type + n - 4, "_moe") == 0
+               ? "to know how its router chooses experts"
+               : needs;
 }
 
 static int check_type(const struct jref *place, const char **type, struct aq_err *err)
@@ -112,7 +128,6 @@ static int optional_int(const struct jref *text, const char *key, int64_t max, i
 static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err *err)
 {
     if (jref_int(text, "hidden_size", 1, LM_MAX_DIM, &a->hidden_size, err) < 0 ||
-        jref_int(text, "intermediate_size", 1, LM_MAX_DIM, &a->intermediate_size, err) < 0 ||
         jref_int(text, "num_hidden_layers", 1, LM_MAX_LAYERS, &a->num_hidden_layers, err) < 0 ||
         jref_int(text, "num_attention_heads", 1, LM_MAX_HEADS, &a->num_attention_heads, err) < 0 ||
         jref_int(text, "vocab_size", 1, LM_MAX_DIM, &a->vocab_size, err) < 0 ||
@@ -120,6 +135,10 @@ static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err 
                      &a->num_key_value_heads, err) < 0)
         return -1;
     struct jref r;
+    if (!(a->family->reads & READS_SPARSE) || jref_has(text, "intermediate_size", &r)) {
+        if (jref_int(text, "intermediate_size", 1, LM_MAX_DIM, &a->intermediate_size, err) < 0)
+            return -1;
+    }
     int64_t usual = a->family->head_dim;
     if (usual)
         return optional_int(text, "head_dim", LM_MAX_HEADS, usual, &a->head_dim, err);
@@ -356,6 +375,88 @@ static int read_layer_ropes(struct lm_arch *a, const struct jref *text, struct a
     return 0;
 }
 
+/* ---- experts ---- */
+
+/* Library versions write the one or the other key. */
+static int read_expert_count(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    static const char *const keys[] = {"num_experts", "num_local_experts"};
+    int64_t n[2] = {0};
+    struct jref r;
+    for (int i = 0; i < 2; i++)
+        if (jref_has(text, keys[i], &r) &&
+            jref_int(text, keys[i], 1, LM_MAX_EXPERTS, &n[i], err) < 0)
+            return -1;
+    if (!n[0] && !n[1])
+        return jref_fail(text, err, "neither num_experts nor num_local_experts is there");
+    if (n[0] && n[1] && n[0] != n[1])
+        return jref_fail(text, err, "num_experts is %lld, num_local_experts %lld", (long long)n[0],
+                         (long long)n[1]);
+    a->experts = n[0] ? n[0] : n[1];
+    return jref_int(text, "num_experts_per_tok", 1, LM_MAX_EXPERTS, &a->experts_per_token, err);
+}
+
+/* Layers that mlp_only_layers names stay dense, and so do all but every decoder_sparse_step-th. */
+static int read_sparse_layers(struct lm_arch *a, const struct jref *text, struct aq_err *err)
+{
+    struct jref list, r;
+    int64_t step = 1, at;
+    bool sparse_keys = a->family->reads & READS_SPARSE;
+    if (sparse_keys && jref_has(text, "decoder_sparse_step", &r) &&
+        jref_int(text, "decoder_sparse_step", 1, LM_MAX_LAYERS, &step, err) < 0)
+        return -1;
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        a->layer_sparse[l] = (l + 1) % step == 0;
+    if (!sparse_keys || !jref_has(text, "mlp_only_layers", &list))
+        return 0;
+    if (jref_get(text, "mlp_only_layers", JSON_ARRAY, &list, err) < 0)
+        return -1;
+    size_t i = 0;
+    for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
+        struct jref one = jref_child(&list, v, i);
+        if (!json_int(v, &at) || at < 0 || at >= a->num_hidden_layers)
+            return jref_fail(&one, err, "expected the number of a layer, 0 to %lld",
+                             (long long)a->num_hidden_layers - 1);
+        a->layer_sparse[at] = 0;
+    }
+    return 0;
+}
+
+static int read_experts(struct lm_arch *a, const struct jref *text, struct aq_arena *strings,
+                        struct aq_err *err)
+{
+    unsigned reads = a->family->reads;
+    const char *size = reads & READS_SPARSE ? "moe_intermediate_size" : "intermediate_size";
+    bool any_dense = false, any_sparse = false, router_loss = false;
+    if (!(reads & READS_EXPERTS))
+        return 0;
+    if (read_expert_count(a, text, err) < 0 ||
+        jref_int(text, size, 1, LM_MAX_DIM, &a->moe_intermediate_size, err) < 0)
+        return -1;
+    a->norm_topk = !(reads & READS_NORM_TOPK);
+    arch_take_experts(a, strings);
+    if (((reads & READS_NORM_TOPK) &&
+         optional_bool(text, "norm_topk_prob", &a->norm_topk, err) < 0) ||
+        optional_bool(text, "output_router_logits", &router_loss, err) < 0 ||
+        read_sparse_layers(a, text, err) < 0)
+        return -1;
+    for (int64_t l = 0; l < a->num_hidden_layers; l++) {
+        any_dense |= !a->layer_sparse[l];
+        any_sparse |= a->layer_sparse[l];
+    }
+    if (!any_sparse)
+        return jref_fail(text, err, "no layer has experts: take model_type 'qwen3'");
+    if (any_dense && !a->intermediate_size)
+        return jref_fail(text, err, "some layers are dense, and intermediate_size is missing");
+    if (!a->intermediate_size) /* of no layer */
+        a->intermediate_size = a->moe_intermediate_size;
+    if (router_loss)
+        aq_warn("%s: output_router_logits adds a loss in training; here the loss is the cross "
+                "entropy alone",
+                jref_show(text));
+    return 0;
+}
+
 /* ---- what must be off ---- */
 
 /*
@@ -386,8 +487,11 @@ static const struct {
     {"query_pre_attn_scalar", NOTHING, READS_QUERY_SCALAR},
     {"rope_local_base_freq", NOTHING, READS_TWO_ROPES},
     {"no_rope_layers", NOTHING, READS_NO_ROPE},
-    {"num_experts", NOTHING, 0},
-    {"num_local_experts", NOTHING, 0},
+    {"num_experts", NOTHING, READS_EXPERTS},
+    {"num_local_experts", NOTHING, READS_EXPERTS},
+    {"num_shared_experts", NOTHING, 0},
+    {"n_shared_experts", NOTHING, 0},
+    {"shared_expert_intermediate_size", NOTHING, 0},
     {"n_routed_experts", NOTHING, 0},
 };
 
@@ -486,7 +590,7 @@ int lm_config_read(struct lm_arch *a, const struct json *config, const char *nam
     if (read_act(a, &text, err) < 0 || read_biases(a, &text, err) < 0 ||
         read_scales(a, &text, err) < 0 || config_read_ropes(a, &text, strings, err) < 0 ||
         read_windows(a, &text, strings, err) < 0 || read_layer_ropes(a, &text, strings, err) < 0 ||
-        read_tie(a, &root, &text, err) < 0 ||
+        read_tie(a, &root, &text, err) < 0 || read_experts(a, &text, strings, err) < 0 ||
         optional_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
         return -1;
     struct aq_err why = {0};

@@ -171,9 +171,11 @@ static int take_tensor(struct extraction *x, const struct model_place *p, size_t
     struct lm *lm = x->lm;
     struct lm_tensor *t = &lm->tensors[i];
     model_place_describe(p, &lm->arch, name, &t->rank, t->shape);
+    t->transposed = arch_layout(&lm->arch, p->layer) == EXPERTS_TRANSPOSED;
     t->name = aq_arena_strdup(&lm->strings, name->data);
     bool head = strcmp(t->name, "lm_head.weight") == 0;
-    char *source = xasprintf("%s%s", head ? head_prefix(x) : x->prefix, t->name);
+    model_place_source(p, name);
+    char *source = xasprintf("%s%s", head ? head_prefix(x) : x->prefix, name->data);
     t->source = aq_arena_strdup(&lm->strings, source);
     free(source);
     const struct ckpt_tensor *c = ckpt_find(&x->ckpt, t->source);
@@ -202,6 +204,116 @@ void lm_round_embed_scale(struct lm_arch *a, enum st_dtype embedding)
     a->embed_scale = scale;
 }
 
+/* ---- experts ---- */
+
+/* Bits of enum arch_experts that the shape of a fused tensor allows; 0 after an error. */
+static unsigned orientations(const struct extraction *x, const struct st_tensor *t, int64_t layer,
+                             enum model_role role)
+{
+    struct lm_arch a = x->lm->arch;
+    int8_t *layouts = xcalloc((size_t)a.num_hidden_layers, 1);
+    const struct model_place p = {layer, model_expert_tensor(&a, role), -1};
+    struct aq_buf name = AQ_BUF_INIT;
+    uint64_t shape[2][MODEL_RANK];
+    unsigned found = 0;
+    a.experts_layout = layouts;
+    for (int8_t k = EXPERTS_LINEAR; k <= EXPERTS_TRANSPOSED; k++) {
+        int rank;
+        layouts[layer] = k;
+        model_place_describe(&p, &a, &name, &rank, shape[k - EXPERTS_LINEAR]);
+        if (t->rank == rank && memcmp(t->shape, shape[k - EXPERTS_LINEAR], sizeof *shape) == 0)
+            found |= 1u << k;
+    }
+    aq_buf_release(&name);
+    free(layouts);
+    if (!found) {
+        struct aq_buf text = AQ_BUF_INIT;
+        show_shape(&text, t->shape, t->rank);
+        aq_buf_adds(&text, ", config.json needs ");
+        show_shape(&text, shape[0], MODEL_RANK);
+        aq_buf_adds(&text, " or ");
+        show_shape(&text, shape[1], MODEL_RANK);
+        aq_err_set(x->err, AQ_EINPUT, "'%s': tensor '%s' has shape %s", aq_show(x->ckpt.dir),
+                   aq_show(t->name), aq_buf_str(&text));
+        aq_buf_release(&text);
+    }
+    return found;
+}
+
+static const struct ckpt_tensor *find_fused(const struct extraction *x, int64_t layer,
+                                            enum model_role role)
+{
+    const struct model_tensor *t = model_expert_tensor(&x->lm->arch, role);
+    char *name = xasprintf("%slayers.%" PRId64 ".%s", x->prefix, layer, t->name);
+    const struct ckpt_tensor *found = ckpt_find(&x->ckpt, name);
+    free(name);
+    return found;
+}
+
+/* The form of a layer's experts: bits of those that are possible. */
+static int layer_forms(const struct extraction *x, int64_t layer, unsigned *forms)
+{
+    const struct ckpt_tensor *gate_up = find_fused(x, layer, ROLE_EXPERTS_GATE_UP);
+    const struct ckpt_tensor *down = find_fused(x, layer, ROLE_EXPERTS_DOWN);
+    unsigned first, second;
+    *forms = 1u << EXPERTS_EACH;
+    if (!gate_up)
+        return 0;
+    first = orientations(x, gate_up->t, layer, ROLE_EXPERTS_GATE_UP);
+    second = down ? orientations(x, down->t, layer, ROLE_EXPERTS_DOWN) : first;
+    if (!first || !second)
+        return -1;
+    *forms = first & second;
+    return *forms ? 0
+                  : aq_err_set(x->err, AQ_EINPUT,
+                               "'%s': tensors '%s' and '%s' have different orientations",
+                               aq_show(x->ckpt.dir), aq_show(gate_up->t->name),
+                               aq_show(down->t->name));
+}
+
+/* A shape may allow both orientations; then the other layers decide. */
+static int find_layouts(struct extraction *x)
+{
+    const unsigned both = 1u << EXPERTS_LINEAR | 1u << EXPERTS_TRANSPOSED;
+    struct lm_arch *a = &x->lm->arch;
+    unsigned seen = 0;
+    int64_t open = -1;
+    if (!a->experts)
+        return 0;
+    for (int64_t l = 0; l < a->num_hidden_layers; l++) {
+        unsigned forms;
+        if (!a->layer_sparse[l])
+            continue;
+        if (layer_forms(x, l, &forms) < 0)
+            return -1;
+        if (forms == both) {
+            open = l;
+            a->experts_layout[l] = -1;
+            continue;
+        }
+        seen |= forms & both;
+        a->experts_layout[l] = forms & 1u << EXPERTS_EACH     ? EXPERTS_EACH
+                               : forms & 1u << EXPERTS_LINEAR ? EXPERTS_LINEAR
+                                                              : EXPERTS_TRANSPOSED;
+    }
+    if (open < 0)
+        return 0;
+    if (seen == 0 || seen == both) {
+        const struct ckpt_tensor *t = find_fused(x, open, ROLE_EXPERTS_GATE_UP);
+        return aq_err_set(x->err, AQ_EINPUT,
+                          "'%s': tensor '%s' may be (experts, out, in) or (experts, in, out): its "
+                          "shape fits both, and no other tensor decides",
+                          aq_show(x->ckpt.dir), aq_show(t->t->name));
+    }
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        if (a->experts_layout[l] < 0)
+            a->experts_layout[l] =
+                seen & 1u << EXPERTS_LINEAR ? EXPERTS_LINEAR : EXPERTS_TRANSPOSED;
+    return 0;
+}
+
+/* ---- all tensors ---- */
+
 static int take_tensors(struct extraction *x)
 {
     struct lm *lm = x->lm;
@@ -216,6 +328,8 @@ static int take_tensors(struct extraction *x)
         free(missing);
         return r;
     }
+    if (find_layouts(x) < 0)
+        return -1;
     struct model_place *places = model_layout(&lm->arch, &want);
     lm->tensors = xcalloc(want, sizeof *lm->tensors);
     for (size_t i = 0; i < want && r == 0; i++) {

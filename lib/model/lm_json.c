@@ -5,6 +5,7 @@
 #include "model/shard_name.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,6 +52,9 @@ static int read_shape(struct lm_tensor *t, const struct jref *r, struct aq_err *
     }
     if (!same && t->rank == 1)
         return jref_fail(&list, err, "the architecture needs [%" PRIu64 "]", t->shape[0]);
+    if (!same && t->rank == 3)
+        return jref_fail(&list, err, "the architecture needs [%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]",
+                         t->shape[0], t->shape[1], t->shape[2]);
     if (!same)
         return jref_fail(&list, err, "the architecture needs [%" PRIu64 ", %" PRIu64 "]",
                          t->shape[0], t->shape[1]);
@@ -81,7 +85,7 @@ static int read_tensor(struct lm *lm, struct lm_tensor *t, const struct jref *r,
     t->file = (uint32_t)file;
     t->begin = (uint64_t)begin;
     t->end = (uint64_t)end;
-    t->elements = t->shape[0] * (t->rank > 1 ? t->shape[1] : 1);
+    t->elements = t->shape[0] * (t->rank > 1 ? t->shape[1] : 1) * (t->rank > 2 ? t->shape[2] : 1);
     if (end < begin || t->end > lm->files[file].bytes)
         return jref_fail(r, err,
                          "bytes %" PRId64 " to %" PRId64 " do not lie in '%s' (%" PRIu64 " bytes)",
@@ -116,12 +120,40 @@ static int check_overlap(const struct lm *lm, const struct jref *root, struct aq
     return r;
 }
 
+/* Entries with an orientation are the fused weights of a layer's experts; the two of a layer agree,
+   since their shapes are compared with what the layout says. */
+static int read_layouts(struct lm *lm, const struct jref *list, struct aq_err *err)
+{
+    size_t i = 0;
+    for (const struct json *v = json_first(list->v); v && lm->arch.experts; v = json_next(v), i++) {
+        struct jref entry = jref_child(list, v, i), r;
+        const char *name, *text;
+        int64_t layer = 0;
+        if (!jref_has(&entry, "orientation", &r))
+            continue;
+        if (jref_string(&entry, "name", &name, err) < 0 ||
+            jref_string(&entry, "orientation", &text, err) < 0)
+            return -1;
+        int layout = strcmp(text, "linear") == 0       ? EXPERTS_LINEAR
+                     : strcmp(text, "transposed") == 0 ? EXPERTS_TRANSPOSED
+                                                       : EXPERTS_EACH;
+        if (layout == EXPERTS_EACH)
+            return jref_fail(&r, err, "orientation is '%s', expected linear or transposed",
+                             aq_show(text));
+        if (sscanf(name, "layers.%" SCNd64 ".", &layer) != 1 || layer < 0 ||
+            layer >= lm->arch.num_hidden_layers || !lm->arch.layer_sparse[layer])
+            return jref_fail(&entry, err, "an orientation, but no experts of a layer");
+        lm->arch.experts_layout[layer] = (int8_t)layout;
+    }
+    return 0;
+}
+
 static int read_tensors(struct lm *lm, const struct jref *root, struct aq_err *err)
 {
     struct jref list;
     struct aq_buf name = AQ_BUF_INIT;
     int r = -1;
-    if (jref_get(root, "tensors", JSON_ARRAY, &list, err) < 0)
+    if (jref_get(root, "tensors", JSON_ARRAY, &list, err) < 0 || read_layouts(lm, &list, err) < 0)
         return -1;
     size_t want, have = json_size(list.v);
     struct model_place *places = model_layout(&lm->arch, &want);
@@ -134,6 +166,7 @@ static int read_tensors(struct lm *lm, const struct jref *root, struct aq_err *e
         struct lm_tensor *t = &lm->tensors[lm->count];
         struct jref entry = jref_child(&list, v, lm->count);
         model_place_describe(&places[lm->count], &lm->arch, &name, &t->rank, t->shape);
+        t->transposed = arch_layout(&lm->arch, places[lm->count].layer) == EXPERTS_TRANSPOSED;
         if (read_tensor(lm, t, &entry, aq_buf_str(&name), err) < 0)
             goto out;
         lm->count++;
@@ -258,6 +291,8 @@ static void write_tensors(struct json *root, const struct lm *lm)
         struct json *shape = json_add_array(v, "shape");
         for (int d = 0; d < t->rank; d++)
             json_push(shape, json_new_int((int64_t)t->shape[d]));
+        if (t->rank == 3)
+            json_add_string(v, "orientation", t->transposed ? "transposed" : "linear");
         json_add_int(v, "file", t->file);
         json_add_int(v, "begin", (int64_t)t->begin);
         json_add_int(v, "end", (int64_t)t->end);

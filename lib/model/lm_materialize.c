@@ -28,7 +28,8 @@ struct copy {
 static char *new_name(const struct lm_tensor *t)
 {
     bool head = strcmp(t->name, "lm_head.weight") == 0;
-    return xasprintf("%s%s", head ? "" : "model.", t->name);
+    const char *at = strstr(t->source, "layers."); /* checkpoints may name experts otherwise */
+    return xasprintf("%s%s", head ? "" : "model.", at ? at : t->name);
 }
 
 static char *shard_name(const struct copy *c, size_t k)
@@ -217,6 +218,25 @@ static void add_traits(struct json *v, const struct lm_arch *a, const struct jso
         copy_keys(v, from, trait_keys, AQ_COUNT(trait_keys));
 }
 
+static void add_experts(struct json *v, const struct lm_arch *a)
+{
+    if (!a->experts)
+        return;
+    bool sparse_keys = a->family->reads & READS_SPARSE;
+    json_add_int(v, strcmp(a->family->name, "mixtral") == 0 ? "num_local_experts" : "num_experts",
+                 a->experts);
+    json_add_int(v, "num_experts_per_tok", a->experts_per_token);
+    json_add_bool(v, "norm_topk_prob", a->norm_topk);
+    if (!sparse_keys)
+        return;
+    json_add_int(v, "moe_intermediate_size", a->moe_intermediate_size);
+    json_add_int(v, "decoder_sparse_step", 1);
+    struct json *dense = json_add_array(v, "mlp_only_layers");
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        if (!a->layer_sparse[l])
+            json_push(dense, json_new_int(l));
+}
+
 static struct json *new_config(const struct lm *lm, const struct json *old)
 {
     const struct lm_arch *a = &lm->arch;
@@ -242,6 +262,7 @@ static struct json *new_config(const struct lm *lm, const struct json *old)
     json_add_string(v, "torch_dtype", common_dtype(lm));
     copy_keys(v, text ? text : old, kept_keys, AQ_COUNT(kept_keys));
     add_traits(v, a, text ? text : old);
+    add_experts(v, a);
     return v;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "model/rope.h"
+#include "nn/experts.h"
 #include "quant/quant.h"
 
 #include <math.h>
@@ -16,6 +17,7 @@ enum { EMBED, NORM, HEAD, ENDS };
 
 struct layer {
     struct backend_weight w[MODEL_TENSORS]; /* as in the layer's description */
+    struct backend_weight *experts;         /* [experts][2]: gate above up, and down; or NULL */
     bool loaded;
     float amax[MODEL_GROUPS]; /* of all members of a group, where it is known */
     bool amax_known[MODEL_GROUPS];
@@ -39,6 +41,13 @@ enum extra {
     UP_IN,    /* gate, up: as Q_IN */
     DOWN_OUT, /* down with its bias */
     BRANCH,   /* what a branch adds to the residual stream, after its norm */
+    ROUTER,   /* (rows, experts): logits, and their gradients */
+    EXP_X,    /* rows of one expert: input, gate and up in one, each, their product, output */
+    EXP_GATE_UP,
+    EXP_GATE,
+    EXP_UP,
+    EXP_U,
+    EXP_F,
     FORWARD_EXTRAS,
     DQ_ROT = FORWARD_EXTRAS,
     DK_ROT,
@@ -49,13 +58,26 @@ enum extra {
     DX_DOWN, /* gradient at the input of down */
     DX,      /* gradient at the output of a norm */
     DBRANCH, /* gradient at a branch, before its norm's */
+    EXP_DF,  /* gradients of the rows of one expert */
+    EXP_DU,
+    EXP_DGATE,
+    EXP_DUP,
+    EXP_DGATE_UP,
     EXTRAS
+};
+
+/* Dense layers are alike, and so are those with experts. */
+struct kind {
+    struct model_layer shape;
+    struct nn_acts acts;
+    void *buf[EXTRAS];
 };
 
 struct nn_model {
     struct nn_source source;
     struct lm_arch arch;
-    struct model_layer shape; /* of every layer */
+    struct kind kinds[2];     /* dense, with experts */
+    struct model_layer shape; /* as are acts and buf: of the layer at work */
     struct backend *b;
     int32_t rows;
     struct layer *layers;
@@ -67,6 +89,7 @@ struct nn_model {
     void *buf[EXTRAS];
     struct nn_acts acts;
     uint64_t bytes_read;
+    struct aq_err failed; /* of a layer call, until nn_check */
     struct backend_rope rope[ARCH_ROPES];
     float *inv_freq; /* of all, one after the other */
 };
@@ -83,13 +106,27 @@ int64_t nn_layers(const struct nn_model *m)
 
 const struct model_layer *nn_layer(const struct nn_model *m, int64_t layer)
 {
-    (void)layer;
-    return &m->shape;
+    return &m->kinds[arch_sparse(&m->arch, layer)].shape;
+}
+
+/* Before anything is computed in a layer. */
+static void enter_layer(struct nn_model *m, int64_t layer)
+{
+    const struct kind *k = &m->kinds[arch_sparse(&m->arch, layer)];
+    m->shape = k->shape;
+    m->acts = k->acts;
+    memcpy(m->buf, k->buf, sizeof m->buf);
 }
 
 const struct backend_weight *nn_weight(const struct nn_model *m, int64_t layer, int linear)
 {
-    return &m->layers[layer].w[m->shape.linears[linear].tensor];
+    return &m->layers[layer].w[nn_layer(m, layer)->linears[linear].tensor];
+}
+
+const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t layer, int expert,
+                                              int down)
+{
+    return &m->layers[layer].experts[2 * expert + down];
 }
 
 uint64_t nn_weight_bytes_read(const struct nn_model *m)
@@ -101,7 +138,7 @@ uint64_t nn_weight_bytes_read(const struct nn_model *m)
 static const struct backend_weight *weight(const struct nn_model *m, int64_t layer,
                                            enum model_role role)
 {
-    return &m->layers[layer].w[m->shape.tensor_of[role]];
+    return &m->layers[layer].w[nn_layer(m, layer)->tensor_of[role]];
 }
 
 static void *y_of(const struct nn_model *m, enum model_role role)
@@ -137,7 +174,25 @@ static int64_t extra_cols(const struct lm_arch *a, const struct model_layer *l, 
     int64_t q = model_dim_size(a, DIM_Q), kv = model_dim_size(a, DIM_KV), ff = a->intermediate_size;
     bool fused = has(l, ROLE_QKV), fused_mlp = has(l, ROLE_GATE_UP);
     bool post = has(l, ROLE_ATTN_POST_NORM), row = a->qk_norm == QK_NORM_ROW;
+    bool sparse = l->experts > 0;
+    int64_t moe = sparse ? a->moe_intermediate_size : 0;
     switch (extra) {
+    case ROUTER:
+        return l->experts;
+    case EXP_X:
+    case EXP_F:
+    case EXP_DF:
+        return sparse ? a->hidden_size : 0;
+    case EXP_GATE_UP:
+    case EXP_DGATE_UP:
+        return 2 * moe;
+    case EXP_GATE:
+    case EXP_UP:
+    case EXP_U:
+    case EXP_DU:
+    case EXP_DGATE:
+    case EXP_DUP:
+        return moe;
     case Q_IN:
         return fused || has_bias(l, ROLE_Q) ? q : 0;
     case K_IN:
@@ -172,7 +227,7 @@ static int64_t extra_cols(const struct lm_arch *a, const struct model_layer *l, 
     case DK_ROT:
         return kv;
     case DX_DOWN:
-        return ff;
+        return sparse ? 0 : ff;
     default: /* MID, DX */
         return a->hidden_size;
     }
@@ -192,28 +247,57 @@ static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, size
                       int32_t rows, int backward, char *arena, struct nn_acts *acts, void **buf)
 {
     size_t at = 0;
+    int inner = l->experts ? l->groups[l->experts_group].inner : -1;
     for (int i = 0; i < l->input_count; i++)
-        acts->x[i] = carve(arena, &at, l->inputs[i].cols, act_size, rows);
+        acts->x[i] = carve(arena, &at, l->inputs[i].cols * (i == inner ? a->experts_per_token : 1),
+                           act_size, rows);
     for (int i = 0; i < l->linear_count; i++)
         acts->y[i] = carve(arena, &at, l->linears[i].rows, act_size, rows);
+    if (l->experts)
+        acts->block_y = carve(arena, &at, a->hidden_size, act_size, rows);
     for (int i = 0; i < FORWARD_EXTRAS; i++)
         buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
     if (!backward)
         return at;
     for (int i = 0; i < l->linear_count; i++)
         acts->dy[i] = carve(arena, &at, l->linears[i].rows, act_size, rows);
+    if (l->experts)
+        acts->block_dy = carve(arena, &at, a->hidden_size, act_size, rows);
     for (int i = FORWARD_EXTRAS; i < EXTRAS; i++)
         buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
     return at;
 }
 
+/* A layer of either kind; -1: the model has none. */
+static int64_t layer_of_kind(const struct lm_arch *a, bool sparse)
+{
+    for (int64_t l = 0; l < a->num_hidden_layers; l++)
+        if (arch_sparse(a, l) == sparse)
+            return l;
+    return -1;
+}
+
+/* What the kinds of layers need; they share the memory. */
+static size_t buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward)
+{
+    size_t most = 0;
+    for (int k = 0; k < 2; k++) {
+        int64_t layer = layer_of_kind(a, k);
+        struct model_layer shape;
+        struct nn_acts acts;
+        void *buf[EXTRAS];
+        if (layer < 0)
+            continue;
+        model_layer_describe(&shape, a, layer);
+        size_t n = lay_out(a, &shape, act_size, rows, backward, NULL, &acts, buf);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward)
 {
-    struct model_layer shape;
-    struct nn_acts acts;
-    void *buf[EXTRAS];
-    model_layer_describe(&shape, a, 0);
-    return lay_out(a, &shape, act_size, rows, backward, NULL, &acts, buf);
+    return buffer_bytes(a, act_size, rows, backward) + nn_routes_bytes(a, rows);
 }
 
 /* ---- opening ---- */
@@ -230,13 +314,36 @@ static int find_weight(const struct nn_source *s, const char *name, int64_t rows
     return 0;
 }
 
+static int find_experts(struct nn_model *m, const struct nn_source *s, int64_t layer,
+                        struct aq_err *err)
+{
+    int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
+    char name[NAME_MAX_LEN];
+    struct backend_weight *w = xcalloc((size_t)m->arch.experts * 2, sizeof *w);
+    m->layers[layer].experts = w;
+    for (int64_t e = 0; e < m->arch.experts; e++, w += 2) {
+        (void)snprintf(name, sizeof name, "layers.%lld.mlp.experts.%lld.gate_up", (long long)layer,
+                       (long long)e);
+        if (find_weight(s, name, 2 * moe, d, &w[0], err) < 0)
+            return -1;
+        (void)snprintf(name, sizeof name, "layers.%lld.mlp.experts.%lld.down", (long long)layer,
+                       (long long)e);
+        if (find_weight(s, name, d, moe, &w[1], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int find_weights(struct nn_model *m, const struct nn_source *s, struct aq_err *err)
 {
     const struct lm_arch *a = &m->arch;
     char name[NAME_MAX_LEN];
     for (int64_t l = 0; l < a->num_hidden_layers; l++) {
-        for (int i = 0; i < m->shape.tensor_count; i++) {
-            const struct model_tensor *t = m->shape.tensors[i];
+        const struct model_layer *shape = nn_layer(m, l);
+        if (shape->experts && find_experts(m, s, l, err) < 0)
+            return -1;
+        for (int i = 0; i < shape->tensor_count; i++) {
+            const struct model_tensor *t = shape->tensors[i];
             int64_t out = model_dim_size(a, t->out), in = model_dim_size(a, t->in);
             bool vector = t->in == DIM_NONE;
             (void)snprintf(name, sizeof name, "layers.%lld.%s", (long long)l, t->name);
@@ -257,11 +364,21 @@ static int find_weights(struct nn_model *m, const struct nn_source *s, struct aq
 static int take_buffers(struct nn_model *m, int backward, struct aq_err *err)
 {
     size_t act = m->b->act_size;
-    m->arena_bytes = (size_t)nn_buffer_bytes(&m->arch, act, m->rows, backward);
+    struct nn_routes *routes;
+    m->arena_bytes = buffer_bytes(&m->arch, act, m->rows, backward);
     m->arena = m->b->ops->alloc(m->b, m->arena_bytes, "activations of a tile", err);
     if (!m->arena)
         return -1;
-    (void)lay_out(&m->arch, &m->shape, act, m->rows, backward, m->arena, &m->acts, m->buf);
+    if (nn_routes_new(&routes, &m->arch, m->b, m->rows, err) < 0)
+        return -1;
+    for (int k = 0; k < 2; k++) {
+        struct kind *kind = &m->kinds[k];
+        if (layer_of_kind(&m->arch, k) >= 0)
+            (void)lay_out(&m->arch, &kind->shape, act, m->rows, backward, m->arena, &kind->acts,
+                          kind->buf);
+    }
+    m->kinds[1].acts.routes = routes;
+    enter_layer(m, 0);
     return 0;
 }
 
@@ -283,12 +400,18 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
     *out = NULL;
     if (arch_check(source->arch, err) < 0)
         return -1;
+    if (source->arch->experts && !b->ops->route)
+        return aq_err_set(err, AQ_EBACKEND,
+                          "the %s backend does not compute mixtures of experts: take --device cpu",
+                          b->ops->name);
     struct nn_model *m = xcalloc(1, sizeof *m);
     m->source = *source;
     m->arch = *source->arch;
     m->b = b;
     m->rows = rows;
-    model_layer_describe(&m->shape, &m->arch, 0);
+    for (int k = 0; k < 2; k++)
+        if (layer_of_kind(&m->arch, k) >= 0)
+            model_layer_describe(&m->kinds[k].shape, &m->arch, layer_of_kind(&m->arch, k));
     m->layers = xcalloc((size_t)m->arch.num_hidden_layers, sizeof *m->layers);
     make_ropes(m);
     if (find_weights(m, source, err) < 0 || take_buffers(m, backward, err) < 0) {
@@ -307,11 +430,16 @@ int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct qua
     static const enum quant_dtype dtypes[] = {
         [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
     struct layer *at = &m->layers[layer];
+    const struct model_layer *shape = nn_layer(m, layer);
     *out = *spec;
     if (!spec->group)
         return 0;
+    if (group == shape->experts_group) { /* each expert's gate and up are one matrix with a range */
+        out->group = 0;
+        return 0;
+    }
     if (!at->amax_known[group]) {
-        int first = m->shape.groups[group].first, end = first + m->shape.groups[group].linears;
+        int first = shape->groups[group].first, end = first + shape->groups[group].linears;
         for (int l = first; l < end; l++) {
             const struct backend_weight *w = nn_weight(m, layer, l);
             const struct quant_matrix x = {w->host, dtypes[w->dtype], w->rows, w->cols, w->name};
@@ -344,16 +472,31 @@ static void drop_weights(struct nn_model *m, struct backend_weight *const *w, in
         m->source.drop(m->source.arg, w[i]);
 }
 
+/* All weights of a layer. Caller frees the list. */
+static struct backend_weight **list_weights(struct nn_model *m, int64_t layer, int *count)
+{
+    struct layer *l = &m->layers[layer];
+    const struct model_layer *shape = nn_layer(m, layer);
+    size_t room = (size_t)shape->tensor_count + 2 * (size_t)shape->experts;
+    struct backend_weight **w = xcalloc(room, sizeof(struct backend_weight *));
+    *count = 0;
+    for (int i = 0; i < shape->tensor_count; i++)
+        w[(*count)++] = &l->w[i];
+    for (int i = 0; i < 2 * shape->experts; i++)
+        w[(*count)++] = &l->experts[i];
+    return w;
+}
+
 static void layer_release(struct nn_model *m, int64_t layer)
 {
     struct layer *l = &m->layers[layer];
+    int count;
     if (!l->loaded)
         return;
-    struct backend_weight *w[MODEL_TENSORS];
-    for (int i = 0; i < m->shape.tensor_count; i++)
-        w[i] = &l->w[i];
-    m->b->ops->weights_release(m->b, w, m->shape.tensor_count);
-    drop_weights(m, w, m->shape.tensor_count);
+    struct backend_weight **w = list_weights(m, layer, &count);
+    m->b->ops->weights_release(m->b, w, count);
+    drop_weights(m, w, count);
+    free(w);
     l->loaded = false;
 }
 
@@ -367,16 +510,16 @@ static int layer_load(struct nn_model *m, int64_t layer, struct aq_err *err)
     struct layer *l = &m->layers[layer];
     if (l->loaded)
         return 0;
-    struct backend_weight *w[MODEL_TENSORS];
-    for (int i = 0; i < m->shape.tensor_count; i++) {
-        w[i] = &l->w[i];
+    int count, r;
+    struct backend_weight **w = list_weights(m, layer, &count);
+    for (int i = 0; i < count; i++)
         m->bytes_read += weight_bytes(w[i]);
-    }
     l->loaded = true;
-    if (make_weights(m, w, m->shape.tensor_count, err) < 0 ||
-        m->b->ops->weights_load(m->b, w, m->shape.tensor_count, err) < 0)
-        return aq_err_prefix(err, "layer %lld", (long long)layer);
-    return 0;
+    r = make_weights(m, w, count, err);
+    if (r == 0)
+        r = m->b->ops->weights_load(m->b, w, count, err);
+    free(w);
+    return r < 0 ? aq_err_prefix(err, "layer %lld", (long long)layer) : 0;
 }
 
 int nn_use_layer(struct nn_model *m, int64_t layer, int64_t next, struct aq_err *err)
@@ -405,10 +548,20 @@ static struct backend_weight *head_of(struct nn_model *m)
 
 uint64_t nn_layer_bytes(const struct nn_model *m)
 {
-    uint64_t sum = 0;
-    for (int i = 0; i < m->shape.tensor_count; i++)
-        sum += weight_bytes(&m->layers[0].w[i]);
-    return sum;
+    uint64_t most = 0;
+    for (int k = 0; k < 2; k++) {
+        int64_t layer = layer_of_kind(&m->arch, k);
+        uint64_t sum = 0;
+        if (layer < 0)
+            continue;
+        const struct model_layer *shape = nn_layer(m, layer);
+        for (int i = 0; i < shape->tensor_count; i++)
+            sum += weight_bytes(&m->layers[layer].w[i]);
+        for (int i = 0; i < 2 * shape->experts; i++)
+            sum += weight_bytes(&m->layers[layer].experts[i]);
+        most = sum > most ? sum : most;
+    }
+    return most;
 }
 
 uint64_t nn_end_bytes(const struct nn_model *m)
@@ -511,6 +664,9 @@ void nn_close(struct nn_model *m)
     nn_drop_ends(m);
     nn_drop_head(m);
     m->b->ops->free(m->b, m->arena, m->arena_bytes);
+    nn_routes_free(m->kinds[1].acts.routes);
+    for (int64_t l = 0; l < m->arch.num_hidden_layers; l++)
+        free(m->layers[l].experts);
     free(m->layers);
     free(m->inv_freq);
     free(m);
@@ -809,11 +965,138 @@ static enum backend_act act_of(const struct nn_model *m)
     return m->arch.act == ACT_GELU_TANH ? BACKEND_GELU_TANH : BACKEND_SILU;
 }
 
-/* The input of down, from MID. */
+/* ---- experts ---- */
+
+/* What one expert makes of its rows in EXP_X: EXP_F, with gate, up and their product left behind. */
+static void expert_forward(struct nn_model *m, int64_t layer, const struct backend_tile *part,
+                           int e)
+{
+    const struct backend_ops *op = m->b->ops;
+    int64_t moe = m->arch.moe_intermediate_size;
+    void **buf = m->buf;
+    op->linear_forward(m->b, part, buf[EXP_GATE_UP], buf[EXP_X], nn_expert_weight(m, layer, e, 0));
+    op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
+    op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
+    op->glu_forward(m->b, part, buf[EXP_U], buf[EXP_GATE], buf[EXP_UP], moe, act_of(m));
+    op->linear_forward(m->b, part, buf[EXP_F], buf[EXP_U], nn_expert_weight(m, layer, e, 1));
+}
+
+int nn_expert_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int e,
+                  const struct nn_expert_swap *swap, const void *n, void *yq, struct aq_err *err)
+{
+    const struct backend_ops *op = m->b->ops;
+    const struct backend_tile *part = r->parts[e], *by = part;
+    struct backend_tile *other = NULL;
+    int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
+    void **buf = m->kinds[1].buf;
+    if (!part)
+        return 0;
+    if (swap->by && swap->by != r->t) {
+        int32_t count = nn_routes_slots(r, e);
+        by = other = op->tile_part(m->b, swap->by, r->slots, count, r->per_token, err);
+        if (!other)
+            return -1;
+    }
+    op->part_take(m->b, part, buf[EXP_X], n, d, NULL);
+    op->quantize_weight(m->b, swap->gate_up, nn_expert_weight(m, layer, e, 0), swap->w);
+    op->quantize_weight(m->b, swap->down, nn_expert_weight(m, layer, e, 1), swap->w);
+    op->quantize_act(m->b, swap->x, by, buf[EXP_X], d, swap->a, swap->in, swap->clipped);
+    op->linear_quantized(m->b, part, buf[EXP_GATE_UP], swap->x, swap->gate_up);
+    op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
+    op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
+    op->glu_forward(m->b, part, buf[EXP_U], buf[EXP_GATE], buf[EXP_UP], moe, act_of(m));
+    op->quantize_act(m->b, swap->u, by, buf[EXP_U], moe, swap->a, swap->inner, swap->clipped);
+    op->linear_quantized(m->b, part, buf[EXP_F], swap->u, swap->down);
+    op->part_add(m->b, part, yq, buf[EXP_F], d, r->w);
+    if (other)
+        op->tile_free(m->b, other);
+    return 0;
+}
+
+/* block_y from the block's input, which enter_branch left in place. */
+static int experts_forward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                           const struct nn_swap *swap)
+{
+    const struct backend_ops *op = m->b->ops;
+    const struct model_layer *s = &m->shape;
+    int in = s->groups[s->experts_group].input, inner = s->groups[s->experts_group].inner;
+    const void *n = m->acts.x[in];
+    struct nn_routes *r = m->acts.routes;
+    op->linear_forward(m->b, t, m->buf[ROUTER], n, weight(m, layer, ROLE_ROUTER));
+    op->route(m->b, t, r->p, r->sel, r->w, m->buf[ROUTER], r->experts, r->per_token,
+              m->arch.norm_topk);
+    if (nn_routes_sort(r, t, &m->failed) < 0)
+        return -1;
+    op->zero(m->b, m->acts.block_y, hidden_bytes(m));
+    if (m->acts.x[inner])
+        op->zero(m->b, m->acts.x[inner],
+                 (size_t)m->rows * (size_t)(r->per_token * m->arch.moe_intermediate_size) *
+                     m->b->act_size);
+    for (int e = 0; e < r->experts; e++) {
+        const struct backend_tile *part = r->parts[e];
+        if (!part)
+            continue;
+        if (swap && swap->experts) {
+            if (nn_expert_add(m, layer, r, e, swap->experts, n, m->acts.block_y, &m->failed) < 0)
+                return -1;
+            continue;
+        }
+        op->part_take(m->b, part, m->buf[EXP_X], n, m->arch.hidden_size, NULL);
+        expert_forward(m, layer, part, e);
+        if (m->acts.x[inner])
+            op->part_put(m->b, part, m->acts.x[inner], m->buf[EXP_U],
+                         m->arch.moe_intermediate_size);
+        op->part_add(m->b, part, m->acts.block_y, m->buf[EXP_F], m->arch.hidden_size, r->w);
+    }
+    return 0;
+}
+
+/* DX, the gradient at the block's input, from block_dy: through the experts and the router. */
+static void experts_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t)
+{
+    const struct backend_ops *op = m->b->ops;
+    const struct model_layer *s = &m->shape;
+    const void *n = m->acts.x[s->groups[s->experts_group].input], *dy = m->acts.block_dy;
+    struct nn_routes *r = m->acts.routes;
+    int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
+    void **buf = m->buf;
+    op->zero(m->b, buf[DX], hidden_bytes(m));
+    for (int e = 0; e < r->experts; e++) {
+        const struct backend_tile *part = r->parts[e];
+        if (!part)
+            continue;
+        op->part_take(m->b, part, buf[EXP_X], n, d, NULL);
+        expert_forward(m, layer, part, e);
+        op->part_dot(m->b, part, r->q, dy, buf[EXP_F], d);
+        op->part_take(m->b, part, buf[EXP_DF], dy, d, r->w);
+        op->linear_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], nn_expert_weight(m, layer, e, 1),
+                            0);
+        op->glu_backward(m->b, part, buf[EXP_DGATE], buf[EXP_DUP], buf[EXP_DU], buf[EXP_GATE],
+                         buf[EXP_UP], moe, act_of(m));
+        op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, 0, buf[EXP_DGATE], moe, 0, moe);
+        op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, moe, buf[EXP_DUP], moe, 0, moe);
+        op->linear_backward(m->b, part, buf[EXP_X], buf[EXP_DGATE_UP],
+                            nn_expert_weight(m, layer, e, 0), 0);
+        op->part_add(m->b, part, buf[DX], buf[EXP_X], d, NULL);
+    }
+    op->route_backward(m->b, t, buf[ROUTER], r->p, r->sel, r->w, r->q, r->experts, r->per_token,
+                       m->arch.norm_topk);
+    op->linear_backward(m->b, t, buf[DX], buf[ROUTER], weight(m, layer, ROLE_ROUTER), 1);
+}
+
+/* ---- MLP, the dense one or the experts ---- */
+
+/* The input of down, from MID; with experts the whole block. */
 static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                                  const struct nn_swap *swap)
 {
     bool fused = has(&m->shape, ROLE_GATE_UP);
+    if (m->shape.experts) {
+        int in = m->shape.groups[m->shape.experts_group].input;
+        enter_branch(m, layer, t, ROLE_MLP_NORM, m->acts.x[in], m->buf[MID]);
+        (void)experts_forward(m, layer, t, swap); /* m->failed says what went wrong */
+        return (struct gate_up){0};
+    }
     enter_branch(m, layer, t, ROLE_MLP_NORM, x_of(m, fused ? ROLE_GATE_UP : ROLE_GATE),
                  m->buf[MID]);
     input_ready(m, fused ? ROLE_GATE_UP : ROLE_GATE, swap);
@@ -834,7 +1117,8 @@ static void layer_output(struct nn_model *m, int64_t layer, const struct backend
                          void *h_out)
 {
     leave_branch(m, layer, t, ROLE_MLP_POST_NORM, h_out, m->buf[MID],
-                 with_bias(m, layer, t, ROLE_DOWN, m->buf[DOWN_OUT]));
+                 m->shape.experts ? m->acts.block_y
+                                  : with_bias(m, layer, t, ROLE_DOWN, m->buf[DOWN_OUT]));
 }
 
 /* dh: gradient at h' becomes that at m. */
@@ -845,6 +1129,12 @@ static void mlp_backward(struct nn_model *m, int64_t layer, const struct backend
     bool fused = has(&m->shape, ROLE_GATE_UP);
     int64_t ff = m->arch.intermediate_size;
     void **buf = m->buf;
+    if (m->shape.experts) {
+        reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, m->acts.block_dy, dh, m->acts.block_y);
+        experts_backward(m, layer, t);
+        exit_branch(m, layer, t, ROLE_MLP_NORM, dh, buf[DX], buf[MID]);
+        return;
+    }
     void *dgate = fused ? buf[DGATE] : dy_of(m, ROLE_GATE);
     void *dup = fused ? buf[DUP] : dy_of(m, ROLE_UP);
     reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, dy_of(m, ROLE_DOWN), dh,
@@ -874,14 +1164,27 @@ const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
                                        const struct backend_tile *t, const void *h_in, void *h_out,
                                        const struct nn_swap *swap)
 {
+    enter_layer(m, layer);
     (void)attention_forward(m, layer, t, h_in, swap);
     (void)mlp_inside(m, layer, t, swap);
-    input_ready(m, ROLE_DOWN, swap);
-    if (h_out) {
-        linear(m, layer, t, ROLE_DOWN, swap);
-        layer_output(m, layer, t, h_out);
+    if (!m->shape.experts) {
+        input_ready(m, ROLE_DOWN, swap);
+        if (h_out)
+            linear(m, layer, t, ROLE_DOWN, swap);
     }
+    if (h_out)
+        layer_output(m, layer, t, h_out);
     return &m->acts;
+}
+
+int nn_check(struct nn_model *m, struct aq_err *err)
+{
+    if (!m->failed.code)
+        return 0;
+    if (err)
+        *err = m->failed;
+    m->failed.code = 0;
+    return -1;
 }
 
 /* ---- head ---- */
@@ -890,7 +1193,7 @@ const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
 static void head_backward(struct nn_model *m, const struct backend_tile *t, double *loss, void *dh)
 {
     const struct backend_ops *op = m->b->ops;
-    void *h = dy_of(m, ROLE_O), *x = dy_of(m, ROLE_DOWN);
+    void *h = dy_of(m, ROLE_O), *x = m->shape.experts ? m->acts.block_dy : dy_of(m, ROLE_DOWN);
     const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
     const struct backend_head head = head_of_model(m);
     layer_output(m, m->arch.num_hidden_layers - 1, t, h);
@@ -905,17 +1208,19 @@ static const struct nn_acts *backward(struct nn_model *m, int64_t layer,
                                       const struct backend_tile *t, const void *h_in, double *loss,
                                       void *dh, int to_input, const struct nn_acts *into)
 {
-    const struct nn_acts own = m->acts;
+    enter_layer(m, layer);
     if (into)
         m->acts = *into;
     struct qkv in = attention_forward(m, layer, t, h_in, NULL);
     struct gate_up mlp = mlp_inside(m, layer, t, NULL);
-    linear(m, layer, t, ROLE_DOWN, NULL);
+    if (!m->shape.experts)
+        linear(m, layer, t, ROLE_DOWN, NULL);
     if (loss)
         head_backward(m, t, loss, dh);
     mlp_backward(m, layer, t, &mlp, dh);
     attention_backward(m, layer, t, h_in, &in, dh, to_input);
-    m->acts = own;
+    if (into)
+        enter_layer(m, layer);
     return into ? into : &m->acts;
 }
 

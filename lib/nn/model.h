@@ -89,6 +89,10 @@ struct nn_acts {
     void *x[MODEL_INPUTS];   /* inputs of the linears */
     void *y[MODEL_LINEARS];  /* their outputs, without biases */
     void *dy[MODEL_LINEARS]; /* gradients at the outputs; after nn_layer_backward only */
+    /* Of a layer with experts: their sum and its gradient, (rows, hidden), and where tokens went.
+       The input of down is (rows x experts per token, cols). */
+    void *block_y, *block_dy;
+    struct nn_routes *routes; /* nn/experts.h; device memory, as the rest */
 };
 
 /* Linears replaced in a forward call: those with an operand use it instead of their weight. */
@@ -99,6 +103,7 @@ struct nn_swap {
        that reads it. NULL: x is made already. */
     void (*ready)(void *arg, int input, const void *x);
     void *arg;
+    const struct nn_expert_swap *experts; /* nn/experts.h; NULL: unquantized */
 };
 
 /* h: (rows, hidden) in the backend's memory, as are all h below. */
@@ -118,6 +123,9 @@ const struct nn_acts *nn_layer_backward(struct nn_model *m, int64_t layer,
 const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_tile *t,
                                        const void *h_in, double *loss, void *dh, int to_input,
                                        const struct nn_acts *into);
+/* Layer calls return nothing: what went wrong in one of them since the last check. AQ_MUST_CHECK
+   after every pass over a tile. */
+int nn_check(struct nn_model *m, struct aq_err *err) AQ_MUST_CHECK;
 /* KL of each row against the unchanged output h: kl[i] is device F64 [rows]. hq[i] is overwritten.
  */
 void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,

@@ -1,10 +1,159 @@
 /* Weights from an open lm.json. */
+#include "base/mem.h"
 #include "model/lm.h"
 #include "nn/model.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const enum backend_dtype dtypes[] = {
+    [ST_BF16] = BACKEND_BF16, [ST_F16] = BACKEND_F16, [ST_F32] = BACKEND_F32};
+
+/*
+ * One expert's matrix as it is computed with: "layers.3.mlp.experts.5.gate_up" is (2 M, hidden), gate
+ * above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map serves;
+ * else it is put together, or transposed, while its layer is at work.
+ */
+struct expert_name {
+    int64_t layer, expert;
+    bool down;
+};
+
+static bool parse_expert(const char *name, struct expert_name *out)
+{
+    int at = 0;
+    if (sscanf(name, "layers.%" SCNd64 ".mlp.experts.%" SCNd64 ".%n", &out->layer, &out->expert,
+               &at) != 2 ||
+        at == 0)
+        return false;
+    out->down = strcmp(name + at, "down") == 0;
+    return out->down || strcmp(name + at, "gate_up") == 0;
+}
+
+/* The parts of a matrix, one above the other. */
+struct expert_parts {
+    const char *data[2];
+    enum st_dtype dtype;
+    int64_t rows, cols; /* of each part */
+    int64_t ld;         /* elements from a row to the next, or from a column where transposed */
+    int count;
+    bool transposed;
+};
+
+static int part_of(const struct lm *lm, const struct expert_name *e, const char *part,
+                   struct expert_parts *p, struct aq_err *err)
+{
+    char name[96];
+    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight",
+                   e->layer, e->expert, part);
+    const struct lm_tensor *t = lm_find(lm, name);
+    if (!t || !t->data)
+        return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
+    if (p->count && p->dtype != t->dtype)
+        return aq_err_set(err, AQ_EINPUT, "'%s' is %s, the gate of the same expert %s",
+                          aq_show(t->source), st_dtype_text(t->dtype), st_dtype_text(p->dtype));
+    p->dtype = t->dtype;
+    p->data[p->count++] = t->data;
+    return 0;
+}
+
+static int parts_of(const struct lm *lm, const struct expert_name *e, struct expert_parts *p,
+                    struct aq_err *err)
+{
+    const struct lm_arch *a = &lm->arch;
+    int64_t m = a->moe_intermediate_size, d = a->hidden_size;
+    *p = (struct expert_parts){.rows = e->down ? d : m, .cols = e->down ? m : d};
+    if (arch_layout(a, e->layer) == EXPERTS_EACH) {
+        p->ld = p->cols;
+        return e->down ? part_of(lm, e, "down", p, err)
+               : part_of(lm, e, "gate", p, err) < 0 ? -1
+                                                    : part_of(lm, e, "up", p, err);
+    }
+    char name[96];
+    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".mlp.experts.%s_proj", e->layer,
+                   e->down ? "down" : "gate_up");
+    const struct lm_tensor *t = lm_find(lm, name);
+    if (!t || !t->data)
+        return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
+    p->dtype = t->dtype;
+    p->rows *= e->down ? 1 : 2;
+    p->transposed = t->transposed;
+    p->ld = p->transposed ? p->rows : p->cols;
+    p->data[0] = (const char *)t->data +
+                 (size_t)(e->expert * p->rows * p->cols) * (st_dtype_bits(t->dtype) / 8);
+    p->count = 1;
+    return 0;
+}
+
+static int find_expert(struct lm *lm, const struct expert_name *e, const char *name,
+                       struct backend_weight *w, struct aq_err *err)
+{
+    struct expert_parts p;
+    if (parts_of(lm, e, &p, err) < 0)
+        return -1;
+    *w = (struct backend_weight){.host = p.count == 1 && !p.transposed ? p.data[0] : NULL,
+                                 .dtype = dtypes[p.dtype],
+                                 .rows = p.rows * p.count,
+                                 .cols = p.cols,
+                                 .name = aq_arena_strdup(&lm->strings, name)};
+    return 0;
+}
+
+/* Blocks of this many rows and columns stay in the cache. */
+enum { TURN = 64 };
+
+static void turn(char *to, const char *from, int64_t rows, int64_t cols, int64_t ld, size_t size)
+{
+    for (int64_t r0 = 0; r0 < rows; r0 += TURN)
+        for (int64_t c0 = 0; c0 < cols; c0 += TURN)
+            for (int64_t r = r0; r < rows && r < r0 + TURN; r++)
+                for (int64_t c = c0; c < cols && c < c0 + TURN; c++)
+                    memcpy(to + (size_t)(r * cols + c) * size, from + (size_t)(c * ld + r) * size,
+                           size);
+}
+
+static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
+{
+    struct expert_name e;
+    struct expert_parts p;
+    if (!parse_expert(w->name, &e))
+        return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
+    if (parts_of(arg, &e, &p, err) < 0)
+        return -1;
+    size_t size = backend_dtype_bytes(w->dtype), part = (size_t)(p.rows * p.cols) * size;
+    char *all = aq_big_alloc(part * (size_t)p.count, "the weights of an expert", err);
+    if (!all)
+        return -1;
+    for (int i = 0; i < p.count; i++)
+        if (p.transposed)
+            turn(all + (size_t)i * part, p.data[i], p.rows, p.cols, p.ld, size);
+        else
+            memcpy(all + (size_t)i * part, p.data[i], part);
+    w->host = all;
+    return 0;
+}
+
+/* Weights in the map are nobody's to free. */
+static void drop_expert(void *arg, struct backend_weight *w)
+{
+    struct expert_name e;
+    struct expert_parts p;
+    struct aq_err ignored;
+    if (!w->host || !parse_expert(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
+        (p.count == 1 && !p.transposed))
+        return;
+    aq_big_free((void *)w->host,
+                (size_t)(w->rows * w->cols) * backend_dtype_bytes(w->dtype));
+    w->host = NULL;
+}
 
 static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)
 {
     const struct lm_tensor *t = lm_find(arg, name);
+    struct expert_name e;
+    if (!t && parse_expert(name, &e))
+        return find_expert(arg, &e, name, w, err);
     if (!t || !t->data)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
     if (t->dtype != ST_BF16 && t->dtype != ST_F32 && t->dtype != ST_F16) {
@@ -14,9 +163,7 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
         return -1;
     }
     *w = (struct backend_weight){.host = t->data,
-                                 .dtype = t->dtype == ST_BF16  ? BACKEND_BF16
-                                          : t->dtype == ST_F16 ? BACKEND_F16
-                                                               : BACKEND_F32,
+                                 .dtype = dtypes[t->dtype],
                                  .rows = t->rank == 2 ? (int64_t)t->shape[0] : 1,
                                  .cols = (int64_t)t->shape[t->rank - 1],
                                  .name = t->name};
@@ -25,5 +172,9 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
 
 struct nn_source nn_source_of_lm(struct lm *lm)
 {
-    return (struct nn_source){.arch = &lm->arch, .find = find_tensor, .arg = lm};
+    return (struct nn_source){.arch = &lm->arch,
+                              .find = find_tensor,
+                              .arg = lm,
+                              .make = make_expert,
+                              .drop = drop_expert};
 }

@@ -24,7 +24,11 @@ struct batch_tile {
     size_t tile;
     struct nn_acts acts;
     struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
+    struct nn_routes *routes;   /* of its own; the first uses the model's */
 };
+
+/* What the outputs of experts under the rows that are scored together may take. */
+static const uint64_t outputs_usual = UINT64_C(1) << 28;
 
 struct gradient {
     const struct scoring *s;
@@ -35,6 +39,8 @@ struct gradient {
     struct batch_tile *places; /* [tiles_at_once] */
     char *batch; /* memory of the places but the first, which uses the model's buffers */
     struct backend_operand *weight;
+    struct nn_expert_swap experts; /* its operands */
+    char *outputs;                 /* [rows at once][places]: what experts make, (rows, hidden) */
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
     double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
     double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */
@@ -46,6 +52,12 @@ struct gradient {
 
 /* ---- sizes ---- */
 
+/* What is between gate and down of the experts is made anew for each row. */
+static bool is_inner(const struct model_layer *m, int input)
+{
+    return m->experts && m->groups[m->experts_group].inner == input;
+}
+
 /* Inputs, outputs and gradients of one tile. */
 static size_t place_bytes(const struct scoring *s)
 {
@@ -54,9 +66,11 @@ static size_t place_bytes(const struct scoring *s)
         const struct model_layer *m = nn_layer(s->model, layer);
         size_t sum = 0;
         for (int i = 0; i < m->input_count; i++)
-            sum += scoring_act_bytes(s, m->inputs[i].cols);
+            sum += is_inner(m, i) ? 0 : scoring_act_bytes(s, m->inputs[i].cols);
         for (int l = 0; l < m->linear_count; l++)
             sum += 2 * scoring_act_bytes(s, m->linears[l].rows);
+        if (m->experts)
+            sum += 2 * scoring_act_bytes(s, nn_arch(s->model)->hidden_size);
         most = sum > most ? sum : most;
     }
     return most;
@@ -99,10 +113,11 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
                            (uint64_t)s->b->inputs_at_once;
-    uint64_t w_operand = (uint64_t)sizes.weight * 5;
+    uint64_t w_operand = (uint64_t)sizes.weight * 5 + scoring_expert_operands(s);
+    uint64_t output = scoring_has_experts(s) ? scoring_act_bytes(s, c->hidden_size) : 0;
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
-    uint64_t least = out->scratch + out->model + w_operand + act_operand + sums +
+    uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
                      2 * scoring_act_bytes(s, c->hidden_size);
     if (s->memory && least > s->memory)
         return scoring_too_little(s, least, err);
@@ -112,12 +127,19 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         out->spilled = out->kept;
     else
         room -= out->kept;
-    uint64_t each = place + act_operand + sums;
+    uint64_t each = place + act_operand + sums + output + nn_routes_bytes(c, s->tiles->rows);
     uint64_t share = room < s->b->batch_bytes ? room : s->b->batch_bytes;
     size_t fit = 1 + (size_t)(share / each), most = tiles_worth_it(s, place);
     fit = fit > most ? most : fit;
     out->tiles_at_once = fit < 1 ? 1 : fit > tiles ? tiles : fit;
     out->batch = (out->tiles_at_once - 1) * place;
+    if (output) {
+        /* rows at once: their number changes no number, only how often weights are quantized */
+        uint64_t all = out->tiles_at_once * output, left = room - (out->tiles_at_once - 1) * each;
+        uint64_t usual = left < outputs_usual ? left : outputs_usual;
+        uint64_t at_once = usual / all < 1 ? 1 : usual / all;
+        out->outputs = (at_once < s->rows->count ? at_once : s->rows->count) * all;
+    }
     out->operands = w_operand + out->tiles_at_once * act_operand;
     out->sums = out->tiles_at_once * sums;
     return 0;
@@ -130,8 +152,15 @@ static void carve_place(const struct gradient *g, const struct model_layer *m, s
                         char *at)
 {
     for (int i = 0; i < m->input_count; i++) {
-        p->acts.x[i] = at;
-        at += scoring_act_bytes(g->s, m->inputs[i].cols);
+        p->acts.x[i] = is_inner(m, i) ? NULL : at;
+        at += is_inner(m, i) ? 0 : scoring_act_bytes(g->s, m->inputs[i].cols);
+    }
+    if (m->experts) {
+        p->acts.block_y = at;
+        at += scoring_act_bytes(g->s, nn_arch(g->s->model)->hidden_size);
+        p->acts.block_dy = at;
+        at += scoring_act_bytes(g->s, nn_arch(g->s->model)->hidden_size);
+        p->acts.routes = p->routes;
     }
     for (int l = 0; l < m->linear_count; l++) {
         size_t n = scoring_act_bytes(g->s, m->linears[l].rows);
@@ -158,8 +187,15 @@ static int take_places(struct gradient *g, struct aq_err *err)
                 return -1;
         }
     }
+    for (size_t i = 1; i < g->plan.tiles_at_once; i++)
+        if (nn_routes_new(&g->places[i].routes, nn_arch(g->s->model), g->b, g->s->tiles->rows,
+                          err) < 0)
+            return -1;
+    if (g->plan.outputs &&
+        !(g->outputs = g->op->alloc(g->b, g->plan.outputs, "outputs of experts", err)))
+        return -1;
     g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
-    return g->weight ? 0 : -1;
+    return g->weight ? scoring_take_expert_operands(g->s, &g->experts, err) : -1;
 }
 
 static int set_up(struct gradient *g, struct aq_err *err)
@@ -187,7 +223,11 @@ static void tear_down(struct gradient *g)
             if (g->places[i].x[k])
                 op->operand_free(g->b, g->places[i].x[k]);
         free(g->places[i].x);
+        nn_routes_free(g->places[i].routes);
     }
+    scoring_free_expert_operands(g->s, &g->experts);
+    if (g->outputs)
+        op->free(g->b, g->outputs, g->plan.outputs);
     if (g->weight)
         op->operand_free(g->b, g->weight);
     if (g->batch)
@@ -279,8 +319,10 @@ static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p
             return -1;
         acts = nn_layer_backward(m, layer, t, h, dh, layer > g->lowest, into);
     }
+    if (nn_check(m, err) < 0)
+        return -1;
     p->acts = *acts;
-    walk_advance(&g->w, 3 * (uint64_t)nn_layer(m, layer)->linear_count);
+    walk_advance(&g->w, 3 * walk_layer_products(nn_layer(m, layer)));
     return kept_put(g->w.kept, slot, dh, err);
 }
 
@@ -372,6 +414,125 @@ static int score_linear(struct gradient *g, int64_t layer, int l, size_t places,
     return 0;
 }
 
+/* ---- experts ---- */
+
+/* One row of a mixture: its place among the outputs, and what its treatment is made of. */
+struct expert_row {
+    size_t row;
+    const struct candidate *c;
+    struct quant_spec w;
+    struct quant_range in_room, inner_room;
+    const struct quant_range *in, *inner;
+};
+
+static void *output_at(const struct gradient *g, size_t at, size_t place)
+{
+    size_t bytes = scoring_act_bytes(g->s, nn_arch(g->s->model)->hidden_size);
+    return g->outputs + (at * g->plan.tiles_at_once + place) * bytes;
+}
+
+/* Rows that share a weight treatment come one after another. Returns how many there are. */
+static size_t order_rows(const struct gradient *g, int64_t layer, size_t places, size_t *order)
+{
+    const struct scoring *s = g->s;
+    size_t n = 0;
+    bool *taken = xcalloc(s->rows->count, sizeof *taken);
+    for (size_t first = 0; first < s->rows->count; first++) {
+        const char *w = s->candidates->items[s->rows->items[first].candidate].w;
+        for (size_t r = first; r < s->rows->count; r++) {
+            if (taken[r] || strcmp(s->candidates->items[s->rows->items[r].candidate].w, w) != 0)
+                continue;
+            taken[r] = true;
+            if (row_lacks_here(g, layer, r, places))
+                order[n++] = r;
+        }
+    }
+    free(taken);
+    return n;
+}
+
+static int describe_row(struct gradient *g, int64_t layer, size_t row, struct expert_row *out,
+                        struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    const struct model_layer *m = nn_layer(s->model, layer);
+    const struct score_row *r = &s->rows->items[row];
+    int group = m->experts_group;
+    *out = (struct expert_row){.row = row, .c = &s->candidates->items[r->candidate]};
+    out->in = scoring_range(s, r, layer, m->groups[group].input, &out->in_room);
+    out->inner = scoring_range(s, r, layer, m->groups[group].inner, &out->inner_room);
+    return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
+}
+
+/* What one expert makes of its rows of all places, under one row of the store. */
+static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struct expert_row *row,
+                      size_t places, struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    const struct model_layer *m = nn_layer(s->model, layer);
+    int group = m->experts_group, in = m->groups[group].input;
+    struct nn_expert_swap swap = g->experts;
+    swap.w = &row->w;
+    swap.a = &row->c->as;
+    swap.in = row->in;
+    swap.inner = row->inner;
+    for (size_t i = 0; i < places; i++) {
+        struct place *p = &g->places[i];
+        if (!scoring_lacks(s, row->row, layer, p->tile))
+            continue;
+        swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
+        swap.clipped = row->c->of_the_data ? NULL : group_sums(g, i, row->row, group, STORE_CLIP);
+        if (nn_expert_add(s->model, layer, p->acts.routes, e, &swap, p->acts.x[in],
+                          output_at(g, at, i), err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/*
+ * A mixture is measured at its output, with every token at the experts that it had: the differences
+ * of a token's experts add up before they are squared. Some rows at a time, as many as their outputs
+ * find room for; all experts inside.
+ */
+static int score_experts(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    const struct model_layer *m = nn_layer(s->model, layer);
+    int group = m->experts_group;
+    int64_t hidden = nn_arch(s->model)->hidden_size;
+    size_t room = g->plan.outputs / (g->plan.tiles_at_once * scoring_act_bytes(s, hidden));
+    size_t *order = xcalloc(s->rows->count, sizeof *order);
+    size_t count = order_rows(g, layer, places, order);
+    struct expert_row *rows = xcalloc(room, sizeof *rows);
+    int bad = 0;
+    for (size_t done = 0; done < count && bad == 0; done += room) {
+        size_t n = count - done < room ? count - done : room;
+        g->op->zero(g->b, g->outputs, g->plan.outputs);
+        for (size_t k = 0; k < n && bad == 0; k++)
+            bad = describe_row(g, layer, order[done + k], &rows[k], err);
+        for (int e = 0; e < m->experts && bad == 0; e++)
+            for (size_t k = 0; k < n && bad == 0; k++)
+                bad = add_expert(g, layer, e, k, &rows[k], places, err);
+        for (size_t k = 0; k < n && bad == 0; k++)
+            for (size_t i = 0; i < places; i++) {
+                struct place *p = &g->places[i];
+                size_t row = rows[k].row;
+                const struct backend_score_job job = {
+                    .tile = g->w.tiles[p->tile],
+                    .y = p->acts.block_y,
+                    .dy = p->acts.block_dy,
+                    .sums = group_sums(g, i, row, group, STORE_SUMS),
+                    .firsts = group_sums(g, i, row, group, STORE_FIRSTS),
+                    .dots = row_dots(g, i, row)};
+                if (scoring_lacks(s, row, layer, p->tile))
+                    g->op->score_output(g->b, &job, output_at(g, k, i), hidden);
+            }
+    }
+    free(rows);
+    free(order);
+    return bad;
+}
+
 /* After the last linear of a group: its dots of all rows are squared and added up by sample. Rows
    that a tile does not lack have zeros. */
 static void end_group(struct gradient *g, int group, size_t places)
@@ -428,6 +589,12 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
         if (bad == 0 && l + 1 == m->groups[group].first + m->groups[group].linears)
             end_group(g, group, places);
         walk_advance(&g->w, g->s->rows->count * places);
+    }
+    if (m->experts && bad == 0) {
+        bad = score_experts(g, layer, places, err);
+        if (bad == 0)
+            end_group(g, m->experts_group, places);
+        walk_advance(&g->w, 2 * g->s->rows->count * places);
     }
     free(jobs.items);
     free(jobs.held);

@@ -35,12 +35,18 @@ struct kl {
     double *saved;             /* [rows][2][MODEL_GROUPS][samples]: of one layer and tile */
     struct backend_operand *x; /* input of the group */
     struct backend_operand *weights[MODEL_LINEARS];
+    struct nn_expert_swap experts; /* its operands */
     size_t states_bytes, sums_bytes;
 };
 
 static uint64_t operand_bytes(const struct scoring *s, const struct backend_sizes *sizes)
 {
-    return (uint64_t)scoring_layer_elements(s) * 5 +
+    /* experts are quantized one at a time */
+    uint64_t elements = (uint64_t)scoring_layer_elements(s);
+    const struct lm_arch *a = nn_arch(s->model);
+    if (a->experts)
+        elements -= (uint64_t)(3 * a->experts * a->moe_intermediate_size * a->hidden_size);
+    return elements * 5 + scoring_expert_operands(s) +
            (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
 }
 
@@ -97,7 +103,7 @@ static int take_operands(struct kl *k, struct aq_err *err)
         if (!k->weights[l])
             return -1;
     }
-    return 0;
+    return scoring_take_expert_operands(s, &k->experts, err);
 }
 
 static int set_up(struct kl *k, const struct scoring *s, struct aq_err *err)
@@ -131,6 +137,7 @@ static void tear_down(struct kl *k)
         for (int l = 0; l < MODEL_LINEARS; l++)
             if (k->weights[l])
                 b->ops->operand_free(b, k->weights[l]);
+        scoring_free_expert_operands(k->s, &k->experts);
         walk_close(&k->w);
     }
     free(k->v);
@@ -164,6 +171,18 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     struct quant_spec spec;
     if (nn_group_spec(s->model, layer, v->group, &c->ws, &spec, err) < 0)
         return -1;
+    if (v->group == m->experts_group) {
+        struct quant_range inner;
+        struct nn_expert_swap experts = k->experts;
+        experts.w = &spec;
+        experts.a = &c->as;
+        experts.in = scoring_range(s, row, layer, in, &room);
+        experts.inner = scoring_range(s, row, layer, m->groups[v->group].inner, &inner);
+        experts.by = scoring_quantized_tile(s, &k->w, v->row, tile);
+        swap.experts = &experts;
+        (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
+        return nn_check(s->model, err);
+    }
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
                           m->inputs[in].cols, &c->as, scoring_range(s, row, layer, in, &room),
@@ -190,7 +209,7 @@ static int run_suffix(struct kl *k, int64_t layer, size_t tile, struct aq_err *e
         void *control = state_at(k, k->room);
         (void)nn_layer_forward(m, l, k->w.tiles[tile], control, control, NULL);
     }
-    return 0;
+    return nn_check(m, err);
 }
 
 static int measure(struct kl *k, size_t tile, struct aq_err *err)
@@ -316,7 +335,7 @@ static uint64_t suffix_products(const struct kl *k, int64_t layer)
 {
     int64_t layers = nn_layers(k->s->model);
     const struct model_layer *m = nn_layer(k->s->model, layer);
-    return k->s->rows->count * (uint64_t)(layers - layer + 1) * (uint64_t)m->linear_count;
+    return k->s->rows->count * (uint64_t)(layers - layer + 1) * walk_layer_products(m);
 }
 
 static int run_tile(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)

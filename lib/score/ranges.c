@@ -18,6 +18,7 @@ struct pass {
     struct backend *b;
     struct ranges *r;
     struct backend_tile **parts;  /* [tiles]: the tile's rows, a "sample" for every part */
+    struct backend_tile **inner;  /* the same with a row for each expert of a token; or NULLs */
     float *amax;                  /* [MODEL_INPUTS][samples][PARTS] of one layer */
     float *channel[MODEL_INPUTS]; /* [prefixes][cols], each over the samples new in the prefix */
     size_t channel_bytes[MODEL_INPUTS];
@@ -35,7 +36,11 @@ static void pass_close(struct pass *p)
     for (size_t i = 0; p->parts && i < p->w.job.tiles->count; i++)
         if (p->parts[i])
             op->tile_free(p->b, p->parts[i]);
+    for (size_t i = 0; p->inner && i < p->w.job.tiles->count; i++)
+        if (p->inner[i])
+            op->tile_free(p->b, p->inner[i]);
     free(p->parts);
+    free(p->inner);
     op->free(p->b, p->amax, amax_bytes(p->r));
     for (int i = 0; i < MODEL_INPUTS; i++)
         op->free(p->b, p->channel[i], p->channel_bytes[i]);
@@ -44,8 +49,9 @@ static void pass_close(struct pass *p)
         walk_close(&p->w);
 }
 
-/* The rows of a tile, with the parts of each sample for samples. */
-static struct backend_tile *parts_of(struct backend *b, const struct tile *t, struct aq_err *err)
+/* The rows of a tile, `each` for a token, with the parts of each sample for samples. */
+static struct backend_tile *parts_of(struct backend *b, const struct tile *t, int32_t each,
+                                     struct aq_err *err)
 {
     int32_t n = t->desc.samples * PARTS;
     int32_t *first = xcalloc((size_t)n + 1, sizeof *first);
@@ -58,13 +64,20 @@ static struct backend_tile *parts_of(struct backend *b, const struct tile *t, st
         first[s * PARTS + REST] = text < end ? text + 1 : end;
         first[s * PARTS + PARTS] = end;
     }
+    for (int32_t i = 0; i <= n; i++)
+        first[i] *= each;
     struct backend_tile_desc desc = t->desc;
+    int32_t *zeros = xcalloc((size_t)desc.rows * (size_t)each, sizeof *zeros);
+    desc.rows *= each;
     desc.samples = n;
     desc.first = first;
     desc.pad = pad;
+    if (each > 1) /* nothing here reads them */
+        desc.ids = desc.pos = desc.target = zeros;
     struct backend_tile *dev = b->ops->tile_new(b, &desc, err);
     free(first);
     free(pad);
+    free(zeros);
     /* cppcheck-suppress returnDanglingLifetime; the backend copies the description */
     return dev;
 }
@@ -86,7 +99,9 @@ static int pass_open(struct pass *p, const struct walk_job *job, struct aq_err *
     const struct backend_ops *op = p->b->ops;
     if (walk_open(&p->w, job, err) < 0)
         return -1;
+    int32_t each = (int32_t)nn_arch(job->model)->experts_per_token;
     p->parts = xcalloc(job->tiles->count, sizeof(struct backend_tile *));
+    p->inner = xcalloc(job->tiles->count, sizeof(struct backend_tile *));
     p->host = xmalloc(amax_bytes(p->r));
     p->amax = op->alloc(p->b, amax_bytes(p->r), "ranges", err);
     if (!p->amax)
@@ -101,8 +116,10 @@ static int pass_open(struct pass *p, const struct walk_job *job, struct aq_err *
             return -1;
     }
     for (size_t i = 0; i < job->tiles->count; i++) {
-        p->parts[i] = parts_of(p->b, &job->tiles->items[i], err);
+        p->parts[i] = parts_of(p->b, &job->tiles->items[i], 1, err);
         if (!p->parts[i])
+            return -1;
+        if (each && !(p->inner[i] = parts_of(p->b, &job->tiles->items[i], each, err)))
             return -1;
     }
     return 0;
@@ -146,6 +163,8 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
     const struct tile *t = &p->w.job.tiles->items[tile];
     size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
     int64_t last = t->sample + t->desc.samples;
+    const struct model_layer *shape = nn_layer(p->w.job.model, layer);
+    int inner = shape->experts ? shape->groups[shape->experts_group].inner : -1;
     for (size_t i = first; i < end; i++) {
         int64_t cols = r->model->inputs[i].cols, in = (int64_t)(i - first);
         float *amax = p->amax + (in * r->samples + t->sample) * PARTS;
@@ -155,7 +174,7 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
             to = to < last ? to : last;
             if (from < to)
                 p->b->ops->amax(
-                    p->b, p->parts[tile], acts->x[in], cols, (int32_t)(from - t->sample) * PARTS,
+                    p->b, in == inner ? p->inner[tile] : p->parts[tile], acts->x[in], cols, (int32_t)(from - t->sample) * PARTS,
                     (int32_t)(to - t->sample) * PARTS, amax, p->channel[in] + (int64_t)k * cols);
         }
     }

@@ -24,10 +24,14 @@ static const struct device {
     double fixed; /* seconds for the start and the upload of the weights */
 } devices[] = {{"one NVIDIA H200", 200e12, 1.0}};
 
-/* Operations of one tile: of all linears of a layer, of the head. */
+/* Operations of one tile: of all linears of a layer, of the head. A token meets some experts only. */
 static double layer_operations(const struct scoring *s)
 {
-    return 2.0 * s->tiles->rows * (double)scoring_layer_elements(s);
+    const struct lm_arch *a = nn_arch(s->model);
+    double all = (double)scoring_layer_elements(s);
+    double idle = 3.0 * (double)(a->experts - a->experts_per_token) *
+                  (double)a->moe_intermediate_size * (double)a->hidden_size;
+    return 2.0 * s->tiles->rows * (all - idle);
 }
 
 static double head_operations(const struct scoring *s)
@@ -202,6 +206,8 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     print_bytes(bytes.spilled ? "kept layer inputs, in a file" : "kept layer inputs", bytes.kept);
     print_bytes("tiles scored together", bytes.batch);
     print_bytes("quantized operands", bytes.operands);
+    if (bytes.outputs)
+        print_bytes("outputs of experts", bytes.outputs);
     print_bytes("score sums", bytes.sums);
     print_bytes("scratch", bytes.scratch);
     printf("  %-34s %12zu\n", "tiles at once", bytes.tiles_at_once);

@@ -1,10 +1,47 @@
 #include "score/scoring.h"
 
 #include "base/mem.h"
+#include "nn/experts.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+
+bool scoring_has_experts(const struct scoring *s)
+{
+    return nn_arch(s->model)->experts > 0;
+}
+
+uint64_t scoring_expert_operands(const struct scoring *s)
+{
+    const struct lm_arch *a = nn_arch(s->model);
+    uint64_t rows = (uint64_t)s->tiles->rows, d = (uint64_t)a->hidden_size;
+    uint64_t moe = (uint64_t)a->moe_intermediate_size;
+    return a->experts ? 15 * d * moe + rows * (d + moe) * s->b->input_size : 0;
+}
+
+int scoring_take_expert_operands(const struct scoring *s, struct nn_expert_swap *swap,
+                                 struct aq_err *err)
+{
+    const struct backend_ops *op = s->b->ops;
+    const struct lm_arch *a = nn_arch(s->model);
+    int64_t d = a->hidden_size, moe = a->moe_intermediate_size, rows = s->tiles->rows;
+    if (!a->experts)
+        return 0;
+    swap->gate_up = op->operand_new(s->b, 2 * moe, d, 1, err);
+    swap->down = swap->gate_up ? op->operand_new(s->b, d, moe, 1, err) : NULL;
+    swap->x = swap->down ? op->operand_new(s->b, rows, d, 0, err) : NULL;
+    swap->u = swap->x ? op->operand_new(s->b, rows, moe, 0, err) : NULL;
+    return swap->u ? 0 : -1;
+}
+
+void scoring_free_expert_operands(const struct scoring *s, struct nn_expert_swap *swap)
+{
+    struct backend_operand *all[] = {swap->gate_up, swap->down, swap->x, swap->u};
+    for (size_t i = 0; i < AQ_COUNT(all); i++)
+        if (all[i])
+            s->b->ops->operand_free(s->b, all[i]);
+}
 
 bool scoring_wants(const struct scoring *s, size_t row, size_t tile)
 {
@@ -141,6 +178,19 @@ static int weights_fit(const struct scoring *s, const struct candidate *c, struc
     return 0;
 }
 
+/* The experts of a layer are alike. */
+static int experts_fit(const struct scoring *s, const struct candidate *c, struct aq_err *err)
+{
+    for (int64_t layer = 0; layer < nn_layers(s->model); layer++)
+        for (int down = 0; down < 2 && nn_layer(s->model, layer)->experts; down++) {
+            const struct backend_weight *w = nn_expert_weight(s->model, layer, 0, down);
+            const struct quant_matrix m = {.rows = w->rows, .cols = w->cols, .name = w->name};
+            if (quant_fits_weight(&c->ws, &m, err) < 0)
+                return -1;
+        }
+    return 0;
+}
+
 /* Every layer has ranges of its own. */
 static int inputs_fit(const struct scoring *s, const struct score_row *row, struct aq_err *err)
 {
@@ -167,6 +217,7 @@ int scoring_fits(const struct scoring *s, struct aq_err *err)
     for (size_t r = 0; r < s->rows->count; r++) {
         const struct score_row *row = &s->rows->items[r];
         if (weights_fit(s, &s->candidates->items[row->candidate], err) < 0 ||
+            experts_fit(s, &s->candidates->items[row->candidate], err) < 0 ||
             inputs_fit(s, row, err) < 0)
             return -1;
     }
@@ -238,6 +289,13 @@ struct backend_sizes scoring_sizes(const struct scoring *s)
             sizes.inputs = cols > sizes.inputs ? cols : sizes.inputs;
             sizes.weight = n > sizes.weight ? n : sizes.weight;
         }
+        for (int down = 0; down < 2 && m->experts; down++) {
+            const struct backend_weight *w = nn_expert_weight(s->model, layer, 0, down);
+            int64_t n = w->rows * w->cols;
+            sizes.outputs = w->rows > sizes.outputs ? w->rows : sizes.outputs;
+            sizes.inputs = w->cols > sizes.inputs ? w->cols : sizes.inputs;
+            sizes.weight = n > sizes.weight ? n : sizes.weight;
+        }
     }
     sizes.layer_bytes = nn_layer_bytes(s->model);
     sizes.end_bytes = nn_end_bytes(s->model);
@@ -249,7 +307,8 @@ int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan, 
     if (s->b->ops != &backend_cpu_ops)
         return 0;
     uint64_t kept = plan->spilled ? 0 : plan->kept;
-    uint64_t sum = kept + plan->batch + plan->operands + plan->sums + plan->scratch;
+    uint64_t sum =
+        kept + plan->batch + plan->operands + plan->sums + plan->scratch + plan->outputs;
     void *p = aq_big_alloc(sum, "the planned work", err);
     aq_big_free(p, sum);
     return p ? 0 : -1;

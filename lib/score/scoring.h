@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "base/err.h"
+#include "nn/experts.h"
 #include "nn/tile.h"
 #include "score/walk.h"
 #include "store/candidate.h"
@@ -82,6 +83,15 @@ struct scoring_result {
 int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile,
                  const struct scoring_result *r, struct aq_err *err) AQ_MUST_CHECK;
 
+/* ---- experts ---- */
+
+bool scoring_has_experts(const struct scoring *s);
+/* Bytes of the operands of a swap of experts, and the operands; free also after a failure. */
+uint64_t scoring_expert_operands(const struct scoring *s);
+int scoring_take_expert_operands(const struct scoring *s, struct nn_expert_swap *swap,
+                                 struct aq_err *err) AQ_MUST_CHECK;
+void scoring_free_expert_operands(const struct scoring *s, struct nn_expert_swap *swap);
+
 /* ---- methods ---- */
 
 /* Bytes that a method plans for, per purpose; sums to what it takes from the backend. */
@@ -93,6 +103,7 @@ struct scoring_bytes {
     uint64_t operands; /* quantized weight and activations */
     uint64_t sums;     /* and other numbers of all rows; gradient: each row's dot form by token */
     uint64_t scratch;  /* what the backend takes by itself */
+    uint64_t outputs;  /* of experts under some rows, over the tiles scored together */
     size_t tiles_at_once;
 };
 /* The largest operands of this model. */

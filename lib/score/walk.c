@@ -82,11 +82,17 @@ int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile)
     return slot;
 }
 
+uint64_t walk_layer_products(const struct model_layer *l)
+{
+    /* experts: gate with up, and down, of all that have rows together */
+    return (uint64_t)l->linear_count + (l->experts ? 2 : 0);
+}
+
 uint64_t walk_products(const struct walk *w, int64_t from, int64_t to)
 {
     uint64_t sum = 0;
     for (int64_t l = from; l < to; l++)
-        sum += (uint64_t)nn_layer(w->job.model, l)->linear_count * w->count;
+        sum += walk_layer_products(nn_layer(w->job.model, l)) * w->count;
     return sum;
 }
 
@@ -126,6 +132,8 @@ const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, stru
     void *out = last ? NULL : kept_place(w->kept, to, w->scratch[1]);
     const struct nn_acts *acts =
         nn_layer_forward(w->job.model, layer, w->tiles[tile], in, out, NULL);
+    if (nn_check(w->job.model, err) < 0)
+        return NULL;
     return out && kept_put(w->kept, to, out, err) < 0 ? NULL : acts;
 }
 
@@ -143,7 +151,7 @@ int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struc
             const struct nn_acts *acts = walk_step(w, l, t, err);
             if (!acts || (each && each(arg, l, t, acts, err) < 0))
                 return -1;
-            walk_advance(w, (uint64_t)nn_layer(w->job.model, l)->linear_count);
+            walk_advance(w, walk_layer_products(nn_layer(w->job.model, l)));
         }
     }
     return 0;

@@ -54,6 +54,8 @@ int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg,
                  struct aq_err *err) AQ_MUST_CHECK;
 /* From a layer's input to the next slot. */
 const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, struct aq_err *err);
+/* Products of one tile, for progress. */
+uint64_t walk_layer_products(const struct model_layer *l);
 /* Products of a forward pass over all wanted tiles and the layers from <= l < to. */
 uint64_t walk_products(const struct walk *w, int64_t from, int64_t to);
 void walk_advance(struct walk *w, uint64_t products);

@@ -2,8 +2,11 @@
 """Trains the demo model on encoded captions and writes its checkpoint; needs PyTorch and safetensors, one GPU or a CPU.
 
     train.py --corpus corpus.safetensors --valid valid.safetensors --tokenizer DIR -o checkpoint --log train.log
+
+--model FILE: another model.py, as ../qwen3_moe_demo/model.py.
 """
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -13,7 +16,14 @@ import time
 import torch
 import torch.nn.functional as F
 
-import model as demo
+demo = None  # the model's module, see main
+
+
+def module_of(path):
+    spec = importlib.util.spec_from_file_location("demo", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Captions:
@@ -90,7 +100,10 @@ def main():
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--decay", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--model", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "model.py"), metavar="FILE")
     args = parser.parse_args()
+    global demo
+    demo = module_of(args.model)
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     log_file = open(args.log, "w", encoding="utf-8")
@@ -117,7 +130,7 @@ def main():
     unigram, bigram = ngrams(train, valid, vocab)
     log("held-out loss in nats per token: unigram %.4f, bigram %.4f" % (unigram, bigram))
 
-    matrices = [p for p in net.parameters() if p.dim() == 2]
+    matrices = [p for p in net.parameters() if p.dim() >= 2]
     others = [p for p in net.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([dict(params=matrices, weight_decay=args.decay), dict(params=others, weight_decay=0.0)],
                                   lr=args.lr, betas=(0.9, 0.95), fused=device == "cuda")

@@ -118,7 +118,7 @@ static void plan_language(struct plan *p, const char *prefix)
     size_t n;
     struct model_place *places = model_layout(&arch, &n);
     for (size_t i = 0; i < n; i++) {
-        uint64_t shape[2];
+        uint64_t shape[MODEL_RANK];
         int rank;
         model_place_describe(&places[i], &arch, &name, &rank, shape);
         bool head = strcmp(aq_buf_str(&name), "lm_head.weight") == 0;

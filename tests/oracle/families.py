@@ -3,7 +3,7 @@
 tests/unit/test_families.c.
 
 Computes in float64: logits, summed loss of each sample, and the gradient of that sum at the output
-of every linear. A case is a directory: config.json and model.safetensors as transformers writes them
+of every linear, and of every mixture of experts. A case is a directory: config.json and model.safetensors as transformers writes them
 (bf16, fp16 or fp32 weights), and expected.safetensors with the samples and the results.
 
     tests/oracle/families.py [CASE...]      rewrites tests/oracle/families/*
@@ -102,6 +102,34 @@ CASES = {
         layer_types=["sliding_attention", "full_attention"],
         rope_parameters={"sliding_attention": rope(theta=1e4), "full_attention": rope(theta=1e6)})),
 }
+EXPERTS = dict(num_experts_per_tok=2, moe_intermediate_size=16, hidden_size=24)
+CASES.update({
+    # every second layer has experts
+    "qwen3_moe": ("Qwen3Moe", "bf16", sized(
+        **{**EXPERTS, "num_hidden_layers": 3}, head_dim=8, num_experts=8, norm_topk_prob=True,
+        decoder_sparse_step=2, mlp_only_layers=[], rope_parameters=rope(theta=1e6))),
+    # weights that do not add up to 1; a layer named as dense
+    "qwen3_moe_plain": ("Qwen3Moe", "f32", sized(
+        **EXPERTS, head_dim=8, num_experts=6, norm_topk_prob=False, decoder_sparse_step=1,
+        mlp_only_layers=[0], tie_word_embeddings=True, rope_parameters=rope(theta=1e6))),
+    # as many experts for a token as there are; one alone
+    "qwen3_moe_all": ("Qwen3Moe", "f32", sized(
+        **{**EXPERTS, "num_experts_per_tok": 3}, head_dim=8, num_experts=3, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[], rope_parameters=rope(theta=1e6))),
+    "qwen3_moe_one": ("Qwen3Moe", "f32", sized(
+        **{**EXPERTS, "num_experts_per_tok": 1}, head_dim=8, num_experts=4, norm_topk_prob=True,
+        decoder_sparse_step=1, mlp_only_layers=[], rope_parameters=rope(theta=1e6))),
+    # fused tensors, as (experts, out, in); below the same ones as (experts, in, out)
+    "qwen3_vl_moe": ("Qwen3VLMoe", "bf16", sized(
+        **EXPERTS, head_dim=8, num_experts=8, decoder_sparse_step=1, mlp_only_layers=[],
+        rope_parameters=rope(theta=1e6, mrope_section=[2, 1, 1]))),
+    "mixtral": ("Mixtral", "bf16", sized(
+        hidden_size=24, intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, head_dim=8,
+        sliding_window=None, rope_parameters=rope(theta=1e6))),
+    "olmoe": ("Olmoe", "bf16", sized(
+        hidden_size=24, intermediate_size=16, num_experts=8, num_experts_per_tok=2,
+        norm_topk_prob=False, rope_parameters=rope())),
+})
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
 
 
@@ -119,6 +147,12 @@ def build(prefix, values):
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision,
                                                tie_word_embeddings=False)
         cls = transformers.Qwen2_5_VLForConditionalGeneration
+    elif prefix == "Qwen3VLMoe":
+        vision = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=24,
+                      deepstack_visual_indexes=[0])
+        config = transformers.Qwen3VLMoeConfig(text_config={**values, "tie_word_embeddings": False},
+                                               vision_config=vision, tie_word_embeddings=False)
+        cls = transformers.Qwen3VLMoeForConditionalGeneration
     elif prefix == "Gemma3":
         vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                       num_attention_heads=2, image_size=28, patch_size=14)
@@ -128,6 +162,9 @@ def build(prefix, values):
         config = getattr(transformers, prefix + "Config")(**values)
         name = "Gemma3" if prefix == "Gemma3Text" else prefix
         cls = getattr(transformers, name + "ForCausalLM")
+    if "expert" in str(values):
+        for c in (config, getattr(config, "text_config", config)):
+            c._experts_implementation = "eager"
     return cls._from_config(config, attn_implementation="eager")
 
 
@@ -153,6 +190,11 @@ def linears(model):
     return [(n, m) for n, m in text_part(model).named_modules() if isinstance(m, torch.nn.Linear)]
 
 
+def mixtures(model):
+    return [(n + ".experts", m) for n, m in text_part(model).named_modules()
+            if type(m).__name__.endswith("SparseMoeBlock")]
+
+
 def reference(model, dtype):
     """The same model in float64, its norms too, and Gemma's scale of embeddings as in `dtype`."""
     for m in model.modules():
@@ -169,8 +211,9 @@ def reference(model, dtype):
 
 def run(model, samples):
     found, grads, logits, losses = {}, {}, [], []
-    for name, module in linears(model):
+    for name, module in linears(model) + mixtures(model):
         def keep(_module, _inputs, output, key=name):
+            output = output[0] if isinstance(output, tuple) else output
             output.retain_grad()
             found[key] = output
         module.register_forward_hook(keep)
@@ -183,7 +226,7 @@ def run(model, samples):
         logits.append(z.detach())
         losses.append(loss.item())
         for key, y in found.items():
-            grads.setdefault(key, []).append(y.grad[0].clone())
+            grads.setdefault(key, []).append(y.grad.reshape(-1, y.shape[-1]).clone())
     out = {"logits": torch.cat(logits).float(), "loss": torch.tensor(losses, dtype=D)}
     out.update({f"dy/{k.removeprefix('layers.')}": torch.cat(g).float() for k, g in grads.items()})
     return out
@@ -194,6 +237,18 @@ def check_scale(model):
     ids = torch.tensor([[7, 11, 3, 2, 9]])
     with torch.no_grad():
         return model(input_ids=ids, use_cache=False).logits
+
+
+def turned(directory, to):
+    """The same checkpoint with the fused weights of experts as (experts, in, out)."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(directory, to)
+    path = os.path.join(to, "model.safetensors")
+    tensors = safetensors.torch.load_file(path)
+    for key in tensors:
+        if ".experts." in key:
+            tensors[key] = tensors[key].transpose(1, 2).contiguous()
+    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
 
 
 def make(name, directory):
@@ -223,6 +278,8 @@ def make(name, directory):
     path = os.path.join(directory, "expected.safetensors")
     safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata=meta)
     size = sum(os.path.getsize(os.path.join(directory, f)) for f in os.listdir(directory))
+    if name == "qwen3_vl_moe":
+        turned(directory, directory + "_turned")
     print(f"{name}: {size} bytes, float32 as it is against float64: {far:.1e}")
 
 

@@ -6,6 +6,7 @@
 #define AQ_TEST_MODEL_RUN_H
 
 #include "base/sha256.h"
+#include "nn/experts.h"
 #include "nn/model.h"
 #include "quant/quant.h"
 
@@ -15,6 +16,7 @@
 struct result {
     float *logits; /* (rows, vocabulary) */
     float **dy;    /* [layer * MODEL_LINEARS + linear]: (rows, out) */
+    float **block; /* [layer]: at the output of the experts, (rows, hidden); NULL: there are none */
     double *loss;
     int32_t rows, used;
     double unchanged; /* score of all linears without any treatment: exactly 0 */
@@ -28,10 +30,41 @@ static void *get(struct backend *b, const void *dev, size_t bytes)
     return host;
 }
 
+/* Score of a layer's experts left as they are. */
+static void experts_score(struct backend *b, const struct backend_tile *t, struct nn_model *m,
+                          int64_t layer, const struct nn_acts *a, int32_t rows, double *sums)
+{
+    const struct model_layer *l = nn_layer(m, layer);
+    const struct lm_arch *c = nn_arch(m);
+    const struct quant_spec none = {0};
+    int64_t d = c->hidden_size, moe = c->moe_intermediate_size;
+    size_t bytes = (size_t)rows * (size_t)d * sizeof(float);
+    float *yq = b->ops->alloc(b, bytes, "yq", &err);
+    struct nn_expert_swap swap = {.w = &none,
+                                  .a = &none,
+                                  .gate_up = b->ops->operand_new(b, 2 * moe, d, 1, &err),
+                                  .down = b->ops->operand_new(b, d, moe, 1, &err),
+                                  .x = b->ops->operand_new(b, rows, d, 0, &err),
+                                  .u = b->ops->operand_new(b, rows, moe, 0, &err)};
+    b->ops->zero(b, yq, bytes);
+    for (int e = 0; e < l->experts; e++)
+        must(nn_expert_add(m, layer, a->routes, e, &swap,
+                           a->x[l->groups[l->experts_group].input], yq, &err),
+             "expert");
+    struct backend_score_job job = {.tile = t, .y = a->block_y, .dy = a->block_dy, .sums = sums};
+    b->ops->score_output(b, &job, yq, d);
+    must(b->ops->sync(b, &err), "score");
+    b->ops->operand_free(b, swap.gate_up);
+    b->ops->operand_free(b, swap.down);
+    b->ops->operand_free(b, swap.x);
+    b->ops->operand_free(b, swap.u);
+    b->ops->free(b, yq, bytes);
+}
+
 /* Scores of a layer's linears left as they are. A bias that one side lacked would show. */
-static double unchanged_score(struct backend *b, const struct backend_tile *t,
-                              const struct nn_model *m, int64_t layer, const struct nn_acts *a,
-                              int32_t rows, int32_t samples)
+static double unchanged_score(struct backend *b, const struct backend_tile *t, struct nn_model *m,
+                              int64_t layer, const struct nn_acts *a, int32_t rows,
+                              int32_t samples)
 {
     const struct model_layer *l = nn_layer(m, layer);
     const struct quant_spec none = {0};
@@ -49,6 +82,8 @@ static double unchanged_score(struct backend *b, const struct backend_tile *t,
         b->ops->operand_free(b, wo);
         b->ops->operand_free(b, xo);
     }
+    if (l->experts)
+        experts_score(b, t, m, layer, a, rows, sums);
     for (int32_t s = 0; s < samples; s++)
         sum += sums[s];
     free(sums);
@@ -87,6 +122,7 @@ static struct result run_tile(const struct nn_source *s, const struct tile *t, i
     aq_sha256_init(&sha);
     aq_sha256_add(&sha, out.logits, logit_bytes);
     out.dy = xcalloc((size_t)(c->num_hidden_layers * MODEL_LINEARS), sizeof *out.dy);
+    out.block = xcalloc((size_t)c->num_hidden_layers, sizeof *out.block);
     for (int64_t l = c->num_hidden_layers - 1; l >= 0; l--) {
         must(nn_use_layer(m, l, l - 1, &err), "layer");
         const struct nn_acts *a = l == c->num_hidden_layers - 1
@@ -99,6 +135,11 @@ static struct result run_tile(const struct nn_source *s, const struct tile *t, i
             out.dy[l * MODEL_LINEARS + i] = dy;
             aq_sha256_add(&sha, dy, bytes);
         }
+        if (nn_layer(m, l)->experts) {
+            out.block[l] = get(b, a->block_dy, h_bytes);
+            aq_sha256_add(&sha, out.block[l], h_bytes);
+        }
+        must(nn_check(m, &err), "layer");
     }
     out.loss = get(b, loss, loss_bytes);
     aq_sha256_add(&sha, out.loss, loss_bytes);
@@ -118,6 +159,9 @@ static void result_release(struct result *r, const struct lm_arch *c)
 {
     for (int64_t i = 0; i < c->num_hidden_layers * MODEL_LINEARS; i++)
         free(r->dy[i]);
+    for (int64_t l = 0; l < c->num_hidden_layers; l++)
+        free(r->block[l]);
+    free(r->block);
     free(r->dy);
     free(r->logits);
     free(r->loss);
@@ -138,8 +182,6 @@ static double distance(const float *found, const char *expected, int64_t n)
 static void compare(const char *name, const struct st_file *f, const struct lm_arch *c,
                     const struct result *r)
 {
-    struct model_layer shape;
-    model_layer_describe(&shape, c, 0);
     const struct st_tensor *z = st_need(f, "logits", ST_F32, 2, &err);
     const struct st_tensor *loss = st_need(f, "loss", ST_F64, 1, &err);
     must(z && loss ? 0 : -1, name);
@@ -154,8 +196,19 @@ static void compare(const char *name, const struct st_file *f, const struct lm_a
     }
     tap_ok(far < 1e-5, "%s: loss of each sample (%.1e)", name, far);
     double worst = 0;
-    int compared = 0;
+    int compared = 0, wanted = 0, blocks = 0;
     for (int64_t l = 0; l < c->num_hidden_layers; l++) {
+        struct model_layer shape;
+        char name_of_block[80];
+        model_layer_describe(&shape, c, l);
+        wanted += r->block[l] != NULL;
+        (void)snprintf(name_of_block, sizeof name_of_block, "dy/%d.mlp.experts", (int)l);
+        const struct st_tensor *block = st_find(f, name_of_block);
+        if (block && r->block[l]) {
+            blocks++;
+            worst = fmax(worst, distance(r->block[l], block->data, (int64_t)block->elements));
+        }
+        wanted += l == 0 ? shape.linear_count : 0;
         for (int i = 0; i < shape.linear_count; i++) {
             char key[80];
             (void)snprintf(key, sizeof key, "dy/%d.%s", (int)l, shape.linears[i].name);
@@ -166,8 +219,8 @@ static void compare(const char *name, const struct st_file *f, const struct lm_a
                              distance(r->dy[l * MODEL_LINEARS + i], t->data, (int64_t)t->elements));
         }
     }
-    tap_ok(compared >= shape.linear_count && worst < 1e-5,
-           "%s: gradient at %d linears (worst %.1e)", name, compared, worst);
+    tap_ok(compared + blocks >= wanted && worst < 1e-5,
+           "%s: gradient at %d linears and %d mixtures (worst %.1e)", name, compared, blocks, worst);
     tap_ok(r->unchanged == 0, "%s: linears left as they are score 0", name);
 }
 

@@ -82,6 +82,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.batch_bytes = UINT64_C(1) << 30;
     c->base.tile_tokens = 512;
     c->base.inputs_at_once = 1;
+    c->base.expert_rows = 32; /* whole groups of the matrix units */
     c->host = *host;
     c->config = *config;
     const char *warning = blas_init();
@@ -232,6 +233,7 @@ static struct backend_tile *cpu_tile_new(struct backend *b, const struct backend
     size_t rows = (size_t)desc->rows;
     t->rows = desc->rows;
     t->samples = desc->samples;
+    t->chunk = desc->rows;
     t->first = dup_bytes(desc->first, ((size_t)desc->samples + 1) * sizeof *t->first);
     t->pad = dup_bytes(desc->pad, (size_t)desc->samples * sizeof *t->pad);
     t->ids = dup_bytes(desc->ids, rows * sizeof *t->ids);
@@ -257,6 +259,7 @@ static void cpu_tile_free(struct backend *b, struct backend_tile *t)
     free(t->pos);
     free(t->target);
     free(t->sample_of);
+    free(t->slots);
     for (struct cpu_angles *a = t->angles, *next; a; a = next) {
         next = a->next;
         free(a->inv_freq);
@@ -286,6 +289,7 @@ const struct backend_ops backend_cpu_ops = {
     .weights_release = cpu_weights_release,
     .tile_new = cpu_tile_new,
     .tile_free = cpu_tile_free,
+    .tile_part = cpu_tile_part,
     .embed = cpu_embed,
     .add = cpu_add,
     .scale = cpu_scale,
@@ -304,6 +308,13 @@ const struct backend_ops backend_cpu_ops = {
     .loss = cpu_loss,
     .kl = cpu_kl,
     .logits = cpu_logits,
+    .route = cpu_route,
+    .route_backward = cpu_route_backward,
+    .part_take = cpu_part_take,
+    .part_add = cpu_part_add,
+    .part_put = cpu_part_put,
+    .part_dot = cpu_part_dot,
+    .score_output = cpu_score_output,
     .amax = cpu_amax,
     .operand_new = cpu_operand_new,
     .operand_free = cpu_operand_free,

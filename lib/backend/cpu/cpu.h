@@ -44,6 +44,10 @@ struct backend_tile {
     uint8_t *pad;
     int32_t *ids, *pos, *target;
     int32_t *sample_of; /* [rows]; -1 after the last */
+    /* of tile_part: [rows], -1 in rows without one; else NULL */
+    int32_t *slots;
+    int32_t per_token;
+    int32_t chunk; /* rows of a product; divides rows */
     struct cpu_angles *angles;
 };
 
@@ -138,6 +142,24 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
             const void *const *hq, int count, const struct backend_head *head);
 void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                 const struct backend_head *head);
+struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile *t,
+                                   const int32_t *slots, int32_t count, int per_token,
+                                   struct aq_err *err);
+void cpu_route(struct backend *b, const struct backend_tile *t, float *p, int32_t *sel, float *w,
+               const void *logits, int experts, int per_token, int normed);
+void cpu_route_backward(struct backend *b, const struct backend_tile *t, void *dlogits,
+                        const float *p, const int32_t *sel, const float *w, const float *q,
+                        int experts, int per_token, int normed);
+void cpu_part_take(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                   int64_t cols, const float *w);
+void cpu_part_add(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                  int64_t cols, const float *w);
+void cpu_part_put(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                  int64_t cols);
+void cpu_part_dot(struct backend *b, const struct backend_tile *part, float *q, const void *g,
+                  const void *f, int64_t cols);
+void cpu_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
+                      int64_t cols);
 void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
               int32_t from, int32_t to, float *per_sample, float *per_channel);
 struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t cols,

@@ -59,6 +59,7 @@ const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_
 struct product {
     struct cpu_backend *c;
     int64_t rows, width; /* of the tile, of a unit */
+    int64_t chunk;       /* rows of one product */
     float *out;
     const float *in;
     const struct backend_weight *w;
@@ -71,15 +72,16 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     int64_t at = unit * p->width, depth = p->w->cols;
     int64_t cols = p->w->rows - at < p->width ? p->w->rows - at : p->width;
     const float *panel = cpu_weight_rows(p->w, at, cols, cpu_scratch(p->c, worker));
-    blas_gemm(BLAS_N, BLAS_T, p->rows, cols, depth, p->in, depth, panel, depth, 0, p->out + at,
-              p->w->rows);
+    for (int64_t r = 0; r < p->rows; r += p->chunk)
+        blas_gemm(BLAS_N, BLAS_T, p->chunk, cols, depth, p->in + r * depth, depth, panel, depth, 0,
+                  p->out + r * p->w->rows + at, p->w->rows);
 }
 
 void cpu_linear_forward(struct backend *b, const struct backend_tile *t, void *y, const void *x,
                         const struct backend_weight *w)
 {
     struct cpu_backend *c = cpu_of(b);
-    struct product p = {c, t->rows, cpu_unit_cols(w->rows, w->cols), y, x, w, 0};
+    struct product p = {c, t->rows, cpu_unit_cols(w->rows, w->cols), t->chunk, y, x, w, 0};
     if (cpu_begin(c, (size_t)(p.width * w->cols) * sizeof(float), 0))
         aq_pool_run(c->pool, cpu_units(w->rows, w->cols), forward_unit, &p);
 }
@@ -91,15 +93,16 @@ static void backward_unit(void *arg, int64_t unit, int worker)
     int64_t cols = p->w->cols - at < p->width ? p->w->cols - at : p->width;
     float *panel = cpu_scratch(p->c, worker);
     cpu_weight_panel(p->w, 0, depth, at, cols, panel);
-    blas_gemm(BLAS_N, BLAS_N, p->rows, cols, depth, p->in, depth, panel, cols, p->beta, p->out + at,
-              p->w->cols);
+    for (int64_t r = 0; r < p->rows; r += p->chunk)
+        blas_gemm(BLAS_N, BLAS_N, p->chunk, cols, depth, p->in + r * depth, depth, panel, cols,
+                  p->beta, p->out + r * p->w->cols + at, p->w->cols);
 }
 
 void cpu_linear_backward(struct backend *b, const struct backend_tile *t, void *dx, const void *dy,
                          const struct backend_weight *w, int accumulate)
 {
     struct cpu_backend *c = cpu_of(b);
-    struct product p = {c,  t->rows, cpu_unit_cols(w->cols, w->rows), dx,
+    struct product p = {c,  t->rows, cpu_unit_cols(w->cols, w->rows), t->chunk, dx,
                         dy, w,       accumulate ? 1.0F : 0.0F};
     if (cpu_begin(c, (size_t)(p.width * w->rows) * sizeof(float), 0))
         aq_pool_run(c->pool, cpu_units(w->cols, w->rows), backward_unit, &p);

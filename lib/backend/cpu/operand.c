@@ -123,6 +123,8 @@ static void clip_unit(void *arg, int64_t unit, int worker)
     int64_t from = op->t->first[unit], to = op->t->first[unit + 1];
     struct quant_stats stats = {0};
     (void)worker;
+    if (from == to)
+        return;
     quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
                 QUANT_F32, &stats);
     j->clipped[unit] += (double)stats.clipped;
@@ -208,8 +210,9 @@ static void values_unit(void *arg, int64_t unit, int worker)
     const struct backend_operand *op = j->op;
     int64_t from = op->t->first[unit], to = op->t->first[unit + 1];
     (void)worker;
-    quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
-                QUANT_F32, NULL);
+    if (from < to)
+        quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
+                    QUANT_F32, NULL);
 }
 
 static void prepare_values(struct cpu_backend *c, const struct backend_operand *x)
@@ -239,6 +242,8 @@ static void codes_unit(void *arg, int64_t unit, int worker)
     int64_t from = op->t->first[unit], to = op->t->first[unit + 1], cols = op->source.cols;
     char *codes = (char *)(f->values + from * cols);
     (void)worker;
+    if (from == to)
+        return;
     quant_apply_codes(op->plan, &op->source, from, to, codes,
                       kind == MATRIX_INT8 ? QUANT_INT8 : QUANT_CODE_BF16, f->row_scale + from,
                       NULL);

@@ -20,7 +20,7 @@ struct score_run {
     struct product_form forms[JOBS];
     int count;
     int64_t width, units, out, depth;
-    int32_t rows;
+    int32_t rows, chunk; /* of the tile; of one product in fp32 */
     size_t room; /* bytes of a worker's scratch for the block of weights; the result follows it */
     /* What each unit found for each row, added up in the order of the units afterwards. */
     double *parts;     /* (jobs, units, rows): sums of squares */
@@ -85,8 +85,9 @@ static void product_unit(void *arg, int64_t unit, int worker)
         if (k == 0 || !operand_same_rows(form, &s->forms[k - 1]))
             rows = operand_weight_rows(s->w, form, &own, room);
         if (form->level == MATRIX_NONE) {
-            blas_gemm(BLAS_N, BLAS_T, s->rows, cols, s->depth, operand_values(x), s->depth,
-                      rows.values, s->depth, 0, z, cols);
+            for (int32_t r = 0; r < s->rows; r += s->chunk)
+                blas_gemm(BLAS_N, BLAS_T, s->chunk, cols, s->depth, operand_values(x) + r * s->depth,
+                          s->depth, rows.values, s->depth, 0, z + r * cols, cols);
             use_result(s, k, unit, z, cols, cols);
         } else {
             multiply_codes(s, form, x, &rows, cols, z, sums);
@@ -104,6 +105,7 @@ static bool run_products(struct score_run *s)
     s->out = w->rows;
     s->depth = w->cols;
     s->rows = s->jobs[0].tile->rows;
+    s->chunk = s->jobs[0].tile->chunk;
     s->width = cpu_unit_cols(s->out, s->depth);
     s->units = cpu_units(s->out, s->depth);
     s->room = 0;
@@ -164,6 +166,42 @@ void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void 
     struct backend_score_job job = {.tile = t, .x = x};
     struct score_run s = {.c = cpu_of(b), .w = w, .jobs = &job, .count = 1, .y = y};
     (void)run_products(&s);
+}
+
+struct output_job {
+    const struct backend_score_job *job;
+    const float *yq;
+    int64_t cols;
+};
+
+/* One sample, its rows one after another. */
+static void output_unit(void *arg, int64_t unit, int worker)
+{
+    const struct output_job *o = arg;
+    const struct backend_score_job *j = o->job;
+    const struct backend_tile *t = j->tile;
+    const float *y = j->y, *dy = j->dy;
+    (void)worker;
+    for (int32_t r = t->first[unit]; r < t->first[unit + 1]; r++) {
+        int64_t at = r * o->cols;
+        double dot = 0;
+        double sum =
+            simd()->score(o->yq + at, y + at, dy + at, j->dots ? &dot : NULL, o->cols);
+        j->sums[unit] += sum;
+        if (j->firsts && r == t->first[unit])
+            j->firsts[unit] += sum;
+        if (j->dots)
+            j->dots[r] += dot;
+    }
+}
+
+void cpu_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
+                      int64_t cols)
+{
+    struct cpu_backend *c = cpu_of(b);
+    struct output_job o = {job, yq, cols};
+    if (cpu_begin(c, 0, 0))
+        aq_pool_run(c->pool, job->tile->samples, output_unit, &o);
 }
 
 struct dots_job {
