@@ -289,7 +289,7 @@ CASES
 
 @test "config.json: kinds of models" {
     "$GEN" tiny
-    for type in bert qwen3_moe qwen3_vl_moe phi; do
+    for type in bert qwen2_moe glm4_moe phi; do
         bad_config ".model_type = \"$type\"" "model_type '$type' is not supported"
         has "$stderr" "supported are qwen3, qwen3_vl_text, qwen3_vl"
     done

@@ -187,10 +187,10 @@ struct backend_ops {
                                      struct aq_err *err);
     void (*tile_free)(struct backend *b, struct backend_tile *t);
     /*
-     * The rows of t that go to one expert, as a tile of their own. A slot is row * per_token + place
-     * among the row's experts; slots rise, so that the rows of a sample lie together, and samples
-     * are those of t. Rows are filled up to a multiple of b->expert_rows, and products are made
-     * with that many rows at a time, so that a row's bits depend on that row alone. NULL in a
+     * The rows of t that go to one expert, as a tile of their own. A slot is row * per_token +
+     * place among the row's experts; slots rise, so that the rows of a sample lie together, and
+     * samples are those of t. Rows are filled up to a multiple of b->expert_rows, and products are
+     * made with that many rows at a time, so that a row's bits depend on that row alone. NULL in a
      * backend without experts, as are the ops under "experts" below.
      */
     struct backend_tile *(*tile_part)(struct backend *b, const struct backend_tile *t,
@@ -265,8 +265,8 @@ struct backend_ops {
     /* ---- experts; part: of tile_part, its activations are (part rows, cols) ---- */
     /*
      * A token's experts from logits (rows, experts): p = softmax(logits) in fp32, then the
-     * per_token largest p, of equal ones the lower number, by rising number: sel, device I32 [rows x
-     * per_token], -1 in rows without a token. w, device F32 likewise: their p, divided by the sum
+     * per_token largest p, of equal ones the lower number, by rising number: sel, device I32 [rows
+     * x per_token], -1 in rows without a token. w, device F32 likewise: their p, divided by the sum
      * of these if `normed`.
      */
     void (*route)(struct backend *b, const struct backend_tile *t, float *p, int32_t *sel, float *w,
@@ -344,7 +344,7 @@ struct backend {
     int32_t tile_tokens;  /* rows that fill the device; a tile has that many, or a multiple */
     int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
                            */
-    int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */
+    int32_t expert_rows;  /* of a product with an expert's weight; divides tile_tokens */
     size_t input_size; /* bytes of their elements in operands; 0: they are part of scratch_bytes */
 };
 

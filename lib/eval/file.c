@@ -445,6 +445,11 @@ int eval_file_open(struct eval_operand *o, enum eval_kind kind, const struct eva
     struct checkpoint_reading r = {.o = o, .f = f, .err = err};
     o->kind = kind;
     o->file = f;
+    if (ref->lm->arch.experts)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%s: mixtures of experts are evaluated from manifests and lm.json, not "
+                          "from files of their weights",
+                          aq_show(o->path));
     if (kind == EVAL_GGUF)
         return open_gguf(o, f, ref->lm, err);
     r.config_path = aq_path_join(o->path, "config.json");

@@ -18,6 +18,7 @@ void eval_operand_take_linears(struct eval_operand *o, const struct lm_arch *arc
 {
     o->layers = arch->num_hidden_layers;
     o->linears = xcalloc((size_t)(o->layers * MODEL_LINEARS) + 1, sizeof *o->linears);
+    o->experts = xcalloc((size_t)o->layers + 1, sizeof *o->experts);
     for (int64_t i = 0; i < o->layers * MODEL_LINEARS; i++)
         o->linears[i].same_as = -1;
 }
@@ -78,6 +79,39 @@ static int take_range(struct eval_linear *l, const struct eval_reference *ref, i
     return 0;
 }
 
+/* A range of the file, its channels copied. */
+static int copy_range(const struct eval_reference *ref, int64_t prefix, int64_t input,
+                      const struct quant_spec *a, struct quant_range *out, struct aq_err *err)
+{
+    struct eval_linear l = {.a = *a};
+    int r = take_range(&l, ref, prefix, input, ref->lm->groups.inputs[input].cols, err);
+    *out = l.range;
+    return r;
+}
+
+static int apply_experts(struct eval_operand *o, const struct eval_reference *ref,
+                         const struct manifest_choice *c, int64_t prefix,
+                         const struct model_group *g, struct aq_err *err)
+{
+    struct eval_experts *x = &o->experts[g->layer];
+    if (strcmp(c->candidate, "NONE") == 0)
+        return 0;
+    if (quant_parse(c->weight, &x->w, err) < 0 || quant_parse_act(c->act, &x->a, err) < 0)
+        return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
+    x->w.group = 0; /* each expert's gate and up are one matrix */
+    x->swapped = x->w.steps > 0 || x->a.steps > 0;
+    if (!treatment_ranged(&x->a))
+        return 0;
+    if (!ref->ranges)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "'%s' has a static activation range in %s: --ranges is needed",
+                          aq_show(o->path), aq_show(g->name));
+    x->ranged = true;
+    return copy_range(ref, prefix, g->inputs[0], &x->a, &x->in, err) < 0
+               ? -1
+               : copy_range(ref, prefix, g->inputs[1], &x->a, &x->inner, err);
+}
+
 /* The group's linears in `shape` are neighbours, and all read one input. */
 int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
                        const struct manifest_choice *c, int64_t prefix, size_t group,
@@ -86,6 +120,8 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     const struct model_groups *groups = &ref->lm->groups;
     const struct model_group *g = &groups->items[group];
     struct model_layer shape;
+    if (g->experts)
+        return apply_experts(o, ref, c, prefix, g, err);
     model_layer_describe(&shape, &ref->lm->arch, g->layer);
     int of_layer = (int)(group - groups->first[g->layer]);
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
@@ -225,6 +261,11 @@ static void free_ranges(struct eval_operand *o)
                 o->linears[k].range.hidden = NULL;
         free((void *)hidden);
     }
+    for (int64_t l = 0; o->experts && l < o->layers; l++) {
+        free((void *)o->experts[l].in.hidden);
+        free((void *)o->experts[l].inner.hidden);
+    }
+    free(o->experts);
 }
 
 void eval_operand_close(struct eval_operand *o)

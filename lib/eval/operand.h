@@ -36,16 +36,25 @@ struct eval_linear {
     int same_as;              /* an earlier linear of the layer with the same x and `a`; -1 */
 };
 
+/* The experts of one layer. */
+struct eval_experts {
+    bool swapped;
+    struct quant_spec w, a;
+    bool ranged;
+    struct quant_range in, inner; /* hidden is owned */
+};
+
 struct eval_operand {
     enum eval_kind kind;
     const char *path; /* borrowed */
     char digest[AQ_SHA256_HEX];
     struct lm *own; /* of EVAL_LM */
     struct eval_file *file;
-    struct nn_source source;     /* of an operand with weights of its own */
-    bool has_source;             /* false: the reference's weights */
-    const struct lm_arch *arch;  /* of its weights */
-    struct eval_linear *linears; /* [layers][MODEL_LINEARS]; NULL: all as they are */
+    struct nn_source source;      /* of an operand with weights of its own */
+    bool has_source;              /* false: the reference's weights */
+    const struct lm_arch *arch;   /* of its weights */
+    struct eval_linear *linears;  /* [layers][MODEL_LINEARS]; NULL: all as they are */
+    struct eval_experts *experts; /* [layers]; there if linears is */
     int64_t layers;
     char tokenizer[AQ_SHA256_HEX]; /* "": not known, or the reference's */
     /* of a manifest; NAN elsewhere, or where it does not say */

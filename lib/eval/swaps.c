@@ -13,9 +13,39 @@ void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m)
         largest(&sizes->inputs, shape->linears[l].cols);
         largest(&sizes->weight, shape->linears[l].rows * shape->linears[l].cols);
     }
+    const struct lm_arch *a = nn_arch(m);
+    if (a->experts) {
+        largest(&sizes->outputs, 2 * a->moe_intermediate_size);
+        largest(&sizes->inputs, a->moe_intermediate_size);
+        largest(&sizes->weight, 2 * a->moe_intermediate_size * a->hidden_size);
+    }
     uint64_t layer = nn_layer_bytes(m), ends = nn_end_bytes(m);
     sizes->layer_bytes = layer > sizes->layer_bytes ? layer : sizes->layer_bytes;
     sizes->end_bytes = ends > sizes->end_bytes ? ends : sizes->end_bytes;
+}
+
+static int take_experts(struct eval_swaps *s, const struct lm_arch *a, int32_t rows,
+                        struct aq_err *err)
+{
+    const struct backend_ops *op = s->b->ops;
+    int64_t d = a->hidden_size, moe = a->moe_intermediate_size;
+    struct nn_expert_swap *x = &s->experts;
+    if (x->gate_up)
+        return 0;
+    x->gate_up = op->operand_new(s->b, 2 * moe, d, 1, err);
+    x->down = x->gate_up ? op->operand_new(s->b, d, moe, 1, err) : NULL;
+    x->x = x->down ? op->operand_new(s->b, rows, d, 0, err) : NULL;
+    x->u = x->x ? op->operand_new(s->b, rows, moe, 0, err) : NULL;
+    return x->u ? 0 : -1;
+}
+
+static void free_experts(struct eval_swaps *s)
+{
+    struct nn_expert_swap *x = &s->experts;
+    struct backend_operand *all[] = {x->gate_up, x->down, x->x, x->u};
+    for (int i = 0; i < 4; i++)
+        if (all[i])
+            s->b->ops->operand_free(s->b, all[i]);
 }
 
 int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
@@ -25,6 +55,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
     *s = (struct eval_swaps){.b = b};
     for (size_t i = 0; i < count; i++) {
         const struct eval_operand *o = &operands[i];
+        if (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0)
+            return -1;
         for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
             struct model_layer shape;
             model_layer_describe(&shape, o->arch, layer);
@@ -50,6 +82,7 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
 
 void eval_swaps_close(struct eval_swaps *s)
 {
+    free_experts(s);
     for (int l = 0; l < MODEL_LINEARS; l++) {
         if (s->w[l])
             s->b->ops->operand_free(s->b, s->w[l]);
@@ -99,13 +132,30 @@ static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_o
     return 0;
 }
 
+/* The experts of this layer under the operand's treatment; NULL: as they are. */
+static const struct nn_expert_swap *prepare_experts(const struct eval_swaps *s,
+                                                    const struct eval_operand *o, int64_t layer,
+                                                    struct nn_expert_swap *room)
+{
+    const struct eval_experts *x = &o->experts[layer];
+    *room = s->experts;
+    room->w = &x->w;
+    room->a = &x->a;
+    room->in = x->ranged ? &x->in : NULL;
+    room->inner = x->ranged ? &x->inner : NULL;
+    return x->swapped ? room : NULL;
+}
+
 int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *operand,
                      int64_t layer, const struct eval_step *steps, size_t count, struct aq_err *err)
 {
     struct nn_swap swap = {0};
     bool swaps = operand && operand->linears;
+    struct nn_expert_swap room;
     if (swaps && prepare(s, m, operand, layer, &swap, err) < 0)
         return -1;
+    if (swaps)
+        swap.experts = prepare_experts(s, operand, layer, &room);
     for (size_t i = 0; i < count; i++) {
         struct feeding f = {s, operand, steps[i].tile, layer, nn_layer(m, layer)};
         swap.ready = feed;
@@ -113,5 +163,5 @@ int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval
         (void)nn_layer_forward(m, layer, steps[i].tile, steps[i].from, steps[i].to,
                                swaps ? &swap : NULL);
     }
-    return 0;
+    return nn_check(m, err);
 }

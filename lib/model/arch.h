@@ -15,12 +15,7 @@
 #include <stdint.h>
 
 /* Larger than any model; small enough that products of two cannot overflow. */
-enum {
-    LM_MAX_LAYERS = 65536,
-    LM_MAX_HEADS = 65536,
-    LM_MAX_EXPERTS = 65536,
-    LM_MAX_DIM = 1 << 24
-};
+enum { LM_MAX_LAYERS = 65536, LM_MAX_HEADS = 65536, LM_MAX_EXPERTS = 65536, LM_MAX_DIM = 1 << 24 };
 
 struct model_family;
 

@@ -50,7 +50,6 @@ static const char *const sparse_groups[] = {"qkv", "o", "experts", NULL};
         LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN),                              \
         BIAS("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, BIAS_MLP)
 
-
 /* The parts of a layer that may be sparse. */
 #define DENSE_LINEAR(name, role, out, in, group)                                                   \
     {                                                                                              \
@@ -62,14 +61,42 @@ static const char *const sparse_groups[] = {"qkv", "o", "experts", NULL};
         DENSE_LINEAR("mlp.down_proj", ROLE_DOWN, DIM_HIDDEN, DIM_FF, DOWN)
 #define EXPERTS_AS(router, gate, up, down)                                                         \
     {"mlp.gate.weight", ROLE_ROUTER, DIM_EXPERTS, DIM_HIDDEN, -1, -1, 0, IN_SPARSE, router},       \
-        {"mlp.experts.{e}.gate_proj.weight", ROLE_EXPERT_GATE, DIM_MOE, DIM_HIDDEN, -1, -1, 0,     \
-         IN_EACH, gate},                                                                           \
-        {"mlp.experts.{e}.up_proj.weight", ROLE_EXPERT_UP, DIM_MOE, DIM_HIDDEN, -1, -1, 0,         \
-         IN_EACH, up},                                                                             \
-        {"mlp.experts.{e}.down_proj.weight", ROLE_EXPERT_DOWN, DIM_HIDDEN, DIM_MOE, -1, -1, 0,     \
-         IN_EACH, down},                                                                           \
-        {"mlp.experts.gate_up_proj", ROLE_EXPERTS_GATE_UP, DIM_2MOE, DIM_HIDDEN, -1, -1, 0,        \
-         IN_FUSED, NULL},                                                                          \
+        {"mlp.experts.{e}.gate_proj.weight",                                                       \
+         ROLE_EXPERT_GATE,                                                                         \
+         DIM_MOE,                                                                                  \
+         DIM_HIDDEN,                                                                               \
+         -1,                                                                                       \
+         -1,                                                                                       \
+         0,                                                                                        \
+         IN_EACH,                                                                                  \
+         gate},                                                                                    \
+        {"mlp.experts.{e}.up_proj.weight",                                                         \
+         ROLE_EXPERT_UP,                                                                           \
+         DIM_MOE,                                                                                  \
+         DIM_HIDDEN,                                                                               \
+         -1,                                                                                       \
+         -1,                                                                                       \
+         0,                                                                                        \
+         IN_EACH,                                                                                  \
+         up},                                                                                      \
+        {"mlp.experts.{e}.down_proj.weight",                                                       \
+         ROLE_EXPERT_DOWN,                                                                         \
+         DIM_HIDDEN,                                                                               \
+         DIM_MOE,                                                                                  \
+         -1,                                                                                       \
+         -1,                                                                                       \
+         0,                                                                                        \
+         IN_EACH,                                                                                  \
+         down},                                                                                    \
+        {"mlp.experts.gate_up_proj",                                                               \
+         ROLE_EXPERTS_GATE_UP,                                                                     \
+         DIM_2MOE,                                                                                 \
+         DIM_HIDDEN,                                                                               \
+         -1,                                                                                       \
+         -1,                                                                                       \
+         0,                                                                                        \
+         IN_FUSED,                                                                                 \
+         NULL},                                                                                    \
     {                                                                                              \
         "mlp.experts.down_proj", ROLE_EXPERTS_DOWN, DIM_HIDDEN, DIM_MOE, -1, -1, 0, IN_FUSED, NULL \
     }
@@ -535,12 +562,12 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
 
 /* ---- the whole model ---- */
 
-struct list {
+struct place_list {
     struct model_place *all;
     size_t count, room;
 };
 
-static void add_place(struct list *l, int64_t layer, const struct model_tensor *t, int expert)
+static void add_place(struct place_list *l, int64_t layer, const struct model_tensor *t, int expert)
 {
     if (l->count == l->room) {
         l->room = 2 * l->room + 64;
@@ -549,7 +576,7 @@ static void add_place(struct list *l, int64_t layer, const struct model_tensor *
     l->all[l->count++] = (struct model_place){layer, t, expert};
 }
 
-static void add_layer(struct list *l, const struct lm_arch *a, int64_t layer)
+static void add_layer(struct place_list *l, const struct lm_arch *a, int64_t layer)
 {
     const struct model_family *f = a->family;
     int each = 0; /* the first tensor that each expert has: they come expert by expert */
@@ -568,7 +595,7 @@ static void add_layer(struct list *l, const struct lm_arch *a, int64_t layer)
 
 struct model_place *model_layout(const struct lm_arch *a, size_t *count)
 {
-    struct list l = {0};
+    struct place_list l = {0};
     add_place(&l, -1, &embedding, -1);
     for (int64_t layer = 0; layer < a->num_hidden_layers; layer++)
         add_layer(&l, a, layer);

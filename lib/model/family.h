@@ -62,7 +62,8 @@ enum { MODEL_TENSORS = 32, MODEL_LINEARS = 8, MODEL_INPUTS = 4, MODEL_GROUPS = 4
 enum model_where { IN_ALL, IN_DENSE, IN_SPARSE, IN_EACH, IN_FUSED };
 
 struct model_tensor {
-    const char *name; /* without "layers.N.": "self_attn.q_proj.weight"; "{e}": number of an expert */
+    const char
+        *name; /* without "layers.N.": "self_attn.q_proj.weight"; "{e}": number of an expert */
     enum model_role role;
     enum model_dim out, in;
     int8_t input; /* of a linear: index into the family's inputs; else -1 */
@@ -107,11 +108,11 @@ struct model_family {
     const char *const *wrappers;        /* model_types whose text_config is one, NULL at the end */
     const struct model_tensor *tensors; /* of a layer, in the order of lm.json */
     int tensor_count;
-    const char *const *inputs; /* names of what linears read, NULL at the end */
-    const char *const *groups; /* kinds of groups, NULL at the end */
+    const char *const *inputs;        /* names of what linears read, NULL at the end */
+    const char *const *groups;        /* kinds of groups, NULL at the end */
     const char *const *sparse_groups; /* of a layer with experts; NULL: there is none */
-    const char *architecture;  /* for a checkpoint of the language model alone */
-    const char *text_type;     /* its model_type */
+    const char *architecture;         /* for a checkpoint of the language model alone */
+    const char *text_type;            /* its model_type */
 
     /* How it computes; zeros are Llama's way. */
     enum arch_norm_place norm_place;

@@ -53,7 +53,8 @@ static int read_shape(struct lm_tensor *t, const struct jref *r, struct aq_err *
     if (!same && t->rank == 1)
         return jref_fail(&list, err, "the architecture needs [%" PRIu64 "]", t->shape[0]);
     if (!same && t->rank == 3)
-        return jref_fail(&list, err, "the architecture needs [%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]",
+        return jref_fail(&list, err,
+                         "the architecture needs [%" PRIu64 ", %" PRIu64 ", %" PRIu64 "]",
                          t->shape[0], t->shape[1], t->shape[2]);
     if (!same)
         return jref_fail(&list, err, "the architecture needs [%" PRIu64 ", %" PRIu64 "]",

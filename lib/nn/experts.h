@@ -21,14 +21,14 @@ struct nn_routes {
     struct backend *b;
     int32_t rows; /* of a tile */
     int experts, per_token;
-    size_t bytes; /* of the device memory, which p begins */
-    float *p;     /* device (rows, experts) */
-    float *w, *q; /* device [rows x per_token]: weights, and their gradients */
-    int32_t *sel; /* device [rows x per_token] */
-    int32_t *host;               /* a copy of sel */
-    int32_t *slots;              /* host: of one expert */
+    size_t bytes;                 /* of the device memory, which p begins */
+    float *p;                     /* device (rows, experts) */
+    float *w, *q;                 /* device [rows x per_token]: weights, and their gradients */
+    int32_t *sel;                 /* device [rows x per_token] */
+    int32_t *host;                /* a copy of sel */
+    int32_t *slots;               /* host: of one expert */
     const struct backend_tile *t; /* that was routed last */
-    struct backend_tile **parts; /* [experts]; NULL: no token */
+    struct backend_tile **parts;  /* [experts]; NULL: no token */
 };
 
 /* NULL for a model without experts, which is no error. */

@@ -967,7 +967,8 @@ static enum backend_act act_of(const struct nn_model *m)
 
 /* ---- experts ---- */
 
-/* What one expert makes of its rows in EXP_X: EXP_F, with gate, up and their product left behind. */
+/* What one expert makes of its rows in EXP_X: EXP_F, with gate, up and their product left behind.
+ */
 static void expert_forward(struct nn_model *m, int64_t layer, const struct backend_tile *part,
                            int e)
 {

@@ -11,9 +11,9 @@ static const enum backend_dtype dtypes[] = {
     [ST_BF16] = BACKEND_BF16, [ST_F16] = BACKEND_F16, [ST_F32] = BACKEND_F32};
 
 /*
- * One expert's matrix as it is computed with: "layers.3.mlp.experts.5.gate_up" is (2 M, hidden), gate
- * above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map serves;
- * else it is put together, or transposed, while its layer is at work.
+ * One expert's matrix as it is computed with: "layers.3.mlp.experts.5.gate_up" is (2 M, hidden),
+ * gate above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map
+ * serves; else it is put together, or transposed, while its layer is at work.
  */
 struct expert_name {
     int64_t layer, expert;
@@ -66,7 +66,7 @@ static int parts_of(const struct lm *lm, const struct expert_name *e, struct exp
     *p = (struct expert_parts){.rows = e->down ? d : m, .cols = e->down ? m : d};
     if (arch_layout(a, e->layer) == EXPERTS_EACH) {
         p->ld = p->cols;
-        return e->down ? part_of(lm, e, "down", p, err)
+        return e->down                              ? part_of(lm, e, "down", p, err)
                : part_of(lm, e, "gate", p, err) < 0 ? -1
                                                     : part_of(lm, e, "up", p, err);
     }
@@ -143,8 +143,7 @@ static void drop_expert(void *arg, struct backend_weight *w)
     if (!w->host || !parse_expert(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
         (p.count == 1 && !p.transposed))
         return;
-    aq_big_free((void *)w->host,
-                (size_t)(w->rows * w->cols) * backend_dtype_bytes(w->dtype));
+    aq_big_free((void *)w->host, (size_t)(w->rows * w->cols) * backend_dtype_bytes(w->dtype));
     w->host = NULL;
 }
 

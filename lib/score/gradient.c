@@ -491,8 +491,8 @@ static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struc
 
 /*
  * A mixture is measured at its output, with every token at the experts that it had: the differences
- * of a token's experts add up before they are squared. Some rows at a time, as many as their outputs
- * find room for; all experts inside.
+ * of a token's experts add up before they are squared. Some rows at a time, as many as their
+ * outputs find room for; all experts inside.
  */
 static int score_experts(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
 {

@@ -173,9 +173,10 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
             from = from > t->sample ? from : t->sample;
             to = to < last ? to : last;
             if (from < to)
-                p->b->ops->amax(
-                    p->b, in == inner ? p->inner[tile] : p->parts[tile], acts->x[in], cols, (int32_t)(from - t->sample) * PARTS,
-                    (int32_t)(to - t->sample) * PARTS, amax, p->channel[in] + (int64_t)k * cols);
+                p->b->ops->amax(p->b, in == inner ? p->inner[tile] : p->parts[tile], acts->x[in],
+                                cols, (int32_t)(from - t->sample) * PARTS,
+                                (int32_t)(to - t->sample) * PARTS, amax,
+                                p->channel[in] + (int64_t)k * cols);
         }
     }
 }

@@ -24,7 +24,8 @@ static const struct device {
     double fixed; /* seconds for the start and the upload of the weights */
 } devices[] = {{"one NVIDIA H200", 200e12, 1.0}};
 
-/* Operations of one tile: of all linears of a layer, of the head. A token meets some experts only. */
+/* Operations of one tile: of all linears of a layer, of the head. A token meets some experts only.
+ */
 static double layer_operations(const struct scoring *s)
 {
     const struct lm_arch *a = nn_arch(s->model);

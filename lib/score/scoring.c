@@ -307,8 +307,7 @@ int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan, 
     if (s->b->ops != &backend_cpu_ops)
         return 0;
     uint64_t kept = plan->spilled ? 0 : plan->kept;
-    uint64_t sum =
-        kept + plan->batch + plan->operands + plan->sums + plan->scratch + plan->outputs;
+    uint64_t sum = kept + plan->batch + plan->operands + plan->sums + plan->scratch + plan->outputs;
     void *p = aq_big_alloc(sum, "the planned work", err);
     aq_big_free(p, sum);
     return p ? 0 : -1;

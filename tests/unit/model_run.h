@@ -48,8 +48,8 @@ static void experts_score(struct backend *b, const struct backend_tile *t, struc
                                   .u = b->ops->operand_new(b, rows, moe, 0, &err)};
     b->ops->zero(b, yq, bytes);
     for (int e = 0; e < l->experts; e++)
-        must(nn_expert_add(m, layer, a->routes, e, &swap,
-                           a->x[l->groups[l->experts_group].input], yq, &err),
+        must(nn_expert_add(m, layer, a->routes, e, &swap, a->x[l->groups[l->experts_group].input],
+                           yq, &err),
              "expert");
     struct backend_score_job job = {.tile = t, .y = a->block_y, .dy = a->block_dy, .sums = sums};
     b->ops->score_output(b, &job, yq, d);
@@ -63,8 +63,7 @@ static void experts_score(struct backend *b, const struct backend_tile *t, struc
 
 /* Scores of a layer's linears left as they are. A bias that one side lacked would show. */
 static double unchanged_score(struct backend *b, const struct backend_tile *t, struct nn_model *m,
-                              int64_t layer, const struct nn_acts *a, int32_t rows,
-                              int32_t samples)
+                              int64_t layer, const struct nn_acts *a, int32_t rows, int32_t samples)
 {
     const struct model_layer *l = nn_layer(m, layer);
     const struct quant_spec none = {0};
@@ -220,7 +219,8 @@ static void compare(const char *name, const struct st_file *f, const struct lm_a
         }
     }
     tap_ok(compared + blocks >= wanted && worst < 1e-5,
-           "%s: gradient at %d linears and %d mixtures (worst %.1e)", name, compared, blocks, worst);
+           "%s: gradient at %d linears and %d mixtures (worst %.1e)", name, compared, blocks,
+           worst);
     tap_ok(r->unchanged == 0, "%s: linears left as they are score 0", name);
 }
 

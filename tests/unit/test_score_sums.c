@@ -17,8 +17,8 @@ int main(void)
     struct score_sums s;
     score_sums(&s, sums, labels, 4, 2, false);
     tap_ok(s.sum == 16 && s.per_token == 2, "sum and mean per token");
-    tap_ok(near(s.per_token_se, sqrt(56.0 / 3) / 8), "standard error of a ratio, m / (m - 1): %.17g",
-           s.per_token_se);
+    tap_ok(near(s.per_token_se, sqrt(56.0 / 3) / 8),
+           "standard error of a ratio, m / (m - 1): %.17g", s.per_token_se);
     /* batches: 3 / 9 and 13 / 25; mean 32/75, deviations 7/75; se = sqrt(2 / 1 * 2 * (7/75)^2) */
     tap_ok(near(s.per_batch_mean, 3.0 / 9 + 13.0 / 25), "sum over batches");
     tap_ok(near(s.per_batch_mean_se, 14.0 / 75), "its standard error, b / (b - 1): %.17g",

@@ -86,8 +86,9 @@ static void product_unit(void *arg, int64_t unit, int worker)
             rows = operand_weight_rows(s->w, form, &own, room);
         if (form->level == MATRIX_NONE) {
             for (int32_t r = 0; r < s->rows; r += s->chunk)
-                blas_gemm(BLAS_N, BLAS_T, s->chunk, cols, s->depth, operand_values(x) + r * s->depth,
-                          s->depth, rows.values, s->depth, 0, z + r * cols, cols);
+                blas_gemm(BLAS_N, BLAS_T, s->chunk, cols, s->depth,
+                          operand_values(x) + r * s->depth, s->depth, rows.values, s->depth, 0,
+                          z + r * cols, cols);
             use_result(s, k, unit, z, cols, cols);
         } else {
             multiply_codes(s, form, x, &rows, cols, z, sums);
@@ -185,8 +186,7 @@ static void output_unit(void *arg, int64_t unit, int worker)
     for (int32_t r = t->first[unit]; r < t->first[unit + 1]; r++) {
         int64_t at = r * o->cols;
         double dot = 0;
-        double sum =
-            simd()->score(o->yq + at, y + at, dy + at, j->dots ? &dot : NULL, o->cols);
+        double sum = simd()->score(o->yq + at, y + at, dy + at, j->dots ? &dot : NULL, o->cols);
         j->sums[unit] += sum;
         if (j->firsts && r == t->first[unit])
             j->firsts[unit] += sum;
