@@ -108,7 +108,7 @@ PY
     for i in $(seq 12); do seq -s' ' $((i % 50)) $((i % 50 + 1 + i % 7)); done >ids
     "$O"/tests/make_tokens --sizes 4,12 -o tokens <ids
     for f in INT8_DEFAULT_CFG FP8_DEFAULT_CFG INT8_WEIGHT_ONLY_CFG; do aq-overlay --format $f -o $f.json; done
-    for name in llama_bias llama_linear mistral smollm3 phi3_longrope granite olmo2 gemma2 gemma3_text; do
+    for name in llama_bias llama_linear mistral smollm3 phi3_longrope granite olmo2 gemma2 gemma3_text qwen3_moe mixtral; do
         aq-extract-lm -o lm.json "$CASES/$name"
         aq 0 aq-calib ranges --lm lm.json --prefix 4,12 --device cpu -o ranges tokens
         for method in gradient kl_div; do

@@ -63,6 +63,9 @@ static bool uses_ranges(const struct eval_call *r)
         for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
             if (o->linears[k].ranged)
                 return true;
+        for (int64_t l = 0; o->kind == EVAL_MANIFEST && l < o->layers; l++)
+            if (o->experts[l].ranged)
+                return true;
     }
     return false;
 }

@@ -261,7 +261,7 @@ static int nothing_saved(void *arg, size_t end, struct aq_err *err)
     return 0;
 }
 
-/* The recipe as an operand of its own; free its linears. */
+/* The recipe as an operand of its own; free its linears and experts. */
 static struct eval_operand copy_recipe(struct command *c, const size_t *choice)
 {
     struct eval_operand o = c->recipes.mixed;
@@ -270,6 +270,8 @@ static struct eval_operand copy_recipe(struct command *c, const size_t *choice)
     (void)recipes_set(&c->recipes, c->options);
     o.linears = xcalloc(n + 1, sizeof *o.linears);
     memcpy(o.linears, c->recipes.mixed.linears, n * sizeof *o.linears);
+    o.experts = xcalloc((size_t)o.layers + 1, sizeof *o.experts);
+    memcpy(o.experts, c->recipes.mixed.experts, (size_t)o.layers * sizeof *o.experts);
     return o;
 }
 
@@ -318,8 +320,10 @@ static int judge(struct command *c, struct aq_err *err)
         compare_held(c, &part.domains[0]);
     eval_pass_close(pass);
     eval_part_release(&part);
-    free(both[0].linears);
-    free(both[1].linears);
+    for (size_t i = 0; i < AQ_COUNT(both); i++) {
+        free(both[i].linears);
+        free(both[i].experts);
+    }
     return r;
 }
 

@@ -102,6 +102,7 @@ void recipes_close(struct recipes *r)
         eval_operand_close(&r->candidates[c]);
     free(r->candidates);
     free(r->mixed.linears);
+    free(r->mixed.experts); /* ranges of channels are the candidates' */
     free(r->group);
     free(r->choice);
     *r = (struct recipes){0};
@@ -117,6 +118,12 @@ static void set_group(struct recipes *r, size_t row, int candidate)
     int of_layer = (int)(r->group[row] - r->groups->first[g->layer]);
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
     struct eval_linear *to = &r->mixed.linears[g->layer * MODEL_LINEARS];
+    if (g->experts) {
+        r->mixed.experts[g->layer] = candidate == SEL_NONE
+                                         ? (struct eval_experts){0}
+                                         : r->candidates[candidate].experts[g->layer];
+        return;
+    }
     for (int l = first; l < first + count; l++)
         if (candidate == SEL_NONE)
             to[l] = (struct eval_linear){.same_as = -1};

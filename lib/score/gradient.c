@@ -477,7 +477,7 @@ static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struc
     swap.in = row->in;
     swap.inner = row->inner;
     for (size_t i = 0; i < places; i++) {
-        struct place *p = &g->places[i];
+        struct batch_tile *p = &g->places[i];
         if (!scoring_lacks(s, row->row, layer, p->tile))
             continue;
         swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
@@ -515,7 +515,7 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
                 bad = add_expert(g, layer, e, k, &rows[k], places, err);
         for (size_t k = 0; k < n && bad == 0; k++)
             for (size_t i = 0; i < places; i++) {
-                struct place *p = &g->places[i];
+                struct batch_tile *p = &g->places[i];
                 size_t row = rows[k].row;
                 const struct backend_score_job job = {
                     .tile = g->w.tiles[p->tile],
