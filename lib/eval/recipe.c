@@ -119,9 +119,10 @@ static void set_group(struct recipes *r, size_t row, int candidate)
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
     struct eval_linear *to = &r->mixed.linears[g->layer * MODEL_LINEARS];
     if (g->experts) {
-        r->mixed.experts[g->layer] = candidate == SEL_NONE
-                                         ? (struct eval_experts){0}
-                                         : r->candidates[candidate].experts[g->layer];
+        struct eval_experts *mixed = &r->mixed.experts[g->layer];
+        *mixed = (struct eval_experts){0};
+        if (candidate != SEL_NONE)
+            *mixed = r->candidates[candidate].experts[g->layer];
         return;
     }
     for (int l = first; l < first + count; l++)
