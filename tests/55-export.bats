@@ -311,6 +311,19 @@ modelopt_recipe() {
     refused 3 "is 'wrong' for sglang" aq-export -q --force --engine sglang:sm100 --format modelopt --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/no" "$T/m.json"
 }
 
+@test "ModelOpt's layout: NVFP4 codes and scales are the bytes of ModelOpt's own export; names, types, shapes and algorithms of the others" {
+    local v=$REPO/tests/oracle/export/modelopt.json
+    mix "$(jq .recipe tests/export-modelopt.json)" "$(jq .treatments tests/export-modelopt.json)" >"$T/m.json"
+    aq 0 aq-export -q --engine trtllm:sm100 --format modelopt --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/out" "$T/m.json"
+    "$O/tests/st_digest" "$T"/out/*.safetensors | grep language_model.layers | LC_ALL=C sort >"$T/found"
+    jq -r '.tensors | to_entries[] | "\(.key) \(.value[0]) \(.value[1] | tojson)"' "$v" | LC_ALL=C sort | diff - <(cut -d' ' -f1-3 "$T/found")
+    is "$(jq '.nvfp4 | length' "$v")" 42
+    jq -r '.nvfp4 | to_entries[] | "\(.key) \(.value)"' "$v" | LC_ALL=C sort >"$T/expected"
+    cut -d' ' -f1,4 "$T/found" | LC_ALL=C join - <(cut -d' ' -f1 "$T/expected") | diff "$T/expected" -
+    is "$(jq -c '[.differ | to_entries[] | select(.key | test("^[23] weight")) | .value[1]] | unique' "$v")" "[0]"
+    jq -S '.quantization.quantized_layers | with_entries(select(.key | test("qkv_proj|gate_up_proj") | not))' "$T/out/hf_quant_config.json" | diff <(jq -S .algorithms "$v") -
+}
+
 # ---- recipes alone ----
 
 @test "recipe files: as ModelOpt and llm-compressor were shown; the other two" {

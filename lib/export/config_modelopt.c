@@ -8,12 +8,16 @@
 
 static void add_size(struct json *v, const struct scheme *s)
 {
-    if (s->codes == CODES_NVFP4)
+    if (s->codes == CODES_NVFP4) {
         json_add_int(v, "group_size", 16);
-    else if (s->codes == CODES_MXFP8)
+    } else if (s->codes == CODES_MXFP8) {
         json_add_int(v, "group_size", 32);
-    else if (s->codes == CODES_INT4_ROWS)
+    } else if (s->codes == CODES_INT4_ROWS) {
         json_add_int(v, "group_size", s->group);
+        /* as ModelOpt itself says of such layers, which have no tensor of that name */
+        json_add_bool(v, "has_zero_point", false);
+        json_add_bool(v, "pre_quant_scale", true);
+    }
 }
 
 static void add_layer(struct json *layers, const char *name, const struct scheme *s)
