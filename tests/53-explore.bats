@@ -280,6 +280,42 @@ with_script() {
     fi
 }
 
+# axe-core is no part of the product: from a package of PyPI (axe-playwright-python, axe-selenium-python) or of the system, or $AXE.
+find_axe() {
+    local f
+    for f in "${AXE:-}" /usr/share/nodejs/axe-core/axe.min.js /usr/share/javascript/axe-core/axe.min.js \
+        "$(python3 -c 'import axe_playwright_python as a; print(a.__path__[0] + "/axe.min.js")' 2>/dev/null)"; do
+        [ ! -r "$f" ] || { echo "$f"; return; }
+    done
+}
+
+@test "browser: axe-core finds nothing, on a desk and on a phone, in light and dark" {
+    local axe page width scheme
+    axe=$(find_axe)
+    [ -n "$axe" ] || skip "no axe-core: pip install axe-playwright-python, or AXE=/path/to/axe.min.js"
+    LAYERS=12 sweep
+    aq-report explore --cells P/cells.json $(cat list) -o explore.html
+    aq-report --html P/wint4_aint8/default/large/x_quant_manifest.json -o report.html
+    aq-report summary --html --cells P/cells.json $(cat list) -o summary.html
+    {
+        echo '<!doctype html><body><pre id="v"></pre><script>addEventListener("message",e=>{v.textContent+="("+e.data+")\n"})</script>'
+        for page in explore report summary; do
+            { sed 's#</body>##; s#</html>##' $page.html
+              echo "<script>"; cat "$axe"; echo "</script><script>"; cat "$REPO/tests/browser/axe.js"; echo '</script></body></html>'; } >axe-$page.html
+            for width in 1440 390; do echo "<iframe src=\"axe-$page.html\" width=$width height=900></iframe>"; done
+        done
+    } >frames.html
+    for scheme in 0 1; do # dark, light
+        browse --blink-settings=preferredColorScheme=$scheme --window-size=1600,1000 --virtual-time-budget=20000 --dump-dom \
+            "file://$PWD/frames.html" | sed -n '/id="v"/,/<.pre>/p' >verdicts
+        if [ "$(grep -c ': axe: no violation)' verdicts)" -ne 6 ]; then
+            echo "preferredColorScheme=$scheme"
+            cat verdicts
+            return 1
+        fi
+    done
+}
+
 @test "browser: without JavaScript every cell is a row of a table" {
     sweep
     aq-report explore --cells P/cells.json $(cat list) -o e.html

@@ -147,7 +147,7 @@ const matrix = () => {
     });
     const bar = svg("svg", {class: "aq", viewBox: "0 0 24 1", preserveAspectRatio: "none", "aria-hidden": "true"},
         ...Array.from({length: 24}, (_, i) => svg("rect", {class: "s" + i, x: i, width: 1.05, height: 1})));
-    return el("div", {}, el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Matrix of cells"}, table),
+    return el("div", {}, el("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": "Matrix of cells"}, table),
         el("div", {class: "scale"}, el("span", {}, number(low)), bar, el("span", {}, number(high)), el("span", {}, "less to more sensitive")), chosen());
 };
 
@@ -238,7 +238,7 @@ const recipe = () => {
         el("p", {}, "Total score " + number(c.score) + (c.kl[0] === null ? "" : `, predicted divergence (KL) about ${number(c.kl[0])} nats per token (${number(c.kl[1])} to ${number(c.kl[2])})`) +
             `. Stop ${state.at + 1} of ${f.corners.length}.`),
         el("div", {class: "two"}, strip(f, hatch), curve(f)),
-        el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Formats of this recipe"}, el("table", {}, el("thead", {}, el("tr", {},
+        el("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": "Formats of this recipe"}, el("table", {}, el("thead", {}, el("tr", {},
             ...["format", "name", "bits", "groups", "size"].map((t, i) => el("th", {scope: "col", class: i > 1 ? "n" : i === 1 ? "more" : null}, t)))),
             el("tbody", {}, ...order.map(o => el("tr", {}, el("td", {}, swatch(o === NONE ? 16 : f.bits[o], o === NONE ? 0 : hatch[o]), " " + (o === NONE ? "not quantized" : words(f.names[o]))),
                 el("td", {class: "name more"}, o === NONE ? "NONE" : f.names[o]), el("td", {class: "n"}, bits(o === NONE ? 16 : f.bits[o])),
@@ -289,7 +289,7 @@ const compare = () => {
     const side = (c, i, k, n) => [el("td", {class: "n"}, number(c[6][i])), el("td", {class: "w " + k}, el("div", {class: "meter", style: `width:${most[n] > 0 ? 100 * c[6][i] / most[n] : 0}%`}))];
     out.append(el("p", {}, key(a, "A"), b ? key(b, "B") : ""),
         b ? el("p", {}, `All layers together: A ${number(totals[0])}, B ${number(totals[1])}` + (totals[0] > 0 ? `, B is ${number(totals[1] / totals[0])} times A.` : ".")) : "",
-        el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers"}, el("table", {class: "bars"}, el("thead", {}, el("tr", {},
+        el("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": "Layers"}, el("table", {class: "bars"}, el("thead", {}, el("tr", {},
             ...["rank", "layer", "A", "", ...(b ? ["B", "", "B / A", "rank in B"] : [])].map((t, i) => t ? el("th", {scope: "col", class: i === 1 ? null : "n"}, t) : el("td", {})))),
             el("tbody", {}, ...order.map(i => el("tr", {}, el("td", {class: "n"}, String(ra[i])), el("td", {class: "name"}, ...G[i][0].split(/(?<=[._])/).flatMap(w => [w, el("wbr")])), ...side(a, i, "a", 0),
                 ...(b ? [...side(b, i, "b", 1), el("td", {class: "n"}, a[6][i] > 0 ? number(b[6][i] / a[6][i]) : ""), el("td", {class: "n"}, String(rb[i]))] : [])))))));

@@ -80,7 +80,7 @@ void html_section_end(struct aq_buf *out)
 void html_table(struct aq_buf *out, const char *name, bool sortable,
                 const struct html_column *columns, size_t count)
 {
-    aq_buf_adds(out, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
+    aq_buf_adds(out, "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"");
     escape_html(out, name);
     aq_buf_adds(out, "\">");
     open_tag(out, "table", sortable ? "sortable" : NULL);
