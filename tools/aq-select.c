@@ -3,6 +3,7 @@
 #include "conf/search.h"
 #include "select/manifest.h"
 #include "select/select_run.h"
+#include "select/select_settled.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -55,6 +56,8 @@ static const struct aq_opt options[] = {
      "exactly"},
     {"state", 0, AQ_OPT_TEXT, &q.state, "F.pt", "also write the state that torch.load opens"},
     {"frontier", 0, AQ_OPT_FLAG, &q.frontier, NULL, "every budget at once, as TSV"},
+    {"settled", 0, AQ_OPT_FLAG, &q.settled, NULL,
+     "instead of a recipe: do those of nested sizes agree?"},
     {"random", 0, AQ_OPT_INT, &q.random, "N",
      "N recipes to hold predictions against, in DIR/1.json and so\n"
      "on: near-optimal and random ones in turn, over all budgets",
@@ -87,6 +90,10 @@ static int check(bool have_bits, bool have_size, const char *output, struct aq_e
         return aq_err_set(err, AQ_EUSAGE,
                           "--pairs is one budget and its own solver: no --frontier, --random or "
                           "--solver");
+    if (q.settled && (q.frontier || q.random || q.pairs || q.solver || q.state || q.engine ||
+                      q.strict || q.unchecked))
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--settled goes with a budget, --cost, --count-vision and --menu alone");
     if (q.random && !q.dir)
         return aq_err_set(err, AQ_EUSAGE, "--dir is needed with --random");
     if (!q.random && (q.dir || q.seed))
@@ -108,6 +115,8 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     if (check(have_bits, q.bytes != NO_SIZE, cl->output, err) < 0)
         return -1;
     q.bits = have_bits ? q.bits : 0;
+    if (q.settled)
+        return sel_settled(&q, err);
     if (!q.engine)
         return sel_run(&q, err);
     char *dir = conf_find(config_dir, err);
@@ -117,12 +126,13 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     return r;
 }
 
-static const char *const schemas[] = {MANIFEST_SCHEMA, NULL};
+static const char *const schemas[] = {MANIFEST_SCHEMA, SETTLED_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-select",
     .summary = "Choose one format per layer within a budget.",
     .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...\n"
+             "aq-select --settled [--effective-bits B | --size BYTES] FILE...\n"
              "aq-select --random N [--seed S] --dir DIR [OPTION...] FILE...",
     .details = details,
     .example = "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",

@@ -24,7 +24,7 @@ struct sel_request {
     const char *output;   /* NULL: stdout */
     int64_t random, seed; /* so many recipes to hold predictions against; 0: none */
     const char *dir;      /* of these: dir/1.json and so on */
-    bool count_vision, frontier, strict, unchecked;
+    bool count_vision, frontier, settled, strict, unchecked;
     int result_version;
 };
 
