@@ -215,6 +215,12 @@ demo: MAKEOVERRIDES :=
 demo: all
 	$(Q)AQ_BIN=$(abspath $(O))/bin $(MAKE) --no-print-directory -f pipelines/demo.mk
 
+## eval: receipts of recipes on held-out text, of the embedded model and of SmolLM2 where test-real built it; PYTHON confirms them
+.PHONY: eval
+eval: MAKEOVERRIDES :=
+eval: all
+	$(Q)O=$(O) $(if $(PYTHON),PYTHON=$(PYTHON)) tests/receipts
+
 # ---- house ----
 
 .PHONY: lint lint-tidy lint-cppcheck lint-shell lint-layers format compdb
