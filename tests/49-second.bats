@@ -11,9 +11,13 @@ setup_file() {
     aq-extract-lm -o lm "$DEMO"
     aq-overlay --format INT8_WEIGHT_ONLY_CFG -o int8.json
     aq-overlay --format INT4_BLOCKWISE_WEIGHT_ONLY_CFG -o int4.json
+    aq-overlay --format FP8_WEIGHT_ONLY_CFG -o fp8.json
+    aq-overlay --format NVFP4_WEIGHT_ONLY_CFG -o group.json
+    aq-resolve -q --config-name preset/demo quant_pair=wfp4_afp16 dataset.size=small autoquant.shared_scale=false -o own.run
+    aq-overlay own.run -o own.json
     for padding in none max_length; do
         aq-calib tokens --tokenizer "$DEMO" --padding $padding -o $padding captions
-        aq-score -q --lm lm --tokens $padding --dtype fp32 --device cpu -o $padding.store int8.json int4.json
+        aq-score -q --lm lm --tokens $padding --dtype fp32 --device cpu -o $padding.store {int8,int4,fp8,group,own}.json
     done
     aq-score -q --lm lm --tokens none --dtype fp32 --device cpu --method kl_div -o kl.store int8.json
 }
@@ -33,8 +37,8 @@ collected() {
 
 @test "score, dot form and first rows are those of float64, padded and not" {
     for padding in none max_length; do
-        for width in 8 4; do
-            collected $padding.store int$width.json gradient >scores.json
+        for width in int8 int4 fp8 group own; do
+            collected $padding.store $width.json gradient >scores.json
             far=$(jq -n --slurpfile a "$REPO/tests/oracle/second/demo.json" --slurpfile b scores.json --arg padding $padding '
                 def far($x; $y): ($x - $y) / $y | fabs;
                 $b[0] as $b | $a[0].cases[] | select(.padding == $padding and (.treatment == $b.candidate.treatment.w)) | .groups as $g
@@ -42,11 +46,20 @@ collected() {
                 | [$b.groups[] | $g[.name] as [$sum, $dot, $first]
                    | [far(.sum; $sum), ((.first_position * .sum - $first) / $sum | fabs), far(.per_token_dot * $b.labels; $dot)]]
                 | transpose | map(max)')
-            echo "$padding int$width: $far"
+            echo "$padding $width: $far"
             # the rounding of fp32 outputs is a larger part of a sum whose terms cancel
             jq -en "$far | .[0] < 1e-4 and .[1] < 1e-4 and .[2] < 5e-4"
         done
     done
+}
+
+@test "members of a group under one scale are scored so: as float64 has it, and otherwise than under scales of their own" {
+    is "$(jq -r .treatment.w group.json own.json | tr '\n' ' ')" "e2m1:nvfp4(16):dynamic@group e2m1:nvfp4(16):dynamic "
+    collected none.store group.json gradient >group
+    collected none.store own.json gradient >own
+    # q, k and v and gate and up differ, o and down have one member
+    is "$(jq -n -c --slurpfile a group --slurpfile b own '[$a[0].groups, $b[0].groups] | transpose | map([.[0].kind, .[0].sum == .[1].sum]) | unique')" \
+        '[["down",true],["gate_up",false],["o",true],["qkv",false]]'
 }
 
 @test "the first rows have the part that the padding rule gives them" {

@@ -264,6 +264,17 @@ gguf_recipe() {
     is "$(jq -r .verdict <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 4 exact 24 near "
 }
 
+@test "GGUF: llama.cpp's logits of these very files are within 1e-5 nats of transformers'" {
+    local v=$REPO/tests/oracle/export/llama.json
+    gguf_recipe >"$T/coded.json"
+    mix '[]' "$(jq .treatments tests/export-gguf.json)" >"$T/plain.json"
+    aq 0 aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/coded" "$T/coded.json"
+    aq 0 aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/plain" "$T/plain.json"
+    aq 0 aq-export -q --engine llamacpp --arch qwen3vl --lm "$F/lm.json" -o "$T/vl" "$T/plain.json"
+    for k in coded plain vl; do is "$k $(sha256sum <"$T/$k" | cut -c1-64)" "$k $(jq -r --arg k demo_$k '.[$k].sha256' "$v")"; done
+    is "$(jq -c '[.demo_plain, .demo_vl, .demo_coded] | [(map(.kl) | max < 1e-5), (map(.top1) | min), (map(.texts_tokenized_alike) | min)]' "$v")" '[true,1,16]'
+}
+
 @test "GGUF: what does not fit an architecture or the format is refused" {
     gguf_recipe >"$T/m.json"
     refused 3 "layers.3.mlp.gate_proj: candidate 'nv'" aq-export -q --engine llamacpp --arch qwen3vl --lm "$F/lm.json" -o "$T/out.gguf" "$T/m.json"

@@ -5,7 +5,7 @@
 
 transformers runs the checkpoint on the first captions of captions_small.txt, without padding and with one pad token in front (of
 the pads of a padded caption only the last has a target, and no text sees any). With dY = (Yq - Y) for weights that are quantized in
-float32, g = dL/dY and L the sum of the targets' losses, it writes per treatment and group, over all captions
+float32 (NVFP4 with one second-level scale for the members of a group, and with one for each), g = dL/dY and L the sum of the targets' losses, it writes per treatment and group, over all captions
 
     [sum over tokens and outputs of (g dY)^2, sum over tokens of (sum over the outputs of all members of g dY)^2,
      the part of the first at the first row of each caption]
@@ -37,7 +37,33 @@ def integer(w, bits, block):
     return out
 
 
-TREATMENTS = {"int8:axis0:static": lambda w: integer(w, 8, w.shape[1]), "int4:block(-1:128):static": lambda w: integer(w, 4, 128)}
+def e4m3(x):
+    return x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
+
+
+def fp8_tensor(w):
+    """One range for the matrix: k = (1 / amax) * 448, value = e4m3(w * k) * (1 / k)."""
+    k = torch.tensor(1.0) / w.abs().amax() * 448
+    return e4m3(w * k) * (1 / k)
+
+
+def nvfp4(w, group):
+    """Blocks of 16 whose scale is an e4m3 number under a second level, which all of `group` have in common."""
+    level = max(m.abs().amax() for m in group) / 2688
+    blocks = w.reshape(w.shape[0], -1, 16)
+    scale = e4m3(torch.minimum(blocks.abs().amax(2, keepdim=True) / (6 * level), torch.tensor(448.0))) * level
+    scale = torch.where(scale < 1e-5, torch.tensor(1.0), scale)
+    values, edges = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6]), torch.tensor([.25, .75, 1.25, 1.75, 2.5, 3.5, 5])
+    x = blocks / scale
+    code = torch.searchsorted(edges, x.abs().contiguous())
+    code = code + ((code < 7) & (x.abs() == edges[code.clamp(max=6)]) & (code % 2 == 1))  # ties to the even code
+    return (torch.copysign(values[code], x) * scale).reshape(w.shape)
+
+
+# of a weight and the weights of its group
+TREATMENTS = {"int8:axis0:static": lambda w, group: integer(w, 8, w.shape[1]), "int4:block(-1:128):static": lambda w, group: integer(w, 4, 128),
+              "e4m3:tensor:static": lambda w, group: fp8_tensor(w), "e2m1:nvfp4(16):dynamic@group": nvfp4,
+              "e2m1:nvfp4(16):dynamic": lambda w, group: nvfp4(w, [w])}
 
 
 def trace(model, ids, mask, targets):
@@ -66,7 +92,9 @@ def main():
     weights = {(i, n): m.get_submodule(n).weight.detach().clone() for i, m in enumerate(layers) for n in sum(GROUPS, [])}
     model = model.double().eval().requires_grad_(False)
     model.model.language_model.embed_tokens.weight.requires_grad_(True)  # so that there is a graph
-    changes = {t: {k: q(w).double() - w.double() for k, w in weights.items()} for t, q in TREATMENTS.items()}
+    group = {n: g for g in GROUPS for n in g}
+    changes = {t: {(i, n): q(w, [weights[i, m] for m in group[n]]).double() - w.double() for (i, n), w in weights.items()}
+               for t, q in TREATMENTS.items()}
     cases = []
     for padding in ("none", "max_length"):
         pads = torch.tensor([tokenizer.token_to_id(PAD)] if padding == "max_length" else [], dtype=torch.long)
