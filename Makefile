@@ -288,11 +288,13 @@ uninstall:
 ## dist: aq-$(VERSION).tar.gz of the committed tree
 dist:
 	git archive --format=tar.gz --prefix=aq-$(VERSION)/ -o aq-$(VERSION).tar.gz HEAD
-## deb: a Debian package in $(O)/deb, built from the committed tree
+## deb: a Debian package in $(O)/deb, built from the committed tree; DEBFULLNAME and DEBEMAIL, where set, are its maintainer
 deb:
 	rm -rf $(O)/deb; mkdir -p $(O)/deb/aq-$(VERSION)
 	git archive HEAD | tar -x -C $(O)/deb/aq-$(VERSION)
 	cp -R packaging/debian $(O)/deb/aq-$(VERSION)/debian
+	@if [ -n "$${DEBEMAIL:-}" ]; then who="$${DEBFULLNAME:-aq} <$$DEBEMAIL>" awk '/^Maintainer:/ { $$0 = "Maintainer: " ENVIRON["who"] } 1' \
+	  packaging/debian/control >$(O)/deb/aq-$(VERSION)/debian/control; fi
 	cd $(O)/deb/aq-$(VERSION) && dpkg-buildpackage -b -us -uc
 ## clean: the build directory
 clean:

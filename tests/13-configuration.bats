@@ -50,3 +50,32 @@ steps() {
     has "$output" '"w": "int6:axis0:static"'
     [ -n "$(find tmp -path '*wint6_afp8/*/per-layer-sensitivity.md')" ]
 }
+
+# Lines of code blocks that begin with make and name a sweep, whole: "page<TAB>command".
+make_commands() {
+    local page
+    while read -r page; do
+        sed -e ':a; /\\$/{N; s/\\\n */ /; ta}' "$page" | sed -nE 's/^ *(\$ )?(make -f pipelines\/(qwen3|sweep|demo)\.mk( .*)?)$/\2/p' |
+            sed -E 's/ +# .*//' | awk -v page="$page" '{ print page "\t" $0 }'
+    done < <(cd "$REPO" && ls README.md docs/*.md models/*/layer-analysis/README.md datasets/*/README.md)
+}
+
+@test "every make command of the pages names goals, options and overrides that are there" {
+    ln -s "$REPO/docs" "$REPO/README.md" .
+    make_commands >commands
+    [ "$(wc -l <commands)" -ge 12 ]
+    [ "$(cut -f1 commands | sort -u | wc -l)" -ge 4 ]
+    local page command n=0
+    while IFS=$'\t' read -r page command; do
+        case $command in
+        *' reports'*) continue ;;    # needs manifests: 61-demo.bats runs it
+        *wint6_afp8*) continue ;;    # an option that README.md adds first: 61-demo.bats adds it
+        esac
+        echo "$page: $command"
+        eval "$command -n" </dev/null >out 2>&1 || { cat out; return 1; }
+        n=$((n + 1))
+    done <commands
+    [ $n -ge 10 ]
+    # and a wrong word would be noticed
+    ! eval "$(sed -n 's/^docs\/parity.md\t//p' commands | head -1) -n PAIRS=wint9" >out 2>&1 || return 1
+}

@@ -145,6 +145,10 @@ gradient kl_div"
             [ -e "$REPO/$(dirname "$page")/$link" ] || { echo "$page: no $link"; return 1; }
         done < <(cd "$REPO" && grep -oE '\]\([^)#]+' "$page" | sed 's/^](//')
     done < <(cd "$REPO" && ls README.md docs/*.md models/*/layer-analysis/README.md)
+    for page in "$REPO"/docs/*.md; do
+        page=${page##*/}
+        [ "$page" = index.md ] || grep -qF "]($page)" "$REPO/docs/index.md" || { echo "docs/index.md leaves out $page"; return 1; }
+    done
     # what is between the dots of a message is in a source file
     grep -oE '^\| `[^`]+`' "$REPO/docs/faq.md" | sed 's/^| `//; s/`$//' >messages
     [ "$(wc -l <messages)" -ge 10 ]
