@@ -3,7 +3,7 @@
 # Knobs are data, never make or shell text: their raw value is taken before the first expansion, so that
 # PAIRS='$(shell ...)' is a wrong name and not a command. LAUNCH is a command by meaning: shell text, not make's.
 KNOBS := PAIRS GRANS SIZES MODEL DATASET LAYOUT OVERRIDES EXPERIMENT DEVICE SHARDS BITS OUTPUT_DIR STRICT CELL OUTPUT_MODE MENU \
-	ENGINE MEMORY THREADS quant_pair quant_granularity dataset.size output_layout runner.report_only runner.output_dir \
+	ENGINE MEMORY THREADS STOP quant_pair quant_granularity dataset.size output_layout runner.report_only runner.output_dir \
 	AQ_BIN AQ_CONF TMP_ROOT LAUNCH V $(PIPELINE_KNOBS)
 PAIRS_GIVEN := $(origin PAIRS)
 $(foreach k,$(KNOBS),$(eval override $(k) := $$(value $(k))))

@@ -50,6 +50,7 @@ help:
 	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
 	  '  ENGINE      engine of export, servable and the verdicts in the summary: vllm, sglang, trtllm, llamacpp, transformers, with :smNN and :tpN (vllm)' \
 	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
+	  '  STOP        settled: sizes one after another, until the recipes of two agree (aq-select --settled)' \
 	  '  THREADS     threads of aq-score (all processors)' \
 	  '  MEMORY      memory that aq-score may use, such as 16G (three quarters of what is free)' \
 	  '  SHARDS      jobs that share the scoring (1)' \
@@ -98,7 +99,24 @@ ARGS := $(P)/.args
 export MODEL DATASET PAIRS GRANS SIZES LAYOUT EXPERIMENT DEVICE SHARDS BITS STRICT CELL MENU MEMORY THREADS ENGINE OVERRIDES OUTPUT_DIR \
 	TMP_ROOT LAUNCH V
 
-ifeq ($(GOALS),int8-phases)
+ifneq ($(STOP),)
+# Sizes in their order, each together with the smaller ones: the store keeps what it has.
+ifneq ($(GOALS),sweep)
+$(error STOP goes with the goal sweep alone)
+endif
+settle = $(AQ_BIN)/aq-select -q --settled $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) -o $(P)/settled.json
+settle_says = .sizes[-1] | "\($$s): \(.same_weights * 100 | round) % of the weights choose as before; " + \
+	if .agrees then "settled" else "not settled: \(.difference) +- \(.se // "?")" end
+sweep:
+	+@sizes=; for size in $(SIZES); do \
+	  more=$${sizes:+1}; sizes="$$sizes $$size"; \
+	  $(MAKE) --no-print-directory -f $(front) sweep STOP= SIZES="$$sizes"; \
+	  [ -n "$$more" ] || continue; \
+	  jq -r '.cells[] | select(.supported) | "\(.dir)/scores.json"' $(P)/cells.json | xargs $(settle); \
+	  jq -r --arg s "$$size" '$(settle_says)' $(P)/settled.json; \
+	  if jq -e .sizes[-1].agrees $(P)/settled.json >/dev/null; then break; fi; \
+	done
+else ifeq ($(GOALS),int8-phases)
 phases = $(MAKE) --no-print-directory -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' EXPERIMENT='$(EXPERIMENT)'
 int8-phases:
 	+@case '$(if $(OUTPUT_MODE),$(or $(filter publish tmp,$(OUTPUT_MODE)),bad),publish)' in \

@@ -56,3 +56,25 @@ size() {
     refused 3 "differs from" aq-select --settled 16-4.json other.json
     refused 2 "--settled goes with" aq-select --settled --frontier 16-4.json 128-4.json
 }
+
+@test "STOP=settled: sizes one after another, until two agree" {
+    cd "$REPO" || return
+    unset MAKEFLAGS MAKELEVEL MFLAGS
+    export AQ_BIN=$BIN
+    local goal=(make --no-print-directory -f pipelines/sweep.mk PAIRS='wint4_afp16 wint8_afp16' GRANS=default TMP_ROOT="$BATS_TEST_TMPDIR/tmp" BITS=6)
+    aq 0 "${goal[@]}" SIZES='small medium large' STOP=settled
+    local p=$BATS_TEST_TMPDIR/tmp/model-experiments/lm_sensitivity/qwen3_vl_demo last
+    last=$(jq -r '.sizes[-1].samples' "$p/settled.json")
+    has "$output" "% of the weights choose as before; "
+    # it stops at the first size that agrees, and has no more
+    is "$(jq -c '[.sizes[1:-1][].agrees] | any' "$p/settled.json")" false
+    if [ "$last" = 128 ]; then
+        is "$(jq .sizes[-1].agrees "$p/settled.json")" true
+        [ ! -e "$p/wint4_afp16/default/large" ]
+    else
+        [ -e "$p/wint4_afp16/default/large/scores.json" ]
+    fi
+    refused 2 "SIZES needs two or more" "${goal[@]}" SIZES=small STOP=settled
+    refused 2 "is not: settled" "${goal[@]}" SIZES=all STOP=soon
+    refused 2 "STOP goes with the goal sweep alone" "${goal[@]}" select SIZES=all STOP=settled
+}

@@ -39,7 +39,7 @@ alive() {
     # every variable with a third of the texts: a variable that is run by one is run by most
     for evil in "${EVIL[@]}"; do
         for knob in PAIRS GRANS SIZES MODEL DATASET LAYOUT EXPERIMENT BITS DEVICE SHARDS OVERRIDES OUTPUT_DIR STRICT CELL OUTPUT_MODE MENU \
-            ENGINE MEMORY THREADS TMP_ROOT AQ_CONF AQ_BIN V quant_pair quant_granularity dataset.size output_layout runner.report_only \
+            ENGINE MEMORY THREADS STOP TMP_ROOT AQ_CONF AQ_BIN V quant_pair quant_granularity dataset.size output_layout runner.report_only \
             runner.output_dir; do
             [ $((n++ % 3)) -eq 0 ] || continue
             run sweep "$knob=$evil" plan
