@@ -2,9 +2,11 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "export/codes.h"
 #include "export/gguf_model.h"
 #include "model/lm_config.h"
 #include "model/lm_extract.h"
+#include "nn/experts.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -56,10 +58,73 @@ static const struct coded *weight_of(const struct eval_file *f, const char *name
     return i < 0 ? NULL : &f->weights[i];
 }
 
+/* One expert's matrices as a model asks for them: gate above up, or down alone. */
+struct expert_parts {
+    const struct coded *part[2];
+    int count;
+    bool plain; /* all of it is as computed with, in one type */
+};
+
+static int expert_parts(const struct eval_file *f, const struct nn_expert_name *e,
+                        struct expert_parts *out, struct aq_err *err)
+{
+    static const char *const parts[] = {"gate", "up", "down"};
+    *out = (struct expert_parts){.plain = true};
+    for (int k = e->down ? 2 : 0; k < (e->down ? 3 : 2); k++) {
+        char name[96];
+        (void)snprintf(name, sizeof name,
+                       "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight", e->layer,
+                       e->expert, parts[k]);
+        const struct coded *c = weight_of(f, name);
+        if (!c)
+            return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
+        out->plain &= c->form == CODED_PLAIN && c->dtype == (out->count ? out->part[0] : c)->dtype;
+        out->part[out->count++] = c;
+    }
+    return 0;
+}
+
+static int find_expert(struct eval_file *f, const struct nn_expert_name *e, const char *name,
+                       struct backend_weight *w, struct aq_err *err)
+{
+    struct expert_parts p;
+    if (expert_parts(f, e, &p, err) < 0)
+        return -1;
+    *w = (struct backend_weight){.host = p.plain && p.count == 1 ? p.part[0]->codes : NULL,
+                                 .dtype = p.plain ? plain_dtype(p.part[0]) : BACKEND_F32,
+                                 .rows = p.part[0]->rows * p.count,
+                                 .cols = p.part[0]->cols,
+                                 .name = aq_arena_strdup(&f->arena, name)};
+    return 0;
+}
+
+static int make_expert(struct backend_weight *w, const struct expert_parts *p, struct aq_err *err)
+{
+    size_t part = (size_t)p->part[0]->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype);
+    char *all = aq_big_alloc(part * (size_t)p->count, "a decoded expert", err);
+    if (!all)
+        return -1;
+    for (int i = 0; i < p->count; i++) {
+        const struct coded *c = p->part[i];
+        float *to = (void *)(all + (size_t)i * part);
+        if (p->plain)
+            memcpy(to, c->codes, part);
+        else if (c->form == CODED_PLAIN)
+            codes_widen(c->codes, c->dtype, (size_t)(c->rows * c->cols), to);
+        else
+            coded_decode(c, to);
+    }
+    w->host = all;
+    return 0;
+}
+
 static int find_weight(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)
 {
     const struct eval_file *f = arg;
     ptrdiff_t i = aq_names_find(&f->names, name);
+    struct nn_expert_name e;
+    if (i < 0 && nn_expert_name(name, &e))
+        return find_expert(arg, &e, name, w, err);
     if (i < 0)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
     const struct coded *c = &f->weights[i];
@@ -74,6 +139,10 @@ static int find_weight(void *arg, const char *name, struct backend_weight *w, st
 static int make_weight(void *arg, struct backend_weight *w, struct aq_err *err)
 {
     const struct coded *c = weight_of(arg, w->name);
+    struct nn_expert_name e;
+    struct expert_parts parts;
+    if (!c && nn_expert_name(w->name, &e))
+        return expert_parts(arg, &e, &parts, err) < 0 ? -1 : make_expert(w, &parts, err);
     size_t bytes;
     if (!aq_mul((size_t)c->rows * sizeof(float), (size_t)c->cols, &bytes))
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' is too large", w->name);
@@ -88,9 +157,15 @@ static int make_weight(void *arg, struct backend_weight *w, struct aq_err *err)
 static void drop_weight(void *arg, struct backend_weight *w)
 {
     const struct coded *c = weight_of(arg, w->name);
-    if (c->form == CODED_PLAIN || !w->host)
+    struct nn_expert_name e;
+    struct expert_parts p;
+    if (!w->host || (c && c->form == CODED_PLAIN))
         return;
-    aq_big_free((void *)w->host, (size_t)c->rows * (size_t)c->cols * sizeof(float));
+    if (!c && (!nn_expert_name(w->name, &e) || expert_parts(arg, &e, &p, NULL) < 0 ||
+               (p.plain && p.count == 1)))
+        return; /* it is in the file */
+    aq_big_free((void *)w->host,
+                (size_t)w->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype));
     w->host = NULL;
 }
 
@@ -236,6 +311,30 @@ static struct eval_linear *linear_of(struct eval_operand *o, const struct model_
     return NULL;
 }
 
+/* All experts of a layer have one treatment of what they read, and one range: engines load no other
+   mixture. */
+static int note_expert(struct checkpoint_reading *r, const struct model_place *p,
+                       const char *module, const struct eval_linear *l)
+{
+    struct eval_experts *x = &r->o->experts[p->layer];
+    bool down = p->tensor->role == ROLE_EXPERT_DOWN;
+    bool first = p->expert == 0 && p->tensor->role == ROLE_EXPERT_GATE;
+    struct quant_range *range = down ? &x->inner : &x->in;
+    if (first) {
+        x->swapped = l->swapped;
+        x->a = l->a;
+        x->ranged = l->ranged;
+    }
+    if (p->expert == 0 && p->tensor->role != ROLE_EXPERT_UP)
+        *range = l->range;
+    if (x->swapped == l->swapped && quant_same(&x->a, &l->a) && x->ranged == l->ranged &&
+        range->amax == l->range.amax)
+        return 0;
+    return aq_err_set(r->err, AQ_EINPUT,
+                      "'%s': '%s' reads its input otherwise than the other experts of its layer",
+                      aq_show(r->f->ckpt.dir), aq_show(module));
+}
+
 static int read_place(struct checkpoint_reading *r, const struct model_place *p)
 {
     struct aq_buf name = AQ_BUF_INIT;
@@ -245,17 +344,24 @@ static int read_place(struct checkpoint_reading *r, const struct model_place *p)
     uint64_t dims[MODEL_RANK];
     model_place_describe(p, a, &name, &rank, dims);
     bool head = strcmp(name.data, "lm_head.weight") == 0;
-    char *module = xasprintf("%s%s", head ? lm_head_prefix_of(r->prefix) : r->prefix, name.data);
+    struct aq_buf source = AQ_BUF_INIT;
+    model_place_source(p, &source);
+    char *module = xasprintf("%s%s", head ? lm_head_prefix_of(r->prefix) : r->prefix, source.data);
+    aq_buf_release(&source);
     int64_t rows = rank == 2 ? (int64_t)dims[0] : 1, cols = (int64_t)dims[rank - 1];
-    struct eval_linear *linear = NULL;
+    struct eval_linear *linear = NULL, of_expert = {.same_as = -1};
     int bad;
-    if (p->layer >= 0 && rank == 2) {
+    if (p->expert >= 0) {
+        linear = &of_expert;
+    } else if (p->layer >= 0 && rank == 2) {
         model_layer_describe(&shape, a, p->layer);
         linear = linear_of(r->o, &shape, p->layer, p->tensor->name);
     }
     if (rank == 2) {
         module[strlen(module) - strlen(".weight")] = '\0';
         bad = read_module(r, name.data, module, rows, cols, linear);
+        if (bad == 0 && p->expert >= 0)
+            bad = note_expert(r, p, module, &of_expert);
     } else {
         bad = read_plain(r, add_weight(r->f, name.data), module, rows, cols);
     }
@@ -445,11 +551,6 @@ int eval_file_open(struct eval_operand *o, enum eval_kind kind, const struct eva
     struct checkpoint_reading r = {.o = o, .f = f, .err = err};
     o->kind = kind;
     o->file = f;
-    if (ref->lm->arch.experts)
-        return aq_err_set(err, AQ_EINPUT,
-                          "%s: mixtures of experts are evaluated from manifests and lm.json, not "
-                          "from files of their weights",
-                          aq_show(o->path));
     if (kind == EVAL_GGUF)
         return open_gguf(o, f, ref->lm, err);
     r.config_path = aq_path_join(o->path, "config.json");

@@ -35,8 +35,8 @@ static struct json *quantized_layers(const struct export_plan *p)
         if (!g->verdict.quantized)
             continue;
         const char *name = g->model->modules[0].name, *fused = targets_fused(g->model);
-        for (int k = 0; k < g->model->module_count; k++)
-            add_layer(layers, g->model->modules[k].name, &g->verdict.scheme);
+        for (int k = 0; k < g->module_count; k++)
+            add_layer(layers, g->modules[k].name, &g->verdict.scheme);
         if (fused) { /* SGLang looks for the layer that it makes of them */
             char *whole = xasprintf("%.*s%s", (int)targets_parent(name), name, fused);
             add_layer(layers, whole, &g->verdict.scheme);
@@ -62,10 +62,14 @@ static struct json *excluded(const struct export_plan *p)
     }
     for (size_t i = 0; i < p->count; i++) {
         const struct model_group *g = p->groups[i].model;
+        char *router = targets_router(g);
+        if (router)
+            json_push(list, json_new_string(router));
+        free(router);
         if (p->groups[i].verdict.quantized)
             continue;
-        for (int k = 0; k < g->module_count; k++)
-            json_push(list, json_new_string(g->modules[k].name));
+        for (int k = 0; k < p->groups[i].module_count; k++)
+            json_push(list, json_new_string(p->groups[i].modules[k].name));
         if (targets_fused(g)) {
             const char *name = g->modules[0].name;
             char *whole = xasprintf("%.*s%s", (int)targets_parent(name), name, targets_fused(g));
@@ -120,8 +124,8 @@ static struct json *config_groups(const struct export_plan *p, const int *number
         json_add(g, "weights", half(is_float, s->bits, false, group));
         struct json *targets = json_add_array(g, "targets");
         for (size_t k = 0; k < p->count; k++)
-            for (int m = 0; number[k] == i && m < p->groups[k].model->module_count; m++)
-                json_push(targets, json_new_string(p->groups[k].model->modules[m].name));
+            for (int m = 0; number[k] == i && m < p->groups[k].module_count; m++)
+                json_push(targets, json_new_string(p->groups[k].modules[m].name));
         free(name);
     }
     return groups;

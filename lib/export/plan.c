@@ -157,34 +157,79 @@ int export_plan_ranges(struct export_plan *p, struct aq_err *err)
         if (!g->verdict.scheme.name[0] || !scheme_is_calibrated(&g->verdict.scheme))
             continue;
         struct quant_range range;
-        range_file_get(&p->ranges, g->model->inputs[0], at, &range);
-        if (!(range.amax > 0))
-            return aq_err_set(err, AQ_EINPUT, "%s: the calibrated range of '%s' is %g",
-                              aq_show(path), aq_show(g->model->name), (double)range.amax);
-        g->input_amax = range.amax;
+        float *to[] = {&g->input_amax, &g->inner_amax};
+        for (int k = 0; k < g->model->input_count && k < 2; k++) {
+            range_file_get(&p->ranges, g->model->inputs[k], at, &range);
+            if (!(range.amax > 0))
+                return aq_err_set(err, AQ_EINPUT, "%s: the calibrated range of '%s' is %g",
+                                  aq_show(path), aq_show(g->model->name), (double)range.amax);
+            *to[k] = range.amax;
+        }
     }
     return 0;
 }
 
 /* ---- the checkpoint ---- */
 
+/* Those of every expert: gate, up and down of the first, then of the next. */
+static int list_expert_modules(struct export_group *g, struct aq_err *err)
+{
+    const struct model_group *m = g->model;
+    g->own = xcalloc((size_t)m->experts * (size_t)m->module_count, sizeof *g->own);
+    for (int64_t e = 0; e < m->experts; e++)
+        for (int k = 0; k < m->module_count; k++) {
+            const char *name = m->modules[k].name, *at = strstr(name, "{e}");
+            if (!at)
+                return aq_err_set(err, AQ_EINPUT,
+                                  "%s: '%s' holds all experts in one tensor; only checkpoints with "
+                                  "a tensor for each expert are written",
+                                  aq_show(m->name), aq_show(name));
+            struct model_module *to = &g->own[g->module_count++];
+            *to = m->modules[k];
+            to->name = xasprintf("%.*s%lld%s", (int)(at - name), name, (long long)e,
+                                 at + strlen("{e}"));
+        }
+    g->modules = g->own;
+    return 0;
+}
+
+static int list_modules(struct export_group *g, struct aq_err *err)
+{
+    if (g->model->experts)
+        return list_expert_modules(g, err);
+    g->modules = g->model->modules;
+    g->module_count = g->model->module_count;
+    return 0;
+}
+
+static struct export_module module_at(struct export_group *g, int k)
+{
+    struct export_module m = {g, &g->modules[k], 0, g->module_count, false};
+    if (g->model->experts) { /* an expert's gate and up are one matrix to the quantizers */
+        int each = g->model->module_count, own = k % each;
+        m.inner = own == each - 1;
+        m.first = m.inner ? k : k - own;
+        m.end = m.inner ? k + 1 : k - own + each - 1;
+    }
+    return m;
+}
+
 static int index_modules(struct export_plan *p, struct aq_err *err)
 {
     size_t n = 0;
-    for (size_t i = 0; i < p->count; i++)
-        n += (size_t)p->groups[i].model->module_count;
+    for (size_t i = 0; i < p->count; i++) {
+        if (list_modules(&p->groups[i], err) < 0)
+            return -1;
+        n += (size_t)p->groups[i].module_count;
+    }
     p->by_name = xcalloc(n + 1, sizeof *p->by_name);
     for (size_t i = 0; i < p->count; i++) {
         struct export_group *g = &p->groups[i];
-        g->module_amax = xcalloc((size_t)g->model->module_count + 1, sizeof *g->module_amax);
-        for (int k = 0; k < g->model->module_count; k++) {
+        g->module_amax = xcalloc((size_t)g->module_count + 1, sizeof *g->module_amax);
+        for (int k = 0; k < g->module_count; k++) {
             g->module_amax[k] = -1;
-            p->by_name[p->modules.count] = (struct export_module){g, &g->model->modules[k]};
-            aq_names_add(&p->modules, g->model->modules[k].name);
-            if (g->verdict.quantized && strstr(g->model->modules[k].name, "{e}"))
-                return aq_err_set(err, AQ_EINPUT,
-                                  "%s: mixtures of experts are not written by aq-export",
-                                  aq_show(g->model->name));
+            p->by_name[p->modules.count] = module_at(g, k);
+            aq_names_add(&p->modules, g->modules[k].name);
         }
     }
     if (aq_names_sort(&p->modules) >= 0)
@@ -209,8 +254,6 @@ static int check_tensors(const struct export_plan *p, struct aq_err *err)
 {
     for (size_t i = 0; i < p->modules.count; i++) {
         const struct model_module *m = p->by_name[i].model;
-        if (strstr(m->name, "{e}"))
-            continue;
         char *name = xasprintf("%s.weight", m->name);
         const struct ckpt_tensor *t = ckpt_find(&p->ckpt, name);
         int r = 0;
@@ -282,8 +325,13 @@ void export_plan_close(struct export_plan *p)
     if (p->has_lm)
         lm_close(&p->lm);
     engine_free(p->engine);
-    for (size_t i = 0; p->groups && i < p->count; i++)
-        free(p->groups[i].module_amax);
+    for (size_t i = 0; p->groups && i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        for (int k = 0; g->own && k < g->module_count; k++)
+            free((void *)g->own[k].name);
+        free(g->own);
+        free(g->module_amax);
+    }
     free(p->groups);
     free(p->by_name);
     aq_names_release(&p->modules);

@@ -31,7 +31,12 @@ struct export_group {
     const char *candidate;    /* "NONE": unquantized */
     const char *weight, *act; /* treatments */
     struct engine_verdict verdict;
-    float input_amax;   /* calibrated range of its input, where the scheme needs it */
+    const struct model_module *modules; /* model's; of experts: those of every expert, in turn */
+    int module_count;
+    struct model_module *own; /* the same, where they are made here */
+    /* Calibrated ranges of what the modules read, where the scheme needs them. inner: of experts'
+       down. */
+    float input_amax, inner_amax;
     float *module_amax; /* ranges of the modules, each found when it is first asked for; else < 0 */
 };
 
@@ -55,6 +60,8 @@ struct export_plan {
 struct export_module {
     struct export_group *group;
     const struct model_module *model;
+    int first, end; /* modules of the group that may share a range with it, itself among them */
+    bool inner;     /* it is an expert's down */
 };
 
 /* Everything that can be known without the weights. plan_close also after a failure. */

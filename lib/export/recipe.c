@@ -160,8 +160,8 @@ static int modelopt(const struct export_plan *p, struct aq_buf *out, struct aq_e
                      "        {\"quantizer_name\": \"*\", \"enable\": False},\n");
     for (size_t i = 0; i < p->count; i++) {
         const struct export_group *g = &p->groups[i];
-        for (int k = 0; k < g->model->module_count; k++) {
-            const char *name = g->model->modules[k].name;
+        for (int k = 0; k < g->module_count; k++) {
+            const char *name = g->modules[k].name;
             if (add_quantizer(out, name, "weight_quantizer", g->weight, err) < 0 ||
                 add_quantizer(out, name, "input_quantizer", g->act, err) < 0)
                 return -1;
@@ -279,8 +279,8 @@ static int autoround_group(struct json *root, const struct export_group *g, stru
     struct quant_spec w, a;
     if (quant_parse(g->weight, &w, err) < 0 || quant_parse(g->act, &a, err) < 0)
         return aq_err_prefix(err, "%s", aq_show(g->model->name));
-    for (int k = 0; k < g->model->module_count; k++) {
-        struct json *v = json_add_object(root, g->model->modules[k].name);
+    for (int k = 0; k < g->module_count; k++) {
+        struct json *v = json_add_object(root, g->modules[k].name);
         if (!g->verdict.quantized)
             json_add_int(v, "bits", 16);
         else if (w.steps != 1 || autoround_weight(v, &w.step[0]) < 0 || autoround_act(v, &a) < 0)

@@ -95,7 +95,7 @@ int sharing_measure(const struct export_plan *p, struct sharing *out, struct aq_
     for (size_t i = 0; i < p->count; i++) {
         struct export_group *g = &p->groups[i];
         if (g->verdict.quantized && g->verdict.scheme.codes == CODES_NVFP4 &&
-            g->model->module_count > 1 && add_group(p, g, sums, out, err) < 0)
+            g->model->module_count > 1 && !g->model->experts && add_group(p, g, sums, out, err) < 0)
             return -1;
     }
     if (sums[0] > 0)

@@ -35,11 +35,19 @@ const char *targets_fused(const struct model_group *g)
     return strcmp(g->kind, "gate_up") == 0 ? "gate_up_proj" : NULL;
 }
 
+char *targets_router(const struct model_group *g)
+{
+    const char *experts = g->experts ? strstr(g->modules[0].name, ".experts.") : NULL;
+    return experts ? xasprintf("%.*s.gate", (int)(experts - g->modules[0].name),
+                               g->modules[0].name)
+                   : NULL;
+}
+
 int targets_check(const struct export_plan *p, struct aq_err *err)
 {
     for (size_t i = 0; i < p->count; i++)
-        for (int k = 0; k < p->groups[i].model->module_count; k++) {
-            const char *name = p->groups[i].model->modules[k].name, *rest = after_layer(name);
+        for (int k = 0; k < p->groups[i].module_count; k++) {
+            const char *name = p->groups[i].modules[k].name, *rest = after_layer(name);
             static const char plain[] =
                 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.";
             if (!rest || rest[strspn(rest, plain)])
@@ -81,6 +89,11 @@ int targets_number(const struct export_plan *p, int *number, size_t *first)
 static void add_escaped(struct aq_buf *out, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
+        if (n - i >= 3 && memcmp(s + i, "{e}", 3) == 0) { /* any expert */
+            aq_buf_adds(out, "[0-9]+");
+            i += 2;
+            continue;
+        }
         if (s[i] == '.')
             aq_buf_addc(out, '\\');
         aq_buf_addc(out, s[i]);
@@ -174,5 +187,19 @@ struct json *targets_ignored(const struct export_plan *p, const int *number)
         if (p->lm.dropped[i].linears)
             ignore_prefix(list, p->lm.dropped[i].prefix);
     json_push(list, json_new_string("re:.*lm_head$"));
+    for (size_t i = 0; i < p->count; i++) {
+        char *router = targets_router(p->groups[i].model);
+        struct aq_buf tail = AQ_BUF_INIT;
+        if (!router)
+            continue;
+        const char *rest = after_layer(router); /* the same in all layers */
+        aq_buf_adds(&tail, "re:.*\\b");
+        add_escaped(&tail, rest, strlen(rest));
+        aq_buf_addc(&tail, '$');
+        json_push(list, json_new_string(aq_buf_str(&tail)));
+        aq_buf_release(&tail);
+        free(router);
+        break;
+    }
     return expressions(p, number, -1, list);
 }

@@ -24,6 +24,9 @@ int targets_number(const struct export_plan *p, int *number, size_t *first);
 
 /* The engines' name of several modules together: "qkv_proj"; NULL: they stay as they are. */
 const char *targets_fused(const struct model_group *g);
+/* "model.layers.3.mlp.gate" of the group "model.layers.3.mlp.experts"; NULL: it has no experts.
+   Caller frees. */
+char *targets_router(const struct model_group *g);
 /* "model.language_model.layers.3.self_attn." of "model.language_model.layers.3.self_attn.q_proj" */
 size_t targets_parent(const char *module);
 /* AQ_EINPUT for names that are not as in the example above. */

@@ -107,7 +107,7 @@ enum quant_dtype weight_dtype(const struct st_tensor *t)
 int module_amax(const struct export_plan *p, struct export_group *g, int module, float *out,
                 struct aq_err *err)
 {
-    const struct model_module *m = &g->model->modules[module];
+    const struct model_module *m = &g->modules[module];
     float *known = &g->module_amax[module];
     if (*known < 0) {
         char *name = xasprintf("%s.weight", m->name);
@@ -138,10 +138,11 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
         return 0;
     /* GGUF has a second level for each tensor: each keeps its own range if it was scored so */
     bool own =
-        !coder_shares_range(&out->scheme) || (p->layout == LAYOUT_GGUF && !out->scheme.group_range);
-    for (int i = 0; i < g->model->module_count; i++) {
+        !g->model->experts && (!coder_shares_range(&out->scheme) ||
+                               (p->layout == LAYOUT_GGUF && !out->scheme.group_range));
+    for (int i = m->first; i < m->end; i++) {
         float a;
-        if (own && &g->model->modules[i] != m->model)
+        if (own && &g->modules[i] != m->model)
             continue;
         if (module_amax(p, g, i, &a, err) < 0)
             return -1;
@@ -213,7 +214,8 @@ static int write_piece(struct module_job *j, const struct export_module *m,
         value = c->scheme.codes == CODES_FP8_ONE ? fp8_one_scale(c->amax)
                                                  : piece_second_value(c->layout, c->amax);
     else if (piece->kind == PIECE_INPUT)
-        value = piece_input_value(c->layout, &c->scheme, m->group->input_amax);
+        value = piece_input_value(c->layout, &c->scheme,
+                                  m->inner ? m->group->inner_amax : m->group->input_amax);
     else
         return 0;
     return st_write(j->s->w, handle, 0, &value, sizeof value, j->s->err);

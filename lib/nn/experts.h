@@ -13,6 +13,8 @@
 
 #include "nn/model.h"
 
+#include <stdbool.h>
+
 struct quant_spec; /* quant/quant.h */
 struct quant_range;
 
@@ -54,6 +56,13 @@ struct nn_expert_swap {
     const struct backend_tile *by; /* divides the rows for dynamic ranges; NULL: the tile itself */
     double *clipped;               /* device [samples], or NULL */
 };
+
+/* "layers.3.mlp.experts.5.gate_up" or "...down": what a model asks its source for. */
+struct nn_expert_name {
+    int64_t layer, expert;
+    bool down;
+};
+bool nn_expert_name(const char *name, struct nn_expert_name *out);
 
 const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t layer, int expert,
                                               int down);

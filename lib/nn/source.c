@@ -1,7 +1,7 @@
 /* Weights from an open lm.json. */
 #include "base/mem.h"
 #include "model/lm.h"
-#include "nn/model.h"
+#include "nn/experts.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,12 +15,7 @@ static const enum backend_dtype dtypes[] = {
  * gate above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map
  * serves; else it is put together, or transposed, while its layer is at work.
  */
-struct expert_name {
-    int64_t layer, expert;
-    bool down;
-};
-
-static bool parse_expert(const char *name, struct expert_name *out)
+bool nn_expert_name(const char *name, struct nn_expert_name *out)
 {
     int at = 0;
     if (sscanf(name, "layers.%" SCNd64 ".mlp.experts.%" SCNd64 ".%n", &out->layer, &out->expert,
@@ -41,7 +36,7 @@ struct expert_parts {
     bool transposed;
 };
 
-static int part_of(const struct lm *lm, const struct expert_name *e, const char *part,
+static int part_of(const struct lm *lm, const struct nn_expert_name *e, const char *part,
                    struct expert_parts *p, struct aq_err *err)
 {
     char name[96];
@@ -58,7 +53,7 @@ static int part_of(const struct lm *lm, const struct expert_name *e, const char 
     return 0;
 }
 
-static int parts_of(const struct lm *lm, const struct expert_name *e, struct expert_parts *p,
+static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct expert_parts *p,
                     struct aq_err *err)
 {
     const struct lm_arch *a = &lm->arch;
@@ -86,7 +81,7 @@ static int parts_of(const struct lm *lm, const struct expert_name *e, struct exp
     return 0;
 }
 
-static int find_expert(struct lm *lm, const struct expert_name *e, const char *name,
+static int find_expert(struct lm *lm, const struct nn_expert_name *e, const char *name,
                        struct backend_weight *w, struct aq_err *err)
 {
     struct expert_parts p;
@@ -115,9 +110,9 @@ static void turn(char *to, const char *from, int64_t rows, int64_t cols, int64_t
 
 static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
 {
-    struct expert_name e;
+    struct nn_expert_name e;
     struct expert_parts p;
-    if (!parse_expert(w->name, &e))
+    if (!nn_expert_name(w->name, &e))
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
     if (parts_of(arg, &e, &p, err) < 0)
         return -1;
@@ -137,10 +132,10 @@ static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
 /* Weights in the map are nobody's to free. */
 static void drop_expert(void *arg, struct backend_weight *w)
 {
-    struct expert_name e;
+    struct nn_expert_name e;
     struct expert_parts p;
     struct aq_err ignored;
-    if (!w->host || !parse_expert(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
+    if (!w->host || !nn_expert_name(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
         (p.count == 1 && !p.transposed))
         return;
     aq_big_free((void *)w->host, (size_t)(w->rows * w->cols) * backend_dtype_bytes(w->dtype));
@@ -150,8 +145,8 @@ static void drop_expert(void *arg, struct backend_weight *w)
 static int find_tensor(void *arg, const char *name, struct backend_weight *w, struct aq_err *err)
 {
     const struct lm_tensor *t = lm_find(arg, name);
-    struct expert_name e;
-    if (!t && parse_expert(name, &e))
+    struct nn_expert_name e;
+    if (!t && nn_expert_name(name, &e))
         return find_expert(arg, &e, name, w, err);
     if (!t || !t->data)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
