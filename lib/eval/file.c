@@ -164,8 +164,7 @@ static void drop_weight(void *arg, struct backend_weight *w)
     if (!c && (!nn_expert_name(w->name, &e) || expert_parts(arg, &e, &p, NULL) < 0 ||
                (p.plain && p.count == 1)))
         return; /* it is in the file */
-    aq_big_free((void *)w->host,
-                (size_t)w->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype));
+    aq_big_free((void *)w->host, (size_t)w->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype));
     w->host = NULL;
 }
 

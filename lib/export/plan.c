@@ -186,8 +186,8 @@ static int list_expert_modules(struct export_group *g, struct aq_err *err)
                                   aq_show(m->name), aq_show(name));
             struct model_module *to = &g->own[g->module_count++];
             *to = m->modules[k];
-            to->name = xasprintf("%.*s%lld%s", (int)(at - name), name, (long long)e,
-                                 at + strlen("{e}"));
+            to->name =
+                xasprintf("%.*s%lld%s", (int)(at - name), name, (long long)e, at + strlen("{e}"));
         }
     g->modules = g->own;
     return 0;

@@ -38,8 +38,7 @@ const char *targets_fused(const struct model_group *g)
 char *targets_router(const struct model_group *g)
 {
     const char *experts = g->experts ? strstr(g->modules[0].name, ".experts.") : NULL;
-    return experts ? xasprintf("%.*s.gate", (int)(experts - g->modules[0].name),
-                               g->modules[0].name)
+    return experts ? xasprintf("%.*s.gate", (int)(experts - g->modules[0].name), g->modules[0].name)
                    : NULL;
 }
 

@@ -137,9 +137,8 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
     if (!coder_needs_range(&out->scheme))
         return 0;
     /* GGUF has a second level for each tensor: each keeps its own range if it was scored so */
-    bool own =
-        !g->model->experts && (!coder_shares_range(&out->scheme) ||
-                               (p->layout == LAYOUT_GGUF && !out->scheme.group_range));
+    bool own = !g->model->experts && (!coder_shares_range(&out->scheme) ||
+                                      (p->layout == LAYOUT_GGUF && !out->scheme.group_range));
     for (int i = m->first; i < m->end; i++) {
         float a;
         if (own && &g->modules[i] != m->model)

@@ -1,0 +1,344 @@
+/*
+ * Mixtures of experts: where tokens go and what a treatment of the experts costs, against the
+ * definition in float64 (tests/oracle/moe.py); ties; and that a row's bits do not depend on the
+ * rows beside it, whatever their number.
+ */
+#include "tap.h"
+
+#include "base/mem.h"
+#include "io/safetensors.h"
+#include "model/family.h"
+#include "model/lm_extract.h"
+#include "nn/experts.h"
+#include "nn/tile.h"
+#include "quant/quant.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct aq_err err;
+
+static void must(int status, const char *what)
+{
+    if (status < 0) {
+        printf("Bail out! %s: %s\n", what, err.msg);
+        exit(2);
+    }
+}
+
+static void *copy_of(const struct st_tensor *t)
+{
+    size_t bytes = (size_t)(t->end - t->begin);
+    void *to = xmalloc(bytes);
+    memcpy(to, t->data, bytes);
+    return to;
+}
+
+/* A case of tests/oracle/families at its mixtures, from the last to the first. */
+struct run {
+    struct lm lm;
+    struct st_file samples, vectors;
+    struct tiles tiles;
+    struct tile_source source;
+    struct backend *b;
+    struct nn_model *m;
+    struct backend_tile *t;
+    char **h; /* [layers + 1]: states */
+    void *dh;
+    double *sums; /* [samples] */
+    size_t h_bytes;
+};
+
+static void run_open(struct run *r, const char *name, int threads)
+{
+    char path[256];
+    struct aq_buf notes = AQ_BUF_INIT;
+    struct backend_config config = {.threads = threads};
+    *r = (struct run){.dh = NULL};
+    (void)snprintf(path, sizeof path, "tests/oracle/families/%s", name);
+    must(lm_extract(&r->lm, path, LM_DIGEST_SAMPLE, &notes, &err), name);
+    aq_buf_release(&notes);
+    (void)snprintf(path, sizeof path, "tests/oracle/families/%s/expected.safetensors", name);
+    must(st_open(&r->samples, path, &err), path);
+    const struct st_tensor *ids = st_need(&r->samples, "ids", ST_I32, 1, &err);
+    const struct st_tensor *offsets = st_need(&r->samples, "offsets", ST_I64, 1, &err);
+    must(ids && offsets ? 0 : -1, path);
+    r->source = (struct tile_source){.ids = copy_of(ids),
+                                     .offsets = copy_of(offsets),
+                                     .samples = (int64_t)offsets->elements - 1,
+                                     .pad_id = -1};
+    must(tiles_build(&r->tiles, &r->source, 64, r->lm.arch.vocab_size, &err), "tiles");
+    must(backend_open(&r->b, "cpu", &config, &err), "backend");
+    const struct nn_source s = nn_source_of_lm(&r->lm);
+    must(nn_open(&r->m, &s, r->b, r->tiles.rows, 1, &err), "model");
+    r->t = r->b->ops->tile_new(r->b, &r->tiles.items[0].desc, &err);
+    r->h_bytes = (size_t)r->tiles.rows * (size_t)r->lm.arch.hidden_size * sizeof(float);
+    int64_t layers = r->lm.arch.num_hidden_layers;
+    r->h = xcalloc((size_t)layers + 1, sizeof *r->h);
+    for (int64_t l = 0; l <= layers; l++)
+        r->h[l] = r->b->ops->alloc(r->b, r->h_bytes, "h", &err);
+    r->dh = r->b->ops->alloc(r->b, r->h_bytes, "dh", &err);
+    r->sums = r->b->ops->alloc(r->b, 64 * sizeof *r->sums, "sums", &err);
+    must(nn_use_ends(r->m, &err), "ends");
+    nn_embed(r->m, r->t, r->h[0]);
+    for (int64_t l = 0; l < layers; l++) {
+        must(nn_use_layer(r->m, l, -1, &err), "layer");
+        (void)nn_layer_forward(r->m, l, r->t, r->h[l], r->h[l + 1], NULL);
+    }
+    must(nn_check(r->m, &err), "forward");
+}
+
+static const struct nn_acts *run_layer(struct run *r, int64_t l)
+{
+    bool last = l + 1 == r->lm.arch.num_hidden_layers;
+    must(nn_use_layer(r->m, l, -1, &err), "layer");
+    const struct nn_acts *a = last ? nn_last_backward(r->m, r->t, r->h[l], r->sums, r->dh, 1, NULL)
+                                   : nn_layer_backward(r->m, l, r->t, r->h[l], r->dh, 1, NULL);
+    must(nn_check(r->m, &err), "backward");
+    return a;
+}
+
+static void run_close(struct run *r)
+{
+    for (int64_t l = 0; l <= r->lm.arch.num_hidden_layers; l++)
+        r->b->ops->free(r->b, r->h[l], r->h_bytes);
+    free(r->h);
+    r->b->ops->free(r->b, r->dh, r->h_bytes);
+    r->b->ops->free(r->b, r->sums, 64 * sizeof *r->sums);
+    r->b->ops->tile_free(r->b, r->t);
+    nn_close(r->m);
+    backend_close(r->b);
+    tiles_release(&r->tiles);
+    free((void *)r->source.ids);
+    free((void *)r->source.offsets);
+    st_close(&r->samples);
+    lm_close(&r->lm);
+}
+
+/* Scores of one treatment of a layer's experts; sums: [samples] of the host. */
+static void score(struct run *r, int64_t l, const struct nn_acts *a, const char *w, const char *act,
+                  const float amax[2], double *sums)
+{
+    const struct backend_ops *op = r->b->ops;
+    const struct lm_arch *c = &r->lm.arch;
+    const struct model_layer *shape = nn_layer(r->m, l);
+    int64_t d = c->hidden_size, moe = c->moe_intermediate_size, rows = r->tiles.rows;
+    struct quant_spec ws, as;
+    struct quant_range in = {.amax = amax[0]}, inner = {.amax = amax[1]};
+    must(quant_parse(w, &ws, &err), w);
+    must(quant_parse_act(act, &as, &err), act);
+    bool ranged = strstr(act, "static") != NULL;
+    struct nn_expert_swap swap = {.w = &ws,
+                                  .a = &as,
+                                  .in = ranged ? &in : NULL,
+                                  .inner = ranged ? &inner : NULL,
+                                  .gate_up = op->operand_new(r->b, 2 * moe, d, 1, &err),
+                                  .down = op->operand_new(r->b, d, moe, 1, &err),
+                                  .x = op->operand_new(r->b, rows, d, 0, &err),
+                                  .u = op->operand_new(r->b, rows, moe, 0, &err)};
+    float *yq = op->alloc(r->b, r->h_bytes, "yq", &err);
+    op->zero(r->b, yq, r->h_bytes);
+    op->zero(r->b, r->sums, 64 * sizeof *r->sums);
+    for (int e = 0; e < shape->experts; e++)
+        must(nn_expert_add(r->m, l, a->routes, e, &swap,
+                           a->x[shape->groups[shape->experts_group].input], yq, &err),
+             "expert");
+    const struct backend_score_job job = {
+        .tile = r->t, .y = a->block_y, .dy = a->block_dy, .sums = r->sums};
+    op->score_output(r->b, &job, yq, d);
+    must(op->download(r->b, sums, r->sums, (size_t)r->source.samples * sizeof *sums, &err),
+         "score");
+    op->operand_free(r->b, swap.gate_up);
+    op->operand_free(r->b, swap.down);
+    op->operand_free(r->b, swap.x);
+    op->operand_free(r->b, swap.u);
+    op->free(r->b, yq, r->h_bytes);
+}
+
+/* ---- against the definition ---- */
+
+static void compare_routes(const struct run *r, const char *name, int64_t l,
+                           const struct nn_acts *a)
+{
+    char key[64];
+    (void)snprintf(key, sizeof key, "sel/%d", (int)l);
+    const struct st_tensor *sel = st_need(&r->vectors, key, ST_I32, 2, &err);
+    (void)snprintf(key, sizeof key, "w/%d", (int)l);
+    const struct st_tensor *w = st_need(&r->vectors, key, ST_F32, 2, &err);
+    must(sel && w ? 0 : -1, key);
+    size_t n = (size_t)sel->elements;
+    tap_ok(memcmp(a->routes->host, sel->data, n * sizeof(int32_t)) == 0,
+           "%s: layer %d: every token goes where transformers sends it", name, (int)l);
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        float e;
+        memcpy(&e, (const char *)w->data + i * 4, sizeof e);
+        worst = fmax(worst, fabs((double)a->routes->w[i] - e));
+    }
+    tap_ok(worst < 1e-6, "%s: layer %d: weights of the experts (%.1e)", name, (int)l, worst);
+}
+
+static void compare_scores(struct run *r, const char *name, int64_t l, const struct nn_acts *a)
+{
+    char *list = xstrdup(st_meta(&r->vectors, "treatments")), *rest = list, *one;
+    float amax[2];
+    char key[64];
+    (void)snprintf(key, sizeof key, "amax/%d", (int)l);
+    const struct st_tensor *t = st_need(&r->vectors, key, ST_F32, 1, &err);
+    must(t ? 0 : -1, key);
+    memcpy(amax, t->data, sizeof amax);
+    for (int k = 0; (one = strsep(&rest, ";")); k++) {
+        char *act = strchr(one, '|');
+        double sums[64], far = 0, all = 0;
+        *act++ = '\0';
+        (void)snprintf(key, sizeof key, "score/%d/%d", k, (int)l);
+        t = st_need(&r->vectors, key, ST_F64, 1, &err);
+        must(t ? 0 : -1, key);
+        score(r, l, a, one, act, amax, sums);
+        for (int64_t i = 0; i < r->source.samples; i++) {
+            double e;
+            memcpy(&e, (const char *)t->data + i * 8, sizeof e);
+            all += e * e;
+            far += (sums[i] - e) * (sums[i] - e);
+        }
+        far = sqrt(far / all);
+        tap_ok(all > 0 && far < 1e-4, "%s: layer %d: %s | %s (%.1e)", name, (int)l, one, act, far);
+    }
+    free(list);
+}
+
+static void test_case(const char *name)
+{
+    struct run r;
+    char path[256];
+    (void)snprintf(path, sizeof path, "tests/oracle/moe/%s.safetensors", name);
+    run_open(&r, name, 2);
+    must(st_open(&r.vectors, path, &err), path);
+    for (int64_t l = r.lm.arch.num_hidden_layers - 1; l >= 0; l--) {
+        const struct nn_acts *a = run_layer(&r, l);
+        if (!nn_layer(r.m, l)->experts)
+            continue;
+        compare_routes(&r, name, l, a);
+        compare_scores(&r, name, l, a);
+    }
+    st_close(&r.vectors);
+    run_close(&r);
+}
+
+/* ---- forms of a checkpoint ---- */
+
+/* The fused tensors as (experts, out, in) and as (experts, in, out) give the same bits. */
+static void test_forms(void)
+{
+    struct run one, two;
+    run_open(&one, "qwen3_vl_moe", 1);
+    run_open(&two, "qwen3_vl_moe_turned", 3);
+    int64_t layers = one.lm.arch.num_hidden_layers;
+    tap_ok(arch_layout(&one.lm.arch, 0) == EXPERTS_LINEAR &&
+               arch_layout(&two.lm.arch, 0) == EXPERTS_TRANSPOSED,
+           "the shapes say which form it is");
+    tap_ok(memcmp(one.h[layers], two.h[layers], one.h_bytes) == 0, "both forms: the same bits");
+    run_close(&one);
+    run_close(&two);
+}
+
+/* ---- ties, and rows beside each other ---- */
+
+enum { EXPERTS = 4, K = 2, ROWS = 128 };
+
+static struct backend_tile *plain_tile(struct backend *b, int32_t used)
+{
+    static int32_t zeros[ROWS];
+    static const uint8_t pad[1];
+    const int32_t first[] = {0, used};
+    const struct backend_tile_desc d = {.rows = ROWS,
+                                        .samples = 1,
+                                        .first = first,
+                                        .pad = pad,
+                                        .ids = zeros,
+                                        .pos = zeros,
+                                        .target = zeros};
+    return b->ops->tile_new(b, &d, &err);
+}
+
+static void test_ties(struct backend *b)
+{
+    static const float logits[][EXPERTS] = {
+        {1, 1, 1, 1}, {0, 2, 2, 2}, {3, 0, 3, 0}, {0, 0, 1, 0}, {NAN, 0, 0, 0}};
+    static const int32_t expected[][K] = {{0, 1}, {1, 2}, {0, 2}, {0, 2}, {0, 1}};
+    const int32_t n = AQ_COUNT(logits);
+    static float l[ROWS * EXPERTS], p[ROWS * EXPERTS], w[ROWS * K];
+    static int32_t sel[ROWS * K];
+    struct backend_tile *t = plain_tile(b, n);
+    memcpy(l, logits, sizeof logits);
+    b->ops->route(b, t, p, sel, w, l, EXPERTS, K, 1);
+    tap_ok(memcmp(sel, expected, sizeof expected) == 0, "of equal ones the lower number");
+    tap_ok(w[0] == 0.5F && w[1] == 0.5F && isnan(w[2 * (n - 1)]),
+           "weights add up to 1; a NaN stays one");
+    tap_ok(sel[n * K] == -1 && w[n * K] == 0, "rows without a token go nowhere");
+    b->ops->tile_free(b, t);
+}
+
+/* Products of an expert's rows at all places of a part, with 1 to 3 chunks of rows. */
+static void test_places(struct backend *b)
+{
+    enum { OUT = 48, IN = 72, TRIES = 3 };
+    static const int32_t counts[TRIES] = {33, 32, 96};
+    static float x[ROWS * IN], w[OUT * IN], first[OUT], y[ROWS * OUT], part_x[ROWS * IN];
+    struct backend_weight weight = {
+        .host = w, .dtype = BACKEND_F32, .rows = OUT, .cols = IN, .name = "w"};
+    struct backend_weight *list[] = {&weight};
+    struct backend_tile *t = plain_tile(b, ROWS);
+    bool same = true, filled = true;
+    uint32_t seed = 7;
+    for (int i = 0; i < OUT * IN; i++)
+        w[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
+    for (int i = 0; i < ROWS * IN; i++)
+        x[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
+    must(b->ops->weights_load(b, list, 1, &err), "weights");
+    /* row 40 in each part, at another place among other rows */
+    for (int k = 0; k < TRIES; k++)
+        for (int32_t from = k == 2 ? 0 : 8; from <= 32; from += k == 2 ? 33 : 3) {
+            int32_t slots[ROWS];
+            for (int32_t i = 0; i < counts[k]; i++)
+                slots[i] = from + i;
+            struct backend_tile *part = b->ops->tile_part(b, t, slots, counts[k], 1, &err);
+            b->ops->part_take(b, part, part_x, x, IN, NULL);
+            b->ops->linear_forward(b, part, y, part_x, &weight);
+            const float *row = y + (size_t)(40 - from) * OUT;
+            if (40 - from < 0 || 40 - from >= counts[k]) {
+                b->ops->tile_free(b, part);
+                continue;
+            }
+            if (!first[0])
+                memcpy(first, row, sizeof first);
+            same &= memcmp(first, row, sizeof first) == 0;
+            int32_t padded = (counts[k] + b->expert_rows - 1) / b->expert_rows * b->expert_rows;
+            for (int64_t i = (int64_t)counts[k] * OUT; i < (int64_t)padded * OUT; i++)
+                filled &= y[i] == 0;
+            b->ops->tile_free(b, part);
+        }
+    tap_ok(first[0] != 0 && same, "a row's product is the same bits at every place of a part");
+    tap_ok(filled, "rows that fill up a part stay zero");
+    b->ops->weights_release(b, list, 1);
+    b->ops->tile_free(b, t);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    backend_begin(argv);
+    static const char *const cases[] = {"qwen3_moe", "qwen3_moe_plain", "mixtral", "olmoe"};
+    for (size_t i = 0; i < AQ_COUNT(cases); i++)
+        test_case(cases[i]);
+    test_forms();
+    struct backend *b;
+    struct backend_config config = {.threads = 2};
+    must(backend_open(&b, "cpu", &config, &err), "backend");
+    test_ties(b);
+    test_places(b);
+    backend_close(b);
+    return tap_done();
+}
