@@ -1,0 +1,206 @@
+# Mixtures of experts: config.json in its spellings, the forms of a checkpoint, what is refused, and the trained demo model from its
+# checkpoint to an exported and measured one. What the engine computes is compared in tests/unit/test_families.c and test_experts.c.
+load helpers
+
+setup() {
+    cd "$BATS_TEST_TMPDIR" || return
+    export AQ_CONF=$REPO/conf
+    CASES=$REPO/tests/oracle/families
+    DEMO=$REPO/models/qwen3_moe_demo/checkpoint
+}
+
+# take CASE: a copy of its checkpoint, as ./tiny
+take() {
+    rm -rf tiny
+    mkdir tiny
+    cp "$CASES/$1"/{config.json,model.safetensors} tiny/
+}
+
+# with FILTER COMMAND...: config.json changed like this while the command runs
+with() {
+    cp tiny/config.json kept.json
+    jq "$1" kept.json >tiny/config.json
+    shift
+    "$@" || {
+        diff kept.json tiny/config.json
+        return 1
+    }
+    cp kept.json tiny/config.json
+}
+
+# arch FILTER JQ VALUE: with config.json changed like this, lm.json's arch has that value
+arch() {
+    with "$1" aq 0 aq-extract-lm tiny
+    is "$(jq -c ".arch | $2" <<<"$output")" "$3"
+}
+
+# bad FILTER TEXT
+bad() {
+    with "$1" refused 3 "$2" aq-extract-lm tiny
+}
+
+# same_scores EXPECTED FOUND SAMPLES: no group differs by a bit
+same_scores() {
+    aq 0 "$O"/tests/store_diff "$@"
+    is "$(awk '{ if ($(NF - 2) + 0 != 0 || $(NF - 1) + 0 != 0) print }' <<<"$output")" ''
+    [ -n "$output" ]
+}
+
+# header FROM TO: the header of ./tiny's tensors, changed; the same length
+header() {
+    python3 - "$1" "$2" <<'PY'
+import sys
+p = "tiny/model.safetensors"
+b = open(p, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = b[8:8 + n].replace(sys.argv[1].encode(), sys.argv[2].encode(), 1)
+open(p, "wb").write(len(h).to_bytes(8, "little") + h + b[8 + n:])
+PY
+}
+
+@test "config.json: the number of experts in both spellings, and what is contradictory" {
+    take qwen3_moe_plain
+    arch . '[.experts, .experts_per_token, .moe_intermediate_size, .norm_topk, .layer_sparse]' '[6,2,16,false,[0,1]]'
+    arch 'del(.num_local_experts) | .num_experts = 6' .experts 6
+    arch '.num_local_experts = 6 | .num_experts = 6' .experts 6
+    bad '.num_local_experts = 6 | .num_experts = 8' "num_experts is 8, num_local_experts 6"
+    bad 'del(.num_local_experts) | del(.num_experts)' "neither num_experts nor num_local_experts"
+    bad '.num_experts_per_tok = 7' "7 experts for each token, but there are 6"
+    bad '.num_experts_per_tok = 0' "num_experts_per_tok: expected an integer"
+    bad 'del(.num_experts_per_tok)' "key 'num_experts_per_tok' is missing"
+    bad 'del(.moe_intermediate_size)' "key 'moe_intermediate_size' is missing"
+    bad '.mlp_only_layers = [2]' "mlp_only_layers[0]: expected the number of a layer, 0 to 1"
+    bad '.mlp_only_layers = [0, 1]' "no layer has experts: take model_type 'qwen3'"
+    bad '.decoder_sparse_step = 0' "decoder_sparse_step: expected an integer"
+    bad 'del(.intermediate_size)' "some layers are dense, and intermediate_size is missing"
+    bad '.norm_topk_prob = 1' "norm_topk_prob: expected"
+    bad '.shared_expert_intermediate_size = 64' "the family qwen3_moe does not compute this"
+    # more experts than the checkpoint has, and fewer
+    bad '.num_experts = 7 | .num_local_experts = 7' "config.json needs [7, 24]"
+    with '.output_router_logits = true' aq 0 aq-extract-lm tiny
+    has "$stderr" "output_router_logits adds a loss in training"
+}
+
+@test "layers: every n-th has experts, the others four groups" {
+    aq 0 aq-extract-lm -o lm.json "$CASES/qwen3_moe"
+    is "$(jq -c .arch.layer_sparse lm.json)" '[0,1,0]'
+    is "$(jq -c '[.groups[] | .kind]' lm.json)" '["qkv","o","gate_up","down","qkv","o","experts","qkv","o","gate_up","down"]'
+    is "$(jq -c '.groups[6] | [.name, .modules, .experts, .inputs, .shapes, .weights, .cost_weight]' lm.json)" \
+        '["layers.1.mlp.experts",["model.layers.1.mlp.experts.{e}.gate_proj","model.layers.1.mlp.experts.{e}.up_proj","model.layers.1.mlp.experts.{e}.down_proj"],8,[6,7],[[16,24],[16,24],[24,16]],9216,0.25]'
+    is "$(jq -c '[.inputs[6:8][] | [.name, .cols]]' lm.json)" '[["layers.1.gate_up",24],["layers.1.down",16]]'
+    # the router is in no group
+    is "$(jq '[.groups[] | .modules[] | select(endswith("mlp.gate"))] | length' lm.json)" 0
+}
+
+@test "forms of a checkpoint: each expert, fused, fused the other way; the same scores" {
+    need_command python3
+    for i in $(seq 6); do seq -s' ' $((i + 1)) $((i * 7 % 40 + 9)); done >ids
+    "$O"/tests/make_tokens --sizes 6 -o tokens <ids
+    aq-overlay --format INT8_DEFAULT_CFG -o q.json
+    for form in qwen3_vl_moe qwen3_vl_moe_turned; do
+        aq 0 aq-extract-lm -o $form.json "$CASES/$form"
+        aq 0 aq-calib ranges --lm $form.json --prefix 6 --device cpu -o ranges tokens
+        aq 0 aq-score --lm $form.json --tokens tokens --ranges ranges --prefix 6 --device cpu -o $form.store q.json
+    done
+    is "$(jq -c '[.tensors[] | .orientation // empty] | unique' qwen3_vl_moe.json)" '["linear"]'
+    is "$(jq -c '[.tensors[] | .orientation // empty] | unique' qwen3_vl_moe_turned.json)" '["transposed"]'
+    same_scores qwen3_vl_moe.store qwen3_vl_moe_turned.store 6
+    # shapes that fit neither form, both, or contradict each other
+    cp -r "$CASES/qwen3_vl_moe" tiny
+    header '[8,32,24]' '[8,16,48]'
+    refused 3 "has shape [8, 16, 48], config.json needs [8, 32, 24] or [8, 24, 32]" aq-extract-lm tiny
+    rm -rf tiny
+    cp -r "$CASES/qwen3_vl_moe" tiny
+    header '[8,24,16]' '[8,16,24]'
+    refused 3 "have different orientations" aq-extract-lm tiny
+}
+
+@test "tensors: a missing expert, an extra one, another shape, NaN in a router" {
+    need_command python3
+    take qwen3_moe_plain
+    header experts.3.up_proj experts.9.up_proj
+    refused 3 "tensor 'model.layers.1.mlp.experts.3.up_proj.weight' is missing" aq-extract-lm tiny
+    take qwen3_moe_plain
+    with '.num_experts_per_tok = 2' true
+    python3 - <<'PY'
+import json
+p = "tiny/model.safetensors"
+b = open(p, "rb").read()
+n = int.from_bytes(b[:8], "little")
+h, data = json.loads(b[8:8 + n]), b[8 + n:]
+t = dict(h["model.layers.1.mlp.experts.0.up_proj.weight"])
+t["data_offsets"] = [len(data), len(data) + t["data_offsets"][1] - t["data_offsets"][0]]
+h["model.layers.1.mlp.experts.6.up_proj.weight"] = t
+data += bytes(t["data_offsets"][1] - t["data_offsets"][0])
+h = json.dumps(h).encode()
+open(p, "wb").write(len(h).to_bytes(8, "little") + h + data)
+PY
+    refused 3 "unexpected tensor 'model.layers.1.mlp.experts.6.up_proj.weight'" aq-extract-lm tiny
+    take qwen3_moe_plain
+    python3 - <<'PY'
+import json, struct
+p = "tiny/model.safetensors"
+b = bytearray(open(p, "rb").read())
+n = int.from_bytes(b[:8], "little")
+at = 8 + n + json.loads(b[8:8 + n])["model.layers.1.mlp.gate.weight"]["data_offsets"][0]
+b[at:at + 4] = struct.pack("<f", float("nan"))
+open(p, "wb").write(b)
+PY
+    echo "1 2 3 4 5" | "$O"/tests/make_tokens --sizes 1 -o tokens
+    aq 0 aq-extract-lm -o lm.json tiny
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
+    aq 0 aq-calib ranges --lm lm.json --prefix 1 --device cpu -o ranges tokens
+    refused 3 "layer 1: its output is not finite in sample 0" aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 1 --device cpu -o s q.json
+}
+
+@test "one token, an expert that gets every token: scores, and a sum of them that is none without tokens" {
+    for i in 1 2 3 4; do echo $((i * 9)); done >ids
+    seq -s' ' 1 40 >>ids
+    "$O"/tests/make_tokens --sizes 5 -o tokens <ids
+    aq-overlay --format INT8_DEFAULT_CFG -o q.json
+    for case in qwen3_moe_one qwen3_moe_all; do
+        aq 0 aq-extract-lm -o lm.json "$CASES/$case"
+        aq 0 aq-calib ranges --lm lm.json --prefix 5 --device cpu -o ranges tokens
+        aq 0 aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 5 --device cpu -o $case.store q.json
+    done
+}
+
+@test "the trained model: threads, shards and memory give the same bytes; its recipe is exported and costs what it did" {
+    head -40 "$REPO"/datasets/demo/captions_medium.txt >captions
+    head -60 "$REPO"/datasets/demo/captions_heldout.txt >held
+    aq 0 aq-extract-lm -o lm.json "$DEMO"
+    is "$(jq -c '[.arch.experts, .arch.experts_per_token, (.groups | length)]' lm.json)" '[8,2,12]'
+    aq 0 aq-calib tokens --tokenizer "$DEMO" -o tokens captions
+    aq 0 aq-calib tokens --tokenizer "$DEMO" -o heldout held
+    aq 0 aq-calib ranges --lm lm.json --prefix 40 --device cpu -o ranges tokens
+    for f in INT8_DEFAULT_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG NVFP4_DEFAULT_CFG FP8_PER_CHANNEL_PER_TOKEN_CFG; do aq-overlay --format $f -o $f.json; done
+    run=(aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 40 --device cpu)
+    aq 0 "${run[@]}" --threads 1 -o store ./*_CFG.json
+    aq 0 "${run[@]}" --threads 3 --memory 60MB -o small ./*_CFG.json
+    cmp store small
+    aq 0 "${run[@]}" --shard 1/2 -o a ./*_CFG.json
+    aq 0 "${run[@]}" --shard 2/2 -o b ./*_CFG.json
+    aq 0 aq-score merge -o merged a b
+    cmp store merged
+    # one candidate alone
+    aq 0 "${run[@]}" -o alone NVFP4_DEFAULT_CFG.json
+    same_scores alone store 40
+}
+
+@test "make: from the trained model to an exported checkpoint, which costs what its recipe does" {
+    unset AQ_CONF
+    T=$BATS_TEST_TMPDIR/tmp
+    cd "$REPO" || return
+    for engine in vllm:sm90 trtllm:sm100; do
+        aq 0 make -f pipelines/sweep.mk MODEL=qwen3_moe_demo PAIRS='wint4_afp16 wfp8_afp8' SIZES=small BITS=6 TMP_ROOT="$T" ENGINE=$engine export eval
+        P=$T/model-experiments/lm_sensitivity/qwen3_moe_demo
+        S=$P/select/6/small
+        D=$S/export-${engine/:/-}
+        aq 0 aq-eval --reference "$P/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --device cpu -o "$T/ev.json" "$D"
+        # codes are those that were scored; 4 bits in groups have scales in bf16
+        is "$(jq -n --slurpfile a "$S/eval.json" --slurpfile b "$T/ev.json" '($a[0].all.kl.mean / $b[0].all.kl.mean - 1) | fabs < 0.02')" true
+        # every expert of a layer has one format, and no router has one
+        is "$("$O"/tests/st_digest "$D/model.safetensors" | grep -c 'mlp.gate.weight_')" 0
+    done
+    is "$(jq -r '[.layers // .selection.recipe | keys[] | select(endswith("mlp.experts"))] | length' "$S"/*_quant_manifest.json)" 4
+}
