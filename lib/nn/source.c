@@ -27,7 +27,7 @@ bool nn_expert_name(const char *name, struct nn_expert_name *out)
 }
 
 /* The parts of a matrix, one above the other. */
-struct expert_parts {
+struct matrix_parts {
     const char *data[2];
     enum st_dtype dtype;
     int64_t rows, cols; /* of each part */
@@ -37,7 +37,7 @@ struct expert_parts {
 };
 
 static int part_of(const struct lm *lm, const struct nn_expert_name *e, const char *part,
-                   struct expert_parts *p, struct aq_err *err)
+                   struct matrix_parts *p, struct aq_err *err)
 {
     char name[96];
     (void)snprintf(name, sizeof name, "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight",
@@ -53,12 +53,12 @@ static int part_of(const struct lm *lm, const struct nn_expert_name *e, const ch
     return 0;
 }
 
-static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct expert_parts *p,
+static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct matrix_parts *p,
                     struct aq_err *err)
 {
     const struct lm_arch *a = &lm->arch;
     int64_t m = a->moe_intermediate_size, d = a->hidden_size;
-    *p = (struct expert_parts){.rows = e->down ? d : m, .cols = e->down ? m : d};
+    *p = (struct matrix_parts){.rows = e->down ? d : m, .cols = e->down ? m : d};
     if (arch_layout(a, e->layer) == EXPERTS_EACH) {
         p->ld = p->cols;
         return e->down                              ? part_of(lm, e, "down", p, err)
@@ -84,7 +84,7 @@ static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct 
 static int find_expert(struct lm *lm, const struct nn_expert_name *e, const char *name,
                        struct backend_weight *w, struct aq_err *err)
 {
-    struct expert_parts p;
+    struct matrix_parts p;
     if (parts_of(lm, e, &p, err) < 0)
         return -1;
     *w = (struct backend_weight){.host = p.count == 1 && !p.transposed ? p.data[0] : NULL,
@@ -111,7 +111,7 @@ static void turn(char *to, const char *from, int64_t rows, int64_t cols, int64_t
 static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
 {
     struct nn_expert_name e;
-    struct expert_parts p;
+    struct matrix_parts p;
     if (!nn_expert_name(w->name, &e))
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
     if (parts_of(arg, &e, &p, err) < 0)
@@ -133,7 +133,7 @@ static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
 static void drop_expert(void *arg, struct backend_weight *w)
 {
     struct nn_expert_name e;
-    struct expert_parts p;
+    struct matrix_parts p;
     struct aq_err ignored;
     if (!w->host || !nn_expert_name(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
         (p.count == 1 && !p.transposed))
