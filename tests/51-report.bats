@@ -187,6 +187,29 @@ END
     diff -r out again
 }
 
+@test "ten kinds of layers have ten lines that differ in colour or dash" {
+    need_command python3
+    scores a.json wint8_aint8/default 8 1 40
+    # layer i's first group is of kind i mod 10, and nothing else is there
+    sealed_jq '.groups |= [to_entries[] | select(.key % 4 == 0) | .value
+        | (.name | capture("layers.(?<n>[0-9]+)").n | tonumber) as $n | .name = "layers.\($n).part\($n % 10).proj" | .members = [.name]]' a.json >ten.json
+    aq-select -q ten.json | aq-report --svg depth - >depth.svg
+    is "$(grep -oE 'class="curve [^"]*"' depth.svg | sort -u | wc -l)" 10
+    # and each class is drawn in its own way: no two have the same stroke and the same dashes
+    python3 - <<'P'
+import re
+svg = open("depth.svg").read()
+style = dict()
+for names, body in re.findall(r"((?:\.aq \.[a-z0-9]+,?)+)\{([^}]*)\}", svg):
+    for name in re.findall(r"\.aq \.([a-z0-9]+)", names):
+        style.setdefault(name, "")
+        style[name] += ";".join(p for p in body.split(";") if p.startswith(("stroke:", "stroke-dasharray:"))) + ";"
+looks = [tuple(style.get(c, "") for c in m.split()[1:]) for m in sorted(set(re.findall(r'class="(curve [^"]*)"', svg)))]
+looks = ["".join(x) for x in looks]
+assert len(looks) == 10 and len(set(looks)) == 10 and all("stroke:" in x for x in looks), looks
+P
+}
+
 @test "the page is nested properly" {
     need_command python3
     manifest m.json

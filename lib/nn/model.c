@@ -605,7 +605,7 @@ int64_t nn_slice_ids(const struct nn_model *m, int64_t slice)
     return left < 0 ? 0 : left < NN_SLICE ? left : NN_SLICE;
 }
 
-/* All slices and the last norm; the list is in `slices`, the norm behind them. */
+/* The slices of the head, and the last norm after them, in one list of *count weights. */
 static struct backend_weight **list_slices(struct nn_model *m, int *count)
 {
     int n = (int)((m->arch.vocab_size + NN_SLICE - 1) / NN_SLICE);
@@ -967,8 +967,8 @@ static enum backend_act act_of(const struct nn_model *m)
 
 /* ---- experts ---- */
 
-/* What one expert makes of its rows in EXP_X: EXP_F, with gate, up and their product left behind.
- */
+/* One expert over its rows in EXP_X: the result in EXP_F; gate, up and their product stay for the
+   backward pass. */
 static void expert_forward(struct nn_model *m, int64_t layer, const struct backend_tile *part,
                            int e)
 {

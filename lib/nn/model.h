@@ -86,9 +86,9 @@ uint64_t nn_weight_bytes_read(const struct nn_model *m); /* of weights loaded so
 
 /* What a layer call computed for its tile: device memory, valid until the next layer call. */
 struct nn_acts {
-    void *x[MODEL_INPUTS];   /* inputs of the linears */
-    void *y[MODEL_LINEARS];  /* their outputs, without biases */
-    void *dy[MODEL_LINEARS]; /* gradients at the outputs; after nn_layer_backward only */
+    void *x[MODEL_INPUTS];   /* (rows, inputs[i].cols): inputs of the linears */
+    void *y[MODEL_LINEARS];  /* (rows, linears[l].rows): their outputs, without biases */
+    void *dy[MODEL_LINEARS]; /* as y: gradients at the outputs; after nn_layer_backward only */
     /* Of a layer with experts: their sum and its gradient, (rows, hidden), and where tokens went.
        The input of down is (rows x experts per token, cols). */
     void *block_y, *block_dy;
@@ -99,8 +99,8 @@ struct nn_acts {
 struct nn_swap {
     const struct backend_operand *w[MODEL_LINEARS]; /* NULL: unquantized */
     const struct backend_operand *x[MODEL_LINEARS]; /* of the replaced linears; else not read */
-    /* Where x is made on the way: called for each input once it is there, before the first linear
-       that reads it. NULL: x is made already. */
+    /* Makes x during the call: called with each input as soon as it is computed, before the first
+       linear that reads it. NULL: x was made before the call. */
     void (*ready)(void *arg, int input, const void *x);
     void *arg;
     const struct nn_expert_swap *experts; /* nn/experts.h; NULL: unquantized */
@@ -112,9 +112,9 @@ void nn_embed(struct nn_model *m, const struct backend_tile *t, void *h);
 const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
                                        const struct backend_tile *t, const void *h_in, void *h_out,
                                        const struct nn_swap *swap);
-/* Recomputes the layer from its input; dh is the gradient at its output, and becomes that at its
-   input, or with to_input = 0 nothing of use, which costs less. into: device memory for what it
-   leaves behind; NULL: the model's own. */
+/* Recomputes the layer from its input h_in. dh (rows, hidden) holds the gradient at the layer's
+   output and receives the gradient at its input; with to_input = 0, which costs less, its content
+   is undefined afterwards. into: device memory for the acts returned; NULL: the model's own. */
 const struct nn_acts *nn_layer_backward(struct nn_model *m, int64_t layer,
                                         const struct backend_tile *t, const void *h_in, void *dh,
                                         int to_input, const struct nn_acts *into);
@@ -126,8 +126,8 @@ const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_
 /* Layer calls return nothing: what went wrong in one of them since the last check. AQ_MUST_CHECK
    after every pass over a tile. */
 int nn_check(struct nn_model *m, struct aq_err *err) AQ_MUST_CHECK;
-/* KL of each row against the unchanged output h: kl[i] is device F64 [rows]. hq[i] is overwritten.
- */
+/* KL of each row against the unchanged output h (rows, hidden), for `count` changed outputs hq[i]
+   of the same shape, which are overwritten: kl[i] is device F64 [rows]. */
 void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,
            double *const *kl, int count);
 /*
@@ -140,7 +140,7 @@ void nn_drop_head(struct nn_model *m);
 /* x (rows, hidden): what the head reads, from the output h of the last layer. */
 void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, const void *h);
 /* z (rows, ids of the slice) in fp32. Slices are counted from 0; the last may be shorter. */
-int64_t nn_slice_ids(const struct nn_model *m, int64_t slice); /* 0: behind the last */
+int64_t nn_slice_ids(const struct nn_model *m, int64_t slice); /* 0: after the last one */
 void nn_slice_logits(struct nn_model *m, const struct backend_tile *t, int64_t slice, void *z,
                      const void *x);
 /* logits: (rows, vocab) in the backend's memory; for tests and small vocabularies. */

@@ -18,7 +18,7 @@ struct walk_job {
     const struct tiles *tiles;
     size_t first_tile, end_tile;
     const bool *wanted;    /* [tiles]; NULL: all of them */
-    bool keep;             /* the inputs of all layers, else of one layer at a time */
+    bool keep;             /* the inputs of all layers; otherwise of one layer at a time */
     bool spilled;          /* keep them in a file */
     const char *spill_dir; /* of that file */
 };
@@ -29,8 +29,8 @@ struct walk {
     const struct backend_ops *op;
     struct backend_tile **tiles;   /* of the job; NULL where nothing is wanted */
     struct backend_tile **batches; /* the same rows by batches; NULL also where there are none */
-    struct kept *kept;             /* slot walk_slot(layer, tile): input of the layer */
-    void *scratch[2];              /* states on their way from and to the file */
+    struct kept *kept; /* slot walk_slot(layer, tile): the layer's input (rows, hidden) */
+    void *scratch[2];  /* (rows, hidden) each: states read from the file or to be written */
     size_t state_bytes;
     int32_t max_samples; /* of a tile */
     size_t count;        /* tiles wanted */
