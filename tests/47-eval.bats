@@ -90,7 +90,7 @@ replay() {
 
 @test "a receipt has every key, and says what it was made from" {
     is "$(jq -c 'keys_unsorted' "$F/whole.json")" \
-        '["schema","reference","operand","dtype","backend","noise_floor","predicted","predicted_interval","domains","all","provenance"]'
+        '["schema","reference","operand","dtype","backend","noise_floor","predicted","predicted_interval","domains","all","residual","provenance"]'
     is "$(jq -c '.domains.text | keys_unsorted' "$F/whole.json")" \
         '["samples","positions","kl","reverse_kl","top1","loss","loss_reference","ppl","ppl_reference","first_share"]'
     is "$(jq -c '.all.kl | keys_unsorted' "$F/whole.json")" '["mean","se","p50","p99","max"]'
@@ -106,6 +106,8 @@ replay() {
     jq '.selection += {effective_bits: 7.5, predicted_kl: {nats: 0.25, low: 0.125, high: 0.5, flagged: []}}' "$F/m.json" >"$T/m.json"
     aq 0 measure "$T/m.json"
     is "$(jq -c '[.operand.bits, .predicted, .predicted_interval]' <<<"$output")" '[7.5,0.25,{"low":0.125,"high":0.5}]'
+    is "$(jq -c '.residual == .all.kl.mean - 0.25' <<<"$output")" true
+    is "$(jq -c .residual "$F/whole.json")" null # nothing was predicted
 }
 
 @test "receipts side by side: rows, rank correlation, slope and coverage" {

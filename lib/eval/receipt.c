@@ -200,6 +200,7 @@ struct json *eval_receipt(const struct eval_part *p, size_t operand)
         json_add(domains, p->domains[i].name, summary(p, operand, i, 1, p->domains[i].name));
     json_add(v, "all", summary(p, operand, 0, p->count, "all domains"));
     double mean = json_find_number(json_find(json_get(v, "all"), "kl"), "mean");
+    json_add_finite(v, "residual", mean - json_find_number(facts, "predicted"));
     if (floor > 0 && mean < 3 * floor)
         aq_warn("KL %.3g is below three times the noise of bf16 arithmetic, %.3g", mean, floor);
     add_provenance(v, p, facts);
