@@ -1,7 +1,7 @@
 /*
- * The language model as a checkpoint of its own, in the layout of a dense Qwen3 model: names
- * "model.layers.0...", model_type qwen3, a tied head not repeated. Files beyond 5 GB are cut into
- * shards. The bytes of the tensors are copied by the kernel, so memory stays small.
+ * The language model as a checkpoint of its own, in the layout of its family's text model: names
+ * "model.layers.0...", the family's text model_type, a tied head not repeated. Files beyond 5 GB
+ * are cut into shards. The bytes of the tensors are copied by the kernel, so memory stays small.
  */
 #ifndef AQ_MODEL_LM_MATERIALIZE_H
 #define AQ_MODEL_LM_MATERIALIZE_H
