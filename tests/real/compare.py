@@ -102,6 +102,14 @@ def check_figures(plain, padded):
         ok(abs(down[layer] / ratio - 1) < .03, f"layer {layer}: first position's range is {down[layer]:.1f} of the others' ({ratio:.1f})")
 
 
+def check_export(work):
+    with open(os.path.join(work, "export", "found")) as f:
+        facts = [line.rstrip("\n").split("\t") for line in f]
+    ok(len(facts) == 14, "every target of aq-export")
+    for name, found, expected in facts:
+        ok(found == expected, f"aq-export, {name}: {found}")
+
+
 def main():
     with open(sys.argv[1]) as f:
         expected = json.load(f)
@@ -110,6 +118,7 @@ def main():
     check_scores(expected, gradient)
     check_reports(gradient)
     ok(idle == "1", "a second sweep has nothing to do")
+    check_export(work)
     if len(sys.argv) > 5:
         check_figures(*sys.argv[5:7])
     print(f"1..{count}")
