@@ -170,6 +170,56 @@ static void test_planted_bad_move(void)
     polish_release(&r);
 }
 
+/* Groups 4 and 5 have a move that both texts like, besides the one that only one does. */
+static void test_refused_for_good(void)
+{
+    struct setting s;
+    struct world w;
+    struct polish_result r;
+    struct aq_err err = {0};
+    size_t refused = 0, again = 0;
+    set_up(&s, &w);
+    plant(&w, false);
+    for (int t = 0; t < POLISH_TEXTS; t++) {
+        w.nats[t][4 * OPTIONS + 1] = 3e-3;
+        w.nats[t][5 * OPTIONS] = 1.6e-3;
+    }
+    s.predicted[5 * OPTIONS] *= 1.5; /* so that the good one comes later */
+    tap_ok(polish_run(&s.job, s.choice, &r, &err) == 0 && r.accepted >= 1, "some are accepted");
+    for (size_t i = 0; i < r.step_count; i++) {
+        refused += !r.steps[i].accepted;
+        for (size_t k = i + 1; k < r.step_count && !r.steps[i].accepted; k++)
+            again += move_same(&r.steps[i].move, &r.steps[k].move);
+    }
+    tap_ok(refused >= 1 && again == 0, "what was refused before is not tried after: %zu refused",
+           refused);
+    polish_release(&r);
+}
+
+/* Gains from none to many errors. */
+static void test_two_errors(void)
+{
+    size_t steps = 0, trials = 0, wrong = 0;
+    for (int i = 0; i < 40; i++) {
+        struct setting s;
+        struct world w;
+        struct polish_result r;
+        struct aq_err err = {0};
+        set_up(&s, &w);
+        w.noise = 1;
+        for (int t = 0; t < POLISH_TEXTS; t++)
+            w.nats[t][1] = w.nats[t][4] = 1e-3 + 1e-4 * i; /* groups 0 and 1 at 8 bits */
+        wrong += polish_run(&s.job, s.choice, &r, &err) < 0;
+        for (size_t k = 0; k < r.step_count; k++)
+            wrong += !(r.steps[k].search.mean < -2 * r.steps[k].search.error);
+        steps += r.step_count;
+        trials += r.trials;
+        polish_release(&r);
+    }
+    tap_ok(wrong == 0 && steps > 0 && trials > steps,
+           "only moves better by two errors go on: %zu of %zu", steps, trials);
+}
+
 static void test_nothing_to_gain(void)
 {
     struct setting s;
@@ -268,6 +318,8 @@ int main(void)
     test_moves();
     test_good_move();
     test_planted_bad_move();
+    test_refused_for_good();
+    test_two_errors();
     test_nothing_to_gain();
     test_limits();
     test_gain();
