@@ -217,9 +217,9 @@ static unsigned orientations(const struct extraction *x, const struct st_tensor 
     uint64_t shape[2][MODEL_RANK];
     unsigned found = 0;
     a.experts_layout = layouts;
-    for (int8_t k = EXPERTS_LINEAR; k <= EXPERTS_TRANSPOSED; k++) {
+    for (int k = EXPERTS_LINEAR; k <= EXPERTS_TRANSPOSED; k++) {
         int rank;
-        layouts[layer] = k;
+        layouts[layer] = (int8_t)k;
         model_place_describe(&p, &a, &name, &rank, shape[k - EXPERTS_LINEAR]);
         if (t->rank == rank && memcmp(t->shape, shape[k - EXPERTS_LINEAR], sizeof *shape) == 0)
             found |= 1u << k;
