@@ -144,6 +144,8 @@ static int make_weight(void *arg, struct backend_weight *w, struct aq_err *err)
     if (!c && nn_expert_name(w->name, &e))
         return expert_parts(arg, &e, &parts, err) < 0 ? -1 : make_expert(w, &parts, err);
     size_t bytes;
+    if (!c)
+        return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
     if (!aq_mul((size_t)c->rows * sizeof(float), (size_t)c->cols, &bytes))
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' is too large", w->name);
     float *values = aq_big_alloc(bytes, "a decoded weight", err);

@@ -500,7 +500,10 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
     const struct model_layer *m = nn_layer(s->model, layer);
     int group = m->experts_group;
     int64_t hidden = nn_arch(s->model)->hidden_size;
-    size_t room = g->plan.outputs / (g->plan.tiles_at_once * scoring_act_bytes(s, hidden));
+    size_t each = g->plan.tiles_at_once * scoring_act_bytes(s, hidden);
+    size_t room = each ? g->plan.outputs / each : 0;
+    if (room == 0) /* the plan has room for one at least */
+        return aq_err_set(err, AQ_ERUN, "no room for the outputs of experts");
     size_t *order = xcalloc(s->rows->count, sizeof *order);
     size_t count = order_rows(g, layer, places, order);
     struct expert_row *rows = xcalloc(room, sizeof *rows);
