@@ -53,7 +53,7 @@ help:
 	  '  STOP        settled: sizes one after another, until the recipes of two agree (aq-select --settled)' \
 	  '  THREADS     threads of aq-score (all processors)' \
 	  '  MEMORY      memory that aq-score may use, such as 16G (three quarters of what is free)' \
-	  '  SHARDS      jobs that share the scoring (1)' \
+	  '  SHARDS      jobs that share the scoring, for -j; auto: one for each GPU (1)' \
 	  "  LAUNCH      prefix of the heavy jobs: pipelines/with-device, 'srun --gres=gpu:1', ... (none)" \
 	  '  STRICT      1: an unsupported cell is an error (0)' \
 	  '  CELL        pair/granularity/size, for clean-cell' \
@@ -77,6 +77,10 @@ override runner.output_dir :=
 export AQ_OUTPUT_DIR := $(OUTPUT_DIR)
 values = AQ_OVERRIDES=$(call quote,$(AQ_OVERRIDES)) AQ_OUTPUT_DIR=$(call quote,$(AQ_OUTPUT_DIR)) AQ_DEVICE='$(DEVICE)'
 
+# A job for each device must hold one of its own.
+ifneq ($(and $(filter auto,$(value SHARDS)),$(if $(value LAUNCH),,1)),)
+LAUNCH := $(call quote,$(PIPELINES)/with-device)
+endif
 settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' PAIRS_GIVEN='$(PAIRS_GIVEN)' \
 	$(foreach k,$(filter-out OUTPUT_MODE AQ_CONF LAUNCH V,$(KNOBS)),$(k)=$(call quote,$($(k)))))
 $(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))

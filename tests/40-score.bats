@@ -62,6 +62,25 @@ setup() {
     done
 }
 
+@test "a row of a prefix has the numbers of its samples alone, however many are scored with it" {
+    # equal places that differ are refused
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 8 --score-samples 8 --device cpu -o few \
+        "$T"/*_CFG.json "$T/token.json"
+    aq 0 aq-score merge -o m few "$T/whole"
+    same m
+    # 16 samples of the first tile: the 8 of the prefix, and zeros
+    aq-score --lm "$T/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" --prefix 8 --score-samples 3 --device cpu -o three \
+        "$T/FP8_DEFAULT_CFG.json"
+    aq 0 aq-score merge -o m three few
+    cmp m few
+    local size row at
+    size=$(od -An -tu8 -N8 few)
+    row=$(head -c $((8 + size)) few | tail -c +9 | jq -r 'keys[] | select(startswith("s/") and endswith("/8"))' | head -1)
+    at=$((8 + size + $(head -c $((8 + size)) few | tail -c +9 | jq --arg r "$row" '.[$r].data_offsets[0]')))
+    [ "$(od -An -tf8 -w8 -j$at -N64 few | awk '$1 > 0' | wc -l)" -eq 8 ]
+    [ "$(od -An -tf8 -w8 -v -j$((at + 64)) -N64 few | awk '$1 == 0' | wc -l)" -eq 8 ]
+}
+
 @test "the same bytes within --memory, where layer inputs go to a file" {
     score s --memory 1M || true
     need=$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' s.log)

@@ -361,6 +361,20 @@ L
     grep -q -- '--shard 2/3' "$AQ_STUB_LOG"
 }
 
+@test "SHARDS=auto: a job for each GPU, one where there is none or DEVICE is cpu" {
+    AQ_DEVICES="0 1" aq 0 sweep SHARDS=auto -j2
+    is "$(calls 'aq-score --lm')$(calls 'aq-score merge')" 21
+    grep -q -- '--shard 2/2' "$AQ_STUB_LOG"
+    AQ_DEVICES="0 1" aq 0 sweep SHARDS=auto -q
+    forget
+    AQ_DEVICES="0 1" aq 0 sweep SHARDS=auto DEVICE=cpu TMP_ROOT=cpu
+    AQ_DEVICES=" " aq 0 sweep SHARDS=auto TMP_ROOT=none
+    is "$(calls 'aq-score --lm')$(calls 'aq-score merge')" 20
+    run ! grep -q -- '--shard' "$AQ_STUB_LOG"
+    is "$(AQ_DEVICES='2 3 5' pipelines/with-device --count)" 3
+    is "$(AQ_DEVICES='' PATH=/usr/bin:/bin pipelines/with-device --count)" 1
+}
+
 @test "a failed shard is redone alone" {
     AQ_STUB_FAIL="aq-score:--shard 2/3" aq 2 sweep SHARDS=3 -k
     forget

@@ -170,6 +170,22 @@ agrees() {
     agrees cpu bf16 128 2e-2 2e-1 2e-2
 }
 
+# A prefix of 16 captions fills one chunk of a tile of six.
+# bats test_tags=gpu
+@test "a prefix takes the chunks of its samples: the bytes of a call of its own, and the CPU's scores" {
+    demo_inputs
+    for d in fp32 bf16; do
+        demo all cuda $d --prefix 16,128,512 "$T"/demo/quant/*.json
+        demo few cuda $d --prefix 16 --score-samples 16 "$T"/demo/quant/*.json
+        aq 0 aq-score merge -o m all few
+        cmp m all
+        rm all few m
+    done
+    demo few cuda fp32 --prefix 16 --score-samples 16 "$T"/demo/quant/*.json
+    demo cpu cpu fp32 --prefix 16 --score-samples 16 "$T"/demo/quant/*.json
+    agrees cpu few 16 1e-4 1e-2 1e-4
+}
+
 # bats test_tags=gpu
 @test "the demo model by divergence, on the GPU and on the CPU" {
     demo_inputs

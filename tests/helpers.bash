@@ -9,7 +9,8 @@ case $O in /*) ;; *) O=$REPO/$O ;; esac
 BIN=$O/bin
 SHARED=$REPO/../shared
 export PATH="$BIN:$PATH"
-export LC_ALL=C.UTF-8 # for bash's own $'\u202e', and one order of sorting
+# UTF-8 for bash's own $'\u202e'. AQ_TEST_LOCALE: all of them in another language, but with messages that tests can match.
+export LC_ALL=${AQ_TEST_LOCALE:-C.UTF-8} LANGUAGE=en
 export REPO O BIN SHARED
 # settings of a thread library would be those of whoever starts the tests
 for v in $(compgen -e OPENBLAS_) OMP_NUM_THREADS GOTO_NUM_THREADS; do unset "$v"; done

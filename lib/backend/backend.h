@@ -10,9 +10,10 @@
  * the call (CUDA: one stream); `download` and `sync` wait. Ops return nothing: the first failure is
  * kept and reported by the next `download` or `sync`, and ops after a failure do nothing.
  *
- * Bits. Every product is made with exactly the tile's number of rows. Results of a row depend on
- * that row alone (attention: on its sample), never on other samples or on the number of threads.
- * Rows that hold no token are zero on input and stay zero.
+ * Bits. Every product is made with exactly the tile's number of rows, or in chunks of one number of
+ * rows (`chunk_rows`). Results of a row depend on that row alone (attention: on its sample), never
+ * on other samples or on the number of threads. Rows that hold no token are zero on input and stay
+ * zero.
  */
 #ifndef AQ_BACKEND_BACKEND_H
 #define AQ_BACKEND_BACKEND_H
@@ -145,6 +146,9 @@ struct backend_score_job {
     /* What follows may be NULL: not wanted. All of it is device memory and added to. */
     double *firsts; /* [samples]: the part of sums that comes from each sample's first row */
     double *dots;   /* [rows]: sum over the outputs of (Yq - Y) dY, for dots_end */
+    /* Only the first so many samples are wanted, and what becomes of the others' numbers does not
+       matter; 0: all samples. */
+    int32_t samples;
 };
 
 /* What a plan of memory must know of a model. */
@@ -320,6 +324,9 @@ struct backend_ops {
     /* y = Q(x) Q(W)^T */
     void (*linear_quantized)(struct backend *b, const struct backend_tile *t, void *y,
                              const struct backend_operand *x, const struct backend_operand *w);
+    /* Products of one linear that `score` makes for this pair of treatments. */
+    int (*products)(const struct backend *b, const struct quant_spec *weight,
+                    const struct quant_spec *act);
     /* For every job: sums[i] += sum over the sample's rows and all outputs of
        ((Q(x) Q(W)^T - y) * dy)^2, squares and sums in double. */
     void (*score)(struct backend *b, const struct backend_operand *w,
@@ -341,6 +348,7 @@ struct backend {
     char identity[96];    /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
     int threads;          /* CPU workers; 1 elsewhere */
     uint64_t batch_bytes; /* tiles scored together gain nothing more beyond this */
+    int32_t chunk_rows;   /* `score` takes a job's wanted rows, rounded up to these; 0: all rows */
     int32_t tile_tokens;  /* rows that fill the device; a tile has that many, or a multiple */
     int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
                            */

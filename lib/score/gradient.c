@@ -363,6 +363,7 @@ static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t
                                        .y = p->acts.y[l],
                                        .dy = p->acts.dy[l],
                                        .sums = group_sums(g, i, row, group, STORE_SUMS),
+                                       .samples = scoring_samples(s, row, p->tile),
                                        .firsts = group_sums(g, i, row, group, STORE_FIRSTS),
                                        .dots = row_dots(g, i, row)};
     }

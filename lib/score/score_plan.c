@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "score/cost.h"
 #include "store/store_layout.h"
 
 #include <inttypes.h>
@@ -23,34 +24,6 @@ static const struct device {
     double rate;  /* operations a second of whole runs with 120 treatments */
     double fixed; /* seconds for the start and the upload of the weights */
 } devices[] = {{"one NVIDIA H200", 200e12, 1.0}};
-
-/* Operations of one tile: of all linears of a layer, of the head. A token meets some experts only.
- */
-static double layer_operations(const struct scoring *s)
-{
-    const struct lm_arch *a = nn_arch(s->model);
-    double all = (double)scoring_layer_elements(s);
-    double idle = 3.0 * (double)(a->experts - a->experts_per_token) *
-                  (double)a->moe_intermediate_size * (double)a->hidden_size;
-    return 2.0 * s->tiles->rows * (all - idle);
-}
-
-static double head_operations(const struct scoring *s)
-{
-    const struct lm_arch *c = nn_arch(s->model);
-    return 2.0 * s->tiles->rows * (double)c->vocab_size * (double)c->hidden_size;
-}
-
-/* A score of the gradient takes the products of its layer; of kl_div, for each group those of all
- * layers from there on. */
-static double cell_operations(const struct scoring *s, int64_t layer)
-{
-    if (!s->kl_div)
-        return layer_operations(s);
-    double after = (double)(nn_layers(s->model) - layer);
-    return nn_layer(s->model, layer)->group_count *
-           (after * layer_operations(s) + head_operations(s));
-}
 
 static bool store_has(const struct store *old, const struct scoring *s, size_t row, int64_t layer,
                       size_t tile)
@@ -76,7 +49,7 @@ static struct count count_cells(const struct scoring *s, const struct store *old
                 bool has = store_has(old, s, r, l, t);
                 n.wanted++;
                 n.done += has;
-                n.operations += has ? 0 : cell_operations(s, l);
+                n.operations += has ? 0 : cost_cell(s, l);
             }
         }
         n.rows_open += n.wanted - n.done > before;
@@ -158,13 +131,8 @@ static void print_seconds(const char *where, double seconds)
 static void print_work(const struct scoring *s, const struct count *n)
 {
     double tiles = (double)(s->end_tile - s->first_tile);
-    double per_layer = tiles * layer_operations(s), head = tiles * head_operations(s);
-    double depth = (double)nn_layers(s->model), passes = 0;
-    /* the gradient: forward but for the last layer, recomputed forward, gradient of the inputs; the
-       head forward and back */
-    if (n->rows_open)
-        passes = s->kl_div ? depth * per_layer + head : (3 * depth - 1) * per_layer + 2 * head;
-    double ranges = s->needs_ranges && !s->ranges ? depth * per_layer : 0;
+    double passes = n->rows_open ? tiles * cost_passes(s) : 0;
+    double ranges = s->needs_ranges && !s->ranges ? tiles * cost_forward(s) : 0;
     double all = ranges + passes + n->operations, rate = product_rate(s);
     printf("work\n");
     if (ranges > 0)

@@ -9,6 +9,7 @@
 #include "score/prefixes.h"
 #include "score/score_plan.h"
 #include "score/scoring.h"
+#include "score/shard.h"
 #include "text/tokens.h"
 
 #include <inttypes.h>
@@ -29,6 +30,7 @@ struct scoring_run {
     struct json *identity, *range_digests;
     struct store_writer *store;
     struct scoring s;
+    bool *own; /* of a shard: scoring.own */
     struct prefixes prefixes;
     int64_t samples; /* scored: the first so many */
     bool bf16, kl_div, needs_ranges;
@@ -233,7 +235,7 @@ static int open_store(struct scoring_run *r, struct aq_err *err)
     return bad;
 }
 
-/* Tiles that hold wanted samples, shared out as evenly as they go. */
+/* The cells of this job: of all that is wanted, whatever the store has, so that all jobs agree. */
 static int take_shard(struct scoring_run *r, struct aq_err *err)
 {
     int64_t k, n;
@@ -242,8 +244,9 @@ static int take_shard(struct scoring_run *r, struct aq_err *err)
     size_t wanted = 0;
     while (wanted < r->tiles.count && r->tiles.items[wanted].sample < r->samples)
         wanted++;
-    r->s.first_tile = wanted * (size_t)(k - 1) / (size_t)n;
-    r->s.end_tile = wanted * (size_t)k / (size_t)n;
+    r->s.end_tile = wanted;
+    if (n > 1)
+        shard_take(&r->s, k - 1, n, &r->own);
     return 0;
 }
 
@@ -314,5 +317,6 @@ int score_run(const struct score_options *o, struct aq_err *err)
     tokens_release(&r.tokens);
     lm_close(&r.lm);
     free(r.spill_dir);
+    free(r.own);
     return bad;
 }

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 bool scoring_has_experts(const struct scoring *s)
 {
@@ -46,7 +47,16 @@ void scoring_free_expert_operands(const struct scoring *s, struct nn_expert_swap
 bool scoring_wants(const struct scoring *s, size_t row, size_t tile)
 {
     return tile >= s->first_tile && tile < s->end_tile &&
-           s->tiles->items[tile].sample < s->rows->items[row].samples;
+           s->tiles->items[tile].sample < s->rows->items[row].samples &&
+           (!s->own || s->own[tile * s->rows->count + row]);
+}
+
+int32_t scoring_samples(const struct scoring *s, size_t row, size_t tile)
+{
+    const struct tile *t = &s->tiles->items[tile];
+    int64_t prefix = s->rows->items[row].prefix, all = t->desc.samples;
+    int64_t samples = prefix && prefix - t->sample < all ? prefix - t->sample : all;
+    return samples < 0 ? 0 : (int32_t)samples;
 }
 
 bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t tile)
@@ -96,8 +106,8 @@ struct scoring_count scoring_count(const struct scoring *s)
 {
     struct scoring_count n = {0};
     for (size_t r = 0; r < s->rows->count; r++)
-        for (size_t t = s->first_tile; t < s->end_tile && scoring_wants(s, r, t); t++)
-            for (int64_t l = 0; l < nn_layers(s->model); l++) {
+        for (size_t t = s->first_tile; t < s->end_tile; t++)
+            for (int64_t l = 0; scoring_wants(s, r, t) && l < nn_layers(s->model); l++) {
                 n.wanted++;
                 n.there += !scoring_lacks(s, r, l, t);
             }
@@ -231,8 +241,9 @@ static int check_finite(const struct scoring *s, size_t row, int64_t layer, size
     const struct tile *t = &s->tiles->items[tile];
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     size_t first = s->groups->first[layer], end = s->groups->first[layer + 1];
+    int32_t samples = scoring_samples(s, row, tile);
     for (size_t g = first; g < end; g++, numbers += t->desc.samples)
-        for (int32_t i = 0; i < t->desc.samples; i++)
+        for (int32_t i = 0; i < samples; i++)
             if (!isfinite(numbers[i]))
                 return aq_err_set(err, AQ_EINPUT,
                                   "%s: the score of '%s | %s' is not finite at sample %" PRId64,
@@ -244,25 +255,33 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
                  const struct scoring_result *r, struct aq_err *err)
 {
     const struct tile *t = &s->tiles->items[tile];
-    int32_t n = t->desc.samples;
+    int32_t n = t->desc.samples, samples = scoring_samples(s, row, tile);
     for (int p = 0; p < STORE_PARTS; p++)
         if (r->parts[p] && check_finite(s, row, layer, tile, r->parts[p], err) < 0)
             return -1;
+    /* Zero from the last sample on: what a backend makes of rows that nobody asked for is its own
+       affair. Counts below 2^24 are exact in a float. */
+    double *sums[STORE_PARTS] = {NULL};
     float *clip = xcalloc((size_t)n, sizeof *clip);
+    const void *parts[STORE_PARTS] = {NULL};
+    for (int p = 0; p < STORE_PARTS; p++)
+        if (r->parts[p])
+            parts[p] = sums[p] = xcalloc((size_t)n, sizeof *sums[p]);
+    parts[STORE_CLIP] = clip;
     int bad = 0;
     int64_t first = (int64_t)s->groups->first[layer];
     int groups = nn_layer(s->model, layer)->group_count;
     for (int g = 0; g < groups && bad == 0; g++) {
-        const void *parts[STORE_PARTS] = {NULL};
         for (int p = 0; p < STORE_PARTS; p++)
-            if (r->parts[p])
-                parts[p] = r->parts[p] + (int64_t)g * n;
-        for (int32_t i = 0; i < n; i++) /* counts below 2^24: exact in a float */
-            clip[i] = (float)r->parts[STORE_CLIP][(int64_t)g * n + i];
-        parts[STORE_CLIP] = clip;
+            if (sums[p])
+                memcpy(sums[p], r->parts[p] + (int64_t)g * n, (size_t)samples * sizeof *sums[p]);
+        for (int32_t i = 0; i < samples; i++)
+            clip[i] = (float)sums[STORE_CLIP][i];
         bad = store_put(s->store, row, first + g, t->sample, t->sample + n, parts, err);
     }
     free(clip);
+    for (int p = 0; p < STORE_PARTS; p++)
+        free(sums[p]);
     if (bad == 0)
         store_mark(s->store, row, layer, (int64_t)tile);
     return bad;

@@ -29,15 +29,21 @@ struct scoring {
     const struct score_rows *rows;
     struct range_file *ranges; /* NULL if no row has a prefix */
     struct store_writer *store;
-    size_t first_tile, end_tile; /* the shard */
+    size_t first_tile, end_tile; /* tiles that the shard has anything of lie between */
+    const bool *own;             /* [tiles][rows]: the shard; NULL: everything */
     bool kl_div;                 /* else gradient */
     bool needs_ranges;           /* ranges is NULL only in a plan then */
     uint64_t memory;             /* limit in bytes; 0: none */
     const char *spill_dir;
 };
 
-/* Samples of the tile that the row wants; 0: none. */
+/* Is the row wanted of the tile, and by this shard? */
 bool scoring_wants(const struct scoring *s, size_t row, size_t tile);
+/*
+ * Samples of the tile that the row's cell has numbers of, from the tile's first on. A row of a
+ * prefix is never asked for more samples than the prefix; those after them are zero in the store.
+ */
+int32_t scoring_samples(const struct scoring *s, size_t row, size_t tile);
 /* Wanted, and not in the store yet for this layer. */
 bool scoring_lacks(const struct scoring *s, size_t row, int64_t layer, size_t tile);
 /* Does any row lack the tile, in any layer? */

@@ -19,6 +19,9 @@
  *
  *     metadata "digest"             of the header and of the three arrays above
  *
+ * A row of a prefix is zero from sample `prefix` on, whatever `have` says of the tile: nobody is to
+ * read more of it.
+ *
  * Where `have` is 0, all numbers and the check are 0 and must not be read.
  *
  * Writing: STORE.part has its full size from the start; after each layer its numbers and checks are

@@ -321,6 +321,7 @@ const struct backend_ops backend_cpu_ops = {
     .quantize_weight = cpu_quantize_weight,
     .quantize_act = cpu_quantize_act,
     .linear_quantized = cpu_linear_quantized,
+    .products = cpu_products,
     .score = cpu_score,
     .dots_end = cpu_dots_end,
 };

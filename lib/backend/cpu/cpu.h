@@ -172,6 +172,8 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
                       const struct quant_range *range, double *clipped);
 void cpu_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
                           const struct backend_operand *x, const struct backend_operand *w);
+int cpu_products(const struct backend *b, const struct quant_spec *weight,
+                 const struct quant_spec *act);
 void cpu_score(struct backend *b, const struct backend_operand *w,
                const struct backend_score_job *jobs, int count);
 void cpu_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,

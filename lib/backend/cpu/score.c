@@ -28,14 +28,21 @@ struct score_run {
     float *y;          /* of linear_quantized; then jobs is one that has x alone */
 };
 
-/* z (padded rows, padded cols) on the matrix units */
-static void multiply_codes(const struct score_run *s, const struct product_form *form,
+/* Rows of the samples that the job wants. */
+static int32_t wanted_rows(const struct backend_score_job *j)
+{
+    return j->tile->first[j->samples ? j->samples : j->tile->samples];
+}
+
+/* z (padded rows, padded cols) on the matrix units, whose results of a row are the same however
+   many rows there are: the first `rows` */
+static void multiply_codes(const struct score_run *s, const struct product_form *form, int64_t rows,
                            const struct backend_operand *x, const struct weight_rows *w,
                            int64_t cols, float *z, int32_t *sums)
 {
     struct matrix_product p = {.level = form->level,
                                .kind = form->kind,
-                               .rows = matrix_round(s->rows),
+                               .rows = matrix_round(rows),
                                .cols = matrix_round(cols),
                                .ld = matrix_ld(form->kind, s->depth),
                                .block = form->block,
@@ -64,7 +71,7 @@ static void use_result(const struct score_run *s, int job, int64_t unit, const f
     const float *y = j->y, *dy = j->dy; /* (rows, out) */
     double *parts = s->parts + (job * s->units + unit) * s->rows;
     double *dots = j->dots ? s->dot_parts + (job * s->units + unit) * s->rows : NULL;
-    for (int32_t r = 0; r < j->tile->first[j->tile->samples]; r++)
+    for (int32_t r = 0; r < wanted_rows(j); r++)
         parts[r] = simd()->score(z + r * ld, y + r * s->out + at, dy + r * s->out + at,
                                  dots ? dots + r : NULL, cols);
 }
@@ -91,7 +98,8 @@ static void product_unit(void *arg, int64_t unit, int worker)
                           z + r * cols, cols);
             use_result(s, k, unit, z, cols, cols);
         } else {
-            multiply_codes(s, form, x, &rows, cols, z, sums);
+            int64_t some = s->y ? s->rows : wanted_rows(&s->jobs[k]);
+            multiply_codes(s, form, some, x, &rows, cols, z, sums);
             use_result(s, k, unit, z, cols, matrix_round(cols));
         }
     }
@@ -135,7 +143,7 @@ static void add_parts(const struct score_run *s, int job)
 {
     const struct backend_score_job *j = &s->jobs[job];
     const struct backend_tile *t = j->tile;
-    for (int32_t r = 0; r < t->first[t->samples]; r++) {
+    for (int32_t r = 0; r < wanted_rows(j); r++) {
         int32_t sample = t->sample_of[r];
         for (int64_t u = 0; u < s->units; u++) {
             int64_t at = (job * s->units + u) * s->rows + r;
@@ -146,6 +154,16 @@ static void add_parts(const struct score_run *s, int job)
                 j->dots[r] += s->dot_parts[at];
         }
     }
+}
+
+/* Terms are no products of their own here: what one costs depends on the machine's instructions. */
+int cpu_products(const struct backend *b, const struct quant_spec *weight,
+                 const struct quant_spec *act)
+{
+    (void)b;
+    (void)weight;
+    (void)act;
+    return 1;
 }
 
 void cpu_score(struct backend *b, const struct backend_operand *w,

@@ -72,6 +72,7 @@ struct cuda_backend {
 
 struct backend_tile {
     int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
+    std::vector<int32_t> ends;            /* [samples + 1]: rows of the first so many samples */
     int64_t squares;                      /* sum of the samples' lengths squared */
     /* device */
     int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
@@ -125,15 +126,17 @@ const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weigh
 /* ---- gemm.cu ---- */
 /*
  * Row-major: C (m, n) = A (m, k) B, without gaps. B is (n, k) and taken transposed, or (k, n). All
- * of A and B bf16, or all fp32; C fp32. batch > 1: A and C repeat, B does not.
+ * of A and B bf16, or all fp32; C fp32. Made as products of `chunk` rows, which divides m: a row's
+ * result does not depend on how many chunks there are.
  */
 struct gemm {
-    int64_t m, n, k;
+    int64_t m, n, k, chunk;
     const void *a, *b;
     float *c;
     bool b_transposed, is_bf16, accumulate;
-    int batch;
 };
+/* The chunk of tiles of so many rows; it divides them. */
+int64_t gemm_chunk(int64_t tile_rows);
 int gemm_open(struct cuda_backend *c, struct aq_err *err);
 void gemm_close(struct cuda_backend *c);
 void gemm_run(struct cuda_backend *c, const struct gemm *g);
@@ -207,6 +210,8 @@ void cuda_flush_clipped(struct cuda_backend *c);
 static const size_t cuda_turn_bytes = (size_t)512 << 20;
 void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void *y,
                            const struct backend_operand *x, const struct backend_operand *w);
+int cuda_products(const struct backend *b, const struct quant_spec *weight,
+                  const struct quant_spec *act);
 void cuda_score(struct backend *b, const struct backend_operand *w,
                 const struct backend_score_job *jobs, int count);
 void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,

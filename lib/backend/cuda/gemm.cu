@@ -1,12 +1,22 @@
 /*
- * Products by cuBLASLt. The algorithm is asked for once per shape, always as if for a batch of the
- * same size, and used for every batch: a result does not depend on how many share the call.
+ * Products by cuBLASLt, as batches of chunks of rows. The algorithm is asked for once per shape of a
+ * chunk, always as if for a batch of the same size, and used for every batch: a result does not
+ * depend on how many chunks share the call.
  */
 #include "backend/cuda/cuda.cuh"
 
 #include <tuple>
 
-enum { USUAL_BATCH = 4 };
+enum {
+    CHUNK_ROWS = 256,   /* two of cuBLAS's usual blocks */
+    USUAL_ROWS = 6144,  /* of a call for which an algorithm should be good */
+};
+
+int64_t gemm_chunk(int64_t tile_rows)
+{
+    return tile_rows % CHUNK_ROWS == 0 ? CHUNK_ROWS : tile_rows;
+}
+
 static const size_t workspace_bytes = (size_t)32 << 20;
 
 typedef std::tuple<int64_t, int64_t, int64_t, bool, bool, bool> gemm_key;
@@ -53,8 +63,9 @@ static cublasStatus_t layout_new(cublasLtMatrixLayout_t *out, cudaDataType_t typ
     return s;
 }
 
-static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, int batch)
+static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, int64_t chunks)
 {
+    int batch = (int)chunks;
     cudaDataType_t type = g->is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
     cublasOperation_t trans = CUBLAS_OP_T;
     *out = matmul_call{};
@@ -66,9 +77,9 @@ static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, in
         s = g->b_transposed ? layout_new(&out->a, type, g->k, g->n, batch, 0)
                             : layout_new(&out->a, type, g->n, g->k, batch, 0);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = layout_new(&out->b, type, g->k, g->m, batch, g->m * g->k);
+        s = layout_new(&out->b, type, g->k, g->chunk, batch, g->chunk * g->k);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = layout_new(&out->c, CUDA_R_32F, g->n, g->m, batch, g->m * g->n);
+        s = layout_new(&out->c, CUDA_R_32F, g->n, g->chunk, batch, g->chunk * g->n);
     return s;
 }
 
@@ -91,7 +102,7 @@ static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLt
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
     size_t most = workspace_bytes;
-    cublasStatus_t s = call_new(&usual, g, USUAL_BATCH);
+    cublasStatus_t s = call_new(&usual, g, (USUAL_ROWS + g->chunk - 1) / g->chunk);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulPreferenceCreate(&wish);
     if (s == CUBLAS_STATUS_SUCCESS)
@@ -112,7 +123,7 @@ static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLt
 static cublasStatus_t algo_of(struct cuda_backend *c, const struct gemm *g,
                               cublasLtMatmulAlgo_t *algo)
 {
-    gemm_key key(g->m, g->n, g->k, g->b_transposed, g->is_bf16, g->accumulate);
+    gemm_key key(g->chunk, g->n, g->k, g->b_transposed, g->is_bf16, g->accumulate);
     auto known = c->gemms->algos.find(key);
     if (known != c->gemms->algos.end()) {
         *algo = known->second;
@@ -134,7 +145,7 @@ void gemm_run(struct cuda_backend *c, const struct gemm *g)
         return;
     cublasStatus_t s = algo_of(c, g, &algo);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = call_new(&k, g, g->batch);
+        s = call_new(&k, g, g->m / g->chunk);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmul(c->lt, k.op, &one, g->b, k.a, g->a, k.b, g->accumulate ? &one : &zero,
                            g->c, k.c, g->c, k.c, &algo, workspace, workspace_bytes, c->stream);
@@ -150,13 +161,12 @@ void cuda_linear_forward(struct backend *b, const struct backend_tile *t, void *
                          const struct backend_weight *w)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct gemm g = {t->rows, w->rows, w->cols};
+    struct gemm g = {t->rows, w->rows, w->cols, gemm_chunk(t->rows)};
     g.a = gemm_input(c, x, t->rows * w->cols);
     g.b = cuda_weight_typed(c, w, 0, w->rows);
     g.c = (float *)y;
     g.b_transposed = true;
     g.is_bf16 = c->config.bf16;
-    g.batch = 1;
     gemm_run(c, &g);
 }
 
@@ -164,12 +174,11 @@ void cuda_linear_backward(struct backend *b, const struct backend_tile *t, void 
                           const struct backend_weight *w, int accumulate)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct gemm g = {t->rows, w->cols, w->rows};
+    struct gemm g = {t->rows, w->cols, w->rows, gemm_chunk(t->rows)};
     g.a = gemm_input(c, dy, t->rows * w->rows);
     g.b = cuda_weight_typed(c, w, 0, w->rows);
     g.c = (float *)dx;
     g.is_bf16 = c->config.bf16;
     g.accumulate = accumulate;
-    g.batch = 1;
     gemm_run(c, &g);
 }

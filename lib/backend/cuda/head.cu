@@ -170,12 +170,11 @@ static int64_t chunk_cols(const struct head_run *d, int64_t at)
 /* z (rows, cols of the chunk) = h W' */
 static void logits(const struct head_run *d, const void *h, int64_t at, float *z)
 {
-    struct gemm g = {d->rows, chunk_cols(d, at), d->w->cols, h};
+    struct gemm g = {d->rows, chunk_cols(d, at), d->w->cols, d->rows, h};
     g.b = cuda_weight_typed(d->c, d->w, at, g.n);
     g.c = z;
     g.b_transposed = true;
     g.is_bf16 = d->c->config.bf16;
-    g.batch = 1;
     gemm_run(d->c, &g);
     if (cuda_good(d->c) && (d->shape.divisor != 1 || d->shape.cap > 0))
         shape_kernel<<<SHAPE_BLOCKS, THREADS, 0, d->c->stream>>>(z, g.m * g.n, d->shape);
@@ -184,12 +183,11 @@ static void logits(const struct head_run *d, const void *h, int64_t at, float *z
 /* dh (rows, hidden) (+)= dz W */
 static void slope_back(const struct head_run *d, const void *dz, int64_t at, void *dh)
 {
-    struct gemm g = {d->rows, d->w->cols, chunk_cols(d, at), dz};
+    struct gemm g = {d->rows, d->w->cols, chunk_cols(d, at), d->rows, dz};
     g.b = cuda_weight_typed(d->c, d->w, at, g.k);
     g.c = (float *)dh;
     g.is_bf16 = d->c->config.bf16;
     g.accumulate = at > 0;
-    g.batch = 1;
     gemm_run(d->c, &g);
 }
 

@@ -31,8 +31,9 @@ struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_
 static void flush_clipped(struct cuda_backend *c, struct backend_operand *op)
 {
     struct planes unused;
+    int64_t rows = op->t ? op->t->rows : 0;
     if (op->clipped)
-        (void)operand_acts(c, &op, 1, &unused);
+        (void)operand_acts(c, &op, &rows, 1, &unused);
 }
 
 void cuda_flush_clipped(struct cuda_backend *c)
@@ -69,8 +70,9 @@ static bool rounds(const struct cuda_backend *c)
 }
 
 /*
- * A scale for each row or for all goes to the result. Powers of two leave a value that bf16 holds;
- * other scales along K do not, and the value is split.
+ * A scale for each row or for all goes to the result. Powers of two leave a value that bf16 holds,
+ * and so does the e4m3 scale of a block in NVFP4: 2 and 4 significant bits make 6. Other scales
+ * along K do not, and the value is split.
  */
 static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
 {
@@ -78,7 +80,8 @@ static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
         return FORM_F32;
     if (rounds(c) || scope == QUANT_MX)
         return FORM_BF16;
-    if (scope == QUANT_TENSOR || scope == QUANT_AXIS0 || scope == QUANT_TOKEN)
+    if (scope == QUANT_TENSOR || scope == QUANT_AXIS0 || scope == QUANT_TOKEN ||
+        scope == QUANT_NVFP4)
         return FORM_CODES;
     return FORM_TERMS;
 }
@@ -250,35 +253,51 @@ bool operand_matches(const struct cuda_backend *c, const struct backend_operand 
            act_form(c, a) == act_form(c, b);
 }
 
-size_t operand_act_bytes(const struct cuda_backend *c, const struct backend_operand *op)
+size_t operand_row_bytes(const struct cuda_backend *c, const struct backend_operand *op)
 {
-    return op->t ? (size_t)(op->t->rows * op->cols) * form_bytes(act_form(c, op)) : 0;
+    return op->t ? (size_t)op->cols * form_bytes(act_form(c, op)) : 0;
+}
+
+static int terms_of(const struct cuda_backend *c, const struct quant_spec *spec)
+{
+    return spec->steps ? form_terms(form_of(c, spec->step[spec->steps - 1].scope)) : 1;
+}
+
+int operand_products(const struct cuda_backend *c, const struct quant_spec *weight,
+                     const struct quant_spec *act)
+{
+    int w = terms_of(c, weight), x = terms_of(c, act);
+    return w * x == 9 ? 6 : w * x; /* a third term times a second, and smaller ones, are left out */
 }
 
 struct clipped_jobs {
     double *to[BATCH]; /* NULL: not asked for */
     const int32_t *first[BATCH];
     int32_t samples[BATCH];
+    int64_t base[BATCH], rows[BATCH]; /* of its counts */
 };
 
-__global__ static void raise_clipped(struct clipped_jobs j, const uint32_t *counts, int64_t rows)
+__global__ static void raise_clipped(struct clipped_jobs j, const uint32_t *counts)
 {
     int job = (int)blockIdx.y;
     int32_t s = (int32_t)(blockIdx.x * THREADS + threadIdx.x);
-    if (!j.to[job] || s >= j.samples[job])
+    if (!j.to[job] || s >= j.samples[job] || j.first[job][s + 1] > j.rows[job])
         return;
     uint64_t sum = 0;
     for (int32_t r = j.first[job][s]; r < j.first[job][s + 1]; r++)
-        sum += counts[job * rows + r];
+        sum += counts[j.base[job] + r];
     j.to[job][s] += (double)sum;
 }
 
-static void raise_waiting(struct cuda_backend *c, struct backend_operand *const *x, int count,
-                          const uint32_t *counts)
+static void raise_waiting(struct cuda_backend *c, struct backend_operand *const *x,
+                          const int64_t *rows, int count, const uint32_t *counts)
 {
     struct clipped_jobs j = {};
     int32_t most = 0;
-    for (int i = 0; i < count; i++) {
+    int64_t base = 0;
+    for (int i = 0; i < count; base += rows[i++]) {
+        j.base[i] = base;
+        j.rows[i] = rows[i];
         j.to[i] = x[i]->clipped;
         j.first[i] = x[i]->t->first;
         j.samples[i] = x[i]->t->samples;
@@ -286,15 +305,17 @@ static void raise_waiting(struct cuda_backend *c, struct backend_operand *const 
         forget_clipped(c, x[i]);
     }
     dim3 grid((unsigned)((most + THREADS - 1) / THREADS), (unsigned)count);
-    raise_clipped<<<grid, THREADS, 0, c->stream>>>(j, counts, x[0]->t->rows);
+    raise_clipped<<<grid, THREADS, 0, c->stream>>>(j, counts);
     (void)cuda_launched(c, "counting clipped elements");
 }
 
-static void add_source(struct sources *m, const struct backend_operand *op, int slot)
+static void add_source(struct sources *m, const struct backend_operand *op, int64_t base,
+                       int64_t rows)
 {
     int i = m->count++;
     m->at[i] = op->x;
-    m->slot[i] = slot;
+    m->base[i] = base;
+    m->taken[i] = rows;
     m->sample_of[i] = op->t->sample_of;
     m->samples = op->t->samples > m->samples ? op->t->samples : m->samples;
     m->range[i] = op->range;
@@ -323,17 +344,18 @@ static bool quantize_sources(struct cuda_backend *c, const struct sources *m,
     return cuda_good(c);
 }
 
-static bool quantize_alike(struct cuda_backend *c, struct backend_operand *const *x, int count,
-                           const struct quantized *q)
+static bool quantize_alike(struct cuda_backend *c, struct backend_operand *const *x,
+                           const int64_t *rows, int count, const struct quantized *q)
 {
     bool done[BATCH] = {};
     for (int first = 0; first < count; first++) {
         struct sources m = {0, 0, 0, x[0]->t->rows, x[0]->cols};
-        for (int i = first; i < count; i++) {
+        int64_t base = 0;
+        for (int i = 0; i < count; base += rows[i++]) {
             if (done[i] || memcmp(&x[i]->spec, &x[first]->spec, sizeof x[i]->spec) != 0)
                 continue;
             done[i] = true;
-            add_source(&m, x[i], i);
+            add_source(&m, x[i], base, rows[i]);
         }
         if (m.count && !quantize_sources(c, &m, &x[first]->spec, q))
             return false;
@@ -341,28 +363,29 @@ static bool quantize_alike(struct cuda_backend *c, struct backend_operand *const
     return true;
 }
 
-bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
-                  struct planes *out)
+bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,
+                  int count, struct planes *out)
 {
     bool waiting = false;
+    int64_t all = 0;
     *out = planes{NULL, 1, 0, NULL};
     for (int i = 0; i < count; i++) {
         if (!cuda_good(c) || !x[i]->t)
             return false;
         waiting |= x[i]->clipped != NULL;
+        all += rows[i];
     }
-    int64_t rows = count * (int64_t)x[0]->t->rows;
-    struct quantized q = {NULL, act_form(c, x[0]), rows * x[0]->cols, NULL, NULL};
-    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, (size_t)rows * 2 * sizeof(float));
-    q.to = cuda_scratch(c, SCRATCH_X, (size_t)count * operand_act_bytes(c, x[0]));
+    struct quantized q = {NULL, act_form(c, x[0]), all * x[0]->cols, NULL, NULL};
+    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, (size_t)all * 2 * sizeof(float));
+    q.to = cuda_scratch(c, SCRATCH_X, (size_t)all * operand_row_bytes(c, x[0]));
     if (!row_room || !q.to)
         return false;
     q.row_scale = row_room;
-    q.clipped = waiting ? (uint32_t *)row_room + rows : NULL;
-    if (!quantize_alike(c, x, count, &q))
+    q.clipped = waiting ? (uint32_t *)row_room + all : NULL;
+    if (!quantize_alike(c, x, rows, count, &q))
         return false;
     if (waiting)
-        raise_waiting(c, x, count, q.clipped);
+        raise_waiting(c, x, rows, count, q.clipped);
     *out = planes{q.to, form_terms(q.form), q.plane, q.form == FORM_CODES ? row_room : NULL};
     return cuda_good(c);
 }

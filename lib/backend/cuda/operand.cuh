@@ -37,15 +37,20 @@ struct planes {
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out);
 
 /*
- * Quantizes activations of one shape and form into scratch, one after another, those of one
- * treatment in one launch, and raises the counts that wait.
+ * Quantizes the first rows[i] rows of activations of one shape and form into scratch, one after
+ * another, those of one treatment in one launch, and raises the counts that wait, of the samples
+ * that end within these rows.
  */
-bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, int count,
-                  struct planes *out);
+bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,
+                  int count, struct planes *out);
 /* May b follow a in one call of operand_acts? */
 bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
                      const struct backend_operand *b);
-/* Bytes of an activation in its form. */
-size_t operand_act_bytes(const struct cuda_backend *c, const struct backend_operand *op);
+/* Bytes of a row of an activation in its form. */
+size_t operand_row_bytes(const struct cuda_backend *c, const struct backend_operand *op);
+/* Planes of bf16 numbers that the two operands of a product have together make this many products.
+ */
+int operand_products(const struct cuda_backend *c, const struct quant_spec *weight,
+                     const struct quant_spec *act);
 
 #endif

@@ -106,6 +106,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.threads = 1;
     c->base.batch_bytes = (uint64_t)6 << 30;
     c->base.tile_tokens = usual_rows;
+    c->base.chunk_rows = (int32_t)gemm_chunk(usual_rows);
     c->base.inputs_at_once = 8;
     c->host = *host;
     c->config = *config;
@@ -297,6 +298,7 @@ static struct backend_tile *cuda_tile_new(struct backend *b, const struct backen
     t.rows = d->rows;
     t.samples = d->samples;
     t.used = d->first[d->samples];
+    t.ends.assign(d->first, d->first + d->samples + 1);
     std::vector<int32_t> sample_of((size_t)d->rows, -1);
     std::vector<int64_t> square_at((size_t)d->samples);
     for (int32_t s = 0; s < d->samples; s++) {
@@ -309,7 +311,7 @@ static struct backend_tile *cuda_tile_new(struct backend *b, const struct backen
     }
     struct piece_list list;
     size_t row_bytes = (size_t)d->rows * sizeof(int32_t), samples = (size_t)d->samples;
-    size_t first = list.add(d->first, (samples + 1) * sizeof(int32_t));
+    size_t first = list.add(t.ends.data(), (samples + 1) * sizeof(int32_t));
     size_t ids = list.add(d->ids, row_bytes), pos = list.add(d->pos, row_bytes);
     size_t target = list.add(d->target, row_bytes);
     size_t of = list.add(sample_of.data(), row_bytes);
@@ -385,6 +387,7 @@ const struct backend_ops cuda_ops = {
     cuda_quantize_weight,
     cuda_quantize_act,
     cuda_linear_quantized,
+    cuda_products,
     cuda_score,
     cuda_dots_end,
 };

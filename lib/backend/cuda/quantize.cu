@@ -61,6 +61,12 @@ struct device_step step_of(const struct quant_step *t, int is_weight, int64_t ro
     return s;
 }
 
+/* Is the row one of those that are taken? */
+__device__ static bool row_taken(const struct sources &m, int job, int64_t row)
+{
+    return m.taken[job] == 0 || row < m.taken[job];
+}
+
 /* The row's first cell; -1: the row holds no token. */
 __device__ static int64_t row_cell(const struct sources &m, const struct device_step &s, int job,
                                    int64_t row)
@@ -111,7 +117,7 @@ __global__ static void row_ranges(uint32_t *cells, struct sources m, struct devi
 {
     int job = (int)blockIdx.y;
     int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
-    if (cell < 0)
+    if (cell < 0 || !row_taken(m, job, row))
         return;
     const T *x = (const T *)m.at[job] + row * m.cols;
     uint32_t top = 0;
@@ -133,7 +139,7 @@ __global__ static void block_ranges(uint32_t *cells, struct sources m, struct de
 {
     int job = (int)blockIdx.y, lane = (int)threadIdx.x % WARP;
     int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
-    if (cell < 0)
+    if (cell < 0 || !row_taken(m, job, row))
         return;
     const T *x = (const T *)m.at[job] + row * m.cols;
     for (int64_t k = threadIdx.x / WARP; k < s.grid_cols; k += THREADS / WARP) {
@@ -226,18 +232,36 @@ __device__ static void range_scales(const struct device_step &s, float amax, flo
     }
 }
 
-/* From the block's largest, under the second-level range g. Ratios have no mul. */
-__device__ static float nvfp4_scale(float m, float g, bool calibrated)
+/* A block's scale is e4m3 x whole; of it, and of the two apart. */
+struct nvfp4 {
+    float scale, e4m3, whole;
+};
+
+/*
+ * From the block's largest, under the second-level range g. A scale that counts as zero is 1, which
+ * is no e4m3 number times the whole: then `e4m3` is what it takes, and rounded with the codes. Codes
+ * are zero there unless g is beyond 1e5, since m is below 6e-5 or below g / 450,000.
+ */
+__device__ static struct nvfp4 nvfp4_scale(float m, float g, bool calibrated)
 {
-    struct num_format e4m3 = {3, -6, 448.0F, 1};
+    struct num_format format = {3, -6, 448.0F, 1};
+    struct nvfp4 r;
     if (calibrated) {
-        float recip = 1 / (g / 6 <= tiny_amax ? 1 : g / 6), mul = recip * e4m3.max;
-        return num_round(m / 6 * mul, e4m3) * (1 / mul);
+        float recip = 1 / (g / 6 <= tiny_amax ? 1 : g / 6), mul = recip * format.max;
+        r.e4m3 = num_round(m / 6 * mul, format);
+        r.whole = 1 / mul;
+        r.scale = r.e4m3 * r.whole;
+        return r;
     }
     float gs = g / 2688; /* 6 * 448 */
-    gs = gs > 0 ? gs : 1e-12F;
-    float scale = num_round(m / (6 * gs), e4m3) * gs;
-    return scale < 1e-5F ? 1 : scale;
+    r.whole = gs > 0 ? gs : 1e-12F;
+    r.e4m3 = num_round(m / (6 * r.whole), format);
+    r.scale = r.e4m3 * r.whole;
+    if (r.scale < 1e-5F) {
+        r.scale = 1;
+        r.e4m3 = 1 / r.whole;
+    }
+    return r;
 }
 
 __device__ static void mx_scales(const struct device_step &s, float m, float *mul, float *back)
@@ -252,7 +276,7 @@ struct scale_job {
     const uint32_t *cells; /* [count][cells]; NULL: the sources' own ranges */
     const uint32_t *top;   /* [count][tops]: second level of NVFP4; NULL: likewise */
     int64_t tops;
-    float *mul, *back;
+    float *mul, *back, *whole;
     int32_t *bad, number;
 };
 
@@ -280,10 +304,16 @@ __global__ static void scales_kernel(struct scale_job j, struct sources m, struc
         atomicMin(j.bad, j.number);
     if (s.t.scope == QUANT_MX)
         mx_scales(s, amax, &mul, &back);
-    else if (isfinite(g) && s.t.scope == QUANT_NVFP4)
-        back = nvfp4_scale(amax, g, m.is_weight && !s.t.dynamic);
-    else if (isfinite(g))
+    else if (isfinite(g) && s.t.scope == QUANT_NVFP4) {
+        struct nvfp4 r = nvfp4_scale(amax, g, m.is_weight && !s.t.dynamic);
+        mul = r.e4m3;
+        back = r.scale;
+        if (cell % s.grid_cols == 0)
+            j.whole[job * m.rows + cell / s.grid_cols] = r.whole;
+    } else if (isfinite(g))
         range_scales(s, amax, &mul, &back);
+    if (s.t.scope == QUANT_NVFP4 && cell % s.grid_cols == 0 && !isfinite(g))
+        j.whole[job * m.rows + cell / s.grid_cols] = NAN;
     j.mul[at] = mul;
     j.back[at] = back;
 }
@@ -293,9 +323,15 @@ static int64_t most_tops(int64_t count, int32_t samples)
     return count * (samples > 1 ? samples : 1);
 }
 
+/* The rows of the matrices, where their scales have a part in common. */
+static int64_t wholes(const struct device_step *s)
+{
+    return s->t.scope == QUANT_NVFP4 ? s->cells / s->grid_cols : 0;
+}
+
 size_t step_room(const struct device_step *s, int64_t count, int32_t samples)
 {
-    return (size_t)(3 * count * s->cells + most_tops(count, samples)) * sizeof(float);
+    return (size_t)(count * (3 * s->cells + wholes(s)) + most_tops(count, samples)) * sizeof(float);
 }
 
 bool step_scales(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
@@ -304,7 +340,8 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
     int64_t cells = m->count * s->cells;
     float *mul = (float *)cuda_scratch(c, SCRATCH_RANGES, step_room(s, m->count, m->samples));
     uint32_t *bits = (uint32_t *)mul + 2 * cells, *top = bits + cells;
-    struct scale_job j = {NULL, NULL, 1, mul, mul + cells, bad, number};
+    float *whole = (float *)(top + most_tops(m->count, m->samples));
+    struct scale_job j = {NULL, NULL, 1, mul, mul + cells, whole, bad, number};
     bool blocks = scales_in_blocks(&s->t);
     if (!mul)
         return false;
@@ -326,7 +363,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
     }
     dim3 grid((unsigned)((s->cells + THREADS - 1) / THREADS), (unsigned)m->count);
     scales_kernel<<<grid, THREADS, 0, c->stream>>>(j, *m, *s);
-    *out = scales{mul, mul + cells};
+    *out = scales{mul, mul + cells, whole};
     return cuda_launched(c, "scales");
 }
 
@@ -411,7 +448,9 @@ __global__ static void apply_kernel(struct sources m, struct device_step s, stru
                                     struct quantized q, float limit)
 {
     int job = (int)blockIdx.y;
-    int64_t row = blockIdx.x, all = m.slot[job] * m.rows + row;
+    int64_t row = blockIdx.x, all = m.base[job] + row;
+    if (!row_taken(m, job, row))
+        return;
     int64_t cell = row_cell(m, s, job, row);
     const T *x = (const T *)m.at[job] + row * m.cols;
     uint32_t clipped = 0;
@@ -425,6 +464,8 @@ __global__ static void apply_kernel(struct sources m, struct device_step s, stru
             for (int k = 0; k < n; k++) {
                 code[k] = code_of(s, v[k], mul, back);
                 value[k] = form == FORM_CODES ? 0 : value_of(s, code[k], back);
+                if (form == FORM_CODES && s.op == STEP_RATIO)
+                    code[k] *= mul;
                 if (count_clipped)
                     clipped += is_clipped(s, v[k], mul, back, limit);
             }
@@ -432,7 +473,8 @@ __global__ static void apply_kernel(struct sources m, struct device_step s, stru
         put<form, n>(q.to, q.plane, all * m.cols + i, code, value);
     }
     if (form == FORM_CODES && threadIdx.x == 0) {
-        float back = cell >= 0 ? scales.back[cell] : 0;
+        float back = cell < 0 ? 0 : s.op == STEP_RATIO ? scales.whole[job * m.rows + row]
+                                                       : scales.back[cell];
         q.row_scale[all] = cell >= 0 && s.op == STEP_INT ? 1 / back : back;
     }
     if (count_clipped) {

@@ -11,12 +11,13 @@
 
 enum { BATCH = 32 }; /* matrices of one launch */
 
-/* Matrices of one shape; each has its slot among the results. */
+/* Matrices of one shape, of which the first rows are taken; their results follow each other. */
 struct sources {
     int count, is_bf16, is_weight;
     int64_t rows, cols;
     const void *at[BATCH];
-    int slot[BATCH];
+    int64_t taken[BATCH]; /* rows; 0: all */
+    int64_t base[BATCH];  /* row of the results at which its own begin */
     /* of activations: */
     const int32_t *sample_of[BATCH]; /* [rows]; -1: no token, the row is zero */
     int32_t samples;                 /* the most of any tile */
@@ -45,20 +46,22 @@ enum form {
     FORM_F32,
     FORM_F32_VIA_BF16, /* rounded to bf16, stored as fp32 */
     FORM_BF16,         /* the value in bf16 */
-    FORM_CODES,        /* the code in bf16; the scale of its row apart */
+    FORM_CODES,        /* the code in bf16, in NVFP4 times its block's e4m3 scale, which is exact;
+                          the scale of its row apart */
     FORM_TERMS,        /* the value as a sum of three bf16 numbers, in three planes */
 };
 
 struct scales {
-    const float *mul, *back; /* [count][cells] */
+    const float *mul, *back; /* [count][cells]; NVFP4 has no mul: its e4m3 scales are there */
+    const float *whole;      /* [count][rows]: of NVFP4, what all scales of a row have in common */
 };
 
 struct quantized {
     void *to;
     enum form form;
     int64_t plane;     /* elements from a term to the next */
-    float *row_scale;  /* [slots][rows], of FORM_CODES: what multiplies a result */
-    uint32_t *clipped; /* [slots][rows], or NULL */
+    float *row_scale;  /* [rows of all results], of FORM_CODES: what multiplies a result */
+    uint32_t *clipped; /* [rows of all results], or NULL */
 };
 
 static inline int form_terms(enum form f)

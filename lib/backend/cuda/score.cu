@@ -1,8 +1,9 @@
 /*
  * Products of quantized operands, and scores made from them. Tiles that share a weight go through
- * one product; the kernel after it scales a result, compares it with the reference and sums. One
- * block owns a row of up to SHARING jobs with one reference; its sums, in double, are made in a
- * fixed order, and a second kernel adds up each sample's rows.
+ * one product, each with the chunks of rows that hold wanted samples; the kernel after it scales a
+ * result, compares it with the reference and sums. One block owns a row of up to SHARING jobs with
+ * one reference; its sums, in double, are made in a fixed order, and a second kernel adds up each
+ * sample's rows.
  */
 #include "backend/cuda/operand.cuh"
 
@@ -12,9 +13,9 @@
 /* cuBLAS computes a product in blocks of this size, one per multiprocessor at a time. */
 enum { BLOCK_ROWS = 128, BLOCK_COLS = 256 };
 
-/* z (count, rows, out) = sum of the products of x's and w's planes, smallest first. */
+/* z (rows, out) = sum of the products of x's and w's planes, smallest first. */
 static void multiply(struct cuda_backend *c, const struct planes *x, const struct planes *w,
-                     const struct gemm *shape, int count)
+                     const struct gemm *shape)
 {
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
     size_t x_plane = (size_t)x->plane * size;
@@ -22,7 +23,6 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
     struct gemm g = *shape;
     g.b_transposed = true;
     g.is_bf16 = c->config.bf16;
-    g.batch = count;
     /* a third term times a second is below the last bit of a result */
     for (int order = 2; order >= 0; order--) {
         for (int i = 0; i <= order; i++) {
@@ -55,11 +55,12 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
     struct cuda_backend *c = cuda_of(b);
     struct backend_operand *one = const_cast<backend_operand *>(x);
     struct planes xp, wp;
-    if (!operand_acts(c, &one, 1, &xp) || !operand_weight(c, w, &wp))
+    int64_t rows = t->rows;
+    if (!operand_acts(c, &one, &rows, 1, &xp) || !operand_weight(c, w, &wp))
         return;
-    struct gemm shape = {t->rows, w->w->rows, w->w->cols};
+    struct gemm shape = {t->rows, w->w->rows, w->w->cols, gemm_chunk(t->rows)};
     shape.c = (float *)y;
-    multiply(c, &xp, &wp, &shape, 1);
+    multiply(c, &xp, &wp, &shape);
     if (!cuda_good(c) || (!xp.row_scale && !wp.row_scale))
         return;
     scale_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)y, shape.n, xp.row_scale,
@@ -71,20 +72,21 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
 
 enum { SHARING = 4 }; /* results compared with one reference at a time */
 
-/* Jobs in the order of their slots; those of a tile are neighbours. */
+/* Jobs in the order of their results; those of a tile are neighbours. */
 struct score_jobs {
     const float *y[BATCH], *dy[BATCH];   /* (rows, out) */
     double *sums[BATCH], *firsts[BATCH]; /* [samples]; firsts may be NULL */
     double *dots[BATCH];                 /* [rows]; NULL: not wanted */
     const int32_t *first[BATCH];         /* [samples + 1] */
-    int32_t samples[BATCH], used[BATCH];
-    int64_t rows, out;
-    const float *z;                     /* (jobs, rows, out): the products */
-    const float *row_scale, *col_scale; /* (jobs, rows), [out]; NULL: 1 */
-    double *parts;                      /* (jobs, rows) */
+    int32_t samples[BATCH], used[BATCH]; /* wanted, and rows up to their end */
+    int64_t base[BATCH];                 /* the job's first row among the results */
+    int64_t out;
+    const float *z;                     /* (rows, out): the products */
+    const float *row_scale, *col_scale; /* [rows], [out]; NULL: 1 */
+    double *parts;                      /* [rows] */
 };
 
-/* Jobs from `first` on that have one reference; in a kernel's arguments. */
+/* Jobs from `first` on that have one reference and as many rows; in a kernel's arguments. */
 struct score_groups {
     int8_t first[BATCH], count[BATCH];
     int groups;
@@ -102,22 +104,25 @@ template <int n, int jobs, bool dots>
 __device__ static void score_row(const struct score_jobs &j, int job)
 {
     typedef struct floats<n> pack;
-    int64_t row = blockIdx.x, all = job * j.rows + row;
-    const pack *z = (const pack *)(j.z + all * j.out);
+    int64_t row = blockIdx.x, all[jobs];
+    const pack *z[jobs];
     const pack *y = (const pack *)(j.y[job] + row * j.out);
     const pack *dy = (const pack *)(j.dy[job] + row * j.out);
     unsigned packs = (unsigned)j.out / n;
     float row_scale[jobs];
     double sum[jobs] = {}, dot[jobs] = {};
-    for (int i = 0; i < jobs; i++)
-        row_scale[i] = j.row_scale ? j.row_scale[all + i * j.rows] : 1;
+    for (int i = 0; i < jobs; i++) {
+        all[i] = j.base[job + i] + row;
+        z[i] = (const pack *)(j.z + all[i] * j.out);
+        row_scale[i] = j.row_scale ? j.row_scale[all[i]] : 1;
+    }
     for (unsigned at = threadIdx.x; at < packs; at += THREADS) {
         pack b = y[at], g = dy[at], scale;
         for (int k = 0; k < n; k++)
             scale.e[k] = j.col_scale ? j.col_scale[at * n + k] : 1;
 #pragma unroll
         for (int i = 0; i < jobs; i++) {
-            pack a = z[(int64_t)i * j.rows * packs + at];
+            pack a = z[i][at];
             for (int k = 0; k < n; k++) {
                 double d = effect(a.e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
                 sum[i] += d * d;
@@ -129,7 +134,7 @@ __device__ static void score_row(const struct score_jobs &j, int job)
     for (int i = 0; i < jobs; i++) {
         double all_of_row = block_sum(sum[i]);
         if (threadIdx.x == 0)
-            j.parts[all + i * j.rows] = all_of_row;
+            j.parts[all[i]] = all_of_row;
         if (!dots || !j.dots[job + i])
             continue;
         double effect_of_row = block_sum(dot[i]);
@@ -167,13 +172,13 @@ __global__ static void sums_kernel(struct score_jobs j)
     double sum = 0;
     for (int32_t r = j.first[job][s] + (int32_t)(threadIdx.x % WARP); r < j.first[job][s + 1];
          r += WARP)
-        sum += j.parts[job * j.rows + r];
+        sum += j.parts[j.base[job] + r];
     sum = warp_sum(sum);
     if (threadIdx.x % WARP != 0)
         return;
     j.sums[job][s] += sum;
     if (j.firsts[job] && j.first[job][s] < j.first[job][s + 1])
-        j.firsts[job][s] += j.parts[job * j.rows + j.first[job][s]];
+        j.firsts[job][s] += j.parts[j.base[job] + j.first[job][s]];
 }
 
 static bool quads(const struct score_jobs *j, int count)
@@ -190,7 +195,7 @@ static struct score_groups groups_of(const struct score_jobs *j, int count)
     for (int i = 0; i < count; i++) {
         int last = g.groups - 1;
         if (i > 0 && j->y[i] == j->y[i - 1] && j->dy[i] == j->dy[i - 1] &&
-            g.count[last] < SHARING) {
+            j->used[i] == j->used[i - 1] && g.count[last] < SHARING) {
             g.count[last]++;
         } else {
             g.first[g.groups] = (int8_t)i;
@@ -200,27 +205,51 @@ static struct score_groups groups_of(const struct score_jobs *j, int count)
     return g;
 }
 
-static void compare(struct cuda_backend *c, struct score_jobs *j,
-                    const struct backend_score_job *const *jobs, int count)
+/* A job, and what of its tile is wanted. */
+struct wanted {
+    const struct backend_score_job *job;
+    int32_t samples, used; /* used: rows up to their end */
+    int64_t rows;          /* the chunks that hold them */
+};
+
+static struct wanted wanted_of(const struct backend_score_job *job)
+{
+    const struct backend_tile *t = job->tile;
+    struct wanted w = {job, t->samples, t->used, t->rows};
+    int64_t chunk = gemm_chunk(t->rows);
+    if (job->samples && job->samples < t->samples) {
+        w.samples = job->samples;
+        w.used = t->ends[job->samples];
+    }
+    w.rows = (w.used + chunk - 1) / chunk * chunk;
+    w.rows = w.rows ? w.rows : chunk; /* a product of nothing is an error of cuBLAS */
+    return w;
+}
+
+static void compare(struct cuda_backend *c, struct score_jobs *j, const struct wanted *jobs,
+                    int count)
 {
     enum { SAMPLES = THREADS / WARP }; /* of a block */
     int32_t most = 0;
+    int64_t longest = 0, base = 0;
     bool dots = false;
-    for (int i = 0; i < count; i++) {
-        const struct backend_tile *t = jobs[i]->tile;
-        j->y[i] = (const float *)jobs[i]->y;
-        j->dy[i] = (const float *)jobs[i]->dy;
-        j->sums[i] = jobs[i]->sums;
-        j->firsts[i] = jobs[i]->firsts;
-        j->dots[i] = jobs[i]->dots;
-        dots |= jobs[i]->dots != NULL;
-        j->first[i] = t->first;
-        j->samples[i] = t->samples;
-        j->used[i] = t->used;
-        most = t->samples > most ? t->samples : most;
+    for (int i = 0; i < count; base += jobs[i++].rows) {
+        const struct backend_score_job *job = jobs[i].job;
+        j->y[i] = (const float *)job->y;
+        j->dy[i] = (const float *)job->dy;
+        j->sums[i] = job->sums;
+        j->firsts[i] = job->firsts;
+        j->dots[i] = job->dots;
+        dots |= job->dots != NULL;
+        j->first[i] = job->tile->first;
+        j->samples[i] = jobs[i].samples;
+        j->used[i] = jobs[i].used;
+        j->base[i] = base;
+        most = std::max(most, jobs[i].samples);
+        longest = std::max(longest, jobs[i].rows);
     }
     struct score_groups g = groups_of(j, count);
-    dim3 rows((unsigned)j->rows, (unsigned)g.groups);
+    dim3 rows((unsigned)longest, (unsigned)g.groups);
     dim3 samples((unsigned)((most + SAMPLES - 1) / SAMPLES), (unsigned)count);
     auto kernel = quads(j, count) ? (dots ? score_kernel<4, true> : score_kernel<4, false>)
                                   : (dots ? score_kernel<1, true> : score_kernel<1, false>);
@@ -229,21 +258,19 @@ static void compare(struct cuda_backend *c, struct score_jobs *j,
     (void)cuda_launched(c, "scores");
 }
 
-/* Products and scores of `count` jobs, whose inputs x begins with. */
+/* Products and scores of `count` jobs, whose inputs x begins with; shape.m: their rows. */
 static void score_turn(struct cuda_backend *c, const struct planes *x, const struct planes *w,
-                       const struct gemm *shape, const struct backend_score_job *const *jobs,
-                       int count)
+                       const struct gemm *shape, const struct wanted *jobs, int count)
 {
     struct score_jobs j = {};
     struct gemm product = *shape;
-    j.rows = shape->m;
     j.out = shape->n;
-    size_t results = (size_t)(count * j.rows * j.out) * sizeof(float);
+    size_t results = (size_t)(shape->m * j.out) * sizeof(float);
     product.c = (float *)cuda_scratch(c, SCRATCH_Z, results);
-    j.parts = (double *)cuda_scratch(c, SCRATCH_PARTS, (size_t)(count * j.rows) * sizeof(double));
+    j.parts = (double *)cuda_scratch(c, SCRATCH_PARTS, (size_t)shape->m * sizeof(double));
     if (!product.c || !j.parts)
         return;
-    multiply(c, x, w, &product, count);
+    multiply(c, x, w, &product);
     if (!cuda_good(c))
         return;
     j.z = product.c;
@@ -252,25 +279,29 @@ static void score_turn(struct cuda_backend *c, const struct planes *x, const str
     compare(c, &j, jobs, count);
 }
 
-static int64_t rounds_of(const struct cuda_backend *c, int64_t rows, int64_t out, int jobs)
+static int64_t rounds_of(const struct cuda_backend *c, int64_t rows, int64_t out)
 {
     int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS * ((out + BLOCK_COLS - 1) / BLOCK_COLS);
-    return (blocks * jobs + c->multiprocessors - 1) / c->multiprocessors;
+    return (blocks + c->multiprocessors - 1) / c->multiprocessors;
 }
 
-/* How many jobs to a turn: the fewest rounds over the multiprocessors, then the fewest turns. */
-static int turn_size(const struct cuda_backend *c, const struct gemm *shape, int count)
+/* How many jobs to a turn: those whose rounds over the multiprocessors are fullest, and the most of
+   these. rows: of these jobs together. */
+static int turn_size(const struct cuda_backend *c, const struct wanted *jobs, int count,
+                     int64_t out, int64_t *rows)
 {
-    int64_t least = INT64_MAX;
-    int best = 1;
+    int64_t sum = 0, best_rounds = 1;
+    int best = 0;
+    *rows = 0;
     for (int n = 1; n <= count; n++) {
-        if (n > 1 && (size_t)(n * shape->m * shape->n) * sizeof(float) > cuda_turn_bytes)
+        sum += jobs[n - 1].rows;
+        if (n > 1 && (size_t)(sum * out) * sizeof(float) > cuda_turn_bytes)
             break;
-        int64_t all = count / n * rounds_of(c, shape->m, shape->n, n) +
-                      rounds_of(c, shape->m, shape->n, count % n);
-        if (all <= least) {
-            least = all;
+        int64_t rounds = rounds_of(c, sum, out);
+        if (best == 0 || sum * best_rounds >= *rows * rounds) {
             best = n;
+            best_rounds = rounds;
+            *rows = sum;
         }
     }
     return best;
@@ -278,33 +309,39 @@ static int turn_size(const struct cuda_backend *c, const struct gemm *shape, int
 
 /* Jobs whose inputs are quantized together. */
 static void score_together(struct cuda_backend *c, const struct backend_operand *w,
-                           const struct backend_score_job *const *jobs, int count)
+                           const struct wanted *jobs, int count)
 {
     struct backend_operand *inputs[BATCH];
+    int64_t rows[BATCH];
     struct planes x, weight;
-    for (int i = 0; i < count; i++)
-        inputs[i] = const_cast<backend_operand *>(jobs[i]->x);
-    if (!operand_acts(c, inputs, count, &x) || !operand_weight(c, w, &weight))
+    for (int i = 0; i < count; i++) {
+        inputs[i] = const_cast<backend_operand *>(jobs[i].job->x);
+        rows[i] = jobs[i].rows;
+    }
+    if (!operand_acts(c, inputs, rows, count, &x) || !operand_weight(c, w, &weight))
         return;
-    struct gemm shape = {jobs[0]->tile->rows, w->w->rows, w->w->cols};
+    struct gemm shape = {0, w->w->rows, w->w->cols, gemm_chunk(jobs[0].job->tile->rows)};
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
     for (int at = 0, n; at < count; at += n) {
-        n = turn_size(c, &shape, count - at);
+        n = turn_size(c, jobs + at, count - at, shape.n, &shape.m);
         score_turn(c, &x, &weight, &shape, jobs + at, n);
-        x.data = (const char *)x.data + (size_t)(n * shape.m * shape.k) * size;
-        x.row_scale = x.row_scale ? x.row_scale + n * shape.m : NULL;
+        x.data = (const char *)x.data + (size_t)(shape.m * shape.k) * size;
+        x.row_scale = x.row_scale ? x.row_scale + shape.m : NULL;
     }
 }
 
 /* How many of the jobs, from the first on, can be quantized together. */
-static int jobs_together(const struct cuda_backend *c, const struct backend_score_job *jobs,
-                         int count)
+static int jobs_together(const struct cuda_backend *c, const struct wanted *jobs, int count)
 {
-    size_t each = operand_act_bytes(c, jobs[0].x);
+    size_t each = operand_row_bytes(c, jobs[0].job->x);
+    int64_t rows = jobs[0].rows;
     int n = 1;
-    while (n < count && n < BATCH && (size_t)(n + 1) * each <= cuda_turn_bytes &&
-           operand_matches(c, jobs[0].x, jobs[n].x))
-        n++;
+    for (; n < count && n < BATCH; n++) {
+        rows += jobs[n].rows;
+        if ((size_t)rows * each > cuda_turn_bytes ||
+            !operand_matches(c, jobs[0].job->x, jobs[n].job->x))
+            break;
+    }
     return n;
 }
 
@@ -314,17 +351,25 @@ void cuda_score(struct backend *b, const struct backend_operand *w,
     struct cuda_backend *c = cuda_of(b);
     if (!w->w)
         return;
+    std::vector<struct wanted> all;
+    for (int i = 0; i < count; i++)
+        all.push_back(wanted_of(&jobs[i]));
     for (int at = 0, n; at < count && cuda_good(c); at += n) {
-        const struct backend_score_job *order[BATCH];
-        n = jobs_together(c, jobs + at, count - at);
-        for (int i = 0; i < n; i++)
-            order[i] = &jobs[at + i];
-        std::stable_sort(order, order + n,
-                         [](const struct backend_score_job *p, const struct backend_score_job *q) {
-                             return std::less<const void *>()(p->y, q->y);
+        n = jobs_together(c, &all[(size_t)at], count - at);
+        std::stable_sort(all.begin() + at, all.begin() + at + n,
+                         [](const struct wanted &p, const struct wanted &q) {
+                             if (p.job->y != q.job->y)
+                                 return std::less<const void *>()(p.job->y, q.job->y);
+                             return p.used < q.used;
                          });
-        score_together(c, w, order, n);
+        score_together(c, w, &all[(size_t)at], n);
     }
+}
+
+int cuda_products(const struct backend *b, const struct quant_spec *weight,
+                  const struct quant_spec *act)
+{
+    return operand_products((const struct cuda_backend *)b, weight, act);
 }
 
 /* ---- the dot form ---- */
