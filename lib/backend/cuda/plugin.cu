@@ -363,6 +363,7 @@ const struct backend_ops cuda_ops = {
     cuda_weights_release,
     cuda_tile_new,
     cuda_tile_free,
+    NULL, /* tile_part */
     cuda_embed,
     cuda_add,
     cuda_scale,
@@ -381,6 +382,14 @@ const struct backend_ops cuda_ops = {
     cuda_loss,
     cuda_kl,
     cuda_logits,
+    /* Experts are not computed here: a model with any is refused, since `route` is missing. */
+    NULL, /* route */
+    NULL, /* route_backward */
+    NULL, /* part_take */
+    NULL, /* part_add */
+    NULL, /* part_put */
+    NULL, /* part_dot */
+    NULL, /* score_output */
     cuda_amax,
     cuda_operand_new,
     cuda_operand_free,
