@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # aq-export of a random model against `cp` and `sync` of its checkpoint, and against 200 million weights a second; memory beside the
-# maps. PRESET=4b (of tests/gen/random_checkpoint.c), SCRATCH=tmp/bench-export (kept: remove it by hand).
+# maps; RUNS=3 of each in turn, the median last. PRESET=4b (of tests/gen/random_checkpoint.c), SCRATCH=tmp/bench-export (kept: remove it
+# by hand).
 set -euo pipefail
 O=${O:-build}
 preset=${PRESET:-4b}
@@ -22,7 +23,9 @@ seconds() {
     sync
     took=$(($(date +%s%N) - start))
 }
-for _ in 1 2; do
+runs=${RUNS:-3}
+: >"$dir/shares"
+for _ in $(seq "$runs"); do
     rm -rf "$dir/copy" "$dir/out"
     seconds cp -r "$dir/model" "$dir/copy"
     copy=$took
@@ -31,5 +34,7 @@ for _ in 1 2; do
     awk -v c="$copy" -v e="$took" -v w="$weights" -v from="$(du -sb "$dir/model" | cut -f1)" -v to="$(du -sb "$dir/out" | cut -f1)" -v rss="$(<"$dir/rss")" 'BEGIN {
         printf "export %.1f s, cp and sync %.1f s: %.0f %% of its speed; %.0f million weights a second; %.2f GB to %.2f GB; resident %.2f GB with the maps\n",
             e / 1e9, c / 1e9, 100 * c / e, w / e * 1e3, from / 1e9, to / 1e9, rss / 1e6}'
+    awk -v c="$copy" -v e="$took" 'BEGIN {printf "%.1f\n", 100 * c / e}' >>"$dir/shares"
 done
+printf 'median of %d runs: %s %% of the speed of cp and sync\n' "$runs" "$(sort -n "$dir/shares" | sed -n "$(((runs + 1) / 2))p")"
 rm -rf "$dir/out"
