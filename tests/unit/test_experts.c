@@ -248,6 +248,11 @@ static void test_forms(void)
 
 enum { EXPERTS = 4, K = 2, ROWS = 128 };
 
+static bool same_bits(const void *a, const void *b, size_t n)
+{
+    return memcmp(a, b, n) == 0;
+}
+
 static struct backend_tile *plain_tile(struct backend *b, int32_t used)
 {
     static int32_t zeros[ROWS];
@@ -314,7 +319,7 @@ static void test_places(struct backend *b)
             }
             if (!first[0])
                 memcpy(first, row, sizeof first);
-            same &= memcmp(first, row, sizeof first) == 0;
+            same &= same_bits(first, row, sizeof first);
             int32_t padded = (counts[k] + b->expert_rows - 1) / b->expert_rows * b->expert_rows;
             for (int64_t i = (int64_t)counts[k] * OUT; i < (int64_t)padded * OUT; i++)
                 filled &= y[i] == 0;
