@@ -6,7 +6,9 @@
 #include "base/pool.h"
 #include "io/hub.h"
 #include "score/ranges.h"
+#include "score/solve.h"
 #include "store/range_file.h"
+#include "store/solved.h"
 #include "text/dataset.h"
 #include "text/tokenizer.h"
 #include "text/tokens.h"
@@ -269,15 +271,83 @@ static const struct aq_tool ranges_command = {
     .run = run_ranges,
 };
 
+/* ---- solve ---- */
+
+static struct {
+    struct solve_job job;
+    int64_t threads;
+    bool plain;
+} s = {.job = {.device = "auto", .dtype = "bf16"}};
+
+static const struct aq_opt solve_options[] = {
+    {"lm", 0, AQ_OPT_TEXT, &s.job.lm, "FILE", "lm.json of the model"},
+    {"tokens", 0, AQ_OPT_TEXT, &s.job.tokens, "FILE", "tokens.safetensors of aq-calib tokens"},
+    {"ranges", 0, AQ_OPT_TEXT, &s.job.ranges, "FILE",
+     "ranges.safetensors of the same tokens, device and dtype"},
+    {"prefix", 0, AQ_OPT_INT, &s.job.prefix, "N",
+     "solve over the first N samples: a size that the ranges\nhave (default: the largest)",
+     NULL, 1, INT32_MAX},
+    {"dtype", 0, AQ_OPT_CHOICE, &s.job.dtype, "T", "compute type of a GPU: bf16 (default) or fp32",
+     dtypes},
+    {"device", 0, AQ_OPT_TEXT, &s.job.device, "D", "auto (default), cpu, cuda, cuda:N"},
+    {"threads", 0, AQ_OPT_INT, &s.threads, "N", "CPU threads; default: all that may be used", NULL,
+     1, AQ_POOL_MAX},
+    {"memory", 0, AQ_OPT_SIZE, &s.job.memory, "SIZE", "limit, such as 8G"},
+    {"replace", 0, AQ_OPT_FLAG, &s.job.replace, NULL,
+     "start over if the product was made from other inputs"},
+    {"plain-products", 0, AQ_OPT_FLAG, &s.plain, NULL,
+     "fp32 products only, no integer or bf16 matrix units"},
+    {"verify", 0, AQ_OPT_FLAG, &s.job.verify, NULL,
+     "read the whole checkpoint first and compare it with the\nfull digest of lm.json"},
+    AQ_OPT_END,
+};
+
+static int run_solve(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    struct solve_job *job = &s.job;
+    job->output = cl->output;
+    job->quants = cl->args;
+    job->quant_count = (size_t)cl->count;
+    job->config.struct_size = sizeof job->config;
+    job->config.threads = (int)s.threads;
+    job->config.memory = job->memory;
+    job->config.matrix = s.plain ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO;
+    if (!job->lm || !job->tokens || !job->ranges)
+        return aq_err_set(err, AQ_EUSAGE, "--%s is missing",
+                          !job->lm       ? "lm"
+                          : !job->tokens ? "tokens"
+                                         : "ranges");
+    if (!cl->output || strcmp(cl->output, "-") == 0)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "-o FILE is needed: candidates are added to those that it has");
+    return solve_run(job, err);
+}
+
+static const struct aq_tool solve_command = {
+    .name = "solve",
+    .summary = "scales, ranges and codes of calibrated candidates: GPTQ, AWQ, SmoothQuant, clip",
+    .usage = "aq-calib solve --lm FILE --tokens FILE --ranges FILE [OPTION...] -o FILE QUANT.json...",
+    .details = "One forward pass of the unquantized network; the second moments of a layer's inputs\n"
+               "are held for that layer alone. Candidates that the product has are kept, and a run\n"
+               "that was broken off continues after its last layer.",
+    .example = "aq-calib solve --lm lm.json --tokens tokens.safetensors --ranges "
+               "ranges.safetensors \\\n    -o solved.safetensors quant.json",
+    .options = solve_options,
+    .min_args = 1,
+    .max_args = -1,
+    .run = run_solve,
+};
+
 /* ---- aq-calib ---- */
 
-static const struct aq_tool *const commands[] = {&tokens_command, &ranges_command, NULL};
-static const char *const schemas[] = {TOKENS_SCHEMA, RANGES_SCHEMA, NULL};
+static const struct aq_tool *const commands[] = {&tokens_command, &ranges_command, &solve_command,
+                                                 NULL};
+static const char *const schemas[] = {TOKENS_SCHEMA, RANGES_SCHEMA, SOLVED_SCHEMA, NULL};
 
 static const struct aq_tool tool = {
     .name = "aq-calib",
     .summary = "what calibration needs of a data set",
-    .usage = "aq-calib tokens ...\naq-calib ranges ...",
+    .usage = "aq-calib tokens ...\naq-calib ranges ...\naq-calib solve ...",
     .example = "aq-calib tokens --help",
     .commands = commands,
     .result_version = RESULT_VERSION,

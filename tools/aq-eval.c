@@ -98,6 +98,8 @@ static struct eval_where where = {.dtype = "fp32", .device = "auto"};
      &where.ranges,                                                                                 \
      "FILE",                                                                                        \
      "ranges.safetensors of aq-calib ranges; for manifests with\nstatic activation ranges"},        \
+        {"solved",      0,      AQ_OPT_TEXT,                                                        \
+         &where.solved, "FILE", "solved.safetensors of aq-calib solve; for calibrated candidates"}, \
         {"dtype", 0, AQ_OPT_CHOICE, &where.dtype, "T", "compute type: fp32 or bf16 (fp32)", dtypes, \
          0,       0},                                                                               \
         {"device", 0, AQ_OPT_TEXT, &where.device, "D", "auto, cpu, cuda or cuda:N (auto)"},         \

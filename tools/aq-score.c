@@ -199,6 +199,8 @@ static const struct aq_opt options[] = {
      0},
     {"ranges", 0, AQ_OPT_TEXT, &o.ranges, "FILE",
      "ranges.safetensors of aq-calib ranges; for static\nactivation ranges", NULL, 0, 0},
+    {"solved", 0, AQ_OPT_TEXT, &o.solved, "FILE",
+     "solved.safetensors of aq-calib solve; for calibrated\ncandidates"},
     {"prefix", 0, AQ_OPT_TEXT, &o.prefixes, "LIST",
      "data-set sizes that have ranges of their own, such as\n16,128,512 (the tokens' sizes)", NULL,
      0, 0},

@@ -75,6 +75,7 @@ struct backend_weight {
     int64_t rows, cols; /* (out, in); the weight of a norm and a bias are (1, n) */
     const char *name;   /* for messages */
     void *dev;          /* backend's own; NULL until loaded */
+    uint32_t version;   /* another one whenever the numbers at `host` are others than before */
 };
 
 /*
@@ -313,7 +314,8 @@ struct backend_ops {
                             const struct backend_weight *w, const struct quant_spec *spec);
     /*
      * x stays in use likewise. range: of a static spec, else NULL; in host memory, read before the
-     * call returns. A dynamic "per tensor" is per sample of t, which may divide the rows otherwise
+     * call returns; its factor, which any spec may have, multiplies the columns of x first, now or
+     * later: it stays in use. A dynamic "per tensor" is per sample of t, which may divide the rows otherwise
      * than the tile of the products. One operand serves products with any weight operand. clipped:
      * device F64 [samples], raised by the number of elements beyond the last code; may be NULL.
      */

@@ -106,7 +106,8 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
         jref_get(run, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
         jref_string(&granularity, "name", &cell.granularity, err) < 0 ||
         read_fp4_block(run, &cell.fp4_always_16, err) < 0 ||
-        read_shared_scale(run, &cell.own_scales, err) < 0)
+        read_shared_scale(run, &cell.own_scales, err) < 0 ||
+        method_rules_read(&cell.methods, run, err) < 0)
         return NULL;
     const struct json *overrides = json_get(granularity.v, "quant_cfg_overrides");
     if (!overrides) {

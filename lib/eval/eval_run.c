@@ -70,6 +70,17 @@ static bool uses_ranges(const struct eval_call *r)
     return false;
 }
 
+static bool uses_solved(const struct eval_call *r)
+{
+    for (size_t i = 0; i < r->o->count; i++) {
+        const struct eval_operand *o = &r->operands[i];
+        for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
+            if (quant_is_solved(&o->linears[k].w))
+                return true;
+    }
+    return false;
+}
+
 static struct json *identity_of(const struct eval_call *r)
 {
     struct json *v = json_new_object(), *reference = json_add_object(v, "reference");
@@ -96,6 +107,8 @@ static struct json *identity_of(const struct eval_call *r)
             aq_note(0, "'%s' was measured on %s", aq_show(r->o->where.ranges),
                     aq_show(r->in.ranges.backend));
     }
+    if (uses_solved(r))
+        json_add_string(v, "solved", json_find_string(r->in.solved.meta, "digest"));
     struct json *domains = json_add_object(v, "domains");
     for (size_t i = 0; i < r->in.domains.count; i++) {
         const struct eval_domain *d = &r->in.domains.items[i];

@@ -54,6 +54,15 @@ static int open_ranges(struct eval_inputs *in, struct aq_err *err)
     return range_file_matches(&in->ranges, &user, err);
 }
 
+static int open_solved(struct eval_inputs *in, struct aq_err *err)
+{
+    if (!in->where->solved)
+        return 0;
+    if (solved_open(&in->solved, in->where->solved, err) < 0)
+        return -1;
+    return solved_matches(&in->solved, in->lm.digest, &in->lm.groups, err);
+}
+
 int eval_inputs_open(struct eval_inputs *in, const struct eval_where *where,
                      const struct aq_names *domains, struct aq_err *err)
 {
@@ -62,7 +71,7 @@ int eval_inputs_open(struct eval_inputs *in, const struct eval_where *where,
         lm_open(&in->lm, where->reference, err) < 0 ||
         (where->verify && lm_verify(&in->lm, where->reference, err) < 0) ||
         eval_domains_open(&in->domains, domains, err) < 0 || open_ranges(in, err) < 0 ||
-        tokenizer_of(in, in->lm.root, in->tokenizer, err) < 0)
+        open_solved(in, err) < 0 || tokenizer_of(in, in->lm.root, in->tokenizer, err) < 0)
         return -1;
     return check_tokenizer(in, in->tokenizer, where->reference, err);
 }
@@ -71,6 +80,7 @@ void eval_inputs_close(struct eval_inputs *in)
 {
     eval_domains_close(&in->domains);
     range_file_close(&in->ranges);
+    solved_close(&in->solved);
     lm_close(&in->lm);
 }
 
@@ -79,6 +89,7 @@ struct eval_reference eval_inputs_reference(struct eval_inputs *in)
     return (struct eval_reference){.lm = &in->lm,
                                    .path = in->where->reference,
                                    .ranges = in->ranges.path ? &in->ranges : NULL,
+                                   .solved = in->solved.path ? &in->solved : NULL,
                                    .conf_dir = in->where->conf_dir};
 }
 

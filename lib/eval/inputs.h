@@ -17,6 +17,7 @@
 struct eval_where {
     const char *reference; /* lm.json */
     const char *ranges;    /* NULL: nothing needs them */
+    const char *solved;    /* likewise */
     const char *conf_dir;  /* NULL: where tools look */
     const char *dtype, *device;
     int64_t threads; /* 0: all that the process may use */
@@ -28,6 +29,7 @@ struct eval_inputs {
     const struct eval_where *where;
     struct lm lm;
     struct range_file ranges;
+    struct solved_file solved;
     struct eval_domains domains;
     bool bf16;
     char tokenizer[AQ_SHA256_HEX]; /* of the reference; "": it has none beside it */

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "eval/file.h"
+#include "score/made.h"
 #include "select/manifest.h"
 #include "store/candidate.h"
 
@@ -34,6 +35,8 @@ static bool same_act(const struct eval_linear *a, const struct eval_linear *b)
 {
     if (!a->swapped || !b->swapped || !quant_same(&a->a, &b->a))
         return false;
+    if (a->range.factor != b->range.factor)
+        return false;
     if (!a->ranged || !b->ranged)
         return a->ranged == b->ranged;
     return a->range.amax == b->range.amax && a->range.hidden == b->range.hidden;
@@ -61,6 +64,23 @@ void eval_operand_share(struct eval_operand *o)
 
 /* ---- a manifest ---- */
 
+/* What a calibrated candidate multiplies its input by; the range becomes that of the result. */
+static int take_factor(struct eval_linear *l, const struct eval_reference *ref, int64_t input,
+                       int64_t cols, struct aq_err *err)
+{
+    const float *factor = solved_factor(ref->solved, l->id, (size_t)input, cols, err);
+    if (!factor)
+        return -1;
+    float *hidden = xcalloc((size_t)cols, sizeof *hidden);
+    struct quant_range plain = l->range;
+    made_scale_range(&l->range, l->ranged ? &plain : NULL, factor, cols, hidden);
+    if (l->ranged && l->a.step[0].scope == QUANT_HIDDEN)
+        return 0; /* hidden stays with the range */
+    l->range.hidden = NULL;
+    free(hidden);
+    return 0;
+}
+
 static int take_range(struct eval_linear *l, const struct eval_reference *ref, int64_t prefix,
                       int64_t input, int64_t cols, struct aq_err *err)
 {
@@ -69,6 +89,8 @@ static int take_range(struct eval_linear *l, const struct eval_reference *ref, i
         return -1;
     range_file_get(ref->ranges, input, position, &l->range);
     l->ranged = true;
+    if (l->w.methods.scaling) /* the ranges of channels are wanted once more */
+        return 0;
     if (!l->range.hidden || l->a.step[0].scope != QUANT_HIDDEN) {
         l->range.hidden = NULL;
         return 0;
@@ -132,6 +154,10 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
         return 0;
     if (quant_parse(c->weight, &lead->w, err) < 0 || quant_parse_act(c->act, &lead->a, err) < 0)
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
+    treatment_id(c->weight, c->act, lead->id);
+    if (quant_is_solved(&lead->w) && !ref->solved)
+        return aq_err_set(err, AQ_EUSAGE, "'%s' has a calibrated candidate in %s: --solved is needed",
+                          aq_show(o->path), aq_show(g->name));
     lead->swapped = lead->w.steps > 0 || lead->a.steps > 0;
     if (treatment_ranged(&lead->a)) {
         if (!ref->ranges)
@@ -141,6 +167,8 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
         if (take_range(lead, ref, prefix, g->inputs[0], cols, err) < 0)
             return -1;
     }
+    if (lead->w.methods.scaling && take_factor(lead, ref, g->inputs[0], cols, err) < 0)
+        return -1;
     if (quant_plan_act(&plan, &lead->a, cols, lead->ranged ? &lead->range : NULL, QUANT_UNROUNDED,
                        err) < 0)
         return aq_err_prefix(err, "%s: %s", aq_show(o->path), aq_show(g->name));
@@ -175,6 +203,8 @@ static int read_recipe(struct eval_operand *o, const struct manifest *m,
     if (isnan(prefix) && ref->ranges) /* a manifest that says nothing: the whole data set */
         prefix = (double)ref->ranges->prefixes[ref->ranges->prefix_count - 1];
     o->arch = &ref->lm->arch;
+    o->groups = &ref->lm->groups;
+    o->solved = ref->solved;
     eval_operand_take_linears(o, o->arch);
     for (size_t i = 0; i < groups->count; i++) {
         struct manifest_choice c;

@@ -18,7 +18,9 @@
 #include "model/lm.h"
 #include "nn/model.h"
 #include "quant/quant.h"
+#include "store/candidate.h"
 #include "store/range_file.h"
+#include "store/solved.h"
 
 #include <stdbool.h>
 
@@ -32,7 +34,8 @@ struct eval_linear {
     bool swapped;           /* else as the source has it */
     struct quant_spec w, a; /* of no steps: as it is */
     bool ranged;
-    struct quant_range range; /* of a static activation; hidden is owned */
+    struct quant_range range; /* of a static activation; hidden is owned, factor the solved file's */
+    char id[TREATMENT_ID];    /* of the treatments */
     int same_as;              /* an earlier linear of the layer with the same x and `a`; -1 */
 };
 
@@ -56,6 +59,8 @@ struct eval_operand {
     struct eval_linear *linears;  /* [layers][MODEL_LINEARS]; NULL: all as they are */
     struct eval_experts *experts; /* [layers]; there if linears is */
     int64_t layers;
+    const struct model_groups *groups; /* of a manifest: the reference's */
+    struct solved_file *solved;        /* what its calibrated candidates are made of; or NULL */
     char tokenizer[AQ_SHA256_HEX]; /* "": not known, or the reference's */
     /* of a manifest; NAN elsewhere, or where it does not say */
     double bits, predicted, low, high;
@@ -65,7 +70,8 @@ struct eval_operand {
 struct eval_reference {
     const struct lm *lm;
     const char *path;          /* of lm.json */
-    struct range_file *ranges; /* NULL: none were given */
+    struct range_file *ranges;  /* NULL: none were given */
+    struct solved_file *solved; /* likewise */
     const char *conf_dir;      /* NULL: not needed */
 };
 

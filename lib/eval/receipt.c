@@ -166,6 +166,8 @@ static void add_provenance(struct json *root, const struct eval_part *p, const s
     add_copy(inputs, "operand", operand, "digest");
     if (json_find(p->identity, "ranges"))
         add_copy(inputs, "ranges", p->identity, "ranges");
+    if (json_find(p->identity, "solved"))
+        add_copy(inputs, "solved", p->identity, "solved");
     const struct json *domains = json_find(p->identity, "domains");
     for (const struct json *d = json_first(domains); d; d = json_next(d)) {
         char *key = xasprintf("tokens %s", json_key(d));

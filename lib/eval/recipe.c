@@ -61,6 +61,8 @@ static int make_candidate(struct recipes *r, struct eval_inputs *in, size_t c, s
                           aq_show(t->candidate_cell[c]->path), aq_show(own->name));
     o->path = own->name;
     o->arch = &in->lm.arch;
+    o->groups = &in->lm.groups;
+    o->solved = ref.solved;
     eval_operand_take_linears(o, o->arch);
     for (size_t row = 0; row < t->count; row++)
         if (has_option(&t->rows[row], (int)c) &&
@@ -85,6 +87,8 @@ int recipes_open(struct recipes *r, const struct sel_table *table, struct eval_i
     }
     r->mixed.path = "recipe";
     r->mixed.arch = &in->lm.arch;
+    r->mixed.groups = &in->lm.groups;
+    r->mixed.solved = in->solved.path ? &in->solved : NULL;
     eval_operand_take_linears(&r->mixed, &in->lm.arch);
     r->choice = xcalloc(table->count + 1, sizeof *r->choice);
     for (size_t row = 0; row < table->count; row++) {

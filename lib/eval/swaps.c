@@ -48,6 +48,19 @@ static void free_experts(struct eval_swaps *s)
             s->b->ops->operand_free(s->b, all[i]);
 }
 
+/* Treatments with methods are computed on the CPU alone. */
+static int check_methods(const struct eval_swaps *s, const struct eval_operand *o,
+                         struct aq_err *err)
+{
+    for (int64_t k = 0; o->linears && k < o->layers * MODEL_LINEARS; k++) {
+        char text[QUANT_TEXT_MAX];
+        quant_print(&o->linears[k].w, text);
+        if (quant_has_method(&o->linears[k].w) && made_check(s->b, text, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
                     size_t count, int32_t tile_rows, struct aq_err *err)
 {
@@ -55,7 +68,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
     *s = (struct eval_swaps){.b = b};
     for (size_t i = 0; i < count; i++) {
         const struct eval_operand *o = &operands[i];
-        if (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0)
+        if (check_methods(s, o, err) < 0 ||
+            (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0))
             return -1;
         for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
             struct model_layer shape;
@@ -83,7 +97,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
 void eval_swaps_close(struct eval_swaps *s)
 {
     free_experts(s);
-    for (int l = 0; l < MODEL_LINEARS; l++) {
+    for (int l = 0; s->b && l < MODEL_LINEARS; l++) {
+        made_release(s->b, &s->made[l]);
         if (s->w[l])
             s->b->ops->operand_free(s->b, s->w[l]);
         if (s->xq[l])
@@ -109,7 +124,7 @@ static void feed(void *arg, int input, const void *x)
         if (f->shape->linears[l].input != input || !e->swapped || e->same_as >= 0)
             continue;
         f->s->b->ops->quantize_act(f->s->b, f->s->xq[l], f->tile, x, f->shape->inputs[input].cols,
-                                   &e->a, e->ranged ? &e->range : NULL, NULL);
+                                   &e->a, e->ranged || e->range.factor ? &e->range : NULL, NULL);
     }
 }
 
@@ -118,14 +133,14 @@ static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_o
                    int64_t layer, struct nn_swap *swap, struct aq_err *err)
 {
     const struct model_layer *shape = nn_layer(m, layer);
+    const struct made_from from = {
+        .b = s->b, .model = m, .groups = o->groups, .solved = o->solved};
     for (int l = 0; l < shape->linear_count; l++) {
         const struct eval_linear *e = eval_operand_linear(o, layer, l);
         if (!e->swapped)
             continue;
-        struct quant_spec spec;
-        if (nn_group_spec(m, layer, shape->linears[l].group, &e->w, &spec, err) < 0)
+        if (made_quantize(&from, &s->made[l], s->w[l], layer, l, &e->w, e->id, err) < 0)
             return -1;
-        s->b->ops->quantize_weight(s->b, s->w[l], nn_weight(m, layer, l), &spec);
         swap->w[l] = s->w[l];
         swap->x[l] = s->xq[e->same_as < 0 ? l : e->same_as];
     }

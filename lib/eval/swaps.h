@@ -8,11 +8,13 @@
 #include "backend/backend.h"
 #include "eval/operand.h"
 #include "nn/experts.h"
+#include "score/made.h"
 
 struct eval_swaps {
     struct backend *b;
     struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
     struct nn_expert_swap experts; /* its operands: experts are quantized one after another */
+    struct made made[MODEL_LINEARS]; /* what w are quantized from */
 };
 
 /* Room for the largest of each linear that any of the operands replaces, and for inputs of `rows`

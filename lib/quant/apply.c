@@ -27,7 +27,7 @@ static float nvfp4_static_scale(float m, float g)
 }
 
 /* The scale of the tensor, under which every block has one in e4m3. */
-static float nvfp4_dynamic_second(float g)
+float plan_nvfp4_second(float g)
 {
     float gs = g / 2688; /* 6 * 448 */
     return gs > 0 ? gs : 1e-12F;
@@ -70,7 +70,7 @@ static const float *block_scales(const struct quant_plan *p, const struct plan_s
 {
     int is_static = p->is_weight && !s->step.dynamic;
     if (s->step.scope == QUANT_NVFP4 && !is_static) {
-        kernels_active()->nvfp4_scales(back, mul, m, blocks, nvfp4_dynamic_second(g));
+        kernels_active()->nvfp4_scales(back, mul, m, blocks, plan_nvfp4_second(g));
         return g < 0x1p90F ? mul : NULL; /* none is below 1e-5 */
     }
     for (size_t i = 0; i < blocks; i++) {
@@ -166,14 +166,14 @@ static void quantize_row(const struct quant_plan *p, const struct plan_step *s,
         fill_nan(&run, row->stats);
         return;
     }
-    if (scales_in_blocks(&s->step)) {
+    if (!s->mul && scales_in_blocks(&s->step)) {
         quantize_blocks(p, s, amax, &run, row->scales, per_code, row->stats);
         return;
     }
     float mul, back;
     if (s->mul) {
         const float *grid = s->back + row->r / s->rows_each * s->grid_cols;
-        run.mul = s->mul + row->r / s->rows_each * s->grid_cols;
+        run.mul = s->op == KERNEL_RATIO ? NULL : s->mul + row->r / s->rows_each * s->grid_cols;
         run.back = grid;
         for (int64_t i = 0; row->scales && i < s->grid_cols; i++)
             row->scales[i] = grid[i] * per_code;
@@ -312,9 +312,9 @@ float quant_bf16_unit(const struct quant_plan *p)
     if (p->rounding == QUANT_TO_BF16 || s->step.scope == QUANT_MX)
         return 1;
     /* an activation far from its calibrated range can have a block scale of 1 */
-    if (s->step.scope != QUANT_NVFP4 || !p->is_weight)
+    if (s->step.scope != QUANT_NVFP4 || !p->is_weight || s->mul)
         return 0;
-    float mul, unit = nvfp4_dynamic_second(s->amax);
+    float mul, unit = plan_nvfp4_second(s->amax);
     if (!s->step.dynamic)
         nvfp4_static_second(s->amax, &mul, &unit);
     else if (s->amax > 0x1p16F)

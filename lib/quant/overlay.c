@@ -196,13 +196,23 @@ static void name_others(const struct json *cfg, struct aq_buf *out)
     }
 }
 
+static bool is_applied(const char *algorithm)
+{
+    static const char *const names[] = {"max",      "smoothquant", "awq_lite", "awq_clip",
+                                        "awq_full", "gptq",        "mse"};
+    for (size_t i = 0; i < AQ_COUNT(names); i++)
+        if (strcmp(names[i], algorithm) == 0)
+            return true;
+    return false;
+}
+
 void overlay_warn(const struct json *quant)
 {
     struct aq_buf others = AQ_BUF_INIT;
     const char *name = algorithm_name(quant);
     if (!json_bool(json_get(quant, "supported")))
         return;
-    if (name && strcmp(name, "max") != 0)
+    if (name && !is_applied(name))
         aq_warn("algorithm '%s' is not applied: scores will be those of plain rounding",
                 aq_show(name));
     name_others(json_get(quant, "quant_cfg"), &others);
@@ -246,12 +256,41 @@ static void judge(const struct json *format, struct verdict *v)
     }
 }
 
+/* The methods of the algorithm in front of the weights' steps, or the reason why not. */
+static int add_methods(const struct jref *format, const struct overlay_cell *cell,
+                       const struct steps *w, struct verdict *v, struct aq_err *err)
+{
+    bool applied;
+    struct quant_methods methods;
+    if (method_find(format, w->count ? &w->q[0] : NULL, &cell->methods, &methods, &applied, err) <
+        0)
+        return -1;
+    if (!v->w.runs || !v->a.runs)
+        return 0;
+    struct quant_spec *spec = &v->w.spec;
+    spec->methods = methods;
+    const char *rule = quant_methods_rule(spec);
+    if (!rule && methods.scaling == QUANT_SMOOTH && !v->a.spec.steps)
+        rule = "smoothing is for quantized activations, and none are";
+    if (!rule && methods.scaling && v->a.spec.steps && v->a.spec.step[0].scope == QUANT_HIDDEN)
+        rule = "ranges for each input feature undo the scaling of input channels";
+    if (rule) {
+        (void)snprintf(v->reason, sizeof v->reason, "algorithm '%s': %s",
+                       aq_show(algorithm_name(format->v)), rule);
+        spec->methods = (struct quant_methods){0};
+    }
+    quant_print(spec, v->w.text);
+    return 0;
+}
+
 static int find_verdict(const struct jref *format, const struct overlay_cell *cell,
                         struct verdict *v, struct aq_err *err)
 {
     struct treatment_rules rules = {.calibrated = algorithm_name(format->v),
                                     .fp4_always_16 = cell->fp4_always_16,
-                                    .shared_scale = !cell->own_scales};
+                                    .shared_scale = !cell->own_scales,
+                                    .stored_scales =
+                                        method_stores_scales(json_get(format->v, "algorithm"))};
     struct jref cfg;
     struct steps w, a;
     *v = (struct verdict){0};
@@ -267,6 +306,8 @@ static int find_verdict(const struct jref *format, const struct overlay_cell *ce
            a47 = treatment_modelopt47_bits(a.q, a.count);
     v->modelopt40 = w40 < a40 ? w40 : a40;
     v->modelopt47 = w47 < a47 ? w47 : a47;
+    if (add_methods(format, cell, &w, v, err) < 0)
+        return -1;
     judge(format->v, v);
     return 0;
 }

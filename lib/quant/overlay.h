@@ -7,7 +7,12 @@
  * It is all that the numeric engine gets to see. The grammar (no blanks, decimal numbers without
  * leading zeros):
  *
- *     treatment = "none" | step { "+" step } [ "@group" ]
+ *     treatment = "none" | methods step { "+" step } [ "@group" ]
+ *     methods   = [ "clip/" ] [ scaling "/" ] | [ scaling "/" ] [ choice "/" ]
+ *     scaling   = "smooth{" alpha "}" | "awq{" step "," ( "joint" | "own" ) "," ( "all" | "quarter" )
+ *                 "," ( "identity" | "plain" ) "}"
+ *     choice    = "gptq{" columns "," damp "," ( "static" | "none" ) "," ( "plain" | "quantized" )
+ *                 "}" | "mse{" ( "aq" | "modelopt" ) "}" | "sweep" | "4o6"
  *     step      = number ":" scope ":" when
  *     number    = "int2" .. "int8" | "e4m3" | "e5m2" | "e2m1" | "e3m2" | "e2m3"
  *     scope     = "tensor" | "axis0" | "axis1" | "axis-1" | "token"
@@ -43,6 +48,9 @@
  * @group, behind the nvfp4 step of a weight: its one amax is that of all members of the group (q, k
  * and v; gate and up), which engines fuse into one tensor.
  *
+ * Methods, of weights alone, say how codes and ranges are chosen where not by rounding under the
+ * largest magnitude: docs/quantizers.md. They need a step, and one step alone but for scalings.
+ *
  * static activations need calibrated ranges: the amax of a data set (for nvfp4 that of the second
  * level); dynamic ones take the amax of what they see. A weight never changes, so its amax is
  * always its own: "static" by convention, "dynamic" where a block scale is made from the data.
@@ -52,6 +60,7 @@
 
 #include "base/err.h"
 #include "io/json.h"
+#include "quant/method.h"
 
 #include <stdbool.h>
 
@@ -64,6 +73,7 @@ struct overlay_cell {
     struct jref overrides;   /* {"*weight_quantizer": {...}, ...} or null, not yet checked */
     bool fp4_always_16;      /* autoquant.fp4_block: 16 instead of honour */
     bool own_scales;         /* autoquant.shared_scale is false: no "@group" */
+    struct method_rules methods;
     const char *conf_dir;    /* whose presets give the label */
 };
 

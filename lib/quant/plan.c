@@ -49,7 +49,7 @@ static float code_unit(enum quant_number number)
     return number == QUANT_INT ? 1 : number == QUANT_E2M1 ? 2 : number == QUANT_E2M3 ? 8 : 0;
 }
 
-static void step_init(struct plan_step *s, const struct quant_step *step)
+void plan_step_init(struct plan_step *s, const struct quant_step *step)
 {
     *s = (struct plan_step){.step = *step, .format = number_format(step->number)};
     s->op = step->scope == QUANT_NVFP4  ? KERNEL_RATIO
@@ -67,11 +67,10 @@ static int64_t shorter(int64_t block, int64_t size)
     return block < size ? block : size;
 }
 
-/* Where scales lie, and room for those that do not change. rows: 0 for an activation. */
-static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct aq_err *err)
+/* Where scales lie. rows: 0 for an activation. */
+static void step_grid(struct plan_step *s, int64_t rows, int64_t cols)
 {
     const struct quant_step *t = &s->step;
-    int stored = !t->dynamic;
     s->block = cols;
     s->rows_each = rows ? rows : INT64_MAX;
     switch (t->scope) {
@@ -93,15 +92,25 @@ static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct a
     case QUANT_MX:
         s->block = shorter(t->block_cols, cols);
         s->rows_each = 1;
-        stored = 0;
         break;
     }
     s->grid_cols = cols / s->block + (cols % s->block != 0);
     s->grid_rows = rows / s->rows_each + (rows % s->rows_each != 0);
     if (rows == 0)
         s->grid_rows = 1;
-    if (!stored)
+}
+
+/* The same, with room for the scales that do not change. */
+static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct aq_err *err)
+{
+    step_grid(s, rows, cols);
+    if (s->step.dynamic || s->step.scope == QUANT_NVFP4 || s->step.scope == QUANT_MX)
         return 0;
+    return plan_take_scales(s, err);
+}
+
+int plan_take_scales(struct plan_step *s, struct aq_err *err)
+{
     size_t n = (size_t)s->grid_rows * (size_t)s->grid_cols;
     s->mul = calloc(n, sizeof *s->mul);
     s->back = calloc(n, sizeof *s->back);
@@ -110,7 +119,7 @@ static int step_layout(struct plan_step *s, int64_t rows, int64_t cols, struct a
     return 0;
 }
 
-static void grid_scales(struct plan_step *s, const float *amax)
+void plan_grid_scales(struct plan_step *s, const float *amax)
 {
     size_t n = (size_t)s->grid_rows * (size_t)s->grid_cols;
     for (size_t i = 0; i < n; i++)
@@ -264,7 +273,7 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
     struct plan_step *s = &p->step[k];
     if (given && spans_tensor(s)) {
         if (s->mul)
-            grid_scales(s, given);
+            plan_grid_scales(s, given);
         else
             s->amax = *given;
         return 0;
@@ -297,8 +306,10 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
                        aq_show(w->name), k);
             goto out;
         }
+    if (p->methods.choice == QUANT_MSE && plan_search_mse(p, w, amax, err) < 0)
+        goto out;
     if (s->mul)
-        grid_scales(s, amax);
+        plan_grid_scales(s, amax);
     else
         s->amax = amax[0];
     rc = 0;
@@ -317,9 +328,10 @@ static struct quant_plan *plan_new(const struct quant_spec *spec, int64_t rows, 
     p->rounding = rounding;
     p->rows = rows;
     p->cols = cols;
+    p->methods = spec->methods;
     p->steps = spec->steps;
     for (int k = 0; k < spec->steps; k++)
-        step_init(&p->step[k], &spec->step[k]);
+        plan_step_init(&p->step[k], &spec->step[k]);
     return p;
 }
 
@@ -334,6 +346,48 @@ int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *
     return 0;
 }
 
+/* Solved methods have numbers that a weight does not tell. */
+static int check_methods(const struct quant_spec *spec, const char *name, struct aq_err *err)
+{
+    char text[QUANT_TEXT_MAX];
+    if (!quant_is_solved(spec))
+        return 0;
+    quant_print(spec, text);
+    return aq_err_set(err, AQ_EINPUT, "%s: treatment '%s' has numbers that 'aq-calib solve' finds",
+                      aq_show(name), text);
+}
+
+bool quant_weight_grid(const struct quant_spec *spec, int64_t rows, int64_t cols,
+                      struct quant_grid *out)
+{
+    struct plan_step s;
+    plan_step_init(&s, &spec->step[0]);
+    step_grid(&s, rows, cols);
+    *out = (struct quant_grid){s.rows_each, s.block, s.grid_rows, s.grid_cols};
+    return spec->steps == 1 && (spec->step[0].scope == QUANT_NVFP4 || !spec->step[0].dynamic);
+}
+
+int quant_plan_weight_ranges(struct quant_plan **out, const struct quant_spec *spec,
+                             const struct quant_matrix *w, const float *ranges,
+                             enum quant_rounding rounding, struct aq_err *err)
+{
+    struct quant_spec plain = *spec;
+    float own;
+    *out = NULL;
+    plain.methods = (struct quant_methods){0};
+    assert(spec->steps == 1 && !spec->step[0].dynamic);
+    if (quant_fits_weight(&plain, w, err) < 0 || quant_weight_amax(w, &own, err) < 0)
+        return -1;
+    struct quant_plan *p = plan_new(&plain, w->rows, w->cols, rounding);
+    if (step_layout(&p->step[0], w->rows, w->cols, err) < 0) {
+        quant_plan_free(p);
+        return -1;
+    }
+    plan_grid_scales(&p->step[0], ranges);
+    *out = p;
+    return 0;
+}
+
 /* given: the range over a tensor, if it is not w's own; NULL otherwise. */
 static int plan_weight(struct quant_plan **out, const struct quant_spec *spec,
                        const struct quant_matrix *w, const float *given,
@@ -341,7 +395,8 @@ static int plan_weight(struct quant_plan **out, const struct quant_spec *spec,
 {
     float own;
     *out = NULL;
-    if (quant_fits_weight(spec, w, err) < 0 || quant_weight_amax(w, &own, err) < 0)
+    if (check_methods(spec, w->name, err) < 0 || quant_fits_weight(spec, w, err) < 0 ||
+        quant_weight_amax(w, &own, err) < 0)
         return -1;
     if (!given && spec->group_amax > 0)
         given = &spec->group_amax;
@@ -352,6 +407,11 @@ static int plan_weight(struct quant_plan **out, const struct quant_spec *spec,
             quant_plan_free(p);
             return -1;
         }
+    }
+    if ((p->methods.choice == QUANT_SWEEP || p->methods.choice == QUANT_4O6) &&
+        plan_search_nvfp4(p, w, err) < 0) {
+        quant_plan_free(p);
+        return -1;
     }
     *out = p;
     return 0;
@@ -392,7 +452,7 @@ int quant_plan_act(struct quant_plan **out, const struct quant_spec *spec, int64
         return -1;
     }
     if (s->mul)
-        grid_scales(s, s->step.scope == QUANT_HIDDEN ? range->hidden : &range->amax);
+        plan_grid_scales(s, s->step.scope == QUANT_HIDDEN ? range->hidden : &range->amax);
     if (spec->steps && s->step.scope == QUANT_NVFP4 && !s->step.dynamic)
         s->amax = range->amax;
     *out = p;

@@ -22,13 +22,28 @@ struct plan_step {
 struct quant_plan {
     int is_weight;
     enum quant_rounding rounding;
+    struct quant_methods methods; /* without those that are solved */
     int64_t rows, cols; /* rows: of a weight, else 0 */
     int32_t steps;
     struct plan_step step[QUANT_MAX_STEPS];
 };
 
+void plan_step_init(struct plan_step *s, const struct quant_step *step);
 /* A pair of scales from a range (integers and e4m3). Calibrated and dynamic ranges alike. */
 void plan_scales(const struct plan_step *s, float amax, float *mul, float *back);
+/* The same for all of the grid. */
+void plan_grid_scales(struct plan_step *s, const float *amax);
+/* Room for mul and back of all of the grid. */
+int plan_take_scales(struct plan_step *s, struct aq_err *err);
+/* The scale of NVFP4's second level for a weight. */
+float plan_nvfp4_second(float amax);
+float plan_4o6_second(float amax); /* of four over six: 256 instead of 448 */
+
+/* Replaces the largest magnitudes of a weight's ranges by the best multiples of them. */
+int plan_search_mse(const struct quant_plan *p, const struct quant_matrix *w, float *amax,
+                    struct aq_err *err);
+/* The best scale of every NVFP4 block, kept in the plan. */
+int plan_search_nvfp4(struct quant_plan *p, const struct quant_matrix *w, struct aq_err *err);
 
 /*
  * Row r of a matrix through the first `steps` steps; the last one writes `to`. scratch: a row of

@@ -48,10 +48,44 @@ struct quant_step {
     int32_t dynamic;                /* amax of what is being quantized, not a stored one */
 };
 
-enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 256 };
+enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 320 };
+enum { QUANT_CLIP_MAX = 256 }; /* columns of a block whose range is clipped */
+
+/* How the columns of a weight are scaled before it is quantized; the input is divided by that. */
+enum quant_scaling { QUANT_NO_SCALING, QUANT_SMOOTH, QUANT_AWQ };
+
+/* How codes or ranges are chosen, where not by rounding under the largest magnitude. */
+enum quant_choice {
+    QUANT_NEAREST,
+    QUANT_CLIP,  /* ranges by the error of the outputs (AWQ's second half) */
+    QUANT_GPTQ,  /* codes one column after another, errors passed on to the columns left */
+    QUANT_MSE,   /* ranges by the squared error of the weight */
+    QUANT_SWEEP, /* NVFP4: block scales by the squared error, among all that e4m3 has */
+    QUANT_4O6,   /* NVFP4: each block's largest magnitude becomes 6 or 4 */
+};
+
+/*
+ * The methods in front of the steps of a weight's treatment ("awq{0.1,joint,all,identity}/").
+ * Smooth, AWQ, clip and GPTQ need statistics of the inputs: `aq-calib solve` finds their numbers
+ * once. Members that do not belong to the method are 0.
+ */
+struct quant_methods {
+    enum quant_scaling scaling;
+    enum quant_choice choice;
+    double alpha;              /* smooth: exponent; AWQ: step of the grid of exponents */
+    int32_t own;               /* AWQ: scales for each linear, instead of one for all that read an input */
+    int32_t quarter;           /* AWQ: over a quarter of the samples */
+    int32_t plain_grid;        /* AWQ: "no scaling" is not among the trials */
+    int32_t block;             /* GPTQ: columns whose errors are passed on together */
+    double damp;               /* GPTQ: share of the mean diagonal that is added to it */
+    int32_t plain_order;       /* GPTQ: columns as they come, not by falling second moment */
+    int32_t quantized_input;   /* GPTQ: second moments of the quantized inputs */
+    int32_t modelopt_grid;     /* MSE: ModelOpt's multipliers */
+};
 
 /* Steps are applied in order, each to the result of the one before. No step: unchanged. */
 struct quant_spec {
+    struct quant_methods methods;
     int32_t steps;
     struct quant_step step[QUANT_MAX_STEPS];
     /* "@group": the second level of an NVFP4 weight spans all members of its group, as engines
@@ -66,6 +100,12 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err) A
 /* Also refuses what is not the normal form of an activation: a range that is called dynamic and is
  * not. */
 int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err) AQ_MUST_CHECK;
+/* NULL if the methods go with the steps, else the reason why not. */
+const char *quant_methods_rule(const struct quant_spec *spec);
+/* Are there methods whose numbers must have been solved before? */
+bool quant_is_solved(const struct quant_spec *spec);
+/* Has the treatment any method? Backends compute those that have none. */
+bool quant_has_method(const struct quant_spec *spec);
 /* The same steps under the same ranges? */
 bool quant_same(const struct quant_spec *a, const struct quant_spec *b);
 /* The normal form; reads back to the same spec. */
@@ -86,10 +126,13 @@ struct quant_matrix {
 /* Dequantized values as they come, or rounded to the compute type after every step. */
 enum quant_rounding { QUANT_UNROUNDED, QUANT_TO_BF16 };
 
-/* The calibrated range of an activation. */
+/* The calibrated range of an activation; and what a calibrated candidate does to it before. */
 struct quant_range {
     float amax;          /* per tensor, and of the second level of NVFP4 */
     const float *hidden; /* [cols], for QUANT_HIDDEN; copied */
+    /* [cols]: backends multiply the input by it first, and the ranges are those of the result;
+       NULL: they do not. lib/quant does not read it. */
+    const float *factor;
 };
 
 struct quant_plan;
@@ -111,6 +154,32 @@ int quant_plan_weight(struct quant_plan **out, const struct quant_spec *spec,
 int quant_plan_weight_under(struct quant_plan **out, const struct quant_spec *spec,
                             const struct quant_matrix *w, float amax, enum quant_rounding rounding,
                             struct aq_err *err) AQ_MUST_CHECK;
+/*
+ * The ranges of a weight's only step: that of element (r, c) is number (r / rows_each) * grid_cols +
+ * c / block. False: it has none that could be given.
+ */
+struct quant_grid {
+    int64_t rows_each, block, grid_rows, grid_cols;
+};
+bool quant_weight_grid(const struct quant_spec *spec, int64_t rows, int64_t cols,
+                      struct quant_grid *out);
+/*
+ * Codes found elsewhere: of an integer step, two's complement in as many bits as the step has, low
+ * bits first, rows padded to a byte. Values are code / scale, as quant_apply makes them of codes
+ * under these ranges.
+ */
+int64_t quant_code_row_bytes(const struct quant_spec *spec, int64_t cols);
+void quant_pack_codes(const struct quant_spec *spec, const int8_t *codes, int64_t cols,
+                      uint8_t *to);
+void quant_unpack_codes(const struct quant_spec *spec, const uint8_t *from, int64_t cols,
+                        int8_t *codes);
+/* Rows r0 <= r < r1; codes: that of row r0, unpacked. */
+void quant_decode(const struct quant_spec *spec, const struct quant_grid *grid, const float *ranges,
+                  const int8_t *codes, int64_t r0, int64_t r1, int64_t cols, float *to);
+/* A plan of one static step under these ranges, without any method. */
+int quant_plan_weight_ranges(struct quant_plan **out, const struct quant_spec *spec,
+                             const struct quant_matrix *w, const float *ranges,
+                             enum quant_rounding rounding, struct aq_err *err) AQ_MUST_CHECK;
 /* Of these checks those that look at the shape alone. */
 int quant_fits_weight(const struct quant_spec *spec, const struct quant_matrix *w,
                       struct aq_err *err) AQ_MUST_CHECK;

@@ -1,6 +1,8 @@
 /* Treatments as text and as numbers. */
+#include "base/fmt.h"
 #include "base/suggest.h"
 #include "quant/quant.h"
+
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -155,12 +157,214 @@ static int parse_step(struct spec_text *c, struct quant_step *s)
     return check_step(c, s);
 }
 
+/* ---- methods ---- */
+
+/* A number in its shortest form, from just above `low` to `high`. */
+static int parse_number(struct spec_text *c, double low, double high, double *out)
+{
+    char word[AQ_FMT_MAX], again[AQ_FMT_MAX];
+    size_t n = strspn(c->at, "0123456789.e-");
+    if (n == 0 || n >= sizeof word)
+        return wrong(c, "a number");
+    memcpy(word, c->at, n);
+    word[n] = '\0';
+    if (!aq_parse_double(word, out) || !(*out >= low && *out <= high))
+        return aq_err_set(c->err, AQ_EINPUT, "treatment '%s': %s is outside %g..%g",
+                          aq_show(c->text), aq_show(word), low, high);
+    if (strcmp(aq_fmt_double(*out, again), word) != 0)
+        return aq_err_set(c->err, AQ_EINPUT, "treatment '%s': %s is written %s", aq_show(c->text),
+                          aq_show(word), again);
+    c->at += n;
+    return 0;
+}
+
+/* One of two words; *out says whether it is the second. */
+static int parse_choice(struct spec_text *c, const char *first, const char *second, int32_t *out)
+{
+    char expected[64];
+    *out = 0;
+    size_t n = strspn(c->at, "abcdefghijklmnopqrstuvwxyz");
+    if (n == strlen(first) && memcmp(c->at, first, n) == 0) {
+        c->at += n;
+        return 0;
+    }
+    if (n == strlen(second) && memcmp(c->at, second, n) == 0) {
+        c->at += n;
+        *out = 1;
+        return 0;
+    }
+    (void)snprintf(expected, sizeof expected, "'%s' or '%s'", first, second);
+    return wrong(c, expected);
+}
+
+static int parse_mark(struct spec_text *c, const char *mark)
+{
+    char expected[8];
+    if (skip(c, mark))
+        return 0;
+    (void)snprintf(expected, sizeof expected, "'%s'", mark);
+    return wrong(c, expected);
+}
+
+static int parse_awq(struct spec_text *c, struct quant_methods *m)
+{
+    m->scaling = QUANT_AWQ;
+    if (parse_number(c, 0.001, 1, &m->alpha) < 0 || parse_mark(c, ",") < 0 ||
+        parse_choice(c, "joint", "own", &m->own) < 0 || parse_mark(c, ",") < 0 ||
+        parse_choice(c, "all", "quarter", &m->quarter) < 0 || parse_mark(c, ",") < 0 ||
+        parse_choice(c, "identity", "plain", &m->plain_grid) < 0)
+        return -1;
+    return parse_mark(c, "}");
+}
+
+static int parse_gptq(struct spec_text *c, struct quant_methods *m)
+{
+    m->choice = QUANT_GPTQ;
+    size_t n = strspn(c->at, "0123456789");
+    if (n < 1 || n > 4 || *c->at == '0')
+        return wrong(c, "a number of columns from 1 to 9999");
+    m->block = (int32_t)strtol(c->at, NULL, 10);
+    c->at += n;
+    if (parse_mark(c, ",") < 0 || parse_number(c, 1e-6, 1, &m->damp) < 0 ||
+        parse_mark(c, ",") < 0 || parse_choice(c, "static", "none", &m->plain_order) < 0 ||
+        parse_mark(c, ",") < 0 || parse_choice(c, "plain", "quantized", &m->quantized_input) < 0)
+        return -1;
+    return parse_mark(c, "}");
+}
+
+/* "clip/" comes first, then what scales, then what else chooses codes or ranges. */
+static int parse_methods(struct spec_text *c, struct quant_methods *m)
+{
+    if (skip(c, "clip/"))
+        m->choice = QUANT_CLIP;
+    if (skip(c, "smooth{")) {
+        m->scaling = QUANT_SMOOTH;
+        if (parse_number(c, 0, 1, &m->alpha) < 0 || parse_mark(c, "}/") < 0)
+            return -1;
+    } else if (skip(c, "awq{") && (parse_awq(c, m) < 0 || parse_mark(c, "/") < 0)) {
+        return -1;
+    }
+    if (m->choice == QUANT_CLIP)
+        return 0;
+    if (skip(c, "gptq{"))
+        return parse_gptq(c, m) < 0 ? -1 : parse_mark(c, "/");
+    if (skip(c, "mse{")) {
+        m->choice = QUANT_MSE;
+        return parse_choice(c, "aq", "modelopt", &m->modelopt_grid) < 0 ? -1 : parse_mark(c, "}/");
+    }
+    if (skip(c, "sweep/"))
+        m->choice = QUANT_SWEEP;
+    else if (skip(c, "4o6/"))
+        m->choice = QUANT_4O6;
+    return 0;
+}
+
+/* Does a step of a weight have the ranges that the choice needs? NULL, or the rule. */
+static const char *choice_rule(enum quant_choice choice, const struct quant_step *s)
+{
+    bool grid = s->scope == QUANT_TENSOR || s->scope == QUANT_AXIS0 ||
+                (s->scope == QUANT_BLOCK && !s->dynamic);
+    bool nvfp4 = s->scope == QUANT_NVFP4 && s->dynamic;
+    switch (choice) {
+    case QUANT_NEAREST:
+        break;
+    case QUANT_CLIP:
+        if (s->number != QUANT_INT || s->scope != QUANT_BLOCK || s->block_rows != 1)
+            return "clip goes with integers in blocks along the inputs";
+        break;
+    case QUANT_GPTQ:
+        if (s->number != QUANT_INT || !grid || s->block_rows != 1)
+            return "gptq goes with integers per tensor, per output channel, or in blocks along "
+                   "the inputs";
+        break;
+    case QUANT_MSE:
+        if (!grid && s->scope != QUANT_AXIS1)
+            return "mse goes with ranges per tensor, per channel or in blocks";
+        break;
+    case QUANT_SWEEP:
+    case QUANT_4O6:
+        if (!nvfp4)
+            return choice == QUANT_SWEEP ? "sweep goes with nvfp4 weights"
+                                         : "4o6 goes with nvfp4 weights";
+        break;
+    }
+    return NULL;
+}
+
+const char *quant_methods_rule(const struct quant_spec *spec)
+{
+    const struct quant_methods *m = &spec->methods;
+    if (!quant_has_method(spec))
+        return NULL;
+    if (spec->steps == 0)
+        return "a method needs something to quantize";
+    if (m->choice != QUANT_NEAREST && spec->steps > 1)
+        return "this method goes with one step, not with a sequence";
+    if (m->own || m->quarter)
+        return "AWQ is computed with one scale for all linears of an input, over all samples: "
+               "autoquant.awq_shared joint, awq_samples all";
+    if (m->quantized_input)
+        return "GPTQ is computed with the unquantized inputs: autoquant.gptq_input plain";
+    for (int i = 0; m->scaling && i < spec->steps; i++)
+        if (spec->step[i].scope == QUANT_AXIS1)
+            return "ranges per input channel undo the scaling of input channels";
+    return choice_rule(m->choice, &spec->step[0]);
+}
+
+bool quant_has_method(const struct quant_spec *spec)
+{
+    return spec->methods.scaling != QUANT_NO_SCALING || spec->methods.choice != QUANT_NEAREST;
+}
+
+bool quant_is_solved(const struct quant_spec *spec)
+{
+    return spec->methods.scaling != QUANT_NO_SCALING || spec->methods.choice == QUANT_CLIP ||
+           spec->methods.choice == QUANT_GPTQ;
+}
+
+/* Returns the letters written; none at all leave `out` as it is. */
+static size_t print_methods(const struct quant_methods *m, char *out, size_t size)
+{
+    static const char *const choices[] = {"", "", "", "", "sweep/", "4o6/"};
+    char a[AQ_FMT_MAX], b[AQ_FMT_MAX], scaling[96] = "", choice[96] = "";
+    if (m->scaling == QUANT_SMOOTH)
+        (void)snprintf(scaling, sizeof scaling, "smooth{%s}/", aq_fmt_double(m->alpha, a));
+    if (m->scaling == QUANT_AWQ)
+        (void)snprintf(scaling, sizeof scaling, "awq{%s,%s,%s,%s}/", aq_fmt_double(m->alpha, a),
+                       m->own ? "own" : "joint", m->quarter ? "quarter" : "all",
+                       m->plain_grid ? "plain" : "identity");
+    if (m->choice == QUANT_GPTQ)
+        (void)snprintf(choice, sizeof choice, "gptq{%d,%s,%s,%s}/", (int)m->block,
+                       aq_fmt_double(m->damp, b), m->plain_order ? "none" : "static",
+                       m->quantized_input ? "quantized" : "plain");
+    else if (m->choice == QUANT_MSE)
+        (void)snprintf(choice, sizeof choice, "mse{%s}/", m->modelopt_grid ? "modelopt" : "aq");
+    else
+        (void)snprintf(choice, sizeof choice, "%s", choices[m->choice]);
+    if (!scaling[0] && !choice[0] && m->choice != QUANT_CLIP)
+        return 0;
+    (void)snprintf(out, size, "%s%s%s", m->choice == QUANT_CLIP ? "clip/" : "", scaling, choice);
+    return strlen(out);
+}
+
+static bool same_methods(const struct quant_methods *a, const struct quant_methods *b)
+{
+    return a->scaling == b->scaling && a->choice == b->choice && a->alpha == b->alpha &&
+           a->own == b->own && a->quarter == b->quarter && a->plain_grid == b->plain_grid &&
+           a->block == b->block && a->damp == b->damp && a->plain_order == b->plain_order &&
+           a->quantized_input == b->quantized_input && a->modelopt_grid == b->modelopt_grid;
+}
+
+/* ---- treatments ---- */
+
 int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err)
 {
     struct spec_text c = {text, text, err};
     *spec = (struct quant_spec){0};
     if (strcmp(text, "none") == 0)
         return 0;
+    if (parse_methods(&c, &spec->methods) < 0)
+        return -1;
     do {
         if (spec->steps == QUANT_MAX_STEPS)
             return aq_err_set(err, AQ_EINPUT, "treatment '%s': more than %d steps", aq_show(text),
@@ -174,15 +378,17 @@ int quant_parse(const char *text, struct quant_spec *spec, struct aq_err *err)
     if (spec->group && (spec->steps != 1 || spec->step[0].scope != QUANT_NVFP4))
         return aq_err_set(err, AQ_EINPUT, "treatment '%s': @group goes with nvfp4 alone",
                           aq_show(text));
-    return 0;
+    const char *rule = quant_methods_rule(spec);
+    return rule ? aq_err_set(err, AQ_EINPUT, "treatment '%s': %s", aq_show(text), rule) : 0;
 }
 
 int quant_parse_act(const char *text, struct quant_spec *spec, struct aq_err *err)
 {
     if (quant_parse(text, spec, err) < 0)
         return -1;
-    if (spec->group)
-        return aq_err_set(err, AQ_EINPUT, "treatment '%s': @group is for weights", aq_show(text));
+    if (spec->group || quant_has_method(spec))
+        return aq_err_set(err, AQ_EINPUT, "treatment '%s': %s for weights", aq_show(text),
+                          spec->group ? "@group is" : "methods are");
     for (int i = 0; i < spec->steps; i++)
         if (spec->step[i].scope == QUANT_NVFP4 && spec->step[i].dynamic)
             return aq_err_set(err, AQ_EINPUT,
@@ -224,7 +430,8 @@ static bool same_step(const struct quant_step *a, const struct quant_step *b)
 
 bool quant_same(const struct quant_spec *a, const struct quant_spec *b)
 {
-    bool same = a->steps == b->steps && a->group == b->group && a->group_amax == b->group_amax;
+    bool same = a->steps == b->steps && a->group == b->group && a->group_amax == b->group_amax &&
+                same_methods(&a->methods, &b->methods);
     for (int32_t i = 0; i < a->steps && same; i++)
         same = same_step(&a->step[i], &b->step[i]);
     return same;
@@ -233,7 +440,7 @@ bool quant_same(const struct quant_spec *a, const struct quant_spec *b)
 void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX])
 {
     (void)snprintf(out, QUANT_TEXT_MAX, "none");
-    size_t at = 0;
+    size_t at = print_methods(&spec->methods, out, QUANT_TEXT_MAX);
     for (int i = 0; i < spec->steps; i++) {
         if (i)
             out[at++] = '+';

@@ -309,6 +309,14 @@ static bool has_lengths(const struct quantizer *q)
     return false;
 }
 
+/* NVFP4 with block scales that are kept, which is what a search of them needs. */
+static bool is_stored_nvfp4(const struct quantizer *q)
+{
+    return is_float(&q->number, 2, 1) && q->has_blocks && !q->dynamic_blocks && q->blocks == 1 &&
+           (q->block[0].dim == -1 || q->block[0].dim == 1) && q->block[0].length > 0 &&
+           q->has_scale && is_float(&q->scale, 4, 3) && !q->has_axis;
+}
+
 static bool one_step(const struct quantizer *q, enum treatment_of of,
                      const struct treatment_rules *rules, struct treatment *t)
 {
@@ -317,6 +325,8 @@ static bool one_step(const struct quantizer *q, enum treatment_of of,
         return refuse(t, "attribute rotate is not computed with this value (rule 22)");
     if (!q->enable)
         return accept(t, UNQUANTIZED_BITS, NULL);
+    if (of == TREATMENT_WEIGHT && rules->stored_scales && is_stored_nvfp4(q))
+        return nvfp4(q, q->block[0].length, of, rules, t);
     if (!check_attributes(q, t) || !check_number(q, t))
         return false;
     if (has_lengths(q))

@@ -15,6 +15,7 @@ enum treatment_of { TREATMENT_WEIGHT, TREATMENT_INPUT };
 struct treatment_rules {
     bool calibrated;    /* false: no calibration pass, static ranges come from the tensor itself */
     bool shared_scale;  /* the second level of an NVFP4 weight spans all members of its group */
+    bool stored_scales; /* block scales of NVFP4 weights are found by a search, and kept */
     bool fp4_always_16; /* read every NVFP4 block length as 16, like ModelOpt's Triton kernel */
 };
 

@@ -41,6 +41,7 @@ struct gradient {
     struct backend_operand *weight;
     struct nn_expert_swap experts; /* its operands */
     char *outputs;                 /* [rows at once][places]: what experts make, (rows, hidden) */
+    struct made made; /* what `weight` is quantized from, where a method changes it */
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
     double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
     double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */
@@ -113,8 +114,12 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
                            (uint64_t)s->b->inputs_at_once;
-    uint64_t w_operand = (uint64_t)sizes.weight * 5 + scoring_expert_operands(s);
     uint64_t output = scoring_has_experts(s) ? scoring_act_bytes(s, c->hidden_size) : 0;
+    if (scoring_scales(s)) /* and the scaled input itself */
+        act_operand += (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->act_size *
+                       (uint64_t)s->b->inputs_at_once;
+    uint64_t w_operand =
+        (uint64_t)sizes.weight * (scoring_makes(s) ? 9 : 5) + scoring_expert_operands(s);
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
@@ -230,6 +235,7 @@ static void tear_down(struct gradient *g)
         op->free(g->b, g->outputs, g->plan.outputs);
     if (g->weight)
         op->operand_free(g->b, g->weight);
+    made_release(g->b, &g->made);
     if (g->batch)
         op->free(g->b, g->batch, g->plan.batch);
     if (g->sums)
@@ -335,15 +341,17 @@ struct jobs {
 };
 
 /* One linear under one row, over the tiles of the batch that lack it. */
-static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t places,
-                    struct jobs *jobs)
+static int add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t places,
+                   struct jobs *jobs, struct aq_err *err)
 {
     const struct scoring *s = g->s;
     const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     const struct model_layer *m = nn_layer(s->model, layer);
     int in = m->linears[l].input, group = m->linears[l].group;
     struct quant_range room;
-    const struct quant_range *range = scoring_range(s, &s->rows->items[row], layer, in, &room);
+    const struct quant_range *range;
+    if (scoring_range(s, &s->rows->items[row], layer, in, &room, &range, err) < 0)
+        return -1;
     int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * MODEL_INPUTS + in;
     for (size_t i = 0; i < places; i++) {
         struct batch_tile *p = &g->places[i];
@@ -369,6 +377,7 @@ static void add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t
     }
     *held = wanted;
     jobs->inputs++;
+    return 0;
 }
 
 static void score_jobs(struct gradient *g, struct jobs *jobs)
@@ -396,17 +405,15 @@ static int score_linear(struct gradient *g, int64_t layer, int l, size_t places,
         if (handled[first] || !row_lacks_here(g, layer, first, places))
             continue;
         const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        struct quant_spec spec;
-        if (nn_group_spec(s->model, layer, nn_layer(s->model, layer)->linears[l].group, &c->ws,
-                          &spec, err) < 0)
+        if (made_quantize(&s->made, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
             return -1;
-        g->op->quantize_weight(g->b, g->weight, nn_weight(s->model, layer, l), &spec);
         for (size_t row = first; row < s->rows->count; row++) {
             const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
-            if (handled[row] || strcmp(d->w, c->w) != 0)
+            if (handled[row] || !scoring_same_weight(c, d))
                 continue;
             handled[row] = true;
-            add_row(g, layer, l, row, places, jobs);
+            if (add_row(g, layer, l, row, places, jobs, err) < 0)
+                return -1;
             if (jobs->inputs == g->b->inputs_at_once)
                 score_jobs(g, jobs);
         }
@@ -460,8 +467,9 @@ static int describe_row(struct gradient *g, int64_t layer, size_t row, struct ex
     const struct score_row *r = &s->rows->items[row];
     int group = m->experts_group;
     *out = (struct expert_row){.row = row, .c = &s->candidates->items[r->candidate]};
-    out->in = scoring_range(s, r, layer, m->groups[group].input, &out->in_room);
-    out->inner = scoring_range(s, r, layer, m->groups[group].inner, &out->inner_room);
+    if (scoring_range(s, r, layer, m->groups[group].input, &out->in_room, &out->in, err) < 0 ||
+        scoring_range(s, r, layer, m->groups[group].inner, &out->inner_room, &out->inner, err) < 0)
+        return -1;
     return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
 }
 

@@ -36,6 +36,7 @@ struct kl {
     struct backend_operand *x; /* input of the group */
     struct backend_operand *weights[MODEL_LINEARS];
     struct nn_expert_swap experts; /* its operands */
+    struct made made[MODEL_LINEARS]; /* what they are quantized from */
     size_t states_bytes, sums_bytes;
 };
 
@@ -46,7 +47,9 @@ static uint64_t operand_bytes(const struct scoring *s, const struct backend_size
     const struct lm_arch *a = nn_arch(s->model);
     if (a->experts)
         elements -= (uint64_t)(3 * a->experts * a->moe_intermediate_size * a->hidden_size);
-    return elements * 5 + scoring_expert_operands(s) +
+    return elements * (scoring_makes(s) ? 9 : 5) + scoring_expert_operands(s) +
+           (scoring_scales(s) ? (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->act_size
+                              : 0) +
            (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
 }
 
@@ -138,6 +141,8 @@ static void tear_down(struct kl *k)
             if (k->weights[l])
                 b->ops->operand_free(b, k->weights[l]);
         scoring_free_expert_operands(k->s, &k->experts);
+        for (int l = 0; l < MODEL_LINEARS; l++)
+            made_release(b, &k->made[l]);
         walk_close(&k->w);
     }
     free(k->v);
@@ -168,16 +173,20 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     struct quant_range room;
     const struct model_layer *m = nn_layer(s->model, layer);
     int in = m->groups[v->group].input, first = m->groups[v->group].first;
-    struct quant_spec spec;
-    if (nn_group_spec(s->model, layer, v->group, &c->ws, &spec, err) < 0)
+    const struct quant_range *range;
+    if (scoring_range(s, row, layer, in, &room, &range, err) < 0)
         return -1;
     if (v->group == m->experts_group) {
         struct quant_range inner;
+        struct quant_spec spec;
         struct nn_expert_swap experts = k->experts;
+        if (nn_group_spec(s->model, layer, v->group, &c->ws, &spec, err) < 0 ||
+            scoring_range(s, row, layer, m->groups[v->group].inner, &inner, &experts.inner, err) <
+                0)
+            return -1;
         experts.w = &spec;
         experts.a = &c->as;
-        experts.in = scoring_range(s, row, layer, in, &room);
-        experts.inner = scoring_range(s, row, layer, m->groups[v->group].inner, &inner);
+        experts.in = range;
         experts.by = scoring_quantized_tile(s, &k->w, v->row, tile);
         swap.experts = &experts;
         (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
@@ -185,10 +194,10 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     }
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
-                          m->inputs[in].cols, &c->as, scoring_range(s, row, layer, in, &room),
-                          NULL);
+                          m->inputs[in].cols, &c->as, range, NULL);
     for (int l = first; l < first + m->groups[v->group].linears; l++) {
-        k->w.op->quantize_weight(k->w.b, k->weights[l], nn_weight(s->model, layer, l), &spec);
+        if (made_quantize(&s->made, &k->made[l], k->weights[l], layer, l, &c->ws, c->id, err) < 0)
+            return -1;
         swap.x[l] = k->x;
         swap.w[l] = k->weights[l];
     }
@@ -315,9 +324,10 @@ static int run_group(struct kl *k, int64_t layer, size_t tile, int group, bool *
     const struct scoring *s = k->s;
     memset(handled, 0, s->rows->count * sizeof *handled);
     for (size_t first = 0; first < s->rows->count; first++) {
-        const char *w = s->candidates->items[s->rows->items[first].candidate].w;
+        const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
         for (size_t r = first; r < s->rows->count; r++) {
-            if (handled[r] || strcmp(s->candidates->items[s->rows->items[r].candidate].w, w) != 0)
+            if (handled[r] ||
+                !scoring_same_weight(c, &s->candidates->items[s->rows->items[r].candidate]))
                 continue;
             handled[r] = true;
             if (!scoring_lacks(s, r, layer, tile))

@@ -22,12 +22,13 @@ struct scoring_run {
     struct lm lm;
     struct tokens tokens;
     struct range_file ranges;
+    struct solved_file solved;
     struct backend *backend;
     struct nn_model *model;
     struct tiles tiles;
     struct candidates candidates;
     struct score_rows rows;
-    struct json *identity, *range_digests;
+    struct json *identity, *range_digests, *solved_digests;
     struct store_writer *store;
     struct scoring s;
     bool *own; /* of a shard: scoring.own */
@@ -35,6 +36,7 @@ struct scoring_run {
     int64_t samples; /* scored: the first so many */
     bool bf16, kl_div, needs_ranges;
     char *spill_dir;
+    float *hidden; /* room for scaled ranges of channels */
 };
 
 /* ---- what was typed ---- */
@@ -145,6 +147,39 @@ static int open_ranges(struct scoring_run *r, struct aq_err *err)
     return 0;
 }
 
+/* What calibrated candidates are made of, which the store will know by its digests. */
+static int open_solved(struct scoring_run *r, struct aq_err *err)
+{
+    int64_t widest = 1;
+    const struct candidate *first = NULL;
+    r->solved_digests = json_new_object();
+    for (size_t i = 0; i < r->candidates.count && !first; i++)
+        if (quant_is_solved(&r->candidates.items[i].ws))
+            first = &r->candidates.items[i];
+    if (!first || (r->o->dry_run && !r->o->solved))
+        return 0;
+    if (!r->o->solved)
+        return aq_err_set(err, AQ_EUSAGE, "candidate '%s | %s' is calibrated: --solved is needed",
+                          first->w, first->a);
+    if (solved_open(&r->solved, r->o->solved, err) < 0 ||
+        solved_matches(&r->solved, r->lm.digest, &r->lm.groups, err) < 0)
+        return -1;
+    for (size_t i = 0; i < r->candidates.count; i++) {
+        const struct candidate *c = &r->candidates.items[i];
+        char digest[AQ_SHA256_HEX];
+        if (!quant_is_solved(&c->ws))
+            continue;
+        if (solved_digest(&r->solved, c->id, digest, err) < 0)
+            return aq_err_prefix(err, "'%s | %s'", c->w, c->a);
+        json_add_string(r->solved_digests, c->id, digest);
+    }
+    for (size_t i = 0; i < r->lm.groups.input_count; i++)
+        if (r->lm.groups.inputs[i].cols > widest)
+            widest = r->lm.groups.inputs[i].cols;
+    r->hidden = xcalloc((size_t)widest, sizeof *r->hidden);
+    return 0;
+}
+
 static int open_model(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
@@ -217,6 +252,7 @@ static int open_store(struct scoring_run *r, struct aq_err *err)
         .identity = r->identity,
         .weights = weights,
         .ranges = r->range_digests,
+        .solved = r->solved_digests,
         .candidates = &r->candidates,
         .rows = &r->rows,
         .labels = labels,
@@ -273,7 +309,8 @@ static int compute(struct scoring_run *r, struct aq_err *err)
 static int run(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
-    if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0)
+    if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0 ||
+        open_solved(r, err) < 0)
         return -1;
     r->identity = identity_of(r);
     r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
@@ -284,6 +321,13 @@ static int run(struct scoring_run *r, struct aq_err *err)
                             .candidates = &r->candidates,
                             .rows = &r->rows,
                             .ranges = r->ranges.path ? &r->ranges : NULL,
+                            .made = {.b = r->backend,
+                                     .model = r->model,
+                                     .groups = &r->lm.groups,
+                                     .solved = r->solved.path ? &r->solved : NULL,
+                                     .to_bf16 = r->bf16 &&
+                                                strcmp(o->operand_rounding, "dtype") == 0},
+                            .hidden = r->hidden,
                             .kl_div = r->kl_div,
                             .needs_ranges = r->needs_ranges,
                             .memory = o->memory,
@@ -309,6 +353,9 @@ int score_run(const struct score_options *o, struct aq_err *err)
     nn_close(r.model);
     backend_close(r.backend);
     range_file_close(&r.ranges);
+    solved_close(&r.solved);
+    free(r.hidden);
+    json_free(r.solved_digests);
     tiles_release(&r.tiles);
     score_rows_release(&r.rows);
     candidates_release(&r.candidates);

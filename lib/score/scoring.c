@@ -165,15 +165,51 @@ const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const
     return of_the_data && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
 }
 
-const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
-                                        int64_t layer, int input, struct quant_range *room)
+bool scoring_same_weight(const struct candidate *a, const struct candidate *b)
 {
-    if (row->prefix == 0)
-        return NULL;
-    /* the prefix was looked up when the rows were made */
-    int position = range_file_prefix(s->ranges, row->prefix, NULL);
-    range_file_get(s->ranges, (int64_t)s->groups->first_input[layer] + input, position, room);
-    return room;
+    return strcmp(quant_is_solved(&a->ws) ? a->id : a->w, quant_is_solved(&b->ws) ? b->id : b->w) ==
+           0;
+}
+
+bool scoring_makes(const struct scoring *s)
+{
+    for (size_t i = 0; i < s->candidates->count; i++)
+        if (quant_has_method(&s->candidates->items[i].ws))
+            return true;
+    return false;
+}
+
+bool scoring_scales(const struct scoring *s)
+{
+    for (size_t i = 0; i < s->candidates->count; i++)
+        if (s->candidates->items[i].ws.methods.scaling)
+            return true;
+    return false;
+}
+
+int scoring_range(const struct scoring *s, const struct score_row *row, int64_t layer, int input,
+                  struct quant_range *room, const struct quant_range **out, struct aq_err *err)
+{
+    const struct candidate *c = &s->candidates->items[row->candidate];
+    size_t at = s->groups->first_input[layer] + (size_t)input;
+    struct quant_range plain;
+    *out = NULL;
+    if (row->prefix && s->ranges) {
+        /* the prefix was looked up when the rows were made */
+        int position = range_file_prefix(s->ranges, row->prefix, NULL);
+        range_file_get(s->ranges, (int64_t)at, position, &plain);
+        *room = plain;
+        *out = room;
+    }
+    if (!c->ws.methods.scaling || !s->made.solved) /* only a plan has none */
+        return 0;
+    int64_t cols = s->groups->inputs[at].cols;
+    const float *factor = solved_factor(s->made.solved, c->id, at, cols, err);
+    if (!factor)
+        return -1;
+    made_scale_range(room, *out ? &plain : NULL, factor, cols, s->hidden);
+    *out = room;
+    return 0;
 }
 
 static int weights_fit(const struct scoring *s, const struct candidate *c, struct aq_err *err)
@@ -211,9 +247,11 @@ static int inputs_fit(const struct scoring *s, const struct score_row *row, stru
         const struct model_layer *layer = nn_layer(s->model, l);
         for (int i = 0; i < layer->input_count; i++) {
             struct quant_range room;
+            const struct quant_range *range;
             struct quant_plan *plan;
-            if (quant_plan_act(&plan, spec, layer->inputs[i].cols,
-                               scoring_range(s, row, l, i, &room), QUANT_UNROUNDED, err) < 0)
+            if (scoring_range(s, row, l, i, &room, &range, err) < 0)
+                return -1;
+            if (quant_plan_act(&plan, spec, layer->inputs[i].cols, range, QUANT_UNROUNDED, err) < 0)
                 return aq_err_prefix(err, "layers.%" PRId64 ", input '%s'", l,
                                      layer->inputs[i].name);
             quant_plan_free(plan);

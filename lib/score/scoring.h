@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "nn/experts.h"
 #include "nn/tile.h"
+#include "score/made.h"
 #include "score/walk.h"
 #include "store/candidate.h"
 #include "store/range_file.h"
@@ -28,6 +29,8 @@ struct scoring {
     const struct candidates *candidates;
     const struct score_rows *rows;
     struct range_file *ranges; /* NULL if no row has a prefix */
+    struct made_from made;     /* what weights are quantized from */
+    float *hidden;             /* room for the ranges of an input's channels, scaled */
     struct store_writer *store;
     size_t first_tile, end_tile; /* tiles that the shard has anything of lie between */
     const bool *own;             /* [tiles][rows]: the shard; NULL: everything */
@@ -70,9 +73,17 @@ int scoring_walk(const struct scoring *s, struct walk *w, bool spilled,
 const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const struct walk *w,
                                                   size_t row, size_t tile);
 
-/* The range that a row's activation takes at an input of a layer, or NULL. */
-const struct quant_range *scoring_range(const struct scoring *s, const struct score_row *row,
-                                        int64_t layer, int input, struct quant_range *room);
+/* Is the quantized weight of these candidates the same? Solved numbers are a candidate's own. */
+bool scoring_same_weight(const struct candidate *a, const struct candidate *b);
+/* Does any candidate have a weight that is made on the host? */
+bool scoring_makes(const struct scoring *s);
+/* Does any candidate scale its inputs? */
+bool scoring_scales(const struct scoring *s);
+/* The range and factor that a row's activation takes at an input of a layer; *out is NULL for
+   neither. */
+int scoring_range(const struct scoring *s, const struct score_row *row, int64_t layer, int input,
+                  struct quant_range *room, const struct quant_range **out,
+                  struct aq_err *err) AQ_MUST_CHECK;
 
 /*
  * Can all rows be applied to this model? AQ_EINPUT that names the linear or input, the treatment

@@ -45,6 +45,9 @@ static int read_meta(struct store *s, struct aq_err *err)
         jref_get(&root, "ranges", JSON_OBJECT, &ranges, err) < 0 ||
         model_groups_read(&s->model, &root, err) < 0)
         return -1;
+    s->solved = json_get(s->meta, "solved");
+    if (s->solved && json_type(s->solved) != JSON_OBJECT)
+        return aq_err_set(err, AQ_EINPUT, "metadata.solved: expected an object");
     s->identity = identity.v;
     s->weights = weights.v;
     s->shape.groups = (int64_t)s->model.count;
@@ -182,6 +185,10 @@ static int row_treatment(struct store *s, struct store_row *r, struct aq_err *er
     treatment_id(r->w, r->a, id);
     if (strcmp(id, r->key.id) != 0)
         return jref_fail(&one, err, "the treatment's id is '%s'", id);
+    const struct json *solved = s->solved ? json_get(s->solved, id) : NULL;
+    if (solved && json_type(solved) != JSON_STRING)
+        return aq_err_set(err, AQ_EINPUT, "metadata.solved.%s: expected a string", id);
+    r->solved = solved ? json_string(solved) : NULL;
     return 0;
 }
 

@@ -91,6 +91,19 @@ struct json *store_weights(const struct lm *lm)
     return weights;
 }
 
+/* Stores without calibrated candidates have no such member. */
+static void add_solved(struct json *meta, const struct store_row *rows, size_t count)
+{
+    struct json *solved = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!rows[i].solved || (solved && json_get(solved, rows[i].key.id)))
+            continue;
+        if (!solved)
+            solved = json_add_object(meta, "solved");
+        json_add_string(solved, rows[i].key.id, rows[i].solved);
+    }
+}
+
 static struct json *metadata(const struct store_head *h, const struct store_row *rows, size_t count)
 {
     struct json *meta = product_new(STORE_SCHEMA), *outer = json_new_object();
@@ -106,6 +119,7 @@ static struct json *metadata(const struct store_head *h, const struct store_row 
         json_add_string(one, "w", rows[i].w);
         json_add_string(one, "a", rows[i].a);
     }
+    add_solved(meta, rows, count);
     struct aq_buf text = AQ_BUF_INIT;
     int r = json_write(&text, meta, JSON_COMPACT, NULL);
     assert(r == 0); /* all its numbers are finite */

@@ -31,6 +31,13 @@ static int same_head(const struct store *a, const struct store *b, struct aq_err
                               "stores '%s' and '%s' were made with other ranges of prefix %s",
                               aq_show(a->path), aq_show(b->path), aq_show(json_key(v)));
     }
+    for (const struct json *v = b->solved ? json_first(b->solved) : NULL; v; v = json_next(v)) {
+        const struct json *u = a->solved ? json_get(a->solved, json_key(v)) : NULL;
+        if (u && !json_equal(u, v))
+            return aq_err_set(err, AQ_EINPUT,
+                              "stores '%s' and '%s' have a candidate that was solved otherwise: %s",
+                              aq_show(a->path), aq_show(b->path), aq_show(json_key(v)));
+    }
     return 0;
 }
 

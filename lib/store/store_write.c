@@ -19,6 +19,7 @@ enum { NEW = 2 };
 struct out_row {
     struct store_key key; /* first, for store_by_key */
     const char *w, *a;    /* borrowed from the plan's candidates or an old store */
+    const char *solved;   /* likewise, from the plan's digests */
     uint8_t *have;        /* [layers, tiles]: 0, 1, or NEW; written at checkpoints as 0 or 1 */
     uint64_t *check;      /* [layers, tiles] */
     uint64_t at[STORE_PARTS], have_at, check_at; /* in the file */
@@ -31,6 +32,7 @@ struct store_writer {
     struct store_shape shape;
     struct store_sizes sizes;
     struct json *identity, *ranges;
+    const struct json *solved; /* the plan's */
     int32_t *tile_first;
     const struct model_groups *groups;
     struct out_row *rows;
@@ -54,11 +56,11 @@ static struct out_row *find_row(const struct store_writer *w, const char *id, in
 }
 
 static void add_row(struct store_writer *w, const char *id, int64_t prefix, const char *weight,
-                    const char *act)
+                    const char *act, const char *solved)
 {
     if (find_row(w, id, prefix))
         return;
-    struct out_row r = {.key.prefix = prefix, .w = weight, .a = act};
+    struct out_row r = {.key.prefix = prefix, .w = weight, .a = act, .solved = solved};
     memcpy(r.key.id, id, TREATMENT_ID);
     r.have = xcalloc((size_t)(w->shape.layers * w->shape.tiles), 1);
     r.check = xcalloc((size_t)(w->shape.layers * w->shape.tiles), sizeof *r.check);
@@ -76,13 +78,41 @@ static bool range_stands(const struct store_writer *w, const struct store *old, 
     return prefix == 0 || (then && (!now || json_equal(now, then)));
 }
 
+/* Likewise rows of a candidate that was solved as now, or is unknown to this call. */
+static bool solved_stands(const struct store_writer *w, const struct store *old, const char *id)
+{
+    const struct json *now = w->solved ? json_get(w->solved, id) : NULL;
+    const struct json *then = old->solved ? json_get(old->solved, id) : NULL;
+    return !now || (then && json_equal(now, then));
+}
+
+/* What was solved otherwise is another candidate under the same name. */
+static int check_solved(const struct store_writer *w, const struct store *s, enum store_old old,
+                        struct aq_err *err)
+{
+    size_t other = 0;
+    for (size_t i = 0; i < s->count; i++)
+        other += !solved_stands(w, s, s->rows[i].key.id);
+    if (other && old != STORE_REPLACE) {
+        aq_err_set(err, AQ_EINPUT, "%zu rows of store '%s' are of candidates that were solved "
+                   "otherwise", other, aq_show(s->path));
+        return aq_err_hint(err, "--replace drops them");
+    }
+    if (other)
+        aq_note(0, "%zu rows of '%s' are of candidates that were solved otherwise and are dropped",
+                other, aq_show(s->path));
+    return 0;
+}
+
 static void keep_old_rows(struct store_writer *w, const struct store *old)
 {
     size_t dropped = 0;
     for (size_t i = 0; i < old->count; i++) {
         const struct store_row *r = &old->rows[i];
+        if (!solved_stands(w, old, r->key.id))
+            continue;
         if (range_stands(w, old, r->key.prefix))
-            add_row(w, r->key.id, r->key.prefix, r->w, r->a);
+            add_row(w, r->key.id, r->key.prefix, r->w, r->a, r->solved);
         else
             dropped++;
     }
@@ -185,7 +215,10 @@ static struct store_row *rows_to_declare(const struct store_writer *w)
 {
     struct store_row *rows = xcalloc(w->count + 1, sizeof *rows);
     for (size_t i = 0; i < w->count; i++)
-        rows[i] = (struct store_row){.key = w->rows[i].key, .w = w->rows[i].w, .a = w->rows[i].a};
+        rows[i] = (struct store_row){.key = w->rows[i].key,
+                                     .w = w->rows[i].w,
+                                     .a = w->rows[i].a,
+                                     .solved = w->rows[i].solved};
     return rows;
 }
 
@@ -218,7 +251,7 @@ static void gather(const struct store_writer *w, const struct out_row *r, const 
                    struct store_cells *cells)
 {
     const struct store_row *from = store_find(old, r->key.id, r->key.prefix);
-    if (!from || !range_stands(w, old, r->key.prefix))
+    if (!from || !range_stands(w, old, r->key.prefix) || !solved_stands(w, old, r->key.id))
         return;
     for (int64_t layer = 0; layer < w->shape.layers; layer++)
         for (int64_t tile = 0; tile < w->shape.tiles; tile++)
@@ -328,12 +361,15 @@ static int begin(struct store_writer *w, const struct store_plan *plan, enum sto
     if (store_lock(&w->lock, w->path, err) < 0 || open_old(w, w->path, plan, use, old, err) < 0)
         return -1;
     w->has_store = w->old_count > 0;
+    if (w->has_store && check_solved(w, &w->old[0], old, err) < 0)
+        return -1;
     if (open_old_part(w, plan, err) < 0)
         return -1;
     for (size_t i = 0; i < plan->rows->count; i++) {
         const struct score_row *r = &plan->rows->items[i];
         const struct candidate *c = &plan->candidates->items[r->candidate];
-        add_row(w, c->id, r->prefix, c->w, c->a);
+        const struct json *solved = w->solved ? json_get(w->solved, c->id) : NULL;
+        add_row(w, c->id, r->prefix, c->w, c->a, solved ? json_string(solved) : NULL);
     }
     /* An unfinished part gives its sums to these rows, but no rows of its own: what a store holds
        does not depend on runs that were broken off. */
@@ -364,6 +400,7 @@ int store_begin(struct store_writer **out, const char *path, const struct store_
     w->sizes = store_sizes_of(&w->shape);
     w->identity = json_copy(plan->identity);
     w->ranges = json_copy(plan->ranges);
+    w->solved = plan->solved;
     w->wanted = plan->rows;
     w->groups = plan->groups;
     size_t firsts = (size_t)plan->shape.tiles + 1;

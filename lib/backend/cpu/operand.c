@@ -3,6 +3,7 @@
 #include "backend/cpu/simd.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,11 +46,18 @@ struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t
     return op;
 }
 
+static size_t scaled_bytes(const struct backend_operand *op)
+{
+    return (size_t)(op->rows * op->cols) * sizeof(float);
+}
+
 void cpu_operand_free(struct backend *b, struct backend_operand *op)
 {
     if (!op)
         return;
     quant_plan_free(op->plan);
+    if (op->scaled)
+        b->ops->free(b, op->scaled, scaled_bytes(op));
     if (op->forms)
         b->ops->free(b, op->forms->room, op->forms->bytes);
     if (op->kept) {
@@ -91,10 +99,13 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
                          const struct backend_weight *w, const struct quant_spec *spec)
 {
     struct cpu_backend *c = cpu_of(b);
-    if (op->w == w && op->source.data == w->dev && quant_same(&op->spec, spec))
+    if (op->w == w && op->version == w->version && op->source.data == w->dev &&
+        quant_same(&op->spec, spec))
         return;
+    assert(!quant_has_method(spec)); /* those are computed before, by score/made.h */
     drop_plan(op);
     op->w = w;
+    op->version = w->version;
     op->spec = *spec;
     static const enum quant_dtype dtypes[] = {
         [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
@@ -108,6 +119,37 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
         return;
     }
     note_code_forms(op);
+}
+
+struct scale_job {
+    const struct backend_operand *op;
+    const float *x, *factor;
+    int64_t cols;
+};
+
+static void scale_unit(void *arg, int64_t unit, int worker)
+{
+    const struct scale_job *j = arg;
+    (void)worker;
+    for (int64_t r = j->op->t->first[unit]; r < j->op->t->first[unit + 1]; r++)
+        for (int64_t c = 0; c < j->cols; c++)
+            j->op->scaled[r * j->cols + c] = j->x[r * j->cols + c] * j->factor[c];
+}
+
+/* x with its columns multiplied; x itself without memory, which is a failure. */
+static const void *scaled_input(struct cpu_backend *c, struct backend_operand *op, const void *x,
+                                int64_t cols, const float *factor)
+{
+    struct scale_job j = {op, x, factor, cols};
+    int64_t used = op->t->first[op->t->samples];
+    if (!op->scaled)
+        op->scaled = c->base.ops->alloc(&c->base, scaled_bytes(op), "a scaled activation",
+                                        &c->failed);
+    if (!op->scaled)
+        return x;
+    aq_pool_run(c->pool, op->t->samples, scale_unit, &j);
+    memset(op->scaled + used * cols, 0, (size_t)((op->t->rows - used) * cols) * sizeof(float));
+    return op->scaled;
 }
 
 struct clip_job {
@@ -138,6 +180,8 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
     drop_plan(op);
     op->spec = *spec;
     op->t = t;
+    if (range && range->factor)
+        x = scaled_input(c, op, x, cols, range->factor);
     op->source = (struct quant_matrix){x, QUANT_F32, t->rows, cols, "activation"};
     op->forms->has_values = false;
     op->forms->has_packed = false;

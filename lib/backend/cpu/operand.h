@@ -59,6 +59,8 @@ struct backend_operand {
     struct quant_code_form form;
     float unit;                     /* its values are bf16 numbers times this; 0: they are not */
     const struct backend_weight *w; /* of a weight */
+    uint32_t version;               /* that of w */
+    float *scaled;                  /* (rows, cols): the source times the range's factor */
     const struct backend_tile *t;   /* of an activation */
     struct act_forms *forms;
     struct kept_rows *kept; /* of a weight */

@@ -1,0 +1,55 @@
+/*
+ * GPTQ: the codes of a weight chosen one column after another, each column's error passed on to
+ * the columns left so that the outputs change least; from the second moments of the inputs. And
+ * what else is solved from these moments: AWQ's scales, clipped ranges.
+ */
+#ifndef AQ_QUANT_GPTQ_H
+#define AQ_QUANT_GPTQ_H
+
+#include "base/err.h"
+#include "base/pool.h"
+#include "quant/quant.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The moments of an input made ready: U, upper triangular, U'U the inverse of what they become. */
+struct gptq_factor {
+    int64_t n;
+    int64_t *order; /* [n]: column i is the order[i]-th of the weight */
+    double *u;      /* (n, n) */
+};
+
+/*
+ * moments: (n, n), sum over tokens of x x', both triangles. scale: [n] or NULL, what the weight's
+ * columns are multiplied by and the inputs divided. Columns without any input count as independent.
+ * AQ_ERUN with a number that is not finite, and where even more damping leaves no factor. *damp is
+ * the share of the mean diagonal that was added: methods->damp, or ten times as much and again
+ * where that left no factor.
+ */
+int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *moments, int64_t n,
+                const float *scale, const struct quant_methods *methods, double *damp,
+                struct aq_err *err) AQ_MUST_CHECK;
+void gptq_factor_release(struct gptq_factor *f);
+
+/*
+ * w (rows, n), fp32, scaled already; is lost. ranges: [grid], set to the largest magnitudes; codes
+ * (rows, n): set.
+ */
+int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct quant_spec *spec,
+               const float *w, int64_t rows, float *ranges, int8_t *codes,
+               struct aq_err *err) AQ_MUST_CHECK;
+
+/* sum over the tokens of the squares of (a - b) x: rows of a and b are (rows, n). */
+double moments_error(struct aq_pool *pool, const double *moments, int64_t n, const float *a,
+                     const float *b, int64_t rows);
+
+/*
+ * Ranges of blocks, as multiples 0.5, 0.55, ..., 1 of their largest magnitudes, under which each
+ * row's output through its block alone changes least. w: (rows, n), scaled; ranges: [grid], set.
+ */
+int clip_ranges(struct aq_pool *pool, const double *moments, const float *scale,
+                const struct quant_spec *spec, const float *w, int64_t rows, int64_t n,
+                float *ranges, struct aq_err *err) AQ_MUST_CHECK;
+
+#endif

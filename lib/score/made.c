@@ -1,0 +1,232 @@
+#include "score/made.h"
+
+#include "base/mem.h"
+#include "base/num.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the weight in fp32 ---- */
+
+void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to)
+{
+    const char *from = (const char *)w->host +
+                       (size_t)(r0 * w->cols) * backend_dtype_bytes(w->dtype);
+    size_t n = (size_t)((r1 - r0) * w->cols);
+    if (w->dtype == BACKEND_F32) {
+        memcpy(to, from, n * sizeof *to);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        to[i] = w->dtype == BACKEND_BF16 ? num_from_bf16(half) : num_from_fp16(half);
+    }
+}
+
+static void scale_columns(float *w, int64_t rows, int64_t cols, const float *scale)
+{
+    for (int64_t r = 0; r < rows; r++, w += cols)
+        for (int64_t c = 0; c < cols; c++)
+            w[c] *= scale[c];
+}
+
+static void wide_weight(const struct backend_weight *w, const float *scale, float *to)
+{
+    made_widen(w, 0, w->rows, to);
+    if (scale)
+        scale_columns(to, w->rows, w->cols, scale);
+}
+
+/* The largest magnitude of all members of a group after the scaling. */
+static int group_amax(const struct made_from *from, int64_t layer, int group, const float *scale,
+                      float *out, struct aq_err *err)
+{
+    const struct model_layer *m = nn_layer(from->model, layer);
+    int first = m->groups[group].first, end = first + m->groups[group].linears;
+    *out = 0;
+    for (int l = first; l < end; l++) {
+        const struct backend_weight *w = nn_weight(from->model, layer, l);
+        float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide), own;
+        wide_weight(w, scale, wide);
+        const struct quant_matrix x = {wide, QUANT_F32, w->rows, w->cols, w->name};
+        int r = quant_weight_amax(&x, &own, err);
+        free(wide);
+        if (r < 0)
+            return -1;
+        *out = own > *out ? own : *out;
+    }
+    return 0;
+}
+
+/* ---- methods that leave values ---- */
+
+/* Where a linear's numbers are in solved.safetensors. */
+struct solved_place {
+    const char *id;
+    size_t group;
+    int module;
+};
+
+static int search(const struct made_from *from, const struct quant_spec *spec,
+                  const struct quant_matrix *w, float *to, struct aq_err *err)
+{
+    struct quant_plan *plan = NULL;
+    enum quant_rounding rounding = from->to_bf16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
+    if (quant_plan_weight(&plan, spec, w, rounding, err) < 0)
+        return -1;
+    quant_apply(plan, w, 0, w->rows, to, QUANT_F32, NULL);
+    quant_plan_free(plan);
+    return 0;
+}
+
+static int clip(const struct made_from *from, const struct quant_spec *spec,
+                const struct quant_matrix *w, const struct solved_place *at, float *to, struct aq_err *err)
+{
+    struct quant_plan *plan = NULL;
+    struct quant_grid grid;
+    enum quant_rounding rounding = from->to_bf16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
+    (void)quant_weight_grid(spec, w->rows, w->cols, &grid);
+    const float *ranges = solved_ranges(from->solved, at->id, at->group, at->module,
+                                        grid.grid_rows * grid.grid_cols, err);
+    if (!ranges || quant_plan_weight_ranges(&plan, spec, w, ranges, rounding, err) < 0)
+        return -1;
+    quant_apply(plan, w, 0, w->rows, to, QUANT_F32, NULL);
+    quant_plan_free(plan);
+    return 0;
+}
+
+static int decode(const struct made_from *from, const struct quant_spec *spec, int64_t rows,
+                  int64_t cols, const struct solved_place *at, float *to, struct aq_err *err)
+{
+    struct quant_grid grid;
+    int64_t row_bytes = quant_code_row_bytes(spec, cols);
+    (void)quant_weight_grid(spec, rows, cols, &grid);
+    const float *ranges = solved_ranges(from->solved, at->id, at->group, at->module,
+                                        grid.grid_rows * grid.grid_cols, err);
+    const uint8_t *codes =
+        ranges ? solved_codes(from->solved, at->id, at->group, at->module, rows, row_bytes, err)
+               : NULL;
+    if (!codes)
+        return -1;
+    int8_t *row = xmalloc((size_t)cols);
+    for (int64_t r = 0; r < rows; r++) {
+        float *out = to + r * cols;
+        quant_unpack_codes(spec, codes + r * row_bytes, cols, row);
+        quant_decode(spec, &grid, ranges, row, r, r + 1, cols, out);
+        for (int64_t c = 0; from->to_bf16 && c < cols; c++)
+            out[c] = num_from_bf16(num_to_bf16(out[c]));
+    }
+    free(row);
+    return 0;
+}
+
+/* From the scaled weight in `values` to what the choice makes of it, in place. */
+static int choose(const struct made_from *from, const struct quant_spec *spec,
+                  const struct backend_weight *w, const struct solved_place *at, float *values,
+                  struct aq_err *err)
+{
+    const struct quant_matrix m = {values, QUANT_F32, w->rows, w->cols, w->name};
+    switch (spec->methods.choice) {
+    case QUANT_NEAREST:
+        return 0;
+    case QUANT_CLIP:
+        return clip(from, spec, &m, at, values, err);
+    case QUANT_GPTQ:
+        return decode(from, spec, w->rows, w->cols, at, values, err);
+    case QUANT_MSE:
+    case QUANT_SWEEP:
+    case QUANT_4O6:
+        break;
+    }
+    return search(from, spec, &m, values, err);
+}
+
+/* ---- the operand ---- */
+
+static void drop_device(struct backend *b, struct made *made)
+{
+    struct backend_weight *w = &made->w;
+    if (w->dev)
+        b->ops->weights_release(b, &w, 1);
+}
+
+void made_release(struct backend *b, struct made *made)
+{
+    drop_device(b, made);
+    free(made->values);
+    *made = (struct made){0};
+}
+
+static float *take_values(struct made *made, size_t elements)
+{
+    if (elements > made->elements) {
+        free(made->values);
+        made->values = xmalloc(elements * sizeof *made->values);
+        made->elements = elements;
+    }
+    return made->values;
+}
+
+int made_quantize(const struct made_from *from, struct made *made, struct backend_operand *op,
+                  int64_t layer, int linear, const struct quant_spec *spec, const char *id,
+                  struct aq_err *err)
+{
+    const struct model_layer *m = nn_layer(from->model, layer);
+    const struct backend_weight *w = nn_weight(from->model, layer, linear);
+    int group = m->linears[linear].group;
+    const struct solved_place at = {id, from->groups->first[layer] + (size_t)group,
+                             linear - m->groups[group].first};
+    struct quant_spec rest;
+    const float *scale = NULL;
+    if (!quant_has_method(spec)) {
+        if (nn_group_spec(from->model, layer, group, spec, &rest, err) < 0)
+            return -1;
+        from->b->ops->quantize_weight(from->b, op, w, &rest);
+        return 0;
+    }
+    rest = *spec;
+    if (spec->methods.scaling) {
+        size_t input = from->groups->first_input[layer] + (size_t)m->linears[linear].input;
+        scale = solved_scale(from->solved, id, input, w->cols, err);
+        if (!scale)
+            return -1;
+        rest.methods.scaling = QUANT_NO_SCALING;
+    }
+    if (spec->group && group_amax(from, layer, group, scale, &rest.group_amax, err) < 0)
+        return -1;
+    drop_device(from->b, made);
+    float *values = take_values(made, (size_t)(w->rows * w->cols));
+    wide_weight(w, scale, values);
+    if (choose(from, &rest, w, &at, values, err) < 0)
+        return aq_err_prefix(err, "layers.%lld", (long long)layer);
+    if (rest.methods.choice != QUANT_NEAREST)
+        rest = (struct quant_spec){0};
+    rest.methods = (struct quant_methods){0};
+    struct backend_weight *made_w = &made->w;
+    *made_w = (struct backend_weight){.host = values,
+                                      .dtype = BACKEND_F32,
+                                      .rows = w->rows,
+                                      .cols = w->cols,
+                                      .name = w->name,
+                                      .version = made->w.version + 1};
+    if (from->b->ops->weights_load(from->b, &made_w, 1, err) < 0)
+        return -1;
+    from->b->ops->quantize_weight(from->b, op, made_w, &rest);
+    return 0;
+}
+
+/* ---- inputs ---- */
+
+void made_scale_range(struct quant_range *out, const struct quant_range *range,
+                      const float *factor, int64_t cols, float *hidden)
+{
+    *out = (struct quant_range){.factor = factor};
+    if (!range)
+        return;
+    for (int64_t c = 0; c < cols; c++) {
+        hidden[c] = range->hidden[c] * factor[c];
+        out->amax = hidden[c] > out->amax ? hidden[c] : out->amax;
+    }
+    out->hidden = hidden;
+}

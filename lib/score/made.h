@@ -1,0 +1,56 @@
+/*
+ * From a weight and a treatment with methods to an operand. Backends know steps alone: what a
+ * method does is done here, on the host, from the model's own weight and from what `aq-calib solve`
+ * found. A scaling leaves a weight that the steps quantize as any other; other methods leave the
+ * values themselves, in fp32.
+ */
+#ifndef AQ_SCORE_MADE_H
+#define AQ_SCORE_MADE_H
+
+#include "backend/backend.h"
+#include "base/err.h"
+#include "base/pool.h"
+#include "nn/model.h"
+#include "quant/quant.h"
+#include "store/range_file.h"
+#include "store/solved.h"
+
+#include <stdbool.h>
+
+/* What is needed of the run; all borrowed. */
+struct made_from {
+    struct backend *b;
+    struct nn_model *model;
+    const struct model_groups *groups;
+    struct solved_file *solved; /* NULL: no candidate needs it */
+    bool to_bf16;               /* operands are rounded to bf16 */
+};
+
+/* The weight behind one operand; zero at the start. */
+struct made {
+    struct backend_weight w;
+    float *values;
+    size_t elements;
+};
+
+/*
+ * Quantizes a linear's weight into op, whose source stays in `made` until the next call. id: the
+ * treatment's. AQ_EINPUT: a weight that is not finite, or something that was not solved.
+ */
+int made_quantize(const struct made_from *from, struct made *made, struct backend_operand *op,
+                  int64_t layer, int linear, const struct quant_spec *spec, const char *id,
+                  struct aq_err *err) AQ_MUST_CHECK;
+void made_release(struct backend *b, struct made *made);
+
+/* Rows of a backend's weight in fp32. */
+void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to);
+
+/*
+ * What a scaled candidate does to its input: *out becomes that of `range` (NULL: the activation has
+ * no calibrated one) with the factor, in terms of the scaled input. hidden: [cols], room for the
+ * ranges of channels.
+ */
+void made_scale_range(struct quant_range *out, const struct quant_range *range,
+                      const float *factor, int64_t cols, float *hidden);
+
+#endif

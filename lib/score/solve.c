@@ -1,0 +1,570 @@
+#include "score/solve.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/msg.h"
+#include "base/sha256.h"
+#include "model/lm.h"
+#include "quant/dense.h"
+#include "score/dtype.h"
+#include "score/solve_layer.h"
+#include "score/walk.h"
+#include "store/range_file.h"
+#include "text/tokens.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct solve_call {
+    const struct solve_job *job;
+    struct lm lm;
+    struct tokens tokens;
+    struct range_file ranges;
+    struct candidates candidates; /* solved ones */
+    bool *done;                   /* [candidates]: the product has it */
+    struct solved_file old;       /* the product as it is; path NULL: none, or not used */
+    struct backend *backend;
+    struct aq_pool *pool;
+    struct nn_model *model;
+    struct tiles tiles;
+    struct walk walk;
+    int64_t prefix;
+    int position; /* of the prefix in the ranges */
+    bool bf16, moments;
+    struct json *identity; /* of a layer's file: all but layers, tensors and digest */
+    char *parts;           /* directory of the layers' files */
+    /* of the layer at work */
+    struct input_stats inputs[MODEL_INPUTS];
+    float *amax[MODEL_INPUTS];
+    float *host;    /* a tile's input as the device has it */
+    double *rows;   /* the rows of it that hold text */
+    bool keep_layer; /* its file is there from a run before */
+};
+
+/* ---- opening ---- */
+
+/* What is solved; treatments that need nothing are left to aq-score. */
+static int open_candidates(struct solve_call *r, struct aq_err *err)
+{
+    struct candidates all = {0};
+    int bad = 0;
+    for (size_t i = 0; i < r->job->quant_count && bad == 0; i++)
+        bad = candidates_add_file(&all, r->job->quants[i], err);
+    candidates_sort(&all);
+    for (size_t i = 0; i < all.count && bad == 0; i++) {
+        if (!quant_is_solved(&all.items[i].ws))
+            continue;
+        AQ_GROW(r->candidates.items, r->candidates.count, r->candidates.cap);
+        r->candidates.items[r->candidates.count++] = all.items[i];
+        all.items[i].w = all.items[i].a = NULL; /* moved */
+    }
+    candidates_release(&all);
+    if (bad < 0)
+        return -1;
+    r->done = xcalloc(r->candidates.count + 1, sizeof *r->done);
+    r->moments = solve_needs_moments(&r->candidates);
+    if (r->candidates.count == 0)
+        aq_note(0, "none of the candidates has anything to solve");
+    return 0;
+}
+
+static int open_ranges(struct solve_call *r, struct aq_err *err)
+{
+    const struct range_user user = {.lm = r->lm.digest,
+                                    .tokens = r->tokens.digest,
+                                    .model = &r->lm.groups,
+                                    .backend = r->backend->identity,
+                                    .dtype = compute_dtype_name(r->bf16)};
+    if (range_file_open(&r->ranges, r->job->ranges, err) < 0 ||
+        range_file_matches(&r->ranges, &user, err) < 0)
+        return -1;
+    if (r->prefix == 0)
+        r->prefix = r->ranges.prefixes[r->ranges.prefix_count - 1];
+    r->position = range_file_prefix(&r->ranges, r->prefix, err);
+    return r->position < 0 ? -1 : 0;
+}
+
+static int open_model(struct solve_call *r, struct aq_err *err)
+{
+    struct backend_config config = r->job->config;
+    config.bf16 = r->bf16;
+    if (backend_open(&r->backend, r->job->device, &config, err) < 0 || open_ranges(r, err) < 0)
+        return -1;
+    struct tile_source samples = {.ids = r->tokens.ids,
+                                  .offsets = r->tokens.offsets,
+                                  .samples = r->prefix,
+                                  .max_length = r->tokens.max_length,
+                                  .seq_len = r->tokens.seq_len,
+                                  .pad_id = r->tokens.pad_id,
+                                  .max_positions = arch_max_length(&r->lm.arch)};
+    struct nn_source source = nn_source_of_lm(&r->lm);
+    r->pool = aq_pool_new(r->job->config.threads, err);
+    if (!r->pool)
+        return -1;
+    if (tiles_build(&r->tiles, &samples, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
+        return aq_err_prefix(err, "'%s'", aq_show(r->job->tokens));
+    return nn_open(&r->model, &source, r->backend, r->tiles.rows, 0, err);
+}
+
+static int64_t text_rows(const struct tile *t)
+{
+    int64_t n = 0;
+    for (int32_t s = 0; s < t->desc.samples; s++)
+        n += t->desc.first[s + 1] - t->desc.first[s] - (t->desc.pad[s] ? 1 : 0);
+    return n;
+}
+
+/* Few tokens leave moments of too low a rank: what is solved fits them, and little else. */
+static void warn_of_tokens(const struct solve_call *r)
+{
+    enum { ENOUGH = 4 };
+    const struct model_groups *g = &r->lm.groups;
+    int64_t tokens = 0, widest = 0;
+    const char *name = "";
+    for (size_t t = 0; t < r->tiles.count; t++)
+        tokens += text_rows(&r->tiles.items[t]);
+    for (size_t i = g->first_input[0]; i < g->first_input[1]; i++)
+        if (g->inputs[i].cols > widest) {
+            widest = g->inputs[i].cols;
+            name = g->inputs[i].name;
+        }
+    aq_note(1, "%" PRId64 " tokens; input '%s' has %" PRId64 " columns", tokens, name, widest);
+    if (r->moments && r->candidates.count && tokens < ENOUGH * widest)
+        aq_warn("%" PRId64 " tokens are fewer than %d for each of the %" PRId64
+                " columns of input '%s': calibrated candidates fit this text more than others",
+                tokens, ENOUGH, widest, name);
+}
+
+/* ---- the product as it is ---- */
+
+static struct json *describe(const struct solve_call *r)
+{
+    char digest[AQ_SHA256_HEX];
+    struct json *aq = json_new_object();
+    range_file_digest((struct range_file *)&r->ranges, r->position, digest);
+    json_add_string(aq, "schema", SOLVED_SCHEMA);
+    json_add_string(aq, "lm", r->lm.digest);
+    json_add_string(aq, "tokens", r->tokens.digest);
+    json_add_int(aq, "prefix", r->prefix);
+    json_add_string(aq, "ranges", digest);
+    json_add_string(aq, "backend", r->backend->identity);
+    json_add_string(aq, "dtype", compute_dtype_name(r->bf16));
+    json_add_int(aq, "result_version", SOLVE_RESULT_VERSION);
+    return aq;
+}
+
+/* The first key in which a file's metadata is not what this run would write; NULL: none. */
+static const char *other_key(const struct json *expected, const struct json *found)
+{
+    for (const struct json *v = json_first(expected); v; v = json_next(v)) {
+        const struct json *u = json_get(found, json_key(v));
+        if (!u || !json_equal(u, v))
+            return json_key(v);
+    }
+    return NULL;
+}
+
+static int open_old(struct solve_call *r, struct aq_err *err)
+{
+    const char *path = r->job->output, *key;
+    struct aq_err why = {0};
+    if (!aq_path_exists(path))
+        return 0;
+    int bad = solved_open(&r->old, path, &why);
+    if (bad == 0 && (key = other_key(r->identity, r->old.meta))) {
+        aq_err_set(&why, AQ_EINPUT, "'%s' was solved with another '%s'", aq_show(path), key);
+        aq_err_hint(&why, "--replace starts over");
+        bad = -1;
+        solved_close(&r->old);
+    }
+    if (bad < 0 && (!r->job->replace || why.code != AQ_EINPUT)) {
+        *err = why;
+        return -1;
+    }
+    if (bad < 0)
+        aq_note(0, "starting over: %s", why.msg);
+    for (size_t i = 0; bad == 0 && i < r->candidates.count; i++)
+        r->done[i] = json_get(r->old.candidates, r->candidates.items[i].id) != NULL;
+    return 0;
+}
+
+static size_t count_open(const struct solve_call *r)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->candidates.count; i++)
+        n += !r->done[i];
+    return n;
+}
+
+/* ---- layers' files ---- */
+
+static struct json *layer_meta(const struct solve_call *r, int64_t first, int64_t end)
+{
+    struct json *aq = json_copy(r->identity), *list;
+    struct json *candidates = json_add_object(aq, "candidates");
+    for (size_t i = 0; i < r->candidates.count; i++) {
+        const struct candidate *c = &r->candidates.items[i];
+        if (r->done[i])
+            continue;
+        struct json *one = json_add_object(candidates, c->id);
+        json_add_string(one, "w", c->w);
+        json_add_string(one, "a", c->a);
+    }
+    list = json_add_array(aq, "layers");
+    (void)json_push(list, json_new_int(first));
+    (void)json_push(list, json_new_int(end));
+    model_groups_write(&r->lm.groups, aq);
+    return aq;
+}
+
+static char *layer_path(const struct solve_call *r, int64_t layer)
+{
+    return xasprintf("%s/%" PRId64 ".safetensors", r->parts, layer);
+}
+
+/* Left by a run that was broken off, and of the same inputs and candidates? */
+static bool layer_is_there(const struct solve_call *r, int64_t layer)
+{
+    struct solved_file f;
+    struct aq_err why = {0};
+    char *path = layer_path(r, layer);
+    bool there = aq_path_exists(path) && solved_open(&f, path, &why) == 0;
+    if (there) {
+        struct json *meta = layer_meta(r, layer, layer + 1);
+        there = other_key(meta, f.meta) == NULL;
+        json_free(meta);
+        solved_close(&f);
+    }
+    free(path);
+    return there;
+}
+
+static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
+{
+    struct solved_items items = {0};
+    const struct layer_job job = {.pool = r->pool,
+                                  .model = r->model,
+                                  .groups = &r->lm.groups,
+                                  .candidates = &r->candidates,
+                                  .done = r->done,
+                                  .layer = layer,
+                                  .inputs = r->inputs};
+    int bad = solve_layer(&job, &items, err);
+    if (bad == 0) {
+        struct json *meta = layer_meta(r, layer, layer + 1);
+        char *path = layer_path(r, layer);
+        bad = solved_write(path, meta, items.items, items.count, err);
+        free(path);
+        json_free(meta);
+    }
+    solved_items_release(&items);
+    if (bad == 0)
+        aq_note(2, "layer %" PRId64 " done (kept in '%s')", layer, aq_show(r->parts));
+    return bad;
+}
+
+/* ---- moments ---- */
+
+static void begin_layer(struct solve_call *r, int64_t layer)
+{
+    const struct model_groups *g = &r->lm.groups;
+    size_t first = g->first_input[layer];
+    r->keep_layer = layer_is_there(r, layer);
+    for (size_t i = first; i < g->first_input[layer + 1]; i++) {
+        struct input_stats *in = &r->inputs[i - first];
+        size_t n = (size_t)g->inputs[i].cols;
+        in->cols = g->inputs[i].cols;
+        in->tokens = 0;
+        memset(in->mean, 0, n * sizeof *in->mean);
+        if (in->moments)
+            memset(in->moments, 0, n * n * sizeof *in->moments);
+    }
+}
+
+/* Rows of text, one after another, in double; returns how many. */
+static int64_t take_rows(struct solve_call *r, const struct tile *t, int64_t cols)
+{
+    int64_t n = 0;
+    for (int32_t s = 0; s < t->desc.samples; s++)
+        for (int32_t k = t->desc.first[s] + (t->desc.pad[s] ? 1 : 0); k < t->desc.first[s + 1];
+             k++, n++)
+            for (int64_t c = 0; c < cols; c++)
+                r->rows[n * cols + c] = (double)r->host[(int64_t)k * cols + c];
+    return n;
+}
+
+static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const struct nn_acts *acts,
+                    struct aq_err *err)
+{
+    const struct model_layer *m = nn_layer(r->model, layer);
+    const struct tile *t = &r->tiles.items[tile];
+    for (int i = 0; i < m->input_count; i++) {
+        struct input_stats *in = &r->inputs[i];
+        size_t bytes = (size_t)r->tiles.rows * (size_t)in->cols * r->backend->act_size;
+        if (r->backend->ops->download(r->backend, r->host, acts->x[i], bytes, err) < 0)
+            return aq_err_prefix(err, "layer %" PRId64, layer);
+        int64_t n = take_rows(r, t, in->cols);
+        for (int64_t k = 0; k < n; k++)
+            for (int64_t c = 0; c < in->cols; c++)
+                in->mean[c] += fabs(r->rows[k * in->cols + c]);
+        if (in->moments)
+            dense_add_square(r->pool, in->moments, r->rows, n, in->cols);
+        in->tokens += n;
+    }
+    return 0;
+}
+
+static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
+{
+    const struct model_groups *g = &r->lm.groups;
+    size_t first = g->first_input[layer];
+    for (size_t i = first; i < g->first_input[layer + 1]; i++) {
+        struct input_stats *in = &r->inputs[i - first];
+        struct quant_range range;
+        if (in->tokens == 0)
+            return aq_err_set(err, AQ_EINPUT, "no token reaches input '%s'", g->inputs[i].name);
+        range_file_get(&r->ranges, (int64_t)i, r->position, &range);
+        memcpy(r->amax[i - first], range.hidden, (size_t)in->cols * sizeof(float));
+        in->amax = r->amax[i - first];
+        for (int64_t c = 0; c < in->cols; c++) {
+            in->mean[c] /= (double)in->tokens;
+            if (!isfinite(in->mean[c]))
+                return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in column %" PRId64,
+                                  g->inputs[i].name, c);
+        }
+        if (in->moments)
+            dense_mirror(in->moments, in->cols);
+    }
+    return write_layer(r, layer, err);
+}
+
+static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *acts,
+                   struct aq_err *err)
+{
+    struct solve_call *r = arg;
+    if (tile == 0)
+        begin_layer(r, layer);
+    if (r->keep_layer)
+        return 0;
+    if (add_tile(r, layer, tile, acts, err) < 0)
+        return -1;
+    return tile + 1 == r->tiles.count ? end_layer(r, layer, err) : 0;
+}
+
+/* ---- memory ---- */
+
+static uint64_t moments_bytes(const struct solve_call *r)
+{
+    const struct model_groups *g = &r->lm.groups;
+    uint64_t most = 0;
+    for (int64_t layer = 0; layer < g->layers; layer++) {
+        uint64_t sum = 0;
+        for (size_t i = g->first_input[layer]; i < g->first_input[layer + 1]; i++)
+            sum += (uint64_t)g->inputs[i].cols * (uint64_t)g->inputs[i].cols * sizeof(double);
+        most = sum > most ? sum : most;
+    }
+    return r->moments ? most : 0;
+}
+
+/* Whether the states of the tiles go to a file. */
+static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err *err)
+{
+    const struct lm_arch *a = &r->lm.arch;
+    uint64_t states = r->tiles.count * walk_act_bytes(&r->tiles, r->backend, a->hidden_size);
+    uint64_t rest = nn_buffer_bytes(a, r->backend->act_size, r->tiles.rows, 0) + moments_bytes(r) +
+                    solve_layer_bytes(r->model);
+    *spilled = r->job->memory && states + rest > r->job->memory;
+    if (r->job->memory && rest > r->job->memory)
+        return aq_err_set(err, AQ_ERUN,
+                          "--memory %.0f MB is too little: the moments of a layer and its factor "
+                          "need %.0f MB",
+                          (double)r->job->memory / 1e6, ceil((double)rest / 1e6));
+    return 0;
+}
+
+static int take_room(struct solve_call *r, struct aq_err *err)
+{
+    const struct model_groups *g = &r->lm.groups;
+    int64_t widest = 1;
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        int64_t cols = 0;
+        for (int64_t layer = 0; layer < g->layers; layer++) {
+            size_t at = g->first_input[layer] + (size_t)i;
+            if (at < g->first_input[layer + 1] && g->inputs[at].cols > cols)
+                cols = g->inputs[at].cols;
+        }
+        widest = cols > widest ? cols : widest;
+        size_t n = (size_t)cols;
+        if (n == 0)
+            continue;
+        r->inputs[i].mean = xcalloc(n, sizeof *r->inputs[i].mean);
+        r->amax[i] = xcalloc(n, sizeof *r->amax[i]);
+        if (r->moments && !(r->inputs[i].moments = malloc(n * n * sizeof(double))))
+            return aq_err_set(err, AQ_ERUN, "no memory for the moments of %zu columns", n);
+    }
+    size_t elements = (size_t)r->tiles.rows * (size_t)widest;
+    r->host = xmalloc(elements * sizeof *r->host);
+    r->rows = xmalloc(elements * sizeof *r->rows);
+    return 0;
+}
+
+/* ---- the product ---- */
+
+/* All tensors of a file. */
+static void take_items(struct solved_items *items, const struct solved_file *f)
+{
+    for (size_t i = 0; i < f->file.count; i++) {
+        const struct st_tensor *t = &f->file.tensors[i];
+        AQ_GROW(items->items, items->count, items->cap);
+        struct solved_item *item = &items->items[items->count++];
+        *item = (struct solved_item){
+            .name = xstrdup(t->name), .dtype = t->dtype, .rank = t->rank, .data = t->data};
+        for (int k = 0; k < 2 && k < t->rank; k++)
+            item->shape[k] = t->shape[k];
+    }
+}
+
+/* The candidates of the old product and those that were solved now, by rising id. */
+static void merge_candidates(struct json *meta, const struct solved_file *old)
+{
+    struct json *now = json_get(meta, "candidates");
+    for (const struct json *c = old->path ? json_first(old->candidates) : NULL; c; c = json_next(c))
+        if (!json_get(now, json_key(c)))
+            json_add(now, json_key(c), json_copy(c));
+}
+
+static int write_product(struct solve_call *r, struct aq_err *err)
+{
+    int64_t layers = r->lm.groups.layers, open = 0;
+    struct solved_file *files = xcalloc((size_t)layers, sizeof *files);
+    struct solved_items items = {0};
+    int bad = 0;
+    for (; open < layers && bad == 0; open += bad == 0) {
+        char *path = layer_path(r, open);
+        bad = solved_open(&files[open], path, err);
+        if (bad == 0)
+            take_items(&items, &files[open]);
+        free(path);
+    }
+    if (bad == 0) {
+        struct json *meta = layer_meta(r, 0, layers);
+        if (r->old.path) {
+            take_items(&items, &r->old);
+            aq_rewrite_input(r->job->output);
+        }
+        merge_candidates(meta, &r->old);
+        bad = solved_write(r->job->output, meta, items.items, items.count, err);
+        json_free(meta);
+    }
+    for (size_t i = 0; i < items.count; i++)
+        free(items.items[i].name);
+    free(items.items);
+    while (open > 0)
+        solved_close(&files[--open]);
+    free(files);
+    return bad;
+}
+
+/* The layers' files have done their work. */
+static void remove_parts(const struct solve_call *r)
+{
+    for (int64_t l = 0; l < r->lm.groups.layers; l++) {
+        char *path = layer_path(r, l);
+        (void)unlink(path);
+        free(path);
+    }
+    if (rmdir(r->parts) < 0 && errno != ENOENT)
+        aq_warn("'%s' is left behind", aq_show(r->parts));
+}
+
+/* ---- all ---- */
+
+static int compute(struct solve_call *r, struct aq_err *err)
+{
+    bool spilled;
+    if (plan_memory(r, &spilled, err) < 0 || take_room(r, err) < 0 ||
+        aq_make_dirs(r->parts, err) < 0)
+        return -1;
+    const struct walk_job job = {.b = r->backend,
+                                 .model = r->model,
+                                 .tiles = &r->tiles,
+                                 .end_tile = r->tiles.count,
+                                 .spilled = spilled,
+                                 .spill_dir = r->parts};
+    int bad = walk_open(&r->walk, &job, err);
+    if (bad == 0) {
+        aq_progress_begin(&r->walk.progress, "solving",
+                          walk_products(&r->walk, 0, nn_layers(r->model)));
+        bad = walk_forward(&r->walk, nn_layers(r->model), measure, r, err);
+        aq_progress_end(&r->walk.progress);
+    }
+    if (r->walk.op)
+        walk_close(&r->walk);
+    return bad == 0 ? write_product(r, err) : -1;
+}
+
+/* Experts have inputs that differ from expert to expert. */
+static int check_groups(const struct solve_call *r, struct aq_err *err)
+{
+    const struct model_groups *g = &r->lm.groups;
+    for (size_t i = 0; i < g->count; i++)
+        if (g->items[i].input_count != 1)
+            return aq_err_set(err, AQ_EINPUT,
+                              "%s: candidates of mixtures of experts are not calibrated",
+                              g->items[i].name);
+    return 0;
+}
+
+static int run(struct solve_call *r, struct aq_err *err)
+{
+    const struct solve_job *job = r->job;
+    if (open_candidates(r, err) < 0 || compute_dtype_parse(job->dtype, &r->bf16, err) < 0 ||
+        lm_open(&r->lm, job->lm, err) < 0 ||
+        (job->verify && lm_verify(&r->lm, job->lm, err) < 0) || check_groups(r, err) < 0 ||
+        tokens_open(&r->tokens, job->tokens, err) < 0 || open_model(r, err) < 0)
+        return -1;
+    r->identity = describe(r);
+    r->parts = xasprintf("%s.part", job->output);
+    if (open_old(r, err) < 0)
+        return -1;
+    size_t open = count_open(r);
+    if (open || !r->old.path) {
+        warn_of_tokens(r);
+        if (compute(r, err) < 0)
+            return -1;
+        remove_parts(r);
+    }
+    aq_note(0, "%zu candidates solved, %zu were there", open, r->candidates.count - open);
+    return 0;
+}
+
+int solve_run(const struct solve_job *job, struct aq_err *err)
+{
+    struct solve_call r = {.job = job, .prefix = job->prefix};
+    int bad = run(&r, err);
+    for (int i = 0; i < MODEL_INPUTS; i++) {
+        free(r.inputs[i].moments);
+        free(r.inputs[i].mean);
+        free(r.amax[i]);
+    }
+    free(r.host);
+    free(r.rows);
+    free(r.parts);
+    json_free(r.identity);
+    solved_close(&r.old);
+    nn_close(r.model);
+    backend_close(r.backend);
+    aq_pool_free(r.pool);
+    range_file_close(&r.ranges);
+    tiles_release(&r.tiles);
+    candidates_release(&r.candidates);
+    free(r.done);
+    tokens_release(&r.tokens);
+    lm_close(&r.lm);
+    return bad;
+}

@@ -1,0 +1,351 @@
+#include "score/solve_layer.h"
+
+#include "base/mem.h"
+#include "base/msg.h"
+#include "quant/gptq.h"
+#include "score/made.h"
+
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of each weight that AWQ's losses are taken over, spread evenly: a sum over rows. */
+enum { AWQ_ROWS = 512 };
+
+/* ---- the product ---- */
+
+static void add_item(struct solved_items *s, char *name, enum st_dtype dtype, int64_t rows,
+                     int64_t cols, const void *data)
+{
+    AQ_GROW(s->items, s->count, s->cap);
+    struct solved_item *item = &s->items[s->count++];
+    *item = (struct solved_item){.name = name, .dtype = dtype, .rank = rows ? 2 : 1, .data = data};
+    item->shape[0] = (uint64_t)(rows ? rows : cols);
+    item->shape[1] = (uint64_t)cols;
+}
+
+void solved_items_release(struct solved_items *s)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        free(s->items[i].name);
+        free((void *)s->items[i].data);
+    }
+    free(s->items);
+    *s = (struct solved_items){0};
+}
+
+/* ---- scales ---- */
+
+/* The linears of the layer that read an input: *first to before *end. */
+struct readers {
+    int linear[MODEL_LINEARS];
+    int count;
+};
+
+static struct readers readers_of(const struct layer_job *job, int input)
+{
+    const struct model_layer *m = nn_layer(job->model, job->layer);
+    struct readers r = {.count = 0};
+    for (int l = 0; l < m->linear_count; l++)
+        if (m->linears[l].input == input)
+            r.linear[r.count++] = l;
+    return r;
+}
+
+static float *wide_linear(const struct layer_job *job, int linear)
+{
+    const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
+    float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide);
+    made_widen(w, 0, w->rows, wide);
+    return wide;
+}
+
+static float clamp_scale(double x)
+{
+    return x < 1e-4 ? 1e-4F : x > 1e4 ? 1e4F : (float)x;
+}
+
+/* W / c, x c with c = b^(1 - alpha) / a^alpha: a the largest input, b the largest weight of a
+   column, over all linears that read it. */
+static void smooth_scale(const struct layer_job *job, const struct readers *r,
+                         const struct input_stats *in, double alpha, float *scale)
+{
+    float *most = xcalloc((size_t)in->cols, sizeof *most);
+    for (int i = 0; i < r->count; i++) {
+        const struct backend_weight *w = nn_weight(job->model, job->layer, r->linear[i]);
+        float *wide = wide_linear(job, r->linear[i]);
+        for (int64_t k = 0; k < w->rows; k++)
+            quant_absmax_cols(most, wide + k * w->cols, QUANT_F32, (size_t)w->cols);
+        free(wide);
+    }
+    for (int64_t c = 0; c < in->cols; c++) {
+        double a = in->amax[c], b = most[c];
+        float factor = 1;
+        if (a > 0x1p-31 && b > 0)
+            factor = clamp_scale(pow(b, 1 - alpha) / pow(a, alpha));
+        scale[c] = 1 / factor;
+    }
+    free(most);
+}
+
+/* A reader's rows that AWQ looks at. */
+struct sampled {
+    float *w, *scaled; /* (rows, cols); scaled: room */
+    int64_t rows;
+    const char *name;
+};
+
+static void sample_rows(const struct layer_job *job, int linear, struct sampled *out)
+{
+    const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
+    int64_t step = (w->rows + AWQ_ROWS - 1) / AWQ_ROWS;
+    out->rows = (w->rows + step - 1) / step;
+    out->name = w->name;
+    out->w = xmalloc((size_t)(out->rows * w->cols) * sizeof *out->w);
+    out->scaled = xmalloc((size_t)(out->rows * w->cols) * sizeof *out->w);
+    for (int64_t i = 0; i < out->rows; i++)
+        made_widen(w, i * step, i * step + 1, out->w + i * w->cols);
+}
+
+/* Mean over all rows of the readers of |w| over the largest of its block. */
+static void weight_measure(const struct layer_job *job, const struct readers *r,
+                           const struct quant_step *step, int64_t cols, double *mean)
+{
+    bool blocks = step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 ||
+                  step->scope == QUANT_MX;
+    int64_t block = blocks && step->block_cols < cols ? step->block_cols : cols, rows = 0;
+    memset(mean, 0, (size_t)cols * sizeof *mean);
+    for (int i = 0; i < r->count; i++) {
+        const struct backend_weight *w = nn_weight(job->model, job->layer, r->linear[i]);
+        float *wide = wide_linear(job, r->linear[i]);
+        for (int64_t k = 0; k < w->rows; k++)
+            for (int64_t c = 0; c < cols; c += block) {
+                int64_t end = c + block < cols ? c + block : cols;
+                const float *at = wide + k * cols;
+                float most = quant_absmax(at + c, QUANT_F32, (size_t)(end - c)) + FLT_MIN;
+                for (int64_t j = c; j < end; j++)
+                    mean[j] += (double)(fabsf(at[j]) / most);
+            }
+        rows += w->rows;
+        free(wide);
+    }
+    for (int64_t c = 0; c < cols; c++)
+        mean[c] /= (double)rows;
+}
+
+static void awq_trial(const double *input, const double *weight, int64_t cols, double alpha,
+                      float *scale)
+{
+    float low = INFINITY, high = 0;
+    for (int64_t c = 0; c < cols; c++) {
+        scale[c] = clamp_scale(pow(input[c], alpha) / (pow(weight[c], 1 - alpha) + (double)FLT_MIN));
+        low = scale[c] < low ? scale[c] : low;
+        high = scale[c] > high ? scale[c] : high;
+    }
+    float middle = sqrtf(high * low);
+    for (int64_t c = 0; c < cols; c++)
+        scale[c] /= middle;
+}
+
+/* The squared error of the readers' outputs, weights alone quantized, after this scaling. */
+static int awq_loss(const struct layer_job *job, const struct sampled *all, int count,
+                    const struct input_stats *in, const struct quant_spec *spec,
+                    const float *scale, double *loss, struct aq_err *err)
+{
+    *loss = 0;
+    for (int i = 0; i < count; i++) {
+        const struct sampled *s = &all[i];
+        struct quant_plan *plan = NULL;
+        const struct quant_matrix m = {s->scaled, QUANT_F32, s->rows, in->cols, s->name};
+        for (int64_t k = 0; k < s->rows; k++)
+            for (int64_t c = 0; c < in->cols; c++)
+                s->scaled[k * in->cols + c] = s->w[k * in->cols + c] * scale[c];
+        if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
+            return -1;
+        quant_apply(plan, &m, 0, s->rows, s->scaled, QUANT_F32, NULL);
+        quant_plan_free(plan);
+        for (int64_t k = 0; k < s->rows; k++)
+            for (int64_t c = 0; c < in->cols; c++)
+                s->scaled[k * in->cols + c] /= scale[c];
+        *loss += moments_error(job->pool, in->moments, in->cols, s->scaled, s->w, s->rows);
+    }
+    return 0;
+}
+
+static int awq_scale(const struct layer_job *job, const struct readers *r,
+                     const struct input_stats *in, const struct quant_spec *spec, float *scale,
+                     struct aq_err *err)
+{
+    struct sampled all[MODEL_LINEARS];
+    struct quant_spec plain = *spec;
+    int64_t cols = in->cols;
+    double *weight = xcalloc((size_t)cols, sizeof *weight), best = INFINITY;
+    float *trial = xcalloc((size_t)cols, sizeof *trial);
+    int r_code = 0, steps = (int)lround(1 / spec->methods.alpha);
+    plain.methods = (struct quant_methods){0};
+    weight_measure(job, r, &spec->step[0], cols, weight);
+    for (int i = 0; i < r->count; i++)
+        sample_rows(job, r->linear[i], &all[i]);
+    for (int k = spec->methods.plain_grid ? 0 : -1; k <= steps && r_code == 0; k++) {
+        double loss;
+        if (k < 0)
+            for (int64_t c = 0; c < cols; c++)
+                trial[c] = 1;
+        else
+            awq_trial(in->mean, weight, cols, (double)(float)(k * spec->methods.alpha), trial);
+        r_code = awq_loss(job, all, r->count, in, &plain, trial, &loss, err);
+        if (r_code == 0 && loss < best) {
+            best = loss;
+            memcpy(scale, trial, (size_t)cols * sizeof *scale);
+        }
+    }
+    if (r_code == 0 && !isfinite(best))
+        r_code = aq_err_set(err, AQ_ERUN, "no scale leaves a finite error");
+    for (int i = 0; i < r->count; i++) {
+        free(all[i].w);
+        free(all[i].scaled);
+    }
+    free(weight);
+    free(trial);
+    return r_code;
+}
+
+/* ---- one candidate ---- */
+
+static bool same_factor(const struct quant_methods *a, const struct quant_methods *b)
+{
+    return a->damp == b->damp && a->plain_order == b->plain_order;
+}
+
+/* The factor of an input, kept for the candidates that share it; none that scale do. */
+struct kept_factor {
+    struct gptq_factor f;
+    struct quant_methods of;
+    bool there;
+};
+
+static int take_factor(const struct layer_job *job, const struct input_stats *in,
+                       const char *input, const struct quant_methods *m, const float *scale,
+                       struct kept_factor *kept, struct aq_err *err)
+{
+    double damp;
+    if (kept->there && !scale && !kept->of.scaling && same_factor(&kept->of, m))
+        return 0;
+    gptq_factor_release(&kept->f);
+    kept->there = false;
+    if (gptq_factor(&kept->f, job->pool, in->moments, in->cols, scale, m, &damp, err) < 0)
+        return aq_err_prefix(err, "input '%s'", input);
+    if (damp > m->damp)
+        aq_warn("input '%s': its second moments had no factor before %g of their mean was added",
+                input, damp);
+    kept->of = *m;
+    kept->there = true;
+    return 0;
+}
+
+static int solve_linear(const struct layer_job *job, const struct candidate *c, int linear,
+                        const struct input_stats *in, const float *scale,
+                        const struct gptq_factor *f, struct solved_items *out, struct aq_err *err)
+{
+    const struct model_layer *m = nn_layer(job->model, job->layer);
+    const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
+    int of_layer = m->linears[linear].group;
+    size_t group = job->groups->first[job->layer] + (size_t)of_layer;
+    int module = linear - m->groups[of_layer].first;
+    struct quant_grid grid;
+    float *wide = wide_linear(job, linear);
+    for (int64_t k = 0; scale && k < w->rows; k++)
+        for (int64_t i = 0; i < w->cols; i++)
+            wide[k * w->cols + i] *= scale[i];
+    (void)quant_weight_grid(&c->ws, w->rows, w->cols, &grid);
+    float *ranges = xcalloc((size_t)(grid.grid_rows * grid.grid_cols), sizeof *ranges);
+    int r;
+    if (c->ws.methods.choice == QUANT_CLIP) {
+        r = clip_ranges(job->pool, in->moments, scale, &c->ws, wide, w->rows, w->cols, ranges, err);
+    } else {
+        int8_t *codes = xmalloc((size_t)(w->rows * w->cols));
+        int64_t row_bytes = quant_code_row_bytes(&c->ws, w->cols);
+        r = gptq_codes(job->pool, f, &c->ws, wide, w->rows, ranges, codes, err);
+        uint8_t *packed = xmalloc((size_t)(w->rows * row_bytes));
+        for (int64_t k = 0; r == 0 && k < w->rows; k++)
+            quant_pack_codes(&c->ws, codes + k * w->cols, w->cols, packed + k * row_bytes);
+        free(codes);
+        add_item(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, w->rows,
+                 row_bytes, packed);
+    }
+    free(wide);
+    add_item(out, xasprintf("range/%s/%zu.%d", c->id, group, module), ST_F32, grid.grid_rows,
+             grid.grid_cols, ranges);
+    return r < 0 ? aq_err_prefix(err, "%s", aq_show(w->name)) : 0;
+}
+
+/* One candidate on one input and the linears that read it. */
+static int solve_input(const struct layer_job *job, const struct candidate *c, int input,
+                       struct kept_factor *kept, struct solved_items *out, struct aq_err *err)
+{
+    const struct input_stats *in = &job->inputs[input];
+    const struct readers r = readers_of(job, input);
+    size_t index = job->groups->first_input[job->layer] + (size_t)input;
+    const char *name = job->groups->inputs[index].name;
+    const struct quant_methods *m = &c->ws.methods;
+    float *scale = NULL;
+    if (m->scaling) {
+        scale = xcalloc((size_t)in->cols, sizeof *scale);
+        add_item(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, in->cols, scale);
+        if (m->scaling == QUANT_SMOOTH)
+            smooth_scale(job, &r, in, m->alpha, scale);
+        else if (awq_scale(job, &r, in, &c->ws, scale, err) < 0)
+            return aq_err_prefix(err, "input '%s'", name);
+    }
+    if (m->choice != QUANT_CLIP && m->choice != QUANT_GPTQ)
+        return 0;
+    if (m->choice == QUANT_GPTQ && take_factor(job, in, name, m, scale, kept, err) < 0)
+        return -1;
+    for (int i = 0; i < r.count; i++)
+        if (solve_linear(job, c, r.linear[i], in, scale, &kept->f, out, err) < 0)
+            return -1;
+    return 0;
+}
+
+int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq_err *err)
+{
+    const struct model_layer *m = nn_layer(job->model, job->layer);
+    int r = 0;
+    for (int i = 0; i < m->input_count && r == 0; i++) {
+        struct kept_factor kept = {.there = false};
+        for (size_t c = 0; c < job->candidates->count && r == 0; c++)
+            if (!job->done[c])
+                r = solve_input(job, &job->candidates->items[c], i, &kept, out, err);
+        gptq_factor_release(&kept.f);
+    }
+    return r;
+}
+
+/* ---- plans ---- */
+
+bool solve_needs_moments(const struct candidates *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        const struct quant_methods *m = &c->items[i].ws.methods;
+        if (m->scaling == QUANT_AWQ || m->choice == QUANT_GPTQ || m->choice == QUANT_CLIP)
+            return true;
+    }
+    return false;
+}
+
+uint64_t solve_layer_bytes(const struct nn_model *m)
+{
+    uint64_t most = 0;
+    for (int64_t layer = 0; layer < nn_layers(m); layer++) {
+        const struct model_layer *shape = nn_layer(m, layer);
+        for (int l = 0; l < shape->linear_count; l++) {
+            uint64_t rows = (uint64_t)shape->linears[l].rows, cols = (uint64_t)shape->linears[l].cols;
+            /* the factor; the weight in fp32 and fp64, its codes, errors of a block */
+            uint64_t bytes = cols * cols * 8 + rows * cols * 14 + rows * 1024;
+            most = bytes > most ? bytes : most;
+        }
+    }
+    return most;
+}

@@ -1,0 +1,42 @@
+/* One layer of `aq-calib solve`: from the moments of its inputs to the numbers of all candidates. */
+#ifndef AQ_SCORE_SOLVE_LAYER_H
+#define AQ_SCORE_SOLVE_LAYER_H
+
+#include "base/pool.h"
+#include "nn/model.h"
+#include "store/candidate.h"
+#include "store/solved.h"
+
+/* What was measured of an input. */
+struct input_stats {
+    int64_t cols, tokens;
+    double *moments; /* (cols, cols): sum of x x', both triangles; NULL: nobody needs it */
+    double *mean;    /* [cols]: mean of |x| */
+    const float *amax; /* [cols]: the largest |x|, from the ranges */
+};
+
+struct layer_job {
+    struct aq_pool *pool;
+    struct nn_model *model;
+    const struct model_groups *groups;
+    const struct candidates *candidates; /* solved ones alone */
+    const bool *done;                    /* [candidates]: in the product already */
+    int64_t layer;
+    const struct input_stats *inputs; /* of the layer */
+};
+
+/* The tensors of a layer; grows. */
+struct solved_items {
+    struct solved_item *items;
+    size_t count, cap;
+};
+void solved_items_release(struct solved_items *s);
+
+int solve_layer(const struct layer_job *job, struct solved_items *out,
+                struct aq_err *err) AQ_MUST_CHECK;
+/* Do the methods of any candidate need second moments? */
+bool solve_needs_moments(const struct candidates *c);
+/* Bytes that a layer takes at most beside the moments of its inputs. */
+uint64_t solve_layer_bytes(const struct nn_model *m);
+
+#endif
