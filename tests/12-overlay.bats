@@ -124,11 +124,11 @@ E
     jq --argjson f "$(jq -n '{quant_cfg: {"*weight_quantizer": {num_bits: 4, block_sizes: {"-1": 128}, enable: true},
         "*input_quantizer": {num_bits: 8, axis: null, enable: true}}, algorithm: "max"}')" '._aq.format = $f' run.json >own.json
     is "$(aq-overlay own.json)" "$first"
-    jq '._aq.format.algorithm = "awq_lite"' own.json >awq.json
-    aq 0 aq-overlay awq.json
-    is "$(jq -c '[.supported, .algorithm]' <<<"$output")" '[true,"awq_lite"]'
-    is "$stderr" "aq-overlay: warning: algorithm 'awq_lite' is not applied: scores will be those of plain rounding"
-    aq 0 aq-overlay -q awq.json
+    jq '._aq.format.algorithm = "svdquant"' own.json >svd.json
+    aq 0 aq-overlay svd.json
+    is "$(jq -c '[.supported, .algorithm]' <<<"$output")" '[true,"svdquant"]'
+    is "$stderr" "aq-overlay: warning: algorithm 'svdquant' is not applied: scores will be those of plain rounding"
+    aq 0 aq-overlay -q svd.json
     is "$stderr" ""
 }
 

@@ -252,6 +252,8 @@ bool scheme_find(enum scheme_layout layout, const struct quant_spec *w, const st
     *out = (struct scheme){.storage_bits = 16};
     if (w->steps == 0)
         return refuse(reason, "no engine quantizes activations alone: served as it is");
+    if (quant_has_method(w))
+        return refuse(reason, "calibrated candidates and searched scales are not written yet");
     if (w->steps > 1)
         return refuse(reason, "no scheme is a sequence of quantizers");
     const struct quant_step *step = &w->step[0];

@@ -150,6 +150,7 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     struct eval_linear *all = &o->linears[g->layer * MODEL_LINEARS], *lead = &all[first];
     int64_t cols = groups->inputs[g->inputs[0]].cols;
     struct quant_plan *plan = NULL;
+    char digest[AQ_SHA256_HEX];
     if (strcmp(c->candidate, "NONE") == 0)
         return 0;
     if (quant_parse(c->weight, &lead->w, err) < 0 || quant_parse_act(c->act, &lead->a, err) < 0)
@@ -158,6 +159,8 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     if (quant_is_solved(&lead->w) && !ref->solved)
         return aq_err_set(err, AQ_EUSAGE, "'%s' has a calibrated candidate in %s: --solved is needed",
                           aq_show(o->path), aq_show(g->name));
+    if (quant_is_solved(&lead->w) && solved_digest(ref->solved, lead->id, digest, err) < 0)
+        return aq_err_prefix(err, "%s", aq_show(o->path));
     lead->swapped = lead->w.steps > 0 || lead->a.steps > 0;
     if (treatment_ranged(&lead->a)) {
         if (!ref->ranges)

@@ -275,7 +275,7 @@ static int add_methods(const struct jref *format, const struct overlay_cell *cel
     if (!rule && methods.scaling && v->a.spec.steps && v->a.spec.step[0].scope == QUANT_HIDDEN)
         rule = "ranges for each input feature undo the scaling of input channels";
     if (rule) {
-        (void)snprintf(v->reason, sizeof v->reason, "algorithm '%s': %s",
+        (void)snprintf(v->reason, sizeof v->reason, "algorithm '%s': %s (rule 26)",
                        aq_show(algorithm_name(format->v)), rule);
         spec->methods = (struct quant_methods){0};
     }

@@ -48,7 +48,7 @@ struct quant_step {
     int32_t dynamic;                /* amax of what is being quantized, not a stored one */
 };
 
-enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 320 };
+enum { QUANT_MAX_STEPS = 4, QUANT_MAX_BLOCK = 1048576, QUANT_TEXT_MAX = 256 };
 enum { QUANT_CLIP_MAX = 256 }; /* columns of a block whose range is clipped */
 
 /* How the columns of a weight are scaled before it is quantized; the input is divided by that. */

@@ -6,6 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+int made_check(const struct backend *b, const char *treatment, struct aq_err *err)
+{
+    if (b->ops == &backend_cpu_ops)
+        return 0;
+    aq_err_set(err, AQ_EBACKEND, "treatment '%s' is computed on the CPU alone", treatment);
+    return aq_err_hint(err, "run it with --device cpu, with ranges of the CPU");
+}
+
 /* ---- the weight in fp32 ---- */
 
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to)

@@ -42,6 +42,9 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
                   struct aq_err *err) AQ_MUST_CHECK;
 void made_release(struct backend *b, struct made *made);
 
+/* AQ_EBACKEND on a device other than the CPU, which alone computes treatments with methods. */
+int made_check(const struct backend *b, const char *treatment, struct aq_err *err) AQ_MUST_CHECK;
+
 /* Rows of a backend's weight in fp32. */
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to);
 

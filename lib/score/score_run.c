@@ -153,9 +153,13 @@ static int open_solved(struct scoring_run *r, struct aq_err *err)
     int64_t widest = 1;
     const struct candidate *first = NULL;
     r->solved_digests = json_new_object();
-    for (size_t i = 0; i < r->candidates.count && !first; i++)
-        if (quant_is_solved(&r->candidates.items[i].ws))
-            first = &r->candidates.items[i];
+    for (size_t i = 0; i < r->candidates.count; i++) {
+        const struct candidate *c = &r->candidates.items[i];
+        if (quant_has_method(&c->ws) && made_check(r->backend, c->w, err) < 0)
+            return -1;
+        if (!first && quant_is_solved(&c->ws))
+            first = c;
+    }
     if (!first || (r->o->dry_run && !r->o->solved))
         return 0;
     if (!r->o->solved)

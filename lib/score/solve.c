@@ -7,6 +7,7 @@
 #include "model/lm.h"
 #include "quant/dense.h"
 #include "score/dtype.h"
+#include "score/made.h"
 #include "score/solve_layer.h"
 #include "score/walk.h"
 #include "store/range_file.h"
@@ -93,7 +94,12 @@ static int open_model(struct solve_call *r, struct aq_err *err)
 {
     struct backend_config config = r->job->config;
     config.bf16 = r->bf16;
-    if (backend_open(&r->backend, r->job->device, &config, err) < 0 || open_ranges(r, err) < 0)
+    if (backend_open(&r->backend, r->job->device, &config, err) < 0)
+        return -1;
+    for (size_t i = 0; i < r->candidates.count; i++)
+        if (made_check(r->backend, r->candidates.items[i].w, err) < 0)
+            return -1;
+    if (open_ranges(r, err) < 0)
         return -1;
     struct tile_source samples = {.ids = r->tokens.ids,
                                   .offsets = r->tokens.offsets,
@@ -430,12 +436,17 @@ static void take_items(struct solved_items *items, const struct solved_file *f)
 }
 
 /* The candidates of the old product and those that were solved now, by rising id. */
-static void merge_candidates(struct json *meta, const struct solved_file *old)
+static struct json *merge_candidates(const struct json *now, const struct json *old)
 {
-    struct json *now = json_get(meta, "candidates");
-    for (const struct json *c = old->path ? json_first(old->candidates) : NULL; c; c = json_next(c))
-        if (!json_get(now, json_key(c)))
-            json_add(now, json_key(c), json_copy(c));
+    struct json *all = json_new_object();
+    const struct json *a = json_first(now), *b = old ? json_first(old) : NULL;
+    while (a || b) {
+        int c = !a ? 1 : !b ? -1 : strcmp(json_key(a), json_key(b));
+        json_add(all, json_key(c > 0 ? b : a), json_copy(c > 0 ? b : a));
+        a = c <= 0 ? json_next(a) : a;
+        b = c >= 0 ? json_next(b) : b;
+    }
+    return all;
 }
 
 static int write_product(struct solve_call *r, struct aq_err *err)
@@ -457,7 +468,9 @@ static int write_product(struct solve_call *r, struct aq_err *err)
             take_items(&items, &r->old);
             aq_rewrite_input(r->job->output);
         }
-        merge_candidates(meta, &r->old);
+        json_set(meta, "candidates",
+                 merge_candidates(json_get(meta, "candidates"),
+                                  r->old.path ? r->old.candidates : NULL));
         bad = solved_write(r->job->output, meta, items.items, items.count, err);
         json_free(meta);
     }

@@ -3,16 +3,12 @@
 #include "base/mem.h"
 #include "base/msg.h"
 #include "quant/gptq.h"
+#include "quant/scaling.h"
 #include "score/made.h"
 
-#include <float.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Rows of each weight that AWQ's losses are taken over, spread evenly: a sum over rows. */
-enum { AWQ_ROWS = 512 };
 
 /* ---- the product ---- */
 
@@ -62,154 +58,26 @@ static float *wide_linear(const struct layer_job *job, int linear)
     return wide;
 }
 
-static float clamp_scale(double x)
+/* The scales of one candidate at an input, for all linears that read it. */
+static int find_scales(const struct layer_job *job, const struct readers *r,
+                       const struct input_stats *in, const struct quant_spec *spec, float *scale,
+                       struct aq_err *err)
 {
-    return x < 1e-4 ? 1e-4F : x > 1e4 ? 1e4F : (float)x;
-}
-
-/* W / c, x c with c = b^(1 - alpha) / a^alpha: a the largest input, b the largest weight of a
-   column, over all linears that read it. */
-static void smooth_scale(const struct layer_job *job, const struct readers *r,
-                         const struct input_stats *in, double alpha, float *scale)
-{
-    float *most = xcalloc((size_t)in->cols, sizeof *most);
+    struct scaled_weight w[MODEL_LINEARS];
+    const struct scaled_input input = {in->cols, in->moments, in->mean, in->amax};
+    double exponent;
+    int bad = 0;
     for (int i = 0; i < r->count; i++) {
-        const struct backend_weight *w = nn_weight(job->model, job->layer, r->linear[i]);
-        float *wide = wide_linear(job, r->linear[i]);
-        for (int64_t k = 0; k < w->rows; k++)
-            quant_absmax_cols(most, wide + k * w->cols, QUANT_F32, (size_t)w->cols);
-        free(wide);
+        const struct backend_weight *from = nn_weight(job->model, job->layer, r->linear[i]);
+        w[i] = (struct scaled_weight){wide_linear(job, r->linear[i]), from->rows, from->name};
     }
-    for (int64_t c = 0; c < in->cols; c++) {
-        double a = in->amax[c], b = most[c];
-        float factor = 1;
-        if (a > 0x1p-31 && b > 0)
-            factor = clamp_scale(pow(b, 1 - alpha) / pow(a, alpha));
-        scale[c] = 1 / factor;
-    }
-    free(most);
-}
-
-/* A reader's rows that AWQ looks at. */
-struct sampled {
-    float *w, *scaled; /* (rows, cols); scaled: room */
-    int64_t rows;
-    const char *name;
-};
-
-static void sample_rows(const struct layer_job *job, int linear, struct sampled *out)
-{
-    const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
-    int64_t step = (w->rows + AWQ_ROWS - 1) / AWQ_ROWS;
-    out->rows = (w->rows + step - 1) / step;
-    out->name = w->name;
-    out->w = xmalloc((size_t)(out->rows * w->cols) * sizeof *out->w);
-    out->scaled = xmalloc((size_t)(out->rows * w->cols) * sizeof *out->w);
-    for (int64_t i = 0; i < out->rows; i++)
-        made_widen(w, i * step, i * step + 1, out->w + i * w->cols);
-}
-
-/* Mean over all rows of the readers of |w| over the largest of its block. */
-static void weight_measure(const struct layer_job *job, const struct readers *r,
-                           const struct quant_step *step, int64_t cols, double *mean)
-{
-    bool blocks = step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 ||
-                  step->scope == QUANT_MX;
-    int64_t block = blocks && step->block_cols < cols ? step->block_cols : cols, rows = 0;
-    memset(mean, 0, (size_t)cols * sizeof *mean);
-    for (int i = 0; i < r->count; i++) {
-        const struct backend_weight *w = nn_weight(job->model, job->layer, r->linear[i]);
-        float *wide = wide_linear(job, r->linear[i]);
-        for (int64_t k = 0; k < w->rows; k++)
-            for (int64_t c = 0; c < cols; c += block) {
-                int64_t end = c + block < cols ? c + block : cols;
-                const float *at = wide + k * cols;
-                float most = quant_absmax(at + c, QUANT_F32, (size_t)(end - c)) + FLT_MIN;
-                for (int64_t j = c; j < end; j++)
-                    mean[j] += (double)(fabsf(at[j]) / most);
-            }
-        rows += w->rows;
-        free(wide);
-    }
-    for (int64_t c = 0; c < cols; c++)
-        mean[c] /= (double)rows;
-}
-
-static void awq_trial(const double *input, const double *weight, int64_t cols, double alpha,
-                      float *scale)
-{
-    float low = INFINITY, high = 0;
-    for (int64_t c = 0; c < cols; c++) {
-        scale[c] = clamp_scale(pow(input[c], alpha) / (pow(weight[c], 1 - alpha) + (double)FLT_MIN));
-        low = scale[c] < low ? scale[c] : low;
-        high = scale[c] > high ? scale[c] : high;
-    }
-    float middle = sqrtf(high * low);
-    for (int64_t c = 0; c < cols; c++)
-        scale[c] /= middle;
-}
-
-/* The squared error of the readers' outputs, weights alone quantized, after this scaling. */
-static int awq_loss(const struct layer_job *job, const struct sampled *all, int count,
-                    const struct input_stats *in, const struct quant_spec *spec,
-                    const float *scale, double *loss, struct aq_err *err)
-{
-    *loss = 0;
-    for (int i = 0; i < count; i++) {
-        const struct sampled *s = &all[i];
-        struct quant_plan *plan = NULL;
-        const struct quant_matrix m = {s->scaled, QUANT_F32, s->rows, in->cols, s->name};
-        for (int64_t k = 0; k < s->rows; k++)
-            for (int64_t c = 0; c < in->cols; c++)
-                s->scaled[k * in->cols + c] = s->w[k * in->cols + c] * scale[c];
-        if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
-            return -1;
-        quant_apply(plan, &m, 0, s->rows, s->scaled, QUANT_F32, NULL);
-        quant_plan_free(plan);
-        for (int64_t k = 0; k < s->rows; k++)
-            for (int64_t c = 0; c < in->cols; c++)
-                s->scaled[k * in->cols + c] /= scale[c];
-        *loss += moments_error(job->pool, in->moments, in->cols, s->scaled, s->w, s->rows);
-    }
-    return 0;
-}
-
-static int awq_scale(const struct layer_job *job, const struct readers *r,
-                     const struct input_stats *in, const struct quant_spec *spec, float *scale,
-                     struct aq_err *err)
-{
-    struct sampled all[MODEL_LINEARS];
-    struct quant_spec plain = *spec;
-    int64_t cols = in->cols;
-    double *weight = xcalloc((size_t)cols, sizeof *weight), best = INFINITY;
-    float *trial = xcalloc((size_t)cols, sizeof *trial);
-    int r_code = 0, steps = (int)lround(1 / spec->methods.alpha);
-    plain.methods = (struct quant_methods){0};
-    weight_measure(job, r, &spec->step[0], cols, weight);
+    if (spec->methods.scaling == QUANT_SMOOTH)
+        smooth_scales(&input, w, r->count, spec->methods.alpha, scale);
+    else
+        bad = awq_scales(job->pool, &input, w, r->count, spec, scale, &exponent, err);
     for (int i = 0; i < r->count; i++)
-        sample_rows(job, r->linear[i], &all[i]);
-    for (int k = spec->methods.plain_grid ? 0 : -1; k <= steps && r_code == 0; k++) {
-        double loss;
-        if (k < 0)
-            for (int64_t c = 0; c < cols; c++)
-                trial[c] = 1;
-        else
-            awq_trial(in->mean, weight, cols, (double)(float)(k * spec->methods.alpha), trial);
-        r_code = awq_loss(job, all, r->count, in, &plain, trial, &loss, err);
-        if (r_code == 0 && loss < best) {
-            best = loss;
-            memcpy(scale, trial, (size_t)cols * sizeof *scale);
-        }
-    }
-    if (r_code == 0 && !isfinite(best))
-        r_code = aq_err_set(err, AQ_ERUN, "no scale leaves a finite error");
-    for (int i = 0; i < r->count; i++) {
-        free(all[i].w);
-        free(all[i].scaled);
-    }
-    free(weight);
-    free(trial);
-    return r_code;
+        free((void *)w[i].w);
+    return bad;
 }
 
 /* ---- one candidate ---- */
@@ -294,9 +162,7 @@ static int solve_input(const struct layer_job *job, const struct candidate *c, i
     if (m->scaling) {
         scale = xcalloc((size_t)in->cols, sizeof *scale);
         add_item(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, in->cols, scale);
-        if (m->scaling == QUANT_SMOOTH)
-            smooth_scale(job, &r, in, m->alpha, scale);
-        else if (awq_scale(job, &r, in, &c->ws, scale, err) < 0)
+        if (find_scales(job, &r, in, &c->ws, scale, err) < 0)
             return aq_err_prefix(err, "input '%s'", name);
     }
     if (m->choice != QUANT_CLIP && m->choice != QUANT_GPTQ)

@@ -294,7 +294,12 @@ static size_t item_bytes(const struct solved_item *item)
     return n;
 }
 
-int solved_write(const char *path, const struct json *meta, const struct solved_item *items,
+static int item_by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct solved_item *)a)->name, ((const struct solved_item *)b)->name);
+}
+
+int solved_write(const char *path, const struct json *meta, struct solved_item *items,
                  size_t count, struct aq_err *err)
 {
     struct json *aq = json_copy(meta), *outer = json_new_object();
@@ -303,6 +308,8 @@ int solved_write(const char *path, const struct json *meta, const struct solved_
     struct st_writer *w = st_writer_new();
     int *handles = xcalloc(count + 1, sizeof *handles);
     char digest[AQ_SHA256_HEX];
+    if (count)
+        qsort(items, count, sizeof *items, item_by_name);
     for (size_t i = 0; i < count; i++) {
         aq_sha256_of(items[i].data, item_bytes(&items[i]), digest);
         json_add_string(tensors, items[i].name, digest);

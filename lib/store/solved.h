@@ -79,9 +79,10 @@ struct solved_item {
     const void *data;
 };
 /*
- * Writes the tensors under this metadata, which gains "tensors" and "digest"; meta is borrowed.
+ * Writes the tensors under this metadata, which gains "tensors" and "digest"; meta is borrowed. Sorts
+ * the list.
  */
-int solved_write(const char *path, const struct json *meta, const struct solved_item *items,
+int solved_write(const char *path, const struct json *meta, struct solved_item *items,
                  size_t count, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -109,8 +109,9 @@ static struct json *quant_of(const struct json *vectors, const struct json *form
 /* Refusals of our own, where ModelOpt's validation has nothing to say. */
 static bool is_own_rule(const char *reason)
 {
-    static const char *const rules[] = {"(rule 2)",  "(rule 6)",  "(rule 8)",  "(rule 9)",
-                                        "(rule 10)", "(rule 11)", "(rule 24)", "(rule 25)"};
+    static const char *const rules[] = {"(rule 2)",  "(rule 6)",  "(rule 8)",
+                                        "(rule 9)",  "(rule 10)", "(rule 11)",
+                                        "(rule 24)", "(rule 25)", "(rule 26)"};
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (strstr(reason, rules[i]))
             return true;
@@ -127,7 +128,9 @@ static void hold_cell(const struct json *row, const struct json *format, const s
     bool valid = truth_of(row, "valid"), supported = truth_of(quant, "supported");
     const char *reason = text_of(quant, "reason");
     wrong->merges += !json_equal(json_get(merged, "quant_cfg"), json_get(row, "quant_cfg"));
-    if (supported ? !valid : (valid && !is_own_rule(reason))) {
+    /* what 0.40 does not have yet, and is searched for here: NVFP4 scales that are stored */
+    bool searched = strstr(text_of(row, "format"), "SWEEP") || strstr(text_of(row, "format"), "SIX");
+    if (supported ? !valid && !searched : (valid && !is_own_rule(reason))) {
         printf("# %s %s: valid %d, supported %d, %s\n", text_of(row, "format"),
                text_of(row, "granularity"), valid, supported, reason);
         wrong->verdicts++;

@@ -158,9 +158,11 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
                           const struct backend_weight *w, const struct quant_spec *spec)
 {
     struct cuda_backend *c = cuda_of(b);
-    if (op->w == w && op->w_dev == w->dev && memcmp(&op->spec, spec, sizeof *spec) == 0)
+    if (op->w == w && op->w_dev == w->dev && op->version == w->version &&
+        memcmp(&op->spec, spec, sizeof *spec) == 0)
         return;
     op->w = NULL;
+    op->version = w->version;
     op->spec = *spec;
     if (spec->steps > 0) {
         const void *from = cuda_weight(c, w);
@@ -223,6 +225,11 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
     op->t = NULL;
     if (!cuda_good(c) || !check_act(c, spec, cols, range))
         return;
+    if (range && range->factor) {
+        c->host.err_set(&c->failed, AQ_EBACKEND,
+                        "candidates with scaled inputs (awq, smooth) are computed on the CPU alone");
+        return;
+    }
     op->spec = *spec;
     op->t = t;
     op->x = x;

@@ -10,6 +10,7 @@ struct backend_operand {
     /* of a weight */
     const struct backend_weight *w;
     const void *w_dev; /* w->dev when it was quantized */
+    uint32_t version;  /* w->version then */
     void *data;        /* in `form`, [terms](out, in) */
     size_t bytes;
     enum form form;

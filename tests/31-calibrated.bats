@@ -1,0 +1,185 @@
+#!/usr/bin/env bats
+# Calibrated candidates: aq-calib solve, the same bytes for any threads and after a kill; what aq-score and aq-eval make of it, and
+# what is refused. Numbers against ModelOpt are in tests/unit/test_calibrated.c.
+load helpers
+
+F=$BATS_FILE_TMPDIR
+
+setup_file() {
+    cd "$REPO" || return
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 64 --intermediate 128 --scale 0.2 "$F/model"
+    aq-extract-lm -o "$F/lm.json" "$F/model"
+    for i in $(seq 60); do seq -s" " $((i * 5)) $((i * 5 + 2 + i * 11 % 38)); done >"$F/ids"
+    "$O"/tests/make_tokens --sizes 60 -o "$F/tokens" <"$F/ids"
+    aq-calib ranges --device cpu --lm "$F/lm.json" --prefix 60 -o "$F/ranges" "$F/tokens"
+    conf "$F/conf"
+    quant rtn INT4 max
+    quant gptq INT4 gptq
+    quant awq INT4 awq_lite
+    quant full INT4 awq_full
+    quant int8 INT8 max
+    quant smooth INT8 '{method: smoothquant, alpha: 0.5}'
+    quant mse INT4 mse
+    quant rtnfp4 FP4 max
+    quant sweep FP4S '{method: mse, fp8_scale_sweep: true}'
+    solve -o "$F/solved" "$F"/{rtn,gptq,awq,full,smooth,mse}.json
+}
+
+setup() {
+    cd "$REPO" || return
+    T=$BATS_TEST_TMPDIR
+}
+
+# conf DIR: a configuration of four formats
+conf() {
+    mkdir -p "$1/format" "$1/quant_granularity"
+    cp conf/quant_granularity/* "$1/quant_granularity"
+    cat >"$1/INT4" <<'Y'
+quant_cfg: {"*weight_quantizer": {num_bits: 4, block_sizes: {-1: 32, type: static}, enable: true}, "*input_quantizer": {enable: false}}
+Y
+    cat >"$1/INT8" <<'Y'
+quant_cfg: {"*weight_quantizer": {num_bits: 8, axis: 0}, "*input_quantizer": {num_bits: 8, axis: null}}
+Y
+    cat >"$1/FP4" <<'Y'
+quant_cfg: {"*weight_quantizer": {num_bits: [2, 1], block_sizes: {-1: 16, type: dynamic, scale_bits: [4, 3]}, enable: true}, "*input_quantizer": {enable: false}}
+Y
+    sed 's/type: dynamic/type: static/' "$1/FP4" >"$1/FP4S"
+}
+
+# quant NAME FORMAT ALGORITHM: $F/NAME.json
+quant() {
+    { cat "$F/conf/$2"; printf 'algorithm: %s\n' "$3"; } >"$F/conf/format/T_$1.yaml"
+    aq-overlay --config-dir "$F/conf" --format "T_$1" -o "$F/$1.json"
+}
+
+solve() {
+    aq-calib solve -q --device cpu --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" "$@"
+}
+
+score() {
+    aq-score -q --device cpu --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" "$@"
+}
+
+
+@test "treatments of algorithms" {
+    is "$(jq -r .treatment.w "$F/gptq.json")" 'gptq{128,0.01,static,plain}/int4:block(-1:32):static'
+    is "$(jq -r .treatment.w "$F/awq.json")" 'awq{0.1,joint,all,identity}/int4:block(-1:32):static'
+    is "$(jq -r .treatment.w "$F/full.json")" 'clip/awq{0.1,joint,all,identity}/int4:block(-1:32):static'
+    is "$(jq -r .treatment.w "$F/smooth.json")" 'smooth{0.5}/int8:axis0:static'
+    is "$(jq -r .treatment.w "$F/mse.json")" 'mse{aq}/int4:block(-1:32):static'
+    is "$(jq -r .treatment.w "$F/sweep.json")" 'sweep/e2m1:nvfp4(16):dynamic@group'
+}
+
+@test "the same bytes for any threads; in pieces; after a run that was broken off" {
+    aq 0 solve --threads 1 -o "$T/one" "$F"/{smooth,full,awq,gptq}.json
+    cmp "$T/one" "$F/solved"
+    aq 0 solve --threads 3 -o "$T/parts" "$F/gptq.json" "$F/rtn.json"
+    aq 0 solve -o "$T/parts" "$F/awq.json"
+    aq 0 solve -o "$T/parts" "$F"/{full,smooth,gptq}.json
+    cmp "$T/parts" "$F/solved"
+    [ ! -e "$T/parts.part" ]
+    # layers that a killed run left are not made again
+    aq 0 solve -o "$T/killed" "$F"/{smooth,full,awq,gptq}.json
+    rm "$T/killed"
+    FAULT=rename:ENOSPC:3 LD_PRELOAD="$O/tests/fault.so" refused 1 "No space left" \
+        aq-calib solve -q --device cpu --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" -o "$T/killed" "$F"/{smooth,full,awq,gptq}.json
+    [ ! -e "$T/killed" ]
+    is "$(cd "$T/killed.part" && echo *)" "0.safetensors 1.safetensors"
+    local before
+    before=$(stat -c %Y.%i "$T/killed.part/0.safetensors")
+    cp -a "$T/killed.part" "$T/kept"
+    aq 0 solve -o "$T/killed" "$F"/{smooth,full,awq,gptq}.json
+    cmp "$T/killed" "$F/solved"
+    [ -n "$before" ] && [ ! -e "$T/killed.part" ]
+}
+
+@test "aq-score: GPTQ, AWQ and searched ranges below rounding; a store knows what it was made of" {
+    aq 0 score --solved "$F/solved" -o "$T/store" "$F"/{rtn,gptq,awq,full,int8,smooth,mse,rtnfp4,sweep}.json
+    aq 0 score --threads 1 --solved "$F/solved" -o "$T/again" "$F"/{rtn,gptq,awq,full,int8,smooth,mse,rtnfp4,sweep}.json
+    cmp "$T/store" "$T/again"
+    is "$(aq-score ls --json "$T/store" | jq '.rows | length')" 9
+    refused 2 "is calibrated: --solved is needed" score -o "$T/none" "$F/gptq.json"
+    aq 0 score -o "$T/data-free" "$F"/{mse,sweep}.json # these need nothing
+    # another text gives other numbers
+    head -n 20 "$F/ids" | "$O"/tests/make_tokens --sizes 20 -o "$T/tokens"
+    aq 0 aq-calib ranges -q --device cpu --lm "$F/lm.json" --prefix 20 -o "$T/ranges" "$T/tokens"
+    aq 0 aq-calib solve -q --device cpu --lm "$F/lm.json" --tokens "$T/tokens" --ranges "$T/ranges" -o "$T/other" "$F/gptq.json"
+    refused 3 "1 rows of store '$T/store' are of candidates that were solved otherwise" score --solved "$T/other" -o "$T/store" "$F/gptq.json"
+    aq 0 score --replace --solved "$T/other" -o "$T/store" "$F/gptq.json"
+    is "$(aq-score ls --json "$T/store" | jq '.rows | length')" 9
+}
+
+@test "kl_div and aq-eval: the calibrated model is nearer" {
+    local n kl=()
+    aq 0 score --method kl_div --score-samples 8 --solved "$F/solved" -o "$T/kl" "$F"/{rtn,gptq,awq,smooth,int8}.json
+    for n in rtn gptq awq full int8 smooth mse rtnfp4 sweep; do
+        jq --argjson treatments "$(jq '{a: [.treatment.w, .treatment.a]}' "$F/$n.json")" --argjson cycle '["a"]' -f tests/manifest.jq "$F/lm.json" >"$T/$n.json"
+    done
+    aq 0 aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" --solved "$F/solved" -o "$T/ev" \
+        "$T"/{rtn,gptq,awq,full,mse,rtnfp4,sweep,int8,smooth}.json
+    mapfile -t kl < <(for n in $(seq 9); do jq '.all.kl.mean' "$T/ev/$n.json"; done)
+    jq -en '$ARGS.positional | map(tonumber) | .[1] < .[0] * 0.7 and .[2] < .[0] and .[3] < .[0] and .[4] < .[0] and .[6] < .[5] and .[8] < .[7] * 1.2' \
+        --args "${kl[@]}" >/dev/null || { echo "${kl[@]}"; return 1; }
+    is "$(jq 'has("inputs") or (.. | objects | select(has("solved")) | true)' "$T/ev/2.json" | head -n 1)" true
+    refused 2 "has a calibrated candidate in layers.0.self_attn.q_proj: --solved is needed" \
+        aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" -o "$T/x.json" "$T/gptq.json"
+    # the weights of a manifest without any scaling are the same whoever quantizes the inputs
+    refused 3 "has no candidate" aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" --solved "$F/solved" -o "$T/x.json" \
+        <(jq '.' "$T/gptq.json" | sed 's/gptq{128,0.01,static/gptq{128,0.01,none/')
+}
+
+@test "what is refused" {
+    local n
+    cp "$F/solved" "$T/s"
+    n=$(stat -c %s "$T/s")
+    printf '\x55' | dd of="$T/s" bs=1 seek=$((n - 100)) conv=notrunc status=none
+    refused 3 "is damaged: its digest is another" score --solved "$T/s" -o "$T/store" "$F"/{gptq,awq,full,smooth}.json
+    head -c $((n / 2)) "$F/solved" >"$T/s"
+    refused 3 "$T/s: truncated" score --solved "$T/s" -o "$T/store" "$F/gptq.json"
+    refused 3 "schema is 'aq.ranges/2', expected 'aq.solved/1'" score --solved "$F/ranges" -o "$T/store" "$F/gptq.json"
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 64 --intermediate 128 --scale 0.3 "$T/model"
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    aq-calib ranges -q --device cpu --lm "$T/lm.json" --prefix 60 -o "$T/r" "$F/tokens"
+    refused 3 "was solved for another model" aq-score -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/r" --solved "$F/solved" -o "$T/store" "$F/gptq.json"
+    cp "$F/solved" "$T/mine"
+    refused 3 "was solved with another 'lm'" aq-calib solve -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/r" -o "$T/mine" "$F/gptq.json"
+    aq 0 aq-calib solve --replace --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/r" -o "$T/mine" "$F/gptq.json"
+    [[ $stderr = *"starting over"*"1 candidates solved, 0 were there"* ]]
+    refused 3 "have no prefix 17" solve --prefix 17 -o "$T/x" "$F/gptq.json"
+    refused 1 "the moments of a layer and its factor need" solve --memory 100K -o "$T/x" "$F/gptq.json"
+    refused 2 "-o FILE is needed" solve "$F/gptq.json"
+    refused 2 "--ranges is missing" aq-calib solve --lm "$F/lm.json" --tokens "$F/tokens" -o "$T/x" "$F/gptq.json"
+    # few tokens for a column
+    run --separate-stderr aq-calib solve --device cpu --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" -o "$T/x" "$F/gptq.json"
+    [[ $stderr != *"fewer than 4"* ]]
+    head -n 5 "$F/ids" | "$O"/tests/make_tokens --sizes 5 -o "$T/few"
+    aq-calib ranges -q --device cpu --lm "$F/lm.json" --prefix 5 -o "$T/fr" "$T/few"
+    run --separate-stderr aq-calib solve --device cpu --lm "$F/lm.json" --tokens "$T/few" --ranges "$T/fr" -o "$T/y" "$F/gptq.json"
+    [[ $stderr = *"tokens are fewer than 4 for each of the 128 columns of input 'layers.0.down'"* ]]
+}
+
+@test "algorithms out of range, and where the quantizers leave them nothing to do" {
+    local bad
+    while IFS=$'\t' read -r format algorithm bad; do
+        { cat "$F/conf/$format"; printf 'algorithm: %s\n' "$algorithm"; } >"$F/conf/format/T_bad.yaml"
+        run --separate-stderr aq-overlay --strict --config-dir "$F/conf" --format T_bad
+        is "$status" 3
+        [[ $stderr = *"$bad"* ]] || { echo "$stderr"; return 1; }
+    done <<'E'
+INT8	{method: smoothquant, alpha: 1.5}	1.5 is outside 0..1
+INT8	{method: smoothquant, alpha: x}	expected a number
+INT4	{method: awq_lite, alpha_step: 0}	0 is outside
+INT4	{method: gptq, block_size: 0.5}	0.5 is outside
+INT4	{method: gptq, block_size: 1.5}	is not whole
+INT4	{method: gptq, percdamp: 2}	2 is outside
+INT4	smoothquant	smoothing is for quantized activations
+FP4	gptq	gptq goes with integers
+FP4	awq_clip	clip goes with integers in blocks
+FP4	mse	mse goes with ranges per tensor
+E
+    refused 3 "expected joint or own" aq-overlay <(jq -n --slurpfile q "$F/awq.json" '{autoquant: {awq_shared: "x"}, quant_pair: {format_name: "X"},
+        quant_granularity: {name: "g", quant_cfg_overrides: {}}, _aq: {format: ($q[0] | {quant_cfg, algorithm})}}')
+    aq 0 aq-overlay <(jq -n --slurpfile q "$F/awq.json" '{autoquant: {awq_shared: "own"}, quant_pair: {format_name: "X"},
+        quant_granularity: {name: "g", quant_cfg_overrides: {}}, _aq: {format: ($q[0] | {quant_cfg, algorithm})}}')
+    [[ $(jq -r .reason <<<"$output") = *"one scale for all linears of an input"*"(rule 26)" ]]
+}
