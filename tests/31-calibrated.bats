@@ -146,7 +146,7 @@ score() {
     aq 0 aq-calib solve --replace --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/r" -o "$T/mine" "$F/gptq.json"
     [[ $stderr = *"starting over"*"1 candidates solved, 0 were there"* ]]
     refused 3 "have no prefix 17" solve --prefix 17 -o "$T/x" "$F/gptq.json"
-    refused 1 "the moments of a layer and its factor need" solve --memory 100K -o "$T/x" "$F/gptq.json"
+    refused 1 "the moments of a layer and its factor need" solve --memory 2.8M -o "$T/x" "$F/gptq.json"
     refused 2 "-o FILE is needed" solve "$F/gptq.json"
     refused 2 "--ranges is missing" aq-calib solve --lm "$F/lm.json" --tokens "$F/tokens" -o "$T/x" "$F/gptq.json"
     # few tokens for a column

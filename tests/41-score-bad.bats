@@ -117,12 +117,13 @@ all_treatments() {
     aq-extract-lm -o lm.json model
     aq-calib ranges --lm lm.json --prefix 4 --device cpu -o ranges "$T/tokens"
     all_treatments
+    aq 0 aq-calib solve -q --lm lm.json --tokens "$T/tokens" --ranges ranges --device cpu -o solved */quant.json
     for method in gradient kl_div; do
         cells=(*/quant.json)
         [ ${#cells[@]} -ge 40 ]
         # a treatment costs kl_div a hundred times more: some of them
         [ $method = gradient ] || cells=([0-3]*/quant.json)
-        aq 0 aq-score --lm lm.json --tokens "$T/tokens" --ranges ranges --prefix 4 --method $method --device cpu -q -o $method "${cells[@]}"
+        aq 0 aq-score --lm lm.json --tokens "$T/tokens" --ranges ranges --solved solved --prefix 4 --method $method --device cpu -q -o $method "${cells[@]}"
         a_run ".autoquant.method = \"$method\""
         for cell in "${cells[@]}"; do mkdir -p "${cell%/*}/$method" && cp run.json "${cell%/*}/$method"; done
         printf '%s\n' "${cells[@]%/*}" | jq -nR --arg m $method '{cells: [inputs |

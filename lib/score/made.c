@@ -183,8 +183,6 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     const struct model_layer *m = nn_layer(from->model, layer);
     const struct backend_weight *w = nn_weight(from->model, layer, linear);
     int group = m->linears[linear].group;
-    const struct solved_place at = {id, from->groups->first[layer] + (size_t)group,
-                             linear - m->groups[group].first};
     struct quant_spec rest;
     const float *scale = NULL;
     if (!quant_has_method(spec)) {
@@ -193,6 +191,8 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
         from->b->ops->quantize_weight(from->b, op, w, &rest);
         return 0;
     }
+    const struct solved_place at = {id, from->groups->first[layer] + (size_t)group,
+                                    linear - m->groups[group].first};
     rest = *spec;
     if (spec->methods.scaling) {
         size_t input = from->groups->first_input[layer] + (size_t)m->linears[linear].input;

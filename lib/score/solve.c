@@ -464,10 +464,9 @@ static int write_product(struct solve_call *r, struct aq_err *err)
     }
     if (bad == 0) {
         struct json *meta = layer_meta(r, 0, layers);
-        if (r->old.path) {
+        if (r->old.path)
             take_items(&items, &r->old);
-            aq_rewrite_input(r->job->output);
-        }
+        aq_rewrite_input(r->job->output);
         json_set(meta, "candidates",
                  merge_candidates(json_get(meta, "candidates"),
                                   r->old.path ? r->old.candidates : NULL));
