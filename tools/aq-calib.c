@@ -285,8 +285,8 @@ static const struct aq_opt solve_options[] = {
     {"ranges", 0, AQ_OPT_TEXT, &s.job.ranges, "FILE",
      "ranges.safetensors of the same tokens, device and dtype"},
     {"prefix", 0, AQ_OPT_INT, &s.job.prefix, "N",
-     "solve over the first N samples: a size that the ranges\nhave (default: the largest)",
-     NULL, 1, INT32_MAX},
+     "solve over the first N samples: a size that the ranges\nhave (default: the largest)", NULL, 1,
+     INT32_MAX},
     {"dtype", 0, AQ_OPT_CHOICE, &s.job.dtype, "T", "compute type of a GPU: bf16 (default) or fp32",
      dtypes},
     {"device", 0, AQ_OPT_TEXT, &s.job.device, "D", "auto (default), cpu, cuda, cuda:N"},
@@ -326,10 +326,12 @@ static int run_solve(const struct aq_cmdline *cl, struct aq_err *err)
 static const struct aq_tool solve_command = {
     .name = "solve",
     .summary = "scales, ranges and codes of calibrated candidates: GPTQ, AWQ, SmoothQuant, clip",
-    .usage = "aq-calib solve --lm FILE --tokens FILE --ranges FILE [OPTION...] -o FILE QUANT.json...",
-    .details = "One forward pass of the unquantized network; the second moments of a layer's inputs\n"
-               "are held for that layer alone. Candidates that the product has are kept, and a run\n"
-               "that was broken off continues after its last layer.",
+    .usage =
+        "aq-calib solve --lm FILE --tokens FILE --ranges FILE [OPTION...] -o FILE QUANT.json...",
+    .details =
+        "One forward pass of the unquantized network; the second moments of a layer's inputs\n"
+        "are held for that layer alone. Candidates that the product has are kept, and a run\n"
+        "that was broken off continues after its last layer.",
     .example = "aq-calib solve --lm lm.json --tokens tokens.safetensors --ranges "
                "ranges.safetensors \\\n    -o solved.safetensors quant.json",
     .options = solve_options,

@@ -315,9 +315,10 @@ struct backend_ops {
     /*
      * x stays in use likewise. range: of a static spec, else NULL; in host memory, read before the
      * call returns; its factor, which any spec may have, multiplies the columns of x first, now or
-     * later: it stays in use. A dynamic "per tensor" is per sample of t, which may divide the rows otherwise
-     * than the tile of the products. One operand serves products with any weight operand. clipped:
-     * device F64 [samples], raised by the number of elements beyond the last code; may be NULL.
+     * later: it stays in use. A dynamic "per tensor" is per sample of t, which may divide the rows
+     * otherwise than the tile of the products. One operand serves products with any weight operand.
+     * clipped: device F64 [samples], raised by the number of elements beyond the last code; may be
+     * NULL.
      */
     void (*quantize_act)(struct backend *b, struct backend_operand *op,
                          const struct backend_tile *t, const void *x, int64_t cols,

@@ -157,7 +157,8 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
     treatment_id(c->weight, c->act, lead->id);
     if (quant_is_solved(&lead->w) && !ref->solved)
-        return aq_err_set(err, AQ_EUSAGE, "'%s' has a calibrated candidate in %s: --solved is needed",
+        return aq_err_set(err, AQ_EUSAGE,
+                          "'%s' has a calibrated candidate in %s: --solved is needed",
                           aq_show(o->path), aq_show(g->name));
     if (quant_is_solved(&lead->w) && solved_digest(ref->solved, lead->id, digest, err) < 0)
         return aq_err_prefix(err, "%s", aq_show(o->path));

@@ -34,9 +34,10 @@ struct eval_linear {
     bool swapped;           /* else as the source has it */
     struct quant_spec w, a; /* of no steps: as it is */
     bool ranged;
-    struct quant_range range; /* of a static activation; hidden is owned, factor the solved file's */
-    char id[TREATMENT_ID];    /* of the treatments */
-    int same_as;              /* an earlier linear of the layer with the same x and `a`; -1 */
+    struct quant_range
+        range;             /* of a static activation; hidden is owned, factor the solved file's */
+    char id[TREATMENT_ID]; /* of the treatments */
+    int same_as;           /* an earlier linear of the layer with the same x and `a`; -1 */
 };
 
 /* The experts of one layer. */
@@ -61,7 +62,7 @@ struct eval_operand {
     int64_t layers;
     const struct model_groups *groups; /* of a manifest: the reference's */
     struct solved_file *solved;        /* what its calibrated candidates are made of; or NULL */
-    char tokenizer[AQ_SHA256_HEX]; /* "": not known, or the reference's */
+    char tokenizer[AQ_SHA256_HEX];     /* "": not known, or the reference's */
     /* of a manifest; NAN elsewhere, or where it does not say */
     double bits, predicted, low, high;
 };
@@ -69,10 +70,10 @@ struct eval_operand {
 /* What operands are judged by and made from. */
 struct eval_reference {
     const struct lm *lm;
-    const char *path;          /* of lm.json */
+    const char *path;           /* of lm.json */
     struct range_file *ranges;  /* NULL: none were given */
     struct solved_file *solved; /* likewise */
-    const char *conf_dir;      /* NULL: not needed */
+    const char *conf_dir;       /* NULL: not needed */
 };
 
 /* The kind follows from what is there: a directory, the first bytes, the schema. Close also after

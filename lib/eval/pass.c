@@ -151,27 +151,13 @@ static int plan_room(struct eval_pass *p, struct aq_err *err)
     return 0;
 }
 
-static int check_methods(const struct eval_pass *p, struct aq_err *err)
-{
-    for (size_t i = 0; i < p->job.count; i++) {
-        const struct eval_operand *o = &p->job.operands[i];
-        for (int64_t k = 0; o->linears && k < o->layers * MODEL_LINEARS; k++) {
-            char text[QUANT_TEXT_MAX];
-            quant_print(&o->linears[k].w, text);
-            if (quant_has_method(&o->linears[k].w) && made_check(p->b, text, err) < 0)
-                return -1;
-        }
-    }
-    return 0;
-}
-
 int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, struct aq_err *err)
 {
     struct eval_pass *p = xcalloc(1, sizeof *p);
     *out = p;
     p->job = *job;
     p->lm = nn_source_of_lm((struct lm *)job->lm);
-    if (open_backends(p, err) < 0 || check_methods(p, err) < 0 ||
+    if (open_backends(p, err) < 0 ||
         eval_domains_tile(job->domains, p->b->tile_tokens, job->lm->arch.vocab_size,
                           max_positions(p), err) < 0 ||
         open_streams(p, err) < 0 ||

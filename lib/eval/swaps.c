@@ -55,7 +55,7 @@ static int check_methods(const struct eval_swaps *s, const struct eval_operand *
     for (int64_t k = 0; o->linears && k < o->layers * MODEL_LINEARS; k++) {
         char text[QUANT_TEXT_MAX];
         quant_print(&o->linears[k].w, text);
-        if (quant_has_method(&o->linears[k].w) && made_check(s->b, text, err) < 0)
+        if (quant_has_method(&o->linears[k].w) && made_check(s->b, o->arch, text, err) < 0)
             return -1;
     }
     return 0;
@@ -133,8 +133,7 @@ static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_o
                    int64_t layer, struct nn_swap *swap, struct aq_err *err)
 {
     const struct model_layer *shape = nn_layer(m, layer);
-    const struct made_from from = {
-        .b = s->b, .model = m, .groups = o->groups, .solved = o->solved};
+    const struct made_from from = {.b = s->b, .model = m, .groups = o->groups, .solved = o->solved};
     for (int l = 0; l < shape->linear_count; l++) {
         const struct eval_linear *e = eval_operand_linear(o, layer, l);
         if (!e->swapped)

@@ -13,7 +13,7 @@
 struct eval_swaps {
     struct backend *b;
     struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
-    struct nn_expert_swap experts; /* its operands: experts are quantized one after another */
+    struct nn_expert_swap experts;   /* its operands: experts are quantized one after another */
     struct made made[MODEL_LINEARS]; /* what w are quantized from */
 };
 

@@ -138,7 +138,7 @@ static void row_codes(const struct job *j, int64_t r)
         float mul, back;
         plan_scales(j->step, range[column / j->grid->block], &mul, &back);
         double q = rint(w[c] * (double)mul);
-        q = q < (double)j->step->lo ? (double)j->step->lo
+        q = q < (double)j->step->lo   ? (double)j->step->lo
             : q > (double)j->step->hi ? (double)j->step->hi
                                       : q;
         codes[column] = (int8_t)q;
@@ -321,8 +321,8 @@ int clip_ranges(struct aq_pool *pool, const double *moments, const float *scale,
                          .rows = rows,
                          .n = n,
                          .ranges = ranges};
-    j.block = xmalloc((size_t)aq_pool_threads(pool) * QUANT_CLIP_MAX * QUANT_CLIP_MAX *
-                      sizeof *j.block);
+    j.block =
+        xmalloc((size_t)aq_pool_threads(pool) * QUANT_CLIP_MAX * QUANT_CLIP_MAX * sizeof *j.block);
     aq_pool_run(pool, grid.grid_cols, clip_unit, &j);
     free(j.block);
     return 0;

@@ -16,9 +16,8 @@ static int read_choice(const struct jref *autoquant, const char *key, const char
         return 0;
     const char *text = json_type(v.v) == JSON_STRING ? json_string(v.v) : "";
     *out = strcmp(text, other) == 0;
-    return *out || strcmp(text, usual) == 0
-               ? 0
-               : jref_fail(&v, err, "expected %s or %s", usual, other);
+    return *out || strcmp(text, usual) == 0 ? 0
+                                            : jref_fail(&v, err, "expected %s or %s", usual, other);
 }
 
 int method_rules_read(struct method_rules *r, const struct jref *run, struct aq_err *err)
@@ -101,8 +100,7 @@ static int gptq(const struct jref *algorithm, const struct method_rules *rules,
         read_number(algorithm, "perc_damp", 1e-6, 1, &out->damp, err) < 0)
         return -1;
     out->block = (int32_t)block;
-    return out->block == block ? 0
-                               : jref_fail(algorithm, err, "block_size %g is not whole", block);
+    return out->block == block ? 0 : jref_fail(algorithm, err, "block_size %g is not whole", block);
 }
 
 int method_find(const struct jref *format, const struct quantizer *weight,

@@ -9,7 +9,8 @@
  *
  *     treatment = "none" | methods step { "+" step } [ "@group" ]
  *     methods   = [ "clip/" ] [ scaling "/" ] | [ scaling "/" ] [ choice "/" ]
- *     scaling   = "smooth{" alpha "}" | "awq{" step "," ( "joint" | "own" ) "," ( "all" | "quarter" )
+ *     scaling   = "smooth{" alpha "}" | "awq{" step "," ( "joint" | "own" ) "," ( "all" | "quarter"
+ * )
  *                 "," ( "identity" | "plain" ) "}"
  *     choice    = "gptq{" columns "," damp "," ( "static" | "none" ) "," ( "plain" | "quantized" )
  *                 "}" | "mse{" ( "aq" | "modelopt" ) "}" | "sweep" | "4o6"
@@ -74,7 +75,7 @@ struct overlay_cell {
     bool fp4_always_16;      /* autoquant.fp4_block: 16 instead of honour */
     bool own_scales;         /* autoquant.shared_scale is false: no "@group" */
     struct method_rules methods;
-    const char *conf_dir;    /* whose presets give the label */
+    const char *conf_dir; /* whose presets give the label */
 };
 
 /*

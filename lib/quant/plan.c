@@ -358,7 +358,7 @@ static int check_methods(const struct quant_spec *spec, const char *name, struct
 }
 
 bool quant_weight_grid(const struct quant_spec *spec, int64_t rows, int64_t cols,
-                      struct quant_grid *out)
+                       struct quant_grid *out)
 {
     struct plan_step s;
     plan_step_init(&s, &spec->step[0]);

@@ -23,7 +23,7 @@ struct quant_plan {
     int is_weight;
     enum quant_rounding rounding;
     struct quant_methods methods; /* without those that are solved */
-    int64_t rows, cols; /* rows: of a weight, else 0 */
+    int64_t rows, cols;           /* rows: of a weight, else 0 */
     int32_t steps;
     struct plan_step step[QUANT_MAX_STEPS];
 };

@@ -72,15 +72,15 @@ enum quant_choice {
 struct quant_methods {
     enum quant_scaling scaling;
     enum quant_choice choice;
-    double alpha;              /* smooth: exponent; AWQ: step of the grid of exponents */
-    int32_t own;               /* AWQ: scales for each linear, instead of one for all that read an input */
-    int32_t quarter;           /* AWQ: over a quarter of the samples */
-    int32_t plain_grid;        /* AWQ: "no scaling" is not among the trials */
-    int32_t block;             /* GPTQ: columns whose errors are passed on together */
-    double damp;               /* GPTQ: share of the mean diagonal that is added to it */
-    int32_t plain_order;       /* GPTQ: columns as they come, not by falling second moment */
-    int32_t quantized_input;   /* GPTQ: second moments of the quantized inputs */
-    int32_t modelopt_grid;     /* MSE: ModelOpt's multipliers */
+    double alpha;       /* smooth: exponent; AWQ: step of the grid of exponents */
+    int32_t own;        /* AWQ: scales for each linear, instead of one for all that read an input */
+    int32_t quarter;    /* AWQ: over a quarter of the samples */
+    int32_t plain_grid; /* AWQ: "no scaling" is not among the trials */
+    int32_t block;      /* GPTQ: columns whose errors are passed on together */
+    double damp;        /* GPTQ: share of the mean diagonal that is added to it */
+    int32_t plain_order;     /* GPTQ: columns as they come, not by falling second moment */
+    int32_t quantized_input; /* GPTQ: second moments of the quantized inputs */
+    int32_t modelopt_grid;   /* MSE: ModelOpt's multipliers */
 };
 
 /* Steps are applied in order, each to the result of the one before. No step: unchanged. */
@@ -155,14 +155,14 @@ int quant_plan_weight_under(struct quant_plan **out, const struct quant_spec *sp
                             const struct quant_matrix *w, float amax, enum quant_rounding rounding,
                             struct aq_err *err) AQ_MUST_CHECK;
 /*
- * The ranges of a weight's only step: that of element (r, c) is number (r / rows_each) * grid_cols +
- * c / block. False: it has none that could be given.
+ * The ranges of a weight's only step: that of element (r, c) is number (r / rows_each) * grid_cols
+ * + c / block. False: it has none that could be given.
  */
 struct quant_grid {
     int64_t rows_each, block, grid_rows, grid_cols;
 };
 bool quant_weight_grid(const struct quant_spec *spec, int64_t rows, int64_t cols,
-                      struct quant_grid *out);
+                       struct quant_grid *out);
 /*
  * Codes found elsewhere: of an integer step, two's complement in as many bits as the step has, low
  * bits first, rows padded to a byte. Values are code / scale, as quant_apply makes them of codes

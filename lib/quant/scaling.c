@@ -36,8 +36,8 @@ void smooth_scales(const struct scaled_input *in, const struct scaled_weight *w,
 static void weight_measure(const struct scaled_input *in, const struct scaled_weight *w, int count,
                            const struct quant_step *step, double *mean)
 {
-    bool blocks = step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 ||
-                  step->scope == QUANT_MX;
+    bool blocks =
+        step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 || step->scope == QUANT_MX;
     int64_t cols = in->cols, rows = 0;
     int64_t block = blocks && step->block_cols < cols ? step->block_cols : cols;
     memset(mean, 0, (size_t)cols * sizeof *mean);

@@ -1,7 +1,7 @@
 /*
  * Scales of input channels: the columns of all weights that read an input are multiplied by them,
- * the input is divided. SmoothQuant's follow from ranges, AWQ's from a search over the squared error
- * of the outputs.
+ * the input is divided. SmoothQuant's follow from ranges, AWQ's from a search over the squared
+ * error of the outputs.
  */
 #ifndef AQ_QUANT_SCALING_H
 #define AQ_QUANT_SCALING_H

@@ -3,7 +3,6 @@
 #include "base/suggest.h"
 #include "quant/quant.h"
 
-
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

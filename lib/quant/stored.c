@@ -6,8 +6,7 @@ int64_t quant_code_row_bytes(const struct quant_spec *spec, int64_t cols)
     return (cols * spec->step[0].bits + 7) / 8;
 }
 
-void quant_pack_codes(const struct quant_spec *spec, const int8_t *codes, int64_t cols,
-                      uint8_t *to)
+void quant_pack_codes(const struct quant_spec *spec, const int8_t *codes, int64_t cols, uint8_t *to)
 {
     int bits = spec->step[0].bits, held = 0;
     unsigned word = 0, mask = (1U << bits) - 1;

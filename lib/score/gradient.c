@@ -41,7 +41,7 @@ struct gradient {
     struct backend_operand *weight;
     struct nn_expert_swap experts; /* its operands */
     char *outputs;                 /* [rows at once][places]: what experts make, (rows, hidden) */
-    struct made made; /* what `weight` is quantized from, where a method changes it */
+    struct made made;              /* what `weight` is quantized from, where a method changes it */
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
     double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
     double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */

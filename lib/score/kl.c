@@ -35,7 +35,7 @@ struct kl {
     double *saved;             /* [rows][2][MODEL_GROUPS][samples]: of one layer and tile */
     struct backend_operand *x; /* input of the group */
     struct backend_operand *weights[MODEL_LINEARS];
-    struct nn_expert_swap experts; /* its operands */
+    struct nn_expert_swap experts;   /* its operands */
     struct made made[MODEL_LINEARS]; /* what they are quantized from */
     size_t states_bytes, sums_bytes;
 };

@@ -6,8 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-int made_check(const struct backend *b, const char *treatment, struct aq_err *err)
+int made_check(const struct backend *b, const struct lm_arch *a, const char *treatment,
+               struct aq_err *err)
 {
+    if (a->experts)
+        return aq_err_set(err, AQ_EINPUT, "treatment '%s' is not computed for mixtures of experts",
+                          treatment);
     if (b->ops == &backend_cpu_ops)
         return 0;
     aq_err_set(err, AQ_EBACKEND, "treatment '%s' is computed on the CPU alone", treatment);
@@ -18,8 +22,8 @@ int made_check(const struct backend *b, const char *treatment, struct aq_err *er
 
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to)
 {
-    const char *from = (const char *)w->host +
-                       (size_t)(r0 * w->cols) * backend_dtype_bytes(w->dtype);
+    const char *from =
+        (const char *)w->host + (size_t)(r0 * w->cols) * backend_dtype_bytes(w->dtype);
     size_t n = (size_t)((r1 - r0) * w->cols);
     if (w->dtype == BACKEND_F32) {
         memcpy(to, from, n * sizeof *to);
@@ -89,7 +93,8 @@ static int search(const struct made_from *from, const struct quant_spec *spec,
 }
 
 static int clip(const struct made_from *from, const struct quant_spec *spec,
-                const struct quant_matrix *w, const struct solved_place *at, float *to, struct aq_err *err)
+                const struct quant_matrix *w, const struct solved_place *at, float *to,
+                struct aq_err *err)
 {
     struct quant_plan *plan = NULL;
     struct quant_grid grid;
@@ -226,8 +231,8 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
 
 /* ---- inputs ---- */
 
-void made_scale_range(struct quant_range *out, const struct quant_range *range,
-                      const float *factor, int64_t cols, float *hidden)
+void made_scale_range(struct quant_range *out, const struct quant_range *range, const float *factor,
+                      int64_t cols, float *hidden)
 {
     *out = (struct quant_range){.factor = factor};
     if (!range)

@@ -42,8 +42,10 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
                   struct aq_err *err) AQ_MUST_CHECK;
 void made_release(struct backend *b, struct made *made);
 
-/* AQ_EBACKEND on a device other than the CPU, which alone computes treatments with methods. */
-int made_check(const struct backend *b, const char *treatment, struct aq_err *err) AQ_MUST_CHECK;
+/* Treatments with methods: AQ_EBACKEND on a device other than the CPU, AQ_EINPUT for a mixture of
+   experts. */
+int made_check(const struct backend *b, const struct lm_arch *a, const char *treatment,
+               struct aq_err *err) AQ_MUST_CHECK;
 
 /* Rows of a backend's weight in fp32. */
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to);
@@ -53,7 +55,7 @@ void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *t
  * no calibrated one) with the factor, in terms of the scaled input. hidden: [cols], room for the
  * ranges of channels.
  */
-void made_scale_range(struct quant_range *out, const struct quant_range *range,
-                      const float *factor, int64_t cols, float *hidden);
+void made_scale_range(struct quant_range *out, const struct quant_range *range, const float *factor,
+                      int64_t cols, float *hidden);
 
 #endif

@@ -42,8 +42,8 @@ struct solve_call {
     /* of the layer at work */
     struct input_stats inputs[MODEL_INPUTS];
     float *amax[MODEL_INPUTS];
-    float *host;    /* a tile's input as the device has it */
-    double *rows;   /* the rows of it that hold text */
+    float *host;     /* a tile's input as the device has it */
+    double *rows;    /* the rows of it that hold text */
     bool keep_layer; /* its file is there from a run before */
 };
 
@@ -97,7 +97,7 @@ static int open_model(struct solve_call *r, struct aq_err *err)
     if (backend_open(&r->backend, r->job->device, &config, err) < 0)
         return -1;
     for (size_t i = 0; i < r->candidates.count; i++)
-        if (made_check(r->backend, r->candidates.items[i].w, err) < 0)
+        if (made_check(r->backend, &r->lm.arch, r->candidates.items[i].w, err) < 0)
             return -1;
     if (open_ranges(r, err) < 0)
         return -1;
@@ -467,9 +467,9 @@ static int write_product(struct solve_call *r, struct aq_err *err)
         if (r->old.path)
             take_items(&items, &r->old);
         aq_rewrite_input(r->job->output);
-        json_set(meta, "candidates",
-                 merge_candidates(json_get(meta, "candidates"),
-                                  r->old.path ? r->old.candidates : NULL));
+        json_set(
+            meta, "candidates",
+            merge_candidates(json_get(meta, "candidates"), r->old.path ? r->old.candidates : NULL));
         bad = solved_write(r->job->output, meta, items.items, items.count, err);
         json_free(meta);
     }
@@ -520,24 +520,11 @@ static int compute(struct solve_call *r, struct aq_err *err)
     return bad == 0 ? write_product(r, err) : -1;
 }
 
-/* Experts have inputs that differ from expert to expert. */
-static int check_groups(const struct solve_call *r, struct aq_err *err)
-{
-    const struct model_groups *g = &r->lm.groups;
-    for (size_t i = 0; i < g->count; i++)
-        if (g->items[i].input_count != 1)
-            return aq_err_set(err, AQ_EINPUT,
-                              "%s: candidates of mixtures of experts are not calibrated",
-                              g->items[i].name);
-    return 0;
-}
-
 static int run(struct solve_call *r, struct aq_err *err)
 {
     const struct solve_job *job = r->job;
     if (open_candidates(r, err) < 0 || compute_dtype_parse(job->dtype, &r->bf16, err) < 0 ||
-        lm_open(&r->lm, job->lm, err) < 0 ||
-        (job->verify && lm_verify(&r->lm, job->lm, err) < 0) || check_groups(r, err) < 0 ||
+        lm_open(&r->lm, job->lm, err) < 0 || (job->verify && lm_verify(&r->lm, job->lm, err) < 0) ||
         tokens_open(&r->tokens, job->tokens, err) < 0 || open_model(r, err) < 0)
         return -1;
     r->identity = describe(r);

@@ -1,8 +1,8 @@
 /*
  * The job of `aq-calib solve`: one forward pass of the unquantized network, layer by layer. For
  * each layer the second moments of its inputs are added up (they are never held for more than one
- * layer), then every calibrated candidate is solved for the layer's linears, and a file of the layer
- * is written beside the product; a killed run continues after the last of them.
+ * layer), then every calibrated candidate is solved for the layer's linears, and a file of the
+ * layer is written beside the product; a killed run continues after the last of them.
  */
 #ifndef AQ_SCORE_SOLVE_H
 #define AQ_SCORE_SOLVE_H

@@ -94,9 +94,9 @@ struct kept_factor {
     bool there;
 };
 
-static int take_factor(const struct layer_job *job, const struct input_stats *in,
-                       const char *input, const struct quant_methods *m, const float *scale,
-                       struct kept_factor *kept, struct aq_err *err)
+static int take_factor(const struct layer_job *job, const struct input_stats *in, const char *input,
+                       const struct quant_methods *m, const float *scale, struct kept_factor *kept,
+                       struct aq_err *err)
 {
     double damp;
     if (kept->there && !scale && !kept->of.scaling && same_factor(&kept->of, m))
@@ -140,8 +140,8 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
         for (int64_t k = 0; r == 0 && k < w->rows; k++)
             quant_pack_codes(&c->ws, codes + k * w->cols, w->cols, packed + k * row_bytes);
         free(codes);
-        add_item(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, w->rows,
-                 row_bytes, packed);
+        add_item(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, w->rows, row_bytes,
+                 packed);
     }
     free(wide);
     add_item(out, xasprintf("range/%s/%zu.%d", c->id, group, module), ST_F32, grid.grid_rows,
@@ -207,7 +207,8 @@ uint64_t solve_layer_bytes(const struct nn_model *m)
     for (int64_t layer = 0; layer < nn_layers(m); layer++) {
         const struct model_layer *shape = nn_layer(m, layer);
         for (int l = 0; l < shape->linear_count; l++) {
-            uint64_t rows = (uint64_t)shape->linears[l].rows, cols = (uint64_t)shape->linears[l].cols;
+            uint64_t rows = (uint64_t)shape->linears[l].rows,
+                     cols = (uint64_t)shape->linears[l].cols;
             /* the factor; the weight in fp32 and fp64, its codes, errors of a block */
             uint64_t bytes = cols * cols * 8 + rows * cols * 14 + rows * 1024;
             most = bytes > most ? bytes : most;

@@ -1,4 +1,5 @@
-/* One layer of `aq-calib solve`: from the moments of its inputs to the numbers of all candidates. */
+/* One layer of `aq-calib solve`: from the moments of its inputs to the numbers of all candidates.
+ */
 #ifndef AQ_SCORE_SOLVE_LAYER_H
 #define AQ_SCORE_SOLVE_LAYER_H
 
@@ -10,8 +11,8 @@
 /* What was measured of an input. */
 struct input_stats {
     int64_t cols, tokens;
-    double *moments; /* (cols, cols): sum of x x', both triangles; NULL: nobody needs it */
-    double *mean;    /* [cols]: mean of |x| */
+    double *moments;   /* (cols, cols): sum of x x', both triangles; NULL: nobody needs it */
+    double *mean;      /* [cols]: mean of |x| */
     const float *amax; /* [cols]: the largest |x|, from the ranges */
 };
 

@@ -299,8 +299,8 @@ static int item_by_name(const void *a, const void *b)
     return strcmp(((const struct solved_item *)a)->name, ((const struct solved_item *)b)->name);
 }
 
-int solved_write(const char *path, const struct json *meta, struct solved_item *items,
-                 size_t count, struct aq_err *err)
+int solved_write(const char *path, const struct json *meta, struct solved_item *items, size_t count,
+                 struct aq_err *err)
 {
     struct json *aq = json_copy(meta), *outer = json_new_object();
     struct json *tensors = json_add_object(aq, "tensors");
@@ -313,8 +313,7 @@ int solved_write(const char *path, const struct json *meta, struct solved_item *
     for (size_t i = 0; i < count; i++) {
         aq_sha256_of(items[i].data, item_bytes(&items[i]), digest);
         json_add_string(tensors, items[i].name, digest);
-        handles[i] =
-            st_declare(w, items[i].name, items[i].dtype, items[i].rank, items[i].shape);
+        handles[i] = st_declare(w, items[i].name, items[i].dtype, items[i].rank, items[i].shape);
     }
     int r = digest_of(aq, digest, err);
     if (r == 0) {

@@ -7,10 +7,10 @@
  *     range/<id>/<linear>   F32 [rows, cols]       of the grid of ranges (quant_weight_grid)
  *     codes/<id>/<linear>   U8 [rows, bytes]       two's complement, `bits` bits each, low bits
  *                                                  first, rows padded to a byte
- *     metadata "aq"  {"schema": "aq.solved/1", "lm", "tokens", "prefix", "samples_tokens", "ranges",
- *                    "backend", "dtype", "result_version", "candidates": {"<id>": {"w", "a"}},
- *                    "layers": [first, end], "inputs", "groups" (as lm.json has them),
- *                    "tensors": {"<name>": sha256}, "digest": of all this}
+ *     metadata "aq"  {"schema": "aq.solved/1", "lm", "tokens", "prefix", "samples_tokens",
+ * "ranges", "backend", "dtype", "result_version", "candidates": {"<id>": {"w", "a"}}, "layers":
+ * [first, end], "inputs", "groups" (as lm.json has them), "tensors": {"<name>": sha256}, "digest":
+ * of all this}
  *
  * <id> is a treatment's id, <input> an index into inputs, <linear> "<group>.<module>". A tensor is
  * compared with its digest when it is first read.
@@ -79,10 +79,10 @@ struct solved_item {
     const void *data;
 };
 /*
- * Writes the tensors under this metadata, which gains "tensors" and "digest"; meta is borrowed. Sorts
- * the list.
+ * Writes the tensors under this metadata, which gains "tensors" and "digest"; meta is borrowed.
+ * Sorts the list.
  */
-int solved_write(const char *path, const struct json *meta, struct solved_item *items,
-                 size_t count, struct aq_err *err) AQ_MUST_CHECK;
+int solved_write(const char *path, const struct json *meta, struct solved_item *items, size_t count,
+                 struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -61,7 +61,7 @@ int store_by_key(const void *a, const void *b);
 struct store_row {
     struct store_key key; /* first, for store_by_key */
     const char *w, *a;
-    const char *solved; /* digest of what it was made from; NULL: nothing was solved */
+    const char *solved;             /* digest of what it was made from; NULL: nothing was solved */
     const void *parts[STORE_PARTS]; /* [groups, samples] each; NULL: of gradient scores alone */
     uint8_t *have;     /* [layers, tiles], a copy: 0 where a damaged cell was left out */
     const void *check; /* [layers, tiles] */
@@ -74,7 +74,7 @@ struct store {
     struct json *meta;
     struct store_shape shape;
     const struct json *identity, *weights, *ranges; /* objects inside meta */
-    const struct json *solved; /* likewise; NULL: no candidate is calibrated */
+    const struct json *solved;                      /* likewise; NULL: no candidate is calibrated */
     struct model_groups model;
     struct store_row *rows; /* by rising key */
     size_t count;
@@ -154,7 +154,8 @@ enum store_old {
  * Takes the lock, reads STORE and STORE.part as far as they exist, and starts the new STORE.part
  * with the rows of the plan and all rows that the old files hold. Rows whose range digest changed
  * are dropped (a note says so). Another identity is AQ_EINPUT, or with STORE_REPLACE such a file is
- * not used; rows of a candidate that was solved otherwise likewise. Both old files stay untouched until the new part is complete.
+ * not used; rows of a candidate that was solved otherwise likewise. Both old files stay untouched
+ * until the new part is complete.
  */
 int store_begin(struct store_writer **out, const char *path, const struct store_plan *plan,
                 enum store_old old, struct aq_err *err) AQ_MUST_CHECK;

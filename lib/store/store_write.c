@@ -94,8 +94,10 @@ static int check_solved(const struct store_writer *w, const struct store *s, enu
     for (size_t i = 0; i < s->count; i++)
         other += !solved_stands(w, s, s->rows[i].key.id);
     if (other && old != STORE_REPLACE) {
-        aq_err_set(err, AQ_EINPUT, "%zu rows of store '%s' are of candidates that were solved "
-                   "otherwise", other, aq_show(s->path));
+        aq_err_set(err, AQ_EINPUT,
+                   "%zu rows of store '%s' are of candidates that were solved "
+                   "otherwise",
+                   other, aq_show(s->path));
         return aq_err_hint(err, "--replace drops them");
     }
     if (other)

@@ -146,7 +146,8 @@ static void test_gptq(const char *linear, const char *order, const char *expecte
 {
     char text[96];
     struct aq_err err = {0};
-    struct array w = load(linear, "w"), x = load(linear, "x"), expected = load(linear, expected_name);
+    struct array w = load(linear, "w"), x = load(linear, "x"),
+                 expected = load(linear, expected_name);
     int64_t n = w.cols, grid = n / block;
     (void)snprintf(text, sizeof text, "gptq{128,0.01,%s,plain}/int4:block(-1:%d):static", order,
                    block);

@@ -129,7 +129,8 @@ static void hold_cell(const struct json *row, const struct json *format, const s
     const char *reason = text_of(quant, "reason");
     wrong->merges += !json_equal(json_get(merged, "quant_cfg"), json_get(row, "quant_cfg"));
     /* what 0.40 does not have yet, and is searched for here: NVFP4 scales that are stored */
-    bool searched = strstr(text_of(row, "format"), "SWEEP") || strstr(text_of(row, "format"), "SIX");
+    bool searched =
+        strstr(text_of(row, "format"), "SWEEP") || strstr(text_of(row, "format"), "SIX");
     if (supported ? !valid && !searched : (valid && !is_own_rule(reason))) {
         printf("# %s %s: valid %d, supported %d, %s\n", text_of(row, "format"),
                text_of(row, "granularity"), valid, supported, reason);

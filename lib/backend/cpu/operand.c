@@ -143,8 +143,8 @@ static const void *scaled_input(struct cpu_backend *c, struct backend_operand *o
     struct scale_job j = {op, x, factor, cols};
     int64_t used = op->t->first[op->t->samples];
     if (!op->scaled)
-        op->scaled = c->base.ops->alloc(&c->base, scaled_bytes(op), "a scaled activation",
-                                        &c->failed);
+        op->scaled =
+            c->base.ops->alloc(&c->base, scaled_bytes(op), "a scaled activation", &c->failed);
     if (!op->scaled)
         return x;
     aq_pool_run(c->pool, op->t->samples, scale_unit, &j);
