@@ -151,7 +151,7 @@ static const struct aq_tool tool = {
     .options = options,
     .max_args = 1,
     .run = run,
-    .result_version = 3,
+    .result_version = 4,
     .schemas = schemas,
 };
 

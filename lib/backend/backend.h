@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 4 };
+enum { BACKEND_ABI = 5 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
