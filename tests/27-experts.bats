@@ -176,7 +176,8 @@ PY
     for f in INT8_DEFAULT_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG NVFP4_DEFAULT_CFG FP8_PER_CHANNEL_PER_TOKEN_CFG; do aq-overlay --format $f -o $f.json; done
     run=(aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 40 --device cpu)
     aq 0 "${run[@]}" --threads 1 -o store ./*_CFG.json
-    aq 0 "${run[@]}" --threads 3 --memory 60MB -o small ./*_CFG.json
+    run --separate-stderr "${run[@]}" --threads 3 --memory 1M -o small ./*_CFG.json
+    aq 0 "${run[@]}" --threads 3 --memory "$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' <<<"$stderr")000000" -o small ./*_CFG.json
     cmp store small
     aq 0 "${run[@]}" --shard 1/2 -o a ./*_CFG.json
     aq 0 "${run[@]}" --shard 2/2 -o b ./*_CFG.json
@@ -193,11 +194,12 @@ PY
     cd "$REPO" || return
     sweep=(make -f pipelines/sweep.mk MODEL=qwen3_moe_demo PAIRS='wfp8_afp8 wfp4_afp4' SIZES=small TMP_ROOT="$T")
     P=$T/model-experiments/lm_sensitivity/qwen3_moe_demo
-    # FP8's codes and scales are those that were scored: to the last bit
+    # FP8's codes and scales are those that were scored; where the processor has matrix units the recipe's products are made of
+    # codes and the checkpoint's of values, which rounds sums in another order (2e-5 of the KL on one with AMX)
     aq 0 "${sweep[@]}" BITS=8 ENGINE=vllm:sm90 export eval
     S=$P/select/8/small
     aq 0 aq-eval --reference "$P/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/ev.json" "$S/export-vllm-sm90"
-    is "$(jq .all.kl.mean "$T/ev.json")" "$(jq .all.kl.mean "$S/eval.json")"
+    jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-4 < . and . < 1e-4' "$T/ev.json" "$S/eval.json"
     is "$(jq '.all.kl.mean > 0' "$T/ev.json")" true
     # ModelOpt's layout names every expert; a layer's have one format, and no router has one
     aq 0 "${sweep[@]}" BITS=6 ENGINE=trtllm:sm100 export

@@ -70,7 +70,7 @@ score() {
     is "$(jq -r .treatment.w "$F/sweep.json")" 'sweep/e2m1:nvfp4(16):dynamic@group'
 }
 
-@test "the same bytes for any threads; in pieces; after a run that was broken off" {
+@test "the same bytes for any threads, and in pieces" {
     aq 0 solve --threads 1 -o "$T/one" "$F"/{smooth,full,awq,gptq}.json
     cmp "$T/one" "$F/solved"
     aq 0 solve --threads 3 -o "$T/parts" "$F/gptq.json" "$F/rtn.json"
@@ -78,7 +78,10 @@ score() {
     aq 0 solve -o "$T/parts" "$F"/{full,smooth,gptq}.json
     cmp "$T/parts" "$F/solved"
     [ ! -e "$T/parts.part" ]
-    # layers that a killed run left are not made again
+}
+
+@test "layers that a run left when it was broken off are not made again" {
+    need_preload
     aq 0 solve -o "$T/killed" "$F"/{smooth,full,awq,gptq}.json
     rm "$T/killed"
     FAULT=rename:ENOSPC:3 LD_PRELOAD="$O/tests/fault.so" refused 1 "No space left" \

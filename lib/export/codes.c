@@ -324,8 +324,8 @@ static int code_int(struct code_tile *t, unsigned char *codes, unsigned char *sc
     } else if (r == 0 && c->scheme.codes == CODES_INT4_ROWS) {
         for (int64_t i = 0; i + 1 < t->rows; i += 2)
             for (int64_t k = 0; k < c->cols; k++)
-                *codes++ =
-                    (unsigned char)((q[i * c->cols + k] & 15) | q[(i + 1) * c->cols + k] << 4);
+                *codes++ = (unsigned char)((q[i * c->cols + k] & 15) |
+                                           (q[(i + 1) * c->cols + k] & 15) << 4);
         memcpy(scales, s, (size_t)count * 4);
     } else if (r == 0) {
         size_t row_bytes = (size_t)coder_code_bytes(c, 1);

@@ -200,9 +200,9 @@ int plan_search_nvfp4(struct quant_plan *p, const struct quant_matrix *w, struct
     struct plan_step *s = &p->step[0];
     size_t cells = (size_t)s->grid_cols;
     struct rows_room room = {0};
-    float *scales = malloc(E4M3_SCALES * cells * sizeof *scales);
-    float *maxima = malloc(cells * sizeof *maxima);
-    double *loss = malloc(E4M3_SCALES * cells * sizeof *loss);
+    float *scales = calloc(E4M3_SCALES * cells, sizeof *scales);
+    float *maxima = calloc(cells, sizeof *maxima);
+    double *loss = calloc(E4M3_SCALES * cells, sizeof *loss);
     assert(s->rows_each == 1);
     bool good = plan_take_scales(s, err) == 0 && take_rows(&room, w) && scales && maxima && loss;
     for (int64_t r = 0; good && r < w->rows; r++) {

@@ -12,6 +12,7 @@
 #include "score/shard.h"
 #include "text/tokens.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,7 @@ static int open_solved(struct scoring_run *r, struct aq_err *err)
     int64_t widest = 1;
     const struct candidate *first = NULL;
     r->solved_digests = json_new_object();
+    assert(r->candidates.items); /* a call without any is refused */
     for (size_t i = 0; i < r->candidates.count; i++) {
         const struct candidate *c = &r->candidates.items[i];
         if (quant_has_method(&c->ws) && made_check(r->backend, &r->lm.arch, c->w, err) < 0)

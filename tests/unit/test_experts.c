@@ -265,7 +265,8 @@ static struct backend_tile *plain_tile(struct backend *b, int32_t used)
                                         .ids = zeros,
                                         .pos = zeros,
                                         .target = zeros};
-    return b->ops->tile_new(b, &d, &err);
+    struct backend_tile *t = b->ops->tile_new(b, &d, &err);
+    return t; /* which has copies of what d refers to */
 }
 
 static void test_ties(struct backend *b)

@@ -49,7 +49,7 @@ static double log_sum(const float *x)
 {
     double sum = 0;
     for (int i = 0; i < IDS; i++)
-        sum += exp(x[i]);
+        sum += exp((double)x[i]);
     return log(sum);
 }
 
