@@ -99,7 +99,7 @@ change_index() {
     ln -s "$REPO/models/qwen3_vl_demo/checkpoint" demo
     for model in random demo; do
         aq-extract-lm --materialize "$model.copy" "$model" >/dev/null
-        (cd "$model.copy" && sha256sum -- *) | diff - "$sums/$model.sha256sums"
+        (LC_ALL=C && cd "$model.copy" && sha256sum -- *) | diff - "$sums/$model.sha256sums"
     done
 }
 

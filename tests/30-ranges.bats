@@ -5,10 +5,10 @@ load helpers
 setup_file() {
     export W=$BATS_FILE_TMPDIR
     cd "$REPO" || return
-    aq 0 aq-extract-lm models/qwen3_vl_demo/checkpoint -o "$W/lm.json"
-    aq 0 aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint -o "$W/tokens" datasets/demo/captions_{small,medium}.txt
-    aq 0 aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --padding max_length --seq-len 32 -o "$W/padded" datasets/demo/captions_small.txt
-    aq 0 aq-calib ranges --lm "$W/lm.json" -o "$W/ranges" "$W/tokens"
+    aq-extract-lm models/qwen3_vl_demo/checkpoint -o "$W/lm.json"
+    aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint -o "$W/tokens" datasets/demo/captions_{small,medium}.txt
+    aq-calib tokens --tokenizer models/qwen3_vl_demo/checkpoint --padding max_length --seq-len 32 -o "$W/padded" datasets/demo/captions_small.txt
+    aq-calib ranges --lm "$W/lm.json" -o "$W/ranges" "$W/tokens"
 }
 
 setup() {
