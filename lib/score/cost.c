@@ -54,12 +54,17 @@ static double part_of_tile(const struct scoring *s, size_t row, size_t tile)
     return (double)chunks / all;
 }
 
-double cost_row(const struct scoring *s, size_t row, size_t tile)
+double cost_plain(const struct scoring *s)
 {
-    const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     double sum = 0;
     for (int64_t l = 0; l < nn_layers(s->model); l++)
         sum += cost_cell(s, l);
+    return sum;
+}
+
+double cost_row(const struct scoring *s, double plain, size_t row, size_t tile)
+{
+    const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
     int products = s->kl_div ? 1 : s->b->ops->products(s->b, &c->ws, &c->as);
-    return sum * products * part_of_tile(s, row, tile);
+    return plain * products * part_of_tile(s, row, tile);
 }

@@ -11,7 +11,9 @@ double cost_passes(const struct scoring *s);
 double cost_forward(const struct scoring *s);
 /* One row of one tile and layer: with one product for each linear that it replaces. */
 double cost_cell(const struct scoring *s, int64_t layer);
+/* The same in all layers: what every row of every tile is a multiple of. */
+double cost_plain(const struct scoring *s);
 /* One row of one tile in all layers, with as many products as the backend takes for it. */
-double cost_row(const struct scoring *s, size_t row, size_t tile);
+double cost_row(const struct scoring *s, double plain, size_t row, size_t tile);
 
 #endif

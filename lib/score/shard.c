@@ -116,14 +116,15 @@ static size_t *order_of(const struct scoring *s, size_t *weight)
 void shard_take(struct scoring *s, int64_t which, int64_t jobs, bool **own)
 {
     const double unit = 1e6; /* operations: small beside any cell, so that sums stay in 64 bits */
+    const double passes = cost_passes(s), plain = cost_plain(s);
     size_t rows = s->rows->count, tiles = s->end_tile;
     size_t *weight = xcalloc(rows, sizeof *weight), *order = order_of(s, weight);
     uint64_t *cost = xcalloc(tiles * rows, sizeof *cost), *fixed = xcalloc(tiles, sizeof *fixed);
     for (size_t t = 0; t < tiles; t++) {
-        fixed[t] = (uint64_t)(cost_passes(s) / unit);
+        fixed[t] = (uint64_t)(passes / unit);
         for (size_t r = 0; r < rows; r++)
             if (scoring_wants(s, r, t))
-                cost[t * rows + r] = 1 + (uint64_t)(cost_row(s, r, t) / unit);
+                cost[t * rows + r] = 1 + (uint64_t)(cost_row(s, plain, r, t) / unit);
     }
     /* a pass over a weight's bytes takes about as long as half a product with a tile */
     uint64_t quantizing = s->kl_div ? 0 : (uint64_t)(cost_forward(s) / unit / 2);
