@@ -104,18 +104,19 @@ converges() {
 
 @test "stopped in the middle for a second and continued: the same bytes" {
     local pid stopped=0
-    for tenths in 5 7; do
+    for tenths in 5 7 3 4 6 2; do # where the machine is quick, some come too late
         rm -f s s.*
         "$T/score" 2>"$T/log" &
         pid=$!
         sleep "$(seconds $((whole_ms * tenths / 10)))"
-        if kill -STOP $pid; then
+        if kill -STOP $pid 2>/dev/null; then
             sleep 1
             [[ $(<"/proc/$pid/stat") != *") T "* ]] || stopped=$((stopped + 1))
             kill -CONT $pid
         fi
         wait $pid
         cmp s "$T/undisturbed/s"
+        [ "$stopped" -lt 2 ] || break
     done
     [ "$stopped" -ge 1 ]
 }

@@ -92,6 +92,7 @@ planned_peak() {
 
 @test "fewer threads need less memory, as the message says" {
     ! sanitized || skip "no limits on address space below a sanitizer"
+    export OPENBLAS_NUM_THREADS=2 # as above
     local kb=$(($(planned_peak) - 131072))
     refusals=0 runs=0
     limited -v $kb "$T/gradient" "$T/score"

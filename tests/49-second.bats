@@ -46,9 +46,13 @@ collected() {
                 | [$b.groups[] | $g[.name] as [$sum, $dot, $first]
                    | [far(.sum; $sum), ((.first_position * .sum - $first) / $sum | fabs), far(.per_token_dot * $b.labels; $dot)]]
                 | transpose | map(max)')
-            echo "$padding $width: $far"
-            # the rounding of fp32 outputs is a larger part of a sum whose terms cancel
-            jq -en "$far | .[0] < 1e-4 and .[1] < 1e-4 and .[2] < 5e-4"
+            # what float32 itself makes of the outputs' differences, in torch: int8 moves them by a few thousandths only,
+            # and terms of the second form cancel; another program's products are as far on another side
+            allowed=$(jq -n --slurpfile a "$REPO/tests/oracle/second/demo.json" --slurpfile b scores.json --arg padding $padding '
+                $a[0].cases[] | select(.padding == $padding and (.treatment == $b[0].candidate.treatment.w)) | .float32
+                | [.[0], .[2], .[1]] | map([2 * ., 1e-4] | max)')
+            echo "$padding $width: $far, allowed $allowed"
+            jq -en "$far as \$far | $allowed as \$allowed | all(range(3); \$far[.] < \$allowed[.])"
         done
     done
 }

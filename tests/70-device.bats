@@ -183,7 +183,8 @@ agrees() {
     done
     demo few cuda fp32 --prefix 16 --score-samples 16 "$T"/demo/quant/*.json
     demo cpu cpu fp32 --prefix 16 --score-samples 16 "$T"/demo/quant/*.json
-    agrees cpu few 16 1e-4 1e-2 1e-4
+    # an eighth of the captions above: a sum averages over an eighth of such elements, so that it scatters by the root of 8 more
+    agrees cpu few 16 1e-4 1e-2 3e-4
 }
 
 # bats test_tags=gpu

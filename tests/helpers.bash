@@ -12,11 +12,13 @@ export PATH="$BIN:$PATH"
 # UTF-8 for bash's own $'\u202e'. AQ_TEST_LOCALE: all of them in another language, but with messages that tests can match.
 export LC_ALL=${AQ_TEST_LOCALE:-C.UTF-8} LANGUAGE=en
 export REPO O BIN SHARED
-# what the tests themselves calculate and sort is one language's
+# what the tests themselves calculate, sort and match is one language's: in Turkish [a-z] lacks the i
+grep() { LC_ALL=C.UTF-8 command grep "$@"; }
+sed() { LC_ALL=C.UTF-8 command sed "$@"; }
 awk() { LC_ALL=C command awk "$@"; }
 sort() { LC_ALL=C command sort "$@"; }
 od() { LC_ALL=C command od "$@"; }
-export -f awk sort od
+export -f awk grep od sed sort
 # settings of a thread library would be those of whoever starts the tests
 for v in $(compgen -e OPENBLAS_) OMP_NUM_THREADS GOTO_NUM_THREADS; do unset "$v"; done
 

@@ -195,8 +195,8 @@ struct backend_ops {
      * The rows of t that go to one expert, as a tile of their own. A slot is row * per_token +
      * place among the row's experts; slots rise, so that the rows of a sample lie together, and
      * samples are those of t. Rows are filled up to a multiple of b->expert_rows, and products are
-     * made with that many rows at a time, so that a row's bits depend on that row alone. NULL in a
-     * backend without experts, as are the ops under "experts" below.
+     * made with that many rows at a time, so that a row's bits depend on that row and its place
+     * among them. NULL in a backend without experts, as are the ops under "experts" below.
      */
     struct backend_tile *(*tile_part)(struct backend *b, const struct backend_tile *t,
                                       const int32_t *slots, int32_t count, int per_token,

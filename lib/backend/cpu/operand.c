@@ -81,6 +81,7 @@ static void drop_plan(struct backend_operand *op)
     quant_plan_free(op->plan);
     op->plan = NULL;
     op->has_codes = false;
+    op->unchanged = false;
     op->unit = 0;
     if (op->kept) {
         free(op->kept->made);
@@ -93,6 +94,22 @@ static void note_code_forms(struct backend_operand *op)
     struct aq_err no_codes;
     op->has_codes = quant_code_form(op->plan, &op->form, &no_codes) == 0;
     op->unit = quant_bf16_unit(op->plan);
+}
+
+/* Is every value its own code? Nearly always the first row says that it is not. */
+static bool leaves_all(const struct backend_operand *op)
+{
+    size_t cols = (size_t)op->source.cols;
+    float *row = xmalloc(2 * cols * sizeof *row), *quantized = row + cols;
+    bool same = true;
+    for (int64_t r = 0; same && r < op->source.rows; r++) {
+        cpu_weight_panel(op->w, r, 1, 0, op->source.cols, row);
+        quant_apply(op->plan, &op->source, r, r + 1, quantized, QUANT_F32, NULL);
+        for (size_t i = 0; same && i < cols; i++)
+            same = row[i] == quantized[i];
+    }
+    free(row);
+    return same;
 }
 
 void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
@@ -119,6 +136,7 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
         return;
     }
     note_code_forms(op);
+    op->unchanged = cpu_has_terms(c) && leaves_all(op);
 }
 
 struct scale_job {
@@ -232,7 +250,8 @@ struct product_form operand_product_form(const struct cpu_backend *c,
         if (c->levels[kind] != MATRIX_NONE && block > 0 && one_scale(x, kind))
             return (struct product_form){c->levels[kind], kind, block, 1, 1};
     }
-    if (!cpu_has_terms(c))
+    /* terms round otherwise than the reference: what changes no value must show no error */
+    if (!cpu_has_terms(c) || (!x->plan && w->unchanged))
         return in_fp32;
     int64_t block = scale_block(w, MATRIX_BF16), all = matrix_ld(MATRIX_BF16, w->source.cols);
     return (struct product_form){MATRIX_AMX, MATRIX_BF16, block ? block : all,

@@ -57,6 +57,7 @@ struct backend_operand {
     struct quant_matrix source;
     bool has_codes; /* the plan has a code form */
     struct quant_code_form form;
+    bool unchanged;                 /* the plan leaves every value of the weight as it is */
     float unit;                     /* its values are bf16 numbers times this; 0: they are not */
     const struct backend_weight *w; /* of a weight */
     uint32_t version;               /* that of w */
