@@ -40,9 +40,9 @@ data_of() {
 @test "sweep: every layer of every cell, as TSV and as CSV; names of the cells come from their directories" {
     sweep
     aq-report sweep --tsv --cells P/cells.json $(cat list) >s.tsv
-    is "$(head -1 s.tsv)" "$(printf 'model\tpair\tgranularity\tsize\tlayer\tcandidate\tsensitivity\tstderr\tper_batch_mean\tbits\tstorage_bits\tsize_cost\tchosen\trank')"
+    is "$(head -1 s.tsv)" "$(printf 'model\tpair\tgranularity\tsize\tlayer\tcandidate\tsensitivity\tstderr\tper_batch_mean\tbits\tstorage_bits\tsize_cost\tchosen\trank\tgroup')"
     is "$(wc -l <s.tsv)" $((1 + 10 * 16 * 2))
-    is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 14
+    is "$(awk -F'\t' '{ print NF }' s.tsv | sort -u)" 15
     # the rows of one cell are those of its own table
     aq-report --tsv P/wint8_aint8/default/large/x_quant_manifest.json >one.tsv
     diff <(sed 1d one.tsv) <(awk -F'\t' '$2 == "wint8_aint8" && $3 == "default" && $4 == "large"' s.tsv)
@@ -167,6 +167,9 @@ L
     local link
     for link in $(grep -oE 'href="[^"#]*report.html' e.html | cut -c7-); do [ -d "P/$(dirname "$link")" ]; done
     has "$(cat e.html)" "blocks &lt;of&gt; 64"
+    # people read all layers of a group
+    data_of e.html | jq -e '(.kinds | index("self_attn.q+k+v_proj") != null and index("mlp.gate+up_proj") != null and index("self_attn.q_proj") == null)
+        and .groups[0][0] == "layers.0.self_attn.q+k+v_proj" and .groups[0][4] == "layers.0.self_attn.q_proj"'
     aq-report explore --cells P/cells.json $(cat list) | cmp - e.html
     refused 2 "--cells is needed" aq-report explore $(cat list)
     cp P/wint8_aint8/default/small/x_quant_manifest.json stray.json

@@ -89,7 +89,7 @@ near() { jq -en --argjson p "$1" "\$p | $2 | fabs < 1e-12"; } # EXPRESSION is re
     is "$(grep -F '|layers.0.mlp.gate_proj|' md | tail -1)" '|layers.0.mlp.gate_proj|29.0 %|200|'
     aq-report --html m.json >html
     is "$(grep -c 'Attention sinks' html)" 1
-    has "$(grep 'Attention sinks' html)" '<code>layers.0.self_attn.q_proj</code>'
+    has "$(grep 'Attention sinks' html)" '<code>layers.0.self_attn.q+k+v_proj</code>'
     has "$(cat html)" '>first position</'
     has "$(cat html)" '>range ratio</'
     # nothing where nothing is known

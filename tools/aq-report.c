@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { RESULT_VERSION = 3 };
+enum { RESULT_VERSION = 4 };
 
 /* ---- one manifest ---- */
 

@@ -221,7 +221,7 @@ char *answer_worst(const struct report *r)
     for (size_t i = 0; i < n; i++)
         sum += r->by_sensitivity[i]->sensitivity;
     aq_buf_addf(&out, "%s %.0f %% of the total sensitivity, first of all %s (%.0f %%).", words[n],
-                100 * (sum / r->total), r->by_sensitivity[0]->short_name,
+                100 * (sum / r->total), r->by_sensitivity[0]->shown,
                 100 * (r->by_sensitivity[0]->sensitivity / r->total));
     return aq_buf_detach(&out);
 }

@@ -40,7 +40,7 @@ static void bars_init(struct bars *b, const struct report *r, struct chart_style
     b->row = b->narrow ? 38 : 24;
     double longest = 0;
     for (size_t i = 0; i < b->count; i++)
-        longest = fmax(longest, svg_text_width(r->by_sensitivity[i]->short_name));
+        longest = fmax(longest, svg_text_width(r->by_sensitivity[i]->shown));
     b->left = b->narrow ? 12 : fmin(longest, 234) + 16;
     b->share_w = b->narrow ? 0 : 130;
     b->share_x = style.width - b->share_w - 52;
@@ -77,14 +77,14 @@ static void draw_row(struct aq_buf *out, const struct bars *b, size_t i, double 
     double length = b->width * (row->sensitivity / b->most), error = row->worst->error;
     double bar_y = b->narrow ? y + 18 : y + 5, middle = bar_y + 7;
     if (b->narrow)
-        svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->short_name, 330));
+        svg_text(out, b->left, y + 12, SVG_START, "mono", "%s", svg_fit(row->shown, 330));
     else
         svg_text(out, b->left - 8, y + 16, SVG_END, "mono", "%s",
-                 svg_fit(row->short_name, b->left - 16));
+                 svg_fit(row->shown, b->left - 16));
     char *title =
-        xasprintf("%.300s: %s%s%s, %.2f %% of the total", row->group->layer,
-                  svg_number(row->sensitivity), error > 0 ? " ± " : "",
-                  error > 0 ? svg_number(error) : "", 100 * (row->sensitivity / b->r->total));
+        xasprintf("%.300s: %s%s%s, %.2f %% of the total", row->shown, svg_number(row->sensitivity),
+                  error > 0 ? " ± " : "", error > 0 ? svg_number(error) : "",
+                  100 * (row->sensitivity / b->r->total));
     svg_rect(out, b->left, bar_y, length, 14, "k0");
     svg_rect_titled(out, b->left, bar_y, fmax(b->width, 1), 14, "see", title);
     free(title);

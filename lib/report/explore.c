@@ -299,7 +299,7 @@ static void add_row(struct explorer *x, const struct cell_entry *e, const struct
     html_name_cell(x->rows, NULL, e->granularity);
     html_text(x->rows, "td", NULL, e->size);
     html_number_cell(x->rows, NULL, r->total, svg_number(r->total));
-    html_name_cell(x->rows, "more", top ? top->short_name : "");
+    html_name_cell(x->rows, "more", top ? top->shown : "");
     html_fixed_cell(x->rows, "more",
                     top && r->total > 0 ? 100 * (top->sensitivity / r->total) : NAN, 0, " %");
     html_fixed_cell(x->rows, NULL, m->effective_bits, 3, "");
@@ -414,7 +414,7 @@ static void add_groups(struct aq_buf *out, const struct report *r, const struct 
     for (size_t i = 0; i < r->count; i++) {
         const struct report_row *row = &r->rows[i];
         aq_buf_adds(out, i ? ",[" : "[");
-        add_text(out, row->short_name);
+        add_text(out, row->shown);
         aq_buf_addf(out, ",%ld,%zu,%.0f,", row->block, row->kind, t->rows[i].weights);
         add_text(out, row->group->layer);
         aq_buf_addc(out, ']');

@@ -132,7 +132,7 @@ static void draw_cells(struct aq_buf *out, const struct map *m, const struct man
             svg_rect(out, x, y, m->cell_w - gap, m->cell_h - gap, class);
             continue;
         }
-        char *title = xasprintf("%.300s: %s", row->group->layer, svg_number(o->score));
+        char *title = xasprintf("%.300s: %s", row->shown, svg_number(o->score));
         svg_rect_titled(out, x, y, m->cell_w - gap, m->cell_h - gap, class, title);
         free(title);
     }

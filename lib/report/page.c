@@ -322,7 +322,7 @@ static void add_row(struct aq_buf *out, const struct report *r, const struct cur
     double total = r->total > 0 ? r->total : INFINITY, bits = chosen ? chosen->bits : NAN;
     aq_buf_adds(out, "<tr>");
     html_fixed_cell(out, "more", (double)row->rank, 0, "");
-    html_name_cell(out, NULL, row->short_name);
+    html_name_cell(out, NULL, row->shown);
     html_number_cell(out, NULL, row->sensitivity, svg_number(row->sensitivity));
     html_number_cell(out, "more", error_of(row), svg_number(error_of(row)));
     html_fixed_cell(out, NULL, 100 * (row->sensitivity / total), 2, " %");
@@ -349,7 +349,7 @@ static void add_flat(struct aq_buf *out, const struct report *r)
         aq_buf_adds(out, any ? ", "
                              : "<p>Groups whose score does not depend on the bits of the operand "
                                "in parentheses, or is zero: ");
-        html_text(out, "code", NULL, r->by_sensitivity[i]->short_name);
+        html_text(out, "code", NULL, r->by_sensitivity[i]->shown);
         aq_buf_addf(out, " (%s)", flat);
         any = true;
     }
@@ -365,7 +365,7 @@ static void add_sinks(struct aq_buf *out, const struct report *r)
         if (!position_is_sink(r, r->by_sensitivity[i]))
             continue;
         aq_buf_addf(out, "%s%s", any ? ", " : "<p>", any ? "" : position_sinks_before);
-        html_text(out, "code", NULL, r->by_sensitivity[i]->short_name);
+        html_text(out, "code", NULL, r->by_sensitivity[i]->shown);
         any = true;
     }
     if (any)

@@ -1,6 +1,7 @@
 #include "report/report.h"
 #include "base/mem.h"
 #include "base/names.h"
+#include "select/members.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -8,33 +9,72 @@
 #include <string.h>
 
 /*
- * "model.language_model.layers.7.mlp.gate_proj" is block 7 and kind "mlp.gate_proj": the first
+ * "model.language_model.layers.7.mlp.down_proj" is block 7 and kind "mlp.down_proj": the first
  * all-digit component is the block, what follows is the kind. Towers stay apart: a name that has a
  * "visual" component before the block gets it into the kind.
  */
-static char *split_layer(struct report_row *row, const char *layer)
+struct split {
+    size_t at;   /* where the short name begins */
+    size_t kind; /* where the kind does */
+    long block;  /* -1: none */
+    bool visual;
+};
+
+static struct split split_layer(const char *layer)
 {
     const char *stack = layer; /* the component before the number */
     const char *visual = NULL;
-    row->block = -1;
-    row->short_name = layer;
     for (const char *part = layer; *part;) {
         size_t n = strcspn(part, ".");
-        if (n > 0 && n < 7 && strspn(part, "0123456789") == n && part[n] == '.') {
-            row->block = strtol(part, NULL, 10);
-            row->short_name = visual ? visual : stack;
-            return xasprintf("%s%s", visual ? "visual." : "", part + n + 1);
-        }
+        if (n > 0 && n < 7 && strspn(part, "0123456789") == n && part[n] == '.')
+            return (struct split){(size_t)((visual ? visual : stack) - layer),
+                                  (size_t)(part + n + 1 - layer), strtol(part, NULL, 10), visual};
         if (n == 6 && strncmp(part, "visual", n) == 0)
             visual = part;
         stack = part;
         part += n + (part[n] == '.');
     }
-    return xstrdup(layer);
+    return (struct split){.block = -1};
+}
+
+/* Appends what people call a group. A manifest that does not list the members follows ModelOpt's
+   rule for names, unless a layer that the rule adds has a row of its own. */
+static void shown_name(struct aq_buf *out, const struct manifest_group *g,
+                       const struct aq_names *layers)
+{
+    if (g->members && json_first(g->members)) {
+        members_name(out, g->members);
+        return;
+    }
+    struct json *members = members_list(NULL, g->layer);
+    const struct json *v = json_next(json_first(members));
+    while (v && aq_names_find(layers, json_string(v)) < 0)
+        v = json_next(v);
+    if (v)
+        aq_buf_adds(out, g->layer);
+    else
+        members_name(out, members);
+    json_free(members);
+}
+
+/* Names a row for people. Returns its kind, which lives as long as the report. */
+static const char *name_row(struct report *r, struct report_row *row, const struct aq_names *layers,
+                            struct aq_buf *name)
+{
+    const struct manifest_group *g = row->group;
+    aq_buf_reset(name);
+    shown_name(name, g, layers);
+    const char *text = aq_buf_str(name);
+    struct split s = split_layer(text), own = split_layer(g->layer);
+    row->short_name = g->layer + own.at;
+    row->block = own.block;
+    row->shown = aq_arena_strdup(&r->names, text + s.at);
+    return s.visual ? aq_arena_printf(&r->names, "visual.%s", text + s.kind)
+                    : row->shown + (s.kind - s.at);
 }
 
 /* Kinds in order of appearance; many rows share few of them. */
-static void collect_kinds(struct report *r, char **kinds)
+static void collect_kinds(struct report *r, const char *const *kinds)
 {
     struct aq_names names = AQ_NAMES_INIT;
     for (size_t i = 0; i < r->count; i++)
@@ -52,7 +92,7 @@ static void collect_kinds(struct report *r, char **kinds)
     for (size_t i = 0; i < r->count; i++) {
         if (first[i] == i) {
             number[i] = r->kind_count;
-            r->kinds[r->kind_count++] = xstrdup(kinds[i]);
+            r->kinds[r->kind_count++] = kinds[i];
         }
         r->rows[i].kind = number[first[i]];
     }
@@ -99,21 +139,27 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
     r->rows = xcalloc(m->count + 1, sizeof *r->rows);
     r->by_sensitivity = xcalloc(m->count + 1, sizeof *r->by_sensitivity);
     r->counted = xcalloc(m->option_count + 1, sizeof *r->counted);
-    char **kinds = xcalloc(m->count + 1, sizeof *kinds);
+    const char **kinds = xcalloc(m->count + 1, sizeof *kinds);
+    struct aq_names layers = AQ_NAMES_INIT;
+    struct aq_buf name = AQ_BUF_INIT;
+    for (size_t i = 0; i < m->count; i++)
+        if (!m->groups[i].members)
+            aq_names_add(&layers, m->groups[i].layer);
+    (void)aq_names_sort(&layers);
     size_t used = 0;
     for (size_t i = 0; i < m->count; i++) {
         fill_row(r, &r->rows[i], &m->groups[i], &used);
-        kinds[i] = split_layer(&r->rows[i], m->groups[i].layer);
+        kinds[i] = name_row(r, &r->rows[i], &layers, &name);
         r->by_sensitivity[i] = &r->rows[i];
         r->total += r->rows[i].sensitivity;
     }
+    aq_names_release(&layers);
+    aq_buf_release(&name);
     collect_kinds(r, kinds);
     cell_init(&r->cell, m);
     qsort(r->by_sensitivity, r->count, sizeof *r->by_sensitivity, by_sensitivity);
     for (size_t i = 0; i < m->count; i++)
         r->by_sensitivity[i]->rank = i + 1;
-    for (size_t i = 0; i < m->count; i++)
-        free(kinds[i]);
     free(kinds);
     if (isfinite(r->total))
         return 0;
@@ -123,9 +169,8 @@ int report_init(struct report *r, const struct manifest *m, const char *title, s
 
 void report_release(struct report *r)
 {
-    for (size_t i = 0; i < r->kind_count; i++)
-        free(r->kinds[i]);
     free(r->kinds);
+    aq_arena_release(&r->names);
     free(r->rows);
     free(r->by_sensitivity);
     free(r->counted);

@@ -5,6 +5,7 @@
 #ifndef AQ_REPORT_REPORT_H
 #define AQ_REPORT_REPORT_H
 
+#include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "report/cell.h"
@@ -22,6 +23,7 @@ struct report_row {
     const struct manifest_option *worst; /* of those that count; NULL if there is none */
     double sensitivity;                  /* its score, else 0 */
     const char *short_name; /* the layer's name without what precedes the stack of blocks */
+    const char *shown;      /* the same with all members, for people: "layers.0.mlp.gate+up_proj" */
     long block;             /* number of the decoder or vision block in the name; -1: none */
     size_t kind;            /* what it is inside its block: index into report.kinds */
     size_t rank;            /* 1: the most sensitive */
@@ -34,9 +36,11 @@ struct report {
     struct report_row **by_sensitivity; /* descending, ties in candidate order */
     size_t count;
     const struct manifest_option **counted; /* backs the rows */
-    char **kinds; /* "self_attn.q_proj", "mlp.down_proj", "lm_head": in order of appearance */
+    const char *
+        *kinds; /* "self_attn.q+k+v_proj", "mlp.down_proj", "lm_head": in order of appearance */
     size_t kind_count;
-    double total; /* sum of the sensitivities */
+    struct aq_arena names; /* backs what rows and kinds are called */
+    double total;          /* sum of the sensitivities */
     struct cell cell;
 };
 

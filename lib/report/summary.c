@@ -46,6 +46,10 @@ static void fill_cell(struct summary_cell *c, const struct manifest *m, const st
         c->total += row->sensitivity;
         if (row->sensitivity > c->scores[c->worst])
             c->worst = c->count;
+        if (c->worst == c->count) {
+            free(c->worst_shown);
+            c->worst_shown = xstrdup(row->shown);
+        }
         c->count++;
         add_parts(c, row);
     }
@@ -83,6 +87,7 @@ static void release_cell(struct summary_cell *c)
     free(c->ranks);
     free(c->normalization);
     free(c->verdict);
+    free(c->worst_shown);
     cell_release(&c->cell);
 }
 

@@ -26,6 +26,7 @@ struct summary_cell {
     double score, effective_bits, storage_bits; /* of the selection; NAN: unknown */
     bool satisfied;
     size_t worst;                        /* layer with the largest sensitivity */
+    char *worst_shown;                   /* its group for people; NULL: there is none */
     double weight_part, activation_part; /* NAN: unknown */
     /* agreement of rankings; NAN: nothing to compare with */
     double rho_size, tau_size; /* with the largest data set of the same pair and granularity */

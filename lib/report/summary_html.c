@@ -150,7 +150,7 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engin
     html_number_cell(out, NULL, c->total, svg_number(c->total));
     html_number_cell(out, "more", c->score, svg_number(c->score));
     html_fixed_cell(out, NULL, c->effective_bits, 3, "");
-    html_name_cell(out, "more", c->count ? c->layers[c->worst] : "");
+    html_name_cell(out, "more", c->worst_shown ? c->worst_shown : "");
     html_fixed_cell(out, "more",
                     c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN, 0,
                     " %");
@@ -166,13 +166,20 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engin
 
 static void add_rows(struct aq_buf *out, const struct summary *s)
 {
-    const struct html_column columns[] = {{NULL, "pair"},          {NULL, "granularity"},
-                                          {NULL, "size"},          {"n", "total"},
-                                          {"n more", "selection"}, {"n", "bits"},
-                                          {"more", "worst layer"}, {"n more", "its share"},
-                                          {"n more", "weights"},   {"n more", "activations"},
-                                          {"n more", "rho, size"}, {"n more", "tau, size"},
-                                          {"n", "rho, cells"},     {NULL, s->engine}};
+    const struct html_column columns[] = {{NULL, "pair"},
+                                          {NULL, "granularity"},
+                                          {NULL, "size"},
+                                          {"n", "total"},
+                                          {"n more", "selection"},
+                                          {"n", "bits"},
+                                          {"more", "most sensitive"},
+                                          {"n more", "its share"},
+                                          {"n more", "weights"},
+                                          {"n more", "activations"},
+                                          {"n more", "rho, size"},
+                                          {"n more", "tau, size"},
+                                          {"n", "rho, cells"},
+                                          {NULL, s->engine}};
     html_section(out, "cells", "Every cell",
                  "Click a heading to sort. Weights and activations: the total when only those are "
                  "quantized. Agreement with the largest data set of the same cell (rho: Spearman, "

@@ -29,6 +29,7 @@ static void cell_row(struct fields *f, const struct summary_cell *c)
     fields_text(f, c->normalization);
     fields_text(f, NULL);
     fields_text(f, c->verdict);
+    fields_text(f, c->worst_shown);
     fields_end(f);
 }
 
@@ -38,7 +39,7 @@ void summary_tsv(struct aq_buf *out, const struct summary *s)
         "model",          "pair",           "granularity",     "size",          "total",
         "score",          "effective_bits", "storage_bits",    "satisfied",     "worst_layer",
         "worst_share",    "weight_part",    "activation_part", "spearman_size", "kendall_size",
-        "spearman_cells", "normalization",  "skipped",         "verdict"};
+        "spearman_cells", "normalization",  "skipped",         "verdict",       "worst_group"};
     struct fields f = {.out = out, .separator = '\t'};
     fields_names(&f, names, AQ_COUNT(names));
     for (size_t i = 0; i < s->count; i++)
@@ -53,6 +54,7 @@ void summary_tsv(struct aq_buf *out, const struct summary *s)
             fields_text(&f, NULL);
         fields_text(&f, k->reason);
         fields_text(&f, k->verdict);
+        fields_text(&f, NULL);
         fields_end(&f);
     }
 }
@@ -83,7 +85,7 @@ static void md_cell(struct aq_buf *out, const struct summary_cell *c, bool engin
     md_number(out, 'e', 4, c->score);
     md_number(out, 'f', 4, c->effective_bits);
     md_number(out, 'f', 4, c->storage_bits);
-    md_text(out, c->count ? c->layers[c->worst] : "");
+    md_text(out, c->worst_shown ? c->worst_shown : "");
     md_number(out, 'f', 1, c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN);
     md_number(out, 'e', 3, c->weight_part);
     md_number(out, 'e', 3, c->activation_part);
@@ -137,8 +139,8 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
         aq_buf_adds(out, "The last column is what the engine makes of the formats: exact (as they "
                          "are scored), near (with other\nroundings), other (another computation), "
                          "wrong (garbage), no (refused).\n");
-    aq_buf_adds(out, "\n| Pair | Granularity | Size | Total | Score | Bits | Stored bits | Worst "
-                     "layer | Its share, % | Weights | "
+    aq_buf_adds(out, "\n| Pair | Granularity | Size | Total | Score | Bits | Stored bits | Most "
+                     "sensitive | Its share, % | Weights | "
                      "Activations | rho (size) | tau (size) | rho (cells) |");
     if (s->engine) {
         aq_buf_addc(out, ' ');

@@ -11,7 +11,7 @@ void report_fields_names(struct fields *f)
     static const char *const names[] = {"model",          "pair",      "granularity",  "size",
                                         "layer",          "candidate", "sensitivity",  "stderr",
                                         "per_batch_mean", "bits",      "storage_bits", "size_cost",
-                                        "chosen",         "rank"};
+                                        "chosen",         "rank",      "group"};
     fields_names(f, names, AQ_COUNT(names));
 }
 
@@ -35,6 +35,7 @@ static void add_row(struct fields *f, const struct cell *c, const struct report_
     fields_number(f, o->cost);
     fields_number(f, g->chosen < 0 ? NAN : (size_t)g->chosen == i);
     fields_count(f, row->rank);
+    fields_text(f, row->shown);
     fields_end(f);
 }
 

@@ -348,6 +348,23 @@ static int rank_groups(struct manifest *m, const struct jref *root, const struct
 
 /* ---- what was chosen ---- */
 
+static int read_members(struct manifest_group *g, const struct jref *at, struct aq_err *err)
+{
+    struct jref members;
+    if (!jref_has(at, "members", &members))
+        return 0;
+    if (jref_get(at, "members", JSON_ARRAY, &members, err) < 0)
+        return -1;
+    size_t i = 0;
+    for (const struct json *v = json_first(members.v); v; v = json_next(v), i++) {
+        struct jref member = jref_child(&members, v, i);
+        if (jref_is(&member, JSON_STRING, err) < 0)
+            return -1;
+    }
+    g->members = members.v;
+    return 0;
+}
+
 static int chosen_option(struct manifest_group *g, const struct jref *at, struct aq_err *err)
 {
     const char *name;
@@ -360,19 +377,7 @@ static int chosen_option(struct manifest_group *g, const struct jref *at, struct
     }
     if (g->chosen < 0)
         return jref_fail(at, err, "candidate '%s' is not in the table", aq_show(name));
-    struct jref members;
-    if (jref_has(at, "members", &members)) {
-        if (jref_get(at, "members", JSON_ARRAY, &members, err) < 0)
-            return -1;
-        size_t i = 0;
-        for (const struct json *v = json_first(members.v); v; v = json_next(v), i++) {
-            struct jref member = jref_child(&members, v, i);
-            if (jref_is(&member, JSON_STRING, err) < 0)
-                return -1;
-        }
-        g->members = members.v;
-    }
-    return 0;
+    return read_members(g, at, err);
 }
 
 static int read_recipe(struct manifest *m, const struct jref *root, struct aq_err *err)
@@ -422,6 +427,8 @@ static int read_groups(struct manifest *m, const struct jref *root, struct aq_er
             return jref_fail(&at, err, "is '%s', expected '%s' as in the table", aq_show(name),
                              i < m->count ? aq_show(m->groups[i].layer) : "nothing");
         m->groups[i].model = v;
+        if (read_members(&m->groups[i], &at, err) < 0)
+            return -1;
     }
     return i == m->count ? 0
                          : jref_fail(&list, err, "expected %zu entries as in the table, found %zu",

@@ -1,5 +1,6 @@
 #include "select/select_table.h"
 
+#include "select/members.h"
 #include "select/select_engine.h"
 #include "base/fmt.h"
 #include "base/mem.h"
@@ -442,28 +443,5 @@ const char *sel_candidate_name(const struct sel_table *t, const struct sel_optio
 
 struct json *sel_members(const struct sel_row *row)
 {
-    static const struct {
-        const char *ending;
-        const char *all[3];
-    } rules[] = {
-        {"q_proj", {"q_proj", "k_proj", "v_proj"}},
-        {"gate_proj", {"gate_proj", "up_proj", NULL}},
-    };
-    if (row->members)
-        return json_copy(row->members);
-    struct json *list = json_new_array();
-    const char *dot = strrchr(row->name, '.');
-    const char *last = dot ? dot + 1 : row->name;
-    for (size_t i = 0; i < AQ_COUNT(rules); i++) {
-        if (strcmp(last, rules[i].ending) != 0)
-            continue;
-        for (size_t j = 0; j < AQ_COUNT(rules[i].all) && rules[i].all[j]; j++) {
-            char *name = xasprintf("%.*s%s", (int)(last - row->name), row->name, rules[i].all[j]);
-            json_push(list, json_new_string(name));
-            free(name);
-        }
-        return list;
-    }
-    json_push(list, json_new_string(row->name));
-    return list;
+    return members_list(row->members, row->name);
 }
