@@ -13,28 +13,29 @@
  * all-digit component is the block, what follows is the kind. Towers stay apart: a name that has a
  * "visual" component before the block gets it into the kind.
  */
-struct split {
+struct layer_split {
     size_t at;   /* where the short name begins */
     size_t kind; /* where the kind does */
     long block;  /* -1: none */
     bool visual;
 };
 
-static struct split split_layer(const char *layer)
+static struct layer_split split_layer(const char *layer)
 {
     const char *stack = layer; /* the component before the number */
     const char *visual = NULL;
     for (const char *part = layer; *part;) {
         size_t n = strcspn(part, ".");
         if (n > 0 && n < 7 && strspn(part, "0123456789") == n && part[n] == '.')
-            return (struct split){(size_t)((visual ? visual : stack) - layer),
-                                  (size_t)(part + n + 1 - layer), strtol(part, NULL, 10), visual};
+            return (struct layer_split){(size_t)((visual ? visual : stack) - layer),
+                                        (size_t)(part + n + 1 - layer), strtol(part, NULL, 10),
+                                        visual};
         if (n == 6 && strncmp(part, "visual", n) == 0)
             visual = part;
         stack = part;
         part += n + (part[n] == '.');
     }
-    return (struct split){.block = -1};
+    return (struct layer_split){.block = -1};
 }
 
 /* Appends what people call a group. A manifest that does not list the members follows ModelOpt's
@@ -65,7 +66,7 @@ static const char *name_row(struct report *r, struct report_row *row, const stru
     aq_buf_reset(name);
     shown_name(name, g, layers);
     const char *text = aq_buf_str(name);
-    struct split s = split_layer(text), own = split_layer(g->layer);
+    struct layer_split s = split_layer(text), own = split_layer(g->layer);
     row->short_name = g->layer + own.at;
     row->block = own.block;
     row->shown = aq_arena_strdup(&r->names, text + s.at);
