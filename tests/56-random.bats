@@ -39,9 +39,16 @@ bits() { jq .selection.effective_bits "$@"; }
     [ "$(jq -c '[.selection.recipe[].candidate]' one/*)" != "$(jq -c '[.selection.recipe[].candidate]' other/*)" ]
 }
 
+@test "recipes of one budget, which differ" {
+    aq 0 aq-select --random 12 --seed 7 --effective-bits 5 --dir d a.json b.json
+    is "$(jq -s 'map(.selection.budget) | unique == [5]' d/*.json)" true
+    is "$(jq -s 'map(.selection.effective_bits <= 5) | all' d/*.json)" true
+    is "$(jq -s 'map(.selection.recipe | map_values(.candidate)) | unique | length > 6' d/*.json)" true
+}
+
 @test "what does not go together is refused" {
     refused 2 "--dir is needed" aq-select --random 3 a.json
     refused 2 "go with --random" aq-select --seed 3 a.json
-    refused 2 "--random is all budgets and a directory" aq-select --random 3 --dir d --effective-bits 5 a.json
-    refused 2 "--random is all budgets and a directory" aq-select --random 3 --dir d -o x a.json
+    refused 2 "--random is many recipes in a directory" aq-select --random 3 --dir d --size 1M a.json
+    refused 2 "--random is many recipes in a directory" aq-select --random 3 --dir d -o x a.json
 }

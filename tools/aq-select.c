@@ -60,7 +60,8 @@ static const struct aq_opt options[] = {
      "instead of a recipe: do those of nested sizes agree?"},
     {"random", 0, AQ_OPT_INT, &q.random, "N",
      "N recipes to hold predictions against, in DIR/1.json and so\n"
-     "on: near-optimal and random ones in turn, over all budgets",
+     "on: near-optimal and random ones in turn, over all budgets\n"
+     "or at --effective-bits",
      NULL, 1, 100000},
     {"seed", 0, AQ_OPT_INT, &q.seed, "S", "of --random (0)", NULL, 0, INT64_MAX},
     {"dir", 0, AQ_OPT_TEXT, &q.dir, "DIR", "where --random writes"},
@@ -98,10 +99,10 @@ static int check(bool have_bits, bool have_size, const char *output, struct aq_e
         return aq_err_set(err, AQ_EUSAGE, "--dir is needed with --random");
     if (!q.random && (q.dir || q.seed))
         return aq_err_set(err, AQ_EUSAGE, "--seed and --dir go with --random");
-    if (q.random && (have_bits || q.bytes || q.state || q.strict || q.frontier || output))
+    if (q.random && (q.bytes || q.state || q.strict || q.frontier || output))
         return aq_err_set(err, AQ_EUSAGE,
-                          "--random is all budgets and a directory: no --effective-bits, --size, "
-                          "--state, --strict, --frontier or -o");
+                          "--random is many recipes in a directory: no --size, --state, --strict, "
+                          "--frontier or -o");
     return 0;
 }
 
@@ -133,7 +134,7 @@ static const struct aq_tool tool = {
     .summary = "Choose one format per layer within a budget.",
     .usage = "aq-select [--effective-bits B | --size BYTES] [OPTION...] FILE...\n"
              "aq-select --settled [--effective-bits B | --size BYTES] FILE...\n"
-             "aq-select --random N [--seed S] --dir DIR [OPTION...] FILE...",
+             "aq-select --random N [--seed S] [--effective-bits B] --dir DIR [OPTION...] FILE...",
     .details = details,
     .example = "aq-select --effective-bits 5.4 a/scores.json b/scores.json -o quant_manifest.json",
     .options = options,

@@ -32,8 +32,8 @@ static double normal(uint64_t *state)
 
 /* ---- recipes ---- */
 
-struct sel_random sel_random_at(const struct sel_problem *p, int64_t seed, int64_t number,
-                                int64_t count)
+struct sel_random sel_random_at(const struct sel_problem *p, double bits, int64_t seed,
+                                int64_t number, int64_t count)
 {
     int64_t pair = number / 2, pairs = (count + 1) / 2;
     double share = ((double)pair + 0.5) / (double)pairs;
@@ -42,7 +42,7 @@ struct sel_random sel_random_at(const struct sel_problem *p, int64_t seed, int64
                                .number = number,
                                .count = count,
                                .near_optimal = number % 2 == 0,
-                               .bits = sel_units_to_bits(p, (int64_t)units)};
+                               .bits = bits > 0 ? bits : sel_units_to_bits(p, (int64_t)units)};
 }
 
 /* What an option would cost if only its bits mattered: error energy falls by 4 for each bit. */

@@ -177,7 +177,8 @@ static struct sel_product product_of(const struct sel_run *r)
 /* One of --random's recipes. */
 static int write_random(struct sel_run *r, int64_t number, struct aq_err *err)
 {
-    const struct sel_random random = sel_random_at(&r->problem, r->q->seed, number, r->q->random);
+    const struct sel_random random =
+        sel_random_at(&r->problem, r->q->bits, r->q->seed, number, r->q->random);
     struct aq_buf text = AQ_BUF_INIT;
     sel_random_solve(&r->problem, &random, &r->choice);
     r->budget = (struct sel_budget){.bits = random.bits};

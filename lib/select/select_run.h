@@ -22,7 +22,7 @@ struct sel_request {
     const char *pairs;    /* of aq-eval singles: choose by what was measured; NULL: by scores */
     const char *state;    /* path of the state to write; NULL: none */
     const char *output;   /* NULL: stdout */
-    int64_t random, seed; /* so many recipes to hold predictions against; 0: none */
+    int64_t random, seed; /* recipes to hold predictions against; 0: none */
     const char *dir;      /* of these: dir/1.json and so on */
     bool count_vision, frontier, settled, strict, unchecked;
     int result_version;
