@@ -1,6 +1,7 @@
 /*
- * logits LM TOKENS OUT: the model's logits at every token of a data set, F32 (tokens, vocabulary),
- * without a header. On the CPU, all samples in one tile.
+ * logits LM TOKENS OUT [INPUTS]: the model's logits at every token of a data set, F32 (tokens,
+ * vocabulary), without a header, and what its linears read: layer by layer, input by input, F32
+ * (tokens, columns). On the CPU, all samples in one tile.
  */
 #include "base/file.h"
 #include "base/mem.h"
@@ -30,9 +31,37 @@ static struct tiles one_tile(const struct tokens *t, int64_t vocab)
     return tiles;
 }
 
-/* Forward through all layers; z: (tile rows, vocabulary) on the host. */
-static void forward(struct backend *b, struct nn_model *m, const struct tile *tile, float *z)
+static void write_all(FILE *f, const char *path, const float *x, size_t count)
 {
+    if (fwrite(x, sizeof *x, count, f) != count) {
+        perror(path);
+        exit(1);
+    }
+}
+
+static FILE *open_file(const char *path)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f) {
+        perror(path);
+        exit(1);
+    }
+    return f;
+}
+
+static void close_file(FILE *f, const char *path)
+{
+    if (fclose(f) != 0) {
+        perror(path);
+        exit(1);
+    }
+}
+
+/* Forward through all layers; z: (tile rows, vocabulary) on the host. inputs: a path, or NULL. */
+static void forward(struct backend *b, struct nn_model *m, const struct tile *tile, float *z,
+                    size_t tokens, const char *inputs)
+{
+    FILE *f = inputs ? open_file(inputs) : NULL;
     const struct lm_arch *a = nn_arch(m);
     size_t rows = (size_t)tile->desc.rows;
     size_t h_bytes = rows * (size_t)a->hidden_size * b->act_size;
@@ -44,8 +73,13 @@ static void forward(struct backend *b, struct nn_model *m, const struct tile *ti
     nn_embed(m, t, h);
     for (int64_t l = 0; l < nn_layers(m); l++) {
         must(nn_use_layer(m, l, l + 1 < nn_layers(m) ? l + 1 : -1, &err));
-        (void)nn_layer_forward(m, l, t, h, h, NULL);
+        const struct nn_acts *acts = nn_layer_forward(m, l, t, h, h, NULL);
+        const struct model_layer *shape = nn_layer(m, l);
+        for (int i = 0; f && i < shape->input_count; i++) /* of the CPU: host memory */
+            write_all(f, inputs, acts->x[i], tokens * (size_t)shape->inputs[i].cols);
     }
+    if (f)
+        close_file(f, inputs);
     nn_logits(m, t, h, dev);
     must(b->ops->download(b, z, dev, z_bytes, &err));
     b->ops->tile_free(b, t);
@@ -61,8 +95,8 @@ int main(int argc, char **argv)
     struct nn_model *m;
     const struct backend_config config = {0};
     backend_begin(argv);
-    if (argc != 4) {
-        (void)fprintf(stderr, "usage: logits LM TOKENS OUT\n");
+    if (argc != 4 && argc != 5) {
+        (void)fprintf(stderr, "usage: logits LM TOKENS OUT [INPUTS]\n");
         return 2;
     }
     must(lm_open(&lm, argv[1], &err));
@@ -73,13 +107,11 @@ int main(int argc, char **argv)
     must(nn_open(&m, &source, b, tiles.rows, 0, &err));
     size_t cells = (size_t)tiles.rows * (size_t)lm.arch.vocab_size;
     float *z = xcalloc(cells, sizeof *z);
-    forward(b, m, &tiles.items[0], z);
-    FILE *f = fopen(argv[3], "wb");
-    size_t used = (size_t)tokens.id_count * (size_t)lm.arch.vocab_size;
-    if (!f || fwrite(z, sizeof *z, used, f) != used || fclose(f) != 0) {
-        perror(argv[3]);
-        return 1;
-    }
+    size_t count = (size_t)tokens.id_count;
+    forward(b, m, &tiles.items[0], z, count, argc == 5 ? argv[4] : NULL);
+    FILE *f = open_file(argv[3]);
+    write_all(f, argv[3], z, count * (size_t)lm.arch.vocab_size);
+    close_file(f, argv[3]);
     free(z);
     nn_close(m);
     tiles_release(&tiles);
