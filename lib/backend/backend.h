@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 5 };
+enum { BACKEND_ABI = 6 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -356,7 +356,8 @@ struct backend {
     int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
                            */
     int32_t expert_rows;  /* of a product with an expert's weight; divides tile_tokens */
-    size_t input_size; /* bytes of their elements in operands; 0: they are part of scratch_bytes */
+    size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
+    size_t weight_size; /* bytes that an operand may take for each element of its weight */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

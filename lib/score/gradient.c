@@ -119,7 +119,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         act_operand += (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->act_size *
                        (uint64_t)s->b->inputs_at_once;
     uint64_t w_operand =
-        (uint64_t)sizes.weight * (scoring_makes(s) ? 9 : 5) + scoring_expert_operands(s);
+        (uint64_t)sizes.weight * scoring_weight_bytes(s) + scoring_expert_operands(s);
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
@@ -400,12 +400,13 @@ static int score_linear(struct gradient *g, int64_t layer, int l, size_t places,
                         bool *handled, struct aq_err *err)
 {
     const struct scoring *s = g->s;
+    const struct made_from from = scoring_made_from(s);
     memset(handled, 0, s->rows->count * sizeof *handled);
     for (size_t first = 0; first < s->rows->count; first++) {
         if (handled[first] || !row_lacks_here(g, layer, first, places))
             continue;
         const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        if (made_quantize(&s->made, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
+        if (made_quantize(&from, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
             return -1;
         for (size_t row = first; row < s->rows->count; row++) {
             const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];

@@ -47,7 +47,7 @@ static uint64_t operand_bytes(const struct scoring *s, const struct backend_size
     const struct lm_arch *a = nn_arch(s->model);
     if (a->experts)
         elements -= (uint64_t)(3 * a->experts * a->moe_intermediate_size * a->hidden_size);
-    return elements * (scoring_makes(s) ? 9 : 5) + scoring_expert_operands(s) +
+    return elements * scoring_weight_bytes(s) + scoring_expert_operands(s) +
            (scoring_scales(s) ? (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->act_size
                               : 0) +
            (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
@@ -195,8 +195,9 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
                           m->inputs[in].cols, &c->as, range, NULL);
+    const struct made_from from = scoring_made_from(s);
     for (int l = first; l < first + m->groups[v->group].linears; l++) {
-        if (made_quantize(&s->made, &k->made[l], k->weights[l], layer, l, &c->ws, c->id, err) < 0)
+        if (made_quantize(&from, &k->made[l], k->weights[l], layer, l, &c->ws, c->id, err) < 0)
             return -1;
         swap.x[l] = k->x;
         swap.w[l] = k->weights[l];

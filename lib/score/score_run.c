@@ -320,24 +320,20 @@ static int run(struct scoring_run *r, struct aq_err *err)
         return -1;
     r->identity = identity_of(r);
     r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
-    r->s =
-        (struct scoring){.b = r->backend,
-                         .model = r->model,
-                         .groups = &r->lm.groups,
-                         .tiles = &r->tiles,
-                         .candidates = &r->candidates,
-                         .rows = &r->rows,
-                         .ranges = r->ranges.path ? &r->ranges : NULL,
-                         .made = {.b = r->backend,
-                                  .model = r->model,
-                                  .groups = &r->lm.groups,
-                                  .solved = r->solved.path ? &r->solved : NULL,
-                                  .to_bf16 = r->bf16 && strcmp(o->operand_rounding, "dtype") == 0},
-                         .hidden = r->hidden,
-                         .kl_div = r->kl_div,
-                         .needs_ranges = r->needs_ranges,
-                         .memory = o->memory,
-                         .spill_dir = r->spill_dir};
+    r->s = (struct scoring){.b = r->backend,
+                            .model = r->model,
+                            .groups = &r->lm.groups,
+                            .tiles = &r->tiles,
+                            .candidates = &r->candidates,
+                            .rows = &r->rows,
+                            .ranges = r->ranges.path ? &r->ranges : NULL,
+                            .solved = r->solved.path ? &r->solved : NULL,
+                            .to_bf16 = r->bf16 && strcmp(o->operand_rounding, "dtype") == 0,
+                            .hidden = r->hidden,
+                            .kl_div = r->kl_div,
+                            .needs_ranges = r->needs_ranges,
+                            .memory = o->memory,
+                            .spill_dir = r->spill_dir};
     if (take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
         return -1;
     aq_note(1, "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows",

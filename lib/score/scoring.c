@@ -18,7 +18,7 @@ uint64_t scoring_expert_operands(const struct scoring *s)
     const struct lm_arch *a = nn_arch(s->model);
     uint64_t rows = (uint64_t)s->tiles->rows, d = (uint64_t)a->hidden_size;
     uint64_t moe = (uint64_t)a->moe_intermediate_size;
-    return a->experts ? 15 * d * moe + rows * (d + moe) * s->b->input_size : 0;
+    return a->experts ? 3 * d * moe * s->b->weight_size + rows * (d + moe) * s->b->input_size : 0;
 }
 
 int scoring_take_expert_operands(const struct scoring *s, struct nn_expert_swap *swap,
@@ -179,6 +179,16 @@ bool scoring_makes(const struct scoring *s)
     return false;
 }
 
+struct made_from scoring_made_from(const struct scoring *s)
+{
+    return (struct made_from){s->b, s->model, s->groups, s->solved, s->to_bf16};
+}
+
+uint64_t scoring_weight_bytes(const struct scoring *s)
+{
+    return s->b->weight_size + (scoring_makes(s) ? sizeof(float) : 0);
+}
+
 bool scoring_scales(const struct scoring *s)
 {
     for (size_t i = 0; i < s->candidates->count; i++)
@@ -201,10 +211,10 @@ int scoring_range(const struct scoring *s, const struct score_row *row, int64_t 
         *room = plain;
         *out = room;
     }
-    if (!c->ws.methods.scaling || !s->made.solved) /* only a plan has none */
+    if (!c->ws.methods.scaling || !s->solved) /* only a plan has none */
         return 0;
     int64_t cols = s->groups->inputs[at].cols;
-    const float *factor = solved_factor(s->made.solved, c->id, at, cols, err);
+    const float *factor = solved_factor(s->solved, c->id, at, cols, err);
     if (!factor)
         return -1;
     made_scale_range(room, *out ? &plain : NULL, factor, cols, s->hidden);

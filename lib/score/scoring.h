@@ -28,9 +28,10 @@ struct scoring {
     const struct tiles *tiles;
     const struct candidates *candidates;
     const struct score_rows *rows;
-    struct range_file *ranges; /* NULL if no row has a prefix */
-    struct made_from made;     /* what weights are quantized from */
-    float *hidden;             /* room for the ranges of an input's channels, scaled */
+    struct range_file *ranges;  /* NULL if no row has a prefix */
+    struct solved_file *solved; /* NULL: no candidate needs it */
+    bool to_bf16;               /* operands are rounded to bf16 */
+    float *hidden;              /* room for the ranges of an input's channels, scaled */
     struct store_writer *store;
     size_t first_tile, end_tile; /* tiles that the shard has anything of lie between */
     const bool *own;             /* [tiles][rows]: the shard; NULL: everything */
@@ -77,6 +78,10 @@ const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const
 bool scoring_same_weight(const struct candidate *a, const struct candidate *b);
 /* Does any candidate have a weight that is made on the host? */
 bool scoring_makes(const struct scoring *s);
+/* Bytes of an operand for each element of its weight, and of what it is made from. */
+uint64_t scoring_weight_bytes(const struct scoring *s);
+/* What made_quantize asks for. */
+struct made_from scoring_made_from(const struct scoring *s);
 /* Does any candidate scale its inputs? */
 bool scoring_scales(const struct scoring *s);
 /* The range and factor that a row's activation takes at an input of a layer; *out is NULL for

@@ -119,7 +119,6 @@ static int layers_scored(const struct backend_ops *ops, int right)
                         .store = open_store(&bench),
                         .end_tile = 1,
                         .kl_div = true,
-                        .made = {.b = bench.b, .model = bench.m, .groups = &bench.groups},
                         .spill_dir = bench.dir};
     calls = 0;
     steady = right;

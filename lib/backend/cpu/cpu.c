@@ -1,6 +1,7 @@
 /* Opening, memory, tiles, weights, and the table itself. */
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/blas.h"
+#include "backend/cpu/operand.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -97,6 +98,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     }
     c->base.threads = aq_pool_threads(c->pool);
     c->base.input_size = cpu_has_terms(c) ? 12 : 8; /* act_forms of operand.h, padded */
+    c->base.weight_size = CPU_WEIGHT_SIZE;
     c->scratch = xcalloc((size_t)c->base.threads, sizeof *c->scratch);
     *out = &c->base;
     return 0;

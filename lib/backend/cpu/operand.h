@@ -50,6 +50,9 @@ struct kept_rows {
     bool in_use;   /* by the product that runs now */
 };
 
+/* Rows are kept as long as they take no more than this for each element of the weight. */
+enum { CPU_WEIGHT_SIZE = 5 };
+
 struct backend_operand {
     int64_t rows, cols;     /* room */
     struct quant_spec spec; /* no steps: unquantized */

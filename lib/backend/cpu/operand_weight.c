@@ -121,9 +121,6 @@ bool operand_same_rows(const struct product_form *a, const struct product_form *
            a->w_terms == b->w_terms;
 }
 
-/* The plan of memory allows an operand so much for each element of its weight. */
-enum { KEPT_BYTES = 5 };
-
 void operand_keep(struct cpu_backend *c, const struct backend_operand *w,
                   const struct product_form *form, int64_t rows, int64_t units)
 {
@@ -131,7 +128,7 @@ void operand_keep(struct cpu_backend *c, const struct backend_operand *w,
     size_t stride = unit_bytes(w, form, rows), need = (size_t)units * stride;
     struct aq_err no_memory; /* then they are not kept */
     k->in_use = w->plan && form->level != MATRIX_NONE &&
-                need <= KEPT_BYTES * (size_t)(w->source.rows * w->source.cols) &&
+                need <= CPU_WEIGHT_SIZE * (size_t)(w->source.rows * w->source.cols) &&
                 cpu_buffer_room(c, &k->room, need, &no_memory);
     if (!k->in_use || (k->made && k->units == units && operand_same_rows(&k->form, form)))
         return;
