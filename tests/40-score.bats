@@ -268,7 +268,7 @@ sums_at() {
 @test "weights are brought in twice, at most" {
     bytes=$(jq '[.tensors[] | .end - .begin] | add' "$T/lm.json")
     aq 0 some s -v
-    read -r mb <<<"$(sed -nE 's/.*weights brought in: ([0-9.]+) MB.*/\1/p' <<<"$stderr")"
+    read -r mb <<<"$(sed -nE 's/.*weights loaded: ([0-9.]+) MB.*/\1/p' <<<"$stderr")"
     jq -en --argjson mb "$mb" --argjson b "$bytes" '$mb * 1e6 <= 2.05 * $b'
 }
 

@@ -17,7 +17,7 @@ load helpers
     weights=$(jq '[.tensors[] | .end - .begin] | add' lm.json)
     [ $((need * 2500000)) -lt "$weights" ]
     aq 0 score --memory "${need}M" -v -o small
-    read=$(sed -nE 's/.*weights brought in: ([0-9.]+) MB.*/\1/p' <<<"$stderr")
+    read=$(sed -nE 's/.*weights loaded: ([0-9.]+) MB.*/\1/p' <<<"$stderr")
     jq -en "$read * 1e6 <= 2 * $weights"
     aq 0 score -o whole
     cmp small whole

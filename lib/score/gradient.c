@@ -1,12 +1,20 @@
 /*
- * The gradient score: per group and row, sum of ((Yq - Y) dL/dY)^2 over tokens and outputs, per
- * sample. L is the sum of a sample's token losses. Beside it the dot form, in which the outputs of
- * a token are added up before they are squared, and the part of the score at each first row.
+ * The gradient score. For each group of linears, each row of the store (a candidate with the ranges
+ * of one data-set size) and each sample:
  *
- * Forward once over all tiles, keeping every layer's input; then backward from the last layer,
- * recomputing its inside from the kept input. The last layer is computed there alone, together with
- * the head. Tiles are scored in batches, as many as the memory allows, so that a weight is
- * quantized once per batch.
+ *     STORE_SUMS    sum over tokens and outputs of ((Yq - Y) dL/dY)^2
+ *     STORE_DOTS    sum over tokens of (sum over outputs of (Yq - Y) dL/dY)^2, the dot form
+ *     STORE_FIRSTS  the part of STORE_SUMS at the sample's first token
+ *     STORE_CLIP    elements of the input that were clipped
+ *
+ * Y = X W' is the output of one linear, Yq the same from quantized X and W, L the sum of the
+ * sample's token losses.
+ *
+ * One forward pass over all tiles keeps every layer's input h. The backward pass then goes from the
+ * last layer to the first: it recomputes the layer from h, which gives X and Y of every linear, and
+ * takes the gradient through it, which gives dL/dY. The last layer is computed only there, together
+ * with the head. Several tiles wait until they are scored together (a batch), so that a weight is
+ * quantized once for all of them; the backend's plan of memory limits their number.
  */
 #include "score/scoring.h"
 
@@ -19,12 +27,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One tile of a batch: where the backward pass left what the scores need. */
+/* One tile of a batch, with what the backward pass of the current layer left for the scores. */
 struct batch_tile {
-    size_t tile;
-    struct nn_acts acts;
-    struct backend_operand **x; /* [inputs_at_once]: the quantized inputs at hand */
-    struct nn_routes *routes;   /* of its own; the first uses the model's */
+    size_t tile;         /* its number among all tiles */
+    struct nn_acts acts; /* x (rows, inputs), y and dy (rows, outputs) of every linear */
+    /* [inputs_at_once]: operands (rows, inputs) for the quantized inputs of one call of `score` */
+    struct backend_operand **x;
+    struct nn_routes *routes; /* of its own; the first place of a batch uses the model's */
 };
 
 /* What the outputs of experts under the rows that are scored together may take. */
@@ -34,26 +43,29 @@ struct gradient {
     const struct scoring *s;
     struct backend *b;
     const struct backend_ops *op;
-    struct walk w; /* the last layer's input gives way to the gradient on its way down */
+    /* The kept inputs h (rows, hidden) by layer and tile. The slot of the last layer's input is
+       overwritten by the gradient dh (rows, hidden), which then goes down layer by layer. */
+    struct walk w;
     struct scoring_bytes plan;
     struct batch_tile *places; /* [tiles_at_once] */
-    char *batch; /* memory of the places but the first, which uses the model's buffers */
-    struct backend_operand *weight;
-    struct nn_expert_swap experts; /* its operands */
-    char *outputs;                 /* [rows at once][places]: what experts make, (rows, hidden) */
-    struct made made;              /* what `weight` is quantized from, where a method changes it */
+    char *batch; /* acts of all places but the first, which uses the model's own buffers */
+    struct backend_operand *weight; /* (outputs, inputs): the linear that is scored */
+    struct nn_expert_swap experts;  /* operands of one expert */
+    char *outputs;    /* device: [rows at once][place]: outputs of a mixture, (rows, hidden) */
+    struct made made; /* what `weight` is quantized from, where a method changes it */
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
-    double *dots;     /* device, behind them: [place][row][tile rows]; zero between groups */
+    double *dots;     /* device, in the same memory after sums: [place][row][tile rows] (Yq - Y)
+                         dL/dY added up over a group's outputs; zero between groups */
     double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */
-    size_t cell_sums; /* doubles of one place and row, as many as the fullest tile needs */
-    double loss;      /* of the tiles so far, and their targets */
-    int64_t labels;
-    int64_t lowest; /* the layer that ends the backward pass */
+    size_t cell_sums; /* doubles of one place and row in sums: those of the fullest tile */
+    double loss;      /* of the tiles so far */
+    int64_t labels;   /* their targets */
+    int64_t lowest;   /* the layer that ends the backward pass */
 };
 
 /* ---- sizes ---- */
 
-/* What is between gate and down of the experts is made anew for each row. */
+/* The input of the experts' down projections is recomputed under each row: no place keeps it. */
 static bool is_inner(const struct model_layer *m, int input)
 {
     return m->experts && m->groups[m->experts_group].inner == input;
@@ -90,10 +102,9 @@ static uint64_t numbers_bytes(const struct scoring *s)
 }
 
 /*
- * A tile more in a batch saves some quantizing of weights, and costs the first touch of its memory,
- * which takes about as long for a byte as quantizing for an element. In batches of k tiles weights
- * are quantized tiles / k times for each row, and k places are touched, once: the sum is least for
- * this k.
+ * How many tiles a batch should have. With k of them, every weight is quantized tiles / k times
+ * under each row, and the memory of k places is touched for the first time, which costs about as
+ * much for a byte as quantizing does for an element. The sum of both is smallest for this k.
  */
 static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
 {
@@ -332,12 +343,14 @@ static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p
     return kept_put(g->w.kept, slot, dh, err);
 }
 
-/* Quantized inputs against one weight, gathered for one call of the backend. */
+/* Products with one quantized weight, collected for one call of the backend's `score`. */
 struct jobs {
     struct backend_score_job *items; /* [places x inputs_at_once] */
     int count;
-    int inputs;    /* of each place */
-    int64_t *held; /* [inputs_at_once]: which input under which row the operands hold; -1: none */
+    int inputs; /* operands in use in each place's x */
+    /* [inputs_at_once]: row x MODEL_INPUTS + input that the places' x[i] hold; -1: nothing. The
+       next linear of a group reads the same input and finds it quantized. */
+    int64_t *held;
 };
 
 /* One linear under one row, over the tiles of the batch that lack it. */
@@ -425,7 +438,7 @@ static int score_linear(struct gradient *g, int64_t layer, int l, size_t places,
 
 /* ---- experts ---- */
 
-/* One row of a mixture: its place among the outputs, and what its treatment is made of. */
+/* One row of the store in a mixture: the treatment of its experts. */
 struct expert_row {
     size_t row;
     const struct candidate *c;
@@ -474,7 +487,8 @@ static int describe_row(struct gradient *g, int64_t layer, size_t row, struct ex
     return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
 }
 
-/* What one expert makes of its rows of all places, under one row of the store. */
+/* Adds the output of expert e, quantized under one row of the store, to output_at(at, place) of
+   every place, for the tokens that were routed to it. */
 static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struct expert_row *row,
                       size_t places, struct aq_err *err)
 {
@@ -500,9 +514,10 @@ static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struc
 }
 
 /*
- * A mixture is measured at its output, with every token at the experts that it had: the differences
- * of a token's experts add up before they are squared. Some rows at a time, as many as their
- * outputs find room for; all experts inside.
+ * A mixture is scored at its output (rows, hidden), with the routes of the unquantized model: the
+ * differences of a token's experts are added up before they are squared. `room` rows of the store
+ * have outputs at the same time; the loop over experts is inside, so that each is quantized once
+ * for them.
  */
 static int score_experts(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
 {

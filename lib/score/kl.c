@@ -1,8 +1,12 @@
 /*
- * The kl_div score: one group of one layer replaced at a time, and the divergence of the output
- * distribution from the unquantized one, summed over positions, per sample. A candidate starts from
- * the kept input of its layer, so only the layers behind it run again; many candidates walk through
- * them together, so that a layer's weights are brought in once for all.
+ * The kl_div score: per sample, the sum over its positions of KL(p || q), where p is the
+ * distribution of the next token and q the same with one group of one layer quantized.
+ *
+ * One forward pass keeps the input of every layer. A variant (one group under one row of the store)
+ * starts from the kept input of its layer, and only the layers after it are computed again. Many
+ * variants of a layer and tile go through these layers together, so that the weights of a layer are
+ * loaded once for all of them. The control is one more state on the same way, with nothing
+ * replaced: its divergence must be exactly 0.
  */
 #include "score/scoring.h"
 
@@ -14,29 +18,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the states of the candidates that walk together may take, without a limit. */
+/* Bytes of the states of the variants that are computed together, without --memory. */
 static const uint64_t states_usual = UINT64_C(1) << 29;
 
-/* A changed state on its way. */
 struct variant {
-    size_t row;
-    int group;
-    void *h;
+    size_t row; /* of the store */
+    int group;  /* of the layer */
+    void *h;    /* (rows, hidden): its state after the layer computed last */
 };
 
 struct kl {
     const struct scoring *s;
-    struct walk w;
-    size_t room; /* variants at a time; one state more is the control's */
-    struct variant *v;
+    struct walk w;     /* the kept inputs (rows, hidden), and the output of the last layer */
+    size_t room;       /* variants at a time; the state after theirs is the control's */
+    struct variant *v; /* [room] */
     size_t count;
-    char *states;
-    double *sums, *host;       /* device and host: [tile rows] of each variant */
-    double *saved;             /* [rows][2][MODEL_GROUPS][samples]: of one layer and tile */
-    struct backend_operand *x; /* input of the group */
-    struct backend_operand *weights[MODEL_LINEARS];
-    struct nn_expert_swap experts;   /* its operands */
-    struct made made[MODEL_LINEARS]; /* what they are quantized from */
+    char *states;  /* device: [room + 1] states (rows, hidden) */
+    double *sums;  /* device: [room + 1][tile rows]: KL at each row */
+    double *host;  /* [tile rows]: of one of them */
+    double *saved; /* [rows][2][MODEL_GROUPS][samples of the tile]: KL and clipped elements, of one
+                      layer and tile */
+    struct backend_operand *x; /* (rows, inputs): the quantized input of the group */
+    struct backend_operand *weights[MODEL_LINEARS]; /* (outputs, inputs): its quantized linears */
+    struct nn_expert_swap experts;                  /* operands of one expert */
+    struct made made[MODEL_LINEARS];                /* what `weights` are quantized from */
     size_t states_bytes, sums_bytes;
 };
 
@@ -162,7 +167,8 @@ static double *sums_at(const struct kl *k, size_t i)
 
 /* ---- a batch of variants of one layer and tile ---- */
 
-/* The layer with one group replaced. The group reads what the unquantized layer gives it. */
+/* v->h = the layer's output with one group quantized, from its input h (rows, hidden). The group's
+   input is that of the unquantized layer, which is therefore computed first. */
 static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const struct variant *v,
                   struct aq_err *err)
 {
@@ -206,7 +212,7 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     return 0;
 }
 
-/* Place `room` holds the control: the same way with nothing replaced. */
+/* All variants and the control, whose state is the one after theirs, through the later layers. */
 static int run_suffix(struct kl *k, int64_t layer, size_t tile, struct aq_err *err)
 {
     struct nn_model *m = k->s->model;
@@ -267,7 +273,7 @@ static int check_control(struct kl *k, int64_t layer, size_t tile, struct aq_err
     return 0;
 }
 
-/* Sum over a sample's positions; the pad row stands for all its pads. */
+/* Sum over a sample's positions. kl: [tile rows]; all pads of a sample share its first row. */
 static double sum_of_sample(const struct tile *t, int32_t i, const double *kl)
 {
     double sum = 0;
@@ -318,7 +324,7 @@ static int run_variants(struct kl *k, int64_t layer, size_t tile, struct aq_err 
 
 /* ---- the walk ---- */
 
-/* Rows lie by candidate; those that share a weight treatment come one after another. */
+/* Rows with the same quantized weight follow one another, so that it is quantized once. */
 static int run_group(struct kl *k, int64_t layer, size_t tile, int group, bool *handled,
                      struct aq_err *err)
 {

@@ -26,7 +26,7 @@ struct made_from {
     bool to_bf16;               /* operands are rounded to bf16 */
 };
 
-/* The weight behind one operand; zero at the start. */
+/* The weight that an operand was quantized from; starts from {0}. */
 struct made {
     struct backend_weight w;
     float *values;

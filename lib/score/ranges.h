@@ -41,7 +41,8 @@ struct ranges_job {
     struct backend_config config;
 };
 
-/* Opens, computes and writes. A prefix that is no number or beyond the samples is AQ_EUSAGE. */
+/* Opens, computes and writes. A prefix that is not a number, or larger than the number of samples,
+ * is AQ_EUSAGE. */
 int ranges_run(const struct ranges_job *job, struct aq_err *err) AQ_MUST_CHECK;
 
 /*

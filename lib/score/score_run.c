@@ -34,7 +34,7 @@ struct scoring_run {
     struct scoring s;
     bool *own; /* of a shard: scoring.own */
     struct prefixes prefixes;
-    int64_t samples; /* scored: the first so many */
+    int64_t samples; /* the first of them that are scored */
     bool bf16, kl_div, needs_ranges;
     char *spill_dir;
     float *hidden; /* room for scaled ranges of channels */
@@ -304,7 +304,7 @@ static int compute(struct scoring_run *r, struct aq_err *err)
     if (open) {
         if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;
-        aq_note(1, "weights brought in: %.1f MB", (double)nn_weight_bytes_read(r->model) / 1e6);
+        aq_note(1, "weights loaded: %.1f MB", (double)nn_weight_bytes_read(r->model) / 1e6);
     }
     if (store_commit(r->store, err) < 0)
         return -1;

@@ -1,8 +1,12 @@
 /*
- * What all scoring methods share: the open inputs, what is wanted of them, and where it goes.
+ * What all scoring methods share: the open inputs, which results are wanted, and the store that
+ * they go to.
  *
- * The walk goes layer by layer over all tiles, so that weights are brought in twice by gradient
- * scoring however many rows there are, and a checkpoint stands after every layer.
+ * A row is a line of the store: one candidate with the ranges of one data-set size. A tile is a
+ * fixed number of token rows with some samples in it. Methods go layer by layer over all tiles: the
+ * weights of a layer are loaded twice by gradient scoring (forward and backward), whatever the
+ * number of rows, and the store is saved after every layer, from where an interrupted run
+ * continues.
  */
 #ifndef AQ_SCORE_SCORING_H
 #define AQ_SCORE_SCORING_H
@@ -33,7 +37,7 @@ struct scoring {
     bool to_bf16;               /* operands are rounded to bf16 */
     float *hidden;              /* room for the ranges of an input's channels, scaled */
     struct store_writer *store;
-    size_t first_tile, end_tile; /* tiles that the shard has anything of lie between */
+    size_t first_tile, end_tile; /* all tiles of the shard are between */
     const bool *own;             /* [tiles][rows]: the shard; NULL: everything */
     bool kl_div;                 /* else gradient */
     bool needs_ranges;           /* ranges is NULL only in a plan then */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A checkpoint with the 4B model's dimensions and 4 layers, scored within 1.5 GB and within 0.5 GB: the peak of anonymous memory
-# (aim: below --memory), the weights brought in (aim: twice the model's at most), and the same bytes. Each run is confined to
+# (aim: below --memory), the weights loaded (aim: twice the model's at most), and the same bytes. Each run is confined to
 # its --memory: by a cgroup where one can be made (through systemd-run, or as root in the hierarchy of either version), else by a
 # limit on private writable memory (ulimit -d), which leaves out the mapped weights; that counts what is reserved, so OpenBLAS's
 # buffers of 128 MB a thread, hardly touched, come on top. Needs 1.6 GB in $TMPDIR; some minutes.
@@ -52,9 +52,9 @@ for mb in 1500 500; do
     peak=$(confined $mb aq-score --lm "$work/lm.json" --tokens "$work/tokens" --ranges "$work/ranges" --method gradient --dtype bf16 \
         --device cpu --memory ${mb}M --progress=never -v -o "$work/$mb" "$work"/*_CFG.json 2>"$work/log") ||
         { tail "$work/log" >&2; exit 1; }
-    read -r read <<<"$(sed -nE 's/.*weights brought in: ([0-9.]+) MB.*/\1/p' "$work/log")"
+    read -r read <<<"$(sed -nE 's/.*weights loaded: ([0-9.]+) MB.*/\1/p' "$work/log")"
     awk -v mb=$mb -v peak="$peak" -v r="$read" -v w="$weights" -v how="$how" 'BEGIN {
-        printf "memory   --memory %d MB (confined by %s): peak of anonymous memory %d MB, model %.0f MB, weights brought in %.2f times\n",
+        printf "memory   --memory %d MB (confined by %s): peak of anonymous memory %d MB, model %.0f MB, weights loaded %.2f times\n",
             mb, how, peak, w / 1e6, r * 1e6 / w }'
 done
 cmp "$work/1500" "$work/500" && echo 'memory   the same bytes within both'
