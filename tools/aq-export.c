@@ -13,7 +13,7 @@
 #include <string.h>
 
 static struct {
-    const char *format, *engine, *codes, *arch, *lm, *ranges, *config_dir;
+    const char *format, *engine, *codes, *arch, *lm, *ranges, *solved, *config_dir;
     bool check, force;
     int64_t threads;
 } o;
@@ -50,6 +50,8 @@ static const struct aq_opt options[] = {
     {"lm", 0, AQ_OPT_TEXT, &o.lm, "FILE", "lm.json of the source checkpoint", NULL, 0, 0},
     {"ranges", 0, AQ_OPT_TEXT, &o.ranges, "FILE", "ranges.safetensors, for static activations",
      NULL, 0, 0},
+    {"solved", 0, AQ_OPT_TEXT, &o.solved, "FILE",
+     "solved.safetensors of aq-calib solve, for calibrated candidates", NULL, 0, 0},
     {"threads", 0, AQ_OPT_INT, &o.threads, "N", "default: one for each CPU", NULL, 1, 1024},
     {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR", "the configuration tree", NULL, 0, 0},
     AQ_OPT_END,
@@ -128,6 +130,7 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     struct export_request q = {.manifest = cl->count ? cl->args[0] : "-",
                                .lm = o.lm,
                                .ranges = o.ranges,
+                               .solved = o.solved,
                                .engine = o.engine,
                                .arch = o.arch,
                                .keep_codes = o.codes && strcmp(o.codes, "keep") == 0,
@@ -157,7 +160,7 @@ static const struct aq_tool tool = {
     .name = "aq-export",
     .summary = "Writes the recipe of a manifest as a checkpoint that an engine loads.",
     .usage = "aq-export [--engine NAME[:smNN][:tpN]] [--format NAME] --lm LM.json\n"
-             "          [--ranges F] [--force] -o DIR|FILE MANIFEST\n"
+             "          [--ranges F] [--solved F] [--force] -o DIR|FILE MANIFEST\n"
              "aq-export --check [--engine NAME[:smNN][:tpN]] [--format NAME] --lm LM.json MANIFEST",
     .details =
         "Each treatment of the recipe becomes a scheme of the layout, and the tables in "
@@ -171,7 +174,7 @@ static const struct aq_tool tool = {
     .options = options,
     .max_args = 1,
     .run = run,
-    .result_version = 2,
+    .result_version = 3,
 };
 
 int main(int argc, char **argv)

@@ -397,6 +397,15 @@ int engine_target_parse(const char *text, struct engine_target *out, struct aq_e
 
 /* ---- judging ---- */
 
+bool engine_group_normed(const struct json *group)
+{
+    const struct json *norm = json_find(group, "norm");
+    const char *kind = json_find_string(group, "kind");
+    if (norm && json_type(norm) == JSON_BOOL)
+        return json_bool(norm);
+    return kind && (strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0);
+}
+
 struct question {
     const struct engine_target *target;
     const char *layout;
@@ -486,7 +495,7 @@ void engine_judge(const struct engine *e, const struct engine_target *t, enum sc
         set_verdict(out, VERDICT_NO, why.msg, NULL);
         return;
     }
-    if (!scheme_find(layout, &w, &a, &out->scheme, reason)) {
+    if (!scheme_find(layout, &w, &a, g->normed, &out->scheme, reason)) {
         set_verdict(out, VERDICT_NO, reason, NULL);
         out->scheme = (struct scheme){.storage_bits = 16};
         return;
@@ -526,15 +535,22 @@ void engine_judge_treatments(const struct engine *e, const struct engine_target 
     static const struct {
         const char *kind;
         int modules;
-    } kinds[] = {{"qkv", 3}, {"o", 1}, {"gate_up", 2}, {"down", 1}};
+        bool normed;
+    } kinds[] = {{"qkv", 3, true}, {"o", 1, false}, {"gate_up", 2, true}, {"down", 1, false}};
     enum { ROOMY = 1 << 20 };
+    struct quant_spec w;
+    struct aq_err ignored = {0};
+    bool scales = quant_parse(weight, &w, &ignored) == 0 && w.methods.scaling;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         struct engine_group g = {.kind = kinds[k].kind,
                                  .arch = "",
+                                 .normed = kinds[k].normed,
                                  .modules = kinds[k].modules,
                                  .weight = weight,
                                  .act = act};
         struct engine_verdict v;
+        if (scales && !g.normed)
+            continue;
         for (int i = 0; i < g.modules; i++)
             g.rows[i] = g.cols[i] = (int64_t)ROOMY * t->tp;
         engine_judge(e, t, layout, &g, &v);

@@ -70,10 +70,15 @@ struct engine_group {
     const char *kind; /* "qkv", "o", "gate_up", "down", ... */
     const char *arch; /* of the file: "qwen3_vl", or GGUF's name of it */
     bool tied;        /* it is the head, and shares the embedding's tensor */
+    bool normed;      /* a norm gives its input */
     int modules;
     int64_t rows[ENGINE_MAX_MODULES], cols[ENGINE_MAX_MODULES];
     const char *weight, *act; /* treatments */
 };
+
+/* Does a norm give the input of a group? group: as lm.json and scores.json have it. */
+struct json;
+bool engine_group_normed(const struct json *group);
 
 struct engine_verdict {
     enum verdict verdict;
@@ -87,7 +92,9 @@ void engine_judge(const struct engine *e, const struct engine_target *t, enum sc
                   const struct engine_group *g, struct engine_verdict *out);
 /*
  * The same before a model is known: the worst verdict over the kinds of groups of a decoder, with
- * sizes that divide by everything. What a shape or a recipe forbids is not seen.
+ * sizes that divide by everything. What a shape or a recipe forbids is not seen, nor that a
+ * calibrated scale has no norm to take it: that is a matter of kinds, and qkv and gate_up alone
+ * are asked about.
  */
 void engine_judge_treatments(const struct engine *e, const struct engine_target *t,
                              enum scheme_layout layout, const char *weight, const char *act,

@@ -208,8 +208,17 @@ static bool ct_find(const struct quant_step *w, enum weight_form f, struct schem
 static bool modelopt_find(const struct quant_step *w, enum weight_form f, struct scheme *s,
                           char *reason)
 {
-    if (w->number == QUANT_E4M3 && f == WEIGHT_ONE && s->act == ACT_FP8_TENSOR)
+    if (s->prescaled && f == WEIGHT_NVFP4 && s->act == ACT_NVFP4)
+        return take(s, CODES_NVFP4, 4.5, "NVFP4_AWQ");
+    if (s->prescaled && !(w->number == QUANT_INT && s->act != ACT_INT8_TOKEN))
+        return refuse(reason, "no norm is in front to take its scale, and this algorithm of "
+                              "ModelOpt's export has no pre_quant_scale");
+    if (w->number == QUANT_E4M3 && f == WEIGHT_ONE && s->act == ACT_FP8_TENSOR) {
+        if (s->methods.choice == QUANT_MSE)
+            return refuse(reason, "FP8 has one range for all members, and a searched range is of "
+                                  "one member");
         return take(s, CODES_FP8_ONE, 8, "FP8");
+    }
     if (w->number == QUANT_E4M3 && f == WEIGHT_ROWS && s->act == ACT_FP8_TOKEN)
         return take(s, CODES_FP8, 8, "FP8_PER_CHANNEL_PER_TOKEN");
     if (f == WEIGHT_NVFP4 && s->act == ACT_NVFP4)
@@ -246,14 +255,12 @@ static bool gguf_find(const struct quant_step *w, enum weight_form f, struct sch
 }
 
 bool scheme_find(enum scheme_layout layout, const struct quant_spec *w, const struct quant_spec *a,
-                 struct scheme *out, char reason[SCHEME_REASON])
+                 bool normed, struct scheme *out, char reason[SCHEME_REASON])
 {
     reason[0] = '\0';
     *out = (struct scheme){.storage_bits = 16};
     if (w->steps == 0)
         return refuse(reason, "no engine quantizes activations alone: served as it is");
-    if (quant_has_method(w))
-        return refuse(reason, "calibrated candidates and searched scales are not written yet");
     if (w->steps > 1)
         return refuse(reason, "no scheme is a sequence of quantizers");
     const struct quant_step *step = &w->step[0];
@@ -267,6 +274,13 @@ bool scheme_find(enum scheme_layout layout, const struct quant_spec *w, const st
     out->group = f == WEIGHT_GROUP ? step->block_cols : 0;
     out->one_range = f == WEIGHT_ONE;
     out->group_range = w->group != 0;
+    out->methods = w->methods;
+    out->prescaled = w->methods.scaling && !normed;
+    if (out->prescaled && layout != LAYOUT_MODELOPT)
+        return refuse(reason,
+                      "no norm is in front to take its scale, and %s has no factor of "
+                      "inputs (pre_quant_scale)",
+                      layout_names[layout]);
     switch (layout) {
     case LAYOUT_CT:
         return ct_find(step, f, out, reason);

@@ -55,12 +55,19 @@ struct scheme {
     bool one_range;   /* the treatment's range spans the tensor; written once a row where need be */
     bool group_range; /* the treatment's second level spans the group ("@group") */
     enum scheme_act act;
+    struct quant_methods methods; /* of the treatment: how codes and ranges are chosen */
+    /* A calibrated scale of the input that no norm takes: the file holds its factor
+       (pre_quant_scale) */
+    bool prescaled;
     double storage_bits; /* of a weight, block scales included */
 };
 
-/* False: the layout has no scheme for this pair, and reason says why. */
+/*
+ * False: the layout has no scheme for this pair, and reason says why. normed: a norm gives the
+ * input of the weights, and takes the scale of a calibrated candidate.
+ */
 bool scheme_find(enum scheme_layout layout, const struct quant_spec *w, const struct quant_spec *a,
-                 struct scheme *out, char reason[SCHEME_REASON]);
+                 bool normed, struct scheme *out, char reason[SCHEME_REASON]);
 /* Does it need the calibrated range of its input? */
 bool scheme_is_calibrated(const struct scheme *s);
 

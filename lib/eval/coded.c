@@ -1,5 +1,6 @@
 #include "eval/coded.h"
 
+#include "base/arena.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "export/gguf_model.h"
@@ -347,6 +348,17 @@ static void decode_gguf(const struct coded *c, float *out)
         for (int64_t k = 0; c->second != 1 && k < c->cols; k++)
             row[k] *= c->second;
     }
+}
+
+const float *coded_take_inputs(struct coded *c, struct aq_arena *arena)
+{
+    if (!c->inputs)
+        return NULL;
+    float *factor = aq_arena_alloc(arena, (size_t)c->cols * sizeof *factor);
+    for (int64_t k = 0; k < c->cols; k++)
+        factor[k] = number_at(c->inputs, k);
+    c->inputs = NULL;
+    return factor;
 }
 
 void coded_decode(const struct coded *c, float *out)

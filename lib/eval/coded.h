@@ -60,6 +60,10 @@ typedef const struct st_tensor *coded_find_fn(void *arg, const char *name);
 int coded_open(struct coded *c, const char *module, int64_t rows, int64_t cols,
                const struct coded_args *args, coded_find_fn *find, void *arg,
                struct aq_err *err) AQ_MUST_CHECK;
+/* What multiplies the columns, and the inputs in its place: from now on decoded weights are without
+   it. [cols], of the arena; NULL: there is nothing. */
+struct aq_arena;
+const float *coded_take_inputs(struct coded *c, struct aq_arena *arena);
 /* out (rows, cols) */
 void coded_decode(const struct coded *c, float *out);
 

@@ -298,6 +298,8 @@ static int read_module(struct checkpoint_reading *r, const char *name, const cha
               aq_err_prefix(r->err, "'%s'", aq_show(r->f->ckpt.dir)) < 0) ||
              (linear && take_act(r, &m, module, linear) < 0))
         bad = -1;
+    if (bad == 0 && linear && linear->a.steps) /* quantized inputs are multiplied before */
+        linear->range.factor = coded_take_inputs(c, &r->f->arena);
     free(source);
     return bad;
 }

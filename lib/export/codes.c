@@ -2,8 +2,8 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "export/gguf_model.h"
 #include "io/gguf.h"
-#include "quant/quant.h"
 
 #include <assert.h>
 #include <math.h>
@@ -87,9 +87,9 @@ uint64_t coder_scale_bytes(const struct coder *c, int64_t rows)
     }
 }
 
-float coder_second_level(float amax)
+float coder_second_level(const struct coder *c)
 {
-    float gs = amax / 2688; /* 6 * 448 */
+    float gs = c->amax / (c->scheme.methods.choice == QUANT_4O6 ? 6 * 256 : 6 * 448);
     return gs > 0 ? gs : 1e-12F;
 }
 
@@ -139,11 +139,32 @@ static struct quant_spec spec_of(const struct scheme *s)
     return (struct quant_spec){.steps = 1, .step = {t}};
 }
 
+struct quant_spec coder_spec(const struct coder *c)
+{
+    struct quant_spec spec = spec_of(&c->scheme);
+    const struct quant_methods *m = &c->scheme.methods;
+    /* a range over the whole weight was searched before: it is amax */
+    bool searched = (m->choice == QUANT_MSE && !c->scheme.one_range) || m->choice == QUANT_SWEEP ||
+                    m->choice == QUANT_4O6;
+    if (searched)
+        spec.methods =
+            (struct quant_methods){.choice = m->choice, .modelopt_grid = m->modelopt_grid};
+    return spec;
+}
+
+void coder_scale_rows(const struct coder *c, int64_t rows, float *w)
+{
+    for (int64_t r = 0; c->scale && r < rows; r++, w += c->cols)
+        for (int64_t k = 0; k < c->cols; k++)
+            w[k] *= c->scale[k];
+}
+
 /* A tile being quantized. */
 struct code_tile {
     const struct coder *c;
-    struct quant_matrix w; /* fp32 */
-    int64_t rows;
+    struct quant_matrix w; /* fp32, scaled */
+    int64_t first, rows;
+    float *ranges;     /* of integers: (rows, groups), as they were solved; NULL */
     void *quant_codes; /* int8 or bf16 */
     float *quant_scales;
     int64_t scale_cols;
@@ -164,12 +185,14 @@ static void fit_block(struct quant_spec *spec, const struct code_tile *t)
 
 static int run_quant(struct code_tile *t, enum quant_code code)
 {
-    struct quant_spec spec = spec_of(&t->c->scheme);
+    struct quant_spec spec = coder_spec(t->c);
     struct quant_plan *p = NULL;
     struct quant_code_form form;
     fit_block(&spec, t);
-    if (quant_plan_weight_under(&p, &spec, &t->w, t->c->amax, QUANT_UNROUNDED, t->err) < 0 ||
-        quant_code_form(p, &form, t->err) < 0) {
+    int r = t->ranges
+                ? quant_plan_weight_ranges(&p, &spec, &t->w, t->ranges, QUANT_UNROUNDED, t->err)
+                : quant_plan_weight_under(&p, &spec, &t->w, t->c->amax, QUANT_UNROUNDED, t->err);
+    if (r < 0 || quant_code_form(p, &form, t->err) < 0) {
         quant_plan_free(p);
         return -1;
     }
@@ -273,31 +296,75 @@ static void int_run(const float *w, int64_t n, float scale, float hi, int8_t *q)
     }
 }
 
+/* Finds the element that is not finite and says so. */
+static int bad_element(const struct code_tile *t)
+{
+    struct quant_plan *p = NULL;
+    struct quant_spec spec = spec_of(&t->c->scheme);
+    int r = quant_plan_weight(&p, &spec, &t->w, QUANT_UNROUNDED, t->err);
+    quant_plan_free(p);
+    return r < 0 ? r : aq_err_set(t->err, AQ_EINPUT, "%s: not finite", aq_show(t->c->name));
+}
+
+/* The model's row of row i of the tile. */
+static int64_t model_row(const struct code_tile *t, int64_t i)
+{
+    const struct coder *c = t->c;
+    return c->heads ? gguf_source_row(t->first + i, c->rows, c->heads) : t->first + i;
+}
+
+/* (rows, per_row): the tile's ranges as `aq-calib solve` left them. */
+static void take_solved_ranges(struct code_tile *t, int64_t group, int64_t per_row)
+{
+    const struct quant_grid *g = &t->c->grid;
+    t->ranges = xmalloc((size_t)(t->rows * per_row) * sizeof *t->ranges);
+    for (int64_t i = 0; i < t->rows; i++)
+        for (int64_t k = 0; k < per_row; k++)
+            t->ranges[i * per_row + k] =
+                t->c->ranges[model_row(t, i) / g->rows_each * g->grid_cols + k * group / g->block];
+}
+
+static void take_solved_codes(const struct code_tile *t, int8_t *q)
+{
+    struct quant_spec spec = spec_of(&t->c->scheme);
+    int64_t row_bytes = quant_code_row_bytes(&spec, t->c->cols);
+    for (int64_t i = 0; i < t->rows; i++)
+        quant_unpack_codes(&spec, t->c->codes + model_row(t, i) * row_bytes, t->c->cols,
+                           q + i * t->c->cols);
+}
+
 /*
  * Codes and stored scales of all rows, `group` columns under each. Codes for the rounded scale; or
- * those of the treatment, where the scale is not rounded or they are to be kept.
+ * those of the treatment, where the scale is not rounded, they are to be kept, or they were solved.
  */
 static int code_integers(struct code_tile *t, int8_t *q, float *scales)
 {
     const struct coder *c = t->c;
     int64_t group = c->scheme.group ? c->scheme.group : c->cols, per_row = c->cols / group;
     bool rounds = c->layout == LAYOUT_GGUF || c->scheme.codes == CODES_PACKED;
-    bool again = rounds && !c->keep;
+    /* solved ranges have scales that are stored as they are */
+    bool again = rounds && !c->keep && !c->ranges;
+    bool searched = coder_spec(c).methods.choice == QUANT_MSE;
     const float *w = t->w.data;
-    if (!again) {
+    if (c->ranges)
+        take_solved_ranges(t, group, per_row);
+    if (c->codes)
+        take_solved_codes(t, q);
+    else if (!again || searched) {
         if (run_quant(t, QUANT_INT8) < 0)
             return -1;
-        memcpy(q, t->quant_codes, (size_t)(t->rows * c->cols));
+        memcpy(q, t->quant_codes, (size_t)(t->rows * c->cols)); /* the rounded scale has others */
     }
     for (int64_t i = 0; i < t->rows * per_row; i++, w += group, q += group) {
-        float a = c->scheme.one_range ? c->amax : quant_absmax(w, QUANT_F32, (size_t)group);
-        if (!isfinite(a)) {
-            struct quant_plan *p = NULL; /* finds the element and says so */
-            struct quant_spec spec = spec_of(&c->scheme);
-            int r = quant_plan_weight(&p, &spec, &t->w, QUANT_UNROUNDED, t->err);
-            quant_plan_free(p);
-            return r < 0 ? r : aq_err_set(t->err, AQ_EINPUT, "%s: not finite", aq_show(c->name));
-        }
+        float most = quant_absmax(w, QUANT_F32, (size_t)group), a = most;
+        if (!isfinite(most))
+            return bad_element(t);
+        if (t->ranges)
+            a = t->ranges[i];
+        else if (c->scheme.one_range)
+            a = c->amax;
+        else if (searched) /* the scale of a range of 0 is 1, and all its codes are 0 */
+            a = is_zero_range(most) ? 0 : int_max(&c->scheme) / t->quant_scales[i];
         scales[i] = stored_scale(c, int_scale(c, a));
         if (!isfinite(scales[i]))
             return aq_err_set(t->err, AQ_EINPUT, "%s: a range of %g has no scale in 16 bits",
@@ -359,11 +426,26 @@ static int code_fp8(struct code_tile *t, unsigned char *codes, unsigned char *sc
     return 0;
 }
 
+static bool all_zero(const uint16_t *codes, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (codes[i] & 0x7fff)
+            return false;
+    return true;
+}
+
 /* The e4m3 byte of every 16 weights. Where its scale is below 1e-5 all codes are 0. */
 static void nvfp4_bytes(const struct code_tile *t, unsigned char *out)
 {
-    float under = 6 * coder_second_level(t->c->amax);
+    float second = coder_second_level(t->c), under = 6 * second;
     const float *w = t->w.data;
+    if (coder_spec(t->c)
+            .methods.choice) { /* a scale that was found: its code under the second level */
+        const uint16_t *q = t->quant_codes;
+        for (int64_t i = 0; i < t->rows * t->scale_cols; i++)
+            out[i] = all_zero(q + 16 * i, 16) ? 0 : num_to_e4m3(t->quant_scales[i] / second);
+        return;
+    }
     for (int64_t i = 0; i < t->rows * t->c->cols / 16; i++) {
         float x = quant_absmax(w + 16 * i, QUANT_F32, 16) / under;
         out[i] = num_to_e4m3(x < 448 ? x : 448);
@@ -493,13 +575,15 @@ int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, i
     size_t n = (size_t)((r1 - r0) * c->cols);
     float *w = xmalloc(n * sizeof *w);
     codes_widen(source, dtype, n, w);
-    struct code_tile t = {.c = c, .rows = r1 - r0, .err = err};
+    coder_scale_rows(c, r1 - r0, w);
+    struct code_tile t = {.c = c, .first = r0, .rows = r1 - r0, .err = err};
     t.w = (struct quant_matrix){w, QUANT_F32, t.rows, c->cols, c->name};
     int r = code_tile(&t, codes, scales);
     if (r < 0 && r0)
         aq_err_prefix(err, "counted from row %lld", (long long)r0);
     free(t.quant_codes);
     free(t.quant_scales);
+    free(t.ranges);
     free(w);
     return r;
 }
@@ -549,7 +633,7 @@ static float decode_at(const struct coder *c, const unsigned char *codes, const 
     }
     case CODES_NVFP4: {
         /* compressed-tensors divides by the inverse of the second level; ModelOpt multiplies */
-        float gs = coder_second_level(c->amax), s = num_from_e4m3(bytes[at / 16]);
+        float gs = coder_second_level(c), s = num_from_e4m3(bytes[at / 16]);
         s = c->layout == LAYOUT_CT ? s / (1 / gs) : s * gs;
         return num_from_e2m1(codes[at / 2] >> (at % 2 * 4) & 15) * s;
     }
@@ -569,7 +653,7 @@ void coder_decode(const struct coder *c, const void *codes, const void *scales, 
         size_t n = (size_t)((r1 - r0) * c->cols);
         gguf_dequantize(gguf_type_of(&c->scheme),
                         (const char *)codes + coder_code_bytes(c, 1) * (uint64_t)r0, n, out);
-        float gs = coder_second_level(c->amax);
+        float gs = coder_second_level(c);
         for (size_t i = 0; c->scheme.codes == CODES_NVFP4 && i < n; i++)
             out[i] *= gs;
         return;

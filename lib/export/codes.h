@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "engine/scheme.h"
 #include "io/safetensors.h"
+#include "quant/quant.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,6 +26,12 @@ struct coder {
     float amax;       /* over all that share a range, where the scheme has such a range */
     bool keep;        /* leave the treatment's codes where the file rounds a scale */
     const char *name; /* for messages */
+    int64_t heads;    /* rows are those of gguf_source_row; 0: as in the model */
+    /* Of a calibrated candidate, borrowed; NULL: none. What the columns are multiplied by; ranges
+       of the grid; packed codes (quant_pack_codes), whose rows are those of the model. */
+    const float *scale, *ranges;
+    const uint8_t *codes;
+    struct quant_grid grid;
 };
 
 /* Does the scheme need the largest weight of all members of the group, or of this weight? */
@@ -51,7 +58,11 @@ void coder_decode(const struct coder *c, const void *codes, const void *scales, 
 /* n numbers of dtype BF16, F16 or F32, at any alignment, as floats. */
 void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to);
 
-/* The second level of NVFP4 under the range amax: amax / 2688. */
-float coder_second_level(float amax);
+/* The second level of NVFP4: amax / 2688, or amax / 1536 for four over six. */
+float coder_second_level(const struct coder *c);
+/* The steps of the scheme's weights, with the methods that are computed as rows are coded. */
+struct quant_spec coder_spec(const struct coder *c);
+/* Multiplies the columns of rows by the candidate's scale, if it has one. */
+void coder_scale_rows(const struct coder *c, int64_t rows, float *w);
 
 #endif

@@ -10,6 +10,10 @@ static void add_size(struct json *v, const struct scheme *s)
 {
     if (s->codes == CODES_NVFP4) {
         json_add_int(v, "group_size", 16);
+        if (s->prescaled) {
+            json_add_bool(v, "has_zero_point", false);
+            json_add_bool(v, "pre_quant_scale", true);
+        }
     } else if (s->codes == CODES_MXFP8) {
         json_add_int(v, "group_size", 32);
     } else if (s->codes == CODES_INT4_ROWS) {

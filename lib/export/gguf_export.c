@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "export/gguf_model.h"
 #include "export/weights.h"
+#include "model/fold.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -170,6 +171,9 @@ static int write_vector(const struct gguf_job *j, struct aq_err *err)
     const struct gguf_form *form = &j->e->form;
     float *x = y + t->elements;
     gguf_dequantize(from, t->data, (size_t)t->elements, x);
+    const struct export_group *norm = export_plan_norm(j->p, t->source);
+    for (uint64_t i = 0; norm && i < t->elements; i++)
+        x[i] = fold_norm(x[i], norm->scale[i], j->p->lm.arch.norm_one_plus, t->dtype);
     for (uint64_t i = 0; i < t->elements; i++)
         y[i] = form->plus + (form->heads
                                  ? x[gguf_source_row((int64_t)i, (int64_t)t->elements, form->heads)]
@@ -187,8 +191,9 @@ static int write_entry(struct gguf_job *j, struct aq_pool *pool, struct aq_err *
         return write_vector(j, err);
     if (e->m && coder_of(j->p, e->m, &j->coder, err) < 0)
         return -1;
+    j->coder.heads = e->form.heads;
     if (e->scale >= 0) {
-        float second = coder_second_level(j->coder.amax);
+        float second = coder_second_level(&j->coder);
         if (gguf_write(j->w, e->scale, 0, &second, sizeof second, err) < 0)
             return -1;
     }
@@ -252,7 +257,7 @@ int export_gguf(struct export_plan *p, const char *path, struct aq_err *err)
     struct gguf_writer *w = gguf_writer_new();
     struct entry *entries = xcalloc(p->lm.count + 1, sizeof *entries);
     struct extras extras = {.count = 0};
-    int r = 0;
+    int r = export_plan_numbers(p, err);
     for (size_t i = 0; i < p->lm.count && r == 0; i++)
         r = describe(p, &p->lm.tensors[i], &entries[i], err);
     if (r == 0) {

@@ -66,6 +66,24 @@ static void check_sharing(const struct sharing *s, struct aq_buf *out)
                 s->groups, s->widest, s->ratio, SHARING_ROWS);
 }
 
+static void check_scales(const struct export_plan *p, struct aq_buf *out)
+{
+    bool any = false;
+    for (size_t i = 0; i < p->count; i++) {
+        const struct export_group *g = &p->groups[i];
+        if (!g->scale)
+            continue;
+        if (!any)
+            aq_buf_adds(out, "\nCalibrated scales of inputs: columns of weights are multiplied by "
+                             "them, and what divides the input is\n\n"
+                             "| layer | group | divided by |\n| --- | --- | --- |\n");
+        any = true;
+        aq_buf_addf(out, "| %lld | %s | %s%s |\n", (long long)g->model->layer, g->model->kind,
+                    g->norm ? "the norm in front: " : "pre_quant_scale, beside the weights",
+                    g->norm ? g->norm : "");
+    }
+}
+
 void notes_check(const struct export_plan *p, const struct sharing *sharing, struct aq_buf *out)
 {
     check_head(p, out);
@@ -82,4 +100,5 @@ void notes_check(const struct export_plan *p, const struct sharing *sharing, str
                     g->verdict.reason);
     }
     check_sharing(sharing, out);
+    check_scales(p, out);
 }

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "export/gguf_model.h"
+#include "model/fold.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -35,8 +36,8 @@ static void question_of(const struct export_plan *p, const struct export_group *
                         struct engine_group *q)
 {
     const struct model_group *m = g->model;
-    *q =
-        (struct engine_group){.kind = m->kind, .arch = p->arch, .weight = g->weight, .act = g->act};
+    *q = (struct engine_group){
+        .kind = m->kind, .arch = p->arch, .normed = m->normed, .weight = g->weight, .act = g->act};
     q->tied = p->lm.arch.tie_word_embeddings &&
               (strcmp(m->kind, "head") == 0 || strcmp(m->kind, "lm_head") == 0);
     for (int i = 0; i < m->module_count && i < ENGINE_MAX_MODULES; i++) {
@@ -127,7 +128,77 @@ int export_plan_accept(const struct export_plan *p, bool for_check, struct aq_er
 
 /* ---- ranges ---- */
 
-int export_plan_ranges(struct export_plan *p, struct aq_err *err)
+/* Opens the solved file where a candidate of the recipe needs it. */
+static int open_solved(struct export_plan *p, struct aq_err *err)
+{
+    const char *path = p->request->solved;
+    for (size_t i = 0; i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        struct quant_spec spec;
+        char digest[AQ_SHA256_HEX];
+        treatment_id(g->weight, g->act, g->id);
+        if (quant_parse(g->weight, &spec, err) < 0)
+            return aq_err_prefix(err, "%s", aq_show(g->model->name));
+        if (!quant_is_solved(&spec))
+            continue;
+        if (!path)
+            return aq_err_set(err, AQ_EUSAGE,
+                              "'%s' has a calibrated candidate in %s: --solved is needed",
+                              aq_show(p->request->manifest), aq_show(g->model->name));
+        if (!p->solved) {
+            p->solved = xcalloc(1, sizeof *p->solved);
+            if (solved_open(p->solved, path, err) < 0 ||
+                solved_matches(p->solved, p->lm.digest, &p->lm.groups, err) < 0)
+                return -1;
+        }
+        if (solved_digest(p->solved, g->id, digest, err) < 0)
+            return aq_err_prefix(err, "%s", aq_show(g->model->name));
+    }
+    return 0;
+}
+
+static int take_scales(struct export_plan *p, struct aq_err *err)
+{
+    if (open_solved(p, err) < 0)
+        return -1;
+    for (size_t i = 0; i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        if (!g->verdict.quantized || !g->verdict.scheme.methods.scaling)
+            continue;
+        size_t input = (size_t)g->model->inputs[0];
+        const struct lm_tensor *norm = lm_norm_before(&p->lm, input);
+        g->scale = solved_scale(p->solved, g->id, input, p->lm.groups.inputs[input].cols, err);
+        if (!g->scale)
+            return -1;
+        if (!g->verdict.scheme.prescaled && !norm)
+            return aq_err_set(err, AQ_EINPUT, "%s: no norm is in front to take its scale",
+                              aq_show(g->model->name));
+        g->norm = g->verdict.scheme.prescaled ? NULL : norm->source;
+    }
+    return 0;
+}
+
+const struct export_group *export_plan_norm(const struct export_plan *p, const char *tensor)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->groups[i].norm && strcmp(p->groups[i].norm, tensor) == 0)
+            return &p->groups[i];
+    return NULL;
+}
+
+/* The largest input after the division by the scale. */
+static float scaled_amax(const struct export_plan *p, const struct export_group *g, int64_t input,
+                         const struct quant_range *range)
+{
+    float most = 0;
+    for (int64_t c = 0; c < p->lm.groups.inputs[input].cols; c++) {
+        float x = range->hidden[c] * (1 / g->scale[c]);
+        most = x > most ? x : most;
+    }
+    return most;
+}
+
+static int take_ranges(struct export_plan *p, struct aq_err *err)
 {
     const char *path = p->request->ranges;
     bool needed = false;
@@ -163,10 +234,17 @@ int export_plan_ranges(struct export_plan *p, struct aq_err *err)
             if (!(range.amax > 0))
                 return aq_err_set(err, AQ_EINPUT, "%s: the calibrated range of '%s' is %g",
                                   aq_show(path), aq_show(g->model->name), (double)range.amax);
-            *to[k] = range.amax;
+            *to[k] = g->scale ? scaled_amax(p, g, g->model->inputs[k], &range) : range.amax;
         }
     }
     return 0;
+}
+
+int export_plan_numbers(struct export_plan *p, struct aq_err *err)
+{
+    if (take_scales(p, err) < 0)
+        return -1;
+    return p->layout == LAYOUT_GGUF ? 0 : take_ranges(p, err); /* it has no words for ranges */
 }
 
 /* ---- the checkpoint ---- */
@@ -318,6 +396,9 @@ void export_plan_close(struct export_plan *p)
 {
     if (p->has_ranges)
         range_file_close(&p->ranges);
+    if (p->solved)
+        solved_close(p->solved);
+    free(p->solved);
     if (p->has_ckpt)
         ckpt_close(&p->ckpt);
     if (p->has_manifest)

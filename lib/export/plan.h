@@ -10,7 +10,9 @@
 #include "model/checkpoint.h"
 #include "model/lm.h"
 #include "select/manifest.h"
+#include "store/candidate.h"
 #include "store/range_file.h"
+#include "store/solved.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +20,7 @@
 struct export_request {
     const char *conf_dir;
     const char *manifest, *lm, *ranges; /* ranges: NULL if no scheme needs them */
+    const char *solved;                 /* NULL if no candidate was solved */
     const char *engine;                 /* "vllm:sm90", NULL: the layout's usual one */
     const char *arch;                   /* GGUF's name of the architecture; NULL: by the family */
     enum scheme_layout layout;
@@ -37,6 +40,11 @@ struct export_group {
     /* Calibrated ranges of what the modules read, where the scheme needs them. inner: of experts'
        down. */
     float input_amax, inner_amax;
+    char id[TREATMENT_ID]; /* of the treatments */
+    /* Of a calibrated candidate that scales its input, [cols of the input]; NULL: it does not, or
+       export_plan_numbers was not called. norm: the checkpoint's tensor that takes it, or NULL. */
+    const float *scale;
+    const char *norm;
     float *module_amax; /* ranges of the modules, each found when it is first asked for; else < 0 */
 };
 
@@ -46,6 +54,7 @@ struct export_plan {
     struct ckpt ckpt;
     struct manifest manifest;
     struct range_file ranges;
+    struct solved_file *solved; /* NULL: nothing was solved */
     bool has_lm, has_ckpt, has_manifest, has_ranges;
     struct engine *engine;
     struct engine_target target;
@@ -78,10 +87,12 @@ void export_plan_lines(const struct export_plan *p, struct aq_buf *out);
  */
 int export_plan_accept(const struct export_plan *p, bool for_check,
                        struct aq_err *err) AQ_MUST_CHECK;
-/* Reads the calibrated ranges of the inputs that need one. */
-int export_plan_ranges(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
+/* Reads what calibration found: scales of inputs, and the ranges of those that need one. */
+int export_plan_numbers(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
 
 /* The module of a tensor "<module>.weight" that the recipe quantizes; NULL: it is copied. */
 const struct export_module *export_plan_find(const struct export_plan *p, const char *tensor);
+/* The group whose scale this tensor of the checkpoint takes, a norm; NULL: it is copied. */
+const struct export_group *export_plan_norm(const struct export_plan *p, const char *tensor);
 
 #endif

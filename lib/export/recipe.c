@@ -305,6 +305,17 @@ static int autoround(const struct export_plan *p, struct aq_buf *out, struct aq_
 int recipe_text(const struct export_plan *p, enum recipe_kind kind, struct aq_buf *out,
                 struct aq_err *err)
 {
+    for (size_t i = 0; i < p->count; i++) {
+        struct quant_spec w;
+        if (quant_parse(p->groups[i].weight, &w, err) < 0)
+            return -1;
+        if (quant_has_method(&w))
+            return aq_err_set(err, AQ_EINPUT,
+                              "%s: candidate '%s' (%s) was calibrated here, and a recipe makes "
+                              "the tool that reads it round to nearest: export a checkpoint",
+                              aq_show(p->groups[i].model->name), aq_show(p->groups[i].candidate),
+                              p->groups[i].weight);
+    }
     if (targets_check(p, err) < 0)
         return -1;
     switch (kind) {

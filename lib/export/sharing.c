@@ -94,8 +94,10 @@ int sharing_measure(const struct export_plan *p, struct sharing *out, struct aq_
     *out = (struct sharing){.ratio = 1, .widest = 1};
     for (size_t i = 0; i < p->count; i++) {
         struct export_group *g = &p->groups[i];
+        /* scaled weights are left out: their ranges are others */
         if (g->verdict.quantized && g->verdict.scheme.codes == CODES_NVFP4 &&
-            g->model->module_count > 1 && !g->model->experts && add_group(p, g, sums, out, err) < 0)
+            g->model->module_count > 1 && !g->model->experts && !g->scale &&
+            add_group(p, g, sums, out, err) < 0)
             return -1;
     }
     if (sums[0] > 0)

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "export/weights.h"
+#include "model/fold.h"
 
 #include <assert.h>
 #include <math.h>
@@ -54,6 +55,30 @@ static bool close_enough(const struct coder *c, float found, float expected, flo
     return away <= fabsf(expected) * 0x1p-21F;
 }
 
+/* Rows r0 <= r < r1 as `aq-calib solve` left them. */
+static int solved_rows(const struct check *c, const struct quant_spec *spec,
+                       const struct quant_matrix *m, int64_t r0, float *out)
+{
+    const struct coder *k = &c->coder;
+    struct quant_plan *plan = NULL;
+    int64_t n = m->rows, cols = k->cols, row_bytes = quant_code_row_bytes(spec, cols);
+    if (k->codes) {
+        int8_t *q = xmalloc((size_t)(n * cols));
+        for (int64_t r = 0; r < n; r++)
+            quant_unpack_codes(spec, k->codes + (r0 + r) * row_bytes, cols, q + r * cols);
+        quant_decode(spec, &k->grid, k->ranges, q, r0, r0 + n, cols, out);
+        free(q);
+        return 0;
+    }
+    /* clip: blocks of one row */
+    const float *ranges = k->ranges + r0 * k->grid.grid_cols;
+    if (quant_plan_weight_ranges(&plan, spec, m, ranges, QUANT_UNROUNDED, c->err) < 0)
+        return -1;
+    quant_apply(plan, m, 0, n, out, QUANT_F32, NULL);
+    quant_plan_free(plan);
+    return 0;
+}
+
 /* Rows r0 <= r < r1 of the source, dequantized by the treatment. */
 static int expected_rows(const struct check *c, const struct st_tensor *t, int64_t r0, int64_t r1,
                          float *out)
@@ -65,17 +90,23 @@ static int expected_rows(const struct check *c, const struct st_tensor *t, int64
     int r = quant_parse(c->m->group->weight, &spec, c->err);
     codes_widen((const char *)t->data + (size_t)(r0 * cols) * st_dtype_bits(t->dtype) / 8, t->dtype,
                 (size_t)(n * cols), w);
+    coder_scale_rows(&c->coder, n, w);
     struct quant_step *s = &spec.step[0];
     if (r == 0 && s->scope == QUANT_BLOCK) { /* ragged ends */
         s->block_rows = s->block_rows > n ? (int32_t)n : s->block_rows;
         s->block_cols = s->block_cols > cols ? (int32_t)cols : s->block_cols;
     }
     struct quant_matrix m = {w, QUANT_F32, n, cols, c->m->model->name};
-    if (r == 0)
+    spec.methods =
+        coder_spec(&c->coder).methods; /* scaled already; and solved ones are looked up */
+    if (r == 0 && c->coder.ranges) {
+        r = solved_rows(c, &spec, &m, r0, out);
+    } else if (r == 0) {
         r = quant_plan_weight_under(&plan, &spec, &m, c->coder.amax, QUANT_UNROUNDED, c->err);
-    if (r == 0)
-        quant_apply(plan, &m, 0, n, out, QUANT_F32, NULL);
-    quant_plan_free(plan);
+        if (r == 0)
+            quant_apply(plan, &m, 0, n, out, QUANT_F32, NULL);
+        quant_plan_free(plan);
+    }
     free(w);
     return r;
 }
@@ -118,6 +149,22 @@ static int check_module(struct check *c, const struct st_tensor *source)
     return 0;
 }
 
+/* A folded norm times the scale is the norm, in the last bits of fp32. */
+static int check_norm(const struct export_plan *p, const struct st_file *f,
+                      const struct st_tensor *t, const struct export_group *g, struct aq_err *err)
+{
+    const struct st_tensor *w = st_need(f, t->name, t->dtype, t->rank, err);
+    float one = p->lm.arch.norm_one_plus ? 1 : 0;
+    for (size_t i = 0; w && i < t->elements; i++) {
+        float before = one + fold_read(t->data, t->dtype, i);
+        float after = (one + fold_read(w->data, t->dtype, i)) * g->scale[i];
+        if (!(fabsf(after - before) <= fabsf(before) * 0x1p-20F))
+            return aq_err_set(err, AQ_ERUN, "%s: norm '%s' does not carry the scale of %s",
+                              aq_show(f->path), aq_show(t->name), aq_show(g->model->name));
+    }
+    return w ? 0 : -1;
+}
+
 static int check_shard(const struct export_plan *p, const struct st_file *f, uint32_t file,
                        struct aq_err *err)
 {
@@ -128,7 +175,10 @@ static int check_shard(const struct export_plan *p, const struct st_file *f, uin
         const struct ckpt_tensor *known = ckpt_find(&p->ckpt, t->name);
         if (!known || known->file != file)
             continue;
+        const struct export_group *norm = export_plan_norm(p, t->name);
         c.m = export_plan_find(p, t->name);
+        if (norm && check_norm(p, f, t, norm, err) < 0)
+            return -1;
         if (c.m ? check_module(&c, t) < 0 : !st_need(f, t->name, t->dtype, t->rank, err))
             return -1;
     }

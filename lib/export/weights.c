@@ -1,8 +1,10 @@
 #include "export/weights.h"
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/pool.h"
 #include "base/progress.h"
+#include "model/fold.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -74,6 +76,8 @@ int pieces_of(enum scheme_layout layout, const struct scheme *s, int64_t rows, i
     if (scheme_is_calibrated(s))
         add(out, &n, PIECE_INPUT,
             ct && s->act == ACT_NVFP4 ? ".input_global_scale" : ".input_scale", ST_F32, ct, 1, 0);
+    if (s->prescaled)
+        add(out, &n, PIECE_FACTOR, ".pre_quant_scale", ST_BF16, 1, cols, 0);
     return n;
 }
 
@@ -85,10 +89,10 @@ float piece_input_value(enum scheme_layout layout, const struct scheme *s, float
 }
 
 /* compressed-tensors stores a divisor, ModelOpt a factor. */
-float piece_second_value(enum scheme_layout layout, float amax)
+float piece_second_value(const struct coder *c)
 {
-    float gs = coder_second_level(amax);
-    return layout == LAYOUT_CT ? 1 / gs : gs;
+    float gs = coder_second_level(c);
+    return c->layout == LAYOUT_CT ? 1 / gs : gs;
 }
 
 static float fp8_one_scale(float amax)
@@ -104,6 +108,50 @@ enum quant_dtype weight_dtype(const struct st_tensor *t)
     return t->dtype == ST_F32 ? QUANT_F32 : t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F16;
 }
 
+/* A module's weight in fp32, scaled by its candidate. Caller frees. */
+static float *scaled_weight(const struct export_group *g, const struct st_tensor *t,
+                            const struct model_module *m)
+{
+    const struct coder c = {.cols = m->cols, .scale = g->scale};
+    float *w = xmalloc((size_t)(m->rows * m->cols) * sizeof *w);
+    codes_widen(t->data, t->dtype, (size_t)(m->rows * m->cols), w);
+    coder_scale_rows(&c, m->rows, w);
+    return w;
+}
+
+/* The best multiple of a range that spans the whole weight. */
+static int search_range(const struct quant_spec *spec, const struct quant_matrix *w, float *out,
+                        struct aq_err *err)
+{
+    struct quant_plan *plan = NULL;
+    struct quant_spec own = *spec;
+    own.methods.scaling = QUANT_NO_SCALING;
+    if (quant_plan_weight(&plan, &own, w, QUANT_UNROUNDED, err) < 0)
+        return -1;
+    *out = quant_plan_range(plan);
+    quant_plan_free(plan);
+    return 0;
+}
+
+static int find_amax(const struct export_group *g, const struct st_tensor *t,
+                     const struct model_module *m, const char *name, float *out, struct aq_err *err)
+{
+    const struct scheme *s = &g->verdict.scheme;
+    bool search = s->one_range && s->methods.choice == QUANT_MSE;
+    struct quant_matrix w = {t->data, weight_dtype(t), m->rows, m->cols, name};
+    struct quant_spec spec;
+    float *wide = NULL;
+    if (g->scale || search) {
+        w.data = wide = scaled_weight(g, t, m);
+        w.dtype = QUANT_F32;
+    }
+    int r = quant_parse(g->weight, &spec, err);
+    if (r == 0)
+        r = search ? search_range(&spec, &w, out, err) : quant_weight_amax(&w, out, err);
+    free(wide);
+    return r;
+}
+
 int module_amax(const struct export_plan *p, struct export_group *g, int module, float *out,
                 struct aq_err *err)
 {
@@ -111,9 +159,7 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
     float *known = &g->module_amax[module];
     if (*known < 0) {
         char *name = xasprintf("%s.weight", m->name);
-        const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
-        const struct quant_matrix w = {t->data, weight_dtype(t), m->rows, m->cols, name};
-        int r = quant_weight_amax(&w, known, err);
+        int r = find_amax(g, ckpt_find(&p->ckpt, name)->t, m, name, known, err);
         free(name);
         if (r < 0) {
             *known = -1;
@@ -122,6 +168,27 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
     }
     *out = *known;
     return 0;
+}
+
+/* What `aq-calib solve` found for this module. */
+static int take_solved(const struct export_plan *p, const struct export_module *m, struct coder *c,
+                       struct aq_err *err)
+{
+    const struct export_group *g = m->group;
+    enum quant_choice choice = c->scheme.methods.choice;
+    size_t group = (size_t)(g - p->groups);
+    int module = (int)(m->model - g->modules);
+    struct quant_spec spec = coder_spec(c);
+    c->scale = g->scale;
+    if (choice != QUANT_CLIP && choice != QUANT_GPTQ)
+        return 0;
+    (void)quant_weight_grid(&spec, c->rows, c->cols, &c->grid);
+    c->ranges =
+        solved_ranges(p->solved, g->id, group, module, c->grid.grid_rows * c->grid.grid_cols, err);
+    if (c->ranges && choice == QUANT_GPTQ)
+        c->codes = solved_codes(p->solved, g->id, group, module, c->rows,
+                                quant_code_row_bytes(&spec, c->cols), err);
+    return c->ranges && (choice == QUANT_CLIP || c->codes) ? 0 : -1;
 }
 
 int coder_of(const struct export_plan *p, const struct export_module *m, struct coder *out,
@@ -134,6 +201,8 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
                           .cols = m->model->cols,
                           .keep = p->request->keep_codes,
                           .name = m->model->name};
+    if (take_solved(p, m, out, err) < 0)
+        return -1;
     if (!coder_needs_range(&out->scheme))
         return 0;
     /* GGUF has a second level for each tensor: each keeps its own range if it was scored so */
@@ -201,17 +270,29 @@ static void code_unit(void *arg, int64_t unit, int worker)
     pthread_mutex_unlock(&j->lock);
 }
 
+static int write_factor(struct module_job *j, int handle)
+{
+    size_t n = (size_t)j->coder.cols;
+    uint16_t *factor = xmalloc(n * sizeof *factor);
+    for (size_t c = 0; c < n; c++)
+        factor[c] = num_to_bf16(1 / j->coder.scale[c]);
+    int r = st_write(j->s->w, handle, 0, factor, n * sizeof *factor, j->s->err);
+    free(factor);
+    return r;
+}
+
 static int write_piece(struct module_job *j, const struct export_module *m,
                        const struct piece *piece, int handle)
 {
     const struct coder *c = &j->coder;
     int64_t shape[2] = {c->rows, c->cols};
     float value = NAN;
+    if (piece->kind == PIECE_FACTOR)
+        return write_factor(j, handle);
     if (piece->kind == PIECE_SHAPE)
         return st_write(j->s->w, handle, 0, shape, sizeof shape, j->s->err);
     if (piece->kind == PIECE_SECOND)
-        value = c->scheme.codes == CODES_FP8_ONE ? fp8_one_scale(c->amax)
-                                                 : piece_second_value(c->layout, c->amax);
+        value = c->scheme.codes == CODES_FP8_ONE ? fp8_one_scale(c->amax) : piece_second_value(c);
     else if (piece->kind == PIECE_INPUT)
         value = piece_input_value(c->layout, &c->scheme,
                                   m->inner ? m->group->inner_amax : m->group->input_amax);
@@ -251,6 +332,21 @@ static int copy_tensor(struct shard *s, const struct st_tensor *t, int fd, int h
     return 0;
 }
 
+/* A norm that takes the scale of what reads it. */
+static int write_norm(struct shard *s, const struct st_tensor *t, const struct export_group *g,
+                      int handle)
+{
+    size_t bytes = (size_t)(t->end - t->begin);
+    char *folded = xmalloc(bytes);
+    for (size_t i = 0; i < t->elements; i++)
+        fold_write(folded, t->dtype, i,
+                   fold_norm(fold_read(t->data, t->dtype, i), g->scale[i],
+                             s->p->lm.arch.norm_one_plus, t->dtype));
+    int r = st_write(s->w, handle, 0, folded, bytes, s->err);
+    free(folded);
+    return r;
+}
+
 static int write_tensors(struct shard *s, const struct st_file *f, const int *handles)
 {
     int fd = open(f->path, O_RDONLY | O_CLOEXEC), r = 0;
@@ -261,7 +357,10 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
         if (handles[i] < 0)
             continue;
         const struct export_module *m = export_plan_find(s->p, t->name);
-        r = m ? code_module(s, m, t, handles[i]) : copy_tensor(s, t, fd, handles[i]);
+        const struct export_group *norm = m ? NULL : export_plan_norm(s->p, t->name);
+        r = m      ? code_module(s, m, t, handles[i])
+            : norm ? write_norm(s, t, norm, handles[i])
+                   : copy_tensor(s, t, fd, handles[i]);
         *s->done += t->end - t->begin;
         aq_progress_update(s->progress, *s->done);
     }

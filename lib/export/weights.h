@@ -12,7 +12,14 @@
 #include "quant/quant.h"
 
 /* The tensors that a module becomes in the file. */
-enum piece_kind { PIECE_CODES, PIECE_SCALES, PIECE_SHAPE, PIECE_SECOND, PIECE_INPUT };
+enum piece_kind {
+    PIECE_CODES,
+    PIECE_SCALES,
+    PIECE_SHAPE,
+    PIECE_SECOND,
+    PIECE_INPUT,
+    PIECE_FACTOR, /* of the inputs: bf16, 1 over a calibrated candidate's scale */
+};
 
 struct piece {
     enum piece_kind kind;
@@ -22,7 +29,7 @@ struct piece {
     uint64_t shape[2];
 };
 
-enum { PIECES = 4 };
+enum { PIECES = 5 };
 
 /* The tensors of a module of this scheme; returns how many. */
 int pieces_of(enum scheme_layout layout, const struct scheme *s, int64_t rows, int64_t cols,
@@ -36,7 +43,7 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
 enum quant_dtype weight_dtype(const struct st_tensor *t);
 /* What the file stores of a calibrated range, and of the second level. */
 float piece_input_value(enum scheme_layout layout, const struct scheme *s, float amax);
-float piece_second_value(enum scheme_layout layout, float amax);
+float piece_second_value(const struct coder *c);
 
 /* All shards and model.safetensors.index.json. */
 int weights_write(const struct export_plan *p, const struct out_dir *d,

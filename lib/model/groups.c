@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "model/family.h"
+#include "model/fold.h"
 #include "model/lm.h"
 
 #include <inttypes.h>
@@ -21,6 +22,12 @@ static void init(struct model_groups *g, int64_t layers)
     g->layers = layers;
     g->first = take(g, (size_t)layers + 1, sizeof *g->first);
     g->first_input = take(g, (size_t)layers + 1, sizeof *g->first_input);
+}
+
+/* Kinds that follow a norm in most families. */
+static bool usually_normed(const char *kind)
+{
+    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0;
 }
 
 /* ---- from a model ---- */
@@ -45,7 +52,8 @@ static void make_group(struct model_groups *g, const struct lm *lm, const struct
                                .member_count = n,
                                .module_count = n,
                                .input_count = 1,
-                               .cost_weight = 1};
+                               .cost_weight = 1,
+                               .normed = model_layer_norm_before(l, l->groups[kind].input) >= 0};
     to->members = take(g, (size_t)n, sizeof *to->members);
     to->modules = take(g, (size_t)n, sizeof *to->modules);
     to->inputs = take(g, 1, sizeof *to->inputs);
@@ -280,6 +288,9 @@ static int read_group(struct model_groups *g, struct model_group *to, int64_t la
         return -1;
     to->name = aq_arena_strdup(&g->arena, name);
     to->kind = aq_arena_strdup(&g->arena, kind);
+    to->normed = usually_normed(kind);
+    if (jref_has(at, "norm", &r) && jref_bool(at, "norm", &to->normed, err) < 0)
+        return -1;
     if (read_members(g, to, at, err) < 0 || read_modules(g, to, at, err) < 0 ||
         read_group_inputs(g, to, at, err) < 0 ||
         jref_int(at, "weights", 1, max_weights, &to->weights, err) < 0 ||
@@ -337,7 +348,7 @@ static bool same_group(const struct model_group *a, const struct model_group *b)
     bool same = a->layer == b->layer && strcmp(a->kind, b->kind) == 0 && a->weights == b->weights &&
                 a->cost_weight == b->cost_weight && a->member_count == b->member_count &&
                 a->module_count == b->module_count && a->input_count == b->input_count &&
-                a->experts == b->experts;
+                a->experts == b->experts && a->normed == b->normed;
     for (int i = 0; same && i < a->member_count; i++)
         same = strcmp(a->members[i], b->members[i]) == 0;
     for (int i = 0; same && i < a->module_count; i++)
@@ -384,6 +395,8 @@ void model_group_write(const struct model_group *m, struct json *v)
     }
     json_add_int(v, "weights", m->weights);
     json_add_double(v, "cost_weight", m->cost_weight);
+    if (usually_normed(m->kind) && !m->normed)
+        json_add_bool(v, "norm", false);
 }
 
 void model_groups_write(const struct model_groups *g, struct json *root)

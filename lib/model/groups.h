@@ -11,6 +11,7 @@
  * members are names for analysis, without a prefix; modules are the checkpoint's own names. A group
  * of experts has "experts": their number, one member ("layers.0.mlp.experts"), and two inputs: what
  * they read, and what is between gate and down. "{e}" in a module is the number of an expert.
+ * "norm": false is written where no norm is in front of qkv or gate_up, as in OLMo 2.
  */
 #ifndef AQ_MODEL_GROUPS_H
 #define AQ_MODEL_GROUPS_H
@@ -46,6 +47,9 @@ struct model_group {
     int64_t experts; /* 0: none */
     int64_t weights; /* elements of all modules, of all experts */
     double cost_weight;
+    /* A norm gives what its linears read, so that the norm's weight can divide that by a scale
+       (model/fold.h). */
+    bool normed;
 };
 
 struct model_groups {

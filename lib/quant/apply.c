@@ -304,6 +304,12 @@ void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x,
                scales, stats);
 }
 
+float quant_plan_range(const struct quant_plan *p)
+{
+    assert(p->steps == 1);
+    return p->step[0].amax;
+}
+
 float quant_bf16_unit(const struct quant_plan *p)
 {
     if (p->steps == 0)

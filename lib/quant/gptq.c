@@ -1,6 +1,7 @@
 #include "quant/gptq.h"
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "quant/dense.h"
 #include "quant/plan.h"
 
@@ -158,6 +159,13 @@ static void block_unit(void *arg, int64_t unit, int worker)
         row_codes(j, r);
 }
 
+float quant_stored_range(const struct quant_spec *spec, float range)
+{
+    float hi = (float)((1 << (spec->step[0].bits - 1)) - 1);
+    float stored = num_from_bf16(num_to_bf16(range / hi)) * hi; /* 8 bits times at most 7: exact */
+    return spec->step[0].number == QUANT_INT && stored > 0 && isfinite(stored) ? stored : range;
+}
+
 /* The largest magnitude of every range. */
 static void find_ranges(const struct quant_grid *grid, const float *w, int64_t rows, int64_t cols,
                         float *ranges)
@@ -170,15 +178,24 @@ static void find_ranges(const struct quant_grid *grid, const float *w, int64_t r
         }
 }
 
+void gptq_ranges(const struct quant_spec *spec, const float *w, int64_t rows, int64_t n,
+                 float *ranges)
+{
+    struct quant_grid grid;
+    (void)quant_weight_grid(spec, rows, n, &grid);
+    find_ranges(&grid, w, rows, n, ranges);
+    for (int64_t i = 0; !spec->methods.plain_order && i < grid.grid_rows * grid.grid_cols; i++)
+        ranges[i] = quant_stored_range(spec, ranges[i]);
+}
+
 int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct quant_spec *spec,
-               const float *w, int64_t rows, float *ranges, int8_t *codes, struct aq_err *err)
+               const float *w, int64_t rows, const float *ranges, int8_t *codes, struct aq_err *err)
 {
     struct quant_grid grid;
     struct plan_step step;
     const int64_t n = f->n;
     plan_step_init(&step, &spec->step[0]);
     (void)quant_weight_grid(spec, rows, n, &grid);
-    find_ranges(&grid, w, rows, n, ranges);
     struct job j = {.f = f,
                     .step = &step,
                     .grid = &grid,

@@ -33,11 +33,17 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
 void gptq_factor_release(struct gptq_factor *f);
 
 /*
- * w (rows, n), fp32, scaled already; is lost. ranges: [grid], set to the largest magnitudes; codes
- * (rows, n): set.
+ * The range nearest to this one whose scale, the range over the largest code, is a number that bf16
+ * has: codes chosen under it are served as they were scored, since files hold scales in 16 bits.
  */
+float quant_stored_range(const struct quant_spec *spec, float range);
+/* w (rows, n), scaled already. ranges: [grid], set to the largest magnitudes as files store them;
+   exactly to these with ModelOpt's order of columns, whose codes are to be ModelOpt's. */
+void gptq_ranges(const struct quant_spec *spec, const float *w, int64_t rows, int64_t n,
+                 float *ranges);
+/* w (rows, n), fp32, scaled already. codes (rows, n): set. */
 int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct quant_spec *spec,
-               const float *w, int64_t rows, float *ranges, int8_t *codes,
+               const float *w, int64_t rows, const float *ranges, int8_t *codes,
                struct aq_err *err) AQ_MUST_CHECK;
 
 /* sum over the tokens of the squares of (a - b) x: rows of a and b are (rows, n). */

@@ -274,8 +274,7 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
     if (given && spans_tensor(s)) {
         if (s->mul)
             plan_grid_scales(s, given);
-        else
-            s->amax = *given;
+        s->amax = *given;
         return 0;
     }
     struct plan_step whole = {.block = w->cols, .rows_each = w->rows, .grid_cols = 1};
@@ -310,8 +309,7 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
         goto out;
     if (s->mul)
         plan_grid_scales(s, amax);
-    else
-        s->amax = amax[0];
+    s->amax = amax[0];
     rc = 0;
 out:
     free(amax);

@@ -16,7 +16,8 @@ struct plan_step {
     int64_t block, rows_each, grid_rows, grid_cols;
     float *mul, *back; /* NULL where each call makes them from its rows */
 
-    float amax; /* of the second level, for a weight or a static activation in NVFP4 */
+    float amax; /* of the second level, for a weight or a static activation in NVFP4; of a weight
+                   whose ranges are one, that one */
 };
 
 struct quant_plan {

@@ -231,6 +231,10 @@ void quant_apply_codes(const struct quant_plan *p, const struct quant_matrix *x,
                        int64_t r1, void *codes, enum quant_code code, float *scales,
                        struct quant_stats *stats);
 
+/* The range of a plan's only step, where one spans the whole weight: after a search, if the
+   treatment has one. */
+float quant_plan_range(const struct quant_plan *p);
+
 /*
  * A number u such that every dequantized value is u times a number that is exact in bf16, up to the
  * last bits of the fp32 value and but for denormals: 1 for powers of two as scales and for values

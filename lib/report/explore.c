@@ -174,6 +174,7 @@ static bool ask_about(const struct sel_row *row, const struct sel_candidate *c,
     const struct json *shapes = json_find(row->model, "shapes");
     *q = (struct engine_group){.kind = json_find_string(row->model, "kind"),
                                .arch = "",
+                               .normed = engine_group_normed(row->model),
                                .weight = json_find_string(c->facts, "w"),
                                .act = json_find_string(c->facts, "a")};
     if (!shapes || json_type(shapes) != JSON_ARRAY || !q->kind || !q->weight || !q->act)

@@ -255,6 +255,7 @@ static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
     struct solved_items items = {0};
     const struct layer_job job = {.pool = r->pool,
                                   .model = r->model,
+                                  .lm = &r->lm,
                                   .groups = &r->lm.groups,
                                   .candidates = &r->candidates,
                                   .done = r->done,

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
+#include "model/fold.h"
 #include "quant/gptq.h"
 #include "quant/scaling.h"
 #include "score/made.h"
@@ -56,6 +57,20 @@ static float *wide_linear(const struct layer_job *job, int linear)
     float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide);
     made_widen(w, 0, w->rows, wide);
     return wide;
+}
+
+/*
+ * What was found becomes what files can hold: a norm's weight takes the division in its own type;
+ * without a norm, the factor of the input is kept in bf16. So candidates are scored with the very
+ * scales that are served.
+ */
+static void fit_scales(const struct lm *lm, size_t input, int64_t cols, float *scale)
+{
+    const struct lm_tensor *norm = lm_norm_before(lm, input);
+    for (int64_t c = 0; c < cols; c++)
+        scale[c] = norm ? fold_norm_scale(fold_read(norm->data, norm->dtype, (size_t)c), scale[c],
+                                          lm->arch.norm_one_plus, norm->dtype)
+                        : fold_free_scale(scale[c]);
 }
 
 /* The scales of one candidate at an input, for all linears that read it. */
@@ -132,9 +147,12 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
     int r;
     if (c->ws.methods.choice == QUANT_CLIP) {
         r = clip_ranges(job->pool, in->moments, scale, &c->ws, wide, w->rows, w->cols, ranges, err);
+        for (int64_t i = 0; i < grid.grid_rows * grid.grid_cols; i++)
+            ranges[i] = quant_stored_range(&c->ws, ranges[i]);
     } else {
         int8_t *codes = xmalloc((size_t)(w->rows * w->cols));
         int64_t row_bytes = quant_code_row_bytes(&c->ws, w->cols);
+        gptq_ranges(&c->ws, wide, w->rows, w->cols, ranges);
         r = gptq_codes(job->pool, f, &c->ws, wide, w->rows, ranges, codes, err);
         uint8_t *packed = xmalloc((size_t)(w->rows * row_bytes));
         for (int64_t k = 0; r == 0 && k < w->rows; k++)
@@ -164,6 +182,7 @@ static int solve_input(const struct layer_job *job, const struct candidate *c, i
         add_item(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, in->cols, scale);
         if (find_scales(job, &r, in, &c->ws, scale, err) < 0)
             return aq_err_prefix(err, "input '%s'", name);
+        fit_scales(job->lm, index, in->cols, scale);
     }
     if (m->choice != QUANT_CLIP && m->choice != QUANT_GPTQ)
         return 0;

@@ -4,6 +4,7 @@
 #define AQ_SCORE_SOLVE_LAYER_H
 
 #include "base/pool.h"
+#include "model/lm.h"
 #include "nn/model.h"
 #include "store/candidate.h"
 #include "store/solved.h"
@@ -19,6 +20,7 @@ struct input_stats {
 struct layer_job {
     struct aq_pool *pool;
     struct nn_model *model;
+    const struct lm *lm;
     const struct model_groups *groups;
     const struct candidates *candidates; /* solved ones alone */
     const bool *done;                    /* [candidates]: in the product already */

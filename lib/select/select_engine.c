@@ -39,6 +39,7 @@ static int read_shapes(const struct sel_row *row, struct engine_group *g, struct
     if (jref_string(&at, "kind", &g->kind, err) < 0 ||
         jref_get(&at, "shapes", JSON_ARRAY, &shapes, err) < 0)
         return -1;
+    g->normed = engine_group_normed(row->model);
     for (const struct json *v = json_first(shapes.v); v && g->modules < ENGINE_MAX_MODULES;
          v = json_next(v)) {
         struct jref one = jref_child(&shapes, v, (size_t)g->modules);

@@ -157,7 +157,10 @@ static void test_gptq(const char *linear, const char *order, const char *expecte
     float *ranges = xcalloc((size_t)(w.rows * grid), sizeof *ranges);
     float *found = xcalloc((size_t)(w.rows * n), sizeof *found);
     struct quant_grid g;
+    struct quant_spec exact = spec; /* the vectors' ranges, not those of 16-bit scales */
     int r = 0;
+    exact.methods.plain_order = 1;
+    gptq_ranges(&exact, w.at, w.rows, n, ranges);
     for (int p = 0; p < 2; p++) {
         struct gptq_factor f = {0};
         double *s = moments_of(pools[p], wide, x.rows, n);
@@ -205,6 +208,7 @@ static void test_bad_moments(void)
     const float w[4] = {1, -7, 3, 0.4F};
     float range = 0;
     int8_t codes[4];
+    gptq_ranges(&spec, w, 1, 4, &range);
     tap_ok(r == 0 && gptq_codes(pools[0], &f, &spec, w, 1, &range, codes, &err) == 0 &&
                range == 7 && codes[0] == 1 && codes[1] == -7 && codes[2] == 3 && codes[3] == 0,
            "and are rounded as they are");

@@ -113,7 +113,7 @@ static void check(enum scheme_layout layout, const char *weight, const char *act
     struct aq_err err = {0};
     char reason[SCHEME_REASON];
     if (quant_parse(weight, &w, &err) < 0 || quant_parse(act, &a, &err) < 0 ||
-        !scheme_find(layout, &w, &a, &c.scheme, reason)) {
+        !scheme_find(layout, &w, &a, true, &c.scheme, reason)) {
         tap_ok(0, "%s %s | %s: %s%s", layout_names[layout], weight, act, err.msg, reason);
         return;
     }
@@ -193,6 +193,19 @@ static void test_others(void)
             check(LAYOUT_GGUF, "int2:tensor:static", "none", 129, 32, dtypes[d], keep);
         }
         check(LAYOUT_GGUF, "e2m1:mx(32):dynamic", "none", 129, 64, dtypes[d], false);
+        /* searched ranges and block scales */
+        check(LAYOUT_CT, "mse{aq}/int8:axis0:static", "int8:token:dynamic", 129, 48, dtypes[d],
+              false);
+        check(LAYOUT_CT, "mse{aq}/int4:block(-1:32):static", "none", 129, 96, dtypes[d], true);
+        check(LAYOUT_CT, "mse{modelopt}/e4m3:axis0:static", "none", 130, 33, dtypes[d], false);
+        check(LAYOUT_CT, "sweep/e2m1:nvfp4(16):dynamic", "none", 131, 64, dtypes[d], false);
+        check(LAYOUT_CT, "4o6/e2m1:nvfp4(16):dynamic", "none", 131, 64, dtypes[d], false);
+        check(LAYOUT_MODELOPT, "mse{aq}/int4:block(-1:128):static", "none", 130, 256, dtypes[d],
+              false);
+        check(LAYOUT_MODELOPT, "sweep/e2m1:nvfp4(16):dynamic", "none", 130, 48, dtypes[d], false);
+        check(LAYOUT_GGUF, "sweep/e2m1:nvfp4(16):dynamic", "none", 129, 128, dtypes[d], false);
+        check(LAYOUT_GGUF, "4o6/e2m1:nvfp4(16):dynamic", "none", 129, 128, dtypes[d], false);
+        check(LAYOUT_GGUF, "mse{aq}/int4:block(-1:64):static", "none", 129, 128, dtypes[d], true);
         check(LAYOUT_GGUF, "e2m1:nvfp4(16):dynamic", "none", 129, 128, dtypes[d], false);
     }
 }

@@ -1,0 +1,85 @@
+#include "model/fold.h"
+
+#include "base/num.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+int model_layer_norm_before(const struct model_layer *l, int input)
+{
+    int found = -1;
+    for (int i = 0; i < l->linear_count; i++) {
+        const struct model_linear *m = &l->linears[i];
+        if (m->input != input)
+            continue;
+        if (m->role == ROLE_Q || m->role == ROLE_QKV)
+            found = l->tensor_of[ROLE_ATTN_NORM];
+        else if (m->role == ROLE_GATE || m->role == ROLE_GATE_UP)
+            found = l->tensor_of[ROLE_MLP_NORM];
+    }
+    return found;
+}
+
+const struct lm_tensor *lm_norm_before(const struct lm *lm, size_t input)
+{
+    const struct model_input *in = &lm->groups.inputs[input];
+    struct model_layer layer;
+    char name[128];
+    model_layer_describe(&layer, &lm->arch, in->layer);
+    int norm = model_layer_norm_before(&layer, (int)(input - lm->groups.first_input[in->layer]));
+    if (norm < 0)
+        return NULL;
+    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", in->layer,
+                   layer.tensors[norm]->name);
+    return lm_find(lm, name);
+}
+
+static float round_to(float x, enum st_dtype dtype)
+{
+    return dtype == ST_BF16  ? num_from_bf16(num_to_bf16(x))
+           : dtype == ST_F16 ? num_from_fp16(num_to_fp16(x))
+                             : x;
+}
+
+float fold_norm(float weight, float scale, bool one_plus, enum st_dtype dtype)
+{
+    /* in double: a scale that is carried must come back as the weight that carries it */
+    double one = one_plus ? 1 : 0;
+    return round_to((float)((one + (double)weight) / (double)scale - one), dtype);
+}
+
+float fold_norm_scale(float weight, float scale, bool one_plus, enum st_dtype dtype)
+{
+    double one = one_plus ? 1 : 0, whole = one + (double)weight;
+    double folded = one + (double)fold_norm(weight, scale, one_plus, dtype);
+    float carried = (float)(whole / folded);
+    /* a channel that is 0 stays so; one that the fold would make 0, or endless, is left alone */
+    return carried > 0 && carried <= 1e6F && carried >= 1e-6F ? carried : 1;
+}
+
+float fold_free_scale(float scale)
+{
+    return 1 / num_from_bf16(num_to_bf16(1 / scale));
+}
+
+float fold_read(const void *data, enum st_dtype dtype, size_t i)
+{
+    uint16_t h;
+    float x;
+    if (dtype == ST_F32) {
+        memcpy(&x, (const char *)data + 4 * i, 4);
+        return x;
+    }
+    memcpy(&h, (const char *)data + 2 * i, 2);
+    return dtype == ST_BF16 ? num_from_bf16(h) : num_from_fp16(h);
+}
+
+void fold_write(void *data, enum st_dtype dtype, size_t i, float x)
+{
+    uint16_t h = dtype == ST_BF16 ? num_to_bf16(x) : num_to_fp16(x);
+    if (dtype == ST_F32)
+        memcpy((char *)data + 4 * i, &x, 4);
+    else
+        memcpy((char *)data + 2 * i, &h, 2);
+}
