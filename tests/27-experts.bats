@@ -209,4 +209,27 @@ PY
     is "$(jq '[.quantization_config.quantized_layers | keys[] | select(endswith("mlp.gate"))] | length' "$config")" 0
     is "$(jq '[.quantization_config.ignore[] | select(endswith("mlp.gate"))] | length' "$config")" 4
     is "$(jq '[.. | objects | select(.name? == "layers.3.mlp.experts")] | length > 0' "$P"/select/6/small/*_quant_manifest.json)" true
+    # costs of active weights: 2 of 8 experts
+    cd "$T" || return
+    active=(aq-select --cost-model active --effective-bits 6)
+    aq 0 "${active[@]}" -o active.json "$P"/wf*/*/small/scores.json
+    aq 0 aq-select --effective-bits 6 -o weight.json "$P"/wf*/*/small/scores.json
+    jq -e '.selection.cost_model == "active" and .selection.effective_bits <= 6' active.json
+    is "$(jq -c '.selection.cost_model' weight.json)" '"weight"'
+    costs='[.layer_sensitivity | to_entries[] | select(.key | test("experts")) | .value.costs[]]'
+    is "$(jq -c "$costs | map(. * 4)" active.json)" "$(jq -c "$costs" weight.json)"
+    jq -e '([.groups[] | .weights * .cost_weight] | add) as $all | .selection as $s
+        | [.layer_sensitivity | to_entries[] | (.key | sub(".quant_recipe$"; "")) as $n | .value as $v | $s.recipe[.key].candidate as $c
+            | if $c == "NONE" then $v.costs[-1] else $v.costs[$v.candidates | index($c)] end]
+        | add / $all * 16 - $s.effective_bits | -1e-9 < . and . < 1e-9' active.json
+    # it pays to keep the bits where every token passes
+    is "$(jq -s '.[0].selection.recipe == .[1].selection.recipe' active.json weight.json)" false
+    # a manifest says which costs it has
+    aq 0 "${active[@]}" --unchecked -o again.json active.json
+    is "$(jq -c '[.selection.recipe, .layer_sensitivity]' again.json)" "$(jq -c '[.selection.recipe, .layer_sensitivity]' active.json)"
+    aq 0 aq-select --cost-model weight --effective-bits 6 --unchecked -o again.json active.json
+    is "$(jq -c '[.selection.recipe, .layer_sensitivity]' again.json)" "$(jq -c '[.selection.recipe, .layer_sensitivity]' weight.json)"
+    jq 'del(.groups)' active.json >no-groups.json
+    refused 3 "key 'groups', which says their share, is missing" aq-select --unchecked no-groups.json
+    refused 2 "--size counts stored bytes: --cost-model active does not go with it" aq-select --cost-model active --size 1M active.json
 }

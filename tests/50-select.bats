@@ -63,7 +63,7 @@ changed() {
     is "$(jq -c 'keys_unsorted' m.json)" '["scheme","model","num_quantized_layers","layers","autoquant_state","layer_sensitivity","sensitivity_ranking","dataset","quantization","run_config","selection","aq","groups"]'
     is "$(jq -c '.layer_sensitivity[] | keys_unsorted' m.json | sort -u)" \
         '["formats","scores","costs","importance","rank","candidates","scores_per_batch_mean","stderr","storage_bits","weight_only","activation_only","scores_per_token"]'
-    is "$(jq -c '.selection | keys_unsorted' m.json)" '["recipe","candidates","budget","effective_bits","reachable_bits","storage_bits","cost","denominator","solver","gap","rounding","predicted_kl","pins"]'
+    is "$(jq -c '.selection | keys_unsorted' m.json)" '["recipe","candidates","budget","effective_bits","reachable_bits","storage_bits","cost","cost_model","denominator","solver","gap","rounding","predicted_kl","pins"]'
     is "$(tail -c 2 m.json)" "$(printf '\n}')"
     is "$(grep -c '"costs"' m.json)" 16
     has "$(cat m.json)" '"CUSTOM_0(effective-bits: 4.125)"'

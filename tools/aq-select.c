@@ -10,9 +10,10 @@
 #include <string.h>
 
 /* Raised whenever equal inputs may give another manifest. */
-enum { RESULT_VERSION = 2 };
+enum { RESULT_VERSION = 3 };
 
 static const char *const costs[] = {"storage", "modelopt40", "modelopt47", NULL};
+static const char *const cost_models[] = {"weight", "active", NULL};
 static const char *const solvers[] = {"exact", "threshold", NULL};
 static const char *const monotones[] = {"no", "v40", "v39", NULL};
 
@@ -40,6 +41,9 @@ static const struct aq_opt options[] = {
      "budget: bytes of the stored weights, such as 3.5G"},
     {"cost", 0, AQ_OPT_CHOICE, &q.cost, "RULE",
      "what a format costs: storage, modelopt40 or modelopt47", .choices = costs},
+    {"cost-model", 0, AQ_OPT_CHOICE, &q.cost_model, "MODEL",
+     "weight: every weight counts; active: experts count the share\nof them that a token uses",
+     .choices = cost_models},
     {"count-vision", 0, AQ_OPT_FLAG, &q.count_vision, NULL,
      "count the vision tower, at 16 bits, in the average"},
     {"menu", 0, AQ_OPT_TEXT, &q.menu, "F.yaml", "pins, bans and menus by module name"},
@@ -83,6 +87,10 @@ static int check(bool have_bits, bool have_size, const char *output, struct aq_e
     if (q.bytes && q.cost && strcmp(q.cost, "storage") != 0)
         return aq_err_set(err, AQ_EUSAGE,
                           "--size counts stored bytes: --cost %s does not go with it", q.cost);
+    if (q.bytes && q.cost_model && strcmp(q.cost_model, "weight") != 0)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--size counts stored bytes: --cost-model %s does not go with it",
+                          q.cost_model);
     if (q.frontier && (have_bits || q.bytes || q.state || q.strict))
         return aq_err_set(
             err, AQ_EUSAGE,
@@ -93,8 +101,10 @@ static int check(bool have_bits, bool have_size, const char *output, struct aq_e
                           "--solver");
     if (q.settled && (q.frontier || q.random || q.pairs || q.solver || q.state || q.engine ||
                       q.strict || q.unchecked))
-        return aq_err_set(err, AQ_EUSAGE,
-                          "--settled goes with a budget, --cost, --count-vision and --menu alone");
+        return aq_err_set(
+            err, AQ_EUSAGE,
+            "--settled goes with a budget, --cost, --cost-model, --count-vision and --menu "
+            "alone");
     if (q.random && !q.dir)
         return aq_err_set(err, AQ_EUSAGE, "--dir is needed with --random");
     if (!q.random && (q.dir || q.seed))

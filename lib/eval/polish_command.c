@@ -112,6 +112,7 @@ static int read_table(struct command *c, struct aq_err *err)
     if (engine && !(c->engine = sel_engine_open(c->o->where.conf_dir, engine, err)))
         return -1;
     const struct sel_table_options o = {.cost = engine ? NULL : json_find_string(s, "cost"),
+                                        .cost_model = c->manifest.active ? "active" : "weight",
                                         .count_vision =
                                             denominator && strstr(denominator, "vision"),
                                         .engine = c->engine,

@@ -36,7 +36,8 @@ static double denominator(const struct manifest *m, double searched)
 
 static bool problem_init(struct problem *p, const struct manifest *m)
 {
-    double *costs = xcalloc(m->option_count + 1, sizeof *costs), sum = 0, searched = 0, excess;
+    double *costs = xcalloc(m->option_count + 1, sizeof *costs), sum = 0, excess;
+    double searched = 0, counted = 0; /* weights, and what the cost counts of them */
     size_t n = 0;
     p->start = xcalloc(m->count + 1, sizeof *p->start);
     p->costs = xcalloc(m->option_count + 1, sizeof *p->costs);
@@ -56,12 +57,13 @@ static bool problem_init(struct problem *p, const struct manifest *m)
         sum += dearest;
         worst += most;
         searched += manifest_group_weights(&m->groups[g]);
+        counted += manifest_group_weights(&m->groups[g]) * m->groups[g].share;
     }
     p->start[m->count] = n;
     known = known && isfinite(searched) && searched > 0 && isfinite(worst) &&
             knapsack_units(costs, n, sum, p->costs, &p->unit, &excess);
-    p->total = denominator(m, searched);
-    p->fixed = p->total - searched;
+    p->fixed = denominator(m, searched) - searched;
+    p->total = counted + p->fixed;
     free(costs);
     return known;
 }

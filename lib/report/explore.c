@@ -246,7 +246,9 @@ static int add_frontier(struct aq_buf *out, const struct sel_table *t, size_t si
 {
     aq_buf_addf(out, "{\"size\":%zu,\"engine\":\"\",\"cost\":", size);
     add_text(out, sel_cost_names[t->cost]);
-    aq_buf_addf(out, ",\"weights\":%.0f,\"fixed\":%.0f", t->total, t->fixed);
+    aq_buf_adds(out, ",\"weights\":");
+    add_exact(out, t->total);
+    aq_buf_addf(out, ",\"fixed\":%.0f", t->fixed);
     aq_buf_adds(out, ",\"candidates\":[");
     for (size_t c = 0; c < t->candidate_count; c++) {
         double bits = NAN;
@@ -418,6 +420,10 @@ static void add_groups(struct aq_buf *out, const struct report *r, const struct 
         add_text(out, row->shown);
         aq_buf_addf(out, ",%ld,%zu,%.0f,", row->block, row->kind, t->rows[i].weights);
         add_text(out, row->group->layer);
+        if (t->active) {
+            aq_buf_addc(out, ',');
+            add_exact(out, t->rows[i].share);
+        }
         aq_buf_addc(out, ']');
     }
     aq_buf_adds(out, "],\n\"kinds\":[");

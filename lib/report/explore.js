@@ -50,6 +50,7 @@ const find = c => c && D.cells.find(x => x[2] === state.size && sameCell(x, c));
 
 // ---- frontiers: [{bits, score, bytes, options}] where options name the candidate of each group ----
 const weightsOf = g => G[g][3];
+const shareOf = g => G[g][5] || 1; // of them that the cost counts: experts under cost model active
 const frontiers = new Map();
 const frontierOf = source => {
     const key = source + " " + state.size + " " + (source === "mix" ? state.engine : cellName(state[source] || [0, 0]));
@@ -72,7 +73,7 @@ const frontierOf = source => {
             let cost = f.fixed, score = 0, size = 0, own = 0;
             now.forEach((o, g) => {
                 const b = o === NONE ? 16 : c[5];
-                cost += weightsOf(g) * b / 16;
+                cost += weightsOf(g) * shareOf(g) * b / 16;
                 size += weightsOf(g) * b / 8;
                 if (o !== NONE) { score += c[6][g]; own += nats[g]; }
             });

@@ -40,7 +40,7 @@ double manifest_group_weights(const struct manifest_group *g)
     for (size_t i = 0; i < g->count; i++) {
         const struct manifest_option *o = &g->options[i];
         if (o->bits > 0 && (isnan(weights) || o->none))
-            weights = o->cost * 16 / o->bits;
+            weights = o->cost * 16 / (o->bits * g->share);
     }
     return weights;
 }
@@ -409,12 +409,46 @@ static int read_recipe(struct manifest *m, const struct jref *root, struct aq_er
     return r;
 }
 
+static int read_cost_model(struct manifest *m, const struct jref *root, struct aq_err *err)
+{
+    struct jref selection, at;
+    for (size_t i = 0; i < m->count; i++)
+        m->groups[i].share = 1;
+    if (!m->selection)
+        return 0;
+    selection = jref_child(root, m->selection, 0);
+    return jref_has(&selection, "cost_model", &at) ? manifest_cost_model(&at, &m->active, err) : 0;
+}
+
+int manifest_cost_model(const struct jref *at, bool *active, struct aq_err *err)
+{
+    const char *name = json_type(at->v) == JSON_STRING ? json_string(at->v) : "";
+    *active = strcmp(name, "active") == 0;
+    return *active || strcmp(name, "weight") == 0
+               ? 0
+               : jref_fail(at, err, "expected one of: weight, active");
+}
+
+int manifest_cost_weight(const struct jref *group, double *out, struct aq_err *err)
+{
+    struct jref at;
+    if (jref_double(group, "cost_weight", out, err) < 0)
+        return -1;
+    if (*out > 0 && *out <= 1)
+        return 0;
+    (void)jref_has(group, "cost_weight", &at);
+    return jref_fail(&at, err, "is outside (0, 1]");
+}
+
 /* The groups of the model: entries of the table by their name. */
 static int read_groups(struct manifest *m, const struct jref *root, struct aq_err *err)
 {
     struct jref list;
     if (!jref_has(root, "groups", &list))
-        return 0;
+        return m->active ? jref_fail(root, err,
+                                     "costs are those of active weights, and key "
+                                     "'groups', which says their share, is missing")
+                         : 0;
     if (jref_get(root, "groups", JSON_ARRAY, &list, err) < 0)
         return -1;
     size_t i = 0;
@@ -427,7 +461,8 @@ static int read_groups(struct manifest *m, const struct jref *root, struct aq_er
             return jref_fail(&at, err, "is '%s', expected '%s' as in the table", aq_show(name),
                              i < m->count ? aq_show(m->groups[i].layer) : "nothing");
         m->groups[i].model = v;
-        if (read_members(&m->groups[i], &at, err) < 0)
+        if (read_members(&m->groups[i], &at, err) < 0 ||
+            (m->active && manifest_cost_weight(&at, &m->groups[i].share, err) < 0))
             return -1;
     }
     return i == m->count ? 0
@@ -527,7 +562,8 @@ int manifest_load(struct manifest *m, struct json *root, const char *path, struc
     if (r < 0 || read_head(m, &at, err) < 0 || read_state(m, &at, err) < 0 ||
         jref_get(&at, "layer_sensitivity", JSON_OBJECT, &table, err) < 0 ||
         read_table(m, &table, err) < 0 || rank_groups(m, &at, &table, err) < 0 ||
-        read_recipe(m, &at, err) < 0 || read_groups(m, &at, err) < 0) {
+        read_recipe(m, &at, err) < 0 || read_cost_model(m, &at, err) < 0 ||
+        read_groups(m, &at, err) < 0) {
         manifest_release(m);
         return -1;
     }

@@ -44,6 +44,8 @@ struct manifest_group {
     ptrdiff_t chosen;           /* option of the recipe; -1 if the manifest does not say */
     const struct json *members; /* names of the modules; NULL if the manifest does not say */
     const struct json *model;   /* the group as lm.json has it; NULL if the manifest does not say */
+    double share; /* of each weight's bits that its cost counts: 1, or less of experts where costs
+                     are those of active weights */
 };
 
 struct manifest {
@@ -59,10 +61,15 @@ struct manifest {
     const char *scheme_name, *model_id, *model_name;   /* NULL if absent */
     double effective_bits, score;                      /* of the search; NAN for null */
     bool satisfied;
+    bool active; /* costs are those of the weights that a token uses (selection.cost_model) */
 };
 
 /* How many weights a group has, as its costs say; NAN if they do not. */
 double manifest_group_weights(const struct manifest_group *g);
+/* "weight" or "active" */
+int manifest_cost_model(const struct jref *at, bool *active, struct aq_err *err) AQ_MUST_CHECK;
+/* cost_weight of a group as lm.json has it, in (0, 1] */
+int manifest_cost_weight(const struct jref *group, double *out, struct aq_err *err) AQ_MUST_CHECK;
 
 int manifest_read(struct manifest *m, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 /* The same for a document already parsed; takes root over, also on failure. */

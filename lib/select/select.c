@@ -110,7 +110,7 @@ static void add_up(const struct sel_table *t, struct sel_choice *c)
         storage += o->storage_bits * t->rows[g].weights;
     }
     c->effective_bits = cost / t->total * 16;
-    c->storage_bits = storage / t->total;
+    c->storage_bits = storage / t->weights;
 }
 
 static void cheapest(const struct sel_problem *p, int *option)

@@ -57,7 +57,7 @@ struct sel_value {
     double per_batch_mean, error, weight_only, activation_only;   /* NAN: not given */
     double per_token, per_token_dot, first_position, range_ratio; /* NAN: not given */
     double bits[SEL_COSTS];                                       /* of a weight; NAN: unknown */
-    double cost[SEL_COSTS]; /* in 16-bit weights; NAN: unknown */
+    double cost[SEL_COSTS]; /* in 16-bit weights, all of them active; NAN: unknown */
 };
 
 struct sel_group {
@@ -85,6 +85,7 @@ struct sel_cell {
     const struct json *layers; /* of a manifest */
     double effective_bits;     /* budget of the run */
     enum sel_cost cost;
+    bool active; /* costs are those of active weights */
     bool count_vision;
 };
 

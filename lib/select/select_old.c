@@ -136,8 +136,9 @@ static int read_values(struct sel_cell *c, size_t i, struct aq_err *err)
                                 .cost = {NAN, NAN, NAN}};
         v->bits[SEL_COST_STORAGE] = o->storage_bits;
         v->cost[SEL_COST_STORAGE] = c->groups[i].weights * o->storage_bits / 16;
-        v->bits[c->cost] = isnan(o->bits) ? o->cost * 16 / c->groups[i].weights : o->bits;
-        v->cost[c->cost] = o->cost;
+        v->bits[c->cost] =
+            isnan(o->bits) ? o->cost * 16 / (c->groups[i].weights * from->share) : o->bits;
+        v->cost[c->cost] = o->cost / from->share;
     }
     return 0;
 }
@@ -207,6 +208,7 @@ int sel_read_manifest(struct sel_cell *c, struct json *root, struct aq_err *err)
     c->quantization = m->quantization;
     const struct json *layers = json_get(m->root, "layers");
     c->layers = layers && json_type(layers) == JSON_OBJECT ? layers : NULL;
+    c->active = m->active;
     c->cost = SEL_COST_MODELOPT40; /* what tools that do not say so charge */
     scheme = jref_child(&at, m->scheme, 0);
     if (jref_double(&scheme, "auto_quantize_bits", &c->effective_bits, err) < 0 ||

@@ -228,6 +228,7 @@ static int read_inputs(struct sel_run *r, struct aq_err *err)
     if (q->engine && !(r->engine = sel_engine_open(q->conf_dir, q->engine, err)))
         return -1;
     struct sel_table_options o = {.cost = q->bytes ? "storage" : q->cost,
+                                  .cost_model = q->bytes ? "weight" : q->cost_model,
                                   .count_vision = q->count_vision,
                                   .unchecked = q->unchecked,
                                   .engine = r->engine,

@@ -65,6 +65,8 @@ static int read_autoquant(struct sel_cell *c, const struct jref *run, struct aq_
         return -1;
     if (jref_has(&autoquant, "cost", &at) && sel_cost_named(&at, &c->cost, err) < 0)
         return -1;
+    if (jref_has(&autoquant, "cost_model", &at) && manifest_cost_model(&at, &c->active, err) < 0)
+        return -1;
     if (jref_has(&autoquant, "count_vision", &at) &&
         jref_bool(&autoquant, "count_vision", &c->count_vision, err) < 0)
         return -1;

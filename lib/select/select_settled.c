@@ -109,6 +109,7 @@ static int choose(struct settled *s, struct settled_size *size, struct aq_err *e
 {
     const struct sel_request *q = s->q;
     const struct sel_table_options o = {.cost = q->bytes ? "storage" : q->cost,
+                                        .cost_model = q->bytes ? "weight" : q->cost_model,
                                         .count_vision = q->count_vision,
                                         .monotone = SEL_MONOTONE_AS_RUN};
     struct sel_menu menu = {0};
@@ -168,6 +169,7 @@ static struct json *product(const struct settled *s)
         settled = &s->sizes[i - 1];
     json_add_double(v, "budget", sel_budget_bits(&s->budget, &s->sizes[0].table));
     json_add_string(v, "cost", sel_cost_names[s->sizes[0].table.cost]);
+    json_add_string(v, "cost_model", s->sizes[0].table.active ? "active" : "weight");
     if (settled)
         json_add_int(v, "settled", settled->samples);
     else

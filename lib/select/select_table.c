@@ -226,7 +226,7 @@ static int ask_engine(const struct sel_table *t, const struct sel_table_options 
     if (!serves || o->cost)
         return 0;
     option->bits = option->storage_bits = bits;
-    option->cost = bits / 16 * row->weights;
+    option->cost = bits / 16 * row->weights * row->share;
     return 0;
 }
 
@@ -252,7 +252,7 @@ static int add_option(struct sel_table *t, const struct sel_table_options *o, st
                                                      .range_ratio = v->range_ratio,
                                                      .bits = v->bits[t->cost],
                                                      .storage_bits = v->bits[SEL_COST_STORAGE],
-                                                     .cost = v->cost[t->cost],
+                                                     .cost = v->cost[t->cost] * row->share,
                                                      .allowed = true};
     return ask_engine(t, o, row, &row->options[row->count - 1], err);
 }
@@ -278,6 +278,22 @@ static void make_monotone(struct sel_row *row, enum sel_monotone how)
     }
 }
 
+/* ModelOpt's active_moe: experts count with the share of them that a token uses. */
+static int read_share(const struct sel_table *t, struct sel_row *row, struct aq_err *err)
+{
+    const char *path = t->cells[0].path;
+    row->share = 1;
+    if (!t->active)
+        return 0;
+    if (!row->model || !json_get(row->model, "cost_weight")) {
+        aq_err_set(err, AQ_EINPUT, "%s: does not say which share of '%s' a token uses",
+                   aq_show(path), aq_show(row->name));
+        return aq_err_hint(err, "give its scores.json, or --cost-model weight");
+    }
+    struct jref group = jref_root(row->model, path);
+    return manifest_cost_weight(&group, &row->share, err);
+}
+
 static int make_rows(struct sel_table *t, const struct sel_table_options *o,
                      enum sel_monotone monotone, struct aq_err *err)
 {
@@ -292,6 +308,8 @@ static int make_rows(struct sel_table *t, const struct sel_table_options *o,
                                 .model = first->groups[g].model,
                                 .weights = first->groups[g].weights,
                                 .options = next};
+        if (read_share(t, row, err) < 0)
+            return -1;
         for (size_t c = 0; c < t->candidate_count; c++)
             if (add_option(t, o, row, g, c, err) < 0)
                 return -1;
@@ -305,7 +323,7 @@ static int make_rows(struct sel_table *t, const struct sel_table_options *o,
                                                          .range_ratio = NAN,
                                                          .bits = 16,
                                                          .storage_bits = 16,
-                                                         .cost = row->weights,
+                                                         .cost = row->weights * row->share,
                                                          .allowed = true};
         next += row->count;
         add_formats(t, row);
@@ -327,10 +345,11 @@ static bool has_component(const char *name, const char *word)
 static int make_denominator(struct sel_table *t, bool count_vision, struct aq_err *err)
 {
     const struct sel_cell *first = &t->cells[0];
-    double searched = 0, head = 0;
+    double searched = 0, counted = 0, head = 0;
     bool vision = count_vision, sums_up = true;
     for (size_t i = 0; i < t->count; i++) {
         searched += t->rows[i].weights;
+        counted += t->rows[i].weights * t->rows[i].share;
         if (has_component(t->rows[i].name, "lm_head"))
             head += t->rows[i].weights;
         vision = vision || has_component(t->rows[i].name, "visual");
@@ -339,7 +358,8 @@ static int make_denominator(struct sel_table *t, bool count_vision, struct aq_er
     double rest = ours ? first->lm_weights - (searched - head) : 0;
     sums_up = rest >= 0;
     t->fixed = rest + (count_vision ? first->vision_weights : 0);
-    t->total = searched + t->fixed;
+    t->total = counted + t->fixed;
+    t->weights = searched + t->fixed;
     t->denominator = xasprintf("lm%s%s", head > 0 ? "+head" : "", vision ? "+vision" : "");
     if (!sums_up)
         return aq_err_set(err, AQ_EINPUT,
@@ -369,6 +389,8 @@ int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
     for (int rule = 0; o->cost && rule < SEL_COSTS; rule++)
         if (strcmp(o->cost, sel_cost_names[rule]) == 0)
             t->cost = (enum sel_cost)rule;
+    bool named = o->cost_model != NULL;
+    t->active = named ? strcmp(o->cost_model, "active") == 0 : t->cells[0].active;
     enum sel_monotone monotone =
         o->monotone == SEL_MONOTONE_AS_RUN ? monotone_of_run(&t->cells[0]) : o->monotone;
     if (check_cells(t, o->unchecked, err) < 0 || join_candidates(t, err) < 0 ||

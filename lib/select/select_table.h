@@ -34,6 +34,7 @@ struct sel_row {
     const struct json *members; /* NULL: by the rule for names */
     const struct json *model;   /* see struct sel_group */
     double weights;
+    double share; /* of them that the cost counts: less than 1 of experts under cost model active */
     struct sel_option *options;
     size_t count;
 };
@@ -49,7 +50,9 @@ struct sel_table {
     size_t count;
     struct sel_option *options;
     enum sel_cost cost;
-    double total;      /* denominator of effective bits, in weights */
+    bool active;       /* experts cost the share of them that a token uses */
+    double total;      /* denominator of effective bits, in weights, of experts their share */
+    double weights;    /* the same with all weights of experts */
     double fixed;      /* weights in it that are not searched and stay at 16 bits */
     char *denominator; /* "lm", "lm+vision", ... */
 };
@@ -57,7 +60,8 @@ struct sel_table {
 struct sel_engine;
 
 struct sel_table_options {
-    const char *cost; /* NULL: of the first input */
+    const char *cost;       /* NULL: of the first input */
+    const char *cost_model; /* "weight", "active"; NULL: of the first input */
     bool count_vision;
     bool unchecked; /* inputs that do not say where they come from */
     enum sel_monotone monotone;

@@ -300,6 +300,7 @@ static struct json *selection_of(const struct sel_product *p)
     json_push(reach, json_new_double(sel_units_to_bits(p->problem, p->problem->hi)));
     json_add(s, "storage_bits", number_or_null(p->choice->storage_bits));
     json_add_string(s, "cost", sel_cost_names[t->cost]);
+    json_add_string(s, "cost_model", t->active ? "active" : "weight");
     json_add_string(s, "denominator", t->denominator);
     json_add_string(s, "solver", p->solver);
     if (p->random) {
