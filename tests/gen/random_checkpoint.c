@@ -1,7 +1,7 @@
 /*
- * Writes a checkpoint with random weights in the layout of Qwen3 or Qwen3-VL: config.json and one
- * or more safetensors files. The bytes follow from the options alone; a tensor's values depend on
- * the seed and its name, not on how the files are cut.
+ * Writes a checkpoint with random weights in the layout of Qwen3, Qwen3-VL or Qwen3-MoE:
+ * config.json and one or more safetensors files. The bytes follow from the options alone; a
+ * tensor's values depend on the seed and its name, not on how the files are cut.
  */
 #include "base/hash.h"
 #include "base/mem.h"
@@ -35,12 +35,17 @@ static const struct shape presets[] = {
     {"4b", SHAPE(2560, 9728, 36, 32, 8, 128, 151936, true), 24, 1024, 4096},
     {"8b", SHAPE(4096, 12288, 36, 32, 8, 128, 151936, false), 27, 1152, 4304},
     {"32b", SHAPE(5120, 25600, 64, 64, 8, 128, 151936, false), 27, 1152, 4304},
+    {"30b-a3b", SHAPE(2048, 6144, 48, 32, 4, 128, 151936, false), 0, 0, 0},
 };
+
+/* Of kind qwen3_moe, unless the options say otherwise. */
+enum { EXPERTS = 128, PER_TOKEN = 8, MOE_INTERMEDIATE = 768 };
 
 struct options {
     const char *preset, *kind, *dtype, *tied, *prefix;
     struct aq_names zeros, signs; /* parts of names */
     int64_t layers, hidden, intermediate, heads, kv_heads, head_dim, vocab, vision_depth;
+    int64_t experts, per_token, moe_intermediate;
     int64_t shards, seed;
     double theta, scale;
     bool sparse, copy_head, config_only;
@@ -58,6 +63,7 @@ struct plan {
     const struct options *o;
     struct shape s;
     enum st_dtype dtype;
+    struct aq_arena strings;
     struct tensor *items;
     size_t count, cap;
 };
@@ -283,6 +289,12 @@ static void add_text_config(struct json *c, const struct plan *p, const char *ty
     json_add_int(c, "head_dim", a->head_dim);
     json_add_int(c, "vocab_size", a->vocab_size);
     json_add_string(c, "hidden_act", "silu");
+    if (a->experts) {
+        json_add_int(c, "num_experts", a->experts);
+        json_add_int(c, "num_experts_per_tok", a->experts_per_token);
+        json_add_int(c, "moe_intermediate_size", a->moe_intermediate_size);
+        json_add_bool(c, "norm_topk_prob", true);
+    }
     json_add_double(c, "rms_norm_eps", a->rms_norm_eps);
     json_add_int(c, "rope_theta", (int64_t)a->rope_theta);
     json_add_bool(c, "attention_bias", false);
@@ -317,7 +329,9 @@ static int write_config(const struct plan *p, const char *dir, struct aq_err *er
     bool vl = strcmp(p->o->kind, "qwen3_vl") == 0;
     struct json *c = json_new_object();
     json_push(json_add_array(c, "architectures"),
-              json_new_string(vl ? "Qwen3VLForConditionalGeneration" : "Qwen3ForCausalLM"));
+              json_new_string(vl                  ? "Qwen3VLForConditionalGeneration"
+                              : p->s.arch.experts ? "Qwen3MoeForCausalLM"
+                                                  : "Qwen3ForCausalLM"));
     if (vl) {
         json_add_string(c, "model_type", "qwen3_vl");
         json_add_bool(c, "tie_word_embeddings", p->s.arch.tie_word_embeddings);
@@ -333,7 +347,7 @@ static int write_config(const struct plan *p, const char *dir, struct aq_err *er
         json_push(sections, json_new_int(side));
         add_vision_config(c, p);
     } else {
-        add_text_config(c, p, "qwen3");
+        add_text_config(c, p, p->o->kind);
     }
     char *path = aq_path_join(dir, "config.json");
     int r = json_write_file(path, c, err);
@@ -350,8 +364,15 @@ static void choose_size(struct plan *p)
     for (size_t i = 0; i < AQ_COUNT(presets); i++)
         if (strcmp(presets[i].name, o->preset) == 0)
             p->s = presets[i];
-    p->s.arch.family = model_family_named("qwen3");
+    bool moe = strcmp(o->kind, "qwen3_moe") == 0;
+    p->s.arch.family = model_family_named(moe ? o->kind : "qwen3");
     struct lm_arch *a = &p->s.arch;
+    if (moe) {
+        a->experts = EXPERTS;
+        a->experts_per_token = PER_TOKEN;
+        a->moe_intermediate_size = MOE_INTERMEDIATE;
+        a->norm_topk = true;
+    }
     const struct {
         int64_t given, *to;
     } sizes[] = {{o->layers, &a->num_hidden_layers},
@@ -361,10 +382,16 @@ static void choose_size(struct plan *p)
                  {o->kv_heads, &a->num_key_value_heads},
                  {o->head_dim, &a->head_dim},
                  {o->vocab, &a->vocab_size},
-                 {o->vision_depth, &p->s.vision_depth}};
+                 {o->vision_depth, &p->s.vision_depth},
+                 {moe ? o->experts : -1, &a->experts},
+                 {moe ? o->per_token : -1, &a->experts_per_token},
+                 {moe ? o->moe_intermediate : -1, &a->moe_intermediate_size}};
     for (size_t i = 0; i < AQ_COUNT(sizes); i++)
         if (sizes[i].given >= 0)
             *sizes[i].to = sizes[i].given;
+    arch_take_experts(a, &p->strings);
+    if (moe)
+        memset(a->layer_sparse, 1, (size_t)a->num_hidden_layers);
     if (o->tied)
         a->tie_word_embeddings = strcmp(o->tied, "yes") == 0;
     if (o->theta > 0)
@@ -390,11 +417,12 @@ static int write_checkpoint(const struct options *o, const char *dir, struct aq_
     for (size_t i = 0; i < p.count; i++)
         free(p.items[i].name);
     free(p.items);
+    aq_arena_release(&p.strings);
     return r;
 }
 
-static const char *const preset_names[] = {"tiny", "2b", "4b", "8b", "32b", NULL};
-static const char *const kinds[] = {"qwen3_vl", "qwen3", NULL};
+static const char *const preset_names[] = {"tiny", "2b", "4b", "8b", "32b", "30b-a3b", NULL};
+static const char *const kinds[] = {"qwen3_vl", "qwen3", "qwen3_moe", NULL};
 static const char *const dtypes[] = {"bf16", "f16", "f32", NULL};
 static const char *const yes_no[] = {"yes", "no", NULL};
 static struct options o = {.preset = "tiny",
@@ -408,6 +436,9 @@ static struct options o = {.preset = "tiny",
                            .head_dim = -1,
                            .vocab = -1,
                            .vision_depth = -1,
+                           .experts = -1,
+                           .per_token = -1,
+                           .moe_intermediate = -1,
                            .shards = 1,
                            .seed = 1,
                            .scale = 0.02};
@@ -427,6 +458,9 @@ static const struct aq_opt options[] = {
     SIZE("head-dim", head_dim, "head_dim"),
     SIZE("vocab", vocab, "vocab_size"),
     SIZE("vision-depth", vision_depth, "blocks of the vision tower; 0: no tower"),
+    SIZE("experts", experts, "num_experts of kind qwen3_moe (128)"),
+    SIZE("per-token", per_token, "num_experts_per_tok (8)"),
+    SIZE("moe-intermediate", moe_intermediate, "moe_intermediate_size (768)"),
     {"tied", 0, AQ_OPT_CHOICE, &o.tied, "YES", "tie_word_embeddings", yes_no},
     {"copy-head", 0, AQ_OPT_FLAG, &o.copy_head, NULL, "store lm_head.weight also if tied"},
     {"theta", 0, AQ_OPT_DOUBLE, &o.theta, "X", "rope_theta"},
@@ -452,7 +486,7 @@ int main(int argc, char **argv)
 {
     static const struct aq_tool tool = {
         .name = "random_checkpoint",
-        .summary = "random weights in the layout of a Qwen3 or Qwen3-VL checkpoint",
+        .summary = "random weights in the layout of a Qwen3, Qwen3-VL or Qwen3-MoE checkpoint",
         .usage = "random_checkpoint [OPTION...] DIR",
         .example = "random_checkpoint --preset 4b --sparse --shards 2 /tmp/ckpt",
         .options = options,
