@@ -7,8 +7,9 @@ def relative($a; $b): if $a == $b then 0 else ($a - $b | fabs) / ([$a, $b] | map
 def below($scores; $slack): [$scores | to_entries[] | . as $x |
     [$scores | to_entries[] | select(.value * (1 + $slack[.key]) < $x.value * (1 - $slack[$x.key])) | .key]];
 $v[0] as $want
-# The noise of kl_div's logits adds to the divergence as one length to another: twice the root of their ratio.
-| def logits($score): if $m == "kl_div" and $score > 0 then 2 * ($want.kl_noise / $score | sqrt) else 0 end;
+# The noise of kl_div's logits adds to the divergence as one length to another: twice the root of their ratio. Both programs
+# have it, independently: their squares add.
+| def logits($score): if $m == "kl_div" and $score > 0 then 2 * (2 * $want.kl_noise / $score | sqrt) else 0 end;
 [range(length) as $row | .[$row] as $s | $want[$m][$row] as $w | range($want.groups | length) as $g
    | ($w.scores[$g] * (1 + ($w.shift[$g]? // 0))) as $x | $s.groups[$g].per_batch_mean as $y
    # Four times the size of one program's noise: three deviations of the difference of two.
