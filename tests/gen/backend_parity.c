@@ -767,6 +767,146 @@ static void check_score(const char *wt, const char *at, int bf16)
     weight_free(&w);
 }
 
+/* ---- experts ---- */
+
+enum { EXPERTS = 37, CHOSEN = 5, MOST = 64 }; /* MOST: rows of a part of this tile, at most */
+
+/* The first n floats of both sides: the greatest difference, relative to the largest number. */
+static double floats_differ(void *const dev[SIDES], int64_t n)
+{
+    float *host[SIDES];
+    double far = 0, most = 0;
+    for (int i = 0; i < SIDES; i++) {
+        host[i] = xmalloc((size_t)n * sizeof(float));
+        must(be[i]->ops->download(be[i], host[i], dev[i], (size_t)n * sizeof(float), &err));
+    }
+    for (int64_t i = 0; i < n; i++) {
+        far = fmax(far, fabs((double)host[GPU][i] - host[CPU][i]));
+        most = fmax(most, fabs((double)host[CPU][i]));
+    }
+    free(host[CPU]);
+    free(host[GPU]);
+    return far / (most > 0 ? most : 1);
+}
+
+/* What a side has of a tile's routes and of one expert's rows. */
+struct routed {
+    struct buffer logits, dlogits, p, w, q, sel; /* sel: integers in a buffer of floats */
+    struct buffer x, sum, slots; /* (rows, HIDDEN); slots: (rows x CHOSEN, HIDDEN) */
+    struct buffer part;          /* (MOST, HIDDEN) */
+};
+
+/* Takes the rows of one expert there and back on one side; returns their number. */
+static int32_t part_there_and_back(struct routed *r, int i, const int32_t *sel, int32_t e)
+{
+    struct backend *b = be[i];
+    int32_t slots[ROWS], count = 0;
+    for (int32_t k = 0; k < USED * CHOSEN; k++)
+        if (sel[k] == e)
+            slots[count++] = k;
+    struct backend_tile *own = b->ops->tile_part(b, tile[i], slots, count, CHOSEN, &err);
+    must(own ? 0 : -1);
+    b->ops->part_take(b, own, r->part.at[i], r->x.at[i], HIDDEN, r->w.at[i]);
+    b->ops->part_add(b, own, r->sum.at[i], r->part.at[i], HIDDEN, r->w.at[i]);
+    b->ops->part_add(b, own, r->sum.at[i], r->part.at[i], HIDDEN, NULL);
+    b->ops->part_put(b, own, r->slots.at[i], r->part.at[i], HIDDEN);
+    b->ops->part_dot(b, own, r->q.at[i], r->x.at[i], r->part.at[i], HIDDEN);
+    b->ops->part_take(b, own, r->part.at[i], r->x.at[i], HIDDEN, NULL);
+    b->ops->tile_free(b, own);
+    return count;
+}
+
+static void check_experts(int bf16, int normed)
+{
+    struct routed r = {.logits = buffer_new(EXPERTS, 0),
+                       .dlogits = buffer_new(EXPERTS, 0),
+                       .p = buffer_new(EXPERTS, 0),
+                       .w = buffer_new(CHOSEN, 0),
+                       .q = buffer_new(CHOSEN, 0),
+                       .sel = buffer_new(CHOSEN, 0),
+                       .x = buffer_new(HIDDEN, bf16),
+                       .sum = buffer_new(HIDDEN, 0),
+                       .slots = buffer_new((int64_t)CHOSEN * HIDDEN, 0),
+                       .part = buffer_new(2 * HIDDEN, 0)};
+    int32_t *sel[SIDES], rows = 0;
+    const char *mode = bf16 ? "bf16" : "fp32";
+    float *l = r.logits.host + GUARD;
+    for (int64_t k = 0; k < (int64_t)USED * EXPERTS; k++) /* eight values: many ties */
+        l[k] = k / EXPERTS % 2 ? floorf(4 * l[k]) : 3 * l[k];
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        b->ops->upload(b, r.logits.at[i], l, (size_t)r.logits.n * sizeof(float));
+        b->ops->route(b, tile[i], r.p.at[i], r.sel.at[i], r.w.at[i], r.logits.at[i], EXPERTS,
+                      CHOSEN, normed);
+        sel[i] = xmalloc((size_t)ROWS * CHOSEN * sizeof *sel[i]);
+        must(
+            b->ops->download(b, sel[i], r.sel.at[i], (size_t)ROWS * CHOSEN * sizeof *sel[i], &err));
+    }
+    tap_ok(memcmp(sel[CPU], sel[GPU], (size_t)ROWS * CHOSEN * sizeof **sel) == 0,
+           "%s the same experts, also where logits are equal", mode);
+    check_buffer(&r.p, 1e-6, "router's softmax");
+    check_buffer(&r.w, 1e-6, normed ? "weights that add up to 1" : "weights as they are");
+    double far = 0;
+    for (int32_t e = 0; e < EXPERTS; e++) {
+        int32_t count[SIDES];
+        for (int i = 0; i < SIDES; i++)
+            count[i] = part_there_and_back(&r, i, sel[CPU], e);
+        rows += count[CPU];
+        /* the rest of the part is zero; how much there is of it is the backend's */
+        far = fmax(far, floats_differ(r.part.at, (int64_t)count[CPU] * HIDDEN));
+    }
+    tap_ok(rows == USED * CHOSEN && far == 0, "%s rows of %d experts, as they are", mode, EXPERTS);
+    check_buffer(&r.sum, 1e-6, "rows added up by token");
+    check_buffer(&r.slots, 1e-6, "rows by slot");
+    check_buffer(&r.q, 1e-6, "gradients at the weights");
+    for (int i = 0; i < SIDES; i++)
+        be[i]->ops->route_backward(be[i], tile[i], r.dlogits.at[i], r.p.at[i], r.sel.at[i],
+                                   r.w.at[i], r.q.at[i], EXPERTS, CHOSEN, normed);
+    check_buffer(&r.dlogits, 1e-5, "gradient at the router's logits");
+    check_buffer(&r.x, 0, "rows that are only read");
+    struct buffer *all[] = {&r.logits, &r.dlogits, &r.p,   &r.w,     &r.q,
+                            &r.sel,    &r.x,       &r.sum, &r.slots, &r.part};
+    for (size_t k = 0; k < AQ_COUNT(all); k++)
+        buffer_free(all[k]);
+    free(sel[CPU]);
+    free(sel[GPU]);
+}
+
+/* A score of an output that is there already. */
+static void check_score_output(void)
+{
+    struct buffer yq = buffer_new(HIDDEN, 0), y = buffer_new(HIDDEN, 0), dy = buffer_new(HIDDEN, 0);
+    struct buffer sums = buffer_new(2, 0), dots = buffer_new(2, 0);
+    double found[SIDES][2][SAMPLES], row[SIDES][ROWS], far = 0;
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        double *to = sums.at[i];
+        struct backend_score_job job = {.tile = tile[i],
+                                        .y = y.at[i],
+                                        .dy = dy.at[i],
+                                        .sums = to,
+                                        .firsts = to + SAMPLES,
+                                        .dots = dots.at[i]};
+        b->ops->zero(b, sums.at[i], sizeof found[i]);
+        b->ops->zero(b, dots.at[i], sizeof row[i]);
+        b->ops->score_output(b, &job, yq.at[i], HIDDEN);
+        must(b->ops->download(b, found[i], sums.at[i], sizeof found[i], &err));
+        must(b->ops->download(b, row[i], dots.at[i], sizeof row[i], &err));
+    }
+    for (int k = 0; k < 2; k++)
+        for (int s = 0; s < SAMPLES; s++)
+            far = fmax(far, fabs(found[GPU][k][s] / found[CPU][k][s] - 1));
+    for (int s = 0; s < ROWS; s++)
+        far = fmax(far, fabs(row[GPU][s] - row[CPU][s]) / (1 + fabs(row[CPU][s])));
+    tap_ok(far < 1e-9 && found[CPU][0][0] > 0 && row[CPU][0] != 0,
+           "score of an output that is there (%.1e)", far);
+    buffer_free(&yq);
+    buffer_free(&y);
+    buffer_free(&dy);
+    buffer_free(&sums);
+    buffer_free(&dots);
+}
+
 static void check_mode(int bf16, int rounding)
 {
     struct backend_config config = {
@@ -786,6 +926,9 @@ static void check_mode(int bf16, int rounding)
         check_score("e4m3:axis1:static", "none", bf16);
         check_score("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):dynamic", bf16);
         check_score("e4m3:tensor:static", "int8:tensor:dynamic", bf16);
+        check_experts(bf16, 0);
+        check_experts(bf16, 1);
+        check_score_output();
     }
     check_quantizers(bf16, rounding);
     for (int i = 0; i < SIDES; i++) {

@@ -1,6 +1,6 @@
 /*
- * One tile of a model from its embedding to the first layer's gradients on the CPU, and what came
- * of it against a file of vectors. Include after `err` and `must`.
+ * One tile of a model from its embedding to the first layer's gradients, and what came of it
+ * against a file of vectors. Include after `err` and `must`.
  */
 #ifndef AQ_TEST_MODEL_RUN_H
 #define AQ_TEST_MODEL_RUN_H
@@ -11,6 +11,9 @@
 #include "quant/quant.h"
 
 #include <math.h>
+
+/* Where it is computed; `make test-gpu` starts the programs with "cuda". */
+static const char *model_device = "cpu";
 
 /* Everything one run of a case leaves: what is compared, and a digest of all of it. */
 struct result {
@@ -67,7 +70,10 @@ static double unchanged_score(struct backend *b, const struct backend_tile *t, s
 {
     const struct model_layer *l = nn_layer(m, layer);
     const struct quant_spec none = {0};
-    double sum = 0, *sums = xcalloc((size_t)samples, sizeof *sums);
+    size_t bytes = (size_t)samples * sizeof(double);
+    double sum = 0, *sums = b->ops->alloc(b, bytes, "sums", &err), *host;
+    must(sums ? 0 : -1, "sums");
+    b->ops->zero(b, sums, bytes);
     for (int i = 0; i < l->linear_count; i++) {
         const struct model_linear *n = &l->linears[i];
         struct backend_operand *wo = b->ops->operand_new(b, n->rows, n->cols, 1, &err);
@@ -83,9 +89,11 @@ static double unchanged_score(struct backend *b, const struct backend_tile *t, s
     }
     if (l->experts)
         experts_score(b, t, m, layer, a, rows, sums);
+    host = get(b, sums, bytes);
     for (int32_t s = 0; s < samples; s++)
-        sum += sums[s];
-    free(sums);
+        sum += host[s];
+    free(host);
+    b->ops->free(b, sums, bytes);
     return sum;
 }
 
@@ -98,7 +106,7 @@ static struct result run_tile(const struct nn_source *s, const struct tile *t, i
     const struct lm_arch *c = s->arch;
     struct result out = {.rows = t->desc.rows, .used = t->used};
     size_t rows = (size_t)t->desc.rows, h_bytes = rows * (size_t)c->hidden_size * sizeof(float);
-    must(backend_open(&b, "cpu", &config, &err), "backend");
+    must(backend_open(&b, model_device, &config, &err), "backend");
     must(nn_open(&m, s, b, t->desc.rows, 1, &err), "model");
     must(nn_use_ends(m, &err), "ends");
     struct backend_tile *dev = b->ops->tile_new(b, &t->desc, &err);

@@ -19,6 +19,7 @@
 #include <string.h>
 
 static struct aq_err err;
+static const char *device = "cpu"; /* `make test-gpu` starts this with "cuda" */
 
 static void must(int status, const char *what)
 {
@@ -34,6 +35,23 @@ static void *copy_of(const struct st_tensor *t)
     void *to = xmalloc(bytes);
     memcpy(to, t->data, bytes);
     return to;
+}
+
+/* Device memory with these bytes in it; and a copy of device memory, for the caller to free. */
+static void *put(struct backend *b, const void *host, size_t bytes)
+{
+    void *p = b->ops->alloc(b, bytes, "a test", &err);
+    must(p ? 0 : -1, "memory");
+    if (host)
+        b->ops->upload(b, p, host, bytes);
+    return p;
+}
+
+static void *get(struct backend *b, const void *dev, size_t bytes)
+{
+    void *host = xmalloc(bytes);
+    must(b->ops->download(b, host, dev, bytes, &err), "download");
+    return host;
 }
 
 /* A case of tests/oracle/families at its mixtures, from the last to the first. */
@@ -70,7 +88,7 @@ static void run_open(struct run *r, const char *name, int threads)
                                      .samples = (int64_t)offsets->elements - 1,
                                      .pad_id = -1};
     must(tiles_build(&r->tiles, &r->source, 64, r->lm.arch.vocab_size, &err), "tiles");
-    must(backend_open(&r->b, "cpu", &config, &err), "backend");
+    must(backend_open(&r->b, device, &config, &err), "backend");
     const struct nn_source s = nn_source_of_lm(&r->lm);
     must(nn_open(&r->m, &s, r->b, r->tiles.rows, 1, &err), "model");
     r->t = r->b->ops->tile_new(r->b, &r->tiles.items[0].desc, &err);
@@ -172,11 +190,13 @@ static void compare_routes(const struct run *r, const char *name, int64_t l,
     tap_ok(memcmp(a->routes->host, sel->data, n * sizeof(int32_t)) == 0,
            "%s: layer %d: every token goes where transformers sends it", name, (int)l);
     double worst = 0;
+    float *found = get(r->b, a->routes->w, n * sizeof *found);
     for (size_t i = 0; i < n; i++) {
         float e;
         memcpy(&e, (const char *)w->data + i * 4, sizeof e);
-        worst = fmax(worst, fabs((double)a->routes->w[i] - e));
+        worst = fmax(worst, fabs((double)found[i] - e));
     }
+    free(found);
     tap_ok(worst < 1e-6, "%s: layer %d: weights of the experts (%.1e)", name, (int)l, worst);
 }
 
@@ -239,14 +259,17 @@ static void test_forms(void)
     tap_ok(arch_layout(&one.lm.arch, 0) == EXPERTS_LINEAR &&
                arch_layout(&two.lm.arch, 0) == EXPERTS_TRANSPOSED,
            "the shapes say which form it is");
-    tap_ok(memcmp(one.h[layers], two.h[layers], one.h_bytes) == 0, "both forms: the same bits");
+    char *a = get(one.b, one.h[layers], one.h_bytes), *b = get(two.b, two.h[layers], two.h_bytes);
+    tap_ok(memcmp(a, b, one.h_bytes) == 0, "both forms: the same bits");
+    free(a);
+    free(b);
     run_close(&one);
     run_close(&two);
 }
 
 /* ---- ties, and rows beside each other ---- */
 
-enum { EXPERTS = 4, K = 2, ROWS = 128 };
+enum { EXPERTS = 4, K = 2, ROWS = 256 };
 
 static bool same_bits(const void *a, const void *b, size_t n)
 {
@@ -275,15 +298,25 @@ static void test_ties(struct backend *b)
         {1, 1, 1, 1}, {0, 2, 2, 2}, {3, 0, 3, 0}, {0, 0, 1, 0}, {NAN, 0, 0, 0}};
     static const int32_t expected[][K] = {{0, 1}, {1, 2}, {0, 2}, {0, 2}, {0, 1}};
     const int32_t n = AQ_COUNT(logits);
-    static float l[ROWS * EXPERTS], p[ROWS * EXPERTS], w[ROWS * K];
-    static int32_t sel[ROWS * K];
+    static float l[ROWS * EXPERTS];
     struct backend_tile *t = plain_tile(b, n);
     memcpy(l, logits, sizeof logits);
-    b->ops->route(b, t, p, sel, w, l, EXPERTS, K, 1);
+    float *dev = put(b, l, sizeof l), *dev_p = put(b, NULL, sizeof l);
+    float *dev_w = put(b, NULL, ROWS * K * sizeof *dev_w);
+    int32_t *dev_sel = put(b, NULL, ROWS * K * sizeof *dev_sel);
+    b->ops->route(b, t, dev_p, dev_sel, dev_w, dev, EXPERTS, K, 1);
+    int32_t *sel = get(b, dev_sel, ROWS * K * sizeof *sel);
+    float *w = get(b, dev_w, ROWS * K * sizeof *w);
     tap_ok(memcmp(sel, expected, sizeof expected) == 0, "of equal ones the lower number");
     tap_ok(w[0] == 0.5F && w[1] == 0.5F && isnan(w[2 * (n - 1)]),
            "weights add up to 1; a NaN stays one");
     tap_ok(sel[n * K] == -1 && w[n * K] == 0, "rows without a token go nowhere");
+    free(sel);
+    free(w);
+    b->ops->free(b, dev, sizeof l);
+    b->ops->free(b, dev_p, sizeof l);
+    b->ops->free(b, dev_w, ROWS * K * sizeof *dev_w);
+    b->ops->free(b, dev_sel, ROWS * K * sizeof *dev_sel);
     b->ops->tile_free(b, t);
 }
 
@@ -294,9 +327,9 @@ static void test_ties(struct backend *b)
  */
 static void test_places(struct backend *b)
 {
-    enum { OUT = 48, IN = 72, ROW = 64, PLACES = 3 };
+    enum { OUT = 48, IN = 72, ROW = 128, PLACES = 3 };
     static const int32_t places[PLACES] = {0, 13, 31};
-    static float x[ROWS * IN], w[OUT * IN], y[ROWS * OUT], part_x[ROWS * IN];
+    static float x[ROWS * IN], w[OUT * IN];
     struct backend_weight weight = {
         .host = w, .dtype = BACKEND_F32, .rows = OUT, .cols = IN, .name = "w"};
     struct backend_weight *list[] = {&weight};
@@ -309,6 +342,8 @@ static void test_places(struct backend *b)
     for (int i = 0; i < ROWS * IN; i++)
         x[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
     must(b->ops->weights_load(b, list, 1, &err), "weights");
+    float *dev_x = put(b, x, sizeof x), *part_x = put(b, NULL, sizeof x);
+    float *dev_y = put(b, NULL, ROWS * OUT * sizeof *dev_y);
     for (int k = 0; k < PLACES; k++) {
         float first[OUT] = {0};
         /* alone with the rows before it; in the next chunk, after others; with many after it */
@@ -320,38 +355,52 @@ static void test_places(struct backend *b)
             for (int32_t i = ROW; i < ROWS && (i == ROW || how > 0); i++)
                 slots[count++] = i;
             struct backend_tile *part = b->ops->tile_part(b, t, slots, count, 1, &err);
-            b->ops->part_take(b, part, part_x, x, IN, NULL);
-            b->ops->linear_forward(b, part, y, part_x, &weight);
+            b->ops->part_take(b, part, part_x, dev_x, IN, NULL);
+            b->ops->linear_forward(b, part, dev_y, part_x, &weight);
+            float *y = get(b, dev_y, ROWS * OUT * sizeof *y);
             const float *row = y + (size_t)place * OUT;
             if (how == 0)
                 memcpy(first, row, sizeof first);
-            same &= first[0] != 0 && same_bits(first, row, sizeof first);
+            if (!same_bits(first, row, sizeof first)) {
+                printf("# place %d differs among %d rows\n", (int)place, (int)count);
+                same = false;
+            }
+            same &= first[0] != 0;
             int32_t padded = (count + chunk - 1) / chunk * chunk;
             for (int64_t i = (int64_t)count * OUT; i < (int64_t)padded * OUT; i++)
                 filled &= y[i] == 0;
+            free(y);
             b->ops->tile_free(b, part);
         }
     }
     tap_ok(same,
            "a row's product is the same bits at its place in a chunk, whatever the others are");
     tap_ok(filled, "rows that fill up a part stay zero");
+    must(b->ops->sync(b, &err), "products");
     b->ops->weights_release(b, list, 1);
+    b->ops->free(b, dev_x, sizeof x);
+    b->ops->free(b, part_x, sizeof x);
+    b->ops->free(b, dev_y, ROWS * OUT * sizeof *dev_y);
     b->ops->tile_free(b, t);
 }
 
+/* test_experts [DEVICE] */
 int main(int argc, char **argv)
 {
-    (void)argc;
     backend_begin(argv);
+    if (argc > 1)
+        device = argv[1];
     static const char *const cases[] = {"qwen3_moe", "qwen3_moe_plain", "mixtral", "olmoe"};
     for (size_t i = 0; i < AQ_COUNT(cases); i++)
         test_case(cases[i]);
     test_forms();
-    struct backend *b;
-    struct backend_config config = {.threads = 2};
-    must(backend_open(&b, "cpu", &config, &err), "backend");
-    test_ties(b);
-    test_places(b);
-    backend_close(b);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        struct backend *b;
+        struct backend_config config = {.threads = 2, .bf16 = bf16};
+        must(backend_open(&b, device, &config, &err), "backend");
+        test_ties(b);
+        test_places(b);
+        backend_close(b);
+    }
     return tap_done();
 }

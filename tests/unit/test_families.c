@@ -1,7 +1,7 @@
 /*
  * Every family against transformers in float64 (tests/oracle/families.py): a tiny checkpoint goes
  * the way of any other, from config.json and its tensors' names to logits, loss, and the gradient
- * at the output of every linear; the same bits for any number of threads.
+ * at the output of every linear; the same bits for any number of threads, and from run to run.
  */
 #include "tap.h"
 
@@ -79,16 +79,19 @@ static int is_case(const struct dirent *d)
     return d->d_name[0] != '.';
 }
 
+/* test_families [DEVICE [CASE]] */
 int main(int argc, char **argv)
 {
     struct dirent **list;
+    if (argc > 1)
+        model_device = argv[1];
     int n = scandir("tests/oracle/families", &list, is_case, by_name);
     if (n < 1) {
         printf("Bail out! no cases in tests/oracle/families\n");
         return 2;
     }
     for (int i = 0; i < n; i++) {
-        if (argc < 2 || strcmp(argv[1], list[i]->d_name) == 0)
+        if (argc < 3 || strcmp(argv[2], list[i]->d_name) == 0)
             run_case(list[i]->d_name);
         free(list[i]);
     }

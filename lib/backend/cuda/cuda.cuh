@@ -67,17 +67,22 @@ struct cuda_backend {
     std::vector<const char *> *quantized;           /* names of weights, by the same numbers */
     std::vector<struct backend_operand *> *waiting; /* with counts of clipped elements to raise */
     std::map<std::vector<float>, float *> *frequencies; /* of rotations: host's table -> device's */
+    std::multimap<size_t, void *> *rooms;               /* of freed tiles, by size */
     bool said_rounded;                                  /* that weights are rounded to bf16 */
 };
 
 struct backend_tile {
     int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
+    int32_t chunk;                        /* rows of a product; divides rows */
     std::vector<int32_t> ends;            /* [samples + 1]: rows of the first so many samples */
     int64_t squares;                      /* sum of the samples' lengths squared */
     /* device */
     int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
     uint8_t *pad;
     int64_t *square_at; /* [samples]: where a sample's (n, n) matrix begins */
+    /* of a part, which has no ids, pos, target, pad and square_at */
+    int32_t *slots; /* device [rows]; -1 after the last */
+    int per_token;
     void *room;
     size_t bytes;
 };
@@ -104,6 +109,14 @@ void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struc
 void cuda_give(struct cuda_backend *c, void *p, size_t bytes);
 /* NULL after a failure. */
 void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes);
+
+/* ---- tile.cu ---- */
+struct backend_tile *cuda_tile_new(struct backend *b, const struct backend_tile_desc *d,
+                                   struct aq_err *err);
+struct backend_tile *cuda_tile_part(struct backend *b, const struct backend_tile *t,
+                                    const int32_t *slots, int32_t count, int per_token,
+                                    struct aq_err *err);
+void cuda_tile_free(struct backend *b, struct backend_tile *t);
 
 /* ---- weights.cu ---- */
 int uploader_open(struct cuda_backend *c, struct aq_err *err);
@@ -135,7 +148,7 @@ struct gemm {
     float *c;
     bool b_transposed, is_bf16, accumulate;
 };
-/* The chunk of tiles of so many rows; it divides them. */
+/* The chunk of tiles with this many rows; it divides them. Parts of tiles have their own. */
 int64_t gemm_chunk(int64_t tile_rows);
 int gemm_open(struct cuda_backend *c, struct aq_err *err);
 void gemm_close(struct cuda_backend *c);
@@ -177,6 +190,21 @@ void cuda_glu_backward(struct backend *b, const struct backend_tile *t, void *dg
 void cuda_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
                int32_t from, int32_t to, float *per_sample, float *per_channel);
 
+/* ---- experts.cu ---- */
+void cuda_route(struct backend *b, const struct backend_tile *t, float *p, int32_t *sel, float *w,
+                const void *logits, int experts, int per_token, int normed);
+void cuda_route_backward(struct backend *b, const struct backend_tile *t, void *dlogits,
+                         const float *p, const int32_t *sel, const float *w, const float *q,
+                         int experts, int per_token, int normed);
+void cuda_part_take(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                    int64_t cols, const float *w);
+void cuda_part_add(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                   int64_t cols, const float *w);
+void cuda_part_put(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                   int64_t cols);
+void cuda_part_dot(struct backend *b, const struct backend_tile *part, float *q, const void *g,
+                   const void *f, int64_t cols);
+
 /* ---- attention.cu ---- */
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
                             const void *k, const void *v, const struct backend_attention *as);
@@ -214,6 +242,8 @@ int cuda_products(const struct backend *b, const struct quant_spec *weight,
                   const struct quant_spec *act);
 void cuda_score(struct backend *b, const struct backend_operand *w,
                 const struct backend_score_job *jobs, int count);
+void cuda_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
+                       int64_t cols);
 void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
                    int64_t stride, int count);
 

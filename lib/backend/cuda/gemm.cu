@@ -102,12 +102,19 @@ static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLt
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
     size_t most = workspace_bytes;
+    /* An expert's few rows invite to share K out among blocks, whose number could follow from how
+       many chunks there are. */
+    uint32_t reductions =
+        g->chunk < CHUNK_ROWS ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_MASK;
     cublasStatus_t s = call_new(&usual, g, (USUAL_ROWS + g->chunk - 1) / g->chunk);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulPreferenceCreate(&wish);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                  &most, sizeof most);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulPreferenceSetAttribute(
+            wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulAlgoGetHeuristic(c->lt, usual.op, usual.a, usual.b, usual.c, usual.c,
                                            wish, 1, &found, &count);
@@ -161,7 +168,7 @@ void cuda_linear_forward(struct backend *b, const struct backend_tile *t, void *
                          const struct backend_weight *w)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct gemm g = {t->rows, w->rows, w->cols, gemm_chunk(t->rows)};
+    struct gemm g = {t->rows, w->rows, w->cols, t->chunk};
     g.a = gemm_input(c, x, t->rows * w->cols);
     g.b = cuda_weight_typed(c, w, 0, w->rows);
     g.c = (float *)y;
@@ -174,7 +181,7 @@ void cuda_linear_backward(struct backend *b, const struct backend_tile *t, void 
                           const struct backend_weight *w, int accumulate)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct gemm g = {t->rows, w->cols, w->rows, gemm_chunk(t->rows)};
+    struct gemm g = {t->rows, w->cols, w->rows, t->chunk};
     g.a = gemm_input(c, dy, t->rows * w->rows);
     g.b = cuda_weight_typed(c, w, 0, w->rows);
     g.c = (float *)dx;

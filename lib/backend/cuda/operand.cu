@@ -31,9 +31,10 @@ struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_
 static void flush_clipped(struct cuda_backend *c, struct backend_operand *op)
 {
     struct planes unused;
+    if (!op->clipped) /* nothing waits, and its tile may be gone */
+        return;
     int64_t rows = op->t ? op->t->rows : 0;
-    if (op->clipped)
-        (void)operand_acts(c, &op, &rows, 1, &unused);
+    (void)operand_acts(c, &op, &rows, 1, &unused);
 }
 
 void cuda_flush_clipped(struct cuda_backend *c)

@@ -1,4 +1,4 @@
-/* Opening, memory, tiles, and the table itself. */
+/* Opening, memory, and the table itself. */
 #include "backend/cuda/quantize.cuh"
 
 #include <stdio.h>
@@ -47,6 +47,8 @@ static void cuda_close(struct backend *b)
         cuda_give(c, c->scratch[i].data, c->scratch[i].bytes);
     for (auto &f : *c->frequencies)
         (void)cudaFree(f.second);
+    for (auto &r : *c->rooms)
+        cuda_give(c, r.second, r.first);
     (void)cudaFree(c->bad);
     (void)cudaFreeHost(c->bad_host);
     if (c->stream)
@@ -55,6 +57,7 @@ static void cuda_close(struct backend *b)
     delete c->quantized;
     delete c->waiting;
     delete c->frequencies;
+    delete c->rooms;
     free(c);
 }
 
@@ -109,11 +112,13 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.tile_tokens = usual_rows;
     c->base.chunk_rows = (int32_t)gemm_chunk(usual_rows);
     c->base.inputs_at_once = 8;
+    c->base.expert_rows = 64; /* one block of cuBLAS's narrow kernels; an expert's last is padded */
     c->host = *host;
     c->config = *config;
     c->quantized = new std::vector<const char *>;
     c->waiting = new std::vector<struct backend_operand *>;
     c->frequencies = new std::map<std::vector<float>, float *>;
+    c->rooms = new std::multimap<size_t, void *>;
     if (open_device(c, err) < 0 || gemm_open(c, err) < 0 || uploader_open(c, err) < 0) {
         cuda_close(&c->base);
         return -1;
@@ -275,75 +280,6 @@ static int cuda_download(struct backend *b, void *host, const void *from, size_t
     return cuda_sync(b, err);
 }
 
-/* ---- tiles ---- */
-
-/* Pieces of one block, put together on the host; offsets, since the device's block comes last. */
-struct piece_list {
-    std::vector<char> bytes;
-
-    size_t add(const void *from, size_t n)
-    {
-        size_t at = (bytes.size() + 15) / 16 * 16;
-        bytes.resize(at + n);
-        if (n)
-            memcpy(bytes.data() + at, from, n);
-        return at;
-    }
-};
-
-static struct backend_tile *cuda_tile_new(struct backend *b, const struct backend_tile_desc *d,
-                                          struct aq_err *err)
-{
-    struct cuda_backend *c = cuda_of(b);
-    struct backend_tile t = {};
-    t.rows = d->rows;
-    t.samples = d->samples;
-    t.used = d->first[d->samples];
-    t.ends.assign(d->first, d->first + d->samples + 1);
-    std::vector<int32_t> sample_of((size_t)d->rows, -1);
-    std::vector<int64_t> square_at((size_t)d->samples);
-    for (int32_t s = 0; s < d->samples; s++) {
-        int32_t n = d->first[s + 1] - d->first[s];
-        t.longest = n > t.longest ? n : t.longest;
-        square_at[(size_t)s] = t.squares;
-        t.squares += (int64_t)n * n;
-        for (int32_t r = d->first[s]; r < d->first[s + 1]; r++)
-            sample_of[(size_t)r] = s;
-    }
-    struct piece_list list;
-    size_t row_bytes = (size_t)d->rows * sizeof(int32_t), samples = (size_t)d->samples;
-    size_t first = list.add(t.ends.data(), (samples + 1) * sizeof(int32_t));
-    size_t ids = list.add(d->ids, row_bytes), pos = list.add(d->pos, row_bytes);
-    size_t target = list.add(d->target, row_bytes);
-    size_t of = list.add(sample_of.data(), row_bytes);
-    size_t square = list.add(square_at.data(), samples * sizeof(int64_t));
-    size_t pad = list.add(d->pad, samples);
-    t.bytes = list.bytes.size();
-    t.room = cuda_take(c, t.bytes, "a tile", err);
-    if (!t.room)
-        return NULL;
-    char *at = (char *)t.room;
-    t.first = (int32_t *)(at + first);
-    t.ids = (int32_t *)(at + ids);
-    t.pos = (int32_t *)(at + pos);
-    t.target = (int32_t *)(at + target);
-    t.sample_of = (int32_t *)(at + of);
-    t.square_at = (int64_t *)(at + square);
-    t.pad = (uint8_t *)(at + pad);
-    (void)cuda_check(
-        c, cudaMemcpyAsync(t.room, list.bytes.data(), t.bytes, cudaMemcpyHostToDevice, c->stream),
-        "upload of a tile");
-    return new backend_tile(t);
-}
-
-static void cuda_tile_free(struct backend *b, struct backend_tile *t)
-{
-    if (!t)
-        return;
-    cuda_give(cuda_of(b), t->room, t->bytes);
-    delete t;
-}
-
 /* In the order of struct backend_ops: C++17 has no designated initializers. */
 const struct backend_ops cuda_ops = {
     BACKEND_ABI,
@@ -364,7 +300,7 @@ const struct backend_ops cuda_ops = {
     cuda_weights_release,
     cuda_tile_new,
     cuda_tile_free,
-    NULL, /* tile_part */
+    cuda_tile_part,
     cuda_embed,
     cuda_add,
     cuda_scale,
@@ -383,14 +319,13 @@ const struct backend_ops cuda_ops = {
     cuda_loss,
     cuda_kl,
     cuda_logits,
-    /* Experts are not computed here: a model with any is refused, since `route` is missing. */
-    NULL, /* route */
-    NULL, /* route_backward */
-    NULL, /* part_take */
-    NULL, /* part_add */
-    NULL, /* part_put */
-    NULL, /* part_dot */
-    NULL, /* score_output */
+    cuda_route,
+    cuda_route_backward,
+    cuda_part_take,
+    cuda_part_add,
+    cuda_part_put,
+    cuda_part_dot,
+    cuda_score_output,
     cuda_amax,
     cuda_operand_new,
     cuda_operand_free,

@@ -58,7 +58,7 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
     int64_t rows = t->rows;
     if (!operand_acts(c, &one, &rows, 1, &xp) || !operand_weight(c, w, &wp))
         return;
-    struct gemm shape = {t->rows, w->w->rows, w->w->cols, gemm_chunk(t->rows)};
+    struct gemm shape = {t->rows, w->w->rows, w->w->cols, t->chunk};
     shape.c = (float *)y;
     multiply(c, &xp, &wp, &shape);
     if (!cuda_good(c) || (!xp.row_scale && !wp.row_scale))
@@ -186,7 +186,7 @@ static bool quads(const struct score_jobs *j, int count)
     for (int i = 0; i < count; i++)
         if ((uintptr_t)j->y[i] % 16 || (uintptr_t)j->dy[i] % 16)
             return false;
-    return j->out % 4 == 0;
+    return j->out % 4 == 0 && (uintptr_t)j->z % 16 == 0;
 }
 
 static struct score_groups groups_of(const struct score_jobs *j, int count)
@@ -216,7 +216,7 @@ static struct wanted wanted_of(const struct backend_score_job *job)
 {
     const struct backend_tile *t = job->tile;
     struct wanted w = {job, t->samples, t->used, t->rows};
-    int64_t chunk = gemm_chunk(t->rows);
+    int64_t chunk = t->chunk;
     if (job->samples && job->samples < t->samples) {
         w.samples = job->samples;
         w.used = t->ends[job->samples];
@@ -320,7 +320,7 @@ static void score_together(struct cuda_backend *c, const struct backend_operand 
     }
     if (!operand_acts(c, inputs, rows, count, &x) || !operand_weight(c, w, &weight))
         return;
-    struct gemm shape = {0, w->w->rows, w->w->cols, gemm_chunk(jobs[0].job->tile->rows)};
+    struct gemm shape = {0, w->w->rows, w->w->cols, jobs[0].job->tile->chunk};
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
     for (int at = 0, n; at < count; at += n) {
         n = turn_size(c, jobs + at, count - at, shape.n, &shape.m);
@@ -364,6 +364,19 @@ void cuda_score(struct backend *b, const struct backend_operand *w,
                          });
         score_together(c, w, &all[(size_t)at], n);
     }
+}
+
+void cuda_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
+                       int64_t cols)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct wanted all = wanted_of(job);
+    struct score_jobs j = {};
+    j.out = cols;
+    j.z = (const float *)yq;
+    j.parts = (double *)cuda_scratch(c, SCRATCH_PARTS, (size_t)all.rows * sizeof(double));
+    if (j.parts)
+        compare(c, &j, &all, 1);
 }
 
 int cuda_products(const struct backend *b, const struct quant_spec *weight,
