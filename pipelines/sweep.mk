@@ -240,7 +240,7 @@ prefixes_text := $(PREFIXES)
 ranges_text   := $(DEVICE_SET) $(DTYPE)
 score_text    := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text   := $(call version,select)
-report_text   := $(call version,report)
+report_text   := $(call version,report) $(or $(ENGINE),vllm)
 $(foreach s,extract score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
 $(call stamp,$(ARGS)/calib-$(DATASET),calib_text)
 $(call stamp,$(ARGS)/ranges-$(DATASET),ranges_text)
@@ -290,7 +290,7 @@ $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 cell_say = $(if $(V),printf '  %-8s %s\n' '$(1)' '$(2)';,@)
 # $(1): directory/scheme
 do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
-do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) $(1)_quant_manifest.json
+do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) --engine $(or $(ENGINE),vllm) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
 $(dir $(1))report.html: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
@@ -349,7 +349,7 @@ $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(A
 	$$(call names,$(P)/.scores-$(1),$$(call scores_of,$(1)))$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
 	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) $(if $(CHOSEN_FOR),--engine $(CHOSEN_FOR)) \
 	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
-	$(AQ_BIN)/aq-report --all $$(@D) $$(@D)/mixed_autoquant_lm_quant_manifest.json
+	$(AQ_BIN)/aq-report --all $$(@D) --engine $(or $(ENGINE),vllm) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
 
@@ -373,7 +373,8 @@ $(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(D
 	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
 $(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
-	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --eval $< -o $@ $*/mixed_autoquant_lm_quant_manifest.json
+	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --engine $(or $(ENGINE),vllm) --eval $< $(patsubst %,--eval %,$(filter-out $<,$(wildcard \
+	  $(P)/select/*/$(notdir $*)/eval.json))) -o $@ $*/mixed_autoquant_lm_quant_manifest.json
 endif
 eval: $(EVALS) $(EVALS:.json=.html)
 	@for f in $(EVALS); do jq -r --arg f "$$f" '.all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, perplexity \(.ppl) (reference \(.ppl_reference))"' "$$f"; done

@@ -349,11 +349,93 @@ text_of() { sed -E 's/<svg.*<\/svg>//; s/<[^>]*>//g; s/&#39;/'"'"'/g' <<<"$1"; }
     refused 3 "bad.json: expected a result of aq-eval (aq.eval/1), found 'aq.eval/9'" aq-report --html --eval bad.json m.json
     jq 'del(.all.kl.mean)' e.json >bad.json
     refused 3 "bad.json: all.kl: key 'mean' is missing" aq-report --html --eval bad.json m.json
-    refused 2 "--eval is shown in the page" aq-report --md --eval e.json m.json
+    refused 2 "--eval is shown in the page and in the frontier" aq-report --md --eval e.json m.json
     # nothing quantized, everything quantized, out of reach
     has "$(aq-select -q --effective-bits 16 a.json | aq-report --html)" "all 16 groups of layers stay at 16 bits."
     has "$(aq-select -q --effective-bits 4.125 a.json | aq-report --html)" "all 16 groups of layers take INT4 weights with INT8 activations."
     has "$(aq-select -q --effective-bits 2 a.json | aq-report --html)" "The budget of 2 bits cannot be met"
+}
+
+# receipt FILE MEAN SE BITS TEXT: of the same model, on a text of two domains
+receipt() {
+    jq -n --argjson m "$2" --argjson se "$3" --argjson b "$4" --arg t "$5" 'def text: {samples: 8, positions: 100, kl: {mean: ($m * .), se: $se, p50: 0, p99: ($m * 9), max: 1}, top1: 0.975, ppl: 12.5, ppl_reference: 12.25};
+        {schema: "aq.eval/1", reference: {}, operand: {kind: "manifest", digest: "x", bits: $b}, dtype: "fp32", domains: {captions: (1 | text), "pro<se": (3 | text)},
+         all: (2 | text), provenance: {inputs: {reference: "r", operand: "x\($b)", "tokens captions": "c", "tokens pro<se": $t}}}' >"$1"
+}
+
+@test "measured: a row for each text; the frontier is in nats, with every measured recipe of this model and text" {
+    manifest m.json
+    receipt one.json 0.01 0.001 6 p
+    receipt two.json 0.004 0.005 9 p
+    receipt other.json 0.5 0.1 10 q
+    aq 0 aq-report --html --eval one.json --eval two.json --eval other.json m.json
+    has "$stderr" "aq-report: warning: 'other.json' is left out: it is not of the model and text of 'one.json'"
+    is "$(grep -c 'left out' <<<"$stderr")" 1
+    has "$output" '<td class="name">pro&lt;se</td><td class="n more" data-v="8.0">8</td><td class="n" data-v="100.0">100</td><td class="n" data-v="0.03">0.0300</td><td class="n" data-v="0.001">0.00100</td>'
+    is "$(grep -o '<td class="name">[a-z&;]*</td><td class="n more" data-v="8.0">' <<<"$output" | sed 's/<td class="name">\([^<]*\).*/\1/' | tr '\n' ' ')" "captions pro&lt;se all "
+    has "$output" "12.2500 → 12.5000"
+    # both widths of the page have both points, and nothing of what is left out
+    is "$(grep -oE 'measured at [0-9.]+ bits: [0-9.]+ ± [0-9.]+ nats' <<<"$output" | sort | uniq -c | tr -s ' ' | tr '\n' ';')" " 2 measured at 6 bits: 0.0200 ± 0.00100 nats; 2 measured at 9 bits: 0.00800 ± 0.00500 nats;"
+    has "$output" "Divergence against size"
+    has "$output" "<title>predicted: $(grep -oE 'Predicted divergence \(KL\): [^ ]+' <<<"$output" | cut -d' ' -f4) nats</title>"
+    has "$output" "<title>measured: 0.0200 nats</title>"
+    aq 0 aq-report --svg frontier --eval one.json m.json
+    has "$output" "measured at 6 bits"
+    # without predictions the frontier is that of scores, and nothing measured is in it
+    jq 'del(.layer_sensitivity[].scores_per_token)' m.json >old.json
+    aq 0 aq-report --html --eval one.json old.json
+    [[ $output == *"Score against size"* && $output != *"measured at 6 bits"* && $output == *"Measured, text by text"* ]]
+    [[ $(aq-report --html m.json) != *"Measured, text by text"* ]]
+    jq '.domains.captions.kl = 3' one.json >bad.json
+    refused 3 "bad.json: domains.captions.kl: expected an object" aq-report --html --eval bad.json m.json
+    refused 3 "bad.json: domains.captions.kl: expected an object" aq-report --svg frontier --eval one.json --eval bad.json m.json
+}
+
+@test "the recipes of the page: aq-select's prediction at every budget" {
+    manifest m.json
+    aq-report --html m.json | sed -n '/aria-label="Budgets in numbers"/,/<\/table>/p' | grep '^<tr><td' |
+        sed -E 's#<td class="n" data-v="([^"]*)">[^<]*</td>#\1 #g; s#</?tr>##g' >rows
+    local budget bits score nats
+    [ "$(wc -l <rows)" -ge 5 ]
+    while read -r budget bits score nats; do
+        aq-select -q --effective-bits "$budget" a.json b.json | jq -r '"\(.selection.effective_bits) \(.autoquant_state.score) \(.selection.predicted_kl.nats)"' >want
+        awk -v b="$bits" -v s="$score" -v n="$nats" 'function near(x, y) { d = x - y; return d * d <= 1e-8 * y * y }
+            { if (!near(b, $1) || !near(s, $2) || !near(n, $3)) exit 1 }' want || { echo "$budget $bits $score $nats: $(<want)"; return 1; }
+    done <rows
+}
+
+@test "what engines make of the recipe: the chosen one first, each group, and why; a manifest without shapes has no such section" {
+    local lm=$BATS_TEST_TMPDIR/lm.json
+    (cd "$REPO" && aq-extract-lm -q -o "$lm" models/qwen3_vl_demo/checkpoint)
+    export AQ_CONF=$REPO/conf
+    jq --argjson treatments '{"four": ["int4:block(-1:128):static", "none"], "eight": ["int8:axis0:static", "int8:tensor:static"]}' --argjson cycle '["four", "eight", "NONE"]' \
+        -f "$REPO/tests/manifest.jq" "$lm" | jq --slurpfile lm "$lm" '.groups = $lm[0].groups' >m.json
+    aq 0 aq-report --html --engine llamacpp m.json
+    has "$output" '<section id="engines"'
+    has "$output" '<a href="#engines">'
+    # the columns of the table, the chosen engine first; and aq-export's verdict on every group in each of them
+    is "$(grep -o '<th scope="col">[^<]*</th>' <<<"$output" | sed -n 's/.*>\(vLLM\|SGLang\|TensorRT-LLM\|llama.cpp\|transformers\)<.*/\1/p' | tr '\n' ' ')" "llama.cpp vLLM SGLang TensorRT-LLM transformers "
+    sed -n '/aria-label="Verdict of each engine/,/<\/table>/p' <<<"$output" | grep '^<tr><td class="name">' | sed -E 's/<wbr>//g; s/<\/td>/ /g; s/<[^>]*>//g' >rows
+    is "$(wc -l <rows)" 28
+    local e i=2
+    for e in llamacpp vllm sglang trtllm transformers; do
+        i=$((i + 1))
+        (cd "$REPO" && aq-export --check -q --engine $e --lm "$lm" "$OLDPWD/m.json" || true) | jq -r 'if .scheme == null then "16-bit" else .verdict end' >want
+        cut -d' ' -f$i rows | diff - want || { echo "$e"; return 1; }
+    done
+    has "$(tr '\n' ' ' <<<"$output")" "llama.cpp $(sed -n 's/^version: *"\{0,1\}\([^"]*\)"\{0,1\}.*/\1/p' "$REPO/conf/engine/llamacpp.yaml") (chosen)"
+    # the selection's own engine is the chosen one where none is given
+    jq '.selection.engine = "sglang:sm100"' m.json >s.json
+    has "$(aq-report --html s.json)" ", compute capability 10.0 (chosen)"
+    [[ $(aq-report --html m.json) != *"(chosen)"* ]]
+    jq '.selection.engine = "nobody"' m.json >bad.json
+    refused 3 "bad.json: selection.engine: there is no engine 'nobody'" aq-report --html bad.json
+    refused 2 "there is no engine 'nobody'" aq-report --html --engine nobody m.json
+    refused 2 "--engine and --config-dir are for the page" aq-report --md --engine vllm m.json
+    jq 'del(.groups)' m.json >less.json
+    [[ $(aq-report --html less.json) != *'id="engines"'* ]]
+    AQ_CONF=$BATS_TEST_TMPDIR aq-report --html m.json >plain.html # a tree without rules: nothing is known
+    [[ $(<plain.html) != *'id="engines"'* ]]
 }
 
 @test "a published manifest has no recipe: it is computed again, and its total is the manifest's" {

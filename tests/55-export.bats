@@ -114,6 +114,14 @@ scored() {
     is "$("$O/tests/gguf_digest" "$T/group.gguf" | grep -E 'blk.0.attn_[qkv].scale' | cut -d' ' -f3 | sort -u | wc -l)" 1
     is "$("$O/tests/gguf_digest" "$T/own.gguf" | grep -E 'blk.0.attn_[qkv].scale' | cut -d' ' -f3 | sort -u | wc -l)" 3
     has "$(<"$T/g/CHECK.md")" "under one second-level scale"
+    # aq-eval says the same of the recipe, and the page repeats it; of own scales there is nothing to say
+    for i in 1 2 3; do seq -s' ' $((i * 7)) $((i * 7 + 12)); done | "$O/tests/make_tokens" --sizes 3 -o "$T/tokens"
+    aq 0 aq-eval -q --reference "$F/lm.json" --domain text="$T/tokens" -o "$T/evals" "$T/group.json" "$T/own.json"
+    is "$(jq -c .operand.sharing.groups "$T/evals/1.json") $(jq -c .operand.sharing "$T/evals/2.json")" "14 null"
+    ratio=$(jq '.operand.sharing.mse_ratio | . * 10000 | round / 10000' "$T/evals/1.json")
+    has "$(tr '\n' ' ' <"$T/g/CHECK.md")" "is $(printf %.4f "$ratio") times that under a scale for each"
+    has "$(aq-report --html --eval "$T/evals/1.json" "$T/group.json")" "The members of 14 fused layers share an NVFP4 second level, as engines compute them: the mean squared error of their weights is $(printf %.4f "$ratio") times"
+    [[ $(aq-report --html --eval "$T/evals/2.json" "$T/group.json") != *"fused layers share"* ]]
 }
 
 @test "everything else is the source's: tensors, tokenizer, configuration, names of shards" {

@@ -1,4 +1,6 @@
 /* aq-report: manifests as Markdown, JSON, TSV, pictures and one HTML page; sweeps; differences. */
+#include "base/file.h"
+#include "base/mem.h"
 #include "base/opt.h"
 #include "conf/search.h"
 #include "report/chart.h"
@@ -6,13 +8,34 @@
 
 #include <stdlib.h>
 
-enum { RESULT_VERSION = 4 };
+enum { RESULT_VERSION = 5 };
+
+/*
+ * The tree with the rules of engines; NULL where nobody asks for it (given: --config-dir) and there
+ * is none.
+ */
+static int find_rules(char **out, const char *given, bool asked, struct aq_err *err)
+{
+    struct aq_err none = {0};
+    asked = asked || given;
+    *out = conf_find(given, asked ? err : &none);
+    if (!*out)
+        return asked ? -1 : 0;
+    char *rules = aq_path_join(*out, "engine");
+    if (!asked && !aq_is_directory(rules)) {
+        free(*out);
+        *out = NULL;
+    }
+    free(rules);
+    return 0;
+}
 
 /* ---- one manifest ---- */
 
 static struct {
     bool md, json, tsv, html;
-    const char *svg, *all, *scheme, *eval;
+    const char *svg, *all, *scheme, *engine, *config_dir;
+    struct aq_names evals;
 } o;
 
 static const struct aq_opt options[] = {
@@ -24,16 +47,35 @@ static const struct aq_opt options[] = {
      .choices = chart_names},
     {"all", 0, AQ_OPT_TEXT, &o.all, "DIR", "all of these into a directory"},
     {"scheme", 0, AQ_OPT_TEXT, &o.scheme, "NAME", "title instead of the manifest's scheme"},
-    {"eval", 0, AQ_OPT_TEXT, &o.eval, "EVAL.json",
-     "result of aq-eval for this recipe, for the page"},
+    {"eval", 0, AQ_OPT_LIST, &o.evals, "EVAL.json",
+     "result of aq-eval for this recipe, for the page and the\n"
+     "frontier; given again, of other recipes, for the frontier"},
+    {"engine", 0, AQ_OPT_TEXT, &o.engine, "NAME[:smNN][:tpN]",
+     "the engine whose verdicts the page shows first (default:\n"
+     "the one that the recipe was chosen for)"},
+    {"config-dir", 0, AQ_OPT_TEXT, &o.config_dir, "DIR",
+     "the configuration tree, for what engines serve"},
     AQ_OPT_END,
 };
+
+static int report(struct report_request *q, struct aq_err *err)
+{
+    char *conf = NULL;
+    if ((q->format == REPORT_HTML || o.all) &&
+        find_rules(&conf, o.config_dir, o.engine != NULL, err) < 0)
+        return -1;
+    q->conf_dir = conf;
+    int status = o.all ? report_all(q, o.all, err) : report_one(q, err);
+    free(conf);
+    return status;
+}
 
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct report_request q = {.manifest = cl->count ? cl->args[0] : "-",
                                .title = o.scheme,
-                               .eval = o.eval,
+                               .evals = &o.evals,
+                               .engine = o.engine,
                                .chart = o.svg,
                                .output = cl->output};
     int chosen = o.md + o.json + o.tsv + o.html + (o.svg != NULL) + (o.all != NULL);
@@ -42,16 +84,19 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
                           "give exactly one of --md, --json, --tsv, --html, --svg, --all");
     if (o.all && cl->output)
         return aq_err_set(err, AQ_EUSAGE, "--all writes into a directory: no --output");
-    if (o.eval && !o.html && !o.all)
-        return aq_err_set(err, AQ_EUSAGE, "--eval is shown in the page: give --html or --all");
-    if (o.all)
-        return report_all(&q, o.all, err);
+    if (o.evals.count && !o.html && !o.svg && !o.all)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--eval is shown in the page and in the frontier: give --html, --svg or "
+                          "--all");
+    if ((o.engine || o.config_dir) && !o.html && !o.all)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "--engine and --config-dir are for the page: give --html or --all");
     q.format = o.md     ? REPORT_MD
                : o.json ? REPORT_JSON
                : o.tsv  ? REPORT_TSV
                : o.html ? REPORT_HTML
                         : REPORT_SVG;
-    return report_one(&q, err);
+    return report(&q, err);
 }
 
 /* ---- aq-report summary ---- */
@@ -156,11 +201,10 @@ static int run_explore(const struct aq_cmdline *cl, struct aq_err *err)
     page.manifests = cl->args;
     page.count = (size_t)cl->count;
     page.output = cl->output;
-    struct aq_err none = {0};
-    char *conf = conf_find(page_conf, page_conf ? err : &none);
-    if (!conf && page_conf)
+    char *conf;
+    if (find_rules(&conf, page_conf, false, err) < 0)
         return -1;
-    int status = report_explore(&page, conf, err); /* without rules no choice of an engine */
+    int status = report_explore(&page, conf, err);
     free(conf);
     return status;
 }

@@ -397,15 +397,6 @@ int engine_target_parse(const char *text, struct engine_target *out, struct aq_e
 
 /* ---- judging ---- */
 
-bool engine_group_normed(const struct json *group)
-{
-    const struct json *norm = json_find(group, "norm");
-    const char *kind = json_find_string(group, "kind");
-    if (norm && json_type(norm) == JSON_BOOL)
-        return json_bool(norm);
-    return kind && (strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0);
-}
-
 struct question {
     const struct engine_target *target;
     const char *layout;

@@ -32,6 +32,7 @@
 
 #include "base/err.h"
 #include "engine/scheme.h"
+#include "io/json.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -76,9 +77,10 @@ struct engine_group {
     const char *weight, *act; /* treatments */
 };
 
-/* Does a norm give the input of a group? group: as lm.json and scores.json have it. */
-struct json;
-bool engine_group_normed(const struct json *group);
+/* Kind, shapes and `normed` of a group as scores and manifests hold it; where: for messages. The
+   rest of g is left alone. */
+int engine_group_read(struct engine_group *g, const struct json *group, const char *where,
+                      struct aq_err *err) AQ_MUST_CHECK;
 
 struct engine_verdict {
     enum verdict verdict;

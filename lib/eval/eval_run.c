@@ -96,6 +96,12 @@ static struct json *identity_of(const struct eval_call *r)
         json_add_finite(e, "predicted", o->predicted);
         json_add_finite(e, "low", o->low);
         json_add_finite(e, "high", o->high);
+        if (o->sharing.groups) {
+            struct json *sharing = json_add_object(e, "sharing");
+            json_add_int(sharing, "groups", o->sharing.groups);
+            json_add_double(sharing, "mse_ratio", sharing_ratio(&o->sharing));
+            json_add_double(sharing, "widest", o->sharing.widest);
+        }
     }
     json_add_string(v, "dtype", compute_dtype_name(r->in.bf16));
     json_add_string(v, "backend", eval_pass_backend(r->pass));

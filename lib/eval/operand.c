@@ -197,6 +197,39 @@ static void read_facts(struct eval_operand *o, const struct manifest *m)
     o->high = json_find_number(p, "high");
 }
 
+/* What one second level for all members of a group does to its weights, where it is quantized so.
+ */
+static int add_sharing(struct eval_operand *o, const struct eval_reference *ref, size_t group,
+                       struct aq_err *err)
+{
+    static const enum quant_dtype dtypes[] = {
+        [ST_F32] = QUANT_F32, [ST_BF16] = QUANT_BF16, [ST_F16] = QUANT_F16};
+    const struct model_group *g = &ref->lm->groups.items[group];
+    struct quant_matrix members[MODEL_LINEARS];
+    float amax[MODEL_LINEARS];
+    struct model_layer shape;
+    if (g->experts)
+        return 0;
+    model_layer_describe(&shape, o->arch, g->layer);
+    int first = shape.groups[group - ref->lm->groups.first[g->layer]].first;
+    const struct quant_spec *w = &eval_operand_linear(o, g->layer, first)->w;
+    if (!w->group || g->member_count < 2 || g->member_count != g->module_count ||
+        quant_has_method(w))
+        return 0;
+    for (int i = 0; i < g->member_count; i++) {
+        char *name = xasprintf("%s.weight", g->members[i]);
+        const struct lm_tensor *t = lm_find(ref->lm, name);
+        free(name);
+        if (!t) /* a piece of a larger tensor, whose range is its own */
+            return 0;
+        members[i] = (struct quant_matrix){t->data, dtypes[t->dtype], g->modules[i].rows,
+                                           g->modules[i].cols, g->members[i]};
+        if (quant_weight_amax(&members[i], &amax[i], err) < 0)
+            return -1;
+    }
+    return sharing_add(&o->sharing, w, members, amax, g->member_count, err);
+}
+
 static int read_recipe(struct eval_operand *o, const struct manifest *m,
                        const struct eval_reference *ref, struct aq_err *err)
 {
@@ -213,7 +246,8 @@ static int read_recipe(struct eval_operand *o, const struct manifest *m,
     for (size_t i = 0; i < groups->count; i++) {
         struct manifest_choice c;
         if (manifest_choice(m, groups->items[i].name, &c, err) < 0 ||
-            eval_operand_apply(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0)
+            eval_operand_apply(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0 ||
+            add_sharing(o, ref, i, err) < 0)
             return -1;
     }
     eval_operand_share(o);
@@ -280,8 +314,12 @@ static int open_json(struct eval_operand *o, const struct eval_reference *ref, s
 int eval_operand_open(struct eval_operand *o, const char *path, const struct eval_reference *ref,
                       struct aq_err *err)
 {
-    *o =
-        (struct eval_operand){.path = path, .bits = NAN, .predicted = NAN, .low = NAN, .high = NAN};
+    *o = (struct eval_operand){.path = path,
+                               .bits = NAN,
+                               .predicted = NAN,
+                               .low = NAN,
+                               .high = NAN,
+                               .sharing = SHARING_INIT};
     int file = eval_file_kind(path);
     return file < 0 ? open_json(o, ref, err) : eval_file_open(o, (enum eval_kind)file, ref, err);
 }

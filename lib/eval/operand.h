@@ -18,6 +18,7 @@
 #include "model/lm.h"
 #include "nn/model.h"
 #include "quant/quant.h"
+#include "quant/sharing.h"
 #include "store/candidate.h"
 #include "store/range_file.h"
 #include "store/solved.h"
@@ -65,6 +66,7 @@ struct eval_operand {
     char tokenizer[AQ_SHA256_HEX];     /* "": not known, or the reference's */
     /* of a manifest; NAN elsewhere, or where it does not say */
     double bits, predicted, low, high;
+    struct sharing sharing; /* of a manifest's fused layers */
 };
 
 /* What operands are judged by and made from. */

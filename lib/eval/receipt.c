@@ -185,6 +185,7 @@ struct json *eval_receipt(const struct eval_part *p, size_t operand)
     add_copy(o, "kind", facts, "kind");
     add_copy(o, "digest", facts, "digest");
     add_copy(o, "bits", facts, "bits");
+    add_copy(o, "sharing", facts, "sharing");
     add_copy(v, "dtype", p->identity, "dtype");
     add_copy(v, "backend", p->identity, "backend");
     double floor = noise_floor(p);

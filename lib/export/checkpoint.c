@@ -34,16 +34,53 @@ static int write_configs(const struct export_plan *p, const struct out_dir *d, s
     return r;
 }
 
+/* The members of a fused layer, and the range of each. */
+static int add_group(const struct export_plan *p, struct export_group *g, struct sharing *s,
+                     struct aq_err *err)
+{
+    int n = g->model->module_count, r = 0;
+    struct quant_matrix *members = xcalloc((size_t)n, sizeof *members);
+    float *amax = xcalloc((size_t)n, sizeof *amax);
+    struct quant_spec spec;
+    for (int i = 0; i < n && r == 0; i++) {
+        const struct model_module *m = &g->model->modules[i];
+        char *name = xasprintf("%s.weight", m->name);
+        const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
+        members[i] = (struct quant_matrix){t->data, weight_dtype(t), m->rows, m->cols, m->name};
+        r = module_amax(p, g, i, &amax[i], err);
+        free(name);
+    }
+    if (r == 0)
+        r = quant_parse(g->weight, &spec, err);
+    if (r == 0)
+        r = sharing_add(s, &spec, members, amax, n, err);
+    free(members);
+    free(amax);
+    return r;
+}
+
+static int measure_sharing(const struct export_plan *p, struct sharing *s, struct aq_err *err)
+{
+    for (size_t i = 0; i < p->count; i++) {
+        struct export_group *g = &p->groups[i];
+        if (g->verdict.quantized && g->verdict.scheme.codes == CODES_NVFP4 &&
+            g->model->module_count > 1 && !g->model->experts && !g->scale &&
+            add_group(p, g, s, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int write_notes(const struct export_plan *p, const struct out_dir *d, struct aq_err *err)
 {
     struct aq_buf text = AQ_BUF_INIT;
-    struct sharing sharing = {0};
+    struct sharing sharing = SHARING_INIT;
     const char *slash = strrchr(d->path, '/');
     notes_readme(p, slash ? slash + 1 : d->path, &text);
     int r = out_dir_write(d, "README.md", text.data, text.len, err);
     aq_buf_reset(&text);
     if (r == 0)
-        r = sharing_measure(p, &sharing, err);
+        r = measure_sharing(p, &sharing, err);
     notes_check(p, &sharing, &text);
     if (r == 0)
         r = out_dir_write(d, "CHECK.md", text.data, text.len, err);

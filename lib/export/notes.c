@@ -63,7 +63,7 @@ static void check_sharing(const struct sharing *s, struct aq_buf *out)
                 "\n%d fused NVFP4 layers have all members under one second-level scale. Ranges of "
                 "members differ by up to a factor of\n%.2f; the mean squared error of the weights "
                 "is %.4f times that under a scale for each (%d rows of each weight).\n",
-                s->groups, s->widest, s->ratio, SHARING_ROWS);
+                s->groups, s->widest, sharing_ratio(s), SHARING_ROWS);
 }
 
 static void check_scales(const struct export_plan *p, struct aq_buf *out)

@@ -4,7 +4,7 @@
 
 #include "base/buf.h"
 #include "export/plan.h"
-#include "export/sharing.h"
+#include "quant/sharing.h"
 
 /* name: of the directory or file, without its path. */
 void notes_readme(const struct export_plan *p, const char *name, struct aq_buf *out);

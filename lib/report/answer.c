@@ -59,47 +59,15 @@ static void read_prediction(struct answer *a, const struct report *r)
     a->flagged = flagged && json_type(flagged) == JSON_ARRAY ? json_size(flagged) : 0;
 }
 
-static int read_eval(struct answer *a, const char *path, struct aq_err *err)
+void answer_init(struct answer *a, const struct report *r, const struct curve *c,
+                 const struct measured_result *measured)
 {
-    struct json *v = json_read(path, err);
-    if (!v)
-        return -1;
-    struct jref root = jref_root(v, path), all, kl;
-    const char *schema = NULL;
-    int status = json_type(v) == JSON_OBJECT
-                     ? jref_string(&root, "schema", &schema, err)
-                     : jref_fail(&root, err, "expected a result of aq-eval");
-    if (status == 0 && strcmp(schema, "aq.eval/1") != 0)
-        status = jref_fail(&root, err, "expected a result of aq-eval (aq.eval/1), found '%s'",
-                           aq_show(schema));
-    if (status == 0 && (jref_get(&root, "all", JSON_OBJECT, &all, err) < 0 ||
-                        jref_get(&all, "kl", JSON_OBJECT, &kl, err) < 0 ||
-                        jref_double(&kl, "mean", &a->measured, err) < 0))
-        status = -1;
-    if (status == 0) {
-        a->error = json_find_number(kl.v, "se");
-        a->top1 = json_find_number(all.v, "top1");
-        a->perplexity = json_find_number(all.v, "ppl");
-        a->reference_perplexity = json_find_number(all.v, "ppl_reference");
-    }
-    json_free(v);
-    return status;
-}
-
-int answer_init(struct answer *a, const struct report *r, const struct curve *c, const char *eval,
-                struct aq_err *err)
-{
-    *a = (struct answer){.measured = NAN, .error = NAN, .top1 = NAN, .perplexity = NAN};
-    a->reference_perplexity = NAN;
+    *a = (struct answer){.measured = measured};
     a->known = c->recipe != NULL;
     a->recomputed = c->recomputed;
     if (a->known)
         count_formats(a, r, c);
     read_prediction(a, r);
-    if (!eval || read_eval(a, eval, err) == 0)
-        return 0;
-    answer_release(a);
-    return -1;
 }
 
 void answer_release(struct answer *a)
@@ -175,6 +143,21 @@ char *answer_sentence(const struct answer *a, const struct report *r)
     return aq_buf_detach(&out);
 }
 
+static void add_measured(struct aq_buf *out, const struct measured_text *t, bool predicted)
+{
+    aq_buf_addf(out, "%s %s",
+                predicted ? "measured:" : "Measured divergence (KL):", svg_number(t->kl));
+    if (!isnan(t->error))
+        aq_buf_addf(out, " ± %s", svg_number(t->error));
+    aq_buf_adds(out, predicted ? "." : " nats per token.");
+    if (!isnan(t->top1))
+        aq_buf_addf(out, " The most likely token stays the same at %.1f %% of positions.",
+                    100 * t->top1);
+    if (!isnan(t->perplexity) && !isnan(t->reference_perplexity))
+        aq_buf_addf(out, " Perplexity goes from %.4g to %.4g.", t->reference_perplexity,
+                    t->perplexity);
+}
+
 char *answer_divergence(const struct answer *a)
 {
     struct aq_buf out = AQ_BUF_INIT;
@@ -182,27 +165,28 @@ char *answer_divergence(const struct answer *a)
         aq_buf_addf(&out, "Predicted divergence (KL): %s nats per token", svg_number(a->kl));
         if (!isnan(a->low) && !isnan(a->high))
             aq_buf_addf(&out, ", between %s and %s", svg_number(a->low), svg_number(a->high));
-        aq_buf_adds(&out, isnan(a->measured) ? "." : "; ");
+        aq_buf_adds(&out, a->measured ? "; " : ".");
     }
-    if (!isnan(a->measured)) {
-        aq_buf_addf(&out, "%s %s", isnan(a->kl) ? "Measured divergence (KL):" : "measured:",
-                    svg_number(a->measured));
-        if (!isnan(a->error))
-            aq_buf_addf(&out, " ± %s", svg_number(a->error));
-        aq_buf_adds(&out, isnan(a->kl) ? " nats per token." : ".");
-        if (!isnan(a->top1))
-            aq_buf_addf(&out, " The most likely token stays the same at %.1f %% of positions.",
-                        100 * a->top1);
-        if (!isnan(a->perplexity) && !isnan(a->reference_perplexity))
-            aq_buf_addf(&out, " Perplexity goes from %.4g to %.4g.", a->reference_perplexity,
-                        a->perplexity);
-    }
+    if (a->measured)
+        add_measured(&out, &a->measured->all, !isnan(a->kl));
     if (!isnan(a->kl) && a->flagged)
         aq_buf_addf(&out,
                     " For %zu group%s the two forms of the score differ by more than a factor of "
                     "3: measure before you trust this prediction.",
                     a->flagged, a->flagged == 1 ? "" : "s");
     return aq_buf_detach(&out);
+}
+
+char *answer_sharing(const struct answer *a)
+{
+    const struct measured_result *m = a->measured;
+    if (!m || !(m->shared_groups > 0))
+        return xstrdup("");
+    return xasprintf("The members of %.0f fused layers share an NVFP4 second level, as engines "
+                     "compute them: the mean squared error of their weights is %.4f times that "
+                     "under a second level for each. Ranges of members differ by up to a factor of "
+                     "%.2f.",
+                     m->shared_groups, m->shared_ratio, m->shared_widest);
 }
 
 char *answer_worst(const struct report *r)

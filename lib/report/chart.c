@@ -10,7 +10,8 @@
 const char *const chart_names[CHARTS + 1] = {"heatmap", "bars", "frontier", "depth", "strip", NULL};
 
 void chart_draw(struct aq_buf *out, enum chart_kind kind, const struct report *r,
-                const struct curve *curve, struct chart_style style)
+                const struct curve *curve, const struct measured *measured,
+                struct chart_style style)
 {
     switch (kind) {
     case CHART_HEATMAP:
@@ -20,7 +21,7 @@ void chart_draw(struct aq_buf *out, enum chart_kind kind, const struct report *r
         chart_bars(out, r, style);
         break;
     case CHART_FRONTIER:
-        chart_frontier(out, r, curve, style);
+        chart_frontier(out, r, curve, measured, style);
         break;
     case CHART_DEPTH:
         chart_depth(out, r, style);

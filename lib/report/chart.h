@@ -6,6 +6,7 @@
 #define AQ_REPORT_CHART_H
 
 #include "report/curve.h"
+#include "report/measured.h"
 #include "report/report.h"
 
 enum chart_kind { CHART_HEATMAP, CHART_BARS, CHART_FRONTIER, CHART_DEPTH, CHART_STRIP, CHARTS };
@@ -19,9 +20,10 @@ struct chart_style {
     bool standalone; /* a file of its own */
 };
 
-/* curve is needed by the frontier and the strip. */
+/* curve is needed by the frontier and the strip; measured, for the frontier, may be NULL. */
 void chart_draw(struct aq_buf *out, enum chart_kind kind, const struct report *r,
-                const struct curve *curve, struct chart_style style);
+                const struct curve *curve, const struct measured *measured,
+                struct chart_style style);
 
 /* ---- for the pictures ---- */
 
@@ -29,7 +31,7 @@ void chart_heatmap(struct aq_buf *out, const struct report *r, struct chart_styl
 void chart_bars(struct aq_buf *out, const struct report *r, struct chart_style style);
 void chart_depth(struct aq_buf *out, const struct report *r, struct chart_style style);
 void chart_frontier(struct aq_buf *out, const struct report *r, const struct curve *c,
-                    struct chart_style style);
+                    const struct measured *measured, struct chart_style style);
 void chart_strip(struct aq_buf *out, const struct report *r, const struct curve *c,
                  struct chart_style style);
 

@@ -17,6 +17,7 @@ struct problem {
     int64_t *costs;
     double *scores;
     double unit, total, fixed;
+    struct prediction *parts; /* of each option, as the costs */
 };
 
 /* What effective bits are an average over; groups that are not searched stay at 16 bits. */
@@ -78,6 +79,36 @@ static int64_t bits_to_units(const struct problem *p, double bits)
     return (int64_t)floor((p->total * bits / 16 - p->fixed) / p->unit);
 }
 
+/* ---- what a choice is predicted to cost ---- */
+
+/* Which interval holds is not known of a candidate that does not say what it does. */
+static void read_parts(struct problem *p, const struct manifest *m)
+{
+    const char *method = json_find_string(m->scheme, "auto_quantize_method");
+    const struct json *facts = json_find(m->selection, "candidates");
+    p->parts = xcalloc(m->option_count + 1, sizeof *p->parts);
+    for (size_t i = 0; i < m->option_count; i++) {
+        const struct manifest_option *o = &m->options[i];
+        const char *act = o->name ? json_find_string(json_find(facts, o->name), "a") : NULL;
+        const struct predict_group own = {.per_token = method && act ? o->per_token : NAN,
+                                          .per_token_dot = o->per_token_dot,
+                                          .kl_div = method && strcmp(method, "kl_div") == 0,
+                                          .activations = act && strcmp(act, "none") != 0};
+        if (!o->none)
+            prediction_add(&p->parts[i], &own);
+    }
+}
+
+static struct prediction predict(const struct problem *p, const struct manifest *m,
+                                 const int *option)
+{
+    struct prediction kl = {0};
+    for (size_t g = 0; g < m->count; g++)
+        prediction_join(&kl, &p->parts[p->start[g] + (size_t)option[g]]);
+    prediction_end(&kl);
+    return kl;
+}
+
 /* ---- recipes at a few budgets ---- */
 
 /* Round budgets between the cheapest and the dearest useful one. */
@@ -107,7 +138,7 @@ static void fill_recipes(struct curve *c, const struct manifest *m, const struct
         r->option = xcalloc(m->count + 1, sizeof *r->option);
         knapsack_choices(k, (size_t)at, r->option);
         r->at = (struct curve_point){units_to_bits(p, knapsack_points(k)[at].cost),
-                                     knapsack_points(k)[at].score};
+                                     knapsack_points(k)[at].score, predict(p, m, r->option)};
     }
 }
 
@@ -119,6 +150,7 @@ static struct curve_point uniform_point(const struct manifest *m, const struct p
 {
     double score = 0;
     int64_t cost = 0;
+    int *option = xcalloc(m->count + 1, sizeof *option);
     for (size_t g = 0; g < m->count; g++) {
         size_t take = m->groups[g].count - 1;
         for (size_t i = 0; i < m->groups[g].count; i++)
@@ -126,8 +158,11 @@ static struct curve_point uniform_point(const struct manifest *m, const struct p
                 take = i;
         score += p->scores[p->start[g] + take];
         cost += p->costs[p->start[g] + take];
+        option[g] = (int)take;
     }
-    return (struct curve_point){units_to_bits(p, cost), score};
+    struct curve_point at = {units_to_bits(p, cost), score, predict(p, m, option)};
+    free(option);
+    return at;
 }
 
 static void add_uniforms(struct curve *c, const struct manifest *m, const struct problem *p)
@@ -175,15 +210,24 @@ static void find_recipe(struct curve *c, const struct manifest *m, const struct 
 
 /* ---- all together ---- */
 
-static void keep_points(struct curve *c, const struct problem *p, const struct knapsack *k)
+static void keep_points(struct curve *c, const struct manifest *m, const struct problem *p,
+                        const struct knapsack *k)
 {
     size_t n = knapsack_count(k), step = n / MOST_POINTS + 1;
+    int *option = xcalloc(m->count + 1, sizeof *option);
     c->points = xcalloc(n / step + 2, sizeof *c->points);
-    for (size_t i = 0; i < n; i++)
-        if (i % step == 0 || i + 1 == n)
-            c->points[c->count++] = (struct curve_point){
-                units_to_bits(p, knapsack_points(k)[i].cost), knapsack_points(k)[i].score};
+    c->predicted = true;
+    for (size_t i = 0; i < n; i++) {
+        if (i % step != 0 && i + 1 != n)
+            continue;
+        knapsack_choices(k, i, option);
+        struct curve_point *at = &c->points[c->count++];
+        *at = (struct curve_point){units_to_bits(p, knapsack_points(k)[i].cost),
+                                   knapsack_points(k)[i].score, predict(p, m, option)};
+        c->predicted = c->predicted && isfinite(at->kl.nats);
+    }
     c->gap = knapsack_gap(k);
+    free(option);
 }
 
 void curve_init(struct curve *c, const struct manifest *m)
@@ -197,7 +241,8 @@ void curve_init(struct curve *c, const struct manifest *m)
         knapsack_reach(&problem, &lo, &hi);
         struct knapsack *k = knapsack_solve(&problem, lo, hi);
         c->known = true;
-        keep_points(c, &p, k);
+        read_parts(&p, m);
+        keep_points(c, m, &p, k);
         choose_budgets(c, units_to_bits(&p, lo), units_to_bits(&p, hi));
         fill_recipes(c, m, &p, k);
         if (!have)
@@ -208,6 +253,7 @@ void curve_init(struct curve *c, const struct manifest *m)
     free(p.start);
     free(p.costs);
     free(p.scores);
+    free(p.parts);
 }
 
 void curve_release(struct curve *c)

@@ -6,9 +6,11 @@
 #define AQ_REPORT_CURVE_H
 
 #include "select/manifest.h"
+#include "select/predict.h"
 
 struct curve_point {
     double bits, score;
+    struct prediction kl; /* predicted divergence */
 };
 
 struct curve_uniform {
@@ -25,7 +27,8 @@ struct curve_recipe {
 struct curve {
     struct curve_point *points; /* by rising bits */
     size_t count;
-    double gap; /* 0: exact */
+    double gap;     /* 0: exact */
+    bool predicted; /* the divergence of every point is known */
     struct curve_uniform *uniforms;
     size_t uniform_count;
     struct curve_recipe *recipes;

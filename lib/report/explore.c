@@ -2,8 +2,8 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
-#include "engine/engine.h"
 #include "report/cell_list.h"
+#include "report/engines.h"
 #include "report/escape.h"
 #include "report/html.h"
 #include "report/summary.h"
@@ -29,12 +29,9 @@ struct shown_manifest {
     const struct cell_entry *entry;
 };
 
-/* Engines that the page offers, where their rules are known. */
-static const char *const engine_names[] = {"vllm", "sglang", "trtllm", "llamacpp", "transformers"};
-
 struct explorer {
     const struct explore_request *q;
-    struct engine *engines[AQ_COUNT(engine_names)];
+    struct engines engines;
     struct aq_buf *data, *rows; /* JSON for the script; the table for all */
     struct cell_list list;
     struct shown_manifest *places; /* in the order of the command line */
@@ -171,23 +168,12 @@ static int add_corners(struct aq_buf *out, const struct sel_table *t, struct aq_
 static bool ask_about(const struct sel_row *row, const struct sel_candidate *c,
                       struct engine_group *q)
 {
-    const struct json *shapes = json_find(row->model, "shapes");
-    *q = (struct engine_group){.kind = json_find_string(row->model, "kind"),
-                               .arch = "",
-                               .normed = engine_group_normed(row->model),
+    struct aq_err none = {0};
+    *q = (struct engine_group){.arch = "",
                                .weight = json_find_string(c->facts, "w"),
                                .act = json_find_string(c->facts, "a")};
-    if (!shapes || json_type(shapes) != JSON_ARRAY || !q->kind || !q->weight || !q->act)
-        return false;
-    for (const struct json *s = json_first(shapes); s && q->modules < ENGINE_MAX_MODULES;
-         s = json_next(s)) {
-        const struct json *rows = json_type(s) == JSON_ARRAY ? json_first(s) : NULL;
-        const struct json *cols = rows ? json_next(rows) : NULL;
-        if (!cols || !json_int(rows, &q->rows[q->modules]) || !json_int(cols, &q->cols[q->modules]))
-            return false;
-        q->modules++;
-    }
-    return q->modules > 0;
+    return q->weight && q->act && row->model &&
+           engine_group_read(q, row->model, row->name, &none) == 0;
 }
 
 /* Allows what the engine serves as it was scored, or nearly so; false: nothing, or not known. */
@@ -227,11 +213,13 @@ static int add_engines(struct aq_buf *out, const struct explorer *x, struct sel_
                        size_t size, struct aq_err *err)
 {
     int status = 0;
-    for (size_t e = 0; e < AQ_COUNT(engine_names) && status == 0; e++) {
-        if (!x->engines[e] || !allow_for(t, x->engines[e], engine_names[e], err))
+    for (int e = 0; e < REPORT_ENGINES && status == 0; e++) {
+        const struct engine *rules = x->engines.rules[e];
+        const char *name = engines_names[e].name;
+        if (!rules || !allow_for(t, rules, name, err))
             continue;
-        aq_buf_addf(out, ",\n{\"size\":%zu,\"engine\":\"%s\",\"version\":", size, engine_names[e]);
-        add_text(out, engine_version(x->engines[e]));
+        aq_buf_addf(out, ",\n{\"size\":%zu,\"engine\":\"%s\",\"version\":", size, name);
+        add_text(out, engine_version(rules));
         aq_buf_adds(out, ",\"corners\":");
         status = add_corners(out, t, err);
         aq_buf_addc(out, '}');
@@ -593,16 +581,6 @@ static void add_page(struct aq_buf *out, const struct explorer *x)
     html_end_with(out, script);
 }
 
-static int load_engines(struct explorer *x, struct aq_err *err)
-{
-    for (size_t e = 0; e < AQ_COUNT(engine_names) && x->q->conf_dir; e++) {
-        x->engines[e] = engine_load(x->q->conf_dir, engine_names[e], err);
-        if (!x->engines[e])
-            return -1;
-    }
-    return 0;
-}
-
 int explore_html(struct aq_buf *out, const struct explore_request *q, struct aq_err *err)
 {
     struct aq_buf data = AQ_BUF_INIT, rows = AQ_BUF_INIT;
@@ -611,7 +589,7 @@ int explore_html(struct aq_buf *out, const struct explore_request *q, struct aq_
     if (cell_list_read(&x.list, q->cells_json, err) < 0)
         return -1;
     x.places = xcalloc(q->count + 1, sizeof *x.places);
-    int status = load_engines(&x, err);
+    int status = engines_load(&x.engines, q->conf_dir, err);
     if (status == 0)
         status = read_places(&x, q->manifests, err);
     if (status == 0) {
@@ -622,8 +600,7 @@ int explore_html(struct aq_buf *out, const struct explore_request *q, struct aq_
         add_page(out, &x);
     for (size_t i = 0; i < shelf.count; i++)
         sel_table_release(&shelf.tables[i]);
-    for (size_t e = 0; e < AQ_COUNT(engine_names); e++)
-        engine_free(x.engines[e]);
+    engines_release(&x.engines);
     free(shelf.tables);
     free(x.places);
     free(x.model);

@@ -40,8 +40,16 @@ void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decima
 void html_copy(struct aq_buf *out, const char *label, const char *text);
 
 struct answer;
+struct serving;
+/* What a page is made from; all borrowed. */
+struct page {
+    const struct report *report;
+    const struct curve *curve;
+    const struct answer *answer;
+    const struct measured *measured;
+    const struct serving *serving;
+};
 /* One self-contained page. */
-void report_html(struct aq_buf *out, const struct report *r, const struct curve *c,
-                 const struct answer *a);
+void report_html(struct aq_buf *out, const struct page *p);
 
 #endif

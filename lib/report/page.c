@@ -6,6 +6,7 @@
 #include "report/escape.h"
 #include "report/html.h"
 #include "report/position.h"
+#include "report/serving.h"
 #include "report/svg.h"
 
 #include <inttypes.h>
@@ -123,12 +124,6 @@ static void add_formats(struct aq_buf *out, const struct report *r, const struct
     free(hatches);
 }
 
-/* Those of conf/engine that serve models. */
-static const struct {
-    const char *name, *title;
-} engines[] = {
-    {"vllm", "vLLM"}, {"sglang", "SGLang"}, {"trtllm", "TensorRT-LLM"}, {"llamacpp", "llama.cpp"}};
-
 static void add_copies(struct aq_buf *out, const struct report *r, const struct curve *c)
 {
     char *command = answer_command(r), *menu = answer_menu(r, c);
@@ -137,9 +132,9 @@ static void add_copies(struct aq_buf *out, const struct report *r, const struct 
         html_copy(out, "make command", command);
     if (menu)
         html_copy(out, "recipe (menu for aq-select)", menu);
-    for (size_t i = 0; i < AQ_COUNT(engines); i++) {
-        char *text = answer_export(r, engines[i].name),
-             *label = xasprintf("export for %s", engines[i].title);
+    for (int i = 0; i < REPORT_SERVERS; i++) {
+        char *text = answer_export(r, engines_names[i].name),
+             *label = xasprintf("export for %s", engines_names[i].title);
         if (text)
             html_copy(out, label, text);
         free(text);
@@ -150,10 +145,20 @@ static void add_copies(struct aq_buf *out, const struct report *r, const struct 
     free(menu);
 }
 
+static void add_divergence(struct aq_buf *out, const struct answer *a)
+{
+    aq_buf_adds(out, "<div class=\"wide\">\n");
+    answer_divergence_draw(out, a, (struct chart_style){CHART_WIDE, false});
+    aq_buf_adds(out, "</div>\n<div class=\"narrow\">\n");
+    answer_divergence_draw(out, a, (struct chart_style){CHART_NARROW, false});
+    aq_buf_adds(out, "</div>\n");
+}
+
 static void add_answer(struct aq_buf *out, const struct report *r, const struct curve *c,
                        const struct answer *a)
 {
     char *sentence = answer_sentence(a, r), *kl = answer_divergence(a), *worst = answer_worst(r);
+    char *sharing = answer_sharing(a);
     bool warning;
     char *padding = position_padding(r, &warning);
     double budget = json_find_number(r->m->selection, "budget");
@@ -161,6 +166,9 @@ static void add_answer(struct aq_buf *out, const struct report *r, const struct 
     html_text(out, "p", "answer", sentence);
     if (*kl)
         html_text(out, "p", "kl", kl);
+    add_divergence(out, a);
+    if (*sharing)
+        html_text(out, "p", "soft", sharing);
     html_text(out, "p", NULL, worst);
     if (padding)
         html_text(out, "p", warning ? "warn" : "soft", padding);
@@ -179,6 +187,7 @@ static void add_answer(struct aq_buf *out, const struct report *r, const struct 
     html_section_end(out);
     free(sentence);
     free(kl);
+    free(sharing);
     free(worst);
     free(padding);
 }
@@ -236,43 +245,61 @@ static void add_meaning(struct aq_buf *out, const struct report *r)
 
 /* ---- pictures ---- */
 
-static void add_figure(struct aq_buf *out, enum chart_kind kind, const struct report *r,
-                       const struct curve *c, const char *heading, const char *caption)
+static void add_figure(struct aq_buf *out, enum chart_kind kind, const struct page *p,
+                       const char *heading, const char *caption)
 {
     html_section(out, chart_names[kind], heading, NULL);
     aq_buf_adds(out, "<figure>\n");
     html_text(out, "figcaption", NULL, caption);
     aq_buf_adds(out, "\n<div class=\"wide\">\n");
-    chart_draw(out, kind, r, c, (struct chart_style){CHART_WIDE, false});
+    chart_draw(out, kind, p->report, p->curve, p->measured,
+               (struct chart_style){CHART_WIDE, false});
     aq_buf_adds(out, "</div>\n<div class=\"narrow\">\n");
-    chart_draw(out, kind, r, c, (struct chart_style){CHART_NARROW, false});
+    chart_draw(out, kind, p->report, p->curve, p->measured,
+               (struct chart_style){CHART_NARROW, false});
     aq_buf_adds(out, "</div>\n</figure>\n");
     html_section_end(out);
 }
 
-static void add_figures(struct aq_buf *out, const struct report *r, const struct curve *c)
+static void add_frontier(struct aq_buf *out, const struct page *p)
 {
+    const bool gap = p->curve->gap > 0, nats = p->curve->predicted;
+    char *caption = xasprintf(
+        "%s%s Circles: one format for all layers. Dashed, upright: the budget that was "
+        "asked for.%s%s",
+        nats ? "The predicted divergence of the recipe with the best total score within "
+               "each budget, in nats per token"
+             : "The best total score within each budget",
+        gap ? "; between its corners the curve is proven only to within the gap below."
+            : ", exact.",
+        nats ? " Dashed, along the curve: the interval of the prediction." : "",
+        nats && p->measured->count ? " Squares: what aq-eval measured, with two standard errors."
+                                   : "");
+    add_figure(out, CHART_FRONTIER, p, nats ? "Divergence against size" : "Score against size",
+               caption);
+    free(caption);
+}
+
+static void add_figures(struct aq_buf *out, const struct page *p)
+{
+    const struct report *r = p->report;
+    const struct curve *c = p->curve;
     bool outside = false;
     for (size_t i = 0; i < r->count; i++)
         outside = outside || (r->rows[i].searched && r->rows[i].block < 0);
-    add_figure(out, CHART_HEATMAP, r, c, "Where the model is sensitive",
+    add_figure(out, CHART_HEATMAP, p, "Where the model is sensitive",
                outside ? "Each cell is one group of layers; colour is the score on a log scale. "
                          "Groups outside the blocks are in the table below."
                        : "Each cell is one group of layers; colour is the score on a log scale.");
-    add_figure(out, CHART_BARS, r, c, "The most sensitive layers",
+    add_figure(out, CHART_BARS, p, "The most sensitive layers",
                "Linear scale: the length of a bar is its share of the total. Whiskers: one "
                "standard error. Right: cumulative share.");
-    add_figure(out, CHART_DEPTH, r, c, "Sensitivity over depth",
+    add_figure(out, CHART_DEPTH, p, "Sensitivity over depth",
                "One line for each kind of layer. Higher is more sensitive.");
-    add_figure(out, CHART_FRONTIER, r, c, "Score against size",
-               c->gap > 0
-                   ? "The best total score within each budget; between its corners the curve is "
-                     "proven only to within the gap below. Circles: one format for all layers."
-                   : "The best total score within each budget, exact. Circles: one format for all "
-                     "layers. Dashed: the budget that was asked for.");
+    add_frontier(out, p);
     if (c->gap > 0)
         paragraph(out, "soft", "Proven gap: %s.", svg_number(c->gap));
-    add_figure(out, CHART_STRIP, r, c, "Which layers get more bits first",
+    add_figure(out, CHART_STRIP, p, "Which layers get more bits first",
                "The best recipe at several budgets (average bits per weight, left); one square per "
                "block. Darker is fewer bits on a light page, lighter on a dark one.");
 }
@@ -282,17 +309,19 @@ static void add_figures(struct aq_buf *out, const struct report *r, const struct
 static void add_budgets(struct aq_buf *out, const struct curve *c)
 {
     static const struct html_column columns[] = {
-        {"n", "budget, bits"}, {"n", "reached"}, {"n", "total score"}};
+        {"n", "budget, bits"}, {"n", "reached"}, {"n", "total score"}, {"n", "predicted KL"}};
     if (!c->known || c->recipe_count < 2)
         return;
     html_section(out, "budgets", "Budgets in numbers", NULL);
-    html_table(out, "Budgets in numbers", false, columns, AQ_COUNT(columns));
+    html_table(out, "Budgets in numbers", false, columns, AQ_COUNT(columns) - !c->predicted);
     for (size_t i = 0; i < c->recipe_count; i++) {
         const struct curve_recipe *recipe = &c->recipes[i];
         aq_buf_adds(out, "<tr>");
         html_number_cell(out, NULL, recipe->budget, svg_round_number(recipe->budget));
         html_fixed_cell(out, NULL, recipe->at.bits, 4, "");
         html_number_cell(out, NULL, recipe->at.score, svg_number(recipe->at.score));
+        if (c->predicted)
+            html_number_cell(out, NULL, recipe->at.kl.nats, svg_number(recipe->at.kl.nats));
         aq_buf_adds(out, "</tr>\n");
     }
     html_table_end(out);
@@ -486,32 +515,46 @@ static void add_origin(struct aq_buf *out, const struct report *r)
     html_section_end(out);
 }
 
-static void add_nav(struct aq_buf *out, const struct curve *c)
+/* Is there a section with this name? */
+static bool has_section(const struct page *p, const char *id)
+{
+    if (strcmp(id, "budgets") == 0)
+        return p->curve->known && p->curve->recipe_count >= 2;
+    if (strcmp(id, "measured") == 0)
+        return p->measured->count > 0;
+    return strcmp(id, "engines") != 0 || serving_known(p->serving);
+}
+
+static void add_nav(struct aq_buf *out, const struct page *p)
 {
     static const char *const links[][2] = {
-        {"heatmap", "Heat map"},        {"bars", "Most sensitive"}, {"depth", "Depth"},
-        {"frontier", "Score and size"}, {"strip", "Recipes"},       {"budgets", "Budgets"},
-        {"layers", "Every layer"},      {"reproduce", "Reproduce"}};
+        {"measured", "Measured"},  {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
+        {"depth", "Depth"},        {"frontier", "Cost and size"}, {"strip", "Recipes"},
+        {"budgets", "Budgets"},    {"engines", "Engines"},        {"layers", "Every layer"},
+        {"reproduce", "Reproduce"}};
     aq_buf_adds(out, "<nav aria-label=\"On this page\">");
     for (size_t i = 0; i < AQ_COUNT(links); i++)
-        if (strcmp(links[i][0], "budgets") != 0 || (c->known && c->recipe_count >= 2))
+        if (has_section(p, links[i][0]))
             aq_buf_addf(out, "<a href=\"#%s\">%s</a> ", links[i][0], links[i][1]);
     aq_buf_adds(out, "</nav>\n");
 }
 
-void report_html(struct aq_buf *out, const struct report *r, const struct curve *c,
-                 const struct answer *a)
+void report_html(struct aq_buf *out, const struct page *p)
 {
+    const struct report *r = p->report;
+    const struct curve *c = p->curve;
     char *title = xasprintf("Layer sensitivity: %s", r->title);
     html_begin(out, title);
     free(title);
     add_head(out, r);
-    add_answer(out, r, c, a);
-    add_nav(out, c);
+    add_answer(out, r, c, p->answer);
+    add_nav(out, p);
     add_meaning(out, r);
-    add_figures(out, r, c);
+    measured_html(out, p->measured);
+    add_figures(out, p);
     add_budgets(out, c);
     add_rules(out, r->m->selection);
+    serving_html(out, r, c, p->serving);
     add_table(out, r, c);
     add_origin(out, r);
     html_end(out);

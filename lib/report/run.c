@@ -6,6 +6,7 @@
 #include "report/diff.h"
 #include "report/explore.h"
 #include "report/html.h"
+#include "report/serving.h"
 #include "report/summary.h"
 
 #include <stdlib.h>
@@ -17,16 +18,19 @@ struct session {
     struct report report;
     struct curve curve;
     bool have_curve;
-    const char *eval; /* borrowed; NULL: none */
+    struct measured measured;
+    const struct report_request *q; /* borrowed */
 };
 
 static int session_open(struct session *s, const struct report_request *q, struct aq_err *err)
 {
-    *s = (struct session){.eval = q->eval};
+    *s = (struct session){.q = q};
     if (manifest_read(&s->manifest, q->manifest, err) < 0)
         return -1;
-    if (report_init(&s->report, &s->manifest, q->title, err) == 0)
+    if ((!q->evals || measured_read(&s->measured, q->evals, err) == 0) &&
+        report_init(&s->report, &s->manifest, q->title, err) == 0)
         return 0;
+    measured_release(&s->measured);
     manifest_release(&s->manifest);
     return -1;
 }
@@ -35,6 +39,7 @@ static void session_close(struct session *s)
 {
     curve_release(&s->curve);
     report_release(&s->report);
+    measured_release(&s->measured);
     manifest_release(&s->manifest);
 }
 
@@ -56,11 +61,20 @@ static enum chart_kind chart_named(const char *name)
 
 static int draw_page(struct aq_buf *out, struct session *s, struct aq_err *err)
 {
+    const struct report_request *q = s->q;
     struct answer a;
-    if (answer_init(&a, &s->report, curve_of(s), s->eval, err) < 0)
+    struct serving serving;
+    if (serving_init(&serving, &s->report, curve_of(s), q->conf_dir, q->engine, err) < 0)
         return -1;
-    report_html(out, &s->report, curve_of(s), &a);
+    const struct page page = {.report = &s->report,
+                              .curve = curve_of(s),
+                              .answer = &a,
+                              .measured = &s->measured,
+                              .serving = &serving};
+    answer_init(&a, &s->report, page.curve, s->measured.count ? &s->measured.items[0] : NULL);
+    report_html(out, &page);
     answer_release(&a);
+    serving_release(&serving);
     return 0;
 }
 
@@ -80,7 +94,7 @@ static int draw(struct aq_buf *out, struct session *s, enum report_format format
     case REPORT_HTML:
         return draw_page(out, s, err);
     case REPORT_SVG:
-        chart_draw(out, chart_named(chart), &s->report, curve_of(s), file);
+        chart_draw(out, chart_named(chart), &s->report, curve_of(s), &s->measured, file);
         return 0;
     }
     return 0;

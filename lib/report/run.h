@@ -3,6 +3,7 @@
 #define AQ_REPORT_RUN_H
 
 #include "base/err.h"
+#include "base/names.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,9 +14,11 @@ struct report_request {
     const char *manifest; /* path, "-": standard input */
     const char *title;    /* NULL: the manifest's scheme */
     enum report_format format;
-    const char *eval;   /* result of aq-eval for this recipe, shown in the page; NULL: none */
-    const char *chart;  /* REPORT_SVG: one of chart_names */
-    const char *output; /* NULL: stdout */
+    const struct aq_names *evals; /* results of aq-eval, this recipe's first; NULL: none */
+    const char *conf_dir; /* its engine/NAME.yaml say what an engine serves; NULL: nobody does */
+    const char *engine;   /* the one to show first; NULL: the selection's */
+    const char *chart;    /* REPORT_SVG: one of chart_names */
+    const char *output;   /* NULL: stdout */
 };
 
 int report_one(const struct report_request *q, struct aq_err *err) AQ_MUST_CHECK;

@@ -30,6 +30,13 @@ void prediction_add(struct prediction *p, const struct predict_group *g)
     p->activations = p->activations || g->activations;
 }
 
+void prediction_join(struct prediction *p, const struct prediction *part)
+{
+    p->nats += part->nats;
+    p->flagged += part->flagged;
+    p->activations = p->activations || part->activations;
+}
+
 void prediction_end(struct prediction *p)
 {
     if (p->nats < 0) /* of kl_div: differences of large numbers */

@@ -36,6 +36,8 @@ struct prediction {
 
 /* Adds one quantized group; what is not quantized adds nothing. Starts from {0}. */
 void prediction_add(struct prediction *p, const struct predict_group *g);
+/* The same for what one or more groups were added to before. */
+void prediction_join(struct prediction *p, const struct prediction *part);
 /* The interval, once all groups are in. */
 void prediction_end(struct prediction *p);
 
