@@ -170,6 +170,58 @@ scored() {
     [ ! -e "$T/out" ] && [ ! -e "$T/out.part" ]
 }
 
+@test "a recipe with the head, which shares the embedding's tensor: refused by every engine and before the count of groups" {
+    local e
+    mix '[["layers.3.mlp.down", "x"]]' '{"x": ["int8:axis0:static", "none"]}' |
+        jq '.layer_sensitivity["lm_head.quant_recipe"] = (.layer_sensitivity["layers.3.mlp.down_proj.quant_recipe"] | del(.rank))
+            | .selection.recipe["lm_head.quant_recipe"] = .selection.recipe["layers.3.mlp.down_proj.quant_recipe"]
+            | del(.sensitivity_ranking, .groups) | del(.layer_sensitivity[].rank)' >"$T/head.json"
+    for e in vllm sglang trtllm llamacpp transformers; do
+        refused 3 "lm_head: candidate 'x' (int8:axis0:static | none) is 'no' for $e: the head shares the embedding's tensor" \
+            aq-export -q --force --engine $e --lm "$F/lm.json" -o "$T/out" "$T/head.json"
+        has "$stderr" "select again with lm_head pinned to NONE"
+    done
+    refused 3 "lm_head: candidate 'x'" aq-export -q --check --lm "$F/lm.json" "$T/head.json"
+    # a head of its own is no group of a recipe either
+    "$O/tests/random_checkpoint" --kind qwen3 --layers 1 --hidden 64 --intermediate 128 --tied no "$T/model"
+    aq 0 aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    jq --argjson treatments '{"x": ["int8:axis0:static", "none"]}' --argjson cycle '["x"]' -f "$REPO/tests/manifest.jq" "$T/lm.json" |
+        jq '.layer_sensitivity["lm_head.quant_recipe"] = .layer_sensitivity["layers.0.mlp.down_proj.quant_recipe"]
+            | .selection.recipe["lm_head.quant_recipe"] = .selection.recipe["layers.0.mlp.down_proj.quant_recipe"]' >"$T/untied.json"
+    refused 3 "is 'no' for vllm: aq-export does not quantize the head" aq-export -q --lm "$T/lm.json" -o "$T/out" "$T/untied.json"
+    jq '.selection.recipe["lm_head.quant_recipe"].candidate = "NONE"' "$T/head.json" >"$T/none.json" # the head is left alone, but not of this model
+    refused 3 "has 29 groups, the model 28" aq-export -q --lm "$F/lm.json" -o "$T/out" "$T/none.json"
+    [ ! -e "$T/out" ] && [ ! -e "$T/out.part" ]
+}
+
+@test "shapes that do not divide, whole or among tensor-parallel GPUs: group, treatment, reason" {
+    local lm=$T/lm.json
+    "$O/tests/random_checkpoint" --kind qwen3 --layers 1 --hidden 80 --intermediate 200 --heads 2 --kv-heads 1 --head-dim 40 "$T/model"
+    aq 0 aq-extract-lm -q -o "$lm" "$T/model"
+    # shape TEXT ENGINE FORMAT GROUP WEIGHTS
+    shape() {
+        jq --arg g "$4" --argjson treatments "{\"x\": [\"$5\", \"none\"], \"row\": [\"int8:axis0:static\", \"none\"]}" --argjson cycle '["NONE"]' -f "$REPO/tests/manifest.jq" "$lm" |
+            jq --arg g "$4" '.selection.recipe["layers.0.\($g).quant_recipe"].candidate = "x"' >"$T/m.json"
+        refused 3 "layers.0.$4: candidate 'x' ($5 | none) is 'no' for ${2%%:*}: $1" \
+            aq-export -q --force --engine "$2" --format "$3" --lm "$lm" -o "$T/out" "$T/m.json" || return 1
+        [ ! -e "$T/out" ] && [ ! -e "$T/out.part" ]
+    }
+    shape "the inputs (of a shard) are not a multiple of the group size" vllm compressed-tensors self_attn.q_proj int4:block\(-1:32\):static
+    has "$stderr" "nearest candidate of this manifest that is served: row"
+    shape "the inputs (of a shard) are not a multiple of 16" vllm compressed-tensors mlp.down_proj e2m1:nvfp4\(16\):dynamic
+    shape "the inputs (of a shard) are not a multiple of 16" vllm:tp2 compressed-tensors self_attn.o_proj e2m1:nvfp4\(16\):dynamic
+    shape "the inputs (of a shard) are not a multiple of 32" vllm compressed-tensors self_attn.q_proj e2m1:mx\(32\):dynamic
+    shape "" llamacpp gguf self_attn.q_proj int8:block\(-1:32\):static
+    shape "" sglang:tp2 compressed-tensors self_attn.o_proj e2m1:nvfp4\(16\):dynamic
+    shape "" trtllm:tp2 modelopt self_attn.o_proj e2m1:nvfp4\(16\):dynamic
+    jq '.selection.candidates.x.w = "e2m1:nvfp4(16):dynamic" | .selection.recipe["layers.0.self_attn.o_proj.quant_recipe"].candidate = "x" | .selection.recipe["layers.0.self_attn.q_proj.quant_recipe"].candidate = "NONE"' \
+        "$T/m.json" >"$T/whole.json" # the same group whole
+    aq 0 aq-export -q --engine vllm --lm "$lm" -o "$T/fine" "$T/whole.json"
+    refused 2 "expected ENGINE" aq-export -q --engine vllm:tp0 --lm "$lm" -o "$T/out" "$T/m.json"
+    refused 2 "expected ENGINE" aq-export -q --engine vllm:tp99999 --lm "$lm" -o "$T/out" "$T/m.json"
+    refused 2 "expected ENGINE" aq-export -q --engine vllm:tp2:tp2 --lm "$lm" -o "$T/out" "$T/m.json"
+}
+
 @test "what is typed wrongly" {
     refused 2 "--lm is needed" aq-export -o "$T/out" "$F/mix.json"
     refused 2 "-o is needed" aq-export --lm "$F/lm.json" "$F/mix.json"

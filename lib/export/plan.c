@@ -10,12 +10,49 @@
 
 /* ---- the recipe ---- */
 
+/*
+ * aq leaves the head alone, but manifests of other tools may list it. A recipe that quantizes it is
+ * judged as one that has the group.
+ */
+static int refuse_head(const struct export_plan *p, struct aq_err *err)
+{
+    static const char head[] = "lm_head";
+    const struct lm_arch *a = &p->lm.arch;
+    for (size_t i = 0; i < p->manifest.count; i++) {
+        const char *name = p->manifest.groups[i].layer, *dot = strrchr(name, '.');
+        struct manifest_choice c;
+        struct engine_verdict v;
+        if (strcmp(dot ? dot + 1 : name, head) != 0)
+            continue;
+        if (manifest_choice(&p->manifest, name, &c, err) < 0)
+            return -1;
+        if (strcmp(c.candidate, "NONE") == 0)
+            continue;
+        const struct engine_group q = {.kind = "head",
+                                       .arch = p->arch,
+                                       .tied = a->tie_word_embeddings,
+                                       .modules = 1,
+                                       .rows = {a->vocab_size},
+                                       .cols = {a->hidden_size},
+                                       .weight = c.weight,
+                                       .act = c.act};
+        engine_judge(p->engine, &p->target, p->layout, &q, &v);
+        aq_err_set(err, AQ_EINPUT, "%s: candidate '%s' (%s | %s) is '%s' for %s: %s", aq_show(name),
+                   aq_show(c.candidate), aq_show(c.weight), aq_show(c.act),
+                   verdict_names[VERDICT_NO], engine_name(p->engine),
+                   v.verdict == VERDICT_NO ? v.reason : "aq-export does not quantize the head");
+        return aq_err_hint(err, "select again with lm_head pinned to NONE");
+    }
+    return 0;
+}
+
 static int read_recipe(struct export_plan *p, struct aq_err *err)
 {
     const struct manifest *m = &p->manifest;
     p->count = p->lm.groups.count;
     p->groups = xcalloc(p->count + 1, sizeof *p->groups);
-    if (manifest_is_of(m, p->lm.digest, p->count, p->request->lm, err) < 0)
+    if (refuse_head(p, err) < 0 ||
+        manifest_is_of(m, p->lm.digest, p->count, p->request->lm, err) < 0)
         return -1;
     for (size_t i = 0; i < p->count; i++) {
         struct export_group *g = &p->groups[i];
