@@ -70,7 +70,7 @@ static int report(struct report_request *q, struct aq_err *err)
     return status;
 }
 
-static int run(const struct aq_cmdline *cl, struct aq_err *err)
+static int run_options(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct report_request q = {.manifest = cl->count ? cl->args[0] : "-",
                                .title = o.scheme,
@@ -97,6 +97,13 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
                : o.html ? REPORT_HTML
                         : REPORT_SVG;
     return report(&q, err);
+}
+
+static int run(const struct aq_cmdline *cl, struct aq_err *err)
+{
+    int status = run_options(cl, err);
+    aq_names_release(&o.evals);
+    return status;
 }
 
 /* ---- aq-report summary ---- */

@@ -46,8 +46,8 @@ int main(void)
     const struct quant_matrix one = {rows, QUANT_BF16, 2 * SHARING_ROWS, COLS, "rows"};
     static const float top[] = {1};
     sharing = (struct sharing)SHARING_INIT;
-    tap_ok(sharing_add(&sharing, &spec, &one, top, 1, &err) == 0 &&
-               near(sharing.own, SHARING_ROWS * pow(1.0 / 6 - 0.125, 2)) &&
+    int r = sharing_add(&sharing, &spec, &one, top, 1, &err);
+    tap_ok(r == 0 && near(sharing.own, SHARING_ROWS * pow(1.0 / 6 - 0.125, 2)) &&
                sharing.own == sharing.shared,
            "%d rows of twice as many, widened from bf16: %.9g", SHARING_ROWS, sharing.own);
     return tap_done();
