@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Logits, losses, gradient scores and divergences of SmolLM2-135M in float64, for tests/real/run.
 
-    make test-real                                  # makes build/real/smollm2 and build/real/captions.txt, then fails
+    make test-real                                  # makes build/real/smollm2 and build/real/captions-16.txt, then fails
     tests/oracle/real.py build/real                 # needs torch, transformers, tokenizers; a GPU if there is one; writes tests/oracle/real/
     tests/oracle/real.py build/real INPUTS.f32 GRADIENT KL     # and says why aq's numbers differ
 
@@ -11,10 +11,11 @@ float64 value). Per group of linears and treatment, over all rows of all caption
     scores      sum over the outputs of ((Yq - Y) dL/dY)^2, L the summed cross entropy on the captions' own tokens
     kl          sum of KL(model || model with this group quantized)
     near        share of the activation's elements that a computation in float32 may round to another code
-    score_ties, kl_ties    what those elements could change in all, each by one code, as a share of the score and of the KL
+    score_ties, kl_ties    what those elements may change together, each by one code, as a share of the score and of the KL
 
 An element is near a tie if its distance from one is within eight times the noise of its row: the root mean square of what
-transformers itself differs by between float32 and float64. The ties' part is first order in each element, with the sum of its magnitudes.
+transformers itself differs by between float32 and float64. Few of them do take the other code, in either direction, so that what they
+change together is the root of the sum of the squares of what each would change (to first order for the KL).
 
 INPUTS.f32 is what aq's linears read (build/tests/logits LM TOKENS OUT INPUTS), GRADIENT and KL are the sweeps of tests/real/run. With
 codes made from those inputs in float32, and everything else in float64 as before, the differences from aq must go away.
@@ -205,7 +206,7 @@ def score(model, layer, group, treatment, x, codes, slopes):
             bend += dy ** 2 @ q ** 2
     if not codes or not hasattr(codes, "step"):
         return total, 0.0
-    return total, (pull.abs() * codes.step + bend * codes.step ** 2).sum().item()
+    return total, (pull.abs() * codes.step + bend * codes.step ** 2).norm().item()
 
 
 def divergence(model, batch, h, p, layer, group, treatment, codes, ties):
@@ -231,7 +232,7 @@ def divergence(model, batch, h, p, layer, group, treatment, codes, ties):
         if not ties or leaf is None:
             return kl.item(), 0.0
         kl.backward()
-    return kl.item(), (leaf.grad[batch.real].abs() * codes.step).sum().item()
+    return kl.item(), (leaf.grad[batch.real] * codes.step).norm().item()
 
 
 def short(x):
@@ -302,14 +303,17 @@ def explain(reference, same_codes, sweeps):
             far = [(found / torch.tensor(v[what][t]) - 1).abs() for v in (reference, same_codes)]
             tie = torch.tensor(reference[ties][t], dtype=torch.float64)
             print(f"{what} {t}: float64 median {far[0].median():.1e} largest {far[0].max():.1e}, {(far[0] > 1e-4).sum()} of {len(tie)} beyond "
-                  f"1e-4, {(far[0] > 1e-4 + tie).sum()} beyond 1e-4 and their ties (median {tie.median():.1e}, largest {tie.max():.1e}); "
+                  f"1e-4, {(far[0] > 1e-4 + tie).sum()} beyond 1e-4 and their ties (median {tie.median():.1e}, largest {tie.max():.1e}; the part "
+                  f"of them that is seen at most {((far[0] - 1e-4) / tie.clamp_min(1e-12)).max():.2f}); "
                   f"same codes median {far[1].median():.1e} largest {far[1].max():.1e}, {(far[1] > 1e-4).sum()} beyond 1e-4")
+            for i in torch.nonzero(far[1] > 1e-4).flatten().tolist():
+                print(f"  group {i}: {found[i]:.6g}, same codes {same_codes[what][t][i]:.6g}")
 
 
 def main():
     work = sys.argv[1]
     path = os.path.join(work, "smollm2")
-    with open(os.path.join(work, "captions.txt")) as f:
+    with open(os.path.join(work, "captions-16.txt")) as f:
         captions = f.read().splitlines()
     tokenizer = tokenizers.Tokenizer.from_file(os.path.join(path, "tokenizer.json"))
     encode = lambda text: tokenizer.encode(text).ids
