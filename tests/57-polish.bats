@@ -67,6 +67,26 @@ near() { is "$(jq -n "($1 - $2 | fabs) <= 1e-9 * ($2 | fabs)")" true; }
     aq 0 aq-select -q --effective-bits 6 "$F/polished.json"
 }
 
+@test "predictions by what was measured alone and together, of the same model" {
+    local n p=.selection.polish
+    aq-eval singles -q --device cpu --reference "$F/lm.json" --domain s="$F/search" -o "$F/singles" "$F/4.json" "$F/8.json"
+    for n in 1 2; do
+        aq 0 polish --threads $n --pairs "$F/singles" -o "$T/$n.json" "$F/start.json" "$F/4.json" "$F/8.json"
+    done
+    cmp "$T/1.json" "$T/2.json"
+    is "$(jq -c "[$p.kept, $p.accepted > 0, ($p.share >= 0 and $p.share <= 1), ($p.pairs | length)]" "$T/1.json")" '["polished",true,true,64]'
+    is "$(jq "$p.search.after < $p.search.before" "$T/1.json")" true
+    is "$(jq "$p | has(\"pairs\")" "$F/polished.json")" false
+    # what the first accepted move was predicted to change is what it did, better than by scores that say nothing
+    is "$(jq "$p.moves[0] | (.predicted / .search.difference) as \$x | \$x > 0.5 and \$x < 2" "$T/1.json")" true
+    cp "$F/singles" "$T/singles"
+    printf '\x01' | dd of="$T/singles" bs=1 seek=$(($(stat -c %s "$T/singles") - 1)) conv=notrunc status=none
+    refused 3 "the file is damaged" polish --pairs "$T/singles" -o "$T/none.json" "$F/start.json" "$F/4.json" "$F/8.json"
+    made "$T/other.json" wint4_afp16/w_group64 4 3
+    refused 3 "has nothing of" polish --pairs "$F/singles" -o "$T/none.json" "$F/start.json" "$F/4.json" "$F/8.json" "$T/other.json"
+    [ ! -e "$T/none.json" ]
+}
+
 @test "the same bits for any number of threads, and with kept inputs in a file" {
     local n
     for n in 1 2 8; do

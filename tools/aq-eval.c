@@ -132,6 +132,8 @@ static const struct aq_opt polish_opts[] = {
      "another text, which must agree with each accepted move"},
     {"held-out", 0, AQ_OPT_TEXT, &polishing.held_out, "NAME=TOKENS",
      "a third one, read once at the end: without a clear gain on\nit the recipe stays as it is"},
+    {"pairs", 0, AQ_OPT_TEXT, &polishing.pairs, "SINGLES",
+     "predict moves by what aq-eval singles measured, interactions\nof all groups included"},
     {"trials", 0, AQ_OPT_INT, &polishing.trials, "N", "moves to try at most (600)", NULL, 1,
      1000000},
     {"time", 0, AQ_OPT_DOUBLE, &polishing.seconds, "SECONDS",

@@ -11,11 +11,12 @@ enum { CHANGES_OF_THREE = 500 };
 
 /* One group takes another option. */
 struct move_change {
-    size_t group, option;
-    int64_t cost;   /* difference */
-    double nats;    /* difference */
-    double square;  /* sum of the squares of both predictions */
-    double reduced; /* nats at the price of a unit of cost */
+    size_t group, option, now; /* options of all options */
+    int64_t cost;              /* difference */
+    double nats;               /* difference */
+    double together;           /* difference in the interactions with all other groups */
+    double square;             /* sum of the squares of both predictions */
+    double reduced;            /* nats at the price of a unit of cost */
 };
 
 double move_improvement(double mean, double spread)
@@ -39,6 +40,32 @@ bool move_same(const struct move *a, const struct move *b)
 
 /* ---- changes ---- */
 
+static double both(const struct move_problem *p, size_t a, size_t b)
+{
+    return p->both[a * p->start[p->groups] + b];
+}
+
+/* With the other groups as they are. */
+static double together(const struct move_problem *p, const size_t *choice, size_t group,
+                       size_t option)
+{
+    double sum = 0;
+    for (size_t g = 0; p->both && g < p->groups; g++)
+        if (g != group)
+            sum += both(p, option, choice[g]) - both(p, choice[group], choice[g]);
+    return sum;
+}
+
+/* Two changes at once: what the sum of both leaves out. */
+static double mixed(const struct move_problem *p, const struct move_change *a,
+                    const struct move_change *b)
+{
+    if (!p->both)
+        return 0;
+    return both(p, a->option, b->option) - both(p, a->option, b->now) - both(p, a->now, b->option) +
+           both(p, a->now, b->now);
+}
+
 static size_t list_changes(const struct move_problem *p, const size_t *choice,
                            struct move_change *out)
 {
@@ -49,8 +76,10 @@ static size_t list_changes(const struct move_problem *p, const size_t *choice,
             if (i != now)
                 out[n++] = (struct move_change){.group = g,
                                                 .option = i,
+                                                .now = now,
                                                 .cost = p->costs[i] - p->costs[now],
                                                 .nats = p->nats[i] - p->nats[now],
+                                                .together = together(p, choice, g, i),
                                                 .square = p->nats[i] * p->nats[i] +
                                                           p->nats[now] * p->nats[now]};
         }
@@ -61,13 +90,13 @@ static size_t list_changes(const struct move_problem *p, const size_t *choice,
  * What a unit of cost is worth near an optimum: no upgrade gains more by unit, no downgrade loses
  * less. Half way between the two where they do not cross.
  */
-static double price_of(const struct move_change *c, size_t n)
+static double price_of(const struct move_change *c, size_t n, double share)
 {
     double up = 0, down = INFINITY;
     for (size_t i = 0; i < n; i++) {
         if (c[i].cost == 0)
             continue;
-        double worth = -c[i].nats / (double)c[i].cost;
+        double worth = -(c[i].nats + share * c[i].together) / (double)c[i].cost;
         if (c[i].cost > 0)
             up = fmax(up, worth);
         else if (worth > 0)
@@ -162,12 +191,15 @@ static void consider(struct finder *f, const struct move_change *const *c, int c
     struct move m = {.count = count};
     for (int i = 0; i < count; i++) {
         nats += c[i]->nats;
+        m.together += c[i]->together;
+        for (int k = 0; k < i; k++)
+            m.together += mixed(f->p, c[k], c[i]);
         square += c[i]->square;
         m.group[i] = c[i]->group;
         m.option[i] = c[i]->option;
         layer = f->p->layer[c[i]->group] < layer ? f->p->layer[c[i]->group] : layer;
     }
-    m.predicted = nats;
+    m.predicted = nats += f->p->share * m.together;
     m.spread = f->spread * sqrt(square);
     if (nats > 4 * m.spread) /* one in 30,000 is an improvement */
         return;
@@ -234,9 +266,10 @@ void moves_find(struct moves *m, const struct move_problem *p, const size_t *cho
     for (size_t g = 0; g < p->groups; g++)
         room -= p->costs[choice[g]];
     find_pairs(&f, c, n, room);
-    double price = price_of(c, n);
+    double price = price_of(c, n, p->share);
     for (size_t i = 0; i < n; i++) /* what uncertainty may make of it counts too */
-        c[i].reduced = c[i].nats + price * (double)c[i].cost - spread * sqrt(c[i].square);
+        c[i].reduced = c[i].nats + p->share * c[i].together + price * (double)c[i].cost -
+                       spread * sqrt(c[i].square);
     qsort(c, n, sizeof *c, by_reduced);
     n = n < CHANGES_OF_THREE ? n : CHANGES_OF_THREE;
     qsort(c, n, sizeof *c, by_option);

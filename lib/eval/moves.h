@@ -1,8 +1,9 @@
 /*
  * What a polish tries next: moves of up to three groups that keep a recipe within its budget, by
- * rising promise. A move's effect is predicted as a sum of differences of its options; how far off
- * that may be is known too, so that the expected improvement is that of a normal variable, divided
- * by what the trial costs.
+ * falling promise. A move's effect is predicted as a sum of differences of its options, and, where
+ * it is known what two options cost more together than apart, of a share of these interactions; how
+ * far off that may be is known too, so that the expected improvement is that of a normal variable,
+ * divided by what the trial costs.
  */
 #ifndef AQ_EVAL_MOVES_H
 #define AQ_EVAL_MOVES_H
@@ -18,7 +19,9 @@ struct move_problem {
     size_t groups;
     const size_t *start;
     const int64_t *costs;
-    const double *nats;   /* predicted of each option */
+    const double *nats; /* predicted of each option */
+    const double *both; /* (options, options): what two of them cost more together; NULL: unknown */
+    double share;       /* of `both` that counts, 0 to 1 */
     const int64_t *layer; /* of each group */
     int64_t layers;
     double head; /* the head's cost, in layers */
@@ -30,6 +33,7 @@ struct move {
     size_t group[MOVE_GROUPS];  /* rising */
     size_t option[MOVE_GROUPS]; /* of all options */
     double predicted;           /* change in nats; negative: better */
+    double together;            /* the whole change in interactions, of which it has a share */
     double spread;              /* of that prediction, one standard deviation */
     double improvement;         /* expected, in nats */
     double cost;                /* of the trial: a share of a whole pass */

@@ -11,9 +11,12 @@
    trials show their own (docs/evidence.md). */
 static const double spread_at_first = 0.28;
 static const double spread_least = 0.05, spread_most = 1;
+/* The share of interactions until it is fitted: what was best on another model. */
+static const double share_at_first = 0.4;
 enum {
     REFIT = 50,        /* trials after which the spread is fitted again */
     STAGES = 3,        /* 1/16, 1/4 and all of the search text */
+    PROBES = 16,       /* moves that the share of interactions is fitted to */
     JUDGED_SAMPLES = 8 /* a stage of fewer says nothing */
 };
 
@@ -23,6 +26,7 @@ const char *const polish_stop_names[] = {"no move promises more than noise", "no
 
 struct polish {
     const struct polish_job *job;
+    struct move_problem problem; /* the job's, with the share of interactions */
     struct polish_result *out;
     size_t *changed;            /* [groups]: the choice of a trial */
     double *base[POLISH_TEXTS]; /* [samples]: sums of the recipe */
@@ -90,7 +94,7 @@ static void forbid(struct polish *p)
 static void list_moves(struct polish *p)
 {
     moves_release(&p->moves);
-    moves_find(&p->moves, &p->job->moves, p->out->choice, p->out->spread, p->tried, p->tried_count);
+    moves_find(&p->moves, &p->problem, p->out->choice, p->out->spread, p->tried, p->tried_count);
     p->next = 0;
 }
 
@@ -212,6 +216,31 @@ static int try_move(struct polish *p, const struct move *m, struct aq_err *err)
     return 0;
 }
 
+/* ---- the share of interactions ---- */
+
+/* The most promising moves on the confirm text: what the sums of their options leave unexplained,
+   regressed on the interactions. */
+static int fit_share(struct polish *p, struct aq_err *err)
+{
+    double xx = 0, xy = 0;
+    p->problem.share = share_at_first;
+    list_moves(p);
+    for (size_t i = 0; i < p->moves.count && i < PROBES; i++) {
+        const struct move *m = &p->moves.items[i];
+        memcpy(p->changed, p->out->choice, p->job->moves.groups * sizeof *p->changed);
+        take(p->changed, m);
+        if (measure(p, POLISH_CONFIRM, p->changed, lowest_layer(p, m), 0,
+                    p->job->texts[POLISH_CONFIRM].pieces, false, p->sums[POLISH_CONFIRM], err) < 0)
+            return -1;
+        double apart = m->predicted - p->problem.share * m->together;
+        xx += m->together * m->together;
+        xy += m->together *
+              (difference(p, POLISH_CONFIRM, p->job->texts[POLISH_CONFIRM].pieces).mean - apart);
+    }
+    p->problem.share = p->out->share = xx > 0 ? fmin(fmax(xy / xx, 0), 1) : 0;
+    return 0;
+}
+
 /* ---- when to stop ---- */
 
 static double promised(const struct polish *p)
@@ -250,6 +279,8 @@ static int run(struct polish *p, struct aq_err *err)
             return -1;
         p->out->before[t] = current(p, (enum polish_text)t).mean;
     }
+    if (p->problem.both && fit_share(p, err) < 0)
+        return -1;
     list_moves(p);
     while (!is_over(p)) {
         struct move m = p->moves.items[p->next++];
@@ -264,7 +295,8 @@ static int run(struct polish *p, struct aq_err *err)
 int polish_run(const struct polish_job *job, const size_t *start, struct polish_result *out,
                struct aq_err *err)
 {
-    struct polish p = {.job = job, .out = out, .started = job->clock(job->arg)};
+    struct polish p = {
+        .job = job, .problem = job->moves, .out = out, .started = job->clock(job->arg)};
     int64_t most = 0;
     *out = (struct polish_result){.spread = spread_at_first};
     out->choice = xcalloc(job->moves.groups + 1, sizeof *out->choice);

@@ -5,6 +5,9 @@
  * the confirm text, by one, or it is undone and never tried again. What is measured, and how, is
  * the caller's: this knows samples, sums and options alone.
  *
+ * Where interactions of options are known, they are estimates from few positions, and their share
+ * in predictions is fitted first, to moves that are measured on the confirm text.
+ *
  * Everything is decided by measured sums in a fixed order, so that the outcome depends on nothing
  * else; a limit on the time ends it earlier, and says so.
  */
@@ -85,6 +88,7 @@ struct polish_result {
     enum polish_stop stop;
     double before[POLISH_TEXTS], after[POLISH_TEXTS]; /* nats per position */
     double spread; /* of predictions, over themselves, as the trials showed */
+    double share;  /* of the interactions, as the confirm text showed; 0 where they are unknown */
 };
 
 /* start: the option of each group, within the budget. Release also after a failure. */

@@ -10,6 +10,7 @@
 #include "eval/recipe.h"
 #include "eval/trial.h"
 #include "select/select_engine.h"
+#include "select/select_pairs.h"
 #include "select/select_write.h"
 #include "store/score_sums.h"
 
@@ -34,7 +35,9 @@ struct command {
     size_t *start; /* [rows]: the manifest's options, of all options */
     int *options;  /* [rows]: of a row, for recipes_set */
     int64_t *layers;
+    struct sel_pairs pairs;
     double *nats; /* [all options] */
+    double *both; /* (all options, all options): their interactions; NULL: unknown */
     int32_t *labels[POLISH_TEXTS + 1];
     int64_t *first[POLISH_TEXTS];
     struct polish_job job;
@@ -145,9 +148,40 @@ static int find_start(struct command *c, size_t row, struct aq_err *err)
                       aq_show(c->o->manifest), aq_show(choice.candidate), aq_show(x->name));
 }
 
+/* Number of an option's candidate in the pairs; -1: nothing is quantized. */
+static int64_t candidate_at(const struct command *c, size_t row, size_t option)
+{
+    int candidate = c->table.rows[row].options[c->problem.option[option]].candidate;
+    return candidate == SEL_NONE ? -1 : (int64_t)(row * c->pairs.candidates) + candidate;
+}
+
+/* What each option was measured to cost alone, and any two of them together. */
+static int take_pairs(struct command *c, struct aq_err *err)
+{
+    size_t rows = c->table.count, all = c->problem.start[rows];
+    if (sel_pairs_read(&c->pairs, c->o->pairs, &c->table, err) < 0)
+        return -1;
+    size_t n = c->pairs.groups * c->pairs.candidates;
+    int64_t *at = xcalloc(all + 1, sizeof *at);
+    for (size_t row = 0; row < rows; row++)
+        for (size_t i = c->problem.start[row]; i < c->problem.start[row + 1]; i++)
+            at[i] = candidate_at(c, row, i);
+    c->both = xcalloc(all * all + 1, sizeof *c->both);
+    for (size_t i = 0; i < all; i++) {
+        c->nats[i] = at[i] < 0 ? 0 : c->pairs.nats[at[i]];
+        for (size_t k = 0; k < all && at[i] >= 0; k++)
+            if (at[k] >= 0)
+                c->both[i * all + k] = c->pairs.cov[(size_t)at[i] * n + (size_t)at[k]];
+    }
+    free(at);
+    return 0;
+}
+
 /* What each option is predicted to cost, in nats. */
 static int predict_options(struct command *c, struct aq_err *err)
 {
+    if (c->o->pairs)
+        return take_pairs(c, err);
     for (size_t row = 0; row < c->table.count; row++)
         for (size_t i = c->problem.start[row]; i < c->problem.start[row + 1]; i++) {
             const struct sel_option *o = &c->table.rows[row].options[c->problem.option[i]];
@@ -235,6 +269,7 @@ static int search(struct command *c, struct aq_err *err)
                                          .start = c->problem.start,
                                          .costs = c->problem.costs,
                                          .nats = c->nats,
+                                         .both = c->both,
                                          .layer = c->layers,
                                          .layers = c->in.lm.arch.num_hidden_layers,
                                          .head = trials_head_cost(c->trials),
@@ -412,6 +447,10 @@ static struct json *polish_of(const struct command *c)
     json_add_bool(v, "complete", r->stop != POLISH_TIMED);
     json_add_string(v, "kept", c->kept_optimum ? "start" : "polished");
     json_add_double(v, "spread", r->spread);
+    if (c->o->pairs) {
+        json_add_string(v, "pairs", c->pairs.digest);
+        json_add_double(v, "share", r->share);
+    }
     add_steps(json_add_array(v, "moves"), c);
     return v;
 }
@@ -475,6 +514,8 @@ int eval_polish(const struct polish_options *o, struct aq_err *err)
     free(c.options);
     free(c.layers);
     free(c.nats);
+    free(c.both);
+    sel_pairs_release(&c.pairs);
     for (size_t i = 0; i <= POLISH_TEXTS; i++)
         free(c.labels[i]);
     for (size_t i = 0; i < POLISH_TEXTS; i++)

@@ -10,6 +10,7 @@ struct polish_options {
     const char *held_out;         /* NULL: none */
     int64_t trials;               /* at most */
     double seconds;               /* INFINITY: no limit */
+    const char *pairs; /* of aq-eval singles: predictions are measured; NULL: by scores */
     const char *output;
     const char *manifest;
     const char *const *scores;

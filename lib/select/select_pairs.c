@@ -194,6 +194,24 @@ static int read_block(struct pairs_file *f, struct sel_pairs *p, int64_t layer, 
     return 0;
 }
 
+/* Of all groups. */
+static int read_cov(struct pairs_file *f, struct sel_pairs *p, struct aq_err *err)
+{
+    size_t k = f->groups * f->candidates, n = p->groups * p->candidates;
+    const struct st_tensor *t = st_need(&f->st, "cov", ST_F64, 2, err);
+    if (!t || check_shape(t, k, k, 0, err) < 0 || check_finite(t, err) < 0)
+        return -1;
+    for (size_t a = 0; a < k; a++)
+        for (size_t b = 0; b < k; b++) {
+            int64_t row[] = {f->row[a / f->candidates], f->row[b / f->candidates]};
+            int64_t column[] = {f->column[a % f->candidates], f->column[b % f->candidates]};
+            if (row[0] >= 0 && row[1] >= 0 && row[0] != row[1] && column[0] >= 0 && column[1] >= 0)
+                p->cov[((size_t)row[0] * p->candidates + (size_t)column[0]) * n +
+                       (size_t)row[1] * p->candidates + (size_t)column[1]] = at(t, a * k + b);
+        }
+    return 0;
+}
+
 static int read_blocks(struct pairs_file *f, struct sel_pairs *p, struct aq_err *err)
 {
     struct jref root = jref_root(f->meta, "metadata"), list;
@@ -240,6 +258,7 @@ int sel_pairs_read(struct sel_pairs *p, const char *path, const struct sel_table
     size_t n = p->groups * p->candidates;
     p->nats = xcalloc(n + 1, sizeof *p->nats);
     p->pair = xcalloc(n * n + 1, sizeof *p->pair);
+    p->cov = xcalloc(n * n + 1, sizeof *p->cov);
     p->layer = xcalloc(p->groups + 1, sizeof *p->layer);
     for (size_t i = 0; i < n; i++)
         p->nats[i] = NAN;
@@ -250,6 +269,8 @@ int sel_pairs_read(struct sel_pairs *p, const char *path, const struct sel_table
         r = check_all(p, t, err);
     if (r == 0)
         r = read_blocks(&f, p, err);
+    if (r == 0)
+        r = read_cov(&f, p, err);
     if (r < 0)
         (void)aq_err_prefix(err, "%s", aq_show(path));
     st_close(&f.st);
@@ -264,6 +285,7 @@ void sel_pairs_release(struct sel_pairs *p)
     free(p->path);
     free(p->nats);
     free(p->pair);
+    free(p->cov);
     free(p->layer);
     *p = (struct sel_pairs){0};
 }

@@ -17,6 +17,8 @@ struct sel_pairs {
     size_t groups, candidates;
     double *nats;   /* (groups, candidates) of the table, per position */
     double *pair;   /* (groups x candidates, groups x candidates); 0 across layers */
+    double *cov;    /* the same shape, all layers: what both cost more together than apart, to
+                       second order; 0 within a group */
     int64_t *layer; /* [groups] */
 };
 

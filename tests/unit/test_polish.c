@@ -12,6 +12,8 @@ enum { GROUPS = 6, OPTIONS = 3, ALL = GROUPS * OPTIONS, SAMPLES = 64, PIECES = 1
 struct world {
     double nats[POLISH_TEXTS][ALL];
     double noise; /* of each sample and option, relative */
+    double share; /* of `both`, in truth */
+    double both[ALL * ALL];
     size_t kept[GROUPS], measured[POLISH_TEXTS], pieces;
     int kept_calls;
     bool wrong_layer;
@@ -42,6 +44,8 @@ static int measure(void *arg, const struct polish_measure *m, struct aq_err *err
         for (size_t g = 0; g < GROUPS; g++) {
             double x = w->nats[m->text][m->choice[g]];
             m->sums[s] += LABELS * x * (1 + w->noise * noise_at(m->text, (int64_t)s, m->choice[g]));
+            for (size_t h = 0; h < g; h++)
+                m->sums[s] += LABELS * w->share * w->both[m->choice[g] * ALL + m->choice[h]];
         }
     }
     if (m->keep) {
@@ -260,6 +264,76 @@ static void test_gain(void)
     tap_ok(!polish_is_gain(&(struct polish_difference){-2, NAN}), "nothing is known without one");
 }
 
+/* Interactions of all options of different groups, of either sign. */
+static void couple(struct setting *s, struct world *w)
+{
+    for (size_t a = 0; a < ALL; a++)
+        for (size_t b = 0; b < a; b++)
+            if (a / OPTIONS != b / OPTIONS)
+                w->both[a * ALL + b] = w->both[b * ALL + a] = 2e-4 * noise_at(7, (int64_t)a, b);
+    s->job.moves.both = w->both;
+}
+
+/* What is predicted of a choice. */
+static double predicted_of(const struct setting *s, const size_t *choice)
+{
+    double sum = 0;
+    for (size_t g = 0; g < GROUPS; g++) {
+        sum += s->predicted[choice[g]];
+        for (size_t h = 0; h < g; h++)
+            sum += s->job.moves.share * s->job.moves.both[choice[g] * ALL + choice[h]];
+    }
+    return sum;
+}
+
+static void test_interactions(void)
+{
+    struct setting s;
+    struct world w;
+    struct moves m;
+    double worst = 0;
+    int counts[MOVE_GROUPS + 1] = {0};
+    set_up(&s, &w);
+    couple(&s, &w);
+    s.job.moves.share = 0.7;
+    s.choice[2] = 2 * OPTIONS; /* not all alike */
+    moves_find(&m, &s.job.moves, s.choice, 0.28, NULL, 0);
+    for (size_t i = 0; i < m.count; i++) {
+        size_t choice[GROUPS];
+        memcpy(choice, s.choice, sizeof choice);
+        for (int k = 0; k < m.items[i].count; k++)
+            choice[m.items[i].group[k]] = m.items[i].option[k];
+        worst = fmax(worst, fabs(predicted_of(&s, choice) - predicted_of(&s, s.choice) -
+                                 m.items[i].predicted));
+        counts[m.items[i].count]++;
+    }
+    tap_ok(counts[1] && counts[2] && counts[3] && worst < 1e-12,
+           "a move's prediction is the difference of those of two recipes: %d, %d and %d moves, "
+           "%.1e apart",
+           counts[1], counts[2], counts[3], worst);
+    moves_release(&m);
+}
+
+static void test_share(void)
+{
+    static const double shares[] = {0.6, 0, -1, 3};
+    for (size_t i = 0; i < 4; i++) {
+        struct setting s;
+        struct world w;
+        struct polish_result r;
+        struct aq_err err = {0};
+        set_up(&s, &w);
+        couple(&s, &w);
+        w.noise = 0.02;
+        w.share = shares[i];
+        double right = fmin(fmax(w.share, 0), 1);
+        int status = polish_run(&s.job, s.choice, &r, &err);
+        tap_ok(status == 0 && fabs(r.share - right) < 0.05, "a share of %g is found: %g", right,
+               r.share);
+        polish_release(&r);
+    }
+}
+
 static int by_brute_force(const struct setting *s, double spread)
 {
     int n = 0;
@@ -316,6 +390,8 @@ static void test_moves(void)
 int main(void)
 {
     test_moves();
+    test_interactions();
+    test_share();
     test_good_move();
     test_planted_bad_move();
     test_refused_for_good();
