@@ -50,3 +50,23 @@ blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside'
         [ -e "$REPO/$f" ] || { echo "README.md: no $f"; return 1; }
     done
 }
+
+@test "every term of the glossary is linked where the README and each page of docs first use it" {
+    need_command python3
+    cd "$REPO"
+    local pages
+    pages=$(ls README.md docs/*.md | grep -vx docs/glossary.md)
+    # shellcheck disable=SC2086
+    aq 0 python3 tests/first_use.py docs/glossary.md $pages
+    # a link that is taken away, a term that is new, and a link to no entry are noticed
+    sed 's/\[budget\](docs.glossary.md#budget)/budget/' README.md >"$BATS_TEST_TMPDIR/page.md"
+    aq 1 python3 tests/first_use.py docs/glossary.md "$BATS_TEST_TMPDIR/page.md"
+    is "$(wc -l <<<"$output")" 1
+    has "$output" "page.md: budget: "
+    sed 's/#budget/#money/' README.md >"$BATS_TEST_TMPDIR/page.md"
+    aq 1 python3 tests/first_use.py docs/glossary.md "$BATS_TEST_TMPDIR/page.md"
+    has "$output" "page.md: no entry 'money'"
+    { cat docs/glossary.md; echo '| <a id="new"></a>new | A word. |'; } >"$BATS_TEST_TMPDIR/glossary.md"
+    aq 1 python3 tests/first_use.py "$BATS_TEST_TMPDIR/glossary.md"
+    has "$output" "new: not in the list of terms"
+}
