@@ -165,6 +165,50 @@ PY
     done
 }
 
+# What transformers chose is in tests/oracle/moe, made by tests/oracle/moe.py.
+@test "--dump-routes: where transformers sends the tokens, whatever the store has; a dense model has none" {
+    need_command python3
+    for case in qwen3_moe mixtral; do
+        python3 - "$CASES/$case/expected.safetensors" >ids <<'PY'
+import json, struct, sys
+b = open(sys.argv[1], "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = json.loads(b[8:8 + n])
+def get(name, kind):
+    at, end = h[name]["data_offsets"]
+    return struct.unpack("<%d%s" % ((end - at) // struct.calcsize(kind), kind), b[8 + n + at:8 + n + end])
+ids, offsets = get("ids", "i"), get("offsets", "q")
+for i in range(len(offsets) - 1):
+    print(*ids[offsets[i]:offsets[i + 1]])
+PY
+        "$O"/tests/make_tokens --sizes "$(wc -l <ids)" -o tokens <ids
+        aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
+        aq 0 aq-extract-lm -o lm.json "$CASES/$case"
+        for again in 1 2; do aq 0 aq-score --lm lm.json --tokens tokens --device cpu --dump-routes routes -v -o $case.store q.json; done
+        has "$stderr" "0 candidates computed"
+        has "$stderr" "layer 1: tokens of an expert: "
+        python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" <<'PY'
+import json, struct, sys
+def read(path):
+    b = open(path, "rb").read()
+    n = int.from_bytes(b[:8], "little")
+    h = json.loads(b[8:8 + n])
+    kinds = {"I16": "h", "I32": "i", "F32": "f"}
+    return {k: struct.unpack("<%d%s" % ((v["data_offsets"][1] - v["data_offsets"][0]) // struct.calcsize(kinds[v["dtype"]]), kinds[v["dtype"]]),
+                             b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]])
+            for k, v in h.items() if k.startswith(("sel/", "w/"))}
+found, expected = read(sys.argv[1]), read(sys.argv[2])
+assert sorted(found) == sorted(expected), (sorted(found), sorted(expected))
+for k in found:
+    assert len(found[k]) == len(expected[k]) > 0, k
+    assert all(abs(x - y) < 1e-6 for x, y in zip(found[k], expected[k])), k
+PY
+    done
+    aq 0 aq-extract-lm -o dense.json "$CASES/qwen2"
+    refused 3 "the model has no experts: there are no routes" aq-score --lm dense.json --tokens tokens --device cpu --dump-routes r -o s q.json
+    [ ! -e r ] && [ ! -e s ]
+}
+
 @test "the trained model: threads, shards and memory give the same bytes; its recipe is exported and costs what it did" {
     head -40 "$REPO"/datasets/demo/captions_medium.txt >captions
     head -60 "$REPO"/datasets/demo/captions_heldout.txt >held

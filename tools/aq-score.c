@@ -230,6 +230,8 @@ static const struct aq_opt options[] = {
      "fp32 products only, no integer or bf16 matrix units", NULL, 0, 0},
     {"verify", 0, AQ_OPT_FLAG, &o.verify, NULL,
      "read the whole checkpoint first and compare it with the\nfull digest of lm.json"},
+    {"dump-routes", 0, AQ_OPT_TEXT, &o.routes, "FILE",
+     "also write which experts each token goes to, and their weights"},
     {"dry-run", 0, AQ_OPT_FLAG, &o.dry_run, NULL, "print the plan; write nothing", NULL, 0, 0},
     AQ_OPT_END,
 };

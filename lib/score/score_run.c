@@ -7,6 +7,7 @@
 #include "model/lm.h"
 #include "score/dtype.h"
 #include "score/prefixes.h"
+#include "score/routes.h"
 #include "score/score_plan.h"
 #include "score/scoring.h"
 #include "score/shard.h"
@@ -341,6 +342,9 @@ static int run(struct scoring_run *r, struct aq_err *err)
             r->candidates.count, r->rows.count);
     if (o->dry_run)
         return score_plan_print(&r->s, o->store, r->identity, err);
+    if (o->routes &&
+        routes_dump(&r->s, r->samples, r->lm.digest, r->tokens.digest, o->routes, err) < 0)
+        return -1;
     if (open_store(r, err) < 0)
         return -1;
     r->s.store = r->store;

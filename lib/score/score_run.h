@@ -24,8 +24,9 @@ struct score_options {
     uint64_t memory;   /* 0: no limit */
     const char *shard; /* "K/N"; NULL: all */
     bool dry_run, replace, repair, plain_products;
-    bool verify;       /* read the whole checkpoint and compare it with its full digest first */
-    const char *store; /* -o; may be NULL for a dry run */
+    bool verify;        /* read the whole checkpoint and compare it with its full digest first */
+    const char *routes; /* where to write them; NULL: not wanted */
+    const char *store;  /* -o; may be NULL for a dry run */
     const char *const *quants; /* quant.json files */
     size_t quant_count;
 };
