@@ -124,12 +124,18 @@ EOF
 }
 
 # bats test_tags=gpu
-@test "the same bytes within --memory; a limit that is too small is named" {
-    score s --device cuda
+@test "weights are loaded once; the same bytes within --memory; a limit that is too small is named" {
+    loaded() { sed -nE 's/.*weights loaded: ([0-9.]+) MB.*/\1/p' <<<"$stderr"; }
+    local once twice
+    aq 0 score s -v --device cuda
+    once=$(loaded)
     refused 1 "is too little" score m --device cuda --memory 1M
     need=$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' <<<"$stderr")
-    score m --device cuda --memory "${need}000000"
+    aq 0 score m -v --device cuda --memory "${need}000000"
     cmp m s
+    twice=$(loaded)
+    echo "loaded: $once MB, within the limit $twice MB"
+    jq -en "$once * 1e6 <= 1.02 * $(jq '[.tensors[] | .end - .begin] | add' "$T/lm.json") and $once <= $twice"
 }
 
 # demo STORE DEVICE DTYPE OPTION... QUANT...: the demo model MODEL and its captions, with ranges of the same device and dtype

@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 6 };
+enum { BACKEND_ABI = 7 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -76,6 +76,9 @@ struct backend_weight {
     const char *name;   /* for messages */
     void *dev;          /* backend's own; NULL until loaded */
     uint32_t version;   /* another one whenever the numbers at `host` are others than before */
+    /* Of its own for numbers that stay what they are from load to load, so that a backend may keep
+       them after their release; 0: made anew at each load. */
+    uint64_t serial;
 };
 
 /*
@@ -347,15 +350,16 @@ struct backend_ops {
 /* Every backend's own struct begins with this. */
 struct backend {
     const struct backend_ops *ops;
-    size_t act_size;      /* bytes of an activation element */
-    char identity[96];    /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
-    int threads;          /* CPU workers; 1 elsewhere */
-    uint64_t batch_bytes; /* tiles scored together gain nothing more beyond this */
-    int32_t chunk_rows;   /* `score` takes a job's wanted rows, rounded up to these; 0: all rows */
-    int32_t tile_tokens;  /* rows that fill the device; a tile has that many, or a multiple */
-    int inputs_at_once;   /* quantized inputs of a tile beyond which one call of score gains nothing
-                           */
-    int32_t expert_rows;  /* of a product with an expert's weight; divides tile_tokens */
+    size_t act_size;       /* bytes of an activation element */
+    char identity[96];     /* "cpu/openblas-SkylakeX/fp32": what equal bits depend on */
+    int threads;           /* CPU workers; 1 elsewhere */
+    uint64_t weights_read; /* bytes of weights loaded so far, without those that were still there */
+    uint64_t batch_bytes;  /* tiles scored together gain nothing more beyond this */
+    int32_t chunk_rows;    /* `score` takes a job's wanted rows, rounded up to these; 0: all rows */
+    int32_t tile_tokens;   /* rows that fill the device; a tile has that many, or a multiple */
+    int inputs_at_once;  /* quantized inputs of a tile beyond which one call of score gains nothing
+                          */
+    int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */
     size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
     size_t weight_size; /* bytes that an operand may take for each element of its weight */
 };

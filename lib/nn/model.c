@@ -6,6 +6,7 @@
 #include "quant/quant.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,7 +89,6 @@ struct nn_model {
     size_t arena_bytes;
     void *buf[EXTRAS];
     struct nn_acts acts;
-    uint64_t bytes_read;
     struct aq_err failed; /* of a layer call, until nn_check */
     struct backend_rope rope[ARCH_ROPES];
     float *inv_freq; /* of all, one after the other */
@@ -131,7 +131,7 @@ const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t 
 
 uint64_t nn_weight_bytes_read(const struct nn_model *m)
 {
-    return m->bytes_read;
+    return m->b->weights_read;
 }
 
 /* Weight, output and gradient of the linear with this role. */
@@ -305,9 +305,12 @@ uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows,
 static int find_weight(const struct nn_source *s, const char *name, int64_t rows, int64_t cols,
                        struct backend_weight *w, struct aq_err *err)
 {
+    static atomic_uint_fast64_t serials; /* no two weights of a process have the same */
     *w = (struct backend_weight){0};
     if (s->find(s->arg, name, w, err) < 0)
         return -1;
+    if (w->host)
+        w->serial = atomic_fetch_add(&serials, 1) + 1;
     if (w->rows != rows || w->cols != cols)
         return aq_err_set(err, AQ_EINPUT, "tensor '%s' is %lld x %lld, expected %lld x %lld", name,
                           (long long)w->rows, (long long)w->cols, (long long)rows, (long long)cols);
@@ -512,8 +515,6 @@ static int layer_load(struct nn_model *m, int64_t layer, struct aq_err *err)
         return 0;
     int count, r;
     struct backend_weight **w = list_weights(m, layer, &count);
-    for (int i = 0; i < count; i++)
-        m->bytes_read += weight_bytes(w[i]);
     l->loaded = true;
     r = make_weights(m, w, count, err);
     if (r == 0)
@@ -578,8 +579,6 @@ int nn_use_ends(struct nn_model *m, struct aq_err *err)
     int count = list_ends(m, w);
     if (m->ends_loaded)
         return 0;
-    for (int i = 0; i < count; i++)
-        m->bytes_read += weight_bytes(w[i]);
     m->ends_loaded = true;
     if (make_weights(m, w, count, err) < 0)
         return -1;
@@ -630,12 +629,12 @@ int nn_use_head(struct nn_model *m, struct aq_err *err)
     for (int64_t i = 0; i < slices; i++) {
         m->slices[i] = *whole[0];
         m->slices[i].dev = NULL;
+        m->slices[i].serial = 0;
         m->slices[i].host = (const char *)whole[0]->host + (size_t)(i * NN_SLICE) * row;
         m->slices[i].rows = nn_slice_ids(m, i);
     }
     int count;
     struct backend_weight **w = list_slices(m, &count);
-    m->bytes_read += weight_bytes(whole[0]) + weight_bytes(whole[1]);
     int r = m->b->ops->weights_load(m->b, w, count, err);
     free(w);
     return r;

@@ -203,10 +203,12 @@ static int cpu_download(struct backend *b, void *host, const void *from, size_t 
 static int cpu_weights_load(struct backend *b, struct backend_weight *const *w, int count,
                             struct aq_err *err)
 {
-    (void)b;
     (void)err;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         w[i]->dev = (void *)w[i]->host;
+        b->weights_read +=
+            (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * backend_dtype_bytes(w[i]->dtype);
+    }
     return 0;
 }
 

@@ -121,6 +121,8 @@ void cuda_tile_free(struct backend *b, struct backend_tile *t);
 /* ---- weights.cu ---- */
 int uploader_open(struct cuda_backend *c, struct aq_err *err);
 void uploader_close(struct cuda_backend *c);
+/* Gives one released weight's memory back; false: there is none. */
+bool uploader_spare(struct cuda_backend *c);
 int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
                       struct aq_err *err);
 void cuda_weights_release(struct backend *b, struct backend_weight *const *w, int count);

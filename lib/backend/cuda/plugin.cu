@@ -129,36 +129,52 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
 
 /* ---- memory ---- */
 
-void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err)
+static void *take_refused(struct cuda_backend *c, size_t bytes, const char *purpose, cudaError_t e,
+                          struct aq_err *err)
 {
-    uint64_t limit = c->config.memory;
-    if (limit && (bytes > limit || c->used > limit - bytes)) {
-        (void)c->host.err_set(
-            err, AQ_ERUN,
-            "%.1f MB of device memory for %s do not fit: %.1f MB are taken of the "
-            "limit of %.1f MB",
-            (double)bytes / 1e6, purpose, (double)c->used / 1e6, (double)limit / 1e6);
-        return NULL;
-    }
-    void *p = NULL;
-    cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
-    if (e == cudaErrorMemoryAllocation) {
-        size_t available = 0, total = 0;
-        (void)cudaGetLastError();
-        (void)cudaMemGetInfo(&available, &total);
+    size_t available = 0, total = 0;
+    (void)cudaMemGetInfo(&available, &total);
+    if (e == cudaErrorMemoryAllocation)
         (void)c->host.err_set(
             err, AQ_ERUN,
             "out of device memory: %.1f MB for %s, after %.1f MB of ours; %.1f of "
             "%.1f MB are free",
             (double)bytes / 1e6, purpose, (double)c->used / 1e6, (double)available / 1e6,
             (double)total / 1e6);
-        return NULL;
-    }
-    if (e != cudaSuccess) {
+    else
         (void)c->host.err_set(err, AQ_ERUN, "cannot take %.1f MB of device memory for %s: %s",
                               (double)bytes / 1e6, purpose, cudaGetErrorString(e));
+    return NULL;
+}
+
+static bool beyond_limit(const struct cuda_backend *c, size_t bytes)
+{
+    uint64_t limit = c->config.memory;
+    return limit && (bytes > limit || c->used > limit - bytes);
+}
+
+/* Weights that are kept for a later pass make room. */
+void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err)
+{
+    while (beyond_limit(c, bytes) && uploader_spare(c)) {
+    }
+    if (beyond_limit(c, bytes)) {
+        (void)c->host.err_set(
+            err, AQ_ERUN,
+            "%.1f MB of device memory for %s do not fit: %.1f MB are taken of the "
+            "limit of %.1f MB",
+            (double)bytes / 1e6, purpose, (double)c->used / 1e6, (double)c->config.memory / 1e6);
         return NULL;
     }
+    void *p = NULL;
+    cudaError_t e;
+    do {
+        e = cudaMalloc(&p, bytes ? bytes : 1);
+        if (e != cudaSuccess)
+            (void)cudaGetLastError();
+    } while (e == cudaErrorMemoryAllocation && uploader_spare(c));
+    if (e != cudaSuccess)
+        return take_refused(c, bytes, purpose, e, err);
     c->used += bytes;
     c->peak = c->used > c->peak ? c->used : c->peak;
     return p;

@@ -1,8 +1,10 @@
 /*
  * Weights from the mapped checkpoint to the device. A few threads copy chunks of the map into
  * pinned memory and send them on from there, each with two chunks in turn; the ops' stream waits
- * for a weight when it is first used. Memory of released weights is kept for the next layer, whose
- * weights have the same sizes.
+ * for a weight when it is first used. Released weights stay in memory that nothing else needs, at
+ * most half of what was free at first, or up to the limit that was set: the next pass finds them
+ * there. Beyond that the last that was released makes room for the next of its size, so that the
+ * first layers stay, whichever way the next pass goes.
  *
  * In a bf16 run F32 and F16 become bf16 in that copy, so that products and quantizers start from
  * one and the same weight; in an fp32 run F16 becomes fp32, which is exact.
@@ -30,6 +32,7 @@ struct device_weight {
     bool waited;        /* and the ops' stream waits for them */
     cudaEvent_t ready;  /* the last copy */
     cudaEvent_t unused; /* the last op that read it, while it is in the pool */
+    uint64_t serial;    /* of the weight that it holds; 0: of none that comes again */
 };
 
 struct chunk {
@@ -46,7 +49,8 @@ struct uploader {
     std::condition_variable work, done;
     std::deque<chunk> queue;
     std::vector<std::thread> threads;
-    std::vector<device_weight *> pool; /* released */
+    std::vector<device_weight *> pool; /* released, the last one at the end */
+    uint64_t keep;                     /* bytes in use up to which the pool grows */
     cudaError_t failed;
     bool stop;
 };
@@ -148,6 +152,9 @@ int uploader_open(struct cuda_backend *c, struct aq_err *err)
     if (e != cudaSuccess)
         return c->host.err_set(err, AQ_EBACKEND, "cannot make a stream for weights: %s",
                                cudaGetErrorString(e));
+    size_t available = 0, total = 0;
+    (void)cudaMemGetInfo(&available, &total);
+    u->keep = c->config.memory ? c->config.memory : available / 2;
     unsigned cores = std::thread::hardware_concurrency();
     unsigned threads = cores / 2 < 1 ? 1 : cores / 2 > MOST_THREADS ? MOST_THREADS : cores / 2;
     for (unsigned i = 0; i < threads; i++)
@@ -163,11 +170,15 @@ static void discard(struct cuda_backend *c, struct device_weight *w)
     delete w;
 }
 
-static void empty_pool(struct cuda_backend *c)
+bool uploader_spare(struct cuda_backend *c)
 {
-    for (struct device_weight *w : c->uploader->pool)
-        discard(c, w);
-    c->uploader->pool.clear();
+    struct uploader *u = c->uploader;
+    if (!u || u->pool.empty())
+        return false;
+    struct device_weight *w = u->pool.back();
+    u->pool.pop_back();
+    discard(c, w);
+    return true;
 }
 
 void uploader_close(struct cuda_backend *c)
@@ -182,35 +193,53 @@ void uploader_close(struct cuda_backend *c)
     }
     for (std::thread &t : u->threads)
         t.join();
-    empty_pool(c);
+    while (uploader_spare(c)) {
+    }
     if (u->stream)
         (void)cudaStreamDestroy(u->stream);
     delete u;
     c->uploader = NULL;
 }
 
-/* Memory of the same size that a released weight left, or new; what is in the pool makes room. */
-static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, struct aq_err *err)
+static struct device_weight *out_of_pool(struct uploader *u, size_t i)
 {
-    struct uploader *u = c->uploader;
-    for (size_t i = 0; i < u->pool.size(); i++) {
-        struct device_weight *w = u->pool[i];
-        if (w->bytes != bytes)
+    struct device_weight *w = u->pool[i];
+    u->pool.erase(u->pool.begin() + (long)i);
+    return w;
+}
+
+/* The very numbers, from an earlier load. */
+static struct device_weight *kept(struct uploader *u, uint64_t serial)
+{
+    for (size_t i = u->pool.size(); serial && i-- > 0;)
+        if (u->pool[i]->serial == serial)
+            return out_of_pool(u, i);
+    return NULL;
+}
+
+/* Memory of this size that a released weight left, the last one first. */
+static struct device_weight *left_over(struct uploader *u, size_t bytes, bool kept_too)
+{
+    for (size_t i = u->pool.size(); i-- > 0;) {
+        if (u->pool[i]->bytes != bytes || (u->pool[i]->serial && !kept_too))
             continue;
-        u->pool.erase(u->pool.begin() + (long)i);
+        struct device_weight *w = out_of_pool(u, i);
         (void)cudaStreamWaitEvent(u->stream, w->unused, 0);
         return w;
     }
-    struct aq_err none = {};
-    bool spare = !u->pool.empty();
-    char *data = (char *)cuda_take(c, bytes, "weights", spare ? &none : err);
-    if (!data && spare) {
-        empty_pool(c);
-        data = (char *)cuda_take(c, bytes, "weights", err);
-    }
+    return NULL;
+}
+
+static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, struct aq_err *err)
+{
+    bool full = c->used + bytes > c->uploader->keep;
+    struct device_weight *w = left_over(c->uploader, bytes, full);
+    if (w)
+        return w;
+    char *data = (char *)cuda_take(c, bytes, "weights", err);
     if (!data)
         return NULL;
-    struct device_weight *w = new device_weight{};
+    w = new device_weight{};
     w->data = data;
     w->bytes = bytes;
     (void)cudaEventCreateWithFlags(&w->ready, cudaEventDisableTiming);
@@ -238,9 +267,17 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
         enum backend_dtype type = cuda_weight_is_bf16(c, w[i]) ? BACKEND_BF16 : BACKEND_F32;
         size_t bytes = (size_t)w[i]->rows * (size_t)w[i]->cols * backend_dtype_bytes(type);
         say_rounded(c, w[i]);
-        struct device_weight *d = weight_room(c, bytes, err);
+        struct device_weight *d = kept(u, w[i]->serial);
+        if (d) {
+            w[i]->dev = d;
+            continue;
+        }
+        d = weight_room(c, bytes, err);
         if (!d)
             return -1;
+        d->serial = w[i]->serial;
+        c->base.weights_read +=
+            (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * backend_dtype_bytes(w[i]->dtype);
         d->sent = d->waited = false;
         d->chunks_left = (bytes + chunk_bytes - 1) / chunk_bytes;
         w[i]->dev = d;
