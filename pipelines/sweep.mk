@@ -154,12 +154,12 @@ ifeq ($(GOALS)$(looking_only)$(if $(STALE),,fresh)$(value AQ_SCRATCH),plan)
 .PHONY: plan
 plan:
 	+@d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; { $(call compose,"$$d"); } >&2; \
-	AQ_SCRATCH=$$d $(MAKE) --no-print-directory -f $(front) plan
+	AQ_SCRATCH=$$d AQ_VERSIONS='$(VERSIONS)' $(MAKE) --no-print-directory -f $(front) plan
 else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
 $(GOALS): locked ; @:
 locked:
-	+@mkdir -p $(P); AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
+	+@mkdir -p $(P); AQ_LOCKED=1 AQ_VERSIONS='$(VERSIONS)' flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
 	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
 else
 

@@ -16,7 +16,7 @@ yaml() {
 
 # bad STATUS TEXT: what hardware=bad gives
 bad() {
-    refused "$1" "$2" timeout 10 aq-resolve hardware=bad
+    refused "$1" "$2" timeout 100 aq-resolve hardware=bad
 }
 
 # The same in 50 MB of memory.
@@ -144,7 +144,7 @@ quick() {
     quick bad 3 "nested too deeply (limit 128)"
     awk 'BEGIN { for (i = 0; i < 2000; i++) { for (j = 0; j < i; j++) printf " "; print "a:" } }' >conf/hardware/bad.yaml
     quick bad 3 "nested too deeply (limit 128)"
-    (ulimit -s 512 && aq 3 timeout 10 aq-resolve hardware=bad)
+    (ulimit -s 512 && aq 3 timeout 100 aq-resolve hardware=bad)
 }
 
 @test "101: documents" {
