@@ -63,6 +63,10 @@ setup() {
     cp keep datasets/demo/captions_small.txt
     # 2: typed wrongly
     aq 2 pipelines/aq sweep PAIRS=wint9_aint8
+    mkdir "with a blank"
+    cp -R pipelines "with a blank/"
+    refused 2 "contains blanks, which make cannot handle" "with a blank/pipelines/aq" plan
+    (cd "with a blank" && refused 2 "contains blanks, which make cannot handle" "$T/pipelines/aq" plan)
     # 1: a recipe that cannot write; the code of an earlier run is not left behind
     aq 0 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
     is "$(ls notes)" ""
