@@ -36,7 +36,8 @@ ifeq ($(GOALS),help)
 help:
 	@sed -n 's/^## //p' $(PIPELINES)/sweep.mk | awk -F': ' '{printf "  %-12s %s\n", $$1, substr($$0, length($$1) + 3)}'
 	@printf '%s\n' '' 'variables (default):' \
-	  '  PAIRS       precision pairs, blank-separated (all in conf/quant_pair but wint8_aint8_lm_only);' \
+	  '  PAIRS       precision pairs, blank-separated (all in conf/quant_pair but wint8_aint8_lm_only and the calibrated ones,' \
+	  '              *_gptq *_awq *_smooth *_sweep, which take longer than all others together: name them);' \
 	  '              servable: those that ENGINE serves as they are scored, with one of GRANS at least' \
 	  '  GRANS       granularities, or "all" (default)' \
 	  '  SIZES       small medium large, or "all" (small)' \
@@ -193,6 +194,7 @@ endif
 RUNS       := $(patsubst %,$(P)/%/run.json,$(CELLS) $(UNSUPPORTED))
 override ALL_QUANTS := $(ALL_QUANTS:%=$(P)/%)
 override QUANTS := $(QUANTS:%=$(P)/%)
+override SOLVED_QUANTS := $(SOLVED_QUANTS:%=$(P)/%)
 SCORES     := $(CELLS:%=$(P)/%/scores.json)
 MANIFESTS  := $(SCHEMES:%=$(P)/%_quant_manifest.json)
 REPORT_NAMES := per-layer-sensitivity.md per-layer-sensitivity.json per-layer-sensitivity.tsv report.html \
@@ -221,6 +223,8 @@ LM     := $(P)/lm.json
 TOKENS := $(D)/tokens.safetensors
 RANGES := $(D)/ranges.safetensors
 STORE  := $(D)/store-$(METHOD).safetensors
+# what calibrated candidates need beside the model; where no cell has one, it is not made
+SOLVED := $(if $(SOLVED_QUANTS),$(D)/solved.safetensors)
 
 # which sizes have captions; and that those of the cells, and the checkpoint, are there
 size_of  = $(firstword $(subst :, ,$(1)))
@@ -238,6 +242,7 @@ extract_text  := $(CHECKPOINT_ID) $(MOE_SPLIT) $(call version,extract-lm)
 calib_text    := $(CHECKPOINT_ID) $(CAPTIONS_ID) $(there) $(PADDING) $(SEQ_LEN) $(call version,calib)
 prefixes_text := $(PREFIXES)
 ranges_text   := $(DEVICE_SET) $(DTYPE)
+solve_text    := $(lastword $(SCORE_PREFIXES)) $(DEVICE_SET) $(DTYPE) $(call version,calib)
 score_text    := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text   := $(call version,select)
 report_text   := $(call version,report) $(or $(ENGINE),vllm)
@@ -245,6 +250,7 @@ $(foreach s,extract score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
 $(call stamp,$(ARGS)/calib-$(DATASET),calib_text)
 $(call stamp,$(ARGS)/ranges-$(DATASET),ranges_text)
 $(call stamp,$(D)/.prefixes,prefixes_text)
+$(if $(SOLVED),$(call stamp,$(ARGS)/solve-$(DATASET),solve_text))
 
 $(LM): $(wildcard $(CKPT)/config.json $(CKPT)/*.safetensors $(CKPT)/*.index.json) $(ARGS)/extract
 	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(CKPT)
@@ -255,13 +261,22 @@ $(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
 	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(call commas,$(PREFIXES)) \
 	  --device $(DEVICE_SET) --dtype $(DTYPE) -o $@ $(TOKENS))
 
+ifneq ($(SOLVED),)
+# Candidates that are there are kept, and a killed run goes on after the last layer that it finished. Over the largest size alone:
+# cells of calibrated pairs at smaller sizes are unsupported.
+$(SOLVED): $(LM) $(TOKENS) $(RANGES) $(SOLVED_QUANTS) $(ARGS)/solve-$(DATASET)
+	$(call say,SOLVE,$(words $(SOLVED_QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib solve --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) \
+	  --prefix $(lastword $(SCORE_PREFIXES)) --device $(DEVICE_SET) --dtype $(DTYPE) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) \
+	  --replace -o $@ $(SOLVED_QUANTS)); touch $@
+endif
+
 # ---- the store: all cells in one call, by content ----
 
 score_options = --prefix $(call commas,$(SCORE_PREFIXES)) \
 	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
 	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) --replace
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(score_options)
-score_inputs := $(LM) $(TOKENS) $(RANGES) $(QUANTS) $(ARGS)/score
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) $(score_options)
+score_inputs := $(LM) $(TOKENS) $(RANGES) $(SOLVED) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
 $(STORE): $(score_inputs)
@@ -368,8 +383,8 @@ endif
 $(D)/heldout.safetensors: $(HELDOUT) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
 	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) --padding none -o $@ --size heldout=$(HELDOUT)
 ifneq ($(EVALS),)
-$(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(D)/heldout.safetensors $(ARGS)/eval
-	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors --ranges $(RANGES) \
+$(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(D)/heldout.safetensors $(ARGS)/eval
+	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
 	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
 $(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
@@ -386,8 +401,8 @@ export_text := $(call version,export)
 $(call stamp,$(ARGS)/export,export_text)
 export: $(EXPORTED)
 ifneq ($(EXPORTED),)
-$(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(ARGS)/export
-	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) \
+$(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(ARGS)/export
+	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
 	  -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json; touch $@
 endif
@@ -399,6 +414,7 @@ plan:
 	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
 	@$(if $(CELLS),printf '  %s\n' $(CELLS))
 	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
+	@$(if $(SOLVED),printf '%s\n' 'aq-calib solve finds the numbers of $(words $(SOLVED_QUANTS)) calibrated treatments before$(if $(wildcard $(SOLVED)), (those that are not there))')
 	@$(if $(CELLS),d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
 	$(if $(STALE)$(call gone,$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1; )fi; \
 	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))

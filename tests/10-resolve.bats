@@ -129,7 +129,7 @@ show() {
     is "$(jq -r '.quant_pair.name + "/" + .dataset.size' <<<"$output" | paste -sd' ')" "wfp4_afp8/small wfp4_afp8/medium wfp8_afp8/small wfp8_afp8/medium"
     is "$(head -1 <<<"$output" | jq -r ._aq.out_dir)" tmp/model-experiments/qwen3_lm_sensitivity/qwen3_vl_4b_instruct/wfp4_afp8/default/small
     aq 0 aq-resolve -m 'quant_pair=glob(*,exclude=[wfp*,*only])' -q
-    is "$(wc -l <<<"$output")" 10
+    is "$(wc -l <<<"$output")" 13
     aq 0 aq-resolve -m dataset.size=large,small hydra.sweep.dir=out 'hydra.sweep.subdir=${hydra:job.num}'
     is "$(jq -r ._aq.out_dir <<<"$output" | paste -sd' ')" "out/0 out/1"
     is "$(head -1 <<<"$output" | jq -c ._aq.overrides)" '["dataset.size=large","hydra.sweep.dir=out","hydra.sweep.subdir=${hydra:job.num}"]'
@@ -246,8 +246,8 @@ MK
 
 @test "every cell of the shipped tree resolves" {
     aq 0 aq-resolve -q -m 'quant_pair=glob(*,exclude=*_lm_only)' 'quant_granularity=glob(*)' dataset.size=small,medium,large
-    is "$(wc -l <<<"$output")" $((21 * 12 * 3))
-    is "$(jq -r ._aq.out_dir <<<"$output" | sort -u | wc -l)" $((21 * 12 * 3))
+    is "$(wc -l <<<"$output")" $((25 * 12 * 3))
+    is "$(jq -r ._aq.out_dir <<<"$output" | sort -u | wc -l)" $((25 * 12 * 3))
 }
 
 @test "options that go not together" {

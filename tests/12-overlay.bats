@@ -245,8 +245,8 @@ E
             jq -c '[.treatment.w, .treatment.a] + ([.bits.modelopt40, .bits.modelopt47, .bits.storage] | map(. * 1000))')" \
             "$(jq -nc --arg w "${w//[\` ]/}" --arg a "${a//[\` ]/}" "[\$w, \$a] + ([$b40, $b47, $storage] | map(. * 1000))")" || return 1
         n=$((n + 1))
-    done < <(grep -E '^\| `w[a-z0-9_]+` \| `[A-Z0-9_]+` \| `[a-z0-9:(),@-]+` \| ' "$REPO/docs/formats.md")
-    is "$n" 22
+    done < <(grep -E '^\| `w[a-z0-9_]+` \| `[A-Z0-9_]+` \| `[a-z0-9:(),@{}./-]+` \| ' "$REPO/docs/formats.md")
+    is "$n" 26
     while IFS='|' read -r _ pair g label _; do
         format=$(grep -E "^\| ${pair// /} \| .*:" "$REPO/docs/formats.md" | head -1 | cut -d'|' -f3)
         is "$(aq-overlay --format "${format//[\` ]/}" --granularity "${g//[\` ]/}" | jq -r .label)" "${label//[\` ]/}" || return 1

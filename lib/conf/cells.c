@@ -27,6 +27,7 @@ struct quant {
     char *reason; /* NULL if supported */
     struct engine_verdict verdict;
     bool judged; /* false: there is no treatment to judge */
+    bool solved; /* `aq-calib solve` finds its numbers */
 };
 
 struct swept_cell {
@@ -35,7 +36,17 @@ struct swept_cell {
     int64_t samples, score_samples;
     bool published; /* its reports also go somewhere else */
     const struct quant *quant;
+    bool smaller; /* calibrated, and not of the largest size of the sweep */
 };
+
+/* NULL: the cell is supported. */
+static const char *cell_reason(const struct swept_cell *c)
+{
+    if (!c->quant->supported)
+        return c->quant->reason;
+    return c->smaller ? "calibrated candidates are solved over the largest size of the sweep alone"
+                      : NULL;
+}
 
 /* What all runs of a sweep share, as words for make. */
 struct common {
@@ -158,7 +169,12 @@ static bool is_served(const struct engine_verdict *v)
 
 static void take_verdict(const struct cell_sweep *s, const struct json *v, struct quant *q)
 {
+    struct quant_spec spec;
+    struct aq_err ignored = {0};
+    const struct json *w = json_get(json_get(v, "treatment"), "w");
     q->supported = json_bool(json_get(v, "supported"));
+    q->solved =
+        q->supported && quant_parse(json_string(w), &spec, &ignored) == 0 && quant_is_solved(&spec);
     q->judged = judge_quant(s->engine, &s->target, v, &q->verdict);
     if (!q->supported) {
         q->reason = xstrdup(json_string(json_get(v, "reason")));
@@ -279,6 +295,11 @@ static int read_cells(struct cell_sweep *s, struct aq_err *err)
     }
     if (result == 0 && !s->count)
         result = aq_err_set(err, AQ_EINPUT, "%s: no runs", aq_show(path));
+    int64_t most = 0;
+    for (size_t i = 0; i < s->count; i++)
+        most = s->items[i].samples > most ? s->items[i].samples : most;
+    for (size_t i = 0; i < s->count; i++)
+        s->items[i].smaller = s->items[i].quant->solved && s->items[i].samples < most;
     free(path);
     aq_buf_release(&text);
     return result;
@@ -314,11 +335,12 @@ static int write_json(const struct cell_sweep *s, struct aq_err *err)
         json_add_string(one, "pair", c->pair);
         json_add_string(one, "granularity", c->granularity);
         json_add_string(one, "size", c->size);
-        json_add_bool(one, "supported", c->quant->supported);
-        if (c->quant->supported)
-            json_add_null(one, "reason");
+        const char *reason = cell_reason(c);
+        json_add_bool(one, "supported", !reason);
+        if (reason)
+            json_add_string(one, "reason", reason);
         else
-            json_add_string(one, "reason", c->quant->reason);
+            json_add_null(one, "reason");
         add_verdict(one, c->quant);
         json_add_string(one, "dir", dir);
         free(dir);
@@ -339,17 +361,27 @@ typedef bool wanted_fn(const struct swept_cell *c);
 
 static bool is_supported(const struct swept_cell *c)
 {
-    return c->quant->supported;
+    return !cell_reason(c);
 }
 
 static bool is_unsupported(const struct swept_cell *c)
 {
-    return !c->quant->supported;
+    return cell_reason(c);
 }
 
 static bool is_published(const struct swept_cell *c)
 {
-    return c->quant->supported && c->published;
+    return !cell_reason(c) && c->published;
+}
+
+static bool is_any(const struct swept_cell *c)
+{
+    return c->quant;
+}
+
+static bool is_solved(const struct swept_cell *c)
+{
+    return !cell_reason(c) && c->quant->solved;
 }
 
 static void add_list(struct aq_buf *out, const char *name, const struct cell_sweep *s,
@@ -370,13 +402,15 @@ static void add_schemes(struct aq_buf *out, const struct cell_sweep *s)
     aq_buf_adds(out, "SCHEMES :=");
     for (size_t i = 0; i < s->count; i++) {
         const struct swept_cell *c = &s->items[i];
-        if (c->quant->supported)
+        if (is_supported(c))
             aq_buf_addf(out, " %s/%s/%s/%s", c->pair, c->granularity, c->size, c->scheme);
     }
     aq_buf_addc(out, '\n');
 }
 
-static void add_quants(struct aq_buf *out, const char *name, const struct cell_sweep *s, bool all)
+/* The quant.json of those that have a wanted cell. */
+static void add_quants(struct aq_buf *out, const char *name, const struct cell_sweep *s,
+                       wanted_fn *wanted)
 {
     struct aq_strmap seen = AQ_STRMAP_INIT;
     struct aq_arena a = AQ_ARENA_INIT;
@@ -384,7 +418,7 @@ static void add_quants(struct aq_buf *out, const char *name, const struct cell_s
     for (size_t i = 0; i < s->count; i++) {
         const struct swept_cell *c = &s->items[i];
         const char *key = aq_arena_printf(&a, "%s/%s", c->pair, c->granularity);
-        if ((!all && !c->quant->supported) || aq_strmap_has(&seen, key))
+        if (!wanted(c) || aq_strmap_has(&seen, key))
             continue;
         aq_strmap_put(&seen, key, &seen);
         aq_buf_addf(out, " %s/quant.json", key);
@@ -406,7 +440,7 @@ static void add_samples(struct aq_buf *out, const struct cell_sweep *s)
     int64_t *n = xcalloc(s->count + 1, sizeof *n), most = 1;
     size_t count = 0;
     for (size_t i = 0; i < s->count; i++)
-        if (s->items[i].quant->supported) {
+        if (is_supported(&s->items[i])) {
             n[count++] = s->items[i].samples;
             most = s->items[i].score_samples > most ? s->items[i].score_samples : most;
         }
@@ -468,8 +502,9 @@ static int write_mk(const struct cell_sweep *s, struct aq_err *err)
     add_list(&out, "UNSUPPORTED", s, is_unsupported);
     add_list(&out, "PUBLISHED", s, is_published);
     add_schemes(&out, s);
-    add_quants(&out, "QUANTS", s, false);
-    add_quants(&out, "ALL_QUANTS", s, true);
+    add_quants(&out, "QUANTS", s, is_supported);
+    add_quants(&out, "ALL_QUANTS", s, is_any);
+    add_quants(&out, "SOLVED_QUANTS", s, is_solved);
     char *path = aq_path_join(s->dir, "cells.mk");
     int result = aq_write_file(path, out.data, out.len, err);
     free(path);
