@@ -195,7 +195,7 @@ show() {
 
 @test "--list" {
     aq 0 aq-resolve --list quant_pair
-    is "$(wc -l <<<"$output")" 22
+    is "$(wc -l <<<"$output")" 26
     aq 0 aq-resolve --list quant_granularity
     is "$(wc -l <<<"$output")" 12
     refused 2 "there is no group 'quant_pairs'" aq-resolve --list quant_pairs
@@ -209,7 +209,7 @@ show() {
     aq 0 aq-resolve --config-dir "$d" quant_pair=mine --show _aq.scheme_name
     is "$output" mine_autoquant_lm
     aq 0 aq-resolve --config-dir "$d" --list quant_pair
-    is "$(wc -l <<<"$output")" 23
+    is "$(wc -l <<<"$output")" 27
 }
 
 @test "--depfile: make remakes the product when one of its files changes" {

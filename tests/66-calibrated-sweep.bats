@@ -91,6 +91,17 @@ forget() { : >"$AQ_STUB_LOG"; }
     is "$(jq -r '.selection.recipe | to_entries[] | select(.value.candidate | startswith("wint4_afp16_awq")) | .key' "$E"/select/4.3/small/*_quant_manifest.json |
         grep -cE 'o_proj|down_proj')" 0
     [ "$(jq '[.selection.recipe[].candidate | select(test("_gptq|_awq"))] | length' "$E"/select/4.3/small/*_quant_manifest.json)" -gt 10 ]
+    # the report has both candidates side by side: sums and the rank of the first line, calculated again
+    local m md
+    m=$(echo "$E"/select/4.3/small/*_quant_manifest.json) md=$E/select/4.3/small/per-layer-sensitivity.md
+    jq '[.layer_sensitivity | to_entries[].value | (.candidates | index("wint4_afp16/w_group64")) as $p | (.candidates | index("wint4_afp16_gptq/w_group64")) as $s |
+        {p: .scores[$p], s: .scores[$s]}] | (map(.p) | sort | reverse) as $ps | (map(.s) | sort | reverse) as $ss |
+        {ratio: ((map(.s) | add) / (map(.p) | add)), better: (map(select(.s < .p)) | length), n: length,
+         most: (map(.p as $x | .s as $y | ($ps | index($x)) - ($ss | index($y)) | fabs) | max)}' "$m" >"$o/both.json"
+    sed -n '/^### wint4_afp16\/w_group64 and wint4_afp16_gptq\/w_group64/,/^### /p' "$md" >"$o/section"
+    has "$(cat "$o/section")" "($(jq '.ratio * 100 | round / 100' "$o/both.json") times); lower in $(jq .better "$o/both.json") of $(jq .n "$o/both.json") groups"
+    is "$(grep -m 1 -E '\|[+-][0-9]+\|$' "$o/section" | sed 's/.*|[+-]\([0-9]*\)|$/\1/')" "$(jq .most "$o/both.json")"
+    is "$(grep -c '^### wint4' "$md")" 2
     aq 0 aq-eval -q --device cpu --reference "$E/lm.json" --domain heldout="$E/demo_captions/heldout.safetensors" -o "$o/written.json" "$E/select/4.3/small/export-vllm"
     jq -se 'map(.all.kl.mean) | .[0] > 1e-5 and (.[0] - .[1] | fabs) < 2e-2 * .[0]' "$E/select/4.3/small/eval.json" "$o/written.json" >/dev/null ||
         { jq .all.kl.mean "$E/select/4.3/small/eval.json" "$o/written.json"; return 1; }

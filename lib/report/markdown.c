@@ -1,6 +1,7 @@
 /* per-layer-sensitivity.md: fixed to the byte but for the prose of the explanation. */
 #include "base/fmt.h"
 #include "base/utf8.h"
+#include "report/calibrated.h"
 #include "report/escape.h"
 #include "report/position.h"
 #include "report/report.h"
@@ -292,4 +293,5 @@ void report_markdown(struct aq_buf *out, const struct report *r)
     for (size_t i = 0; i < r->count; i++)
         add_row(out, r->by_sensitivity[i]);
     add_position_table(out, r);
+    calibrated_markdown(out, r);
 }

@@ -1,0 +1,13 @@
+/*
+ * Round-to-nearest and calibrated candidates of the same grid side by side, where a manifest has
+ * both: what the method changes of a group's score, and of its place among the others.
+ */
+#ifndef AQ_REPORT_CALIBRATED_H
+#define AQ_REPORT_CALIBRATED_H
+
+#include "report/report.h"
+
+/* A section of per-layer-sensitivity.md; nothing where the manifest has no such pair. */
+void calibrated_markdown(struct aq_buf *out, const struct report *r);
+
+#endif
