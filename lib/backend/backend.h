@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 7 };
+enum { BACKEND_ABI = 8 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -357,6 +357,9 @@ struct backend {
     uint64_t batch_bytes;  /* tiles scored together gain nothing more beyond this */
     int32_t chunk_rows;    /* `score` takes a job's wanted rows, rounded up to these; 0: all rows */
     int32_t tile_tokens;   /* rows that fill the device; a tile has that many, or a multiple */
+    /* The same for a model with experts, each of which gets few of a tile's rows: a multiple of
+       tile_tokens, or 0: no other. */
+    int32_t expert_tile_tokens;
     int inputs_at_once;  /* quantized inputs of a tile beyond which one call of score gains nothing
                           */
     int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static size_t slots_of(const struct nn_routes *r)
 {
@@ -43,7 +44,8 @@ int nn_routes_new(struct nn_routes **out, const struct lm_arch *a, struct backen
     r->q = r->w + slots_of(r);
     r->sel = (void *)(r->q + slots_of(r));
     r->host = xcalloc(slots_of(r), sizeof *r->host);
-    r->slots = xcalloc((size_t)rows, sizeof *r->slots);
+    r->slots = xcalloc(slots_of(r), sizeof *r->slots);
+    r->begin = xcalloc((size_t)r->experts + 2, sizeof *r->begin);
     r->parts = xcalloc((size_t)r->experts, sizeof(struct backend_tile *));
     *out = r;
     return 0;
@@ -67,17 +69,30 @@ void nn_routes_free(struct nn_routes *r)
     r->b->ops->free(r->b, r->p, r->bytes);
     free(r->host);
     free(r->slots);
+    free(r->begin);
     free(r->parts);
     free(r);
 }
 
-int32_t nn_routes_slots(const struct nn_routes *r, int e)
+const int32_t *nn_routes_slots(const struct nn_routes *r, int e, int32_t *count)
 {
-    int32_t count = 0;
+    *count = r->begin[e + 1] - r->begin[e];
+    return r->slots + r->begin[e];
+}
+
+/* Counting sort; an expert's slots stay in the order of the tile. */
+static void sort_slots(struct nn_routes *r)
+{
+    int32_t *at = r->begin; /* of the expert before, while slots are placed */
+    memset(at, 0, ((size_t)r->experts + 2) * sizeof *at);
     for (size_t i = 0; i < slots_of(r); i++)
-        if (r->host[i] == e)
-            r->slots[count++] = (int32_t)i;
-    return count;
+        if (r->host[i] >= 0)
+            at[r->host[i] + 2]++;
+    for (int e = 0; e < r->experts; e++)
+        at[e + 2] += at[e + 1];
+    for (size_t i = 0; i < slots_of(r); i++)
+        if (r->host[i] >= 0)
+            r->slots[at[r->host[i] + 1]++] = (int32_t)i;
 }
 
 int nn_routes_sort(struct nn_routes *r, const struct backend_tile *t, struct aq_err *err)
@@ -87,9 +102,11 @@ int nn_routes_sort(struct nn_routes *r, const struct backend_tile *t, struct aq_
     if (op->download(r->b, r->host, r->sel, slots_of(r) * sizeof *r->host, err) < 0)
         return -1;
     r->t = t;
+    sort_slots(r);
     for (int e = 0; e < r->experts; e++) {
-        int32_t count = nn_routes_slots(r, e);
-        if (count && !(r->parts[e] = op->tile_part(r->b, t, r->slots, count, r->per_token, err))) {
+        int32_t count;
+        const int32_t *slots = nn_routes_slots(r, e, &count);
+        if (count && !(r->parts[e] = op->tile_part(r->b, t, slots, count, r->per_token, err))) {
             drop_parts(r);
             return -1;
         }

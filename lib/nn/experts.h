@@ -28,7 +28,8 @@ struct nn_routes {
     float *w, *q;                 /* device [rows x per_token]: weights, and their gradients */
     int32_t *sel;                 /* device [rows x per_token] */
     int32_t *host;                /* a copy of sel */
-    int32_t *slots;               /* host: of one expert */
+    int32_t *slots;               /* host [rows x per_token]: those of each expert, rising */
+    int32_t *begin;               /* host [experts + 2]: where an expert's slots begin */
     const struct backend_tile *t; /* that was routed last */
     struct backend_tile **parts;  /* [experts]; NULL: no token */
 };
@@ -42,8 +43,8 @@ uint64_t nn_routes_bytes(const struct lm_arch *a, int32_t rows);
 /* After `route`: makes the parts of t. */
 int nn_routes_sort(struct nn_routes *r, const struct backend_tile *t,
                    struct aq_err *err) AQ_MUST_CHECK;
-/* Fills r->slots with those of an expert and returns their number. */
-int32_t nn_routes_slots(const struct nn_routes *r, int e);
+/* An expert's slots; borrowed until the next sort. */
+const int32_t *nn_routes_slots(const struct nn_routes *r, int e, int32_t *count);
 /* Tokens of each expert, added to counts [experts]. */
 void nn_routes_count(const struct nn_routes *r, int64_t *counts);
 

@@ -992,8 +992,9 @@ int nn_expert_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, 
     if (!part)
         return 0;
     if (swap->by && swap->by != r->t) {
-        int32_t count = nn_routes_slots(r, e);
-        by = other = op->tile_part(m->b, swap->by, r->slots, count, r->per_token, err);
+        int32_t count;
+        const int32_t *slots = nn_routes_slots(r, e, &count);
+        by = other = op->tile_part(m->b, swap->by, slots, count, r->per_token, err);
         if (!other)
             return -1;
     }

@@ -152,6 +152,11 @@ static void fill_tile(struct tile *t, const struct tile_source *src, int64_t fir
         fill_batches(t, src->batch);
 }
 
+int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a)
+{
+    return a->experts && b->expert_tile_tokens ? b->expert_tile_tokens : b->tile_tokens;
+}
+
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
                 struct aq_err *err)
 {

@@ -13,6 +13,7 @@
 
 #include "backend/backend.h"
 #include "base/err.h"
+#include "model/arch.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -56,6 +57,7 @@ struct tiles {
  * samples without an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a
  * sample without a target is kept (labels 0).
  */
+int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a); /* for such a model */
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
                 struct aq_err *err) AQ_MUST_CHECK;
 void tiles_release(struct tiles *t);

@@ -36,9 +36,6 @@ struct batch_tile {
     struct nn_routes *routes; /* of its own; the first place of a batch uses the model's */
 };
 
-/* What the outputs of experts under the rows that are scored together may take. */
-static const uint64_t outputs_usual = UINT64_C(1) << 28;
-
 struct gradient {
     const struct scoring *s;
     struct backend *b;
@@ -152,7 +149,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     if (output) {
         /* rows at once: their number changes no number, only how often weights are quantized */
         uint64_t all = out->tiles_at_once * output, left = room - (out->tiles_at_once - 1) * each;
-        uint64_t usual = left < outputs_usual ? left : outputs_usual;
+        uint64_t wish = s->b->batch_bytes / 4; /* beside the tiles */
+        uint64_t usual = left < wish ? left : wish;
         uint64_t at_once = usual / all < 1 ? 1 : usual / all;
         out->outputs = (at_once < s->rows->count ? at_once : s->rows->count) * all;
     }

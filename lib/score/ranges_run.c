@@ -60,8 +60,8 @@ static int open_model(struct ranges_inputs *in, struct aq_err *err)
     config.bf16 = in->bf16;
     if (backend_open(&in->backend, in->job->device, &config, err) < 0)
         return -1;
-    if (tiles_build(&in->tiles, &samples, in->backend->tile_tokens, in->lm.arch.vocab_size, err) <
-        0)
+    if (tiles_build(&in->tiles, &samples, tiles_tokens(in->backend, &in->lm.arch),
+                    in->lm.arch.vocab_size, err) < 0)
         return aq_err_prefix(err, "'%s'", aq_show(in->job->tokens));
     return nn_open(&in->model, &source, in->backend, in->tiles.rows, 0, err);
 }

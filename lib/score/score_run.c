@@ -208,7 +208,8 @@ static int open_model(struct scoring_run *r, struct aq_err *err)
                                  .max_positions = arch_max_length(&r->lm.arch)};
     if (backend_open(&r->backend, o->device, &config, err) < 0)
         return -1;
-    if (tiles_build(&r->tiles, &source, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
+    if (tiles_build(&r->tiles, &source, tiles_tokens(r->backend, &r->lm.arch),
+                    r->lm.arch.vocab_size, err) < 0)
         return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
     struct nn_source weights = nn_source_of_lm(&r->lm);
     return nn_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);

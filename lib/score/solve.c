@@ -112,7 +112,8 @@ static int open_model(struct solve_call *r, struct aq_err *err)
     r->pool = aq_pool_new(r->job->config.threads, err);
     if (!r->pool)
         return -1;
-    if (tiles_build(&r->tiles, &samples, r->backend->tile_tokens, r->lm.arch.vocab_size, err) < 0)
+    if (tiles_build(&r->tiles, &samples, tiles_tokens(r->backend, &r->lm.arch),
+                    r->lm.arch.vocab_size, err) < 0)
         return aq_err_prefix(err, "'%s'", aq_show(r->job->tokens));
     return nn_open(&r->model, &source, r->backend, r->tiles.rows, 0, err);
 }

@@ -112,6 +112,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.tile_tokens = usual_rows;
     c->base.chunk_rows = (int32_t)gemm_chunk(usual_rows);
     c->base.inputs_at_once = 8;
+    c->base.expert_tile_tokens = 4 * usual_rows; /* of 128 experts with 8 a token: 384 rows for each */
     c->base.expert_rows = 64; /* one block of cuBLAS's narrow kernels; an expert's last is padded */
     c->host = *host;
     c->config = *config;
