@@ -58,6 +58,44 @@ open(p, "wb").write(len(h).to_bytes(8, "little") + h + b[8 + n:])
 PY
 }
 
+# fuse FROM TO plain|turned: the checkpoint with the experts of a layer in one tensor, (experts, out, in) or (experts, in, out)
+fuse() {
+    python3 - "$@" <<'PY'
+import json, os, shutil, sys
+source, to, turned = sys.argv[1], sys.argv[2], sys.argv[3] == "turned"
+os.makedirs(to)
+shutil.copy(source + "/config.json", to)
+b = open(source + "/model.safetensors", "rb").read()
+n = int.from_bytes(b[:8], "little")
+h = json.loads(b[8:8 + n])
+meta = h.pop("__metadata__", {})
+data = {k: b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]] for k, v in h.items()}
+experts = json.load(open(source + "/config.json"))["num_experts"]
+def turn(x, rows, cols): # of two bytes an element
+    return b"".join(x[2 * (r * cols + c):2 * (r * cols + c) + 2] for c in range(cols) for r in range(rows))
+shapes, out = {}, {}
+for k in h:
+    at = k.find(".experts.")
+    if at < 0:
+        shapes[k], out[k] = h[k]["shape"], data[k]
+    elif ".experts.0.gate_proj." in k:
+        p = k[:at] + ".experts."
+        for name, parts in (("gate_up_proj", ("gate_proj", "up_proj")), ("down_proj", ("down_proj",))):
+            rows, cols = h[p + "0." + parts[0] + ".weight"]["shape"]
+            rows *= len(parts)
+            all = [b"".join(data["%s%d.%s.weight" % (p, e, x)] for x in parts) for e in range(experts)]
+            out[p + name] = b"".join(turn(x, rows, cols) if turned else x for x in all)
+            shapes[p + name] = [experts, cols, rows] if turned else [experts, rows, cols]
+head, at = {}, 0
+for k in sorted(out):
+    head[k] = {"dtype": "BF16", "shape": shapes[k], "data_offsets": [at, at + len(out[k])]}
+    at += len(out[k])
+head = json.dumps(head).encode()
+with open(to + "/model.safetensors", "wb") as f:
+    f.write(len(head).to_bytes(8, "little") + head + b"".join(out[k] for k in sorted(out)))
+PY
+}
+
 @test "config.json: the number of experts in both spellings, and what is contradictory" {
     take qwen3_moe_plain
     arch . '[.experts, .experts_per_token, .moe_intermediate_size, .norm_topk, .layer_sparse]' '[6,2,16,false,[0,1]]'
@@ -113,6 +151,25 @@ PY
     cp -r "$CASES/qwen3_vl_moe" tiny
     header '[8,24,16]' '[8,16,24]'
     refused 3 "have different orientations" aq-extract-lm tiny
+}
+
+@test "square shapes: the other tensor of the layer says which way round they are; the same scores" {
+    need_command python3
+    local m form
+    for i in 1 2 3; do seq -s' ' 1 $((i * 7)); done | "$O"/tests/make_tokens --sizes 3 -o tokens
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
+    for m in 16 32; do # 2 M = hidden: gate_up is square; M = hidden: down is
+        rm -rf each* plain* turned*
+        "$O"/tests/random_checkpoint --kind qwen3_moe --hidden 32 --moe-intermediate $m --experts 4 --per-token 2 each
+        for form in plain turned; do fuse each $form $form; done
+        for form in each plain turned; do
+            aq 0 aq-extract-lm -o $form.json $form
+            aq 0 aq-score --lm $form.json --tokens tokens --device cpu -o $form.store q.json
+        done
+        is "$(jq -c '[.tensors[] | .orientation // empty] | unique' plain.json turned.json)" $'["linear"]\n["transposed"]'
+        same_scores each.store plain.store 3
+        same_scores each.store turned.store 3
+    done
 }
 
 @test "tensors: a missing expert, an extra one, another shape, NaN in a router" {
@@ -184,7 +241,7 @@ PY
         "$O"/tests/make_tokens --sizes "$(wc -l <ids)" -o tokens <ids
         aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
         aq 0 aq-extract-lm -o lm.json "$CASES/$case"
-        for again in 1 2; do aq 0 aq-score --lm lm.json --tokens tokens --device cpu --dump-routes routes -v -o $case.store q.json; done
+        for _ in 1 2; do aq 0 aq-score --lm lm.json --tokens tokens --device cpu --dump-routes routes -v -o $case.store q.json; done
         has "$stderr" "0 candidates computed"
         has "$stderr" "layer 1: tokens of an expert: "
         python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" <<'PY'
@@ -253,6 +310,8 @@ PY
     is "$(jq '[.quantization_config.quantized_layers | keys[] | select(endswith("mlp.gate"))] | length' "$config")" 0
     is "$(jq '[.quantization_config.ignore[] | select(endswith("mlp.gate"))] | length' "$config")" 4
     is "$(jq '[.. | objects | select(.name? == "layers.3.mlp.experts")] | length > 0' "$P"/select/6/small/*_quant_manifest.json)" true
+    refused 3 "models of family 'qwen3_moe' are not written as GGUF" aq-export --engine llamacpp --lm "$P/lm.json" -o "$T/x.gguf" \
+        "$P"/select/6/small/*_quant_manifest.json
     # costs of active weights: 2 of 8 experts
     cd "$T" || return
     active=(aq-select --cost-model active --effective-bits 6)
