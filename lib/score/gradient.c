@@ -310,6 +310,18 @@ static double *row_dots(const struct gradient *g, size_t place, size_t row)
     return g->dots + (place * g->s->rows->count + row) * (size_t)g->s->tiles->rows;
 }
 
+/* Where the score of one place, row and group goes; y, dy: what its output is compared with. */
+static struct backend_score_job job_of(const struct gradient *g, size_t place, size_t row,
+                                       int group, const void *y, const void *dy)
+{
+    return (struct backend_score_job){.tile = g->w.tiles[g->places[place].tile],
+                                      .y = y,
+                                      .dy = dy,
+                                      .sums = group_sums(g, place, row, group, STORE_SUMS),
+                                      .firsts = group_sums(g, place, row, group, STORE_FIRSTS),
+                                      .dots = row_dots(g, place, row)};
+}
+
 static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p,
                          struct aq_err *err)
 {
@@ -376,15 +388,10 @@ static int add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t 
         if (*held != wanted)
             g->op->quantize_act(g->b, x, scoring_quantized_tile(s, &g->w, row, p->tile),
                                 p->acts.x[in], m->inputs[in].cols, &c->as, range, clip);
-        jobs->items[jobs->count++] =
-            (struct backend_score_job){.tile = g->w.tiles[p->tile],
-                                       .x = x,
-                                       .y = p->acts.y[l],
-                                       .dy = p->acts.dy[l],
-                                       .sums = group_sums(g, i, row, group, STORE_SUMS),
-                                       .samples = scoring_samples(s, row, p->tile),
-                                       .firsts = group_sums(g, i, row, group, STORE_FIRSTS),
-                                       .dots = row_dots(g, i, row)};
+        struct backend_score_job *job = &jobs->items[jobs->count++];
+        *job = job_of(g, i, row, group, p->acts.y[l], p->acts.dy[l]);
+        job->x = x;
+        job->samples = scoring_samples(s, row, p->tile);
     }
     *held = wanted;
     jobs->inputs++;
@@ -543,13 +550,8 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
             for (size_t i = 0; i < places; i++) {
                 struct batch_tile *p = &g->places[i];
                 size_t row = rows[k].row;
-                const struct backend_score_job job = {
-                    .tile = g->w.tiles[p->tile],
-                    .y = p->acts.block_y,
-                    .dy = p->acts.block_dy,
-                    .sums = group_sums(g, i, row, group, STORE_SUMS),
-                    .firsts = group_sums(g, i, row, group, STORE_FIRSTS),
-                    .dots = row_dots(g, i, row)};
+                const struct backend_score_job job =
+                    job_of(g, i, row, group, p->acts.block_y, p->acts.block_dy);
                 if (scoring_lacks(s, row, layer, p->tile))
                     g->op->score_output(g->b, &job, output_at(g, k, i), hidden);
             }

@@ -40,112 +40,94 @@ struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile 
 
 enum { ROWS = 16 }; /* of a unit */
 
+/* What becomes of the rows of a part: `row` is called for each that holds a token, with its slot
+   and the row of the tile that the slot is of. */
 struct part_job {
     const struct backend_tile *part;
+    void (*row)(const struct part_job *j, int32_t r, int32_t slot, int32_t token);
     float *y;
     const float *x, *w, *f;
     int64_t cols;
+    bool fill; /* rows without a token become zero in y */
 };
 
-static void run_part(struct backend *b, struct part_job *j, aq_pool_fn *fn)
+static void part_unit(void *arg, int64_t unit, int worker)
+{
+    const struct part_job *j = arg;
+    const struct backend_tile *p = j->part;
+    int32_t end = (int32_t)(unit + 1) * ROWS;
+    (void)worker;
+    for (int32_t r = (int32_t)unit * ROWS; r < end && r < p->rows; r++) {
+        int32_t slot = p->slots[r];
+        if (slot >= 0)
+            j->row(j, r, slot, slot / p->per_token);
+        else if (j->fill)
+            memset(j->y + r * j->cols, 0, (size_t)j->cols * sizeof *j->y);
+    }
+}
+
+static void run_part(struct backend *b, struct part_job *j)
 {
     struct cpu_backend *c = cpu_of(b);
     if (cpu_begin(c, 0, 0))
-        aq_pool_run(c->pool, (j->part->rows + ROWS - 1) / ROWS, fn, j);
+        aq_pool_run(c->pool, (j->part->rows + ROWS - 1) / ROWS, part_unit, j);
 }
 
-static int32_t unit_end(const struct part_job *j, int64_t unit)
+static void take_row(const struct part_job *j, int32_t r, int32_t slot, int32_t token)
 {
-    int32_t end = (int32_t)(unit + 1) * ROWS;
-    return end < j->part->rows ? end : j->part->rows;
-}
-
-static void take_unit(void *arg, int64_t unit, int worker)
-{
-    const struct part_job *j = arg;
-    (void)worker;
-    for (int32_t r = (int32_t)unit * ROWS; r < unit_end(j, unit); r++) {
-        int32_t slot = j->part->slots[r];
-        float *y = j->y + r * j->cols;
-        if (slot < 0) {
-            memset(y, 0, (size_t)j->cols * sizeof *y);
-            continue;
-        }
-        const float *x = j->x + slot / j->part->per_token * j->cols;
-        if (!j->w)
-            memcpy(y, x, (size_t)j->cols * sizeof *y);
-        for (int64_t i = 0; j->w && i < j->cols; i++)
-            y[i] = j->w[slot] * x[i];
-    }
+    float *y = j->y + r * j->cols;
+    const float *x = j->x + token * j->cols;
+    if (!j->w)
+        memcpy(y, x, (size_t)j->cols * sizeof *y);
+    for (int64_t i = 0; j->w && i < j->cols; i++)
+        y[i] = j->w[slot] * x[i];
 }
 
 void cpu_part_take(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                    int64_t cols, const float *w)
 {
-    struct part_job j = {.part = part, .y = y, .x = x, .w = w, .cols = cols};
-    run_part(b, &j, take_unit);
+    run_part(b, &(struct part_job){part, take_row, y, x, w, NULL, cols, true});
 }
 
-static void add_unit(void *arg, int64_t unit, int worker)
+static void add_row(const struct part_job *j, int32_t r, int32_t slot, int32_t token)
 {
-    const struct part_job *j = arg;
-    (void)worker;
-    for (int32_t r = (int32_t)unit * ROWS; r < unit_end(j, unit); r++) {
-        int32_t slot = j->part->slots[r];
-        if (slot < 0)
-            continue;
-        float *y = j->y + slot / j->part->per_token * j->cols, w = j->w ? j->w[slot] : 1;
-        const float *x = j->x + r * j->cols;
-        for (int64_t i = 0; i < j->cols; i++)
-            y[i] += w * x[i];
-    }
+    float *y = j->y + token * j->cols, w = j->w ? j->w[slot] : 1;
+    const float *x = j->x + r * j->cols;
+    for (int64_t i = 0; i < j->cols; i++)
+        y[i] += w * x[i];
 }
 
 void cpu_part_add(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                   int64_t cols, const float *w)
 {
-    struct part_job j = {.part = part, .y = y, .x = x, .w = w, .cols = cols};
-    run_part(b, &j, add_unit);
+    run_part(b, &(struct part_job){part, add_row, y, x, w, NULL, cols, false});
 }
 
-static void put_unit(void *arg, int64_t unit, int worker)
+static void put_row(const struct part_job *j, int32_t r, int32_t slot, int32_t token)
 {
-    const struct part_job *j = arg;
-    (void)worker;
-    for (int32_t r = (int32_t)unit * ROWS; r < unit_end(j, unit); r++)
-        if (j->part->slots[r] >= 0)
-            memcpy(j->y + j->part->slots[r] * j->cols, j->x + r * j->cols,
-                   (size_t)j->cols * sizeof *j->y);
+    (void)token;
+    memcpy(j->y + slot * j->cols, j->x + r * j->cols, (size_t)j->cols * sizeof *j->y);
 }
 
 void cpu_part_put(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                   int64_t cols)
 {
-    struct part_job j = {.part = part, .y = y, .x = x, .cols = cols};
-    run_part(b, &j, put_unit);
+    run_part(b, &(struct part_job){part, put_row, y, x, NULL, NULL, cols, false});
 }
 
-static void dot_unit(void *arg, int64_t unit, int worker)
+static void dot_row(const struct part_job *j, int32_t r, int32_t slot, int32_t token)
 {
-    const struct part_job *j = arg;
-    (void)worker;
-    for (int32_t r = (int32_t)unit * ROWS; r < unit_end(j, unit); r++) {
-        int32_t slot = j->part->slots[r];
-        if (slot < 0)
-            continue;
-        const float *g = j->x + slot / j->part->per_token * j->cols, *f = j->f + r * j->cols;
-        double sum = 0;
-        for (int64_t i = 0; i < j->cols; i++)
-            sum += (double)g[i] * f[i];
-        j->y[slot] = (float)sum;
-    }
+    const float *g = j->x + token * j->cols, *f = j->f + r * j->cols;
+    double sum = 0;
+    for (int64_t i = 0; i < j->cols; i++)
+        sum += (double)g[i] * f[i];
+    j->y[slot] = (float)sum;
 }
 
 void cpu_part_dot(struct backend *b, const struct backend_tile *part, float *q, const void *g,
                   const void *f, int64_t cols)
 {
-    struct part_job j = {.part = part, .y = q, .x = g, .f = f, .cols = cols};
-    run_part(b, &j, dot_unit);
+    run_part(b, &(struct part_job){part, dot_row, q, g, NULL, f, cols, false});
 }
 
 /* ---- the router ---- */
