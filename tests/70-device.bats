@@ -252,9 +252,9 @@ agrees() {
     aq 0 "$O/tests/store_diff" one bf16 128
     is "$(awk '$4 + 0 != 0 || $5 + 0 != 0' <<<"$output")" ''
     options=(--method kl_div --prefix 16 --score-samples 8)
-    demo cpu cpu fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
-    demo cuda cuda fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
-    agrees cpu cuda 8 1e-2 1e-1 1e-4
+    demo kl-cpu cpu fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
+    demo kl-cuda cuda fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
+    agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-4
 }
 
 # bats test_tags=gpu
