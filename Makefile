@@ -131,6 +131,8 @@ EXTRA_lib_base_build = -DAQ_VERSION='"$(VERSION)"' -DAQ_CFLAGS='"$(subst ",\",$(
 EXTRA_lib_base_opt   = -DAQ_VERSION='"$(VERSION)"'
 EXTRA_lib_conf_search = $(DATADIRS)
 EXTRA_lib_backend_plugin = $(DATADIRS)
+# loops over codes, which -O2 leaves element by element
+EXTRA_lib_export_codes = -O3
 
 $(O)/libaq.a: $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@; ar rcs $@ $^

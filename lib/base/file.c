@@ -259,6 +259,14 @@ void aq_map_close(struct aq_map *m)
     *m = (struct aq_map){NULL, 0};
 }
 
+void aq_map_let_go(const void *p, size_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
+    if (to > from) /* whole pages: the others are also of what lies beside */
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 bool aq_file_equals(const char *path, const void *p, size_t n)
 {
     struct aq_map m;

@@ -53,6 +53,9 @@ struct aq_map {
 
 int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void aq_map_close(struct aq_map *m);
+/* Gives back the memory of a part of a map that was read; the system may still have it in its
+   cache, and a later look at it works. */
+void aq_map_let_go(const void *p, size_t n);
 
 /* Is this a file of these very bytes? Not an input by that. */
 bool aq_file_equals(const char *path, const void *p, size_t n);
@@ -81,6 +84,8 @@ struct aq_out {
 
 int aq_out_open(struct aq_out *o, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err) AQ_MUST_CHECK;
+/* Starts writing to the disk what was written so far, so that a commit has less to wait for. */
+void aq_out_push(const struct aq_out *o);
 int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at,
                   struct aq_err *err) AQ_MUST_CHECK;
 int aq_out_commit(struct aq_out *o, struct aq_err *err) AQ_MUST_CHECK;

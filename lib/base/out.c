@@ -262,6 +262,11 @@ int aq_out_write(struct aq_out *o, const void *p, size_t n, struct aq_err *err)
     return 0;
 }
 
+void aq_out_push(const struct aq_out *o)
+{
+    (void)sync_file_range(o->fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* a hint: commit looks at errors */
+}
+
 int aq_out_pwrite(struct aq_out *o, const void *p, size_t n, size_t at, struct aq_err *err)
 {
     char name[300];

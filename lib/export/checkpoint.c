@@ -102,8 +102,8 @@ int export_checkpoint(struct export_plan *p, const char *dir, struct aq_err *err
     struct out_dir d;
     struct json *config = NULL;
     int r = -1;
-    if (check_recipe(p, err) < 0 || export_plan_numbers(p, err) < 0 ||
-        !(config = config_read(p, err)))
+    if (check_recipe(p, err) < 0 || export_plan_start(p, err) < 0 ||
+        export_plan_numbers(p, err) < 0 || !(config = config_read(p, err)))
         return -1;
     if (out_dir_open(&d, dir, p->lm.root, err) == 0) {
         r = out_dir_copy_files(&d, p->lm.root, err);

@@ -183,7 +183,7 @@ static int write_vector(const struct gguf_job *j, struct aq_err *err)
     return r;
 }
 
-static int write_entry(struct gguf_job *j, struct aq_pool *pool, struct aq_err *err)
+static int write_entry(struct gguf_job *j, struct aq_err *err)
 {
     const struct entry *e = j->e;
     j->failed = -1;
@@ -198,7 +198,7 @@ static int write_entry(struct gguf_job *j, struct aq_pool *pool, struct aq_err *
             return -1;
     }
     int64_t rows = (int64_t)e->t->shape[0];
-    aq_pool_run(pool, (rows + CODES_TILE - 1) / CODES_TILE, tile_unit, j);
+    aq_pool_run(j->p->pool, (rows + CODES_TILE - 1) / CODES_TILE, tile_unit, j);
     if (j->failed >= 0 && err)
         *err = j->err;
     return j->failed >= 0 ? -1 : 0;
@@ -232,9 +232,6 @@ static int write_file(const struct export_plan *p, struct gguf_writer *w,
     struct gguf_job j = {.p = p, .w = w, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct aq_progress progress;
     uint64_t total = 0, done = 0;
-    struct aq_pool *pool = aq_pool_new(p->request->threads, err);
-    if (!pool)
-        return -1;
     for (size_t i = 0; i < p->lm.count; i++)
         total += p->lm.tensors[i].end - p->lm.tensors[i].begin;
     int r = gguf_begin(w, path, err);
@@ -243,12 +240,12 @@ static int write_file(const struct export_plan *p, struct gguf_writer *w,
     aq_progress_begin(&progress, "export", total);
     for (size_t i = 0; i < p->lm.count && r == 0; i++) {
         j.e = &entries[i];
-        r = write_entry(&j, pool, err);
+        r = write_entry(&j, err);
+        aq_map_let_go(entries[i].t->data, entries[i].t->end - entries[i].t->begin);
         done += entries[i].t->end - entries[i].t->begin;
         aq_progress_update(&progress, done);
     }
     aq_progress_end(&progress);
-    aq_pool_free(pool);
     return r < 0 ? -1 : gguf_commit(w, err);
 }
 
@@ -257,7 +254,9 @@ int export_gguf(struct export_plan *p, const char *path, struct aq_err *err)
     struct gguf_writer *w = gguf_writer_new();
     struct entry *entries = xcalloc(p->lm.count + 1, sizeof *entries);
     struct extras extras = {.count = 0};
-    int r = export_plan_numbers(p, err);
+    int r = export_plan_start(p, err);
+    if (r == 0)
+        r = export_plan_numbers(p, err);
     for (size_t i = 0; i < p->lm.count && r == 0; i++)
         r = describe(p, &p->lm.tensors[i], &entries[i], err);
     if (r == 0) {

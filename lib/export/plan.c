@@ -429,8 +429,15 @@ int export_plan_open(struct export_plan *p, const struct export_request *q, stru
     return check_tensors(p, err);
 }
 
+int export_plan_start(struct export_plan *p, struct aq_err *err)
+{
+    p->pool = aq_pool_new(p->request->threads, err);
+    return p->pool ? 0 : -1;
+}
+
 void export_plan_close(struct export_plan *p)
 {
+    aq_pool_free(p->pool);
     if (p->has_ranges)
         range_file_close(&p->ranges);
     if (p->solved)

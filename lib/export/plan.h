@@ -6,6 +6,7 @@
 #define AQ_EXPORT_PLAN_H
 
 #include "base/err.h"
+#include "base/pool.h"
 #include "engine/engine.h"
 #include "model/checkpoint.h"
 #include "model/lm.h"
@@ -64,6 +65,7 @@ struct export_plan {
     size_t count;
     struct aq_names modules;       /* of all groups */
     struct export_module *by_name; /* in the order of `modules` */
+    struct aq_pool *pool;          /* of who writes weights; NULL before export_plan_start */
 };
 
 struct export_module {
@@ -87,6 +89,8 @@ void export_plan_lines(const struct export_plan *p, struct aq_buf *out);
  */
 int export_plan_accept(const struct export_plan *p, bool for_check,
                        struct aq_err *err) AQ_MUST_CHECK;
+/* Starts the threads that write weights. */
+int export_plan_start(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
 /* Reads what calibration found: scales of inputs, and the ranges of those that need one. */
 int export_plan_numbers(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
 

@@ -133,8 +133,45 @@ static int search_range(const struct quant_spec *spec, const struct quant_matrix
     return 0;
 }
 
-static int find_amax(const struct export_group *g, const struct st_tensor *t,
-                     const struct model_module *m, const char *name, float *out, struct aq_err *err)
+/* Largest magnitudes of tiles of rows, one after the other: units are tiles. */
+struct amax_job {
+    const struct quant_matrix *w;
+    float *found; /* NaN: there is an element that is not finite */
+};
+
+static void amax_unit(void *arg, int64_t unit, int worker)
+{
+    enum { F32_BYTES = 4, HALF_BYTES = 2 };
+    const struct amax_job *j = arg;
+    const struct quant_matrix *w = j->w;
+    int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < w->rows ? r0 + CODES_TILE : w->rows;
+    size_t row = (size_t)w->cols * (w->dtype == QUANT_F32 ? F32_BYTES : HALF_BYTES);
+    j->found[unit] = quant_absmax((const char *)w->data + (size_t)r0 * row, w->dtype,
+                                  (size_t)((r1 - r0) * w->cols));
+    (void)worker;
+}
+
+/* quant_weight_amax by all threads: a maximum does not depend on the order. */
+static int weight_amax(const struct export_plan *p, const struct quant_matrix *w, float *out,
+                       struct aq_err *err)
+{
+    int64_t tiles = (w->rows + CODES_TILE - 1) / CODES_TILE;
+    float *found = xcalloc((size_t)tiles, sizeof *found), most = 0;
+    struct amax_job j = {w, found};
+    bool finite = true;
+    aq_pool_run(p->pool, tiles, amax_unit, &j);
+    for (int64_t i = 0; i < tiles; i++) {
+        finite = finite && isfinite(found[i]);
+        most = found[i] > most ? found[i] : most;
+    }
+    free(found);
+    *out = most;
+    return finite ? 0 : quant_weight_amax(w, out, err); /* which names the element */
+}
+
+static int find_amax(const struct export_plan *p, const struct export_group *g,
+                     const struct st_tensor *t, const struct model_module *m, const char *name,
+                     float *out, struct aq_err *err)
 {
     const struct scheme *s = &g->verdict.scheme;
     bool search = s->one_range && s->methods.choice == QUANT_MSE;
@@ -147,7 +184,7 @@ static int find_amax(const struct export_group *g, const struct st_tensor *t,
     }
     int r = quant_parse(g->weight, &spec, err);
     if (r == 0)
-        r = search ? search_range(&spec, &w, out, err) : quant_weight_amax(&w, out, err);
+        r = search ? search_range(&spec, &w, out, err) : weight_amax(p, &w, out, err);
     free(wide);
     return r;
 }
@@ -159,7 +196,7 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
     float *known = &g->module_amax[module];
     if (*known < 0) {
         char *name = xasprintf("%s.weight", m->name);
-        int r = find_amax(g, ckpt_find(&p->ckpt, name)->t, m, name, known, err);
+        int r = find_amax(p, g, ckpt_find(&p->ckpt, name)->t, m, name, known, err);
         free(name);
         if (r < 0) {
             *known = -1;
@@ -224,13 +261,12 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
 struct shard {
     const struct export_plan *p;
     struct st_writer *w;
-    struct aq_pool *pool;
     struct aq_progress *progress;
     uint64_t *done;
     struct aq_err *err;
 };
 
-/* One module being written: units are tiles. */
+/* One module being written: unit 0 starts writing what is there, the others are tiles. */
 struct module_job {
     struct shard *s;
     struct coder coder;
@@ -246,6 +282,11 @@ static void code_unit(void *arg, int64_t unit, int worker)
     struct module_job *j = arg;
     const struct coder *c = &j->coder;
     struct aq_err err = {0};
+    if (unit == 0) { /* the disk has something to do while the tiles are coded */
+        st_push(j->s->w);
+        return;
+    }
+    unit--;
     int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < c->rows ? r0 + CODES_TILE : c->rows;
     uint64_t code_at = coder_code_bytes(c, r0), scale_at = coder_scale_bytes(c, r0);
     size_t code_n = (size_t)(coder_code_bytes(c, r1) - code_at);
@@ -314,7 +355,7 @@ static int code_module(struct shard *s, const struct export_module *m, const str
     for (int i = 0; i < n; i++)
         if (write_piece(&j, m, &pieces[i], first_handle + i) < 0)
             return -1;
-    aq_pool_run(s->pool, (j.coder.rows + CODES_TILE - 1) / CODES_TILE, code_unit, &j);
+    aq_pool_run(s->p->pool, 1 + (j.coder.rows + CODES_TILE - 1) / CODES_TILE, code_unit, &j);
     if (j.failed >= 0 && s->err)
         *s->err = j.err;
     return j.failed >= 0 ? -1 : 0;
@@ -327,6 +368,7 @@ static int copy_tensor(struct shard *s, const struct st_tensor *t, int fd, int h
         uint64_t take = n - at < STEP ? n - at : STEP;
         if (st_write_from(s->w, handle, at, fd, t->begin + at, take, s->err) < 0)
             return -1;
+        st_push(s->w);
         at += take;
     }
     return 0;
@@ -361,6 +403,7 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
         r = m      ? code_module(s, m, t, handles[i])
             : norm ? write_norm(s, t, norm, handles[i])
                    : copy_tensor(s, t, fd, handles[i]);
+        aq_map_let_go(t->data, t->end - t->begin);
         *s->done += t->end - t->begin;
         aq_progress_update(s->progress, *s->done);
     }
@@ -465,16 +508,12 @@ int weights_write(const struct export_plan *p, const struct out_dir *d, struct a
     int r = 0;
     for (size_t i = 0; i < p->ckpt.file_count; i++)
         total += p->ckpt.files[i].map.size;
-    s.pool = aq_pool_new(p->request->threads, err);
-    if (!s.pool)
-        r = -1;
     aq_progress_begin(&progress, "export", total);
     for (size_t i = 0; i < p->ckpt.file_count && r == 0; i++)
         r = write_shard(&s, d, (uint32_t)i, map, &bytes);
     aq_progress_end(&progress);
     if (r == 0 && p->ckpt.file_count > 1)
         r = write_index(d, map, bytes, err);
-    aq_pool_free(s.pool);
     json_free(map);
     return r;
 }

@@ -105,6 +105,8 @@ int st_write(struct st_writer *w, int handle, uint64_t byte_offset, const void *
 /* n bytes from an open file, without passing through this process where the kernel can. */
 int st_write_from(struct st_writer *w, int handle, uint64_t byte_offset, int fd, uint64_t from,
                   uint64_t n, struct aq_err *err) AQ_MUST_CHECK;
+/* As aq_out_push. */
+void st_push(const struct st_writer *w);
 int st_commit(struct st_writer *w, struct aq_err *err) AQ_MUST_CHECK;
 /* Serialized header (8 length bytes included) for callers that manage the file themselves, as the
    store does; data offsets are then header size + the tensor's begin. */

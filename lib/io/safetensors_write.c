@@ -285,6 +285,12 @@ int st_write_from(struct st_writer *w, int handle, uint64_t byte_offset, int fd,
     return n ? copy_buffered(w, fd, (uint64_t)in, (uint64_t)to, n, err) : 0;
 }
 
+void st_push(const struct st_writer *w)
+{
+    if (!w->memory)
+        aq_out_push(&w->out);
+}
+
 int st_commit(struct st_writer *w, struct aq_err *err)
 {
     assert(w->begun);

@@ -1,3 +1,4 @@
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/progress.h"
 #include "model/lm.h"
@@ -43,21 +44,12 @@ static void add_sample(struct aq_sha256 *s, const unsigned char *p, uint64_t n)
     aq_sha256_add(s, p + n - SAMPLE, SAMPLE);
 }
 
-/* Whole pages of a block that was read are given back; the file's cache keeps them. */
-static void let_go(const unsigned char *p, uint64_t n)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
-    if (to > from)
-        (void)madvise((void *)from, to - from, MADV_DONTNEED);
-}
-
 static void add_all(struct aq_sha256 *s, const unsigned char *p, uint64_t n)
 {
     while (n) {
         uint64_t take = n < BLOCK ? n : BLOCK;
         aq_sha256_add(s, p, take);
-        let_go(p, take);
+        aq_map_let_go(p, take);
         p += take;
         n -= take;
     }

@@ -30,10 +30,11 @@ for _ in $(seq "$runs"); do
     seconds cp -r "$dir/model" "$dir/copy"
     copy=$took
     rm -rf "$dir/copy"
-    seconds /usr/bin/time -f %M -o "$dir/rss" aq-export -q --engine vllm:sm90 --lm "$dir/lm.json" -o "$dir/out" "$dir/manifest.json"
-    awk -v c="$copy" -v e="$took" -v w="$weights" -v from="$(du -sb "$dir/model" | cut -f1)" -v to="$(du -sb "$dir/out" | cut -f1)" -v rss="$(<"$dir/rss")" 'BEGIN {
-        printf "export %.1f s, cp and sync %.1f s: %.0f %% of its speed; %.0f million weights a second; %.2f GB to %.2f GB; resident %.2f GB with the maps\n",
-            e / 1e9, c / 1e9, 100 * c / e, w / e * 1e3, from / 1e9, to / 1e9, rss / 1e6}'
+    seconds /usr/bin/time -f '%M %U %S' -o "$dir/rss" aq-export -q --engine vllm:sm90 --lm "$dir/lm.json" -o "$dir/out" "$dir/manifest.json"
+    awk -v c="$copy" -v e="$took" -v w="$weights" -v from="$(du -sb "$dir/model" | cut -f1)" -v to="$(du -sb "$dir/out" | cut -f1)" -v used="$(<"$dir/rss")" 'BEGIN {
+        split(used, u)
+        printf "export %.1f s, cp and sync %.1f s: %.0f %% of its speed; processor time %.1f s; %.0f million weights a second; %.2f GB to %.2f GB; resident %.2f GB with the maps\n",
+            e / 1e9, c / 1e9, 100 * c / e, u[2] + u[3], w / e * 1e3, from / 1e9, to / 1e9, u[1] / 1e6}'
     awk -v c="$copy" -v e="$took" 'BEGIN {printf "%.1f\n", 100 * c / e}' >>"$dir/shares"
 done
 printf 'median of %d runs: %s %% of the speed of cp and sync\n' "$runs" "$(sort -n "$dir/shares" | sed -n "$(((runs + 1) / 2))p")"
