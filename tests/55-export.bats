@@ -81,6 +81,19 @@ as_shown() {
     is "$(jq '.kl < 1e-4 and .positions > 800' "$v/ct-block.json")" true
 }
 
+@test "quantized activations: aq-eval finds the mean KL of compressed-tensors' own forward pass over 4,096 positions within 2 %" {
+    local v=$REPO/tests/oracle/export/acts.json
+    mix "$(jq .recipe tests/export-acts.json)" "$(jq .treatments tests/export-acts.json)" >"$T/m.json"
+    aq 0 aq-export -q --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/out" "$T/m.json"
+    is "$(digests "$T/out" | grep -v 'input_scale ' | awk '{ print $1, $NF }' | sort | sha256sum | cut -c1-64)" "$(jq -r .tensors "$v")"
+    head -n "$(jq .texts "$v")" datasets/demo/captions_heldout.txt >"$T/texts"
+    aq 0 aq-calib tokens -q --tokenizer "$D" --padding none -o "$T/tokens" "$T/texts"
+    aq 0 aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$T/tokens" -o "$T/eval.json" "$T/out"
+    is "$(jq .all.positions "$T/eval.json")" "$(jq .positions "$v")"
+    jq -e --slurpfile v "$v" '.all.kl.mean as $k | $v[0].kl as $e | $v[0].positions >= 4096 and (($k - $e) | fabs) <= 0.02 * $e' "$T/eval.json" ||
+        { echo "aq-eval $(jq .all.kl.mean "$T/eval.json"), compressed-tensors $(jq .kl "$v")"; return 1; }
+}
+
 # scored METHOD SAMPLES FORMAT [OPTION]: each group's name and sum
 scored() {
     aq-overlay --format "$3" ${4:+"$4"} -o "$T/$3$4.quant"

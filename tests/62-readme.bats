@@ -69,4 +69,12 @@ blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside'
     { cat docs/glossary.md; echo '| <a id="new"></a>new | A word. |'; } >"$BATS_TEST_TMPDIR/glossary.md"
     aq 1 python3 tests/first_use.py "$BATS_TEST_TMPDIR/glossary.md"
     has "$output" "new: not in the list of terms"
+
+@test "README's second picture has the measured figures of docs/evidence.md" {
+    local f=$REPO/docs/images/frontier.svg bits kl
+    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$f"
+    grep -oE 'measured at [0-9.]+ bits: [^ ]+' "$f" | sed -E 's/measured at ([0-9.]+) bits: (.*)/\1 \2/; s/×10/e/; y/⁻⁰¹²³⁴⁵⁶⁷⁸⁹/-0123456789/' | sort >"$BATS_TEST_TMPDIR/drawn"
+    is "$(wc -l <"$BATS_TEST_TMPDIR/drawn")" 5
+    sed -n 's/^| [4-8] bits | \([0-9.]*\) | [^|]* | \([^ ]*\) .*/\1 \2/p' "$REPO/docs/evidence.md" | sort | paste -d' ' - "$BATS_TEST_TMPDIR/drawn" |
+        awk '{ near += ($1 - $3) ^ 2 < 1e-4 && ($2 - $4) ^ 2 <= 1e-4 * $2 ^ 2 } END { exit !(NR == 5 && near == 5) }'
 }

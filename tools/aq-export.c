@@ -169,7 +169,9 @@ static const struct aq_tool tool = {
         "(another computation), wrong (garbage) or no (refused). A recipe with a no or a wrong is\n"
         "not written, one with an other only under --force. DIR must not exist; it appears when "
         "it\n"
-        "is complete.",
+        "is complete. GGUF types are Q8_0, Q4_0, MXFP4, NVFP4 and BF16: treatments are symmetric, "
+        "so\n"
+        "Q4_1, whose blocks have a least value too, is not written.",
     .example = "aq-export --check --engine vllm:sm90 --lm lm.json manifest.json",
     .options = options,
     .max_args = 1,
