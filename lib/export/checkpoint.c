@@ -54,6 +54,9 @@ static int add_group(const struct export_plan *p, struct export_group *g, struct
         r = quant_parse(g->weight, &spec, err);
     if (r == 0)
         r = sharing_add(s, &spec, members, amax, n, err);
+    for (int i = 0; i < n && r == 0; i++)
+        aq_map_let_go(members[i].data, (size_t)(members[i].rows * members[i].cols) *
+                                           (members[i].dtype == QUANT_F32 ? 4 : 2));
     free(members);
     free(amax);
     return r;

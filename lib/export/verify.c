@@ -143,10 +143,14 @@ static int check_module(struct check *c, const struct st_tensor *source)
     if (coder_of(c->p, c->m, &c->coder, c->err) < 0 || find_pieces(c) < 0)
         return -1;
     const int64_t rows[] = {0, c->coder.rows / 2, c->coder.rows - 1};
-    for (size_t i = 0; i < AQ_COUNT(rows); i++)
-        if (check_row(c, source, rows[i]) < 0)
-            return -1;
-    return 0;
+    int r = 0;
+    for (size_t i = 0; i < AQ_COUNT(rows) && r == 0; i++)
+        r = check_row(c, source, rows[i]);
+    const struct st_tensor *seen[] = {source, c->codes, c->scales};
+    for (size_t i = 0; i < AQ_COUNT(seen); i++)
+        if (seen[i])
+            aq_map_let_go(seen[i]->data, seen[i]->end - seen[i]->begin);
+    return r;
 }
 
 /* A folded norm times the scale is the norm, in the last bits of fp32. */
