@@ -69,6 +69,7 @@ blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside'
     { cat docs/glossary.md; echo '| <a id="new"></a>new | A word. |'; } >"$BATS_TEST_TMPDIR/glossary.md"
     aq 1 python3 tests/first_use.py "$BATS_TEST_TMPDIR/glossary.md"
     has "$output" "new: not in the list of terms"
+}
 
 @test "README's second picture has the measured figures of docs/evidence.md" {
     local f=$REPO/docs/images/frontier.svg bits kl

@@ -134,7 +134,7 @@ static int search_range(const struct quant_spec *spec, const struct quant_matrix
 }
 
 /* Largest magnitudes of tiles of rows, one after the other: units are tiles. */
-struct amax_job {
+struct tile_ranges {
     const struct quant_matrix *w;
     float *found; /* NaN: there is an element that is not finite */
 };
@@ -142,7 +142,7 @@ struct amax_job {
 static void amax_unit(void *arg, int64_t unit, int worker)
 {
     enum { F32_BYTES = 4, HALF_BYTES = 2 };
-    const struct amax_job *j = arg;
+    const struct tile_ranges *j = arg;
     const struct quant_matrix *w = j->w;
     int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < w->rows ? r0 + CODES_TILE : w->rows;
     size_t row = (size_t)w->cols * (w->dtype == QUANT_F32 ? F32_BYTES : HALF_BYTES);
@@ -157,7 +157,7 @@ static int weight_amax(const struct export_plan *p, const struct quant_matrix *w
 {
     int64_t tiles = (w->rows + CODES_TILE - 1) / CODES_TILE;
     float *found = xcalloc((size_t)tiles, sizeof *found), most = 0;
-    struct amax_job j = {w, found};
+    struct tile_ranges j = {w, found};
     bool finite = true;
     aq_pool_run(p->pool, tiles, amax_unit, &j);
     for (int64_t i = 0; i < tiles; i++) {
