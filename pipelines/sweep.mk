@@ -161,7 +161,8 @@ else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 $(GOALS): locked ; @:
 locked:
 	+@mkdir -p $(P); AQ_LOCKED=1 AQ_VERSIONS='$(VERSIONS)' flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
-	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; exit $$s; }
+	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; \
+	  [ -n "$${AQ_NOTES:-}" ] && [ "$$MAKELEVEL" = 1 ] || exit $$s; printf '%s\n' "$$MAKELEVEL $$s" "failed $$s" >>"$$AQ_NOTES"; }
 else
 
 # Since a sweep of these very cells was whole, no file has come into a directory here or gone from one: none is missing.

@@ -60,6 +60,9 @@ setup() {
     cp datasets/demo/captions_small.txt keep
     printf 'caption \xff\xfe\n' >datasets/demo/captions_small.txt
     aq 3 pipelines/aq sweep PAIRS=wint8_aint8 SIZES=small
+    # our line, and at most one of make's
+    is "$(grep -c '^aq-calib: ' <<<"$stderr")" 1
+    is "$(grep -c '^make' <<<"$stderr")" 1
     cp keep datasets/demo/captions_small.txt
     # 2: typed wrongly
     aq 2 pipelines/aq sweep PAIRS=wint9_aint8
