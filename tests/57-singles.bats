@@ -57,6 +57,10 @@ numbers() {
     # half of the variance is the divergence, but for what 64 buckets lose
     numbers "$F/singles" cov | jq -es --slurpfile kl "$T/kl" --argjson n "$positions" '[range(16) as $i | .[$i * 17] / 2 / (($kl[$i * 60:$i * 60 + 60] | add) / $n)]
         | all(. > 0.8 and . < 1.2)'
+    # a layer's block of it, without two candidates of one group
+    numbers "$F/singles" cov >"$T/cov"
+    numbers "$F/singles" pair/0 | jq -es --slurpfile cov "$T/cov" '. == [range(8) as $a | range(8) as $b
+        | if ($a / 2 | floor) == ($b / 2 | floor) then 0 else $cov[$a * 16 + $b] end]'
 }
 
 @test "the same bits for any number of threads" {

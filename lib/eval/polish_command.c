@@ -237,7 +237,7 @@ static int measure(void *arg, const struct polish_measure *m, struct aq_err *err
     size_t at = c->texts.first_tile[m->text];
     const struct trial_range range = {at + m->first, at + m->end, m->layer};
     to_options(c, m->choice);
-    (void)recipes_set(&c->recipes, c->options);
+    recipes_set(&c->recipes, c->options);
     int r = trials_run(c->trials, &c->recipes.mixed, &range, m->keep, m->sums, err);
     aq_progress_update(&c->progress, c->result.trials);
     return r;
@@ -303,7 +303,7 @@ static struct eval_operand copy_recipe(struct command *c, const size_t *choice)
     struct eval_operand o = c->recipes.mixed;
     size_t n = (size_t)(o.layers * MODEL_LINEARS);
     to_options(c, choice);
-    (void)recipes_set(&c->recipes, c->options);
+    recipes_set(&c->recipes, c->options);
     o.linears = xcalloc(n + 1, sizeof *o.linears);
     memcpy(o.linears, c->recipes.mixed.linears, n * sizeof *o.linears);
     o.experts = xcalloc((size_t)o.layers + 1, sizeof *o.experts);

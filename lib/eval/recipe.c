@@ -136,7 +136,7 @@ static void set_group(struct recipes *r, size_t row, int candidate)
             to[l] = r->candidates[candidate].linears[g->layer * MODEL_LINEARS + l];
 }
 
-int64_t recipes_set(struct recipes *r, const int *option)
+void recipes_set(struct recipes *r, const int *option)
 {
     int64_t first = r->mixed.layers;
     for (size_t row = 0; row < r->table->count; row++) {
@@ -149,5 +149,4 @@ int64_t recipes_set(struct recipes *r, const int *option)
     }
     for (int64_t layer = first; layer < r->mixed.layers; layer++)
         eval_operand_share_layer(&r->mixed, layer);
-    return first;
 }

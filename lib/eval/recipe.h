@@ -22,9 +22,8 @@ struct recipes {
 int recipes_open(struct recipes *r, const struct sel_table *table, struct eval_inputs *in,
                  struct aq_err *err) AQ_MUST_CHECK;
 void recipes_close(struct recipes *r);
-/* Sets r->mixed to these options of the rows. Returns the first layer that changed; layers if none
-   did. */
-int64_t recipes_set(struct recipes *r, const int *option);
+/* Sets r->mixed to these options of the rows. */
+void recipes_set(struct recipes *r, const int *option);
 /* The layer of a row's group. */
 int64_t recipes_layer(const struct recipes *r, size_t row);
 

@@ -166,7 +166,7 @@ static int measure_one(struct singles *s, size_t row, int *option, struct aq_err
             continue;
         s->now = row * s->candidates + (size_t)x->options[i].candidate;
         option[row] = (int)i;
-        (void)recipes_set(&s->recipes, option);
+        recipes_set(&s->recipes, option);
         if (trials_outputs(s->trials, &s->recipes.mixed, &range, measure_tile, s, err) < 0)
             return -1;
         aq_progress_update(&s->progress, s->now + 1);

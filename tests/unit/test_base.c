@@ -143,7 +143,7 @@ static void test_buffers(void)
 static void test_tables(void)
 {
     enum { MANY = 1000 };
-    static char keys[MANY][8];
+    static char keys[MANY][16];
     struct aq_strmap m = AQ_STRMAP_INIT;
     struct aq_names names = AQ_NAMES_INIT;
     int bad = 0;
