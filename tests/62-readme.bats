@@ -71,6 +71,12 @@ blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside'
     has "$output" "new: not in the list of terms"
 }
 
+@test "README's heat map is drawn from the published report" {
+    aq 0 aq-report --svg heatmap --scheme 'the embedded model: 4-bit weights in blocks of 128, 512 captions' -o "$BATS_TEST_TMPDIR/heatmap.svg" \
+        "$REPO"/models/qwen3_vl_demo/layer-analysis/weight-int4-act-fp16/default/*_large/*_quant_manifest.json
+    cmp "$BATS_TEST_TMPDIR/heatmap.svg" "$REPO/docs/images/heatmap.svg"
+}
+
 @test "README's second picture has the measured figures of docs/evidence.md" {
     local f=$REPO/docs/images/frontier.svg bits kl
     python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$f"
