@@ -273,11 +273,11 @@ with_script() {
         echo '<!doctype html><body><pre id="v"></pre><script>addEventListener("message",e=>{v.textContent+="("+e.data+")\n"})</script>'
         for page in explore report summary; do
             with_script $page.html "$(cat "$REPO/tests/browser/check.js" "$REPO/tests/browser/access.js")" >checked-$page.html
-            for width in 1440 390; do echo "<iframe src=\"checked-$page.html\" width=$width height=900></iframe>"; done
+            for width in 1440 390 360; do echo "<iframe src=\"checked-$page.html\" width=$width height=900></iframe>"; done
         done
     } >frames.html
     browse --window-size=1600,1000 --virtual-time-budget=9000 --dump-dom "file://$PWD/frames.html" | sed -n '/id="v"/,/<.pre>/p' >verdicts
-    if [ "$(grep -c ': clean)' verdicts)" -ne 6 ] || [ "$(grep -c 'access: fine)' verdicts)" -ne 6 ]; then
+    if [ "$(grep -c ': clean)' verdicts)" -ne 9 ] || [ "$(grep -c 'access: fine)' verdicts)" -ne 9 ]; then
         cat verdicts
         return 1
     fi

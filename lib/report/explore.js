@@ -186,7 +186,7 @@ const strip = (f, hatch) => {
     const options = f.corners[state.at].options, blocks = Math.max(-1, ...G.map(g => g[1])) + 1;
     const kinds = [...new Set(G.map((g, i) => g[1] >= 0 ? g[2] : -1))].filter(k => k >= 0);
     const W = pictureWidth(), labels = kinds.map(k => W < 480 ? D.kinds[k].replace(/^.*\./, "") : D.kinds[k]);
-    const L = Math.min(W / 3, 20 + 7 * Math.max(8, ...labels.map(t => t.length))), cell = Math.min(40, (W - L) / Math.max(1, blocks)), row = 26;
+    const L = Math.min(W / 3, 20 + 7 * Math.max(8, ...labels.map(t => t.length))), cell = Math.min(40, (W - L - 8) / Math.max(1, blocks)), row = 26;
     const out = svg("svg", {class: "aq", viewBox: `0 0 ${W} ${kinds.length * row + 40}`, role: "img", "aria-label": "Recipe: format of each layer"});
     labels.forEach((t, y) => out.append(svg("text", {x: L - 8, y: y * row + 36, "text-anchor": "end"}, t)));
     const every = Math.ceil(26 / cell);
