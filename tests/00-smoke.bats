@@ -21,7 +21,7 @@ help_is_whole() {
 version_is_one_line() {
     aq 0 "$1" --version || return 1
     [[ $output =~ ^$1\ [0-9]+\.[0-9]+\.[0-9]+$ ]] && [ "${#lines[@]}" -eq 1 ] || return 1
-    aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+($'\n'aq\.[a-z]+/[0-9]+)*$ ]] || return 1
+    aq 0 "$1" --result-version && [[ $output =~ ^[0-9]+($'\n'aq\.[[:lower:]]+/[0-9]+)*$ ]] || return 1
     aq 0 "$1" --build-info
     [[ $output =~ compiler:\ (gcc|clang)\ [0-9]+\. ]] && has "$output" "flags: -std=gnu11" && has "$output" "libraries: -lyaml"
 }
