@@ -132,8 +132,9 @@ scored() {
     aq 0 aq-eval -q --reference "$F/lm.json" --domain text="$T/tokens" -o "$T/evals" "$T/group.json" "$T/own.json"
     is "$(jq -c .operand.sharing.groups "$T/evals/1.json") $(jq -c .operand.sharing "$T/evals/2.json")" "14 null"
     ratio=$(jq '.operand.sharing.mse_ratio | . * 10000 | round / 10000' "$T/evals/1.json")
-    has "$(tr '\n' ' ' <"$T/g/CHECK.md")" "is $(printf %.4f "$ratio") times that under a scale for each"
-    has "$(aq-report --html --eval "$T/evals/1.json" "$T/group.json")" "The members of 14 fused layers share an NVFP4 second level, as engines compute them: the mean squared error of their weights is $(printf %.4f "$ratio") times"
+    ratio=$(LC_ALL=C printf %.4f "$ratio")
+    has "$(tr '\n' ' ' <"$T/g/CHECK.md")" "is $ratio times that under a scale for each"
+    has "$(aq-report --html --eval "$T/evals/1.json" "$T/group.json")" "The members of 14 fused layers share an NVFP4 second level, as engines compute them: the mean squared error of their weights is $ratio times"
     [[ $(aq-report --html --eval "$T/evals/2.json" "$T/group.json") != *"fused layers share"* ]]
 }
 
