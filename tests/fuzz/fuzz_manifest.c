@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "report/answer.h"
 #include "report/html.h"
+#include "report/serving.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -57,20 +58,27 @@ static void check_reports(const struct manifest *m)
     }
     aq_buf_reset(&out);
     report_tsv(&out, &r);
-    check_lines(&out, 13);
+    check_lines(&out, 14);
     curve_init(&c, m);
     for (int kind = 0; kind < CHARTS; kind++) {
         aq_buf_reset(&out);
-        chart_draw(&out, (enum chart_kind)kind, &r, &c, (struct chart_style){CHART_NARROW, true});
+        chart_draw(&out, (enum chart_kind)kind, &r, &c, NULL,
+                   (struct chart_style){CHART_NARROW, true});
         check_lines(&out, 0);
         check_balance(&out);
     }
     aq_buf_reset(&out);
     struct answer a;
-    if (answer_init(&a, &r, &c, NULL, &err) == 0) {
-        report_html(&out, &r, &c, &a);
+    struct serving serving;
+    struct measured measured = {0};
+    const struct page page = {
+        .report = &r, .curve = &c, .answer = &a, .measured = &measured, .serving = &serving};
+    if (serving_init(&serving, &r, &c, NULL, NULL, &err) == 0) {
+        answer_init(&a, &r, &c, NULL);
+        report_html(&out, &page);
         check_lines(&out, 0);
         answer_release(&a);
+        serving_release(&serving);
     }
     curve_release(&c);
     report_release(&r);
