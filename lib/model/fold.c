@@ -53,8 +53,10 @@ float fold_norm_scale(float weight, float scale, bool one_plus, enum st_dtype dt
 {
     double one = one_plus ? 1 : 0, whole = one + (double)weight;
     double folded = one + (double)fold_norm(weight, scale, one_plus, dtype);
-    float carried = (float)(whole / folded);
     /* a channel that is 0 stays so; one that the fold would make 0, or endless, is left alone */
+    if (folded == 0)
+        return 1;
+    float carried = (float)(whole / folded);
     return carried > 0 && carried <= 1e6F && carried >= 1e-6F ? carried : 1;
 }
 
