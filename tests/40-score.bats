@@ -9,7 +9,7 @@ setup_file() {
     # 48 samples of 3 to 40 tokens: three tiles
     for i in $(seq 48); do seq -s' ' $((i * 7)) $((i * 7 + 2 + i * 11 % 38)); done >"$T/ids"
     "$O"/tests/make_tokens --sizes 8,40 -o "$T/tokens" <"$T/ids"
-    aq-calib ranges --lm "$T/lm.json" --prefix 8,40 -o "$T/ranges" "$T/tokens"
+    aq-calib ranges --device cpu --lm "$T/lm.json" --prefix 8,40 -o "$T/ranges" "$T/tokens"
     for f in FP8_DEFAULT_CFG INT8_WEIGHT_ONLY_CFG INT4_WEIGHT_INT8_ACT_CFG NVFP4_WEIGHT_ONLY_CFG FP16_WEIGHT_INT8_ACT_CFG; do
         aq-overlay --format $f -o "$T/$f.json"
     done
@@ -358,7 +358,7 @@ for place, g in enumerate(order):
     assert near(e["range_ratio"], most("first") / most("rest")), e["name"]
 PY
     echo 1 2 3 | "$O"/tests/make_tokens -o other
-    aq-calib ranges --lm "$T/lm.json" --prefix 1 -o other.st other
+    aq-calib ranges --device cpu --lm "$T/lm.json" --prefix 1 -o other.st other
     refused 3 "of other tokens" aq-score collect --ranges other.st --run run.json --quant "$T/INT4_WEIGHT_INT8_ACT_CFG.json" "$T/whole"
 }
 
@@ -405,7 +405,7 @@ PY
         --zeros layers.0.mlp.down --signs layers.1.self_attn.o model
     aq-extract-lm -o lm.json model
     head -8 "$T/ids" | "$O"/tests/make_tokens --sizes 8 -o tokens
-    aq-calib ranges --lm lm.json --prefix 8 -o ranges tokens
+    aq-calib ranges --device cpu --lm lm.json --prefix 8 -o ranges tokens
     quants=(INT8_WEIGHT_ONLY INT8_WEIGHT_INT4_ACT INT4_WEIGHT_INT8_ACT FP16_WEIGHT_INT8_ACT)
     for f in "${quants[@]}"; do aq-overlay --format "${f}_CFG" -o "$f.json"; done
     cell run.json 8
