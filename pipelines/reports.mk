@@ -3,7 +3,7 @@
 # A report is rendered whatever its time says, and replaced where its bytes differ.
 
 export P AQ_BIN MODEL DATASET EXPERIMENT LAYOUT PAIRS_GIVEN
-export AQ_ENGINE := $(or $(ENGINE),vllm)
+export AQ_ENGINE := $(SERVED_BY)
 export AQ_FACE := $(face)
 listed := $(shell P='$(P)' AQ_BIN='$(AQ_BIN)' AQ_FACE='$(face)' MODEL='$(MODEL)' DATASET='$(DATASET)' EXPERIMENT='$(EXPERIMENT)' \
 	LAYOUT='$(LAYOUT)' PAIRS_GIVEN='$(PAIRS_GIVEN)' AQ_CONF='$(CONF)' $(values) \

@@ -99,6 +99,8 @@ endif
 
 P    := $(TMP_ROOT)/model-experiments/$(EXPERIMENT)/$(MODEL)
 ARGS := $(P)/.args
+# the engine that reports show first and checkpoints are written for; ENGINE is checked by now
+SERVED_BY := $(or $(ENGINE),vllm)
 
 # the variables of a make below this one, which gets none from the command line
 export MODEL DATASET PAIRS GRANS SIZES LAYOUT EXPERIMENT DEVICE SHARDS BITS STRICT CELL MENU MEMORY THREADS ENGINE OVERRIDES OUTPUT_DIR \
@@ -145,7 +147,7 @@ resolve = $(AQ_BIN)/aq-resolve --config-name preset/$(face) -m --dir $(1) --over
 	dataset.size=$(call commas,$(SIZES)) \
 	'hydra.sweep.subdir=$${hydra:runtime.choices.quant_pair}/$${hydra:runtime.choices.quant_granularity}/$${dataset.size}'
 compose = mkdir -p $(1)/.args; $(PIPELINES)/overrides $(1)/overrides.txt; $(call resolve,$(1)); $(call resolve,$(1)) -q --format yaml; \
-	$(AQ_BIN)/aq-overlay --cells $(1) --engine $(or $(ENGINE),vllm) $(if $(filter servable,$(PAIRS)),--servable)
+	$(AQ_BIN)/aq-overlay --cells $(1) --engine $(SERVED_BY) $(if $(filter servable,$(PAIRS)),--servable)
 
 # One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
 # killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
@@ -246,7 +248,7 @@ ranges_text   := $(DEVICE_SET) $(DTYPE)
 solve_text    := $(lastword $(SCORE_PREFIXES)) $(DEVICE_SET) $(DTYPE) $(call version,calib)
 score_text    := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text   := $(call version,select)
-report_text   := $(call version,report) $(or $(ENGINE),vllm)
+report_text   := $(call version,report) $(SERVED_BY)
 $(foreach s,extract score select report,$(call stamp,$(ARGS)/$(s),$(s)_text))
 $(call stamp,$(ARGS)/calib-$(DATASET),calib_text)
 $(call stamp,$(ARGS)/ranges-$(DATASET),ranges_text)
@@ -306,7 +308,7 @@ $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 cell_say = $(if $(V),printf '  %-8s %s\n' '$(1)' '$(2)';,@)
 # $(1): directory/scheme
 do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
-do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) --engine $(or $(ENGINE),vllm) $(1)_quant_manifest.json
+do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) --engine $(SERVED_BY) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
 $(dir $(1))report.html: $(1)_quant_manifest.json $(ARGS)/report ; $$(call do_report,$(1))
@@ -365,7 +367,7 @@ $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(A
 	$$(call names,$(P)/.scores-$(1),$$(call scores_of,$(1)))$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
 	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) $(if $(CHOSEN_FOR),--engine $(CHOSEN_FOR)) \
 	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
-	$(AQ_BIN)/aq-report --all $$(@D) --engine $(or $(ENGINE),vllm) $$(@D)/mixed_autoquant_lm_quant_manifest.json
+	$(AQ_BIN)/aq-report --all $$(@D) --engine $(SERVED_BY) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
 
@@ -389,21 +391,21 @@ $(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(S
 	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
 $(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
-	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --engine $(or $(ENGINE),vllm) --eval $< $(patsubst %,--eval %,$(filter-out $<,$(wildcard \
+	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --engine $(SERVED_BY) --eval $< $(patsubst %,--eval %,$(filter-out $<,$(wildcard \
 	  $(P)/select/*/$(notdir $*)/eval.json))) -o $@ $*/mixed_autoquant_lm_quant_manifest.json
 endif
 eval: $(EVALS) $(EVALS:.json=.html)
 	@for f in $(EVALS); do jq -r --arg f "$$f" '.all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, perplexity \(.ppl) (reference \(.ppl_reference))"' "$$f"; done
 
 # One directory an engine; it exports again where the recipe, the checkpoint or the tool changed.
-ENGINE_DIR := export-$(subst :,-,$(or $(ENGINE),vllm))
+ENGINE_DIR := export-$(subst :,-,$(SERVED_BY))
 EXPORTED   := $(SELECTED:report.html=$(ENGINE_DIR)/.done)
 export_text := $(call version,export)
 $(call stamp,$(ARGS)/export,export_text)
 export: $(EXPORTED)
 ifneq ($(EXPORTED),)
 $(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(ARGS)/export
-	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(or $(ENGINE),vllm) --lm $(LM) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
+	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(SERVED_BY) --lm $(LM) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
 	  -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json; touch $@
 endif
