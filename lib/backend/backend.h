@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 8 };
+enum { BACKEND_ABI = 9 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -161,6 +161,9 @@ struct backend_sizes {
     int64_t outputs, inputs;         /* the most of any linear */
     int64_t weight;                  /* elements of the largest linear */
     uint64_t layer_bytes, end_bytes; /* weights of a layer; of embedding, last norm and head */
+    /* Of experts: the most rows of a part, the most inputs of an expert's matrix, and the elements
+       of the largest matrix for all experts of a part. */
+    int64_t part_rows, part_inputs, part_weights;
 };
 
 struct backend_ops {
@@ -195,15 +198,17 @@ struct backend_ops {
                                      struct aq_err *err);
     void (*tile_free)(struct backend *b, struct backend_tile *t);
     /*
-     * The rows of t that go to one expert, as a tile of their own. A slot is row * per_token +
-     * place among the row's experts; slots rise, so that the rows of a sample lie together, and
-     * samples are those of t. Rows are filled up to a multiple of b->expert_rows, and products are
-     * made with that many rows at a time, so that a row's bits depend on that row and its place
-     * among them. NULL in a backend without experts, as are the ops under "experts" below.
+     * The rows of t that go to some experts, one expert after the other, as a tile of their own;
+     * slots of expert i end before ends[i] in `slots`. A slot is row * per_token + place among the
+     * row's experts; those of an expert rise, so that the rows of a sample lie together. Samples
+     * are those of t. Each expert's rows are filled up to a multiple of b->expert_rows, and
+     * products are made with that many rows at a time, so that a row's bits depend on that row and
+     * its place among them. At most b->experts_at_once experts. NULL in a backend without experts,
+     * as are the ops under "experts" below.
      */
     struct backend_tile *(*tile_part)(struct backend *b, const struct backend_tile *t,
-                                      const int32_t *slots, int32_t count, int per_token,
-                                      struct aq_err *err);
+                                      const int32_t *slots, const int32_t *ends, int experts,
+                                      int per_token, struct aq_err *err);
 
     /* ---- the model; activations are (tile rows, cols) ---- */
     /* h = factor * table[id] */
@@ -286,7 +291,7 @@ struct backend_ops {
     /* y (part) = w[slot] * x[row of the slot]; w NULL: 1 */
     void (*part_take)(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                       int64_t cols, const float *w);
-    /* y[row of the slot] += w[slot] * x (part); w NULL: 1. No two slots of a part share a row. */
+    /* y[row of the slot] += w[slot] * x (part), one expert after the other; w NULL: 1 */
     void (*part_add)(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                      int64_t cols, const float *w);
     /* y[slot] = x (part): y has rows x per_token rows */
@@ -295,6 +300,15 @@ struct backend_ops {
     /* q[slot] = sum over the columns of g[row of the slot] * f (part) */
     void (*part_dot)(struct backend *b, const struct backend_tile *part, float *q, const void *g,
                      const void *f, int64_t cols);
+    /* As linear_forward, linear_backward (which sets dx) and linear_quantized, the rows of the
+       part's expert i with w[i]. That of an expert without rows is not read. */
+    void (*experts_forward)(struct backend *b, const struct backend_tile *part, void *y,
+                            const void *x, const struct backend_weight *const *w);
+    void (*experts_backward)(struct backend *b, const struct backend_tile *part, void *dx,
+                             const void *dy, const struct backend_weight *const *w);
+    void (*experts_quantized)(struct backend *b, const struct backend_tile *part, void *y,
+                              const struct backend_operand *x,
+                              const struct backend_operand *const *w);
     /* `score` for an output that is there already: yq, y and dy are (rows, cols). */
     void (*score_output)(struct backend *b, const struct backend_score_job *job, const void *yq,
                          int64_t cols);
@@ -363,6 +377,8 @@ struct backend {
     int inputs_at_once;  /* quantized inputs of a tile beyond which one call of score gains nothing
                           */
     int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */
+    int experts_at_once; /* the most of a part */
+    uint64_t experts_bytes; /* of the quantized weights of a part beyond which it gains nothing */
     size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
     size_t weight_size; /* bytes that an operand may take for each element of its weight */
 };

@@ -119,7 +119,7 @@ static struct backend_sizes sizes_of(const struct eval_pass *p)
 {
     struct backend_sizes sizes = {.rows = p->job.domains->rows};
     for (size_t i = 0; i < p->count; i++)
-        eval_model_sizes(&sizes, p->streams[i].model);
+        eval_model_sizes(&sizes, p->streams[i].model, p->b);
     return sizes;
 }
 
@@ -133,7 +133,7 @@ static int plan_room(struct eval_pass *p, struct aq_err *err)
         each += s->state_bytes;
         rest += s->x_bytes + 2 * s->z_bytes;
         if (s->own_model)
-            rest += nn_buffer_bytes(nn_arch(s->model), s->b->act_size, p->job.domains->rows, 0);
+            rest += nn_buffer_bytes(nn_arch(s->model), s->b, p->job.domains->rows, 0);
     }
     rest += (uint64_t)nn_layer(p->streams[0].model, 0)->weights * p->b->weight_size; /* operands */
     if (p->job.memory && rest + each > p->job.memory)

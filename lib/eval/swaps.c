@@ -5,7 +5,8 @@ static void largest(int64_t *x, int64_t y)
     *x = y > *x ? y : *x;
 }
 
-void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m)
+void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m,
+                      const struct backend *b)
 {
     const struct model_layer *shape = nn_layer(m, 0);
     for (int l = 0; l < shape->linear_count; l++) {
@@ -18,6 +19,7 @@ void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m)
         largest(&sizes->outputs, 2 * a->moe_intermediate_size);
         largest(&sizes->inputs, a->moe_intermediate_size);
         largest(&sizes->weight, 2 * a->moe_intermediate_size * a->hidden_size);
+        nn_expert_sizes(sizes, a, b);
     }
     uint64_t layer = nn_layer_bytes(m), ends = nn_end_bytes(m);
     sizes->layer_bytes = layer > sizes->layer_bytes ? layer : sizes->layer_bytes;
@@ -27,25 +29,10 @@ void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m)
 static int take_experts(struct eval_swaps *s, const struct lm_arch *a, int32_t rows,
                         struct aq_err *err)
 {
-    const struct backend_ops *op = s->b->ops;
-    int64_t d = a->hidden_size, moe = a->moe_intermediate_size;
-    struct nn_expert_swap *x = &s->experts;
-    if (x->gate_up)
+    if (s->experts.gate_up)
         return 0;
-    x->gate_up = op->operand_new(s->b, 2 * moe, d, 1, err);
-    x->down = x->gate_up ? op->operand_new(s->b, d, moe, 1, err) : NULL;
-    x->x = x->down ? op->operand_new(s->b, rows, d, 0, err) : NULL;
-    x->u = x->x ? op->operand_new(s->b, rows, moe, 0, err) : NULL;
-    return x->u ? 0 : -1;
-}
-
-static void free_experts(struct eval_swaps *s)
-{
-    struct nn_expert_swap *x = &s->experts;
-    struct backend_operand *all[] = {x->gate_up, x->down, x->x, x->u};
-    for (int i = 0; i < 4; i++)
-        if (all[i])
-            s->b->ops->operand_free(s->b, all[i]);
+    s->experts_of = a;
+    return nn_expert_operands_new(&s->experts, a, s->b, rows, err);
 }
 
 /* Treatments with methods are computed on the CPU alone. */
@@ -96,7 +83,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
 
 void eval_swaps_close(struct eval_swaps *s)
 {
-    free_experts(s);
+    if (s->experts_of)
+        nn_expert_operands_free(&s->experts, s->experts_of, s->b);
     for (int l = 0; s->b && l < MODEL_LINEARS; l++) {
         made_release(s->b, &s->made[l]);
         if (s->w[l])

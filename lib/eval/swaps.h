@@ -13,7 +13,8 @@
 struct eval_swaps {
     struct backend *b;
     struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
-    struct nn_expert_swap experts;   /* its operands: experts are quantized one after another */
+    struct nn_expert_swap experts;   /* its operands, of experts of this model */
+    const struct lm_arch *experts_of;
     struct made made[MODEL_LINEARS]; /* what w are quantized from */
 };
 
@@ -24,7 +25,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
 void eval_swaps_close(struct eval_swaps *s);
 
 /* Raises sizes to those that a model needs; for plans of memory. */
-void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m);
+void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m,
+                      const struct backend *b);
 
 /* One tile's way through a layer; `to` may be `from`. */
 struct eval_step {

@@ -5,8 +5,9 @@
  *     w_e = p_e, or p_e / sum of S(t)'s p   f_e = Wd_e (act(Wg_e n) * (Wu_e n))
  *     y = sum over S(t) of w_e f_e, by rising e
  *
- * A tile is routed once a pass. The rows of an expert are a part of the tile; they lie in the order
- * of the tile, so that their products and the sums over them depend on the data alone.
+ * A tile is routed once a pass. Some experts at a time, as many as the backend likes, are a part of
+ * the tile: the rows of one after those of the other, each in the order of the tile, so that their
+ * products and the sums over them depend on the data alone.
  */
 #ifndef AQ_NN_EXPERTS_H
 #define AQ_NN_EXPERTS_H
@@ -18,11 +19,12 @@
 struct quant_spec; /* quant/quant.h */
 struct quant_range;
 
-/* Where the tokens of a tile go: device memory, and a part for each expert that gets some. */
+/* Where the tokens of a tile go: device memory, and parts of some experts each. */
 struct nn_routes {
     struct backend *b;
     int32_t rows; /* of a tile */
     int experts, per_token;
+    int at_once;                  /* experts of a part */
     size_t bytes;                 /* of the device memory, which p begins */
     float *p;                     /* device (rows, experts) */
     float *w, *q;                 /* device [rows x per_token]: weights, and their gradients */
@@ -31,7 +33,8 @@ struct nn_routes {
     int32_t *slots;               /* host [rows x per_token]: those of each expert, rising */
     int32_t *begin;               /* host [experts + 2]: where an expert's slots begin */
     const struct backend_tile *t; /* that was routed last */
-    struct backend_tile **parts;  /* [experts]; NULL: no token */
+    struct backend_tile **parts;  /* [part_count]; NULL: no token */
+    int part_count;
 };
 
 /* NULL for a model without experts, which is no error. */
@@ -43,20 +46,35 @@ uint64_t nn_routes_bytes(const struct lm_arch *a, int32_t rows);
 /* After `route`: makes the parts of t. */
 int nn_routes_sort(struct nn_routes *r, const struct backend_tile *t,
                    struct aq_err *err) AQ_MUST_CHECK;
-/* An expert's slots; borrowed until the next sort. */
-const int32_t *nn_routes_slots(const struct nn_routes *r, int e, int32_t *count);
-/* Tokens of each expert, added to counts [experts]. */
-void nn_routes_count(const struct nn_routes *r, int64_t *counts);
+/* Tokens of each expert among rows from <= row < end, added to counts [experts]. */
+void nn_routes_count(const struct nn_routes *r, int32_t from, int32_t end, int32_t *counts);
+/* The experts of part i over another division of the rows into samples; NULL: they have no rows. */
+int nn_routes_part(const struct nn_routes *r, int i, const struct backend_tile *t,
+                   struct backend_tile **out, struct aq_err *err) AQ_MUST_CHECK;
+/* Experts of a part: as many as the backend likes of this size. Rows that a part may have. */
+int nn_experts_at_once(const struct lm_arch *a, const struct backend *b);
+int64_t nn_part_rows(const struct lm_arch *a, const struct backend *b, int32_t rows);
 
 /* A group of experts under one treatment. Operands are the caller's; those of the weights hold
-   what is quantized last, so that calls for one expert after another cost nothing. */
+   what is quantized last, so that calls for the same experts one after another cost nothing. */
 struct nn_expert_swap {
     const struct quant_spec *w, *a;
     const struct quant_range *in, *inner; /* of what the experts read, and of down's input */
-    struct backend_operand *gate_up, *down, *x, *u;
+    struct backend_operand **gate_up, **down; /* [experts of a part] */
+    struct backend_operand *x, *u;
     const struct backend_tile *by; /* divides the rows for dynamic ranges; NULL: the tile itself */
     double *clipped;               /* device [samples], or NULL */
 };
+
+/* The operands of a swap for tiles of `rows` rows, and what they take; free also after a failure.
+   Nothing for a model without experts. */
+int nn_expert_operands_new(struct nn_expert_swap *swap, const struct lm_arch *a, struct backend *b,
+                           int32_t rows, struct aq_err *err) AQ_MUST_CHECK;
+void nn_expert_operands_free(struct nn_expert_swap *swap, const struct lm_arch *a,
+                             struct backend *b);
+uint64_t nn_expert_operands_bytes(const struct lm_arch *a, const struct backend *b, int32_t rows);
+/* What a backend's plan must know of experts. */
+void nn_expert_sizes(struct backend_sizes *sizes, const struct lm_arch *a, const struct backend *b);
 
 /* "layers.3.mlp.experts.5.gate_up" or "...down": what a model asks its source for. */
 struct nn_expert_name {
@@ -67,9 +85,11 @@ bool nn_expert_name(const char *name, struct nn_expert_name *out);
 
 const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t layer, int expert,
                                               int down);
-/* yq (rows, hidden) += what expert e makes of its rows of n (rows, hidden) under the swap. */
-int nn_expert_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int e,
-                  const struct nn_expert_swap *swap, const void *n, void *yq,
-                  struct aq_err *err) AQ_MUST_CHECK;
+/* The rows of n (rows, hidden) that part `i` has, ready for nn_experts_add; they stay until the next
+   take or layer call. */
+void nn_experts_take(struct nn_model *m, const struct nn_routes *r, int i, const void *n);
+/* yq (rows, hidden) += what the experts of part i make of the rows taken, under the swap. */
+int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
+                   const struct nn_expert_swap *swap, void *yq, struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

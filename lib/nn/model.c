@@ -85,6 +85,7 @@ struct nn_model {
     struct backend_weight ends[ENDS];
     bool ends_loaded;
     struct backend_weight *slices; /* of the head; NULL: not in use */
+    const struct backend_weight **part_weights; /* [experts of a part]: room for a call */
     char *arena;
     size_t arena_bytes;
     void *buf[EXTRAS];
@@ -234,7 +235,7 @@ static int64_t extra_cols(const struct lm_arch *a, const struct model_layer *l, 
 }
 
 /* The next `cols` columns of the arena, or with a NULL arena just their bytes. */
-static void *carve(char *arena, size_t *at, int64_t cols, size_t act_size, int32_t rows)
+static void *carve(char *arena, size_t *at, int64_t cols, size_t act_size, int64_t rows)
 {
     void *p = arena ? arena + *at : NULL;
     size_t bytes = (size_t)cols * (size_t)rows * act_size;
@@ -242,11 +243,39 @@ static void *carve(char *arena, size_t *at, int64_t cols, size_t act_size, int32
     return p;
 }
 
-/* Bytes of all buffers; acts and buf point into the arena, if there is one. */
-static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, size_t act_size,
-                      int32_t rows, int backward, char *arena, struct nn_acts *acts, void **buf)
+/* Rows of experts, in a buffer of their own. */
+static bool is_of_part(int extra)
 {
-    size_t at = 0;
+    return (extra >= EXP_X && extra <= EXP_F) || extra >= EXP_DF;
+}
+
+/* The tile and the backend that buffers are for. */
+struct room {
+    size_t act_size;
+    int32_t rows;
+    int64_t part_rows;
+    int backward;
+};
+
+static struct room room_of(const struct lm_arch *a, const struct backend *b, int32_t rows,
+                           int backward)
+{
+    return (struct room){b->act_size, rows, nn_part_rows(a, b, rows), backward};
+}
+
+static void *carve_extra(char *arena, size_t *at, const struct lm_arch *a,
+                         const struct model_layer *l, int extra, const struct room *r)
+{
+    return carve(arena, at, extra_cols(a, l, extra), r->act_size,
+                 is_of_part(extra) ? r->part_rows : r->rows);
+}
+
+/* Bytes of all buffers; acts and buf point into the arena, if there is one. */
+static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, const struct room *r,
+                      char *arena, struct nn_acts *acts, void **buf)
+{
+    size_t at = 0, act_size = r->act_size;
+    int32_t rows = r->rows;
     int inner = l->experts ? l->groups[l->experts_group].inner : -1;
     for (int i = 0; i < l->input_count; i++)
         acts->x[i] = carve(arena, &at, l->inputs[i].cols * (i == inner ? a->experts_per_token : 1),
@@ -256,15 +285,15 @@ static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, size
     if (l->experts)
         acts->block_y = carve(arena, &at, a->hidden_size, act_size, rows);
     for (int i = 0; i < FORWARD_EXTRAS; i++)
-        buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
-    if (!backward)
+        buf[i] = carve_extra(arena, &at, a, l, i, r);
+    if (!r->backward)
         return at;
     for (int i = 0; i < l->linear_count; i++)
         acts->dy[i] = carve(arena, &at, l->linears[i].rows, act_size, rows);
     if (l->experts)
         acts->block_dy = carve(arena, &at, a->hidden_size, act_size, rows);
     for (int i = FORWARD_EXTRAS; i < EXTRAS; i++)
-        buf[i] = carve(arena, &at, extra_cols(a, l, i), act_size, rows);
+        buf[i] = carve_extra(arena, &at, a, l, i, r);
     return at;
 }
 
@@ -278,7 +307,7 @@ static int64_t layer_of_kind(const struct lm_arch *a, bool sparse)
 }
 
 /* What the kinds of layers need; they share the memory. */
-static size_t buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward)
+static size_t buffer_bytes(const struct lm_arch *a, const struct room *r)
 {
     size_t most = 0;
     for (int k = 0; k < 2; k++) {
@@ -289,15 +318,17 @@ static size_t buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t row
         if (layer < 0)
             continue;
         model_layer_describe(&shape, a, layer);
-        size_t n = lay_out(a, &shape, act_size, rows, backward, NULL, &acts, buf);
+        size_t n = lay_out(a, &shape, r, NULL, &acts, buf);
         most = n > most ? n : most;
     }
     return most;
 }
 
-uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward)
+uint64_t nn_buffer_bytes(const struct lm_arch *a, const struct backend *b, int32_t rows,
+                         int backward)
 {
-    return buffer_bytes(a, act_size, rows, backward) + nn_routes_bytes(a, rows);
+    const struct room r = room_of(a, b, rows, backward);
+    return buffer_bytes(a, &r) + nn_routes_bytes(a, rows);
 }
 
 /* ---- opening ---- */
@@ -366,9 +397,9 @@ static int find_weights(struct nn_model *m, const struct nn_source *s, struct aq
 
 static int take_buffers(struct nn_model *m, int backward, struct aq_err *err)
 {
-    size_t act = m->b->act_size;
+    const struct room room = room_of(&m->arch, m->b, m->rows, backward);
     struct nn_routes *routes;
-    m->arena_bytes = buffer_bytes(&m->arch, act, m->rows, backward);
+    m->arena_bytes = buffer_bytes(&m->arch, &room);
     m->arena = m->b->ops->alloc(m->b, m->arena_bytes, "activations of a tile", err);
     if (!m->arena)
         return -1;
@@ -377,8 +408,7 @@ static int take_buffers(struct nn_model *m, int backward, struct aq_err *err)
     for (int k = 0; k < 2; k++) {
         struct kind *kind = &m->kinds[k];
         if (layer_of_kind(&m->arch, k) >= 0)
-            (void)lay_out(&m->arch, &kind->shape, act, m->rows, backward, m->arena, &kind->acts,
-                          kind->buf);
+            (void)lay_out(&m->arch, &kind->shape, &room, m->arena, &kind->acts, kind->buf);
     }
     m->kinds[1].acts.routes = routes;
     enter_layer(m, 0);
@@ -416,6 +446,7 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
         if (layer_of_kind(&m->arch, k) >= 0)
             model_layer_describe(&m->kinds[k].shape, &m->arch, layer_of_kind(&m->arch, k));
     m->layers = xcalloc((size_t)m->arch.num_hidden_layers, sizeof *m->layers);
+    m->part_weights = xcalloc((size_t)m->arch.experts + 1, sizeof(struct backend_weight *));
     make_ropes(m);
     if (find_weights(m, source, err) < 0 || take_buffers(m, backward, err) < 0) {
         nn_close(m);
@@ -667,6 +698,7 @@ void nn_close(struct nn_model *m)
     for (int64_t l = 0; l < m->arch.num_hidden_layers; l++)
         free(m->layers[l].experts);
     free(m->layers);
+    free(m->part_weights);
     free(m->inv_freq);
     free(m);
 }
@@ -966,48 +998,84 @@ static enum backend_act act_of(const struct nn_model *m)
 
 /* ---- experts ---- */
 
-/* One expert over its rows in EXP_X: the result in EXP_F; gate, up and their product stay for the
-   backward pass. */
-static void expert_forward(struct nn_model *m, int64_t layer, const struct backend_tile *part,
-                           int e)
+/* The matrices of a part's experts: gate with up, or down. */
+static const struct backend_weight **part_weights(struct nn_model *m, int64_t layer,
+                                                  const struct nn_routes *r, int i, int down)
+{
+    int first = i * r->at_once;
+    for (int e = 0; e < r->at_once && first + e < r->experts; e++)
+        m->part_weights[e] = nn_expert_weight(m, layer, first + e, down);
+    return m->part_weights;
+}
+
+/* EXP_U from EXP_GATE_UP. */
+static void experts_act(struct nn_model *m, const struct backend_tile *part)
 {
     const struct backend_ops *op = m->b->ops;
     int64_t moe = m->arch.moe_intermediate_size;
-    void **buf = m->buf;
-    op->linear_forward(m->b, part, buf[EXP_GATE_UP], buf[EXP_X], nn_expert_weight(m, layer, e, 0));
+    void **buf = m->kinds[1].buf;
     op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
     op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
     op->glu_forward(m->b, part, buf[EXP_U], buf[EXP_GATE], buf[EXP_UP], moe, act_of(m));
-    op->linear_forward(m->b, part, buf[EXP_F], buf[EXP_U], nn_expert_weight(m, layer, e, 1));
 }
 
-int nn_expert_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int e,
-                  const struct nn_expert_swap *swap, const void *n, void *yq, struct aq_err *err)
+/* The experts of a part over their rows in EXP_X: the result in EXP_F; gate, up and their product
+   stay for the backward pass. */
+static void part_forward(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i)
 {
     const struct backend_ops *op = m->b->ops;
-    const struct backend_tile *part = r->parts[e], *by = part;
+    void **buf = m->buf;
+    op->experts_forward(m->b, r->parts[i], buf[EXP_GATE_UP], buf[EXP_X],
+                        part_weights(m, layer, r, i, 0));
+    experts_act(m, r->parts[i]);
+    op->experts_forward(m->b, r->parts[i], buf[EXP_F], buf[EXP_U], part_weights(m, layer, r, i, 1));
+}
+
+void nn_experts_take(struct nn_model *m, const struct nn_routes *r, int i, const void *n)
+{
+    if (r->parts[i])
+        m->b->ops->part_take(m->b, r->parts[i], m->kinds[1].buf[EXP_X], n, m->arch.hidden_size,
+                             NULL);
+}
+
+/* Those of a part that have rows. */
+static void quantize_experts(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
+                             const struct nn_expert_swap *swap)
+{
+    const struct backend_ops *op = m->b->ops;
+    int first = i * r->at_once;
+    for (int e = 0; e < r->at_once && first + e < r->experts; e++) {
+        if (r->begin[first + e + 1] == r->begin[first + e])
+            continue;
+        op->quantize_weight(m->b, swap->gate_up[e], nn_expert_weight(m, layer, first + e, 0),
+                            swap->w);
+        op->quantize_weight(m->b, swap->down[e], nn_expert_weight(m, layer, first + e, 1), swap->w);
+    }
+}
+
+int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
+                   const struct nn_expert_swap *swap, void *yq, struct aq_err *err)
+{
+    const struct backend_ops *op = m->b->ops;
+    const struct backend_tile *part = r->parts[i], *by = part;
     struct backend_tile *other = NULL;
     int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
     void **buf = m->kinds[1].buf;
     if (!part)
         return 0;
     if (swap->by && swap->by != r->t) {
-        int32_t count;
-        const int32_t *slots = nn_routes_slots(r, e, &count);
-        by = other = op->tile_part(m->b, swap->by, slots, count, r->per_token, err);
-        if (!other)
+        if (nn_routes_part(r, i, swap->by, &other, err) < 0)
             return -1;
+        by = other;
     }
-    op->part_take(m->b, part, buf[EXP_X], n, d, NULL);
-    op->quantize_weight(m->b, swap->gate_up, nn_expert_weight(m, layer, e, 0), swap->w);
-    op->quantize_weight(m->b, swap->down, nn_expert_weight(m, layer, e, 1), swap->w);
+    quantize_experts(m, layer, r, i, swap);
     op->quantize_act(m->b, swap->x, by, buf[EXP_X], d, swap->a, swap->in, swap->clipped);
-    op->linear_quantized(m->b, part, buf[EXP_GATE_UP], swap->x, swap->gate_up);
-    op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
-    op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
-    op->glu_forward(m->b, part, buf[EXP_U], buf[EXP_GATE], buf[EXP_UP], moe, act_of(m));
+    op->experts_quantized(m->b, part, buf[EXP_GATE_UP], swap->x,
+                          (const struct backend_operand *const *)swap->gate_up);
+    experts_act(m, part);
     op->quantize_act(m->b, swap->u, by, buf[EXP_U], moe, swap->a, swap->inner, swap->clipped);
-    op->linear_quantized(m->b, part, buf[EXP_F], swap->u, swap->down);
+    op->experts_quantized(m->b, part, buf[EXP_F], swap->u,
+                          (const struct backend_operand *const *)swap->down);
     op->part_add(m->b, part, yq, buf[EXP_F], d, r->w);
     if (other)
         op->tile_free(m->b, other);
@@ -1033,17 +1101,17 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
         op->zero(m->b, m->acts.x[inner],
                  (size_t)m->rows * (size_t)(r->per_token * m->arch.moe_intermediate_size) *
                      m->b->act_size);
-    for (int e = 0; e < r->experts; e++) {
-        const struct backend_tile *part = r->parts[e];
+    for (int i = 0; i < r->part_count; i++) {
+        const struct backend_tile *part = r->parts[i];
         if (!part)
             continue;
+        nn_experts_take(m, r, i, n);
         if (swap && swap->experts) {
-            if (nn_expert_add(m, layer, r, e, swap->experts, n, m->acts.block_y, &m->failed) < 0)
+            if (nn_experts_add(m, layer, r, i, swap->experts, m->acts.block_y, &m->failed) < 0)
                 return -1;
             continue;
         }
-        op->part_take(m->b, part, m->buf[EXP_X], n, m->arch.hidden_size, NULL);
-        expert_forward(m, layer, part, e);
+        part_forward(m, layer, r, i);
         if (m->acts.x[inner])
             op->part_put(m->b, part, m->acts.x[inner], m->buf[EXP_U],
                          m->arch.moe_intermediate_size);
@@ -1062,22 +1130,21 @@ static void experts_backward(struct nn_model *m, int64_t layer, const struct bac
     int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
     void **buf = m->buf;
     op->zero(m->b, buf[DX], hidden_bytes(m));
-    for (int e = 0; e < r->experts; e++) {
-        const struct backend_tile *part = r->parts[e];
+    for (int i = 0; i < r->part_count; i++) {
+        const struct backend_tile *part = r->parts[i];
         if (!part)
             continue;
-        op->part_take(m->b, part, buf[EXP_X], n, d, NULL);
-        expert_forward(m, layer, part, e);
+        nn_experts_take(m, r, i, n);
+        part_forward(m, layer, r, i);
         op->part_dot(m->b, part, r->q, dy, buf[EXP_F], d);
         op->part_take(m->b, part, buf[EXP_DF], dy, d, r->w);
-        op->linear_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], nn_expert_weight(m, layer, e, 1),
-                            0);
+        op->experts_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], part_weights(m, layer, r, i, 1));
         op->glu_backward(m->b, part, buf[EXP_DGATE], buf[EXP_DUP], buf[EXP_DU], buf[EXP_GATE],
                          buf[EXP_UP], moe, act_of(m));
         op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, 0, buf[EXP_DGATE], moe, 0, moe);
         op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, moe, buf[EXP_DUP], moe, 0, moe);
-        op->linear_backward(m->b, part, buf[EXP_X], buf[EXP_DGATE_UP],
-                            nn_expert_weight(m, layer, e, 0), 0);
+        op->experts_backward(m->b, part, buf[EXP_X], buf[EXP_DGATE_UP],
+                             part_weights(m, layer, r, i, 0));
         op->part_add(m->b, part, buf[DX], buf[EXP_X], d, NULL);
     }
     op->route_backward(m->b, t, buf[ROUTER], r->p, r->sel, r->w, r->q, r->experts, r->per_token,

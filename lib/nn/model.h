@@ -62,7 +62,8 @@ int64_t nn_layers(const struct nn_model *m);
 /* A layer's linears, inputs and groups, by which all arrays below are indexed. */
 const struct model_layer *nn_layer(const struct nn_model *m, int64_t layer);
 /* Bytes that nn_open takes from the backend; for plans. */
-uint64_t nn_buffer_bytes(const struct lm_arch *a, size_t act_size, int32_t rows, int backward);
+uint64_t nn_buffer_bytes(const struct lm_arch *a, const struct backend *b, int32_t rows,
+                         int backward);
 const struct backend_weight *nn_weight(const struct nn_model *m, int64_t layer, int linear);
 /*
  * The treatment as it is for the members of a group: with `@group` the range of all of them, found

@@ -3,6 +3,7 @@
 #include "base/utf8.h"
 #include "report/calibrated.h"
 #include "report/escape.h"
+#include "report/experts.h"
 #include "report/position.h"
 #include "report/report.h"
 
@@ -293,5 +294,6 @@ void report_markdown(struct aq_buf *out, const struct report *r)
     for (size_t i = 0; i < r->count; i++)
         add_row(out, r->by_sensitivity[i]);
     add_position_table(out, r);
+    experts_markdown(out, r);
     calibrated_markdown(out, r);
 }

@@ -1,6 +1,7 @@
 /* report.html: what the number means first, then pictures, then every number. */
 #include "base/fmt.h"
 #include "base/mem.h"
+#include "report/experts.h"
 #include "report/answer.h"
 #include "report/cell.h"
 #include "report/escape.h"
@@ -522,6 +523,8 @@ static bool has_section(const struct page *p, const char *id)
         return p->curve->known && p->curve->recipe_count >= 2;
     if (strcmp(id, "measured") == 0)
         return p->measured->count > 0;
+    if (strcmp(id, "experts") == 0)
+        return experts_known(p->report);
     return strcmp(id, "engines") != 0 || serving_known(p->serving);
 }
 
@@ -531,7 +534,7 @@ static void add_nav(struct aq_buf *out, const struct page *p)
         {"measured", "Measured"},  {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
         {"depth", "Depth"},        {"frontier", "Cost and size"}, {"strip", "Recipes"},
         {"budgets", "Budgets"},    {"engines", "Engines"},        {"layers", "Every layer"},
-        {"reproduce", "Reproduce"}};
+        {"experts", "Experts"},    {"reproduce", "Reproduce"}};
     aq_buf_adds(out, "<nav aria-label=\"On this page\">");
     for (size_t i = 0; i < AQ_COUNT(links); i++)
         if (has_section(p, links[i][0]))
@@ -556,6 +559,7 @@ void report_html(struct aq_buf *out, const struct page *p)
     add_rules(out, r->m->selection);
     serving_html(out, r, c, p->serving);
     add_table(out, r, c);
+    experts_html(out, p->report);
     add_origin(out, r);
     html_end(out);
 }

@@ -20,6 +20,7 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
+#include "nn/experts.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -47,7 +48,7 @@ struct gradient {
     struct batch_tile *places; /* [tiles_at_once] */
     char *batch; /* acts of all places but the first, which uses the model's own buffers */
     struct backend_operand *weight; /* (outputs, inputs): the linear that is scored */
-    struct nn_expert_swap experts;  /* operands of one expert */
+    struct nn_expert_swap experts;  /* operands of the experts of a part */
     char *outputs;    /* device: [rows at once][place]: outputs of a mixture, (rows, hidden) */
     struct made made; /* what `weight` is quantized from, where a method changes it */
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
@@ -117,7 +118,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     size_t tiles = s->end_tile - s->first_tile;
     const struct backend_sizes sizes = scoring_sizes(s);
     *out = (struct scoring_bytes){
-        .model = nn_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
+        .model = nn_buffer_bytes(c, s->b, s->tiles->rows, 1),
         .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * scoring_act_bytes(s, c->hidden_size),
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
@@ -127,7 +128,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         act_operand += (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->act_size *
                        (uint64_t)s->b->inputs_at_once;
     uint64_t w_operand =
-        (uint64_t)sizes.weight * scoring_weight_bytes(s) + scoring_expert_operands(s);
+        (uint64_t)sizes.weight * scoring_weight_bytes(s) + nn_expert_operands_bytes(c, s->b, sizes.rows);
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
@@ -209,7 +210,9 @@ static int take_places(struct gradient *g, struct aq_err *err)
         !(g->outputs = g->op->alloc(g->b, g->plan.outputs, "outputs of experts", err)))
         return -1;
     g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
-    return g->weight ? scoring_take_expert_operands(g->s, &g->experts, err) : -1;
+    return g->weight ? nn_expert_operands_new(&g->experts, nn_arch(g->s->model), g->b, sizes.rows,
+                                              err)
+                     : -1;
 }
 
 static int set_up(struct gradient *g, struct aq_err *err)
@@ -239,7 +242,7 @@ static void tear_down(struct gradient *g)
         free(g->places[i].x);
         nn_routes_free(g->places[i].routes);
     }
-    scoring_free_expert_operands(g->s, &g->experts);
+    nn_expert_operands_free(&g->experts, nn_arch(g->s->model), g->b);
     if (g->outputs)
         op->free(g->b, g->outputs, g->plan.outputs);
     if (g->weight)
@@ -492,30 +495,45 @@ static int describe_row(struct gradient *g, int64_t layer, size_t row, struct ex
     return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
 }
 
-/* Adds the output of expert e, quantized under one row of the store, to output_at(at, place) of
-   every place, for the tokens that were routed to it. */
-static int add_expert(struct gradient *g, int64_t layer, int e, size_t at, struct expert_row *row,
-                      size_t places, struct aq_err *err)
+/* Adds the outputs of the experts of part `i`, quantized under rows of the store that share a weight
+   treatment, to output_at(at + k, place) of every place. */
+static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
+                       const struct expert_row *rows, size_t count, size_t places,
+                       struct aq_err *err)
 {
     const struct scoring *s = g->s;
     const struct model_layer *m = nn_layer(s->model, layer);
     int group = m->experts_group, in = m->groups[group].input;
     struct nn_expert_swap swap = g->experts;
-    swap.w = &row->w;
-    swap.a = &row->c->as;
-    swap.in = row->in;
-    swap.inner = row->inner;
-    for (size_t i = 0; i < places; i++) {
-        struct batch_tile *p = &g->places[i];
-        if (!scoring_lacks(s, row->row, layer, p->tile))
-            continue;
-        swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
-        swap.clipped = row->c->of_the_data ? NULL : group_sums(g, i, row->row, group, STORE_CLIP);
-        if (nn_expert_add(s->model, layer, p->acts.routes, e, &swap, p->acts.x[in],
-                          output_at(g, at, i), err) < 0)
-            return -1;
+    for (size_t place = 0; place < places; place++) {
+        struct batch_tile *p = &g->places[place];
+        nn_experts_take(s->model, p->acts.routes, i, p->acts.x[in]);
+        for (size_t k = 0; k < count; k++) {
+            const struct expert_row *row = &rows[k];
+            if (!scoring_lacks(s, row->row, layer, p->tile))
+                continue;
+            swap.w = &row->w;
+            swap.a = &row->c->as;
+            swap.in = row->in;
+            swap.inner = row->inner;
+            swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
+            swap.clipped =
+                row->c->of_the_data ? NULL : group_sums(g, place, row->row, group, STORE_CLIP);
+            if (nn_experts_add(s->model, layer, p->acts.routes, i, &swap,
+                               output_at(g, at + k, place), err) < 0)
+                return -1;
+        }
     }
     return 0;
+}
+
+/* Rows from the first on that share its weight treatment. */
+static size_t same_weight(const struct expert_row *rows, size_t count)
+{
+    size_t n = 1;
+    while (n < count && strcmp(rows[n].c->w, rows[0].c->w) == 0)
+        n++;
+    return n;
 }
 
 /*
@@ -528,7 +546,7 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
 {
     const struct scoring *s = g->s;
     const struct model_layer *m = nn_layer(s->model, layer);
-    int group = m->experts_group;
+    int group = m->experts_group, parts = g->places[0].acts.routes->part_count;
     int64_t hidden = nn_arch(s->model)->hidden_size;
     size_t each = g->plan.tiles_at_once * scoring_act_bytes(s, hidden);
     size_t room = each ? g->plan.outputs / each : 0;
@@ -543,9 +561,11 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
         g->op->zero(g->b, g->outputs, g->plan.outputs);
         for (size_t k = 0; k < n && bad == 0; k++)
             bad = describe_row(g, layer, order[done + k], &rows[k], err);
-        for (int e = 0; e < m->experts && bad == 0; e++)
-            for (size_t k = 0; k < n && bad == 0; k++)
-                bad = add_expert(g, layer, e, k, &rows[k], places, err);
+        for (int i = 0; i < parts && bad == 0; i++)
+            for (size_t k = 0, alike; k < n && bad == 0; k += alike) {
+                alike = same_weight(&rows[k], n - k);
+                bad = add_experts(g, layer, i, k, &rows[k], alike, places, err);
+            }
         for (size_t k = 0; k < n && bad == 0; k++)
             for (size_t i = 0; i < places; i++) {
                 struct batch_tile *p = &g->places[i];

@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
+#include "nn/experts.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -40,19 +41,19 @@ struct kl {
                       layer and tile */
     struct backend_operand *x; /* (rows, inputs): the quantized input of the group */
     struct backend_operand *weights[MODEL_LINEARS]; /* (outputs, inputs): its quantized linears */
-    struct nn_expert_swap experts;                  /* operands of one expert */
+    struct nn_expert_swap experts;                  /* operands of the experts of a part */
     struct made made[MODEL_LINEARS];                /* what `weights` are quantized from */
     size_t states_bytes, sums_bytes;
 };
 
 static uint64_t operand_bytes(const struct scoring *s, const struct backend_sizes *sizes)
 {
-    /* experts are quantized one at a time */
+    /* experts have operands of their own, for some at a time */
     uint64_t elements = (uint64_t)scoring_layer_elements(s);
     const struct lm_arch *a = nn_arch(s->model);
     if (a->experts)
         elements -= (uint64_t)(3 * a->experts * a->moe_intermediate_size * a->hidden_size);
-    return elements * scoring_weight_bytes(s) + scoring_expert_operands(s) +
+    return elements * scoring_weight_bytes(s) + nn_expert_operands_bytes(a, s->b, sizes->rows) +
            (scoring_scales(s) ? (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->act_size
                               : 0) +
            (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
@@ -66,7 +67,7 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
     uint64_t state = scoring_act_bytes(s, c->hidden_size), rows = s->rows->count;
     uint64_t each = state + (uint64_t)s->tiles->rows * sizeof(double);
     *out = (struct scoring_bytes){
-        .model = nn_buffer_bytes(c, s->b->act_size, s->tiles->rows, 1),
+        .model = nn_buffer_bytes(c, s->b, s->tiles->rows, 1),
         .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * state,
         .operands = operand_bytes(s, &sizes),
         .sums = rows * 2 * MODEL_GROUPS * (uint64_t)scoring_most_samples(s) * sizeof(double),
@@ -111,7 +112,7 @@ static int take_operands(struct kl *k, struct aq_err *err)
         if (!k->weights[l])
             return -1;
     }
-    return scoring_take_expert_operands(s, &k->experts, err);
+    return nn_expert_operands_new(&k->experts, nn_arch(s->model), s->b, sizes.rows, err);
 }
 
 static int set_up(struct kl *k, const struct scoring *s, struct aq_err *err)
@@ -145,7 +146,7 @@ static void tear_down(struct kl *k)
         for (int l = 0; l < MODEL_LINEARS; l++)
             if (k->weights[l])
                 b->ops->operand_free(b, k->weights[l]);
-        scoring_free_expert_operands(k->s, &k->experts);
+        nn_expert_operands_free(&k->experts, nn_arch(k->s->model), b);
         for (int l = 0; l < MODEL_LINEARS; l++)
             made_release(b, &k->made[l]);
         walk_close(&k->w);

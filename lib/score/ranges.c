@@ -1,6 +1,7 @@
 #include "score/ranges.h"
 
 #include "base/mem.h"
+#include "nn/experts.h"
 #include "score/walk.h"
 #include "store/range_file.h"
 
@@ -181,6 +182,28 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
     }
 }
 
+/* Tokens of a tile that go to each expert; a sample counts for the first prefix that holds it. */
+static void count_routes(const struct pass *p, int64_t layer, const struct tile *t,
+                         const struct nn_routes *routes)
+{
+    const struct ranges *r = p->r;
+    size_t k = 0;
+    for (int32_t s = 0; s < t->desc.samples && r->routed[layer]; s++) {
+        while (t->sample + s >= r->prefixes[k])
+            k++;
+        nn_routes_count(routes, t->desc.first[s] + (t->desc.pad[s] ? 1 : 0), t->desc.first[s + 1],
+                        r->routed[layer] + (int64_t)k * r->experts);
+    }
+}
+
+/* A prefix includes those before it. */
+static void add_up_routes(const struct ranges *r, int64_t layer)
+{
+    int32_t *counts = r->routed[layer];
+    for (int64_t i = r->experts; counts && i < (int64_t)r->prefix_count * r->experts; i++)
+        counts[i] += counts[i - r->experts];
+}
+
 static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *acts,
                    struct aq_err *err)
 {
@@ -190,14 +213,23 @@ static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *
             if (p->channel[i])
                 p->b->ops->zero(p->b, p->channel[i], p->channel_bytes[i]);
     measure_tile(p, layer, tile, acts);
-    return tile + 1 == p->w.job.tiles->count ? collect_layer(p, layer, err) : 0;
+    count_routes(p, layer, &p->w.job.tiles->items[tile], acts->routes);
+    if (tile + 1 < p->w.job.tiles->count)
+        return 0;
+    add_up_routes(p->r, layer);
+    return collect_layer(p, layer, err);
 }
 
 /* ---- all ---- */
 
-static void take_room(struct ranges *r, const struct tiles *tiles)
+static void take_room(struct ranges *r, const struct tiles *tiles, const struct nn_model *m)
 {
     size_t inputs = r->model->input_count;
+    r->experts = nn_arch(m)->experts;
+    r->routed = xcalloc((size_t)nn_layers(m) + 1, sizeof(int32_t *));
+    for (int64_t l = 0; l < nn_layers(m); l++)
+        if (nn_layer(m, l)->experts)
+            r->routed[l] = xcalloc(r->prefix_count * (size_t)r->experts, sizeof(int32_t));
     r->first = xcalloc(inputs * (size_t)r->samples, sizeof *r->first);
     r->rest = xcalloc(inputs * (size_t)r->samples, sizeof *r->rest);
     if (tiles->has_pads)
@@ -222,7 +254,7 @@ int ranges_compute(struct ranges *r, const struct model_groups *model, struct nn
         .model = model, .samples = prefixes[prefix_count - 1], .prefix_count = prefix_count};
     r->prefixes = xcalloc(prefix_count, sizeof *r->prefixes);
     memcpy(r->prefixes, prefixes, prefix_count * sizeof *prefixes);
-    take_room(r, tiles);
+    take_room(r, tiles, m);
     int status = pass_open(&p, &job, err);
     if (status == 0) {
         aq_progress_begin(&p.w.progress, "ranges", walk_products(&p.w, 0, nn_layers(m)));
@@ -238,6 +270,9 @@ void ranges_release(struct ranges *r)
     for (size_t i = 0; r->channel && i < r->model->input_count; i++)
         free(r->channel[i]);
     free(r->channel);
+    for (int64_t l = 0; r->routed && l < r->model->layers; l++)
+        free(r->routed[l]);
+    free(r->routed);
     free(r->prefixes);
     free(r->first);
     free(r->rest);
@@ -252,7 +287,7 @@ static struct range_tensor *list_tensors(const struct ranges *r, size_t *count)
 {
     size_t inputs = r->model->input_count, n = 0;
     uint64_t samples = (uint64_t)r->samples;
-    struct range_tensor *all = xcalloc(inputs + 3, sizeof *all);
+    struct range_tensor *all = xcalloc(inputs + 3 + (size_t)r->model->layers, sizeof *all);
     all[n++] = (struct range_tensor){xstrdup("first"), 2, {inputs, samples}, r->first};
     all[n++] = (struct range_tensor){xstrdup("rest"), 2, {inputs, samples}, r->rest};
     if (r->pad)
@@ -262,6 +297,12 @@ static struct range_tensor *list_tensors(const struct ranges *r, size_t *count)
                                          2,
                                          {r->prefix_count, (uint64_t)r->model->inputs[i].cols},
                                          r->channel[i]};
+    for (int64_t l = 0; l < r->model->layers; l++)
+        if (r->routed[l])
+            all[n++] = (struct range_tensor){xasprintf("routed/%" PRId64, l),
+                                             2,
+                                             {r->prefix_count, (uint64_t)r->experts},
+                                             r->routed[l]};
     *count = n;
     return all;
 }
@@ -271,11 +312,13 @@ static int write_tensors(struct st_writer *w, const struct range_tensor *all, si
 {
     int *handles = xcalloc(count, sizeof *handles), status;
     for (size_t i = 0; i < count; i++)
-        handles[i] = st_declare(w, all[i].name, ST_F32, all[i].rank, all[i].shape);
+        handles[i] =
+            st_declare(w, all[i].name, strncmp(all[i].name, "routed/", 7) == 0 ? ST_I32 : ST_F32,
+                       all[i].rank, all[i].shape);
     status = st_begin(w, path, err);
     for (size_t i = 0; i < count && status == 0; i++)
         status = st_write(w, handles[i], 0, all[i].data,
-                          all[i].shape[0] * all[i].shape[1] * sizeof(float), err);
+                          all[i].shape[0] * all[i].shape[1] * RANGE_ELEMENT, err);
     if (status == 0)
         status = st_commit(w, err);
     free(handles);

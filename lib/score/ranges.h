@@ -28,6 +28,8 @@ struct ranges {
     float *rest;     /* [inputs][samples]: all other text rows */
     float *pad;      /* [inputs]; NULL without pad rows */
     float **channel; /* [inputs]: [prefixes][cols], pad rows included */
+    int64_t experts;
+    int32_t **routed; /* [layers]: [prefixes][experts], tokens without pads; NULL: a dense layer */
 };
 
 /* What `aq-calib ranges` is asked for. */

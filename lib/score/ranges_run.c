@@ -1,6 +1,7 @@
 /* The job of `aq-calib ranges`: files in, one file out. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "model/lm.h"
 #include "score/dtype.h"
 #include "score/prefixes.h"
@@ -71,11 +72,39 @@ static char *spill_dir(const struct ranges_inputs *in)
 {
     const struct lm_arch *a = &in->lm.arch;
     uint64_t states = in->tiles.count * walk_act_bytes(&in->tiles, in->backend, a->hidden_size);
-    uint64_t rest = nn_buffer_bytes(a, in->backend->act_size, in->tiles.rows, 0);
+    uint64_t rest = nn_buffer_bytes(a, in->backend, in->tiles.rows, 0);
     const char *out = in->job->output;
     if (!in->job->memory || states + rest <= in->job->memory)
         return NULL;
     return out && strcmp(out, "-") != 0 ? aq_path_dir(out) : xstrdup(".");
+}
+
+/* One line, however many layers there are; of the largest prefix, which has the fewest unseen. */
+static void say_unseen(const struct ranges *r)
+{
+    struct routed worst = {0};
+    int64_t at = 0, layers = 0, experts = 0;
+    for (int64_t l = 0; l < r->model->layers; l++) {
+        if (!r->routed[l])
+            continue;
+        const struct routed n =
+            routed_of(r->routed[l] + (int64_t)(r->prefix_count - 1) * r->experts, r->experts);
+        layers += n.unseen > 0;
+        experts += n.unseen;
+        if (n.unseen > worst.unseen) {
+            worst = n;
+            at = l;
+        }
+    }
+    if (!layers)
+        return;
+    if (routed_partly(&worst))
+        aq_warn("no token reaches %" PRId64 " experts of %" PRId64
+                " layers, %" PRId64 " of %" PRId64 " in layer %" PRId64
+                ": they are scored on part of their weights",
+                experts, layers, worst.unseen, worst.experts, at);
+    else
+        aq_note(0, "no token reaches %" PRId64 " experts of %" PRId64 " layers", experts, layers);
 }
 
 static int measure(struct ranges_inputs *in, struct aq_err *err)
@@ -84,6 +113,8 @@ static int measure(struct ranges_inputs *in, struct aq_err *err)
     char *dir = spill_dir(in);
     int status = ranges_compute(&r, &in->lm.groups, in->model, in->backend, &in->tiles,
                                 in->prefixes.items, in->prefixes.count, dir, err);
+    if (status == 0)
+        say_unseen(&r);
     if (status == 0)
         status = ranges_write(&r, in->job->output, describe(in), err);
     ranges_release(&r);

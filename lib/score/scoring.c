@@ -13,37 +13,6 @@ bool scoring_has_experts(const struct scoring *s)
     return nn_arch(s->model)->experts > 0;
 }
 
-uint64_t scoring_expert_operands(const struct scoring *s)
-{
-    const struct lm_arch *a = nn_arch(s->model);
-    uint64_t rows = (uint64_t)s->tiles->rows, d = (uint64_t)a->hidden_size;
-    uint64_t moe = (uint64_t)a->moe_intermediate_size;
-    return a->experts ? 3 * d * moe * s->b->weight_size + rows * (d + moe) * s->b->input_size : 0;
-}
-
-int scoring_take_expert_operands(const struct scoring *s, struct nn_expert_swap *swap,
-                                 struct aq_err *err)
-{
-    const struct backend_ops *op = s->b->ops;
-    const struct lm_arch *a = nn_arch(s->model);
-    int64_t d = a->hidden_size, moe = a->moe_intermediate_size, rows = s->tiles->rows;
-    if (!a->experts)
-        return 0;
-    swap->gate_up = op->operand_new(s->b, 2 * moe, d, 1, err);
-    swap->down = swap->gate_up ? op->operand_new(s->b, d, moe, 1, err) : NULL;
-    swap->x = swap->down ? op->operand_new(s->b, rows, d, 0, err) : NULL;
-    swap->u = swap->x ? op->operand_new(s->b, rows, moe, 0, err) : NULL;
-    return swap->u ? 0 : -1;
-}
-
-void scoring_free_expert_operands(const struct scoring *s, struct nn_expert_swap *swap)
-{
-    struct backend_operand *all[] = {swap->gate_up, swap->down, swap->x, swap->u};
-    for (size_t i = 0; i < AQ_COUNT(all); i++)
-        if (all[i])
-            s->b->ops->operand_free(s->b, all[i]);
-}
-
 bool scoring_wants(const struct scoring *s, size_t row, size_t tile)
 {
     return tile >= s->first_tile && tile < s->end_tile &&
@@ -364,6 +333,7 @@ struct backend_sizes scoring_sizes(const struct scoring *s)
             sizes.weight = n > sizes.weight ? n : sizes.weight;
         }
     }
+    nn_expert_sizes(&sizes, nn_arch(s->model), s->b);
     sizes.layer_bytes = nn_layer_bytes(s->model);
     sizes.end_bytes = nn_end_bytes(s->model);
     return sizes;

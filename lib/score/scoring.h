@@ -112,11 +112,6 @@ int scoring_save(const struct scoring *s, size_t row, int64_t layer, size_t tile
 /* ---- experts ---- */
 
 bool scoring_has_experts(const struct scoring *s);
-/* Bytes of the operands of a swap of experts, and the operands; free also after a failure. */
-uint64_t scoring_expert_operands(const struct scoring *s);
-int scoring_take_expert_operands(const struct scoring *s, struct nn_expert_swap *swap,
-                                 struct aq_err *err) AQ_MUST_CHECK;
-void scoring_free_expert_operands(const struct scoring *s, struct nn_expert_swap *swap);
 
 /* ---- methods ---- */
 

@@ -384,7 +384,7 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
 {
     const struct lm_arch *a = &r->lm.arch;
     uint64_t states = r->tiles.count * walk_act_bytes(&r->tiles, r->backend, a->hidden_size);
-    uint64_t rest = nn_buffer_bytes(a, r->backend->act_size, r->tiles.rows, 0) + moments_bytes(r) +
+    uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
                     solve_layer_bytes(r->model);
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)

@@ -257,7 +257,7 @@ static int read_group(struct manifest *m, struct manifest_group *g, const struct
         EXTRA("per_token_dot", per_token_dot) < 0 || EXTRA("first_position", first_position) < 0)
         return -1;
 #undef EXTRA
-    return read_ratio(g, entry, err);
+    return read_ratio(g, entry, err) < 0 ? -1 : routed_read(entry, "routed", &g->routed, err);
 }
 
 /* Formats of all entries together, so that the options are one block. */

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "io/json.h"
+#include "store/routed.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,6 +45,7 @@ struct manifest_group {
     ptrdiff_t chosen;           /* option of the recipe; -1 if the manifest does not say */
     const struct json *members; /* names of the modules; NULL if the manifest does not say */
     const struct json *model;   /* the group as lm.json has it; NULL if the manifest does not say */
+    struct routed routed;       /* tokens of its experts; .experts is 0: none, or not said */
     double share; /* of each weight's bits that its cost counts: 1, or less of experts where costs
                      are those of active weights */
 };

@@ -64,6 +64,7 @@ struct sel_group {
     const char *name;           /* first member; borrowed */
     const struct json *members; /* list of strings; NULL: by the rule for names */
     const struct json *model; /* the group as lm.json has it, perhaps with scores; NULL: unknown */
+    struct routed routed;     /* tokens of its experts; .experts is 0 where nobody says */
     double weights;
 };
 

@@ -100,6 +100,7 @@ static int read_weights(struct sel_cell *c, size_t i, struct aq_err *err)
     g->name = from->layer;
     g->members = from->members;
     g->model = from->model;
+    g->routed = from->routed;
     g->weights = weights;
     return 0;
 }

@@ -9,6 +9,7 @@
 #include "select/select_random.h"
 #include "select/select_write.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,26 @@ static void report_precision(const struct sel_run *r, double gap)
                 aq_fmt_double(r->problem.excess, text));
 }
 
+/* One line, however many layers there are. */
+static void report_unseen(const struct sel_table *t)
+{
+    const struct sel_row *worst = NULL;
+    size_t count = 0;
+    for (size_t g = 0; g < t->count; g++) {
+        const struct sel_row *row = &t->rows[g];
+        if (!row->routed.experts || !routed_partly(&row->routed))
+            continue;
+        count++;
+        if (!worst || row->routed.unseen > worst->routed.unseen)
+            worst = row;
+    }
+    if (worst)
+        aq_warn("%zu group%s of experts %s scored on part of %s weights: no token reaches %" PRId64
+                " of the %" PRId64 " experts of '%s'",
+                count, count > 1 ? "s" : "", count > 1 ? "are" : "is", count > 1 ? "their" : "its",
+                worst->routed.unseen, worst->routed.experts, aq_show(worst->name));
+}
+
 /* ---- products ---- */
 
 static int write_frontier(struct sel_run *r, struct aq_err *err)
@@ -258,6 +279,7 @@ static int run(struct sel_run *r, struct aq_err *err)
     if (solve(r, &r->choice, err) < 0 || cost_of_rules(r, err) < 0 || check_reached(r, err) < 0)
         return -1;
     report_precision(r, r->choice.gap);
+    report_unseen(&r->table);
     return write_products(r, err);
 }
 

@@ -228,6 +228,8 @@ static int read_group(struct sel_cell *c, size_t i, const struct jref *at, const
     if (jref_string(at, "name", &g->name, err) < 0 || read_members(g, at, modules, err) < 0 ||
         jref_int(at, "weights", 1, max_weights, &weights, err) < 0 || read_score(c, v, at, err) < 0)
         return -1;
+    if (routed_read(at, "routed", &g->routed, err) < 0)
+        return -1;
     v->present = true;
     g->weights = (double)weights;
     for (int rule = 0; rule < SEL_COSTS; rule++) {

@@ -306,6 +306,7 @@ static int make_rows(struct sel_table *t, const struct sel_table_options *o,
         *row = (struct sel_row){.name = first->groups[g].name,
                                 .members = first->groups[g].members,
                                 .model = first->groups[g].model,
+                                .routed = first->groups[g].routed,
                                 .weights = first->groups[g].weights,
                                 .options = next};
         if (read_share(t, row, err) < 0)

@@ -33,6 +33,7 @@ struct sel_row {
     const char *name;
     const struct json *members; /* NULL: by the rule for names */
     const struct json *model;   /* see struct sel_group */
+    struct routed routed;       /* likewise */
     double weights;
     double share; /* of them that the cost counts: less than 1 of experts under cost model active */
     struct sel_option *options;

@@ -192,6 +192,8 @@ static struct json *entry_of(const struct sel_table *t, const struct sel_row *ro
     add_known(e, "first_position", row, offsetof(struct sel_option, first_position));
     if (!isnan(ratio))
         json_add_double(e, "range_ratio", ratio);
+    if (row->routed.experts)
+        routed_write(&row->routed, e, "routed");
     add_flat(e, row);
     return e;
 }

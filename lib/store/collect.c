@@ -468,6 +468,10 @@ static void add_group(const struct cell_scores *c, struct json *g, int64_t group
     add_next(c, g, group, next);
     add_second(c, g, group, sums.sum);
     add_or_null(g, "range_ratio", range_ratio(c, m));
+    if (c->range_position >= 0 && m->experts) {
+        const struct routed routed = range_file_routed(c->ranges, m->layer, c->range_position);
+        routed_write(&routed, g, "routed");
+    }
 }
 
 /* How much of the whole score comes from the pad rows, if the samples have any. */

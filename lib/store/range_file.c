@@ -29,7 +29,7 @@ int range_file_seal(const struct json *aq, struct range_tensor *tensors, size_t 
         aq_buf_reset(&text);
         aq_buf_addf(&text, "\n%s %" PRIu64 " %" PRIu64 "\n", t->name, t->shape[0], t->shape[1]);
         aq_sha256_add(&s, aq_buf_str(&text), text.len);
-        aq_sha256_add(&s, t->data, t->shape[0] * t->shape[1] * sizeof(float));
+        aq_sha256_add(&s, t->data, t->shape[0] * t->shape[1] * RANGE_ELEMENT);
     }
     aq_sha256_hex(&s, out);
     aq_buf_release(&text);
@@ -136,6 +136,45 @@ static int read_floats(struct range_file *r, const char *name, int rank, uint64_
     return check_floats(t, err);
 }
 
+/* Counts are no fewer in a longer prefix. */
+static int check_counts(const struct st_tensor *t, struct aq_err *err)
+{
+    for (uint64_t i = 0; i < t->elements; i++) {
+        int32_t n, before = 0;
+        memcpy(&n, (const char *)t->data + i * sizeof n, sizeof n);
+        if (i >= t->shape[1])
+            memcpy(&before, (const char *)t->data + (i - t->shape[1]) * sizeof n, sizeof n);
+        if (n < before)
+            return aq_err_set(err, AQ_EINPUT, "tensor '%s' holds %" PRId32 " at %" PRIu64, t->name,
+                              n, i);
+    }
+    return 0;
+}
+
+static int find_routed(struct range_file *r, struct aq_err *err)
+{
+    r->routed = xcalloc((size_t)r->model.layers + 1, sizeof(const struct st_tensor *));
+    for (size_t g = 0; g < r->model.count; g++) {
+        const struct model_group *m = &r->model.items[g];
+        char name[40];
+        if (!m->experts || r->routed[m->layer])
+            continue;
+        (void)snprintf(name, sizeof name, "routed/%" PRId64, m->layer);
+        const struct st_tensor *t = st_need(&r->file, name, ST_I32, 2, err);
+        if (!t)
+            return aq_err_hint(err, "make it again with 'aq-calib ranges'");
+        if (t->shape[0] != r->prefix_count || t->shape[1] != (uint64_t)m->experts)
+            return aq_err_set(err, AQ_EINPUT,
+                              "tensor '%s' is [%" PRIu64 ", %" PRIu64 "], expected [%zu, %" PRId64
+                              "]",
+                              name, t->shape[0], t->shape[1], r->prefix_count, m->experts);
+        if (check_counts(t, err) < 0)
+            return -1;
+        r->routed[m->layer] = t;
+    }
+    return 0;
+}
+
 static int read_tensors(struct range_file *r, struct aq_err *err)
 {
     uint64_t inputs = r->model.input_count;
@@ -146,9 +185,12 @@ static int read_tensors(struct range_file *r, struct aq_err *err)
     bool pad = st_find(&r->file, "pad") != NULL;
     if (pad && read_floats(r, "pad", 1, inputs, 1, &r->pad, err) < 0)
         return -1;
-    if (r->file.count != inputs + 2 + pad)
+    uint64_t sparse = 0;
+    for (int64_t l = 0; l < r->model.layers; l++)
+        sparse += r->routed[l] != NULL;
+    if (r->file.count != inputs + 2 + pad + sparse)
         return aq_err_set(err, AQ_EINPUT, "%zu tensors, expected %" PRIu64, r->file.count,
-                          inputs + 2 + pad);
+                          inputs + 2 + pad + sparse);
     return 0;
 }
 
@@ -187,7 +229,9 @@ int range_file_open(struct range_file *r, const char *path, struct aq_err *err)
     if (status == 0) {
         struct jref root = jref_root(r->meta, "metadata");
         status =
-            read_tensors(r, err) < 0 || find_channels(r, err) < 0 ? -1 : check_seal(r, &root, err);
+            find_routed(r, err) < 0 || read_tensors(r, err) < 0 || find_channels(r, err) < 0
+                ? -1
+                : check_seal(r, &root, err);
     }
     if (status < 0) {
         aq_err_prefix(err, "'%s'", aq_show(path));
@@ -203,6 +247,7 @@ void range_file_close(struct range_file *r)
     json_free(r->meta);
     model_groups_release(&r->model);
     free(r->channel);
+    free(r->routed);
     free(r->first);
     free(r->rest);
     free(r->pad);
@@ -292,6 +337,19 @@ double range_file_ratio(const struct range_file *r, int64_t input, int position)
 {
     double rest = (double)most(r, r->rest, input, position);
     return rest > 0 ? (double)most(r, r->first, input, position) / rest : NAN;
+}
+
+struct routed range_file_routed(const struct range_file *r, int64_t layer, int position)
+{
+    const struct st_tensor *t = r->routed[layer];
+    if (!t)
+        return (struct routed){0};
+    int32_t *counts = xcalloc(t->shape[1], sizeof *counts);
+    memcpy(counts, (const char *)t->data + (size_t)position * t->shape[1] * sizeof *counts,
+           t->shape[1] * sizeof *counts);
+    struct routed out = routed_of(counts, (int64_t)t->shape[1]);
+    free(counts);
+    return out;
 }
 
 void range_file_digest(struct range_file *r, int position, char out[AQ_SHA256_HEX])

@@ -6,6 +6,7 @@
  *     rest         F32 [inputs, samples]  all other text rows
  *     pad          F32 [inputs]           of the pad row; with max_length only
  *     channel/<i>  F32 [prefixes, in]     per column, pads included
+ *     routed/<l>   I32 [prefixes, experts]  of layer l with experts: tokens of each, without pads
  *     metadata "aq"  {"schema": "aq.ranges/2", "prefixes": [16, ...], "lm", "tokens", "backend",
  *                    "dtype", "inputs", "groups" (as lm.json has them), "digest": of all this}
  */
@@ -18,6 +19,7 @@
 #include "io/safetensors.h"
 #include "model/groups.h"
 #include "quant/quant.h"
+#include "store/routed.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -37,6 +39,7 @@ struct range_file {
     /* digests of what it was made from, and what it was computed with */
     const char *lm, *tokens, *backend, *dtype;
     const struct st_tensor **channel; /* [inputs] */
+    const struct st_tensor **routed;  /* [layers]; NULL: no experts */
     float *first, *rest;              /* [inputs, samples] */
     float *pad;                       /* [inputs]; NULL: none */
     float *hidden;                    /* room for one input's columns */
@@ -62,10 +65,14 @@ void range_file_get(struct range_file *r, int64_t input, int position, struct qu
 /* Largest of the first text rows over a prefix, divided by the largest of all others; NAN: those
    are 0, or there are none. */
 double range_file_ratio(const struct range_file *r, int64_t input, int position);
+/* Tokens of the layer's experts over a prefix; .experts is 0 for a dense layer. */
+struct routed range_file_routed(const struct range_file *r, int64_t layer, int position);
 /* SHA-256 of all ranges of a prefix. */
 void range_file_digest(struct range_file *r, int position, char out[AQ_SHA256_HEX]);
 
 /* ---- writing ---- */
+
+enum { RANGE_ELEMENT = 4 }; /* bytes, of every tensor */
 
 struct range_tensor {
     char *name;

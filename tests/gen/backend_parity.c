@@ -804,7 +804,7 @@ static int32_t part_there_and_back(struct routed *r, int i, const int32_t *sel, 
     for (int32_t k = 0; k < USED * CHOSEN; k++)
         if (sel[k] == e)
             slots[count++] = k;
-    struct backend_tile *own = b->ops->tile_part(b, tile[i], slots, count, CHOSEN, &err);
+    struct backend_tile *own = b->ops->tile_part(b, tile[i], slots, &count, 1, CHOSEN, &err);
     must(own ? 0 : -1);
     b->ops->part_take(b, own, r->part.at[i], r->x.at[i], HIDDEN, r->w.at[i]);
     b->ops->part_add(b, own, r->sum.at[i], r->part.at[i], HIDDEN, r->w.at[i]);

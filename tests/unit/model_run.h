@@ -40,27 +40,20 @@ static void experts_score(struct backend *b, const struct backend_tile *t, struc
     const struct model_layer *l = nn_layer(m, layer);
     const struct lm_arch *c = nn_arch(m);
     const struct quant_spec none = {0};
-    int64_t d = c->hidden_size, moe = c->moe_intermediate_size;
+    int64_t d = c->hidden_size;
     size_t bytes = (size_t)rows * (size_t)d * sizeof(float);
     float *yq = b->ops->alloc(b, bytes, "yq", &err);
-    struct nn_expert_swap swap = {.w = &none,
-                                  .a = &none,
-                                  .gate_up = b->ops->operand_new(b, 2 * moe, d, 1, &err),
-                                  .down = b->ops->operand_new(b, d, moe, 1, &err),
-                                  .x = b->ops->operand_new(b, rows, d, 0, &err),
-                                  .u = b->ops->operand_new(b, rows, moe, 0, &err)};
+    struct nn_expert_swap swap = {.w = &none, .a = &none};
+    must(nn_expert_operands_new(&swap, c, b, rows, &err), "operands");
     b->ops->zero(b, yq, bytes);
-    for (int e = 0; e < l->experts; e++)
-        must(nn_expert_add(m, layer, a->routes, e, &swap, a->x[l->groups[l->experts_group].input],
-                           yq, &err),
-             "expert");
+    for (int i = 0; i < a->routes->part_count; i++) {
+        nn_experts_take(m, a->routes, i, a->x[l->groups[l->experts_group].input]);
+        must(nn_experts_add(m, layer, a->routes, i, &swap, yq, &err), "experts");
+    }
     struct backend_score_job job = {.tile = t, .y = a->block_y, .dy = a->block_dy, .sums = sums};
     b->ops->score_output(b, &job, yq, d);
     must(b->ops->sync(b, &err), "score");
-    b->ops->operand_free(b, swap.gate_up);
-    b->ops->operand_free(b, swap.down);
-    b->ops->operand_free(b, swap.x);
-    b->ops->operand_free(b, swap.u);
+    nn_expert_operands_free(&swap, c, b);
     b->ops->free(b, yq, bytes);
 }
 

@@ -142,7 +142,7 @@ static void score(struct run *r, int64_t l, const struct nn_acts *a, const char 
     const struct backend_ops *op = r->b->ops;
     const struct lm_arch *c = &r->lm.arch;
     const struct model_layer *shape = nn_layer(r->m, l);
-    int64_t d = c->hidden_size, moe = c->moe_intermediate_size, rows = r->tiles.rows;
+    int64_t d = c->hidden_size;
     struct quant_spec ws, as;
     struct quant_range in = {.amax = amax[0]}, inner = {.amax = amax[1]};
     must(quant_parse(w, &ws, &err), w);
@@ -151,27 +151,21 @@ static void score(struct run *r, int64_t l, const struct nn_acts *a, const char 
     struct nn_expert_swap swap = {.w = &ws,
                                   .a = &as,
                                   .in = ranged ? &in : NULL,
-                                  .inner = ranged ? &inner : NULL,
-                                  .gate_up = op->operand_new(r->b, 2 * moe, d, 1, &err),
-                                  .down = op->operand_new(r->b, d, moe, 1, &err),
-                                  .x = op->operand_new(r->b, rows, d, 0, &err),
-                                  .u = op->operand_new(r->b, rows, moe, 0, &err)};
+                                  .inner = ranged ? &inner : NULL};
+    must(nn_expert_operands_new(&swap, c, r->b, r->tiles.rows, &err), "operands");
     float *yq = op->alloc(r->b, r->h_bytes, "yq", &err);
     op->zero(r->b, yq, r->h_bytes);
     op->zero(r->b, r->sums, 64 * sizeof *r->sums);
-    for (int e = 0; e < shape->experts; e++)
-        must(nn_expert_add(r->m, l, a->routes, e, &swap,
-                           a->x[shape->groups[shape->experts_group].input], yq, &err),
-             "expert");
+    for (int i = 0; i < a->routes->part_count; i++) {
+        nn_experts_take(r->m, a->routes, i, a->x[shape->groups[shape->experts_group].input]);
+        must(nn_experts_add(r->m, l, a->routes, i, &swap, yq, &err), "experts");
+    }
     const struct backend_score_job job = {
         .tile = r->t, .y = a->block_y, .dy = a->block_dy, .sums = r->sums};
     op->score_output(r->b, &job, yq, d);
     must(op->download(r->b, sums, r->sums, (size_t)r->source.samples * sizeof *sums, &err),
          "score");
-    op->operand_free(r->b, swap.gate_up);
-    op->operand_free(r->b, swap.down);
-    op->operand_free(r->b, swap.x);
-    op->operand_free(r->b, swap.u);
+    nn_expert_operands_free(&swap, c, r->b);
     op->free(r->b, yq, r->h_bytes);
 }
 
@@ -333,6 +327,7 @@ static void test_places(struct backend *b)
     struct backend_weight weight = {
         .host = w, .dtype = BACKEND_F32, .rows = OUT, .cols = IN, .name = "w"};
     struct backend_weight *list[] = {&weight};
+    const struct backend_weight *one = &weight;
     struct backend_tile *t = plain_tile(b, ROWS);
     int32_t chunk = b->expert_rows;
     bool same = true, filled = true;
@@ -354,9 +349,9 @@ static void test_places(struct backend *b)
                 slots[count++] = how == 2 ? i : ROW - place + i;
             for (int32_t i = ROW; i < ROWS && (i == ROW || how > 0); i++)
                 slots[count++] = i;
-            struct backend_tile *part = b->ops->tile_part(b, t, slots, count, 1, &err);
+            struct backend_tile *part = b->ops->tile_part(b, t, slots, &count, 1, 1, &err);
             b->ops->part_take(b, part, part_x, dev_x, IN, NULL);
-            b->ops->linear_forward(b, part, dev_y, part_x, &weight);
+            b->ops->experts_forward(b, part, dev_y, part_x, &one);
             float *y = get(b, dev_y, ROWS * OUT * sizeof *y);
             const float *row = y + (size_t)place * OUT;
             if (how == 0)
@@ -384,6 +379,122 @@ static void test_places(struct backend *b)
     b->ops->tile_free(b, t);
 }
 
+/* ---- experts one at a time, and together ---- */
+
+enum { TOGETHER_OUT = 48, TOGETHER_IN = 72 };
+
+/* A treatment of experts over a tile: results by slot and by row, and clipped elements. */
+struct together {
+    float *slots, *sum; /* [ROWS x K][OUT], [ROWS][OUT] */
+    double *clipped;    /* [1] */
+};
+
+/* Every token goes to two experts, expert 2 gets none, 3 all of them. */
+static void run_together(struct backend *b, const struct backend_tile *t, const float *dev_x,
+                         struct backend_weight *w, const char *treatment, const char *act,
+                         int at_once, struct together *out)
+{
+    const struct backend_ops *op = b->ops;
+    const size_t slot_bytes = sizeof(float) * ROWS * K * TOGETHER_OUT;
+    const size_t room = sizeof(float) * (ROWS * K + EXPERTS * 64) * TOGETHER_IN;
+    struct quant_spec ws, as;
+    struct quant_range range = {.amax = 0.5F};
+    must(quant_parse(treatment, &ws, &err), treatment);
+    must(quant_parse_act(act, &as, &err), act);
+    float *x = put(b, NULL, room), *y = put(b, NULL, room), *dev = put(b, NULL, slot_bytes);
+    float *sum = put(b, NULL, slot_bytes);
+    double *clipped = put(b, NULL, sizeof *clipped);
+    op->zero(b, dev, slot_bytes);
+    op->zero(b, sum, slot_bytes);
+    op->zero(b, clipped, sizeof *clipped);
+    struct backend_operand *wo[EXPERTS], *xo = op->operand_new(b, ROWS, TOGETHER_IN, 0, &err);
+    for (int e = 0; e < EXPERTS; e++) {
+        wo[e] = op->operand_new(b, TOGETHER_OUT, TOGETHER_IN, 1, &err);
+        op->quantize_weight(b, wo[e], &w[e], &ws);
+    }
+    for (int first = 0; first < EXPERTS; first += at_once) {
+        int32_t slots[ROWS * K], ends[EXPERTS], n = 0;
+        for (int e = first; e < first + at_once; e++) {
+            for (int32_t i = 0; i < ROWS - 9 && e != 2; i++) /* the last rows hold no token */
+                if (e == 3 || i % 3 % 2 == e)
+                    slots[n++] = i * K + (e == 3);
+            ends[e - first] = n;
+        }
+        if (n == 0)
+            continue;
+        struct backend_tile *part = op->tile_part(b, t, slots, ends, at_once, K, &err);
+        op->part_take(b, part, x, dev_x, TOGETHER_IN, NULL);
+        op->quantize_act(b, xo, part, x, TOGETHER_IN, &as, strstr(act, "static") ? &range : NULL,
+                         clipped);
+        op->experts_quantized(b, part, y, xo, (const struct backend_operand *const *)wo + first);
+        op->part_put(b, part, dev, y, TOGETHER_OUT);
+        op->part_add(b, part, sum, y, TOGETHER_OUT, NULL);
+        op->tile_free(b, part);
+    }
+    *out = (struct together){get(b, dev, slot_bytes), get(b, sum, slot_bytes),
+                             get(b, clipped, sizeof *clipped)};
+    for (int e = 0; e < EXPERTS; e++)
+        op->operand_free(b, wo[e]);
+    op->operand_free(b, xo);
+    op->free(b, x, room);
+    op->free(b, y, room);
+    op->free(b, dev, slot_bytes);
+    op->free(b, sum, slot_bytes);
+    op->free(b, clipped, sizeof *clipped);
+}
+
+static void test_together(struct backend *b)
+{
+    static float x[ROWS * TOGETHER_IN], w[EXPERTS][TOGETHER_OUT * TOGETHER_IN];
+    static const char *const pairs[][2] = {{"none", "none"},
+                                           {"int8:axis0:static", "int8:tensor:static"},
+                                           {"e2m1:nvfp4(16):dynamic", "e4m3:tensor:dynamic"},
+                                           {"int4:block(-1:24):static", "int8:token:dynamic"}};
+    const size_t n = (size_t)ROWS * K * TOGETHER_OUT;
+    struct backend_weight weights[EXPERTS], *list[EXPERTS];
+    struct backend_tile *t = plain_tile(b, ROWS - 9);
+    uint32_t seed = 11;
+    for (int i = 0; i < (ROWS - 9) * TOGETHER_IN; i++)
+        x[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
+    for (int e = 0; e < EXPERTS; e++) {
+        for (int i = 0; i < TOGETHER_OUT * TOGETHER_IN; i++)
+            w[e][i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
+        weights[e] = (struct backend_weight){.host = w[e],
+                                             .dtype = BACKEND_F32,
+                                             .rows = TOGETHER_OUT,
+                                             .cols = TOGETHER_IN,
+                                             .name = "w"};
+        list[e] = &weights[e];
+    }
+    must(b->ops->weights_load(b, list, EXPERTS, &err), "weights");
+    float *dev_x = put(b, x, sizeof x);
+    int at_once = b->experts_at_once < EXPERTS ? 1 : EXPERTS;
+    for (size_t i = 0; i < AQ_COUNT(pairs); i++) {
+        struct together one, all;
+        double found = 0;
+        run_together(b, t, dev_x, weights, pairs[i][0], pairs[i][1], 1, &one);
+        run_together(b, t, dev_x, weights, pairs[i][0], pairs[i][1], at_once, &all);
+        for (size_t k = 0; k < n; k++)
+            found += fabs((double)one.slots[k]);
+        tap_ok(found > 0 && same_bits(one.slots, all.slots, n * sizeof(float)) &&
+                   same_bits(one.sum, all.sum, n * sizeof(float)),
+               "%s | %s: %d experts at a time: the same bits as one", pairs[i][0], pairs[i][1],
+               at_once);
+        tap_ok(*one.clipped == *all.clipped && (*one.clipped > 0) == (i == 1),
+               "and as many clipped elements (%.0f)", *all.clipped);
+        free(one.slots);
+        free(one.sum);
+        free(one.clipped);
+        free(all.slots);
+        free(all.sum);
+        free(all.clipped);
+    }
+    must(b->ops->sync(b, &err), "products");
+    b->ops->weights_release(b, list, EXPERTS);
+    b->ops->free(b, dev_x, sizeof x);
+    b->ops->tile_free(b, t);
+}
+
 /* test_experts [DEVICE] */
 int main(int argc, char **argv)
 {
@@ -400,6 +511,7 @@ int main(int argc, char **argv)
         must(backend_open(&b, device, &config, &err), "backend");
         test_ties(b);
         test_places(b);
+        test_together(b);
         backend_close(b);
     }
     return tap_done();

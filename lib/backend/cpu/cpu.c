@@ -84,6 +84,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.tile_tokens = 512;
     c->base.inputs_at_once = 1;
     c->base.expert_rows = 32; /* whole groups of the matrix units */
+    c->base.experts_at_once = 1; /* its rows stay in the caches from product to product */
     c->host = *host;
     c->config = *config;
     const char *warning = blas_init();
@@ -318,6 +319,9 @@ const struct backend_ops backend_cpu_ops = {
     .part_add = cpu_part_add,
     .part_put = cpu_part_put,
     .part_dot = cpu_part_dot,
+    .experts_forward = cpu_experts_forward,
+    .experts_backward = cpu_experts_backward,
+    .experts_quantized = cpu_experts_quantized,
     .score_output = cpu_score_output,
     .amax = cpu_amax,
     .operand_new = cpu_operand_new,

@@ -143,8 +143,14 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
 void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                 const struct backend_head *head);
 struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile *t,
-                                   const int32_t *slots, int32_t count, int per_token,
-                                   struct aq_err *err);
+                                   const int32_t *slots, const int32_t *ends, int experts,
+                                   int per_token, struct aq_err *err);
+void cpu_experts_forward(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                         const struct backend_weight *const *w);
+void cpu_experts_backward(struct backend *b, const struct backend_tile *part, void *dx,
+                          const void *dy, const struct backend_weight *const *w);
+void cpu_experts_quantized(struct backend *b, const struct backend_tile *part, void *y,
+                           const struct backend_operand *x, const struct backend_operand *const *w);
 void cpu_route(struct backend *b, const struct backend_tile *t, float *p, int32_t *sel, float *w,
                const void *logits, int experts, int per_token, int normed);
 void cpu_route_backward(struct backend *b, const struct backend_tile *t, void *dlogits,

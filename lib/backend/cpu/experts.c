@@ -6,6 +6,7 @@
 #include "backend/cpu/cpu.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +14,14 @@
 /* ---- parts of a tile ---- */
 
 struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile *t,
-                                   const int32_t *slots, int32_t count, int per_token,
-                                   struct aq_err *err)
+                                   const int32_t *slots, const int32_t *ends, int experts,
+                                   int per_token, struct aq_err *err)
 {
     (void)err;
+    assert(experts == 1);
+    (void)experts;
     struct backend_tile *p = xcalloc(1, sizeof *p);
-    int32_t chunk = b->expert_rows, at = 0;
+    int32_t chunk = b->expert_rows, count = ends[0], at = 0;
     p->chunk = chunk;
     p->rows = (count + chunk - 1) / chunk * chunk;
     p->samples = t->samples;
@@ -128,6 +131,26 @@ void cpu_part_dot(struct backend *b, const struct backend_tile *part, float *q, 
                   const void *f, int64_t cols)
 {
     run_part(b, &(struct part_job){part, dot_row, q, g, NULL, f, cols, false});
+}
+
+/* ---- products: a part has one expert ---- */
+
+void cpu_experts_forward(struct backend *b, const struct backend_tile *part, void *y, const void *x,
+                         const struct backend_weight *const *w)
+{
+    cpu_linear_forward(b, part, y, x, w[0]);
+}
+
+void cpu_experts_backward(struct backend *b, const struct backend_tile *part, void *dx,
+                          const void *dy, const struct backend_weight *const *w)
+{
+    cpu_linear_backward(b, part, dx, dy, w[0], 0);
+}
+
+void cpu_experts_quantized(struct backend *b, const struct backend_tile *part, void *y,
+                           const struct backend_operand *x, const struct backend_operand *const *w)
+{
+    cpu_linear_quantized(b, part, y, x, w[0]);
 }
 
 /* ---- the router ---- */

@@ -42,6 +42,7 @@ enum scratch {
     SCRATCH_ATTENTION,
     SCRATCH_HEAD,
     SCRATCH_GEMM, /* cuBLASLt's workspace */
+    SCRATCH_POINTERS, /* to the chunks of a product with the weights of experts */
     SCRATCHES
 };
 
@@ -80,9 +81,15 @@ struct backend_tile {
     int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
     uint8_t *pad;
     int64_t *square_at; /* [samples]: where a sample's (n, n) matrix begins */
-    /* of a part, which has no ids, pos, target, pad and square_at */
-    int32_t *slots; /* device [rows]; -1 after the last */
-    int per_token;
+    /* Of a part, which has no ids, pos, target, pad, square_at and ends. Its samples are those of
+       the tile under each expert, one expert after the other: an expert's last sample has the rows
+       that fill it up. */
+    int32_t *slots; /* device [rows]; -1 in rows that hold no token */
+    int per_token, experts;
+    int32_t *expert_of;     /* device [rows / chunk] */
+    int32_t *row_of;        /* device [rows of the tile x per_token]: of a slot; -1: elsewhere */
+    int32_t tile_rows;      /* of the tile */
+    std::vector<bool> *has; /* [experts]: has it rows? */
     void *room;
     size_t bytes;
 };
@@ -114,8 +121,8 @@ void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes);
 struct backend_tile *cuda_tile_new(struct backend *b, const struct backend_tile_desc *d,
                                    struct aq_err *err);
 struct backend_tile *cuda_tile_part(struct backend *b, const struct backend_tile *t,
-                                    const int32_t *slots, int32_t count, int per_token,
-                                    struct aq_err *err);
+                                    const int32_t *slots, const int32_t *ends, int experts,
+                                    int per_token, struct aq_err *err);
 void cuda_tile_free(struct backend *b, struct backend_tile *t);
 
 /* ---- weights.cu ---- */
@@ -137,6 +144,10 @@ const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w);
  */
 const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weight *w, int64_t at,
                               int64_t rows);
+/* Several weights of one shape in the compute type; `to` [count] is NULL where w is. False after a
+   failure. */
+bool cuda_weights_typed(struct cuda_backend *c, const struct backend_weight *const *w, int count,
+                        const void **to);
 
 /* ---- gemm.cu ---- */
 /*
@@ -149,6 +160,10 @@ struct gemm {
     const void *a, *b;
     float *c;
     bool b_transposed, is_bf16, accumulate;
+    /* Of experts: chunk i is multiplied by weights[expert_of[i]] instead of b. */
+    const int32_t *expert_of;   /* device [m / chunk]; NULL: by b */
+    const void *const *weights; /* host [experts], device addresses */
+    int experts;
 };
 /* The chunk of tiles with this many rows; it divides them. Parts of tiles have their own. */
 int64_t gemm_chunk(int64_t tile_rows);
@@ -206,6 +221,15 @@ void cuda_part_put(struct backend *b, const struct backend_tile *part, void *y, 
                    int64_t cols);
 void cuda_part_dot(struct backend *b, const struct backend_tile *part, float *q, const void *g,
                    const void *f, int64_t cols);
+void cuda_experts_forward(struct backend *b, const struct backend_tile *part, void *y,
+                          const void *x, const struct backend_weight *const *w);
+void cuda_experts_backward(struct backend *b, const struct backend_tile *part, void *dx,
+                           const void *dy, const struct backend_weight *const *w);
+/* The most experts of a part: their addresses are arguments of a kernel. */
+enum { MOST_EXPERTS = 256 };
+struct expert_addresses {
+    const void *at[MOST_EXPERTS];
+};
 
 /* ---- attention.cu ---- */
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
@@ -244,6 +268,9 @@ int cuda_products(const struct backend *b, const struct quant_spec *weight,
                   const struct quant_spec *act);
 void cuda_score(struct backend *b, const struct backend_operand *w,
                 const struct backend_score_job *jobs, int count);
+void cuda_experts_quantized(struct backend *b, const struct backend_tile *part, void *y,
+                            const struct backend_operand *x,
+                            const struct backend_operand *const *w);
 void cuda_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
                        int64_t cols);
 void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,

@@ -1,7 +1,7 @@
 /*
  * A mixture of experts: which experts a token goes to, and rows on their way to an expert and back.
- * One warp routes a row, one block moves a row. A part's rows are added one expert after another,
- * in the order of the calls, and no two slots of a part share a row: no sum depends on timing.
+ * One warp routes a row, one block moves a row. What the experts make of a row is added by one
+ * thread for each number, one expert after another: no sum depends on timing.
  */
 #include "backend/cuda/cuda.cuh"
 
@@ -207,16 +207,22 @@ __global__ static void take_kernel(struct part_rows p, float *y, const float *x)
         y[i] = slot < 0 ? 0 : slot_weight(p, slot) * x[i];
 }
 
-__global__ static void add_kernel(struct part_rows p, float *y, const float *x)
+/* A block has a row of the tile, and adds what its experts made of it, one after the other: places
+   among a row's experts rise with their numbers. */
+__global__ static void add_kernel(struct part_rows p, const int32_t *row_of, float *y,
+                                  const float *x)
 {
-    int32_t slot = p.slots[blockIdx.x];
-    if (slot < 0)
-        return;
-    float w = slot_weight(p, slot);
-    y += (int64_t)(slot / p.per_token) * p.cols;
-    x += blockIdx.x * p.cols;
-    for (int64_t i = threadIdx.x; i < p.cols; i += THREADS)
-        y[i] += w * x[i];
+    int32_t first = (int32_t)blockIdx.x * p.per_token;
+    y += blockIdx.x * p.cols;
+    for (int64_t i = threadIdx.x; i < p.cols; i += THREADS) {
+        float sum = y[i];
+        for (int k = 0; k < p.per_token; k++) {
+            int32_t row = row_of[first + k];
+            if (row >= 0)
+                sum += slot_weight(p, first + k) * x[row * p.cols + i];
+        }
+        y[i] = sum;
+    }
 }
 
 __global__ static void put_kernel(struct part_rows p, float *y, const float *x)
@@ -267,7 +273,13 @@ void cuda_part_take(struct backend *b, const struct backend_tile *part, void *y,
 void cuda_part_add(struct backend *b, const struct backend_tile *part, void *y, const void *x,
                    int64_t cols, const float *w)
 {
-    run_part(b, part, add_kernel, y, x, cols, w);
+    struct cuda_backend *c = cuda_of(b);
+    struct part_rows p = {part->slots, part->per_token, cols, w};
+    if (!cuda_good(c))
+        return;
+    add_kernel<<<(unsigned)part->tile_rows, THREADS, 0, c->stream>>>(p, part->row_of, (float *)y,
+                                                                     (const float *)x);
+    (void)cuda_launched(c, "sum over experts");
 }
 
 void cuda_part_put(struct backend *b, const struct backend_tile *part, void *y, const void *x,
@@ -286,4 +298,41 @@ void cuda_part_dot(struct backend *b, const struct backend_tile *part, float *q,
     dot_kernel<<<(unsigned)part->rows, THREADS, 0, c->stream>>>(p, q, (const float *)g,
                                                                 (const float *)f);
     (void)cuda_launched(c, "gradients of the weights of experts");
+}
+
+/* ---- products of a part ---- */
+
+static void part_product(struct cuda_backend *c, const struct backend_tile *part, void *y,
+                         const void *x, const struct backend_weight *const *w, bool transposed)
+{
+    const struct backend_weight *used[MOST_EXPERTS] = {};
+    const void *at[MOST_EXPERTS];
+    const struct backend_weight *any = NULL;
+    for (int e = 0; e < part->experts; e++)
+        if ((*part->has)[(size_t)e])
+            any = used[e] = w[e];
+    if (!any || !cuda_weights_typed(c, used, part->experts, at))
+        return;
+    struct gemm g = {part->rows, transposed ? any->rows : any->cols,
+                     transposed ? any->cols : any->rows, part->chunk};
+    g.a = gemm_input(c, x, g.m * g.k);
+    g.c = (float *)y;
+    g.b_transposed = transposed;
+    g.is_bf16 = c->config.bf16;
+    g.expert_of = part->expert_of;
+    g.weights = at;
+    g.experts = part->experts;
+    gemm_run(c, &g);
+}
+
+void cuda_experts_forward(struct backend *b, const struct backend_tile *part, void *y,
+                          const void *x, const struct backend_weight *const *w)
+{
+    part_product(cuda_of(b), part, y, x, w, true);
+}
+
+void cuda_experts_backward(struct backend *b, const struct backend_tile *part, void *dx,
+                           const void *dy, const struct backend_weight *const *w)
+{
+    part_product(cuda_of(b), part, dx, dy, w, false);
 }

@@ -281,7 +281,8 @@ int operand_products(const struct cuda_backend *c, const struct quant_spec *weig
 struct clipped_jobs {
     double *to[BATCH]; /* NULL: not asked for */
     const int32_t *first[BATCH];
-    int32_t samples[BATCH];
+    int32_t samples[BATCH]; /* of the tile */
+    int32_t experts[BATCH]; /* of a part, under each of which it has these samples; else 1 */
     int64_t base[BATCH], rows[BATCH]; /* of its counts */
 };
 
@@ -292,8 +293,11 @@ __global__ static void raise_clipped(struct clipped_jobs j, const uint32_t *coun
     if (!j.to[job] || s >= j.samples[job] || j.first[job][s + 1] > j.rows[job])
         return;
     uint64_t sum = 0;
-    for (int32_t r = j.first[job][s]; r < j.first[job][s + 1]; r++)
-        sum += counts[j.base[job] + r];
+    for (int e = 0; e < j.experts[job]; e++) {
+        const int32_t *first = j.first[job] + e * j.samples[job] + s;
+        for (int32_t r = first[0]; r < first[1]; r++)
+            sum += counts[j.base[job] + r];
+    }
     j.to[job][s] += (double)sum;
 }
 
@@ -308,8 +312,9 @@ static void raise_waiting(struct cuda_backend *c, struct backend_operand *const 
         j.rows[i] = rows[i];
         j.to[i] = x[i]->clipped;
         j.first[i] = x[i]->t->first;
-        j.samples[i] = x[i]->t->samples;
-        most = x[i]->t->samples > most ? x[i]->t->samples : most;
+        j.experts[i] = x[i]->t->experts ? x[i]->t->experts : 1;
+        j.samples[i] = x[i]->t->samples / j.experts[i];
+        most = j.samples[i] > most ? j.samples[i] : most;
         forget_clipped(c, x[i]);
     }
     dim3 grid((unsigned)((most + THREADS - 1) / THREADS), (unsigned)count);

@@ -114,6 +114,8 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.inputs_at_once = 8;
     c->base.expert_tile_tokens = 4 * usual_rows; /* of 128 experts with 8 a token: 384 rows for each */
     c->base.expert_rows = 64; /* one block of cuBLAS's narrow kernels; an expert's last is padded */
+    c->base.experts_at_once = MOST_EXPERTS;
+    c->base.experts_bytes = (uint64_t)4 << 30;
     c->host = *host;
     c->config = *config;
     c->quantized = new std::vector<const char *>;
@@ -215,9 +217,11 @@ static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend
     uint64_t result = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
     uint64_t input = (uint64_t)s->rows * (uint64_t)s->inputs * form_bytes(FORM_TERMS);
     uint64_t results = result > turn ? result : turn, inputs = input > turn ? input : turn;
-    (void)b;
+    uint64_t part = (uint64_t)s->part_rows * (uint64_t)s->part_inputs * form_bytes(FORM_TERMS);
+    bool widens = b->weight_size != form_bytes(FORM_TERMS); /* fp32 */
+    uint64_t widened = widens ? (uint64_t)s->part_weights * sizeof(float) : 0;
     return context + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
-           inputs + (UINT64_C(320) << 20);
+           (inputs > part ? inputs : part) + widened + (UINT64_C(320) << 20);
 }
 
 static void *cuda_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
@@ -342,6 +346,9 @@ const struct backend_ops cuda_ops = {
     cuda_part_add,
     cuda_part_put,
     cuda_part_dot,
+    cuda_experts_forward,
+    cuda_experts_backward,
+    cuda_experts_quantized,
     cuda_score_output,
     cuda_amax,
     cuda_operand_new,

@@ -13,16 +13,19 @@
 /* cuBLAS computes a product in blocks of this size, one per multiprocessor at a time. */
 enum { BLOCK_ROWS = 128, BLOCK_COLS = 256 };
 
-/* z (rows, out) = sum of the products of x's and w's planes, smallest first. */
+/* z (rows, out) = sum of the products of x's and w's planes, smallest first. w->data is the first
+   expert's where the shape lists the weights of experts, which have alike planes. */
 static void multiply(struct cuda_backend *c, const struct planes *x, const struct planes *w,
                      const struct gemm *shape)
 {
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
     size_t x_plane = (size_t)x->plane * size;
     size_t w_plane = (size_t)w->plane * size;
+    const void *planes[MOST_EXPERTS];
     struct gemm g = *shape;
     g.b_transposed = true;
     g.is_bf16 = c->config.bf16;
+    g.weights = shape->expert_of ? planes : NULL;
     /* a third term times a second is below the last bit of a result */
     for (int order = 2; order >= 0; order--) {
         for (int i = 0; i <= order; i++) {
@@ -30,6 +33,10 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
                 continue;
             g.a = (const char *)x->data + (size_t)i * x_plane;
             g.b = (const char *)w->data + (size_t)(order - i) * w_plane;
+            for (int e = 0; g.expert_of && e < g.experts; e++)
+                planes[e] = shape->weights[e]
+                                ? (const char *)shape->weights[e] + (size_t)(order - i) * w_plane
+                                : NULL;
             gemm_run(c, &g);
             g.accumulate = true;
         }
@@ -65,6 +72,77 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
         return;
     scale_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)y, shape.n, xp.row_scale,
                                                      wp.row_scale);
+    (void)cuda_launched(c, "scaling a product");
+}
+
+/* Rows of a part: column scales are those of each chunk's expert. */
+__global__ static void scale_part_kernel(float *y, int64_t n, const float *row_scale,
+                                         struct expert_addresses col_scale,
+                                         const int32_t *expert_of, int32_t chunk)
+{
+    int64_t row = blockIdx.x;
+    const float *cols = (const float *)col_scale.at[expert_of[row / chunk]];
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
+        float v = y[row * n + i];
+        v = row_scale ? v * row_scale[row] : v;
+        y[row * n + i] = cols ? v * cols[i] : v;
+    }
+}
+
+/* The planes of the experts that have rows: all alike, so that `out` is the last one's, but for
+   addresses and scales. Weights as they are may be converted, into one room for all. */
+static bool expert_planes(struct cuda_backend *c, const struct backend_tile *part,
+                          const struct backend_operand *const *w, struct planes *out,
+                          const void **at, struct expert_addresses *col_scale)
+{
+    const struct backend_weight *plain[MOST_EXPERTS] = {};
+    bool any_plain = false, any = false;
+    for (int e = 0; e < part->experts; e++) {
+        at[e] = col_scale->at[e] = NULL;
+        if (!(*part->has)[(size_t)e])
+            continue;
+        any = true;
+        if (w[e]->w && w[e]->spec.steps == 0) {
+            plain[e] = w[e]->w;
+            any_plain = true;
+            continue;
+        }
+        if (!operand_weight(c, w[e], out))
+            return false;
+        at[e] = out->data;
+        col_scale->at[e] = out->row_scale;
+    }
+    if (any_plain) {
+        *out = planes{NULL, 1, 0, NULL};
+        return cuda_good(c) && cuda_weights_typed(c, plain, part->experts, at);
+    }
+    return any;
+}
+
+void cuda_experts_quantized(struct backend *b, const struct backend_tile *part, void *y,
+                            const struct backend_operand *x, const struct backend_operand *const *w)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct backend_operand *one = const_cast<backend_operand *>(x);
+    struct planes xp, wp;
+    struct expert_addresses col_scale = {};
+    const void *at[MOST_EXPERTS];
+    int64_t rows = part->rows;
+    if (!operand_acts(c, &one, &rows, 1, &xp) || !expert_planes(c, part, w, &wp, at, &col_scale))
+        return;
+    int first = 0;
+    while (!(*part->has)[(size_t)first])
+        first++;
+    struct gemm shape = {part->rows, w[first]->w->rows, w[first]->w->cols, part->chunk};
+    shape.c = (float *)y;
+    shape.expert_of = part->expert_of;
+    shape.weights = at;
+    shape.experts = part->experts;
+    multiply(c, &xp, &wp, &shape);
+    if (!cuda_good(c) || (!xp.row_scale && !wp.row_scale))
+        return;
+    scale_part_kernel<<<(unsigned)part->rows, THREADS, 0, c->stream>>>(
+        (float *)y, shape.n, xp.row_scale, col_scale, part->expert_of, part->chunk);
     (void)cuda_launched(c, "scaling a product");
 }
 

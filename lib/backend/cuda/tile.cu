@@ -91,38 +91,66 @@ struct backend_tile *cuda_tile_new(struct backend *b, const struct backend_tile_
     return new backend_tile(t);
 }
 
+/* An expert's slots as rows of a part, in which they take whole chunks. */
+struct part_rows {
+    std::vector<int32_t> slots, sample_of, expert_of, row_of;
+
+    void add(const struct backend_tile *t, struct backend_tile *p, int expert,
+             const int32_t *own, int32_t count)
+    {
+        int32_t rows = (count + p->chunk - 1) / p->chunk * p->chunk, base = (int32_t)slots.size();
+        slots.resize((size_t)(base + rows), -1);
+        sample_of.resize((size_t)(base + rows), -1);
+        expert_of.resize(expert_of.size() + (size_t)(rows / p->chunk), expert);
+        for (int32_t s = 0, at = 0; s < t->samples; s++) {
+            for (; at < count && own[at] / p->per_token < t->ends[(size_t)s + 1]; at++) {
+                slots[(size_t)(base + at)] = own[at];
+                sample_of[(size_t)(base + at)] = expert * t->samples + s;
+                row_of[(size_t)own[at]] = base + at;
+            }
+            p->ends[(size_t)(expert * t->samples + s) + 1] =
+                base + (s + 1 < t->samples ? at : rows);
+        }
+    }
+};
+
 struct backend_tile *cuda_tile_part(struct backend *b, const struct backend_tile *t,
-                                    const int32_t *slots, int32_t count, int per_token,
-                                    struct aq_err *err)
+                                    const int32_t *slots, const int32_t *ends, int experts,
+                                    int per_token, struct aq_err *err)
 {
     struct cuda_backend *c = cuda_of(b);
     struct backend_tile p = {};
+    struct part_rows all;
     p.chunk = b->expert_rows;
-    p.rows = (count + p.chunk - 1) / p.chunk * p.chunk;
-    p.samples = t->samples;
-    p.used = count;
+    p.samples = t->samples * experts;
     p.per_token = per_token;
-    p.ends.assign((size_t)t->samples + 1, 0);
-    std::vector<int32_t> all((size_t)p.rows, -1), sample_of((size_t)p.rows, -1);
-    for (int32_t s = 0, at = 0; s < t->samples; s++) {
-        for (; at < count && slots[at] / per_token < t->ends[(size_t)s + 1]; at++) {
-            all[(size_t)at] = slots[at];
-            sample_of[(size_t)at] = s;
-        }
-        p.ends[(size_t)s + 1] = at;
-        int32_t n = at - p.ends[(size_t)s];
-        p.longest = n > p.longest ? n : p.longest;
+    p.experts = experts;
+    p.tile_rows = t->rows;
+    p.ends.assign((size_t)p.samples + 1, 0);
+    p.has = new std::vector<bool>;
+    all.row_of.assign((size_t)t->rows * (size_t)per_token, -1);
+    for (int e = 0; e < experts; e++) {
+        int32_t from = e ? ends[e - 1] : 0;
+        p.has->push_back(ends[e] > from);
+        all.add(t, &p, e, slots + from, ends[e] - from);
     }
+    p.rows = p.used = (int32_t)all.slots.size();
     struct piece_list list;
     size_t first = list.add(p.ends.data(), p.ends.size() * sizeof(int32_t));
-    size_t slot = list.add(all.data(), all.size() * sizeof(int32_t));
-    size_t of = list.add(sample_of.data(), sample_of.size() * sizeof(int32_t));
+    size_t slot = list.add(all.slots.data(), all.slots.size() * sizeof(int32_t));
+    size_t of = list.add(all.sample_of.data(), all.sample_of.size() * sizeof(int32_t));
+    size_t expert = list.add(all.expert_of.data(), all.expert_of.size() * sizeof(int32_t));
+    size_t row = list.add(all.row_of.data(), all.row_of.size() * sizeof(int32_t));
     char *at = upload_pieces(c, &p, &list, err);
-    if (!at)
+    if (!at) {
+        delete p.has;
         return NULL;
+    }
     p.first = (int32_t *)(at + first);
     p.slots = (int32_t *)(at + slot);
     p.sample_of = (int32_t *)(at + of);
+    p.expert_of = (int32_t *)(at + expert);
+    p.row_of = (int32_t *)(at + row);
     return new backend_tile(p);
 }
 
@@ -131,5 +159,6 @@ void cuda_tile_free(struct backend *b, struct backend_tile *t)
     if (!t)
         return;
     cuda_of(b)->rooms->emplace(t->bytes, t->room);
+    delete t->has;
     delete t;
 }

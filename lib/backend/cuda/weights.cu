@@ -363,6 +363,30 @@ const void *cuda_weight_typed(struct cuda_backend *c, const struct backend_weigh
     return cuda_launched(c, "converting a weight") ? to : NULL;
 }
 
+bool cuda_weights_typed(struct cuda_backend *c, const struct backend_weight *const *w, int count,
+                        const void **to)
+{
+    size_t each = 0, widened = 0;
+    for (int i = 0; i < count; i++) {
+        to[i] = w[i] ? cuda_weight(c, w[i]) : NULL;
+        if (w[i] && !to[i])
+            return false;
+        if (!w[i] || cuda_weight_is_bf16(c, w[i]) == (c->config.bf16 != 0))
+            continue;
+        each = (size_t)(w[i]->rows * w[i]->cols);
+        widened++;
+    }
+    float *room = widened ? (float *)cuda_scratch(c, SCRATCH_W, widened * each * sizeof *room) : NULL;
+    for (int i = 0; i < count && widened && room; i++) {
+        if (!w[i] || cuda_weight_is_bf16(c, w[i]) == (c->config.bf16 != 0))
+            continue;
+        widen<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>(room, (const bf16 *)to[i], (int64_t)each);
+        to[i] = room;
+        room += each;
+    }
+    return cuda_good(c) && cuda_launched(c, "converting weights");
+}
+
 const void *gemm_input(struct cuda_backend *c, const void *x, int64_t elements)
 {
     if (!c->config.bf16)
