@@ -289,6 +289,45 @@ PY
     same_scores alone store 40
 }
 
+@test "tokens per expert: as many as --dump-routes sends there, for each prefix; experts that get none are named" {
+    need_command python3
+    for i in 1 2 3 4 5; do seq -s' ' $i $((i * 9)); done | "$O"/tests/make_tokens --sizes 5 -o tokens
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
+    aq 0 aq-extract-lm -o lm.json "$CASES/qwen3_moe"
+    aq 0 aq-calib ranges --lm lm.json --prefix 1,3,5 --device cpu -o ranges tokens
+    aq 0 aq-score --lm lm.json --tokens tokens --device cpu --dump-routes routes -o s q.json
+    python3 - <<'PY'
+import json, struct
+def read(path):
+    b = open(path, "rb").read()
+    n = int.from_bytes(b[:8], "little")
+    h = json.loads(b[8:8 + n])
+    kinds = {"I16": "h", "I32": "i", "F32": "f", "I64": "q"}
+    return {k: struct.unpack("<%d%s" % ((v["data_offsets"][1] - v["data_offsets"][0]) // struct.calcsize(kinds[v["dtype"]]), kinds[v["dtype"]]),
+                             b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]) for k, v in h.items() if k != "__metadata__"}
+routes, ranges, offsets = read("routes"), read("ranges"), read("tokens")["offsets"]
+layers = [k[4:] for k in routes if k.startswith("sel/")]
+assert layers and sorted("routed/" + l for l in layers) == sorted(k for k in ranges if k.startswith("routed/"))
+for l in layers:
+    sel, found = routes["sel/" + l], ranges["routed/" + l]
+    k = len(sel) // offsets[-1]
+    for p, samples in enumerate((1, 3, 5)):
+        part = sel[:offsets[samples] * k]
+        assert list(found[8 * p:8 * p + 8]) == [part.count(e) for e in range(8)] and sum(found[8 * p:8 * p + 8]) == len(part) > 0
+PY
+    aq-overlay --format INT8_DEFAULT_CFG -o act.json
+    # one token goes to two of eight
+    echo 5 | "$O"/tests/make_tokens --sizes 1 -o one
+    aq 0 aq-calib ranges --lm lm.json --prefix 1 --device cpu -o few one
+    has "$stderr" "warning: no token reaches 6 experts of 1 layers, 6 of 8 in layer 1: they are scored on part of their weights"
+    # a file without them is damaged
+    python3 - <<'PY'
+b = open("ranges", "rb").read()
+open("old", "wb").write(b.replace(b'"routed/1"', b'"router/1"'))
+PY
+    refused 3 "tensor 'routed/1' is missing" aq-score --lm lm.json --tokens tokens --ranges old --prefix 5 --device cpu -o x act.json
+}
+
 @test "make: from the trained model to an exported checkpoint, which costs what its recipe does" {
     unset AQ_CONF
     T=$BATS_TEST_TMPDIR/tmp
@@ -312,8 +351,28 @@ PY
     is "$(jq '[.. | objects | select(.name? == "layers.3.mlp.experts")] | length > 0' "$P"/select/6/small/*_quant_manifest.json)" true
     refused 3 "models of family 'qwen3_moe' are not written as GGUF" aq-export --engine llamacpp --lm "$P/lm.json" -o "$T/x.gguf" \
         "$P"/select/6/small/*_quant_manifest.json
-    # costs of active weights: 2 of 8 experts
+    # how many tokens each expert got, in scores, manifest and reports
     cd "$T" || return
+    one=$(find "$P" -path '*wfp8_afp8*/small/scores.json' | head -1)
+    is "$(jq -c '[.groups[] | select(.routed) | [.name, .routed.experts, (.routed | .least <= .median and .median <= .most)]] | [length, (map(.[1:]) | unique)]' "$one")" \
+        '[4,[[8,true]]]'
+    aq 0 aq-select --effective-bits 8 -o seen.json "$one"
+    [[ $stderr != *"part of"* ]]
+    is "$(jq -c '[.layer_sensitivity[] | .routed // empty]' seen.json)" "$(jq -c '[.groups[] | .routed // empty]' "$one")"
+    aq 0 aq-report --md -o seen.md seen.json
+    grep -q "^|layers.2.mlp.experts|8|[0-9]*|[0-9]*|[0-9]*|0|$" seen.md
+    sealed_jq '.groups |= map(if .name == "layers.2.mlp.experts" then .routed += {unseen: 2, least: 0} else . end)' "$one" >few.json
+    aq 0 aq-select --effective-bits 8 -o few-manifest.json few.json
+    has "$stderr" "warning: 1 group of experts is scored on part of its weights: no token reaches 2 of the 8 experts of 'layers.2.mlp.experts'"
+    aq 0 aq-report --md -o few.md few-manifest.json
+    grep -q "^Scored on part of their weights, .*: .layers.2.mlp.experts." few.md
+    aq 0 aq-report --html -o few.html few-manifest.json
+    grep -q "Scored on part of their weights, .*<code>layers.2.mlp.experts" few.html
+    sealed_jq '.groups |= map(if .routed then .routed.unseen = 9 else . end)' "$one" >bad.json
+    refused 3 "routed.unseen" aq-select --effective-bits 8 bad.json
+    sealed_jq '.groups |= map(if .routed then .routed += {unseen: 1, least: 3} else . end)' "$one" >bad.json
+    refused 3 "'least' and 'unseen' contradict each other" aq-select --effective-bits 8 bad.json
+    # costs of active weights: 2 of 8 experts
     active=(aq-select --cost-model active --effective-bits 6)
     aq 0 "${active[@]}" -o active.json "$P"/wf*/*/small/scores.json
     aq 0 aq-select --effective-bits 6 -o weight.json "$P"/wf*/*/small/scores.json
