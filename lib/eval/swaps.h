@@ -13,7 +13,7 @@
 struct eval_swaps {
     struct backend *b;
     struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
-    struct nn_expert_swap experts;   /* its operands, of experts of this model */
+    struct nn_expert_swap experts; /* its operands, of experts of this model */
     const struct lm_arch *experts_of;
     struct made made[MODEL_LINEARS]; /* what w are quantized from */
 };

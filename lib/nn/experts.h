@@ -59,7 +59,7 @@ int64_t nn_part_rows(const struct lm_arch *a, const struct backend *b, int32_t r
    what is quantized last, so that calls for the same experts one after another cost nothing. */
 struct nn_expert_swap {
     const struct quant_spec *w, *a;
-    const struct quant_range *in, *inner; /* of what the experts read, and of down's input */
+    const struct quant_range *in, *inner;     /* of what the experts read, and of down's input */
     struct backend_operand **gate_up, **down; /* [experts of a part] */
     struct backend_operand *x, *u;
     const struct backend_tile *by; /* divides the rows for dynamic ranges; NULL: the tile itself */
@@ -85,8 +85,8 @@ bool nn_expert_name(const char *name, struct nn_expert_name *out);
 
 const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t layer, int expert,
                                               int down);
-/* The rows of n (rows, hidden) that part `i` has, ready for nn_experts_add; they stay until the next
-   take or layer call. */
+/* The rows of n (rows, hidden) that part `i` has, ready for nn_experts_add; they stay until the
+   next take or layer call. */
 void nn_experts_take(struct nn_model *m, const struct nn_routes *r, int i, const void *n);
 /* yq (rows, hidden) += what the experts of part i make of the rows taken, under the swap. */
 int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,

@@ -84,7 +84,7 @@ struct nn_model {
     struct layer *layers;
     struct backend_weight ends[ENDS];
     bool ends_loaded;
-    struct backend_weight *slices; /* of the head; NULL: not in use */
+    struct backend_weight *slices;              /* of the head; NULL: not in use */
     const struct backend_weight **part_weights; /* [experts of a part]: room for a call */
     char *arena;
     size_t arena_bytes;

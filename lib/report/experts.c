@@ -62,8 +62,7 @@ void experts_markdown(struct aq_buf *out, const struct report *r)
             continue;
         aq_buf_addc(out, '|');
         escape_cell(out, r->rows[i].group->layer);
-        aq_buf_addf(out,
-                    "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|\n",
+        aq_buf_addf(out, "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|\n",
                     n->experts, n->least, n->median, n->most, n->unseen);
     }
 }
@@ -93,9 +92,9 @@ static void add_partly_html(struct aq_buf *out, const struct report *r)
 
 void experts_html(struct aq_buf *out, const struct report *r)
 {
-    static const struct html_column columns[] = {{NULL, "layer"},    {"n more", "experts"},
-                                                 {"n", "fewest"},    {"n", "median"},
-                                                 {"n", "most"},      {"n", "without tokens"}};
+    static const struct html_column columns[] = {{NULL, "layer"}, {"n more", "experts"},
+                                                 {"n", "fewest"}, {"n", "median"},
+                                                 {"n", "most"},   {"n", "without tokens"}};
     if (!experts_known(r))
         return;
     html_section(out, "experts", "Tokens per expert", meaning);

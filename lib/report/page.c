@@ -531,10 +531,10 @@ static bool has_section(const struct page *p, const char *id)
 static void add_nav(struct aq_buf *out, const struct page *p)
 {
     static const char *const links[][2] = {
-        {"measured", "Measured"},  {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
-        {"depth", "Depth"},        {"frontier", "Cost and size"}, {"strip", "Recipes"},
-        {"budgets", "Budgets"},    {"engines", "Engines"},        {"layers", "Every layer"},
-        {"experts", "Experts"},    {"reproduce", "Reproduce"}};
+        {"measured", "Measured"}, {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
+        {"depth", "Depth"},       {"frontier", "Cost and size"}, {"strip", "Recipes"},
+        {"budgets", "Budgets"},   {"engines", "Engines"},        {"layers", "Every layer"},
+        {"experts", "Experts"},   {"reproduce", "Reproduce"}};
     aq_buf_adds(out, "<nav aria-label=\"On this page\">");
     for (size_t i = 0; i < AQ_COUNT(links); i++)
         if (has_section(p, links[i][0]))

@@ -127,8 +127,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     if (scoring_scales(s)) /* and the scaled input itself */
         act_operand += (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->act_size *
                        (uint64_t)s->b->inputs_at_once;
-    uint64_t w_operand =
-        (uint64_t)sizes.weight * scoring_weight_bytes(s) + nn_expert_operands_bytes(c, s->b, sizes.rows);
+    uint64_t w_operand = (uint64_t)sizes.weight * scoring_weight_bytes(s) +
+                         nn_expert_operands_bytes(c, s->b, sizes.rows);
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
@@ -210,9 +210,9 @@ static int take_places(struct gradient *g, struct aq_err *err)
         !(g->outputs = g->op->alloc(g->b, g->plan.outputs, "outputs of experts", err)))
         return -1;
     g->weight = g->op->operand_new(g->b, sizes.outputs, sizes.inputs, 1, err);
-    return g->weight ? nn_expert_operands_new(&g->experts, nn_arch(g->s->model), g->b, sizes.rows,
-                                              err)
-                     : -1;
+    return g->weight
+               ? nn_expert_operands_new(&g->experts, nn_arch(g->s->model), g->b, sizes.rows, err)
+               : -1;
 }
 
 static int set_up(struct gradient *g, struct aq_err *err)
@@ -495,8 +495,8 @@ static int describe_row(struct gradient *g, int64_t layer, size_t row, struct ex
     return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
 }
 
-/* Adds the outputs of the experts of part `i`, quantized under rows of the store that share a weight
-   treatment, to output_at(at + k, place) of every place. */
+/* Adds the outputs of the experts of part `i`, quantized under rows of the store that share a
+   weight treatment, to output_at(at + k, place) of every place. */
 static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
                        const struct expert_row *rows, size_t count, size_t places,
                        struct aq_err *err)

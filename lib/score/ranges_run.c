@@ -99,9 +99,8 @@ static void say_unseen(const struct ranges *r)
     if (!layers)
         return;
     if (routed_partly(&worst))
-        aq_warn("no token reaches %" PRId64 " experts of %" PRId64
-                " layers, %" PRId64 " of %" PRId64 " in layer %" PRId64
-                ": they are scored on part of their weights",
+        aq_warn("no token reaches %" PRId64 " experts of %" PRId64 " layers, %" PRId64
+                " of %" PRId64 " in layer %" PRId64 ": they are scored on part of their weights",
                 experts, layers, worst.unseen, worst.experts, at);
     else
         aq_note(0, "no token reaches %" PRId64 " experts of %" PRId64 " layers", experts, layers);

@@ -228,10 +228,9 @@ int range_file_open(struct range_file *r, const char *path, struct aq_err *err)
     int status = read_meta(r, err);
     if (status == 0) {
         struct jref root = jref_root(r->meta, "metadata");
-        status =
-            find_routed(r, err) < 0 || read_tensors(r, err) < 0 || find_channels(r, err) < 0
-                ? -1
-                : check_seal(r, &root, err);
+        status = find_routed(r, err) < 0 || read_tensors(r, err) < 0 || find_channels(r, err) < 0
+                     ? -1
+                     : check_seal(r, &root, err);
     }
     if (status < 0) {
         aq_err_prefix(err, "'%s'", aq_show(path));

@@ -148,10 +148,8 @@ static void score(struct run *r, int64_t l, const struct nn_acts *a, const char 
     must(quant_parse(w, &ws, &err), w);
     must(quant_parse_act(act, &as, &err), act);
     bool ranged = strstr(act, "static") != NULL;
-    struct nn_expert_swap swap = {.w = &ws,
-                                  .a = &as,
-                                  .in = ranged ? &in : NULL,
-                                  .inner = ranged ? &inner : NULL};
+    struct nn_expert_swap swap = {
+        .w = &ws, .a = &as, .in = ranged ? &in : NULL, .inner = ranged ? &inner : NULL};
     must(nn_expert_operands_new(&swap, c, r->b, r->tiles.rows, &err), "operands");
     float *yq = op->alloc(r->b, r->h_bytes, "yq", &err);
     op->zero(r->b, yq, r->h_bytes);

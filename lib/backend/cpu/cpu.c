@@ -83,7 +83,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.batch_bytes = UINT64_C(1) << 30;
     c->base.tile_tokens = 512;
     c->base.inputs_at_once = 1;
-    c->base.expert_rows = 32; /* whole groups of the matrix units */
+    c->base.expert_rows = 32;    /* whole groups of the matrix units */
     c->base.experts_at_once = 1; /* its rows stay in the caches from product to product */
     c->host = *host;
     c->config = *config;
