@@ -441,4 +441,5 @@ def main():
             measure(tmp, args.device, args.out)
 
 
-main()
+if __name__ == "__main__":
+    main()
