@@ -72,7 +72,7 @@ ifneq ($(SAN),)
 HARDEN :=
 SANFLAGS := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
-# Scores are measurements: no contraction into FMA behind the source's back, never -ffast-math.
+# Scores are measurements: no contraction into FMA that the source does not ask for, never -ffast-math.
 NUMERIC := -ffp-contract=off
 ALL_CPPFLAGS = -D_GNU_SOURCE -Ilib -I$(O)/gen $(PKG_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = -std=gnu11 -fPIC $(WARN) $(NUMERIC) $(HARDEN) $(CFLAGS) $(SANFLAGS) -pthread
@@ -131,7 +131,8 @@ EXTRA_lib_base_build = -DAQ_VERSION='"$(VERSION)"' -DAQ_CFLAGS='"$(subst ",\",$(
 EXTRA_lib_base_opt   = -DAQ_VERSION='"$(VERSION)"'
 EXTRA_lib_conf_search = $(DATADIRS)
 EXTRA_lib_backend_plugin = $(DATADIRS)
-# loops over codes, which -O2 leaves element by element
+# loops over numbers and codes, which -O2 leaves element by element
+EXTRA_lib_base_num     = -O3
 EXTRA_lib_export_codes = -O3
 
 $(O)/libaq.a: $(LIB_OBJ)
@@ -187,7 +188,7 @@ test: all test-bin
 	$(Q)O=$(O) tests/run $(TESTS)
 test-bin: $(UNITS) $(GENS) $(PRELOADS)
 ## test-san: the unit tests and command lines of a sanitizer build (set SAN and O)
-# Without what runs the same code for minutes: long numeric replays, kills, clocks, documents and pages, and make with stand-ins for the tools.
+# Without what runs the same code for minutes: long numeric replays, kills, clocks, documents and pages, and make with tools that only log.
 SAN_TESTS := -13-configuration -24-demo-model -42-parity -43-memory -44-kill -50-select -52-browser -53-explore -54-aq -56-progress -60-pipeline \
 	-61-demo -62-readme -63-data -64-house -65-slurm -90-man
 test-san: all test-bin

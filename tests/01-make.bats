@@ -10,7 +10,7 @@ setup() {
     export CUDA=0
 }
 
-# A copy of what the build needs. One small object stands for all.
+# A copy of what the build needs. One small object is enough.
 tree() {
     cp -R "$REPO/Makefile" "$REPO/lib" "$REPO/tools" .
     object=build/lib/base/suggest.o

@@ -12,7 +12,7 @@ setup() {
     unset AQ_CONF MAKEFLAGS MAKELEVEL MFLAGS
 }
 
-# In ```sh, "$ " begins a command and what follows is what it prints; with 2>&1 it shows how a command fails. ```yaml behind
+# In ```sh, "$ " begins a command and what follows is what it prints; with 2>&1 it shows how a command fails. ```yaml after
 # a line `conf/...`: is that file.
 steps() {
     awk '

@@ -7,7 +7,7 @@ setup() {
     COPY=$O/tests/st_copy
 }
 
-# st HEADER BYTES: a file with this header and so many zero bytes
+# st HEADER BYTES: a file with this header and BYTES zero bytes
 st() {
     local n=${#1}
     # shellcheck disable=SC2059

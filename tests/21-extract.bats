@@ -529,7 +529,7 @@ PY
     aq 0 aq-extract-lm -o lm.json deep
 }
 
-@test "NaN in a weight is no matter of the extraction; -o, --quiet, help and version work" {
+@test "NaN in a weight does not concern the extraction; -o, --quiet, help and version work" {
     "$GEN" tiny
     printf '\x7f\xff\x7f\xff' | dd of=tiny/model.safetensors bs=1 seek=100000 conv=notrunc 2>/dev/null
     aq 0 aq-extract-lm -q -o out/lm.json tiny || true
@@ -561,7 +561,7 @@ PY
     rmdir $repo/snapshots/other
     aq 0 aq-extract-lm -o d.json $repo
     cmp a.json d.json
-    # a file that refs/main names is no way out of the snapshots
+    # a file that refs/main names cannot lead out of the snapshots
     printf ../../../../tiny >$repo/refs/main
     aq 0 aq-extract-lm -o e.json $repo
     cmp a.json e.json

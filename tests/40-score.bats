@@ -265,7 +265,7 @@ sums_at() {
     refused 2 "-o STORE is needed" "${nowhere[@]}"
 }
 
-@test "weights are brought in twice, at most" {
+@test "weights are loaded twice, at most" {
     bytes=$(jq '[.tensors[] | .end - .begin] | add' "$T/lm.json")
     aq 0 some s -v
     read -r mb <<<"$(sed -nE 's/.*weights loaded: ([0-9.]+) MB.*/\1/p' <<<"$stderr")"

@@ -75,7 +75,7 @@ patch() {
     jq -e '[.groups[] | .sum == 0] == [false, false, false, false, false, false, true, true]' scores.json
 }
 
-# zero TENSOR FIRST COUNT [TIMES STRIDE]: so many bf16 numbers of it in the model of lm.json, and again a stride further on
+# zero TENSOR FIRST COUNT [TIMES STRIDE]: COUNT bf16 numbers of it in the model of lm.json, and again a stride further on
 zero() {
     local at i
     at=$(jq --arg t "$1" '.tensors[] | select(.name == $t) | .begin' lm.json)

@@ -42,7 +42,7 @@ cells() {
     jq -n --arg m "$2" --argjson n "$i" '{cells: [range($n) | {dir: "\($m)/\(.)/cell", supported: true}]}' >cells.json
 }
 
-# replay VECTORS METHOD STRICT LOOSE: scores of all rows, compared: so many groups within the tolerance and beside it
+# replay VECTORS METHOD STRICT LOOSE: scores of all rows, compared: STRICT groups within the tolerance and LOOSE near it
 replay() {
     cells "$1" "$2"
     aq-extract-lm -o lm.json model
@@ -61,8 +61,8 @@ replay() {
     is "$(jq -c '[.strict, .loose]' result.json)" "[$3,$4]"
 }
 
-# choices VECTORS METHOD SAME EXPLAINED: what is chosen with the scores that replay left, at the budget of each row. So
-# many rows choose the layers that ModelOpt chose, and so many others for a reason of tests/choices.jq. The rules of cost
+# choices VECTORS METHOD SAME EXPLAINED: what is chosen with the scores that replay left, at the budget of each row. SAME
+# rows choose the layers that ModelOpt chose, and EXPLAINED others differ for a reason of tests/choices.jq. The rules of cost
 # differ in NVFP4 alone: 4.5 bits where ModelOpt's own presets say so, and the oracle's configurations are none of them.
 choices() {
     local i bits

@@ -2,7 +2,7 @@
 # A model about three times larger than --memory: streamed from its file, with the same bytes as without a limit.
 load helpers
 
-@test "a model several times larger than --memory gives the same bytes, each weight brought in at most twice" {
+@test "a model several times larger than --memory gives the same bytes, each weight loaded at most twice" {
     cd "$BATS_TEST_TMPDIR"
     export AQ_CONF=$REPO/conf
     "$O"/tests/random_checkpoint --kind qwen3 --layers 48 --hidden 512 --intermediate 1536 --vocab 1024 --scale 0.05 m

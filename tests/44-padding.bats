@@ -1,4 +1,4 @@
-# The script behind docs/padding.md: its checks hold, and the page has the sections that it writes.
+# The script that writes docs/padding.md: its checks hold, and the page has the sections that it writes.
 load helpers
 
 @test "a padded score is its pad position's part and the score of the text" {

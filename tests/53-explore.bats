@@ -283,7 +283,7 @@ with_script() {
     fi
 }
 
-# axe-core is no part of the product: from a package of PyPI (axe-playwright-python) or of the system, or $AXE.
+# axe-core is not a part of the product: from a package of PyPI (axe-playwright-python) or of the system, or $AXE.
 find_axe() {
     local f
     for f in "${AXE:-}" /usr/share/nodejs/axe-core/axe.min.js /usr/share/javascript/axe-core/axe.min.js \

@@ -196,7 +196,7 @@ scored() {
         has "$stderr" "select again with lm_head pinned to NONE"
     done
     refused 3 "lm_head: candidate 'x'" aq-export -q --check --lm "$F/lm.json" "$T/head.json"
-    # a head of its own is no group of a recipe either
+    # a head of its own is not a group of a recipe either
     "$O/tests/random_checkpoint" --kind qwen3 --layers 1 --hidden 64 --intermediate 128 --tied no "$T/model"
     aq 0 aq-extract-lm -q -o "$T/lm.json" "$T/model"
     jq --argjson treatments '{"x": ["int8:axis0:static", "none"]}' --argjson cycle '["x"]' -f "$REPO/tests/manifest.jq" "$T/lm.json" |
@@ -240,7 +240,7 @@ scored() {
     refused 2 "--lm is needed" aq-export -o "$T/out" "$F/mix.json"
     refused 2 "-o is needed" aq-export --lm "$F/lm.json" "$F/mix.json"
     refused 2 "standard output" aq-export --lm "$F/lm.json" -o - "$F/mix.json"
-    refused 2 "unknown engine 'vlm': did you mean 'vllm'" aq-export --check --engine vlm --lm "$F/lm.json" "$F/mix.json"
+    refused 2 "did you mean vllm? engines: llamacpp" aq-export --check --engine vlm --lm "$F/lm.json" "$F/mix.json"
     refused 2 "expected ENGINE" aq-export --check --engine vllm:gpu --lm "$F/lm.json" "$F/mix.json"
     refused 2 "trtllm does not load compressed-tensors" aq-export --check --engine trtllm --format compressed-tensors --lm "$F/lm.json" "$F/mix.json"
     refused 2 "give --ranges" aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" -o "$T/out" "$F/mix.json"
@@ -279,19 +279,29 @@ scored() {
 @test "killed at 20 moments: nothing under the name, or all of it, and the next run succeeds" {
     [ -e "$O/tests/fault.so" ] || skip "tests/fault.so is not built"
     ! sanitized || skip "no preload below a sanitizer"
-    local n dead=0
+    # a directory, and a file
+    killed 15 "1 2 3 4 5 6 8 10 13 17 22 28 36 46 60 78 100 130 170 220" \
+        aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" "$F/mix.json"
+    gguf_recipe >"$T/m.json"
+    killed 5 "1 2 3 5 8 13 21 34" aq-export -q --engine llamacpp --lm "$F/lm.json" "$T/m.json"
+}
+
+# killed LEAST MOMENTS COMMAND...: the command without its -o; at least LEAST of the moments are within the run
+killed() {
+    local least=$1 moments=$2 n dead=0
+    shift 2
+    rm -rf "$T/d" "$T/out"
     mkdir "$T/d"
-    export_mix -o "$T/out"
-    for n in 1 2 3 4 5 6 8 10 13 17 22 28 36 46 60 78 100 130 170 220; do
-        FAULT=kill:9:$n FAULT_DIR=$T/d LD_PRELOAD=$O/tests/fault.so \
-            "$BIN/aq-export" -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/d/out" "$F/mix.json" 2>/dev/null || dead=$((dead + 1))
+    aq 0 "$@" -o "$T/out"
+    for n in $moments; do
+        FAULT=kill:9:$n FAULT_DIR=$T/d LD_PRELOAD=$O/tests/fault.so "$@" -o "$T/d/out" 2>/dev/null || dead=$((dead + 1))
         if [ -e "$T/d/out" ]; then
             diff -r "$T/out" "$T/d/out" || return 1
             rm -r "$T/d/out"
         fi
     done
-    [ "$dead" -ge 15 ] || { echo "$dead runs were killed"; return 1; }
-    export_mix -o "$T/d/out"
+    [ "$dead" -ge "$least" ] || { echo "$dead runs were killed"; return 1; }
+    aq 0 "$@" -o "$T/d/out"
     diff -r "$T/out" "$T/d/out"
     is "$(ls -A "$T/d")" out
 }
@@ -299,12 +309,21 @@ scored() {
 @test "a full disk, at every write: one line, nothing is left behind" {
     [ -e "$O/tests/fault.so" ] || skip "tests/fault.so is not built"
     ! sanitized || skip "no preload below a sanitizer"
-    local n fired=0
+    full 5 "1 2 3 5 8 13 40 100 200" aq-export -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" "$F/mix.json"
+    gguf_recipe >"$T/m.json"
+    full 3 "1 2 5 13" aq-export -q --engine llamacpp --lm "$F/lm.json" "$T/m.json"
+}
+
+# full LEAST MOMENTS COMMAND...: as killed
+full() {
+    local least=$1 moments=$2 n fired=0
+    shift 2
+    rm -rf "$T/d"
     mkdir "$T/d"
-    for n in 1 2 3 5 8 13 40 100 200; do
+    for n in $moments; do
         code=0
         FAULT=pwrite:ENOSPC:$n:forever,write:ENOSPC:$n:forever FAULT_DIR=$T/d FAULT_REPORT=$T/report LD_PRELOAD=$O/tests/fault.so \
-            "$BIN/aq-export" -q --force --engine vllm:sm90 --lm "$F/lm.json" --ranges "$F/ranges" -o "$T/d/out" "$F/mix.json" 2>"$T/message" || code=$?
+            "$@" -o "$T/d/out" 2>"$T/message" || code=$?
         if [ "$code" -ne 0 ]; then
             is "$code" 1
             has "$(<"$T/message")" "cannot write"
@@ -314,7 +333,7 @@ scored() {
             rm -r "$T/d/out"
         fi
     done
-    [ "$fired" -ge 5 ]
+    [ "$fired" -ge "$least" ] || { echo "$fired writes failed"; return 1; }
 }
 
 # ---- GGUF ----

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Calibrated pairs in a sweep: the solve step stands between ranges and store where a cell needs it, and nowhere else; and, on the embedded
+# Calibrated pairs in a sweep: the solve step comes between ranges and store where a cell needs it, and nowhere else; and, on the embedded
 # model, a sweep of them to a checkpoint and its receipt.
 load helpers
 

@@ -176,7 +176,7 @@ agrees() {
 }
 
 # Weights quantize to the same codes everywhere, so rows that quantize nothing else differ by the rounding of sums. An input of a
-# linear is itself a rounded sum: where it lies beside the border of two codes, another order of adding puts it on the other
+# linear is itself a rounded sum: where it is next to the border of two codes, another order of adding puts it on the other
 # code, and the error of that one element jumps by a step. A layer whose score a few such elements make moves by far more than
 # rounding, in both directions; sums over layers hardly do. The CPU is no different: with another kernel of OpenBLAS single
 # layers of these rows move by up to 1e-3. So a layer has a loose bound there, and what is used of the scores a tight one.

@@ -13,7 +13,7 @@ setup() {
         {"*input_quantizer": {bias: ([range(400) | {key: "filler number \(.)", value: .}] | from_entries)}}}}' >run.json
 }
 
-# each_product FUNCTION: calls it with the command of every cheap tool that is built; "-o FILE" goes behind.
+# each_product FUNCTION: calls it with the command of every cheap tool that is built; "-o FILE" comes after it.
 each_product() {
     local demo=$REPO/models/qwen3_vl_demo/checkpoint
     one_product "$1" aq-overlay "$BATS_TEST_TMPDIR/run.json" &&
@@ -132,7 +132,7 @@ killed() {
 
 memory() {
     local call n forever
-    [ "$1" != aq-calib ] || return 0 # a hundred thousand allocations: aq-extract-lm stands for it
+    [ "$1" != aq-calib ] || return 0 # a hundred thousand allocations: aq-extract-lm is enough
     "$@" -o expected
     for call in malloc calloc realloc; do
         for forever in '' :forever; do

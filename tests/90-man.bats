@@ -2,7 +2,7 @@
 # The manual: every tool has a page that knows all its options, pages are clean mdoc, and their examples run.
 #
 # An example is a literal display (.Bd -literal) in the section EXAMPLES. A line that begins with "$ " is a command, "> "
-# continues it, and the lines behind it, up to an empty one, are exactly what it prints. All examples of a page run in
+# continues it, and the lines after it, up to an empty one, are exactly what it prints. All examples of a page run in
 # order in one scratch directory. It has the product's conf/, pipelines/, models/ and datasets/, and files of a small sweep of the
 # demo model under the names that manuals use: see sweep().
 load helpers
@@ -87,7 +87,7 @@ subcommands() {
             options "$name"
             for sub in $(subcommands "$name"); do options "$name" "$sub"; done
         } >known
-        # what stands at the head of a list item is an option of this tool
+        # what is at the head of a list item is an option of this tool
         while read -r option; do
             grep -qxF -- "$option" known || { echo "$name.1 has $option"; extra=$((extra + 1)); }
         done < <(sed -n 's/^\.It Fl //p' "$PAGES/$name.1" | grep -oE '(^|Fl )Fl [a-z][a-z0-9-]+' | sed -E 's/^(Fl )+/--/' | sort -u)

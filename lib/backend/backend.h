@@ -19,6 +19,7 @@
 #define AQ_BACKEND_BACKEND_H
 
 #include "base/err.h"
+#include "base/num.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -57,13 +58,6 @@ struct backend_config {
     enum backend_matrix matrix;
 };
 
-enum backend_dtype { BACKEND_F32, BACKEND_BF16, BACKEND_F16 };
-
-static inline size_t backend_dtype_bytes(enum backend_dtype d)
-{
-    return d == BACKEND_F32 ? 4 : 2;
-}
-
 /*
  * A matrix of the checkpoint, or some consecutive rows of one. The caller owns the struct and the
  * mapped bytes. A backend that computes in bf16 rounds F32 and F16 weights to bf16 once, when they
@@ -71,7 +65,7 @@ static inline size_t backend_dtype_bytes(enum backend_dtype d)
  */
 struct backend_weight {
     const void *host; /* any alignment */
-    enum backend_dtype dtype;
+    enum num_type dtype;
     int64_t rows, cols; /* (out, in); the weight of a norm and a bias are (1, n) */
     const char *name;   /* for messages */
     void *dev;          /* backend's own; NULL until loaded */
@@ -150,8 +144,8 @@ struct backend_score_job {
     /* What follows may be NULL: not wanted. All of it is device memory and added to. */
     double *firsts; /* [samples]: the part of sums that comes from each sample's first row */
     double *dots;   /* [rows]: sum over the outputs of (Yq - Y) dY, for dots_end */
-    /* Only the first so many samples are wanted, and what becomes of the others' numbers does not
-       matter; 0: all samples. */
+    /* Only this many samples, from the first on, are wanted: the numbers of the others may come out
+       as they like. 0: all samples. */
     int32_t samples;
 };
 

@@ -199,7 +199,7 @@ int aq_read_file(const char *path, size_t max, struct aq_buf *out, struct aq_err
     return r;
 }
 
-/* A mapped file was cut short by somebody, or its disk failed: there is no way to go on. */
+/* A mapped file was cut short by somebody, or its disk failed: the process cannot go on. */
 static void die_of_lost_map(int sig)
 {
     (void)sig;
@@ -263,7 +263,7 @@ void aq_map_let_go(const void *p, size_t n)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
-    if (to > from) /* whole pages: the others are also of what lies beside */
+    if (to > from) /* whole pages: the others hold bytes of the neighbours too */
         (void)madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
@@ -369,6 +369,12 @@ int aq_log_open(const char *path, struct aq_err *err)
         return aq_err_sys(err, AQ_ERUN, "cannot write the log '%s'", aq_show(path));
     aq_msg_to(fd);
     return 0;
+}
+
+bool aq_path_ends(const char *path, const char *tail)
+{
+    size_t n = strlen(path), m = strlen(tail);
+    return n >= m && strcmp(path + n - m, tail) == 0;
 }
 
 bool aq_path_exists(const char *path)

@@ -121,6 +121,7 @@ void aq_lock_release(struct aq_lock *l);
 char *aq_path_join(const char *dir, const char *name); /* an absolute name wins */
 char *aq_path_dir(const char *path);                   /* "." if there is no slash */
 bool aq_path_exists(const char *path);
+bool aq_path_ends(const char *path, const char *tail);
 bool aq_is_directory(const char *path);
 
 #endif

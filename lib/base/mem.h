@@ -23,6 +23,16 @@ char *xasprintf(const char *fmt, ...) AQ_PRINTF(1, 2);
 bool aq_mul(size_t a, size_t b, size_t *out);
 bool aq_add(size_t a, size_t b, size_t *out);
 
+/* n / to, upwards; and the multiple of `to` that is n or follows it. For n >= 0, to > 0. */
+static inline int64_t aq_div_up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to;
+}
+static inline int64_t aq_round_up(int64_t n, int64_t to)
+{
+    return aq_div_up(n, to) * to;
+}
+
 /*
  * One large, zeroed, page-aligned block with huge pages advised. NULL with an error of class
  * AQ_ERUN that names the purpose and the size. Freed by aq_big_free with the same size.

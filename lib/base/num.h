@@ -8,6 +8,7 @@
 #define AQ_BASE_NUM_H
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -76,6 +77,49 @@ NUM_FN uint16_t num_to_fp16(float x)
         return (uint16_t)(sign | (uint32_t)rintf(num_float(u) * 0x1p24f));
     return (uint16_t)(sign | (u - 0x38000000 + 0xfff + (u >> 13 & 1)) >> 13);
 }
+
+/* ---- elements of tensors that are computed with, at any alignment ---- */
+
+enum num_type { NUM_F32, NUM_BF16, NUM_F16 };
+
+NUM_FN size_t num_bytes(enum num_type t)
+{
+    return t == NUM_F32 ? 4 : 2;
+}
+
+NUM_FN float num_read(const void *from, enum num_type t, size_t i)
+{
+    uint16_t h;
+    float x;
+    if (t == NUM_F32) {
+        memcpy(&x, (const char *)from + 4 * i, 4);
+        return x;
+    }
+    memcpy(&h, (const char *)from + 2 * i, 2);
+    return t == NUM_BF16 ? num_from_bf16(h) : num_from_fp16(h);
+}
+
+/* Rounds to the type. */
+NUM_FN void num_write(void *to, enum num_type t, size_t i, float x)
+{
+    uint16_t h = t == NUM_BF16 ? num_to_bf16(x) : num_to_fp16(x);
+    if (t == NUM_F32)
+        memcpy((char *)to + 4 * i, &x, 4);
+    else
+        memcpy((char *)to + 2 * i, &h, 2);
+}
+
+/* x as the type can hold it. */
+NUM_FN float num_as(float x, enum num_type t)
+{
+    num_write(&x, t, 0, x);
+    return num_read(&x, t, 0);
+}
+
+#ifndef __cplusplus
+/* n elements to fp32. */
+void num_widen(const void *from, enum num_type t, size_t n, float *to);
+#endif
 
 /* ---- floats of 8 bits and less ---- */
 

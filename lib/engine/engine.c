@@ -3,10 +3,9 @@
 #include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
-#include "base/suggest.h"
+#include "base/names.h"
 #include "io/yaml.h"
 
-#include <dirent.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -276,29 +275,15 @@ static int read_engine(struct engine *e, const char *path, struct aq_err *err)
 /* The files of the directory, for the message about a name that has none. */
 static int unknown_engine(const char *dir, const char *name, struct aq_err *err)
 {
-    struct dirent **list = NULL;
-    int n = scandir(dir, &list, NULL, alphasort);
-    const char **names = xcalloc((size_t)(n > 0 ? n : 0) + 1, sizeof *names);
-    size_t count = 0;
-    for (int i = 0; i < n; i++) {
-        char *dot = strrchr(list[i]->d_name, '.');
-        if (dot && dot != list[i]->d_name && strcmp(dot, ".yaml") == 0) {
-            *dot = '\0';
-            names[count++] = list[i]->d_name;
-        }
+    struct aq_arena strings = AQ_ARENA_INIT;
+    struct aq_names names = AQ_NAMES_INIT;
+    aq_err_set(err, AQ_EUSAGE, "unknown engine '%s'", aq_show(name));
+    if (aq_names_read_dir(&names, &strings, dir, AQ_NAMES_OPTIONS) == 0 && names.count) {
+        aq_names_order(&names);
+        aq_names_hint(err, "engines", name, &names);
     }
-    const char *near = aq_nearest(name, names, count);
-    struct aq_buf all = AQ_BUF_INIT;
-    aq_join_names(&all, names, count);
-    aq_err_set(err, AQ_EUSAGE, "unknown engine '%s'%s%s%s", aq_show(name),
-               near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
-    if (count)
-        aq_err_hint(err, "engines: %s", aq_buf_str(&all));
-    aq_buf_release(&all);
-    for (int i = 0; i < n; i++)
-        free(list[i]);
-    free(list);
-    free(names);
+    aq_names_release(&names);
+    aq_arena_release(&strings);
     return -1;
 }
 

@@ -13,23 +13,14 @@
 
 static float number_at(const struct st_tensor *t, int64_t i)
 {
-    const char *p = t->data;
-    uint16_t h;
-    float x;
+    const uint8_t *p = t->data;
     switch (t->dtype) {
-    case ST_F32:
-        memcpy(&x, p + 4 * i, 4);
-        return x;
-    case ST_BF16:
-        memcpy(&h, p + 2 * i, 2);
-        return num_from_bf16(h);
-    case ST_F16:
-        memcpy(&h, p + 2 * i, 2);
-        return num_from_fp16(h);
     case ST_F8_E4M3:
-        return num_from_e4m3((uint8_t)p[i]);
-    default: /* U8: the power of two of a block */
-        return num_from_e8m0((uint8_t)p[i]);
+        return num_from_e4m3(p[i]);
+    case ST_U8: /* the power of two of a block */
+        return num_from_e8m0(p[i]);
+    default:
+        return num_read(p, st_num_type(t->dtype), (size_t)i);
     }
 }
 
@@ -90,11 +81,6 @@ static int odd(const struct opening *o, const struct st_tensor *t)
                       (long long)o->c->cols);
 }
 
-static int64_t div_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* Dimensions without those of 1; false for more than two. */
 static bool squeeze(const struct st_tensor *t, int64_t shape[2])
 {
@@ -130,14 +116,14 @@ static int take_scales(const struct opening *o)
     if (shape[0] == c->rows) {
         s->each_rows = 1;
         s->cols = shape[1];
-        s->each_cols = o->args->group > 0 ? o->args->group : div_up(c->cols, shape[1]);
+        s->each_cols = o->args->group > 0 ? o->args->group : aq_div_up(c->cols, shape[1]);
     } else {
         s->each_rows = o->args->tile[0] ? o->args->tile[0] : 128;
         s->each_cols = o->args->tile[1] ? o->args->tile[1] : 128;
         s->cols = shape[1];
     }
     bool fits =
-        div_up(c->rows, s->each_rows) == shape[0] && div_up(c->cols, s->each_cols) == s->cols;
+        aq_div_up(c->rows, s->each_rows) == shape[0] && aq_div_up(c->cols, s->each_cols) == s->cols;
     return fits ? 0 : odd(o, t);
 }
 
@@ -146,14 +132,14 @@ static int take_zeros(const struct opening *o)
 {
     struct coded *c = o->c;
     const struct st_tensor *t = find(o, "weight_zero_point");
-    int64_t rows = div_up(c->rows, c->scales.each_rows);
+    int64_t rows = aq_div_up(c->rows, c->scales.each_rows);
     if (!t)
         return 0;
     c->zeros = t;
     if (t->dtype == ST_I8 && (int64_t)t->elements == rows * c->scales.cols)
         return 0;
     if (c->form == CODED_PACKED && t->dtype == ST_I32 && t->rank == 2 &&
-        (int64_t)t->shape[0] == div_up(rows * c->bits, 32) &&
+        (int64_t)t->shape[0] == aq_div_up(rows * c->bits, 32) &&
         (int64_t)t->shape[1] == c->scales.cols)
         return 0;
     return odd(o, t);
@@ -223,12 +209,12 @@ static int take_codes(const struct opening *o, const struct st_tensor *t)
                    ? 0
                    : odd(o, t);
     }
-    if (t->dtype == ST_U8 && a == rows && b == div_up(cols, 2) && cols % 2 == 0)
+    if (t->dtype == ST_U8 && a == rows && b == aq_div_up(cols, 2) && cols % 2 == 0)
         c->form = CODED_FP4;
     else if (t->dtype == ST_U8 && a == rows / 2 && rows % 2 == 0 && b == cols)
         c->form = CODED_ROWS4;
     else if (t->dtype == ST_I32 && a == rows && c->bits >= 2 && c->bits <= 8 &&
-             b == div_up(cols * c->bits, 32))
+             b == aq_div_up(cols * c->bits, 32))
         c->form = CODED_PACKED;
     else
         return odd(o, t);
@@ -288,7 +274,7 @@ static float code_at(const struct coded *c, int64_t r, int64_t k)
     case CODED_FP8:
         return num_from_e4m3(codes[at]);
     case CODED_PACKED:
-        return (float)packed_at(codes + r * div_up(c->cols * c->bits, 32) * 4, k * c->bits,
+        return (float)packed_at(codes + r * aq_div_up(c->cols * c->bits, 32) * 4, k * c->bits,
                                 c->bits);
     case CODED_FP4:
         return num_from_e2m1(codes[at / 2] >> (at % 2 * 4) & 15);

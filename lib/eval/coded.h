@@ -1,7 +1,7 @@
 /*
- * Quantized weights as files hold them, and back: code times scale, in fp32. What is there is told
- * by the types and shapes of a module's tensors, so that one page reads compressed-tensors and
- * ModelOpt's layout; GGUF has blocks of its own.
+ * Quantized weights as files hold them, and back: code times scale, in fp32. The types and
+ * shapes of a module's tensors say which scheme it is, so that one page reads
+ * compressed-tensors and ModelOpt's layout; GGUF has blocks of its own.
  */
 #ifndef AQ_EVAL_CODED_H
 #define AQ_EVAL_CODED_H

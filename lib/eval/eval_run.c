@@ -7,6 +7,7 @@
 #include "eval/pass.h"
 #include "eval/receipt.h"
 #include "score/dtype.h"
+#include "score/shard.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -141,8 +142,8 @@ static void mark_done(struct eval_call *r, size_t end)
     for (size_t i = 0; i < r->in.domains.count; i++) {
         const struct eval_domain *d = &r->in.domains.items[i];
         struct eval_part_domain *to = &r->part.domains[i];
-        size_t from = r->in.domains.first_tile[i], behind = r->in.domains.first_tile[i + 1];
-        size_t a = r->first > from ? r->first : from, b = end < behind ? end : behind;
+        size_t from = r->in.domains.first_tile[i], beyond = r->in.domains.first_tile[i + 1];
+        size_t a = r->first > from ? r->first : from, b = end < beyond ? end : beyond;
         to->first = to->end = 0;
         if (a >= b)
             continue;
@@ -219,25 +220,15 @@ static int save(void *arg, size_t end, struct aq_err *err)
 
 /* ---- the call ---- */
 
-/* K/N, 1-based: tiles are cut by their number. */
+/* Tiles are cut by their number. */
 static int take_shard(struct eval_call *r, struct aq_err *err)
 {
     size_t tiles = r->in.domains.first_tile[r->in.domains.count];
-    int64_t k = 1, n = 1;
-    const char *text = r->o->shard, *slash = text ? strchr(text, '/') : NULL;
-    if (text) {
-        char *copy = xstrdup(text);
-        if (slash)
-            copy[slash - text] = '\0';
-        bool good = slash && aq_parse_i64(copy, &k) && aq_parse_i64(slash + 1, &n) && n >= 1 &&
-                    n <= 100000 && k >= 1 && k <= n;
-        free(copy);
-        if (!good)
-            return aq_err_set(err, AQ_EUSAGE, "--shard: '%s' is not K/N with 1 <= K <= N",
-                              aq_show(text));
-    }
-    r->first = tiles * (size_t)(k - 1) / (size_t)n;
-    r->end = tiles * (size_t)k / (size_t)n;
+    int64_t which, jobs;
+    if (shard_parse(r->o->shard, &which, &jobs, err) < 0)
+        return -1;
+    r->first = tiles * (size_t)which / (size_t)jobs;
+    r->end = tiles * (size_t)(which + 1) / (size_t)jobs;
     return 0;
 }
 

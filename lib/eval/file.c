@@ -45,11 +45,9 @@ void eval_file_close(struct eval_file *f)
 
 /* ---- weights for the model ---- */
 
-static enum backend_dtype plain_dtype(const struct coded *c)
+static enum num_type plain_dtype(const struct coded *c)
 {
-    if (c->form != CODED_PLAIN)
-        return BACKEND_F32;
-    return c->dtype == ST_BF16 ? BACKEND_BF16 : c->dtype == ST_F16 ? BACKEND_F16 : BACKEND_F32;
+    return c->form == CODED_PLAIN ? st_num_type(c->dtype) : NUM_F32;
 }
 
 static const struct coded *weight_of(const struct eval_file *f, const char *name)
@@ -91,7 +89,7 @@ static int find_expert(struct eval_file *f, const struct nn_expert_name *e, cons
     if (expert_parts(f, e, &p, err) < 0)
         return -1;
     *w = (struct backend_weight){.host = p.plain && p.count == 1 ? p.part[0]->codes : NULL,
-                                 .dtype = p.plain ? plain_dtype(p.part[0]) : BACKEND_F32,
+                                 .dtype = p.plain ? plain_dtype(p.part[0]) : NUM_F32,
                                  .rows = p.part[0]->rows * p.count,
                                  .cols = p.part[0]->cols,
                                  .name = aq_arena_strdup(&f->arena, name)};
@@ -100,7 +98,7 @@ static int find_expert(struct eval_file *f, const struct nn_expert_name *e, cons
 
 static int make_expert(struct backend_weight *w, const struct expert_parts *p, struct aq_err *err)
 {
-    size_t part = (size_t)p->part[0]->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype);
+    size_t part = (size_t)p->part[0]->rows * (size_t)w->cols * num_bytes(w->dtype);
     char *all = aq_big_alloc(part * (size_t)p->count, "a decoded expert", err);
     if (!all)
         return -1;
@@ -110,7 +108,7 @@ static int make_expert(struct backend_weight *w, const struct expert_parts *p, s
         if (p->plain)
             memcpy(to, c->codes, part);
         else if (c->form == CODED_PLAIN)
-            codes_widen(c->codes, c->dtype, (size_t)(c->rows * c->cols), to);
+            num_widen(c->codes, st_num_type(c->dtype), (size_t)(c->rows * c->cols), to);
         else
             coded_decode(c, to);
     }
@@ -166,7 +164,7 @@ static void drop_weight(void *arg, struct backend_weight *w)
     if (!c && (!nn_expert_name(w->name, &e) || expert_parts(arg, &e, &p, NULL) < 0 ||
                (p.plain && p.count == 1)))
         return; /* it is in the file */
-    aq_big_free((void *)w->host, (size_t)w->rows * (size_t)w->cols * backend_dtype_bytes(w->dtype));
+    aq_big_free((void *)w->host, (size_t)w->rows * (size_t)w->cols * num_bytes(w->dtype));
     w->host = NULL;
 }
 

@@ -202,8 +202,6 @@ static void read_facts(struct eval_operand *o, const struct manifest *m)
 static int add_sharing(struct eval_operand *o, const struct eval_reference *ref, size_t group,
                        struct aq_err *err)
 {
-    static const enum quant_dtype dtypes[] = {
-        [ST_F32] = QUANT_F32, [ST_BF16] = QUANT_BF16, [ST_F16] = QUANT_F16};
     const struct model_group *g = &ref->lm->groups.items[group];
     struct quant_matrix members[MODEL_LINEARS];
     float amax[MODEL_LINEARS];
@@ -222,7 +220,7 @@ static int add_sharing(struct eval_operand *o, const struct eval_reference *ref,
         free(name);
         if (!t) /* a piece of a larger tensor, whose range is its own */
             return 0;
-        members[i] = (struct quant_matrix){t->data, dtypes[t->dtype], g->modules[i].rows,
+        members[i] = (struct quant_matrix){t->data, st_num_type(t->dtype), g->modules[i].rows,
                                            g->modules[i].cols, g->members[i]};
         if (quant_weight_amax(&members[i], &amax[i], err) < 0)
             return -1;

@@ -73,7 +73,7 @@ static size_t cell_bytes(const struct column *c)
     return c->dtype == ST_U8 ? 1 : 8;
 }
 
-/* Column i of all: operands, domains, kinds; then noise by domain. False behind the last. */
+/* Column i of all: operands, domains, kinds; then noise by domain. False after the last. */
 static bool column_at(const struct eval_part *p, size_t i, struct column *c)
 {
     size_t per_domain = p->operands * COLUMNS + (p->noise ? 1 : 0);

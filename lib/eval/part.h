@@ -1,5 +1,5 @@
 /*
- * Measurements by position: what a pass leaves behind, and what receipts are made from. A shard
+ * Measurements by position: the result of a pass, from which receipts are made. A shard
  * writes them as a file, an unfinished run as well; merge unites files.
  *
  *     <operand>/<domain>/kl, rkl  F64 [positions]     <operand> counts from 1

@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "eval/compare.h"
 #include "eval/swaps.h"
+#include "score/walk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -18,7 +19,7 @@
 static const uint64_t states_usual = UINT64_C(1) << 30;
 enum { TILES_CPU = 16, TILES_DEVICE = 64 };
 
-/* One model on its way through the layers. */
+/* One model, with its states between two layers. */
 struct stream {
     struct backend *b; /* borrowed */
     struct nn_model *model;
@@ -90,8 +91,7 @@ static int add_stream(struct eval_pass *p, struct backend *b, const struct nn_so
     const struct lm_arch *a = source ? source->arch : &p->job.lm->arch;
     *s = (struct stream){.b = b, .operand = o, .name = name, .own_model = source != NULL};
     s->model = source ? NULL : p->streams[0].model;
-    s->state_bytes =
-        ((size_t)p->job.domains->rows * (size_t)a->hidden_size * b->act_size + 255) / 256 * 256;
+    s->state_bytes = walk_act_bytes(p->job.domains->rows, b, a->hidden_size);
     s->x_bytes = s->state_bytes;
     s->z_bytes = (size_t)p->job.domains->rows * NN_SLICE * sizeof(float);
     if (source && nn_open(&s->model, source, b, p->job.domains->rows, 0, err) < 0)
@@ -272,7 +272,7 @@ static int state_is_bad(const struct stream *s, const struct backend_tile *tile,
     return !isfinite(host);
 }
 
-/* Runs the tile again and looks behind each layer. */
+/* Runs the tile again and checks its states after each layer. */
 static int blame(struct eval_pass *p, const struct batch *b, const struct stream *s, size_t at,
                  int32_t sample, struct aq_err *err)
 {

@@ -1,7 +1,7 @@
 /*
  * The pass: reference and operands go through their layers side by side, some tiles at a time, so
- * that the reference is computed once for all operands and a layer's weights are brought in once
- * for all tiles at work. What a tile gives depends on the tile alone.
+ * that the reference is computed once for all operands and a layer's weights are loaded once for
+ * all tiles of a batch. What a tile gives depends on the tile alone.
  */
 #ifndef AQ_EVAL_PASS_H
 #define AQ_EVAL_PASS_H

@@ -21,7 +21,7 @@ enum polish_text { POLISH_SEARCH, POLISH_CONFIRM, POLISH_TEXTS };
 
 enum {
     POLISH_SAMPLES = 30,     /* of a text at least: fewer have no useful error */
-    POLISH_POSITIONS = 8192, /* fewer, and a gain of 1 % cannot be told from noise */
+    POLISH_POSITIONS = 8192, /* with fewer a gain of 1 % is lost in noise */
     POLISH_TRIALS = 600,     /* by default */
     POLISH_IDLE = 200,       /* trials without an accepted one, after which it stops */
 };

@@ -100,7 +100,7 @@ static void list_samples(struct command *c)
                                                   .first = c->first[i]};
         if (i == POLISH_SEARCH && d->positions[samples] < POLISH_POSITIONS)
             aq_warn("the search text has %" PRId64 " positions: with fewer than %d a gain of 1 %% "
-                    "cannot be told from noise",
+                    "cannot be distinguished from noise",
                     d->positions[samples], POLISH_POSITIONS);
     }
 }

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Values of several domains, one behind the other, with what is asked of them. */
+/* Values of several domains, one after the other, with what is asked of them. */
 struct pooled {
     int64_t positions, samples; /* samples: those with a position */
     double *kl, *rkl, *nll_reference, *nll;

@@ -5,6 +5,7 @@
 #include "eval/swaps.h"
 #include "nn/model.h"
 #include "score/kept.h"
+#include "score/walk.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -72,7 +73,7 @@ static int take_room(struct trials *t, struct aq_err *err)
 {
     const struct lm_arch *a = nn_arch(t->model);
     size_t rows = (size_t)t->job.domains->rows;
-    t->state_bytes = (rows * (size_t)a->hidden_size * t->b->act_size + 255) / 256 * 256;
+    t->state_bytes = walk_act_bytes(t->job.domains->rows, t->b, a->hidden_size);
     t->room = t->tile_count < TILES_AT_ONCE ? t->tile_count : TILES_AT_ONCE;
     t->states_bytes = t->room * t->state_bytes;
     t->sums_bytes = rows * sizeof(double);

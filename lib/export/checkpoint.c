@@ -46,7 +46,8 @@ static int add_group(const struct export_plan *p, struct export_group *g, struct
         const struct model_module *m = &g->model->modules[i];
         char *name = xasprintf("%s.weight", m->name);
         const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
-        members[i] = (struct quant_matrix){t->data, weight_dtype(t), m->rows, m->cols, m->name};
+        members[i] =
+            (struct quant_matrix){t->data, st_num_type(t->dtype), m->rows, m->cols, m->name};
         r = module_amax(p, g, i, &amax[i], err);
         free(name);
     }
@@ -56,7 +57,7 @@ static int add_group(const struct export_plan *p, struct export_group *g, struct
         r = sharing_add(s, &spec, members, amax, n, err);
     for (int i = 0; i < n && r == 0; i++)
         aq_map_let_go(members[i].data, (size_t)(members[i].rows * members[i].cols) *
-                                           (members[i].dtype == QUANT_F32 ? 4 : 2));
+                                           (members[i].dtype == NUM_F32 ? 4 : 2));
     free(members);
     free(amax);
     return r;

@@ -22,11 +22,6 @@ bool coder_needs_range(const struct scheme *s)
     return coder_shares_range(s) || s->one_range;
 }
 
-static int64_t div_up(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
 static enum gguf_type gguf_type_of(const struct scheme *s)
 {
     switch (s->codes) {
@@ -51,7 +46,7 @@ uint64_t coder_code_bytes(const struct coder *c, int64_t rows)
     }
     switch (c->scheme.codes) {
     case CODES_PACKED:
-        return r * 4 * (uint64_t)div_up(c->cols * c->scheme.bits, 32);
+        return r * 4 * (uint64_t)aq_div_up(c->cols * c->scheme.bits, 32);
     case CODES_NVFP4:
     case CODES_MXFP4:
     case CODES_INT4_ROWS:
@@ -72,7 +67,7 @@ uint64_t coder_scale_bytes(const struct coder *c, int64_t rows)
     case CODES_FP8:
         return r * 4;
     case CODES_FP8_BLOCK:
-        return (uint64_t)div_up(rows, 128) * (uint64_t)div_up(c->cols, 128) * 4;
+        return (uint64_t)aq_div_up(rows, 128) * (uint64_t)aq_div_up(c->cols, 128) * 4;
     case CODES_PACKED:
         return r * groups * 2;
     case CODES_INT4_ROWS:
@@ -245,7 +240,7 @@ static void pack_row(const int8_t *q, int64_t n, int bits, unsigned char *to)
 {
     uint64_t held = 0, offset = (uint64_t)1 << (bits - 1);
     int count = 0;
-    size_t bytes = (size_t)div_up(n * bits, 32) * 4;
+    size_t bytes = (size_t)aq_div_up(n * bits, 32) * 4;
     int64_t i = 0;
     memset(to, 0, bytes);
     if (bits == 4) /* the usual widths without a carry: loops that the compiler makes wide */
@@ -366,7 +361,7 @@ static int code_integers(struct code_tile *t, int8_t *q, float *scales)
         memcpy(q, t->quant_codes, (size_t)(t->rows * c->cols)); /* the rounded scale has others */
     }
     for (int64_t i = 0; i < t->rows * per_row; i++, w += group, q += group) {
-        float most = quant_absmax(w, QUANT_F32, (size_t)group), a = most;
+        float most = quant_absmax(w, NUM_F32, (size_t)group), a = most;
         if (!isfinite(most))
             return bad_element(t);
         if (t->ranges)
@@ -457,7 +452,7 @@ static void nvfp4_bytes(const struct code_tile *t, unsigned char *out)
         return;
     }
     for (int64_t i = 0; i < t->rows * t->c->cols / 16; i++) {
-        float x = quant_absmax(w + 16 * i, QUANT_F32, 16) / under;
+        float x = quant_absmax(w + 16 * i, NUM_F32, 16) / under;
         out[i] = num_to_e4m3(x < 448 ? x : 448);
     }
 }
@@ -545,24 +540,6 @@ static int gguf_fp4_blocks(struct code_tile *t, unsigned char *to)
 
 /* ---- a tile ---- */
 
-void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to)
-{
-    const char *h = from;
-    uint16_t x; /* the source has any alignment */
-    if (dtype == ST_F32)
-        memcpy(to, from, n * sizeof *to);
-    else if (dtype == ST_BF16)
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&x, h + 2 * i, sizeof x);
-            to[i] = num_from_bf16(x);
-        }
-    else
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&x, h + 2 * i, sizeof x);
-            to[i] = num_from_fp16(x);
-        }
-}
-
 static int code_tile(struct code_tile *t, void *codes, void *scales)
 {
     if (t->c->layout == LAYOUT_GGUF)
@@ -582,16 +559,16 @@ static int code_tile(struct code_tile *t, void *codes, void *scales)
     }
 }
 
-int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, int64_t r0,
+int coder_tile(const struct coder *c, const void *source, enum num_type type, int64_t r0,
                int64_t r1, void *codes, void *scales, struct aq_err *err)
 {
     assert(r0 % CODES_TILE == 0 && r0 < r1 && r1 <= c->rows && r1 - r0 <= CODES_TILE);
     size_t n = (size_t)((r1 - r0) * c->cols);
     float *w = xmalloc(n * sizeof *w);
-    codes_widen(source, dtype, n, w);
+    num_widen(source, type, n, w);
     coder_scale_rows(c, r1 - r0, w);
     struct code_tile t = {.c = c, .first = r0, .rows = r1 - r0, .err = err};
-    t.w = (struct quant_matrix){w, QUANT_F32, t.rows, c->cols, c->name};
+    t.w = (struct quant_matrix){w, NUM_F32, t.rows, c->cols, c->name};
     int r = code_tile(&t, codes, scales);
     if (r < 0 && r0)
         aq_err_prefix(err, "counted from row %lld", (long long)r0);
@@ -606,9 +583,7 @@ int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, i
 
 static float f32_at(const void *p, int64_t i)
 {
-    float x;
-    memcpy(&x, (const char *)p + 4 * i, 4);
-    return x;
+    return num_read(p, NUM_F32, (size_t)i);
 }
 
 static int packed_at(const unsigned char *row, int64_t i, int bits)
@@ -636,7 +611,8 @@ static float decode_at(const struct coder *c, const unsigned char *codes, const 
     case CODES_FP8_ONE:
         return num_from_e4m3(codes[at]) * f32_at(scales, 0);
     case CODES_FP8_BLOCK:
-        return num_from_e4m3(codes[at]) * f32_at(scales, r / 128 * div_up(c->cols, 128) + k / 128);
+        return num_from_e4m3(codes[at]) *
+               f32_at(scales, r / 128 * aq_div_up(c->cols, 128) + k / 128);
     case CODES_PACKED:
         memcpy(&h, bytes + 2 * scale, 2);
         return (float)packed_at(codes + (size_t)r * coder_code_bytes(c, 1), k, c->scheme.bits) *

@@ -48,15 +48,12 @@ uint64_t coder_scale_bytes(const struct coder *c, int64_t rows);
  * F16 or F32. codes and scales hold what the two functions above say about these rows. AQ_EINPUT
  * for a number that is not finite.
  */
-int coder_tile(const struct coder *c, const void *source, enum st_dtype dtype, int64_t r0,
+int coder_tile(const struct coder *c, const void *source, enum num_type type, int64_t r0,
                int64_t r1, void *codes, void *scales, struct aq_err *err) AQ_MUST_CHECK;
 
 /* Rows r0 <= r < r1 as the file's reader sees them: code times scale, in fp32. */
 void coder_decode(const struct coder *c, const void *codes, const void *scales, int64_t r0,
                   int64_t r1, float *out);
-
-/* n numbers of dtype BF16, F16 or F32, at any alignment, as floats. */
-void codes_widen(const void *from, enum st_dtype dtype, size_t n, float *to);
 
 /* The second level of NVFP4: amax / 2688, or amax / 1536 for four over six. */
 float coder_second_level(const struct coder *c);

@@ -167,12 +167,6 @@ int out_dir_commit(struct out_dir *d, struct aq_err *err)
 
 /* ---- files ---- */
 
-static bool ends_with(const char *s, const char *tail)
-{
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
-
 static bool is_copied(const char *name)
 {
     static const char *const tails[] = {".safetensors", ".index.json", ".bin",  ".pt",
@@ -181,7 +175,7 @@ static bool is_copied(const char *name)
     if (name[0] == '.' || strcmp(name, "config.json") == 0)
         return false;
     for (size_t i = 0; i < AQ_COUNT(tails); i++)
-        if (ends_with(name, tails[i]))
+        if (aq_path_ends(name, tails[i]))
             return false;
     return true;
 }

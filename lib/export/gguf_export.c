@@ -136,7 +136,7 @@ static int write_tile(struct gguf_job *j, int64_t r0, int64_t r1, struct aq_err 
         uint64_t at = coder_code_bytes(&j->coder, r0);
         size_t n = (size_t)(coder_code_bytes(&j->coder, r1) - at);
         void *blocks = xmalloc(n);
-        r = coder_tile(&j->coder, from, e->t->dtype, r0, r1, blocks, NULL, err);
+        r = coder_tile(&j->coder, from, st_num_type(e->t->dtype), r0, r1, blocks, NULL, err);
         if (r == 0)
             r = gguf_write(j->w, e->handle, at, blocks, n, err);
         free(blocks);
@@ -165,15 +165,13 @@ static int write_vector(const struct gguf_job *j, struct aq_err *err)
 {
     const struct lm_tensor *t = j->e->t;
     float *y = xcalloc(2 * (size_t)t->elements + 1, sizeof *y);
-    enum gguf_type from = t->dtype == ST_BF16  ? GGUF_BF16
-                          : t->dtype == ST_F16 ? GGUF_F16
-                                               : GGUF_F32;
+    enum num_type type = st_num_type(t->dtype);
     const struct gguf_form *form = &j->e->form;
     float *x = y + t->elements;
-    gguf_dequantize(from, t->data, (size_t)t->elements, x);
+    num_widen(t->data, type, (size_t)t->elements, x);
     const struct export_group *norm = export_plan_norm(j->p, t->source);
     for (uint64_t i = 0; norm && i < t->elements; i++)
-        x[i] = fold_norm(x[i], norm->scale[i], j->p->lm.arch.norm_one_plus, t->dtype);
+        x[i] = fold_norm(x[i], norm->scale[i], j->p->lm.arch.norm_one_plus, type);
     for (uint64_t i = 0; i < t->elements; i++)
         y[i] = form->plus + (form->heads
                                  ? x[gguf_source_row((int64_t)i, (int64_t)t->elements, form->heads)]

@@ -16,7 +16,7 @@ enum token_type {
     TOKEN_BYTE = 6
 };
 
-/* U+2581, which stands for a blank in SentencePiece's tokens. */
+/* U+2581, SentencePiece's sign for a blank. */
 #define MARK "\xe2\x96\x81"
 
 /* The files of a tokenizer, and what becomes of them. */
@@ -234,7 +234,7 @@ static int fill_tokens(struct vocabulary *v, const struct jref *root, struct aq_
     return 0;
 }
 
-/* ---- merges, and the scores that stand for them ---- */
+/* ---- merges, and the scores that say the same ---- */
 
 struct merge {
     const char *a, *b; /* b NULL: a holds both, with a blank between */

@@ -74,7 +74,7 @@ static int solved_rows(const struct check *c, const struct quant_spec *spec,
     const float *ranges = k->ranges + r0 * k->grid.grid_cols;
     if (quant_plan_weight_ranges(&plan, spec, m, ranges, QUANT_UNROUNDED, c->err) < 0)
         return -1;
-    quant_apply(plan, m, 0, n, out, QUANT_F32, NULL);
+    quant_apply(plan, m, 0, n, out, NUM_F32, NULL);
     quant_plan_free(plan);
     return 0;
 }
@@ -88,15 +88,16 @@ static int expected_rows(const struct check *c, const struct st_tensor *t, int64
     int64_t n = r1 - r0, cols = c->coder.cols;
     float *w = xmalloc((size_t)(n * cols) * sizeof *w);
     int r = quant_parse(c->m->group->weight, &spec, c->err);
-    codes_widen((const char *)t->data + (size_t)(r0 * cols) * st_dtype_bits(t->dtype) / 8, t->dtype,
-                (size_t)(n * cols), w);
+    enum num_type type = st_num_type(t->dtype);
+    num_widen((const char *)t->data + (size_t)(r0 * cols) * num_bytes(type), type,
+              (size_t)(n * cols), w);
     coder_scale_rows(&c->coder, n, w);
     struct quant_step *s = &spec.step[0];
     if (r == 0 && s->scope == QUANT_BLOCK) { /* ragged ends */
         s->block_rows = s->block_rows > n ? (int32_t)n : s->block_rows;
         s->block_cols = s->block_cols > cols ? (int32_t)cols : s->block_cols;
     }
-    struct quant_matrix m = {w, QUANT_F32, n, cols, c->m->model->name};
+    struct quant_matrix m = {w, NUM_F32, n, cols, c->m->model->name};
     spec.methods =
         coder_spec(&c->coder).methods; /* scaled already; and solved ones are looked up */
     if (r == 0 && c->coder.ranges) {
@@ -104,7 +105,7 @@ static int expected_rows(const struct check *c, const struct st_tensor *t, int64
     } else if (r == 0) {
         r = quant_plan_weight_under(&plan, &spec, &m, c->coder.amax, QUANT_UNROUNDED, c->err);
         if (r == 0)
-            quant_apply(plan, &m, 0, n, out, QUANT_F32, NULL);
+            quant_apply(plan, &m, 0, n, out, NUM_F32, NULL);
         quant_plan_free(plan);
     }
     free(w);
@@ -128,7 +129,7 @@ static int check_row(const struct check *c, const struct st_tensor *source, int6
         /* a step of the row's or group's largest: an upper bound is enough */
         size_t from = i / (size_t)group * (size_t)group;
         float a =
-            k->scheme.one_range ? k->amax : quant_absmax(expected + from, QUANT_F32, (size_t)group);
+            k->scheme.one_range ? k->amax : quant_absmax(expected + from, NUM_F32, (size_t)group);
         float step = a / (float)((1 << (k->scheme.bits - 1)) - 1);
         if (!close_enough(k, found[i], expected[i], step))
             r = fail(c, "what was written does not decode to the treatment's values");
@@ -159,9 +160,10 @@ static int check_norm(const struct export_plan *p, const struct st_file *f,
 {
     const struct st_tensor *w = st_need(f, t->name, t->dtype, t->rank, err);
     float one = p->lm.arch.norm_one_plus ? 1 : 0;
+    enum num_type type = st_num_type(t->dtype);
     for (size_t i = 0; w && i < t->elements; i++) {
-        float before = one + fold_read(t->data, t->dtype, i);
-        float after = (one + fold_read(w->data, t->dtype, i)) * g->scale[i];
+        float before = one + num_read(t->data, type, i);
+        float after = (one + num_read(w->data, type, i)) * g->scale[i];
         if (!(fabsf(after - before) <= fabsf(before) * 0x1p-20F))
             return aq_err_set(err, AQ_ERUN, "%s: norm '%s' does not carry the scale of %s",
                               aq_show(f->path), aq_show(t->name), aq_show(g->model->name));

@@ -103,18 +103,13 @@ static float fp8_one_scale(float amax)
 
 /* ---- ranges ---- */
 
-enum quant_dtype weight_dtype(const struct st_tensor *t)
-{
-    return t->dtype == ST_F32 ? QUANT_F32 : t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F16;
-}
-
 /* A module's weight in fp32, scaled by its candidate. Caller frees. */
 static float *scaled_weight(const struct export_group *g, const struct st_tensor *t,
                             const struct model_module *m)
 {
     const struct coder c = {.cols = m->cols, .scale = g->scale};
     float *w = xmalloc((size_t)(m->rows * m->cols) * sizeof *w);
-    codes_widen(t->data, t->dtype, (size_t)(m->rows * m->cols), w);
+    num_widen(t->data, st_num_type(t->dtype), (size_t)(m->rows * m->cols), w);
     coder_scale_rows(&c, m->rows, w);
     return w;
 }
@@ -141,11 +136,10 @@ struct tile_ranges {
 
 static void amax_unit(void *arg, int64_t unit, int worker)
 {
-    enum { F32_BYTES = 4, HALF_BYTES = 2 };
     const struct tile_ranges *j = arg;
     const struct quant_matrix *w = j->w;
     int64_t r0 = unit * CODES_TILE, r1 = r0 + CODES_TILE < w->rows ? r0 + CODES_TILE : w->rows;
-    size_t row = (size_t)w->cols * (w->dtype == QUANT_F32 ? F32_BYTES : HALF_BYTES);
+    size_t row = (size_t)w->cols * num_bytes(w->dtype);
     j->found[unit] = quant_absmax((const char *)w->data + (size_t)r0 * row, w->dtype,
                                   (size_t)((r1 - r0) * w->cols));
     (void)worker;
@@ -175,12 +169,12 @@ static int find_amax(const struct export_plan *p, const struct export_group *g,
 {
     const struct scheme *s = &g->verdict.scheme;
     bool search = s->one_range && s->methods.choice == QUANT_MSE;
-    struct quant_matrix w = {t->data, weight_dtype(t), m->rows, m->cols, name};
+    struct quant_matrix w = {t->data, st_num_type(t->dtype), m->rows, m->cols, name};
     struct quant_spec spec;
     float *wide = NULL;
     if (g->scale || search) {
         w.data = wide = scaled_weight(g, t, m);
-        w.dtype = QUANT_F32;
+        w.dtype = NUM_F32;
     }
     int r = quant_parse(g->weight, &spec, err);
     if (r == 0)
@@ -294,7 +288,7 @@ static void code_unit(void *arg, int64_t unit, int worker)
     void *codes = xmalloc(code_n), *scales = xmalloc(scale_n ? scale_n : 1);
     size_t row = (size_t)c->cols * st_dtype_bits(j->t->dtype) / 8;
     const void *from = (const char *)j->t->data + (size_t)r0 * row;
-    int r = coder_tile(c, from, j->t->dtype, r0, r1, codes, scales, &err);
+    int r = coder_tile(c, from, st_num_type(j->t->dtype), r0, r1, codes, scales, &err);
     if (r == 0)
         r = st_write(j->s->w, j->handle[0], code_at, codes, code_n, &err);
     if (r == 0 && scale_n)
@@ -380,10 +374,11 @@ static int write_norm(struct shard *s, const struct st_tensor *t, const struct e
 {
     size_t bytes = (size_t)(t->end - t->begin);
     char *folded = xmalloc(bytes);
+    enum num_type type = st_num_type(t->dtype);
     for (size_t i = 0; i < t->elements; i++)
-        fold_write(folded, t->dtype, i,
-                   fold_norm(fold_read(t->data, t->dtype, i), g->scale[i],
-                             s->p->lm.arch.norm_one_plus, t->dtype));
+        num_write(
+            folded, type, i,
+            fold_norm(num_read(t->data, type, i), g->scale[i], s->p->lm.arch.norm_one_plus, type));
     int r = st_write(s->w, handle, 0, folded, bytes, s->err);
     free(folded);
     return r;

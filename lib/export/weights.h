@@ -40,7 +40,6 @@ int coder_of(const struct export_plan *p, const struct export_module *m, struct 
 /* A module's largest magnitude, looked up once; not from several threads. */
 int module_amax(const struct export_plan *p, struct export_group *g, int module, float *out,
                 struct aq_err *err) AQ_MUST_CHECK;
-enum quant_dtype weight_dtype(const struct st_tensor *t);
 /* What the file stores of a calibrated range, and of the second level. */
 float piece_input_value(enum scheme_layout layout, const struct scheme *s, float amax);
 float piece_second_value(const struct coder *c);

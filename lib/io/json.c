@@ -267,13 +267,18 @@ int jref_int(const struct jref *object, const char *key, int64_t min, int64_t ma
     return 0;
 }
 
+int jref_number(const struct jref *r, double *out, struct aq_err *err)
+{
+    if (jref_is(r, JSON_FLOAT, err) < 0)
+        return -1;
+    *out = json_number(r->v);
+    return 0;
+}
+
 int jref_double(const struct jref *object, const char *key, double *out, struct aq_err *err)
 {
     struct jref r;
-    if (jref_get(object, key, JSON_FLOAT, &r, err) < 0)
-        return -1;
-    *out = json_number(r.v);
-    return 0;
+    return jref_get(object, key, JSON_FLOAT, &r, err) < 0 ? -1 : jref_number(&r, out, err);
 }
 
 int jref_bool(const struct jref *object, const char *key, bool *out, struct aq_err *err)

@@ -83,6 +83,9 @@ int jref_fail(const struct jref *r, struct aq_err *err, const char *fmt, ...) AQ
 /* Is the value itself of this type? (A whole number also fits JSON_FLOAT.) -1 with a message. */
 int jref_is(const struct jref *r, enum json_type type, struct aq_err *err) AQ_MUST_CHECK;
 
+/* The value itself as a number. */
+int jref_number(const struct jref *r, double *out, struct aq_err *err) AQ_MUST_CHECK;
+
 /* Required members of an object; -1 with a message if absent or of another type. */
 int jref_get(const struct jref *object, const char *key, enum json_type type, struct jref *out,
              struct aq_err *err) AQ_MUST_CHECK;

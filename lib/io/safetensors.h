@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/names.h"
+#include "base/num.h"
 #include "io/json.h"
 
 #include <stdbool.h>
@@ -70,6 +71,8 @@ struct st_file {
 
 size_t st_dtype_bits(enum st_dtype t); /* 0 for ST_OTHER */
 const char *st_dtype_text(enum st_dtype t);
+/* Of F32, BF16 and F16 alone. */
+enum num_type st_num_type(enum st_dtype t);
 /* The dtype of this name; false for a name that the format does not know. */
 bool st_dtype_parse(const char *name, enum st_dtype *out);
 

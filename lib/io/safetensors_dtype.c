@@ -57,6 +57,12 @@ const char *st_dtype_text(enum st_dtype t)
     return t == ST_OTHER ? "other" : st_dtype_info(t)->name;
 }
 
+enum num_type st_num_type(enum st_dtype t)
+{
+    assert(t == ST_F32 || t == ST_BF16 || t == ST_F16);
+    return t == ST_F32 ? NUM_F32 : t == ST_BF16 ? NUM_BF16 : NUM_F16;
+}
+
 bool st_dtype_parse(const char *name, enum st_dtype *out)
 {
     const struct st_dtype_info *d = st_dtype_named(name);

@@ -1,4 +1,5 @@
 #include "base/mem.h"
+#include "base/names.h"
 #include "base/utf8.h"
 #include "io/safetensors_dtype.h"
 
@@ -159,24 +160,15 @@ uint64_t st_data_size(struct st_writer *w)
 
 /* ---- bytes ---- */
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* NULL if all names differ. Equal names of different dtypes are not neighbours in the data. */
 static const char *find_duplicate(const struct st_writer *w)
 {
-    const char *twice = NULL;
-    const char **names = xcalloc(w->count, sizeof *names);
+    struct aq_names names = AQ_NAMES_INIT;
     for (size_t i = 0; i < w->count; i++)
-        names[i] = w->tensors[i].name;
-    qsort(names, w->count, sizeof *names, by_text);
-    for (size_t i = 1; i < w->count && !twice; i++)
-        if (strcmp(names[i - 1], names[i]) == 0)
-            twice = names[i];
-    free(names);
-    return twice;
+        aq_names_add(&names, w->tensors[i].name);
+    ptrdiff_t twice = aq_names_sort(&names);
+    aq_names_release(&names);
+    return twice < 0 ? NULL : w->tensors[twice].name;
 }
 
 static int check_names(const struct st_writer *w, struct aq_err *err)

@@ -1,4 +1,5 @@
 #include "model/checkpoint.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "io/hub.h"
 #include "model/shard_name.h"
@@ -22,12 +23,6 @@ static bool has_file(const char *dir, const char *name)
     return there;
 }
 
-static bool ends_with(const char *s, const char *tail)
-{
-    size_t n = strlen(s), m = strlen(tail);
-    return n >= m && strcmp(s + n - m, tail) == 0;
-}
-
 /* Neither form is there: say what is. */
 static int fail_empty(const char *dir, struct aq_err *err)
 {
@@ -36,9 +31,9 @@ static int fail_empty(const char *dir, struct aq_err *err)
         return aq_err_sys(err, AQ_ERUN, "cannot read checkpoint directory '%s'", aq_show(dir));
     bool torch = false, partial = false;
     for (struct dirent *e = readdir(d); e; e = readdir(d)) {
-        torch |= ends_with(e->d_name, ".bin") || ends_with(e->d_name, ".pt") ||
-                 ends_with(e->d_name, ".pth");
-        partial |= ends_with(e->d_name, ".incomplete");
+        torch |= aq_path_ends(e->d_name, ".bin") || aq_path_ends(e->d_name, ".pt") ||
+                 aq_path_ends(e->d_name, ".pth");
+        partial |= aq_path_ends(e->d_name, ".incomplete");
     }
     (void)closedir(d);
     aq_err_set(err, AQ_EINPUT, "'%s' holds no checkpoint: found neither " SINGLE " nor " INDEX,

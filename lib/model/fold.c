@@ -35,24 +35,17 @@ const struct lm_tensor *lm_norm_before(const struct lm *lm, size_t input)
     return lm_find(lm, name);
 }
 
-static float round_to(float x, enum st_dtype dtype)
-{
-    return dtype == ST_BF16  ? num_from_bf16(num_to_bf16(x))
-           : dtype == ST_F16 ? num_from_fp16(num_to_fp16(x))
-                             : x;
-}
-
-float fold_norm(float weight, float scale, bool one_plus, enum st_dtype dtype)
+float fold_norm(float weight, float scale, bool one_plus, enum num_type type)
 {
     /* in double: a scale that is carried must come back as the weight that carries it */
     double one = one_plus ? 1 : 0;
-    return round_to((float)((one + (double)weight) / (double)scale - one), dtype);
+    return num_as((float)((one + (double)weight) / (double)scale - one), type);
 }
 
-float fold_norm_scale(float weight, float scale, bool one_plus, enum st_dtype dtype)
+float fold_norm_scale(float weight, float scale, bool one_plus, enum num_type type)
 {
     double one = one_plus ? 1 : 0, whole = one + (double)weight;
-    double folded = one + (double)fold_norm(weight, scale, one_plus, dtype);
+    double folded = one + (double)fold_norm(weight, scale, one_plus, type);
     /* a channel that is 0 stays so; one that the fold would make 0, or endless, is left alone */
     if (folded == 0)
         return 1;
@@ -62,26 +55,5 @@ float fold_norm_scale(float weight, float scale, bool one_plus, enum st_dtype dt
 
 float fold_free_scale(float scale)
 {
-    return 1 / num_from_bf16(num_to_bf16(1 / scale));
-}
-
-float fold_read(const void *data, enum st_dtype dtype, size_t i)
-{
-    uint16_t h;
-    float x;
-    if (dtype == ST_F32) {
-        memcpy(&x, (const char *)data + 4 * i, 4);
-        return x;
-    }
-    memcpy(&h, (const char *)data + 2 * i, 2);
-    return dtype == ST_BF16 ? num_from_bf16(h) : num_from_fp16(h);
-}
-
-void fold_write(void *data, enum st_dtype dtype, size_t i, float x)
-{
-    uint16_t h = dtype == ST_BF16 ? num_to_bf16(x) : num_to_fp16(x);
-    if (dtype == ST_F32)
-        memcpy((char *)data + 4 * i, &x, 4);
-    else
-        memcpy((char *)data + 2 * i, &h, 2);
+    return 1 / num_as(1 / scale, NUM_BF16);
 }

@@ -7,7 +7,7 @@
 #ifndef AQ_MODEL_FOLD_H
 #define AQ_MODEL_FOLD_H
 
-#include "io/safetensors.h"
+#include "base/num.h"
 #include "model/family.h"
 #include "model/lm.h"
 
@@ -21,15 +21,11 @@ const struct lm_tensor *lm_norm_before(const struct lm *lm, size_t input);
 
 /* Element i of a norm's weight as it is stored, divided by the scale; one_plus: the norm multiplies
    by 1 + weight. Rounded to the type of the tensor. */
-float fold_norm(float weight, float scale, bool one_plus, enum st_dtype dtype);
+float fold_norm(float weight, float scale, bool one_plus, enum num_type type);
 /* The scale nearest to this one that fold_norm carries exactly, up to the last bit of fp32. */
-float fold_norm_scale(float weight, float scale, bool one_plus, enum st_dtype dtype);
+float fold_norm_scale(float weight, float scale, bool one_plus, enum num_type type);
 /* The scale nearest to this one whose inverse bf16 has: that of an input without a norm in front,
    whose factor files hold in bf16 (pre_quant_scale). */
 float fold_free_scale(float scale);
-
-/* Element i of a vector of BF16, F16 or F32 at any alignment, and the way back. */
-float fold_read(const void *data, enum st_dtype dtype, size_t i);
-void fold_write(void *data, enum st_dtype dtype, size_t i, float x);
 
 #endif

@@ -194,14 +194,8 @@ static int take_tensor(struct extraction *x, const struct model_place *p, size_t
 /* Gemma multiplies embeddings by sqrt(hidden_size) as a number of their own type. */
 void lm_round_embed_scale(struct lm_arch *a, enum st_dtype embedding)
 {
-    float scale = (float)a->embed_scale;
-    if (!a->family->embed_root)
-        return;
-    if (embedding == ST_BF16)
-        scale = num_from_bf16(num_to_bf16(scale));
-    else if (embedding == ST_F16)
-        scale = num_from_fp16(num_to_fp16(scale));
-    a->embed_scale = scale;
+    if (a->family->embed_root)
+        a->embed_scale = num_as((float)a->embed_scale, st_num_type(embedding));
 }
 
 /* ---- experts ---- */

@@ -19,10 +19,10 @@ int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_bu
 /* ---- for other readers of checkpoints ---- */
 
 struct ckpt;
-/* What stands before the names of the language model's tensors, found by the embedding. NULL with
+/* The prefix of the names of the language model's tensors, found by the embedding. NULL with
    AQ_EINPUT. */
 const char *lm_prefix_of(const struct ckpt *c, struct aq_err *err);
-/* And before "lm_head.weight", beside such a model. */
+/* The prefix of "lm_head.weight" in a checkpoint of such a model. */
 const char *lm_head_prefix_of(const char *prefix);
 /* Gemma multiplies embeddings by a number of their own type. */
 void lm_round_embed_scale(struct lm_arch *a, enum st_dtype embedding);

@@ -47,7 +47,7 @@ static int write_shapes(const char *from, const char *to, const char *out, struc
         r = aq_make_dirs(out, err);
     if (r == 0)
         r = write_tensors(&arch, out, err);
-    /* last: without it the directory is no checkpoint */
+    /* last: without it the directory is not a checkpoint */
     if (r == 0)
         r = aq_read_file(from, JSON_CONFIG_MAX, &text, err);
     if (r == 0)

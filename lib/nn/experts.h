@@ -37,7 +37,7 @@ struct nn_routes {
     int part_count;
 };
 
-/* NULL for a model without experts, which is no error. */
+/* NULL for a model without experts; that is not an error. */
 int nn_routes_new(struct nn_routes **out, const struct lm_arch *a, struct backend *b, int32_t rows,
                   struct aq_err *err) AQ_MUST_CHECK;
 void nn_routes_free(struct nn_routes *r);

@@ -25,8 +25,10 @@ struct layer {
 };
 
 /*
- * Buffers of one tile besides inputs, outputs and their gradients. Their columns are in extra_cols:
- * 0 for one that the family does not need.
+ * Buffers of one tile besides inputs, outputs and their gradients, all with the tile's rows. With
+ * Q = heads x dim, KV = kv_heads x dim, D = hidden, F = intermediate, M = that of an expert: q
+ * buffers are (rows, Q), k and v (rows, KV), gate and up (rows, F); the others say it. extra_cols
+ * knows the columns: 0 for a buffer that the family does not need.
  */
 enum extra {
     Q_IN,
@@ -36,30 +38,30 @@ enum extra {
     K_ROW, /* q and k after a norm over the whole row */
     Q_ROT,
     K_ROT, /* after norm and rotation: what attention reads */
-    O_OUT, /* o with its bias */
-    MID,   /* h after attention */
+    O_OUT, /* (rows, D): o with its bias */
+    MID,   /* (rows, D): h after attention */
     GATE_IN,
-    UP_IN,    /* gate, up: as Q_IN */
-    DOWN_OUT, /* down with its bias */
-    BRANCH,   /* what a branch adds to the residual stream, after its norm */
-    ROUTER,   /* (rows, experts): logits, and their gradients */
-    EXP_X,    /* rows of one expert: input, gate and up in one, each, their product, output */
-    EXP_GATE_UP,
+    UP_IN,       /* gate, up: as Q_IN */
+    DOWN_OUT,    /* (rows, D): down with its bias */
+    BRANCH,      /* (rows, D): what a branch adds to the residual stream, after its norm */
+    ROUTER,      /* (rows, experts): logits, and their gradients */
+    EXP_X,       /* rows of one expert: its input (n, D), */
+    EXP_GATE_UP, /* gate and up in one (n, 2 M), */
     EXP_GATE,
-    EXP_UP,
-    EXP_U,
-    EXP_F,
+    EXP_UP, /* each by itself (n, M), */
+    EXP_U,  /* their product after the activation (n, M), */
+    EXP_F,  /* and the output (n, D) */
     FORWARD_EXTRAS,
     DQ_ROT = FORWARD_EXTRAS,
     DK_ROT,
     DV_ROT,
     DGATE,
     DUP,     /* gradients at q, k, v, gate and up, before they are put into a fused one */
-    DX_O,    /* gradient at the input of o */
-    DX_DOWN, /* gradient at the input of down */
-    DX,      /* gradient at the output of a norm */
-    DBRANCH, /* gradient at a branch, before its norm's */
-    EXP_DF,  /* gradients of the rows of one expert */
+    DX_O,    /* (rows, Q): gradient at the input of o */
+    DX_DOWN, /* (rows, F): gradient at the input of down */
+    DX,      /* (rows, D): gradient at the output of a norm */
+    DBRANCH, /* (rows, D): gradient at a branch's result after its norm */
+    EXP_DF,  /* gradients at EXP_F, EXP_U, EXP_GATE, EXP_UP and EXP_GATE_UP, of their shapes */
     EXP_DU,
     EXP_DGATE,
     EXP_DUP,
@@ -135,7 +137,8 @@ uint64_t nn_weight_bytes_read(const struct nn_model *m)
     return m->b->weights_read;
 }
 
-/* Weight, output and gradient of the linear with this role. */
+/* Of the linear with this role: its weight (out, in); its output and the gradient there, (rows,
+   out); its input, (rows, in). */
 static const struct backend_weight *weight(const struct nn_model *m, int64_t layer,
                                            enum model_role role)
 {
@@ -152,7 +155,6 @@ static void *dy_of(const struct nn_model *m, enum model_role role)
     return m->acts.dy[m->shape.linear_of[role]];
 }
 
-/* The input that the linear with this role reads. */
 static void *x_of(const struct nn_model *m, enum model_role role)
 {
     return m->acts.x[m->shape.linears[m->shape.linear_of[role]].input];
@@ -461,8 +463,6 @@ int nn_open(struct nn_model **out, const struct nn_source *source, struct backen
 int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct quant_spec *spec,
                   struct quant_spec *out, struct aq_err *err)
 {
-    static const enum quant_dtype dtypes[] = {
-        [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
     struct layer *at = &m->layers[layer];
     const struct model_layer *shape = nn_layer(m, layer);
     *out = *spec;
@@ -476,7 +476,7 @@ int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct qua
         int first = shape->groups[group].first, end = first + shape->groups[group].linears;
         for (int l = first; l < end; l++) {
             const struct backend_weight *w = nn_weight(m, layer, l);
-            const struct quant_matrix x = {w->host, dtypes[w->dtype], w->rows, w->cols, w->name};
+            const struct quant_matrix x = {w->host, w->dtype, w->rows, w->cols, w->name};
             float own;
             if (quant_weight_amax(&x, &own, err) < 0)
                 return -1;
@@ -536,7 +536,7 @@ static void layer_release(struct nn_model *m, int64_t layer)
 
 static uint64_t weight_bytes(const struct backend_weight *w)
 {
-    return (uint64_t)w->rows * (uint64_t)w->cols * backend_dtype_bytes(w->dtype);
+    return (uint64_t)w->rows * (uint64_t)w->cols * num_bytes(w->dtype);
 }
 
 static int layer_load(struct nn_model *m, int64_t layer, struct aq_err *err)
@@ -656,7 +656,7 @@ int nn_use_head(struct nn_model *m, struct aq_err *err)
     m->slices = xcalloc((size_t)slices, sizeof *m->slices);
     if (make_weights(m, whole, 2, err) < 0)
         return -1;
-    size_t row = (size_t)whole[0]->cols * backend_dtype_bytes(whole[0]->dtype);
+    size_t row = (size_t)whole[0]->cols * num_bytes(whole[0]->dtype);
     for (int64_t i = 0; i < slices; i++) {
         m->slices[i] = *whole[0];
         m->slices[i].dev = NULL;
@@ -752,7 +752,8 @@ static const struct backend_rope *rope_of(const struct nn_model *m, int64_t laye
     return i < 0 ? NULL : &m->rope[i];
 }
 
-/* The linear's output with its bias, if it has one, in `room`; y itself is scored without it. */
+/* The linear's output (rows, out) with its bias: y itself if it has none, else in `room`, since y
+   is scored without it. */
 static void *with_bias(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                        enum model_role role, void *room)
 {
@@ -774,7 +775,7 @@ static void linear(struct nn_model *m, int64_t layer, const struct backend_tile 
         op->linear_forward(m->b, t, m->acts.y[l], m->acts.x[in], weight(m, layer, role));
 }
 
-/* What the linear with this role reads is there. */
+/* The input of the linear with this role has been computed. */
 static void input_ready(struct nn_model *m, enum model_role role, const struct nn_swap *swap)
 {
     int in = m->shape.linears[m->shape.linear_of[role]].input;
@@ -782,7 +783,8 @@ static void input_ready(struct nn_model *m, enum model_role role, const struct n
         swap->ready(swap->arg, in, m->acts.x[in]);
 }
 
-/* x = the norm of h that the branch begins with, or h itself in a family without one. */
+/* x = the norm of h that the branch begins with, or h itself in a family without one. All of this
+   and the next three are (rows, hidden). */
 static void enter_branch(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                          enum model_role norm, void *x, const void *h)
 {
@@ -865,8 +867,8 @@ static struct qkv split_qkv(struct nn_model *m, int64_t layer, const struct back
     return (struct qkv){buf[Q_IN], buf[K_IN], buf[V_IN]};
 }
 
-/* One of q and k: norm and rotation on the way to attention. row: room for a norm over whole rows.
- */
+/* to = `from`, one of q and k (rows, heads x dim), after norm and rotation, as attention reads it.
+   row: room of the same shape for a norm over whole rows. */
 static void rotate(struct nn_model *m, int64_t layer, const struct backend_tile *t, void *to,
                    const void *from, int64_t heads, enum model_role norm, void *row)
 {
@@ -904,7 +906,7 @@ static void rotate_back(struct nn_model *m, int64_t layer, const struct backend_
     op->rmsnorm_backward(m->b, t, d, row, from, &n);
 }
 
-/* MID from h_in. Returns q, k and v. */
+/* MID from h_in, both (rows, hidden). Returns q, k and v. */
 static struct qkv attention_forward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                                     const void *h_in, const struct nn_swap *swap)
 {
@@ -932,7 +934,7 @@ static struct qkv attention_forward(struct nn_model *m, int64_t layer, const str
     return in;
 }
 
-/* dh: gradient at m becomes that at h, if it is wanted. */
+/* dh (rows, hidden): the gradient at MID becomes the one at h_in, if it is wanted. */
 static void attention_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                                const void *h_in, const struct qkv *in, void *dh, int to_input)
 {
@@ -1082,7 +1084,7 @@ int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r,
     return 0;
 }
 
-/* block_y from the block's input, which enter_branch left in place. */
+/* block_y (rows, hidden) from the block's input, which enter_branch left in place. */
 static int experts_forward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                            const struct nn_swap *swap)
 {
@@ -1120,7 +1122,8 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
     return 0;
 }
 
-/* DX, the gradient at the block's input, from block_dy: through the experts and the router. */
+/* DX, the gradient at the block's input, from block_dy, the one at its output, both (rows, hidden):
+   through the experts and the router. */
 static void experts_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t)
 {
     const struct backend_ops *op = m->b->ops;
@@ -1180,7 +1183,7 @@ static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct
     return in;
 }
 
-/* The layer's output, from MID and y. */
+/* h_out (rows, hidden): the layer's output, from MID and the output of the MLP. */
 static void layer_output(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                          void *h_out)
 {
@@ -1189,7 +1192,7 @@ static void layer_output(struct nn_model *m, int64_t layer, const struct backend
                                   : with_bias(m, layer, t, ROLE_DOWN, m->buf[DOWN_OUT]));
 }
 
-/* dh: gradient at h' becomes that at m. */
+/* dh (rows, hidden): the gradient at the layer's output becomes the one at MID. */
 static void mlp_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
                          const struct gate_up *in, void *dh)
 {

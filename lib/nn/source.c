@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const enum backend_dtype dtypes[] = {
-    [ST_BF16] = BACKEND_BF16, [ST_F16] = BACKEND_F16, [ST_F32] = BACKEND_F32};
-
 /*
  * One expert's matrix as it is computed with: "layers.3.mlp.experts.5.gate_up" is (2 M, hidden),
  * gate above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map
@@ -88,7 +85,7 @@ static int find_expert(struct lm *lm, const struct nn_expert_name *e, const char
     if (parts_of(lm, e, &p, err) < 0)
         return -1;
     *w = (struct backend_weight){.host = p.count == 1 && !p.transposed ? p.data[0] : NULL,
-                                 .dtype = dtypes[p.dtype],
+                                 .dtype = st_num_type(p.dtype),
                                  .rows = p.rows * p.count,
                                  .cols = p.cols,
                                  .name = aq_arena_strdup(&lm->strings, name)};
@@ -116,7 +113,7 @@ static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
     if (parts_of(arg, &e, &p, err) < 0)
         return -1;
-    size_t size = backend_dtype_bytes(w->dtype), part = (size_t)(p.rows * p.cols) * size;
+    size_t size = num_bytes(w->dtype), part = (size_t)(p.rows * p.cols) * size;
     char *all = aq_big_alloc(part * (size_t)p.count, "the weights of an expert", err);
     if (!all)
         return -1;
@@ -138,7 +135,7 @@ static void drop_expert(void *arg, struct backend_weight *w)
     if (!w->host || !nn_expert_name(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
         (p.count == 1 && !p.transposed))
         return;
-    aq_big_free((void *)w->host, (size_t)(w->rows * w->cols) * backend_dtype_bytes(w->dtype));
+    aq_big_free((void *)w->host, (size_t)(w->rows * w->cols) * num_bytes(w->dtype));
     w->host = NULL;
 }
 
@@ -157,7 +154,7 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
         return -1;
     }
     *w = (struct backend_weight){.host = t->data,
-                                 .dtype = dtypes[t->dtype],
+                                 .dtype = st_num_type(t->dtype),
                                  .rows = t->rank == 2 ? (int64_t)t->shape[0] : 1,
                                  .cols = (int64_t)t->shape[t->rank - 1],
                                  .name = t->name};

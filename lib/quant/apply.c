@@ -54,7 +54,7 @@ static void act_block_scales(const struct plan_step *s, float m, float *mul, flo
     *back = 1 / *mul;
 }
 
-/* Are a step's scales made block by block from the row at hand? */
+/* Are a step's scales computed from the row itself, block by block? */
 static bool scales_in_blocks(const struct quant_step *t)
 {
     return t->scope == QUANT_NVFP4 || t->scope == QUANT_MX ||
@@ -128,7 +128,7 @@ static void quantize_blocks(const struct quant_plan *p, const struct plan_step *
     for (size_t at = 0; at < row->n; at += span) {
         struct kernel_run run = *row;
         run.n = row->n - at < span ? row->n - at : span;
-        run.from = (const char *)row->from + at * kernel_in_size(row->in);
+        run.from = (const char *)row->from + at * num_bytes(row->in);
         run.to = (char *)row->to + at * kernel_out_size(row->out);
         run.back = back;
         size_t blocks = (run.n + run.block - 1) / run.block;
@@ -198,7 +198,7 @@ void plan_apply_row(const struct quant_plan *p, int steps, const struct plan_row
         pr.stats = last ? row->stats : NULL;
         quantize_row(p, &p->step[k], &pr);
         pr.from = row->scratch;
-        pr.in = QUANT_F32;
+        pr.in = NUM_F32;
     }
 }
 
@@ -227,7 +227,7 @@ static const float *call_range(const struct quant_plan *p, const struct quant_ma
         !p->is_weight && t->dynamic && (t->scope == QUANT_TENSOR || t->scope == QUANT_NVFP4);
     if (!ranged)
         return NULL;
-    const char *from = (const char *)x->data + (size_t)(r0 * x->cols) * kernel_in_size(x->dtype);
+    const char *from = (const char *)x->data + (size_t)(r0 * x->cols) * num_bytes(x->dtype);
     *amax = quant_absmax(from, x->dtype, (size_t)((r1 - r0) * x->cols));
     return amax;
 }
@@ -240,9 +240,8 @@ static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x,
     assert(!p->is_weight || x->rows == p->rows);
     size_t out_row = (size_t)p->cols * kernel_out_size(out);
     if (p->steps == 0) {
-        assert(x->dtype != QUANT_F16);
-        const char *from =
-            (const char *)x->data + (size_t)(r0 * x->cols) * kernel_in_size(x->dtype);
+        assert(x->dtype != NUM_F16);
+        const char *from = (const char *)x->data + (size_t)(r0 * x->cols) * num_bytes(x->dtype);
         struct kernel_run run = {.from = from,
                                  .to = to,
                                  .in = x->dtype,
@@ -269,10 +268,10 @@ static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x,
 }
 
 void quant_apply(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0, int64_t r1,
-                 void *to, enum quant_dtype to_dtype, struct quant_stats *stats)
+                 void *to, enum num_type to_dtype, struct quant_stats *stats)
 {
-    assert(to_dtype == QUANT_F32 || p->rounding == QUANT_TO_BF16);
-    enum kernel_out out = to_dtype == QUANT_BF16         ? KERNEL_BF16
+    assert(to_dtype == NUM_F32 || p->rounding == QUANT_TO_BF16);
+    enum kernel_out out = to_dtype == NUM_BF16           ? KERNEL_BF16
                           : p->rounding == QUANT_TO_BF16 ? KERNEL_F32_VIA_BF16
                                                          : KERNEL_F32;
     apply_rows(p, x, r0, r1, to, out, NULL, stats);
@@ -330,13 +329,13 @@ float quant_bf16_unit(const struct quant_plan *p)
 
 /* ---- ranges ---- */
 
-float quant_absmax(const void *x, enum quant_dtype dtype, size_t n)
+float quant_absmax(const void *x, enum num_type dtype, size_t n)
 {
     uint32_t m = kernels_active()->absmax(x, dtype, n);
     return m > 0x7f800000 ? NAN : num_float(m);
 }
 
-void quant_absmax_cols(float *amax, const void *x, enum quant_dtype dtype, size_t n)
+void quant_absmax_cols(float *amax, const void *x, enum num_type dtype, size_t n)
 {
     kernels_active()->absmax_cols(amax, x, dtype, n);
 }

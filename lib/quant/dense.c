@@ -97,11 +97,6 @@ struct cut {
     size_t room_each;
 };
 
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 /*
  * Strips of `width` rows of a view, (k, width) each; zeros beyond its n rows. Rows that are side by
  * side in memory are copied, others gathered.
@@ -147,7 +142,7 @@ static void multiply_block(void *arg, int64_t unit, int worker)
     int64_t row = unit / cut->across * cut->block, col = unit % cut->across * cut->block;
     int64_t rows = least(cut->block, p->m - row), cols = least(cut->block, p->n - col);
     double *a = cut->room + (size_t)worker * cut->room_each, sum[TILE_M * TILE_N];
-    double *b = a + round_up(cut->block, TILE_M) * DENSE_K;
+    double *b = a + aq_round_up(cut->block, TILE_M) * DENSE_K;
     if (p->lower && col > row + rows - 1)
         return;
     int64_t from = p->b_lower ? col / DENSE_K * DENSE_K : 0;
@@ -174,7 +169,8 @@ void dense_multiply(struct aq_pool *pool, const struct dense_product *p)
                     ? BLOCK_LARGE
                     : BLOCK_SMALL;
     cut.across = (p->n + cut.block - 1) / cut.block;
-    cut.room_each = (size_t)(round_up(cut.block, TILE_M) + round_up(cut.block, TILE_N)) * DENSE_K;
+    cut.room_each =
+        (size_t)(aq_round_up(cut.block, TILE_M) + aq_round_up(cut.block, TILE_N)) * DENSE_K;
     cut.room = xmalloc((size_t)aq_pool_threads(pool) * cut.room_each * sizeof *cut.room);
     aq_pool_run(pool, cut.across * ((p->m + cut.block - 1) / cut.block), multiply_block, &cut);
     free(cut.room);

@@ -28,7 +28,7 @@ enum kernel_out {
 struct kernel_run {
     const void *from;
     void *to; /* may be from, if the sizes are equal */
-    enum quant_dtype in;
+    enum num_type in;
     enum kernel_out out;
     size_t n, block;
     const float *mul, *back;
@@ -44,10 +44,10 @@ struct kernels {
     /* Adds clipped and non-finite elements; to and out are not read. */
     void (*count)(const struct kernel_run *r, struct quant_stats *stats);
     /* Bits of the largest |x|: ordered as integers, every NaN is above infinity. */
-    uint32_t (*absmax)(const void *x, enum quant_dtype in, size_t n);
-    void (*absmax_cols)(float *amax, const void *x, enum quant_dtype in, size_t n);
+    uint32_t (*absmax)(const void *x, enum num_type in, size_t n);
+    void (*absmax_cols)(float *amax, const void *x, enum num_type in, size_t n);
     /* One for every `block` neighbours and the rest; NaN is passed over. */
-    void (*absmax_blocks)(float *m, const void *x, enum quant_dtype in, size_t n, size_t block);
+    void (*absmax_blocks)(float *m, const void *x, enum num_type in, size_t n, size_t block);
     /* From block maxima, not NaN, under gs > 0: the second-level range over 6 * 448. */
     void (*nvfp4_scales)(float *scale, float *recip, const float *m, size_t n, float gs);
 };
@@ -58,11 +58,6 @@ extern const struct kernels kernels_avx2, kernels_avx512;
 #endif
 
 const struct kernels *kernels_active(void);
-
-static inline size_t kernel_in_size(enum quant_dtype in)
-{
-    return in == QUANT_F32 ? 4 : 2;
-}
 
 static inline size_t kernel_out_size(enum kernel_out out)
 {

@@ -3,18 +3,6 @@
 
 #include <stdbool.h>
 
-static float load(const void *x, enum quant_dtype in, size_t i)
-{
-    if (in == QUANT_BF16) {
-        uint16_t h;
-        memcpy(&h, (const char *)x + 2 * i, sizeof h);
-        return num_from_bf16(h);
-    }
-    float v;
-    memcpy(&v, (const char *)x + 4 * i, sizeof v);
-    return v;
-}
-
 static void store_bf16(void *to, size_t i, float v)
 {
     uint16_t h = num_to_bf16(v);
@@ -60,7 +48,7 @@ static float round_int(float v, float lo, float hi)
 DIVIDES_BY_ZERO static void quantize(const struct kernel_run *r)
 {
     for (size_t i = 0; i < r->n; i++) {
-        float x = load(r->from, r->in, i), q;
+        float x = num_read(r->from, r->in, i), q;
         float back = r->op == KERNEL_COPY ? 1 : r->back[i / r->block];
         switch (r->op) {
         case KERNEL_COPY:
@@ -87,7 +75,7 @@ DIVIDES_BY_ZERO static void count(const struct kernel_run *r, struct quant_stats
 {
     float limit = kernel_float_limit(r->format);
     for (size_t i = 0; i < r->n; i++) {
-        float x = load(r->from, r->in, i);
+        float x = num_read(r->from, r->in, i);
         if (!isfinite(x)) {
             stats->nonfinite++;
             continue;
@@ -106,29 +94,29 @@ DIVIDES_BY_ZERO static void count(const struct kernel_run *r, struct quant_stats
     stats->elements += r->n;
 }
 
-static uint32_t absmax(const void *x, enum quant_dtype in, size_t n)
+static uint32_t absmax(const void *x, enum num_type in, size_t n)
 {
     uint32_t m = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t u = num_bits(load(x, in, i)) & 0x7fffffff;
+        uint32_t u = num_bits(num_read(x, in, i)) & 0x7fffffff;
         m = u > m ? u : m;
     }
     return m;
 }
 
-static void absmax_cols(float *amax, const void *x, enum quant_dtype in, size_t n)
+static void absmax_cols(float *amax, const void *x, enum num_type in, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        uint32_t u = num_bits(load(x, in, i)) & 0x7fffffff;
+        uint32_t u = num_bits(num_read(x, in, i)) & 0x7fffffff;
         if (u > num_bits(amax[i]))
             amax[i] = num_float(u);
     }
 }
 
-static void absmax_blocks(float *m, const void *x, enum quant_dtype in, size_t n, size_t block)
+static void absmax_blocks(float *m, const void *x, enum num_type in, size_t n, size_t block)
 {
     for (size_t i = 0; i < n; i++) {
-        float a = fabsf(load(x, in, i));
+        float a = fabsf(num_read(x, in, i));
         if (i % block == 0)
             m[i / block] = 0;
         if (a > m[i / block])

@@ -14,10 +14,10 @@
 
 #define VEC_INLINE VEC static inline __attribute__((always_inline))
 
-VEC_INLINE vf load(const void *x, enum quant_dtype in, size_t i)
+VEC_INLINE vf load(const void *x, enum num_type in, size_t i)
 {
-    return in == QUANT_BF16 ? v_load_bf16((const char *)x + 2 * i)
-                            : v_load_f32((const char *)x + 4 * i);
+    return in == NUM_BF16 ? v_load_bf16((const char *)x + 2 * i)
+                          : v_load_f32((const char *)x + 4 * i);
 }
 
 VEC_INLINE vf v_abs(vf x)
@@ -109,7 +109,7 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
     struct kernel_run tail = *r;
     if (i0 == i1)
         return;
-    tail.from = (const char *)r->from + i0 * kernel_in_size(r->in);
+    tail.from = (const char *)r->from + i0 * num_bytes(r->in);
     tail.to = (char *)r->to + i0 * kernel_out_size(r->out);
     tail.n = i1 - i0;
     tail.mul = r->mul ? r->mul + i0 / r->block : NULL;
@@ -141,15 +141,15 @@ VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct v
         v_store_bf16_pair((char *)r->to + 2 * i, even, odd);
 }
 
-VEC_INLINE int is_two(enum kernel_op op, enum quant_dtype in, enum kernel_out out)
+VEC_INLINE int is_two(enum kernel_op op, enum num_type in, enum kernel_out out)
 {
-    return op != KERNEL_COPY && in == QUANT_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
+    return op != KERNEL_COPY && in == NUM_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
 }
 
 /* Elements i to end, which share their scales; returns where it stopped. */
 VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end,
                        const struct vector_scales *s, enum kernel_op op, struct num_format format,
-                       enum quant_dtype in, enum kernel_out out, int by_recip)
+                       enum num_type in, enum kernel_out out, int by_recip)
 {
     if (is_two(op, in, out))
         for (; i + 2 * LANES <= end; i += 2 * LANES)
@@ -169,7 +169,7 @@ VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end,
 enum { SHORT_BLOCK = 32 };
 
 VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct vector_scales s,
-                               enum kernel_op op, struct num_format format, enum quant_dtype in,
+                               enum kernel_op op, struct num_format format, enum num_type in,
                                enum kernel_out out, int by_recip)
 {
     if (r->block < LANES || r->block > SHORT_BLOCK || (r->block & (r->block - 1)))
@@ -197,7 +197,7 @@ VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct vector_scales 
 }
 
 VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_format format,
-                     enum quant_dtype in, enum kernel_out out)
+                     enum num_type in, enum kernel_out out)
 {
     struct vector_scales s = {v_set1(1), v_set1(1), v_set1(1), v_set1(r->lo), v_set1(r->hi)};
     if (r->block == 1) {
@@ -239,40 +239,40 @@ VEC_INLINE void loop(const struct kernel_run *r, enum kernel_op op, struct num_f
 #define LOOPS(name, op, format)                                                                    \
     VEC static void name##_from(const struct kernel_run *r, enum kernel_out out)                   \
     {                                                                                              \
-        if (r->in == QUANT_BF16)                                                                   \
+        if (r->in == NUM_BF16)                                                                     \
             switch (out) {                                                                         \
             case KERNEL_F32:                                                                       \
-                loop(r, op, format, QUANT_BF16, KERNEL_F32);                                       \
+                loop(r, op, format, NUM_BF16, KERNEL_F32);                                         \
                 break;                                                                             \
             case KERNEL_F32_VIA_BF16:                                                              \
-                loop(r, op, format, QUANT_BF16, KERNEL_F32_VIA_BF16);                              \
+                loop(r, op, format, NUM_BF16, KERNEL_F32_VIA_BF16);                                \
                 break;                                                                             \
             case KERNEL_BF16:                                                                      \
-                loop(r, op, format, QUANT_BF16, KERNEL_BF16);                                      \
+                loop(r, op, format, NUM_BF16, KERNEL_BF16);                                        \
                 break;                                                                             \
             case KERNEL_CODE_INT8:                                                                 \
-                loop(r, op, format, QUANT_BF16, KERNEL_CODE_INT8);                                 \
+                loop(r, op, format, NUM_BF16, KERNEL_CODE_INT8);                                   \
                 break;                                                                             \
             case KERNEL_CODE_BF16:                                                                 \
-                loop(r, op, format, QUANT_BF16, KERNEL_CODE_BF16);                                 \
+                loop(r, op, format, NUM_BF16, KERNEL_CODE_BF16);                                   \
                 break;                                                                             \
             }                                                                                      \
         else                                                                                       \
             switch (out) {                                                                         \
             case KERNEL_F32:                                                                       \
-                loop(r, op, format, QUANT_F32, KERNEL_F32);                                        \
+                loop(r, op, format, NUM_F32, KERNEL_F32);                                          \
                 break;                                                                             \
             case KERNEL_F32_VIA_BF16:                                                              \
-                loop(r, op, format, QUANT_F32, KERNEL_F32_VIA_BF16);                               \
+                loop(r, op, format, NUM_F32, KERNEL_F32_VIA_BF16);                                 \
                 break;                                                                             \
             case KERNEL_BF16:                                                                      \
-                loop(r, op, format, QUANT_F32, KERNEL_BF16);                                       \
+                loop(r, op, format, NUM_F32, KERNEL_BF16);                                         \
                 break;                                                                             \
             case KERNEL_CODE_INT8:                                                                 \
-                loop(r, op, format, QUANT_F32, KERNEL_CODE_INT8);                                  \
+                loop(r, op, format, NUM_F32, KERNEL_CODE_INT8);                                    \
                 break;                                                                             \
             case KERNEL_CODE_BF16:                                                                 \
-                loop(r, op, format, QUANT_F32, KERNEL_CODE_BF16);                                  \
+                loop(r, op, format, NUM_F32, KERNEL_CODE_BF16);                                    \
                 break;                                                                             \
             }                                                                                      \
     }
@@ -346,7 +346,7 @@ VEC static void count(const struct kernel_run *r, struct quant_stats *stats)
 
 /* ---- ranges ---- */
 
-VEC_INLINE uint32_t absmax_loop(const void *x, enum quant_dtype in, size_t n)
+VEC_INLINE uint32_t absmax_loop(const void *x, enum num_type in, size_t n)
 {
     vi m0 = vi_set1(0), m1 = m0, m2 = m0, m3 = m0;
     size_t i = 0;
@@ -360,23 +360,23 @@ VEC_INLINE uint32_t absmax_loop(const void *x, enum quant_dtype in, size_t n)
         m0 = vi_max(m0, v_bits(v_abs(load(x, in, i))));
     m0 = vi_max(vi_max(m0, m1), vi_max(m2, m3));
     uint32_t m = vi_reduce_max(m0);
-    uint32_t tail = kernels_plain.absmax((const char *)x + i * kernel_in_size(in), in, n - i);
+    uint32_t tail = kernels_plain.absmax((const char *)x + i * num_bytes(in), in, n - i);
     return m > tail ? m : tail;
 }
 
-VEC static uint32_t absmax(const void *x, enum quant_dtype in, size_t n)
+VEC static uint32_t absmax(const void *x, enum num_type in, size_t n)
 {
-    return in == QUANT_BF16 ? absmax_loop(x, QUANT_BF16, n) : absmax_loop(x, QUANT_F32, n);
+    return in == NUM_BF16 ? absmax_loop(x, NUM_BF16, n) : absmax_loop(x, NUM_F32, n);
 }
 
-VEC static void absmax_cols(float *amax, const void *x, enum quant_dtype in, size_t n)
+VEC static void absmax_cols(float *amax, const void *x, enum num_type in, size_t n)
 {
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         vi m = vi_max(v_bits(v_load_f32(amax + i)), v_bits(v_abs(load(x, in, i))));
         v_store_f32(amax + i, vi_float(m));
     }
-    kernels_plain.absmax_cols(amax + i, (const char *)x + i * kernel_in_size(in), in, n - i);
+    kernels_plain.absmax_cols(amax + i, (const char *)x + i * num_bytes(in), in, n - i);
 }
 
 VEC_INLINE void absmax_blocks_f32(float *m, const float *x, size_t n, size_t block)
@@ -388,15 +388,14 @@ VEC_INLINE void absmax_blocks_f32(float *m, const float *x, size_t n, size_t blo
             v = v_max(v_abs(v_load_f32((const char *)x + 4 * i)), v); /* passes over NaN */
         float best = v_reduce_max(v), tail = 0;
         if (i < end)
-            kernels_plain.absmax_blocks(&tail, (const char *)x + 4 * i, QUANT_F32, end - i,
-                                        end - i);
+            kernels_plain.absmax_blocks(&tail, (const char *)x + 4 * i, NUM_F32, end - i, end - i);
         *m++ = best > tail ? best : tail;
     }
 }
 
 /*
  * Magnitudes of bf16 are ordered as 15-bit integers; a NaN, above them all, is seen at the end.
- * There is an instruction for the least of eight, so this looks for the least complement.
+ * There is an instruction for the smallest of eight, so this looks for the smallest complement.
  */
 VEC_INLINE void absmax_blocks_bf16(float *m, const char *x, size_t n, size_t block)
 {
@@ -408,13 +407,13 @@ VEC_INLINE void absmax_blocks_bf16(float *m, const char *x, size_t n, size_t blo
             v = _mm_min_epu16(v, _mm_andnot_si128(_mm_loadu_si128((const void *)(x + 2 * i)), all));
         *m = num_from_bf16((uint16_t)(0x7fff ^ _mm_cvtsi128_si32(_mm_minpos_epu16(v))));
         if (i < end || isnan(*m))
-            kernels_plain.absmax_blocks(m, x + 2 * at, QUANT_BF16, end - at, end - at);
+            kernels_plain.absmax_blocks(m, x + 2 * at, NUM_BF16, end - at, end - at);
     }
 }
 
-VEC static void absmax_blocks(float *m, const void *x, enum quant_dtype in, size_t n, size_t block)
+VEC static void absmax_blocks(float *m, const void *x, enum num_type in, size_t n, size_t block)
 {
-    if (in == QUANT_BF16)
+    if (in == NUM_BF16)
         absmax_blocks_bf16(m, x, n, block);
     else
         absmax_blocks_f32(m, x, n, block);

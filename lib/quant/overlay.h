@@ -46,7 +46,7 @@
  * nvfp4(b): an e4m3 scale for every b inputs, under one amax of the whole tensor. mx(b): a power of
  * two for every b inputs.
  *
- * @group, behind the nvfp4 step of a weight: its one amax is that of all members of the group (q, k
+ * @group, after the nvfp4 step of a weight: its one amax is that of all members of the group (q, k
  * and v; gate and up), which engines fuse into one tensor.
  *
  * Methods, of weights alone, say how codes and ranges are chosen where not by rounding under the

@@ -192,31 +192,26 @@ static int check_shape(const char *name, int64_t rows, int64_t cols, struct aq_e
 
 float *plan_row_room(const struct quant_matrix *x)
 {
-    return x->dtype == QUANT_F16 ? xmalloc((size_t)x->cols * sizeof(float)) : NULL;
+    return x->dtype == NUM_F16 ? xmalloc((size_t)x->cols * sizeof(float)) : NULL;
 }
 
-const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide,
-                            enum quant_dtype *in)
+const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide, enum num_type *in)
 {
-    const char *row = (const char *)x->data + (size_t)(r * x->cols) * kernel_in_size(x->dtype);
+    const char *row = (const char *)x->data + (size_t)(r * x->cols) * num_bytes(x->dtype);
     *in = x->dtype;
-    if (x->dtype != QUANT_F16)
+    if (x->dtype != NUM_F16)
         return row;
-    for (int64_t c = 0; c < x->cols; c++) {
-        uint16_t half;
-        memcpy(&half, row + c * 2, sizeof half);
-        wide[c] = num_from_fp16(half);
-    }
-    *in = QUANT_F32;
+    num_widen(row, NUM_F16, (size_t)x->cols, wide);
+    *in = NUM_F32;
     return wide;
 }
 
 /* The first element of the row that is not finite. */
-static int report_bad(const struct quant_matrix *w, int64_t r, const char *row, enum quant_dtype in,
+static int report_bad(const struct quant_matrix *w, int64_t r, const char *row, enum num_type in,
                       struct aq_err *err)
 {
     for (size_t c = 0; c < (size_t)w->cols; c++) {
-        float a = quant_absmax(row + c * kernel_in_size(in), in, 1);
+        float a = quant_absmax(row + c * num_bytes(in), in, 1);
         if (!isfinite(a))
             return aq_err_set(err, AQ_EINPUT, "%s: element (%lld, %zu) is %s", aq_show(w->name),
                               (long long)r, c, isnan(a) ? "not a number" : "infinite");
@@ -230,7 +225,7 @@ int quant_weight_amax(const struct quant_matrix *w, float *amax, struct aq_err *
     int rc = 0;
     *amax = 0;
     for (int64_t r = 0; r < w->rows && rc == 0; r++) {
-        enum quant_dtype in;
+        enum num_type in;
         const void *row = plan_matrix_row(w, r, wide, &in);
         float a = quant_absmax(row, in, (size_t)w->cols);
         if (!isfinite(a))
@@ -243,15 +238,15 @@ int quant_weight_amax(const struct quant_matrix *w, float *amax, struct aq_err *
 }
 
 /* Raises the ranges that row r takes part in: one of the grid for every `block` columns. */
-static void raise_ranges(const struct plan_step *s, float *grid, const void *row,
-                         enum quant_dtype in, int64_t r, int64_t cols)
+static void raise_ranges(const struct plan_step *s, float *grid, const void *row, enum num_type in,
+                         int64_t r, int64_t cols)
 {
     float *amax = grid + r / s->rows_each * s->grid_cols;
     if (s->block == 1) {
         kernels_active()->absmax_cols(amax, row, in, (size_t)cols);
         return;
     }
-    size_t size = kernel_in_size(in);
+    size_t size = num_bytes(in);
     for (int64_t c = 0, i = 0; c < cols; c += s->block, i++) {
         size_t n = (size_t)(cols - c < s->block ? cols - c : s->block);
         float m = quant_absmax((const char *)row + (size_t)c * size, in, n);
@@ -290,14 +285,14 @@ static int weight_ranges(struct quant_plan *p, int k, const struct quant_matrix 
         goto out;
     }
     for (int64_t r = 0; r < w->rows; r++) {
-        enum quant_dtype in;
+        enum num_type in;
         const void *row = plan_matrix_row(w, r, wide, &in);
         if (k) {
             struct plan_row pr = {
                 .from = row, .in = in, .r = r, .to = before, .out = out, .scratch = before};
             plan_apply_row(p, k, &pr);
         }
-        raise_ranges(grid, amax, k ? before : row, k ? QUANT_F32 : in, r, w->cols);
+        raise_ranges(grid, amax, k ? before : row, k ? NUM_F32 : in, r, w->cols);
     }
     for (size_t i = 0; i < n; i++)
         if (!isfinite(amax[i])) {

@@ -53,7 +53,7 @@ int plan_search_nvfp4(struct quant_plan *p, const struct quant_matrix *w, struct
  */
 struct plan_row {
     const void *from;
-    enum quant_dtype in;
+    enum num_type in;
     int64_t r;
     void *to;
     enum kernel_out out;
@@ -67,7 +67,7 @@ struct plan_row {
  * returned.
  */
 const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide,
-                            enum quant_dtype *in);
+                            enum num_type *in);
 /* Room for `wide`; NULL if the matrix needs none. Caller frees. */
 float *plan_row_room(const struct quant_matrix *x);
 

@@ -15,6 +15,7 @@
 #define AQ_QUANT_QUANT_H
 
 #include "base/err.h"
+#include "base/num.h"
 
 #include <stddef.h>
 #include <stdbool.h>
@@ -113,12 +114,10 @@ void quant_print(const struct quant_spec *spec, char out[QUANT_TEXT_MAX]);
 
 /* ---- plans ---- */
 
-enum quant_dtype { QUANT_F32, QUANT_BF16, QUANT_F16 };
-
 /* Consecutive rows without gaps, (rows, cols); any alignment. */
 struct quant_matrix {
     const void *data;
-    enum quant_dtype dtype; /* QUANT_F16: of a weight only, and never of a result */
+    enum num_type dtype; /* NUM_F16: of a weight only, and never of a result */
     int64_t rows, cols;
     const char *name; /* for messages */
 };
@@ -206,7 +205,7 @@ struct quant_stats {
  * stats may be NULL, and costs a second look at the input if not.
  */
 void quant_apply(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0, int64_t r1,
-                 void *to, enum quant_dtype to_dtype, struct quant_stats *stats);
+                 void *to, enum num_type to_dtype, struct quant_stats *stats);
 
 /*
  * The same in two parts. For finite input, row r and column c,
@@ -246,11 +245,11 @@ float quant_bf16_unit(const struct quant_plan *p);
 /* ---- ranges ---- */
 
 /* Largest magnitude of n elements; NaN if there is one. */
-float quant_absmax(const void *x, enum quant_dtype dtype, size_t n);
+float quant_absmax(const void *x, enum num_type dtype, size_t n);
 /* The same of a weight. AQ_EINPUT names the first element that is not finite. */
 int quant_weight_amax(const struct quant_matrix *w, float *amax, struct aq_err *err) AQ_MUST_CHECK;
 /* amax[c] = max(amax[c], |x[c]|); a NaN anywhere stays. amax holds no negative number. */
-void quant_absmax_cols(float *amax, const void *x, enum quant_dtype dtype, size_t n);
+void quant_absmax_cols(float *amax, const void *x, enum num_type dtype, size_t n);
 
 /* ---- the machine ---- */
 

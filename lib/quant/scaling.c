@@ -21,7 +21,7 @@ void smooth_scales(const struct scaled_input *in, const struct scaled_weight *w,
     float *most = xcalloc((size_t)in->cols, sizeof *most);
     for (int i = 0; i < count; i++)
         for (int64_t k = 0; k < w[i].rows; k++)
-            quant_absmax_cols(most, w[i].w + k * in->cols, QUANT_F32, (size_t)in->cols);
+            quant_absmax_cols(most, w[i].w + k * in->cols, NUM_F32, (size_t)in->cols);
     for (int64_t c = 0; c < in->cols; c++) {
         double a = (double)in->amax[c], b = (double)most[c];
         float factor = 1; /* of a column that is 0 on either side */
@@ -46,7 +46,7 @@ static void weight_measure(const struct scaled_input *in, const struct scaled_we
             const float *at = w[i].w + k * cols;
             for (int64_t c = 0; c < cols; c += block) {
                 int64_t end = c + block < cols ? c + block : cols;
-                float most = quant_absmax(at + c, QUANT_F32, (size_t)(end - c)) + FLT_MIN;
+                float most = quant_absmax(at + c, NUM_F32, (size_t)(end - c)) + FLT_MIN;
                 for (int64_t j = c; j < end; j++)
                     mean[j] += (double)(fabsf(at[j]) / most);
             }
@@ -97,13 +97,13 @@ static int awq_loss(struct aq_pool *pool, const struct scaled_input *in, const s
     for (int i = 0; i < count; i++) {
         const struct sampled *s = &all[i];
         struct quant_plan *plan = NULL;
-        const struct quant_matrix m = {s->scaled, QUANT_F32, s->rows, cols, s->name};
+        const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, cols, s->name};
         for (int64_t k = 0; k < s->rows; k++)
             for (int64_t c = 0; c < cols; c++)
                 s->scaled[k * cols + c] = s->w[k * cols + c] * scale[c];
         if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
             return -1;
-        quant_apply(plan, &m, 0, s->rows, s->scaled, QUANT_F32, NULL);
+        quant_apply(plan, &m, 0, s->rows, s->scaled, NUM_F32, NULL);
         quant_plan_free(plan);
         for (int64_t k = 0; k < s->rows; k++)
             for (int64_t c = 0; c < cols; c++)
@@ -113,7 +113,7 @@ static int awq_loss(struct aq_pool *pool, const struct scaled_input *in, const s
     return 0;
 }
 
-/* What is tried: -1 is no scaling, else the k-th exponent of the grid. */
+/* The trial k: -1 does not scale, else the k-th exponent of the grid. */
 static void take_trial(const struct scaled_input *in, const double *weight,
                        const struct quant_methods *m, int k, float *scale, double *exponent)
 {

@@ -1,7 +1,7 @@
 /*
  * Ranges and block scales by the squared error of the weight: for each range the multiple of its
  * largest magnitude, or for each NVFP4 block the e4m3 scale, under which its elements come back
- * with the least squared error. Sums in double, in the order of rows and columns; the first of
+ * with the smallest squared error. Sums in double, in the order of rows and columns; the first of
  * equal errors wins. The grids of trials are in docs/quantizers.md.
  */
 #include "quant/plan.h"
@@ -82,7 +82,7 @@ static struct trial row_trial(const struct plan_step *s, const struct quant_matr
                               const struct rows_room *room)
 {
     struct trial t = {.plain = room->plain, .cells = (size_t)s->grid_cols};
-    enum quant_dtype in;
+    enum num_type in;
     const void *row = plan_matrix_row(w, r, room->wide, &in);
     struct kernel_run copy = {.from = row,
                               .to = room->plain,
@@ -94,7 +94,7 @@ static struct trial row_trial(const struct plan_step *s, const struct quant_matr
     kernels_active()->quantize(&copy);
     t.run = (struct kernel_run){.from = room->plain,
                                 .to = room->back,
-                                .in = QUANT_F32,
+                                .in = NUM_F32,
                                 .out = KERNEL_F32,
                                 .n = (size_t)w->cols,
                                 .block = (size_t)s->block,
@@ -207,7 +207,7 @@ int plan_search_nvfp4(struct quant_plan *p, const struct quant_matrix *w, struct
     bool good = plan_take_scales(s, err) == 0 && take_rows(&room, w) && scales && maxima && loss;
     for (int64_t r = 0; good && r < w->rows; r++) {
         struct trial t = row_trial(s, w, r, &room);
-        kernels_active()->absmax_blocks(maxima, room.plain, QUANT_F32, t.run.n, t.run.block);
+        kernels_active()->absmax_blocks(maxima, room.plain, NUM_F32, t.run.n, t.run.block);
         size_t trials = block_trials(p, &t, maxima, scales);
         for (size_t i = 0; i < trials * cells; i++)
             loss[i] = 0;

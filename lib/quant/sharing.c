@@ -6,30 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t element_bytes(enum quant_dtype dtype)
-{
-    return dtype == QUANT_F32 ? 4 : 2;
-}
-
 /* The rows that are looked at, widened to fp32 (rows, cols). Caller frees the data. */
 static struct quant_matrix sample_rows(const struct quant_matrix *w)
 {
-    struct quant_matrix out = {.dtype = QUANT_F32, .cols = w->cols, .name = w->name};
-    size_t row = (size_t)w->cols * element_bytes(w->dtype);
+    struct quant_matrix out = {.dtype = NUM_F32, .cols = w->cols, .name = w->name};
+    size_t row = (size_t)w->cols * num_bytes(w->dtype);
     out.rows = w->rows < SHARING_ROWS ? w->rows : SHARING_ROWS;
     float *to = xmalloc((size_t)(out.rows * w->cols) * sizeof *to);
     for (int64_t i = 0; i < out.rows; i++) {
         const char *from = (const char *)w->data + (size_t)(i * w->rows / out.rows) * row;
-        float *y = to + i * w->cols;
-        if (w->dtype == QUANT_F32) {
-            memcpy(y, from, row);
-            continue;
-        }
-        for (int64_t c = 0; c < w->cols; c++) {
-            uint16_t x; /* the source has any alignment */
-            memcpy(&x, from + 2 * c, sizeof x);
-            y[c] = w->dtype == QUANT_BF16 ? num_from_bf16(x) : num_from_fp16(x);
-        }
+        num_widen(from, w->dtype, (size_t)w->cols, to + i * w->cols);
     }
     out.data = to;
     return out;
@@ -44,7 +30,7 @@ static int add_error(const struct quant_spec *spec, const struct quant_matrix *w
     if (quant_plan_weight_under(&plan, spec, w, amax, QUANT_UNROUNDED, err) < 0)
         return -1;
     float *y = xmalloc(n * sizeof *y);
-    quant_apply(plan, w, 0, w->rows, y, QUANT_F32, NULL);
+    quant_apply(plan, w, 0, w->rows, y, NUM_F32, NULL);
     for (size_t i = 0; i < n; i++)
         *sum += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
     free(y);

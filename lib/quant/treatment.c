@@ -88,10 +88,11 @@ static bool check_number(const struct quantizer *q, struct treatment *t)
     if (number_exists(f))
         return true;
     if (f->is_float)
-        return refuse(t,
-                      "num_bits [%d, %d] is no float format that can be computed: [4, 3], [5, 2], "
-                      "[2, 1], [3, 2] and [2, 3] are (rule 20)",
-                      f->exponent, f->mantissa);
+        return refuse(
+            t,
+            "num_bits [%d, %d] is not a float format that can be computed: [4, 3], [5, 2], "
+            "[2, 1], [3, 2] and [2, 3] are (rule 20)",
+            f->exponent, f->mantissa);
     return refuse(t, "num_bits %d is outside 2..8 (rule 20)", f->bits);
 }
 

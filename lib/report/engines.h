@@ -4,7 +4,7 @@
 
 #include "engine/engine.h"
 
-enum { REPORT_SERVERS = 4, REPORT_ENGINES }; /* the last one, transformers, is no server */
+enum { REPORT_SERVERS = 4, REPORT_ENGINES }; /* the last one, transformers, does not serve */
 
 extern const struct engines_name {
     const char *name, *title; /* as in conf/engine, and as it calls itself */

@@ -465,13 +465,6 @@ static int add_head_of(struct explorer *x, const struct sel_table *t, struct aq_
     return 0;
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
-    int order = summary_size_order(x) - summary_size_order(y);
-    return order ? order : strcmp(x, y);
-}
-
 static int add_sizes(struct explorer *x, struct shelf *shelf, struct aq_err *err)
 {
     struct aq_buf frontiers = AQ_BUF_INIT;
@@ -512,7 +505,7 @@ static int read_places(struct explorer *x, const char *const *manifests, struct 
         x->places[i] = (struct shown_manifest){manifests[i], e};
         (void)aq_names_place(&x->sizes, e->size);
     }
-    qsort(x->sizes.items, x->sizes.count, sizeof *x->sizes.items, by_size);
+    qsort(x->sizes.items, x->sizes.count, sizeof *x->sizes.items, summary_by_size);
     return 0;
 }
 

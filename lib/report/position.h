@@ -25,7 +25,7 @@ bool position_is_sink(const struct report *r, const struct report_row *row);
  */
 char *position_padding(const struct report *r, bool *warning);
 
-/* What stands before and after the list of sinks. */
+/* The text before and after the list of sinks. */
 extern const char position_sinks_before[], position_sinks_after[];
 
 #endif

@@ -1,6 +1,7 @@
 #include "report/serving.h"
 
 #include "base/mem.h"
+#include "base/names.h"
 #include "report/escape.h"
 #include "report/html.h"
 
@@ -23,8 +24,13 @@ static int choose(struct serving *s, const char *engine, struct aq_err *err)
             s->chosen = e;
             return 0;
         }
+    struct aq_names names = AQ_NAMES_INIT;
+    for (int e = 0; e < REPORT_ENGINES; e++)
+        aq_names_add(&names, engines_names[e].name);
     aq_err_set(err, AQ_EUSAGE, "there is no engine '%s'", aq_show(target.name));
-    return aq_err_hint(err, "engines are: vllm, sglang, trtllm, llamacpp, transformers");
+    aq_names_hint(err, "engines", target.name, &names);
+    aq_names_release(&names);
+    return -1;
 }
 
 /* What the file says is the file's mistake. */

@@ -163,6 +163,13 @@ int summary_size_order(const char *size)
     return -1;
 }
 
+int summary_by_size(const void *a, const void *b)
+{
+    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
+    int order = summary_size_order(x) - summary_size_order(y);
+    return order ? order : strcmp(x, y);
+}
+
 static void compare_sizes(struct summary *s, size_t i)
 {
     struct summary_cell *c = &s->cells[i];

@@ -61,6 +61,8 @@ void summary_html(struct aq_buf *out, const struct summary *s);
 
 /* 0 for small, 1 for medium, 2 for large; -1 for any other name. */
 int summary_size_order(const char *size);
+/* Compares two names of sizes for qsort: by that order, then as texts. */
+int summary_by_size(const void *a, const void *b);
 /* The correlation of two cells' rankings over the layers that both have; NAN if fewer than two. */
 double summary_spearman(const struct summary_cell *a, const struct summary_cell *b);
 

@@ -67,13 +67,6 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
     aq_names_release(&granularities);
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const char *x = *(const char *const *)a, *y = *(const char *const *)b;
-    int order = summary_size_order(x) - summary_size_order(y);
-    return order ? order : strcmp(x, y);
-}
-
 static void add_grids(struct aq_buf *out, const struct summary *s)
 {
     struct aq_names sizes = {0};
@@ -86,7 +79,7 @@ static void add_grids(struct aq_buf *out, const struct summary *s)
         }
     }
     if (sizes.count > 1)
-        qsort(sizes.items, sizes.count, sizeof *sizes.items, by_size);
+        qsort(sizes.items, sizes.count, sizeof *sizes.items, summary_by_size);
     html_section(out, "totals", "Totals",
                  "The sum of all layers' sensitivities; the squares show it on one log scale.");
     for (size_t i = 0; i < sizes.count; i++)

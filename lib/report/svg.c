@@ -36,7 +36,7 @@ static void magma_at(double t, unsigned char rgb[3])
         rgb[c] = (unsigned char)lround(magma[i][c] + (at - i) * (magma[i + 1][c] - magma[i][c]));
 }
 
-/* High values stand out from the page: dark on white, light on black. */
+/* High values contrast with the page: dark on white, light on black. */
 static void scale_rules(struct aq_buf *out, bool dark)
 {
     for (int i = 0; i < SVG_LEVELS; i++) {

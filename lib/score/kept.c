@@ -14,7 +14,7 @@ struct kept {
     size_t bytes, total;
     char *memory; /* NULL: spilled */
     int fd;
-    void *host; /* one state on its way to or from the file */
+    void *host; /* one state, while it is copied to or from the file */
 };
 
 /* A file without a name: gone with the process, whatever ends it. */

@@ -17,7 +17,8 @@ struct kept;
 int kept_new(struct kept **out, struct backend *b, int64_t slots, size_t bytes, uint64_t limit,
              const char *dir, struct aq_err *err) AQ_MUST_CHECK;
 void kept_free(struct kept *k);
-/* The state of a slot: its own memory, or scratch filled with it. NULL on failure. */
+/* The state of a slot, (rows, hidden): its own memory, or scratch, of one state, filled with it.
+   NULL on failure. */
 void *kept_get(struct kept *k, int64_t slot, void *scratch, struct aq_err *err);
 /* Where to write the new state of a slot: its own memory, or scratch. */
 void *kept_place(struct kept *k, int64_t slot, void *scratch);

@@ -156,11 +156,13 @@ static void tear_down(struct kl *k)
     free(k->saved);
 }
 
+/* Device (rows, hidden): the state of variant i, or of the control at `room`. */
 static void *state_at(const struct kl *k, size_t i)
 {
     return k->states + i * k->w.state_bytes;
 }
 
+/* Device [tile rows]: its divergence at each row. */
 static double *sums_at(const struct kl *k, size_t i)
 {
     return k->sums + i * (size_t)k->s->tiles->rows;

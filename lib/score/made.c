@@ -22,18 +22,8 @@ int made_check(const struct backend *b, const struct lm_arch *a, const char *tre
 
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to)
 {
-    const char *from =
-        (const char *)w->host + (size_t)(r0 * w->cols) * backend_dtype_bytes(w->dtype);
-    size_t n = (size_t)((r1 - r0) * w->cols);
-    if (w->dtype == BACKEND_F32) {
-        memcpy(to, from, n * sizeof *to);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, from + 2 * i, sizeof half);
-        to[i] = w->dtype == BACKEND_BF16 ? num_from_bf16(half) : num_from_fp16(half);
-    }
+    const char *from = (const char *)w->host + (size_t)(r0 * w->cols) * num_bytes(w->dtype);
+    num_widen(from, w->dtype, (size_t)((r1 - r0) * w->cols), to);
 }
 
 static void scale_columns(float *w, int64_t rows, int64_t cols, const float *scale)
@@ -61,7 +51,7 @@ static int group_amax(const struct made_from *from, int64_t layer, int group, co
         const struct backend_weight *w = nn_weight(from->model, layer, l);
         float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide), own;
         wide_weight(w, scale, wide);
-        const struct quant_matrix x = {wide, QUANT_F32, w->rows, w->cols, w->name};
+        const struct quant_matrix x = {wide, NUM_F32, w->rows, w->cols, w->name};
         int r = quant_weight_amax(&x, &own, err);
         free(wide);
         if (r < 0)
@@ -87,7 +77,7 @@ static int search(const struct made_from *from, const struct quant_spec *spec,
     enum quant_rounding rounding = from->to_bf16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
     if (quant_plan_weight(&plan, spec, w, rounding, err) < 0)
         return -1;
-    quant_apply(plan, w, 0, w->rows, to, QUANT_F32, NULL);
+    quant_apply(plan, w, 0, w->rows, to, NUM_F32, NULL);
     quant_plan_free(plan);
     return 0;
 }
@@ -104,7 +94,7 @@ static int clip(const struct made_from *from, const struct quant_spec *spec,
                                         grid.grid_rows * grid.grid_cols, err);
     if (!ranges || quant_plan_weight_ranges(&plan, spec, w, ranges, rounding, err) < 0)
         return -1;
-    quant_apply(plan, w, 0, w->rows, to, QUANT_F32, NULL);
+    quant_apply(plan, w, 0, w->rows, to, NUM_F32, NULL);
     quant_plan_free(plan);
     return 0;
 }
@@ -139,7 +129,7 @@ static int choose(const struct made_from *from, const struct quant_spec *spec,
                   const struct backend_weight *w, const struct solved_place *at, float *values,
                   struct aq_err *err)
 {
-    const struct quant_matrix m = {values, QUANT_F32, w->rows, w->cols, w->name};
+    const struct quant_matrix m = {values, NUM_F32, w->rows, w->cols, w->name};
     switch (spec->methods.choice) {
     case QUANT_NEAREST:
         return 0;
@@ -218,7 +208,7 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     rest.methods = (struct quant_methods){0};
     struct backend_weight *made_w = &made->w;
     *made_w = (struct backend_weight){.host = values,
-                                      .dtype = BACKEND_F32,
+                                      .dtype = NUM_F32,
                                       .rows = w->rows,
                                       .cols = w->cols,
                                       .name = w->name,

@@ -28,8 +28,8 @@ struct made_from {
 
 /* The weight that an operand was quantized from; starts from {0}. */
 struct made {
-    struct backend_weight w;
-    float *values;
+    struct backend_weight w; /* (out, in) in fp32: the values below */
+    float *values;           /* [elements] */
     size_t elements;
 };
 
@@ -47,7 +47,7 @@ void made_release(struct backend *b, struct made *made);
 int made_check(const struct backend *b, const struct lm_arch *a, const char *treatment,
                struct aq_err *err) AQ_MUST_CHECK;
 
-/* Rows of a backend's weight in fp32. */
+/* Rows r0 <= r < r1 of a weight, in fp32: to is (r1 - r0, w->cols). */
 void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to);
 
 /*

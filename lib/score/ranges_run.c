@@ -6,6 +6,7 @@
 #include "score/dtype.h"
 #include "score/prefixes.h"
 #include "score/ranges.h"
+#include "score/samples.h"
 #include "score/walk.h"
 #include "store/range_file.h"
 #include "text/tokens.h"
@@ -50,20 +51,14 @@ static int check_prefixes(const struct ranges_inputs *in, struct aq_err *err)
 static int open_model(struct ranges_inputs *in, struct aq_err *err)
 {
     struct backend_config config = in->job->config;
-    struct tile_source samples = {.ids = in->tokens.ids,
-                                  .offsets = in->tokens.offsets,
-                                  .samples = in->prefixes.items[in->prefixes.count - 1],
-                                  .max_length = in->tokens.max_length,
-                                  .seq_len = in->tokens.seq_len,
-                                  .pad_id = in->tokens.pad_id,
-                                  .max_positions = arch_max_length(&in->lm.arch)};
+    const struct sample_set set = {.tokens = &in->tokens,
+                                   .path = in->job->tokens,
+                                   .samples = in->prefixes.items[in->prefixes.count - 1]};
     struct nn_source source = nn_source_of_lm(&in->lm);
     config.bf16 = in->bf16;
-    if (backend_open(&in->backend, in->job->device, &config, err) < 0)
+    if (backend_open(&in->backend, in->job->device, &config, err) < 0 ||
+        sample_tiles(&in->tiles, &set, &in->lm.arch, in->backend, err) < 0)
         return -1;
-    if (tiles_build(&in->tiles, &samples, tiles_tokens(in->backend, &in->lm.arch),
-                    in->lm.arch.vocab_size, err) < 0)
-        return aq_err_prefix(err, "'%s'", aq_show(in->job->tokens));
     return nn_open(&in->model, &source, in->backend, in->tiles.rows, 0, err);
 }
 
@@ -71,7 +66,7 @@ static int open_model(struct ranges_inputs *in, struct aq_err *err)
 static char *spill_dir(const struct ranges_inputs *in)
 {
     const struct lm_arch *a = &in->lm.arch;
-    uint64_t states = in->tiles.count * walk_act_bytes(&in->tiles, in->backend, a->hidden_size);
+    uint64_t states = in->tiles.count * walk_act_bytes(in->tiles.rows, in->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, in->backend, in->tiles.rows, 0);
     const char *out = in->job->output;
     if (!in->job->memory || states + rest <= in->job->memory)

@@ -8,6 +8,7 @@
 #include "score/dtype.h"
 #include "score/prefixes.h"
 #include "score/routes.h"
+#include "score/samples.h"
 #include "score/score_plan.h"
 #include "score/scoring.h"
 #include "score/shard.h"
@@ -66,25 +67,6 @@ static int check_batches(const struct scoring_run *r, struct aq_err *err)
         return aq_err_hint(err, "make tokens of that data set alone");
     }
     return 0;
-}
-
-/* K/N, 1-based. */
-static int parse_shard(const char *text, int64_t *k, int64_t *n, struct aq_err *err)
-{
-    *k = *n = 1;
-    if (!text)
-        return 0;
-    char *copy = xstrdup(text), *slash = strchr(copy, '/');
-    bool good = slash != NULL;
-    if (good) {
-        *slash = '\0';
-        good = aq_parse_i64(copy, k) && aq_parse_i64(slash + 1, n) && *n >= 1 && *n <= 100000 &&
-               *k >= 1 && *k <= *n;
-    }
-    free(copy);
-    return good ? 0
-                : aq_err_set(err, AQ_EUSAGE, "--shard: '%s' is not K/N with 1 <= K <= N",
-                             aq_show(text));
 }
 
 /* ---- opening ---- */
@@ -197,20 +179,13 @@ static int open_model(struct scoring_run *r, struct aq_err *err)
         .operand_rounding = strcmp(o->operand_rounding, "dtype") == 0,
         .matrix = o->plain_products ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO,
     };
-    struct tile_source source = {.ids = r->tokens.ids,
-                                 .offsets = r->tokens.offsets,
-                                 .samples = r->tokens.samples,
-                                 .count_from = r->tokens.count_from,
-                                 .max_length = r->tokens.max_length,
-                                 .seq_len = r->tokens.seq_len,
-                                 .pad_id = r->tokens.pad_id,
-                                 .batch = o->dynamic_batch,
-                                 .max_positions = arch_max_length(&r->lm.arch)};
-    if (backend_open(&r->backend, o->device, &config, err) < 0)
+    const struct sample_set set = {.tokens = &r->tokens,
+                                   .path = o->tokens,
+                                   .samples = r->tokens.samples,
+                                   .batch = o->dynamic_batch};
+    if (backend_open(&r->backend, o->device, &config, err) < 0 ||
+        sample_tiles(&r->tiles, &set, &r->lm.arch, r->backend, err) < 0)
         return -1;
-    if (tiles_build(&r->tiles, &source, tiles_tokens(r->backend, &r->lm.arch),
-                    r->lm.arch.vocab_size, err) < 0)
-        return aq_err_prefix(err, "'%s'", aq_show(o->tokens));
     struct nn_source weights = nn_source_of_lm(&r->lm);
     return nn_open(&r->model, &weights, r->backend, r->tiles.rows, 1, err);
 }
@@ -282,15 +257,15 @@ static int open_store(struct scoring_run *r, struct aq_err *err)
 /* The cells of this job: of all that is wanted, whatever the store has, so that all jobs agree. */
 static int take_shard(struct scoring_run *r, struct aq_err *err)
 {
-    int64_t k, n;
-    if (parse_shard(r->o->shard, &k, &n, err) < 0)
+    int64_t which, jobs;
+    if (shard_parse(r->o->shard, &which, &jobs, err) < 0)
         return -1;
     size_t wanted = 0;
     while (wanted < r->tiles.count && r->tiles.items[wanted].sample < r->samples)
         wanted++;
     r->s.end_tile = wanted;
-    if (n > 1)
-        shard_take(&r->s, k - 1, n, &r->own);
+    if (jobs > 1)
+        shard_take(&r->s, which, jobs, &r->own);
     return 0;
 }
 

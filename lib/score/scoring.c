@@ -95,7 +95,7 @@ int64_t scoring_lowest_layer(const struct scoring *s)
 
 size_t scoring_act_bytes(const struct scoring *s, int64_t cols)
 {
-    return walk_act_bytes(s->tiles, s->b, cols);
+    return walk_act_bytes(s->tiles->rows, s->b, cols);
 }
 
 int32_t scoring_most_samples(const struct scoring *s)

@@ -1,5 +1,6 @@
 #include "score/shard.h"
 
+#include "base/fmt.h"
 #include "base/mem.h"
 #include "score/cost.h"
 
@@ -146,4 +147,25 @@ void shard_take(struct scoring *s, int64_t which, int64_t jobs, bool **own)
     free(weight);
     free(cost);
     free(fixed);
+}
+
+int shard_parse(const char *text, int64_t *which, int64_t *jobs, struct aq_err *err)
+{
+    *which = 0;
+    *jobs = 1;
+    if (!text)
+        return 0;
+    char *copy = xstrdup(text), *slash = strchr(copy, '/');
+    int64_t k = 0;
+    bool good = slash != NULL;
+    if (good) {
+        *slash = '\0';
+        good = aq_parse_i64(copy, &k) && aq_parse_i64(slash + 1, jobs) && *jobs >= 1 &&
+               *jobs <= 100000 && k >= 1 && k <= *jobs;
+    }
+    free(copy);
+    *which = k - 1;
+    return good ? 0
+                : aq_err_set(err, AQ_EUSAGE, "--shard: '%s' is not K/N with 1 <= K <= N",
+                             aq_show(text));
 }

@@ -24,6 +24,9 @@ struct shard_work {
  */
 void shard_split(const struct shard_work *w, int64_t which, int64_t jobs, bool *own);
 
+/* "K/N", from 1: *which counts from 0. NULL: the only job. AQ_EUSAGE for anything else. */
+int shard_parse(const char *text, int64_t *which, int64_t *jobs, struct aq_err *err) AQ_MUST_CHECK;
+
 /* Leaves to s what job `which` of `jobs` computes of all its tiles and rows. own: what s refers to
    from then on; the caller frees it. */
 void shard_take(struct scoring *s, int64_t which, int64_t jobs, bool **own);

@@ -8,6 +8,7 @@
 #include "quant/dense.h"
 #include "score/dtype.h"
 #include "score/made.h"
+#include "score/samples.h"
 #include "score/solve_layer.h"
 #include "score/walk.h"
 #include "store/range_file.h"
@@ -101,20 +102,12 @@ static int open_model(struct solve_call *r, struct aq_err *err)
             return -1;
     if (open_ranges(r, err) < 0)
         return -1;
-    struct tile_source samples = {.ids = r->tokens.ids,
-                                  .offsets = r->tokens.offsets,
-                                  .samples = r->prefix,
-                                  .max_length = r->tokens.max_length,
-                                  .seq_len = r->tokens.seq_len,
-                                  .pad_id = r->tokens.pad_id,
-                                  .max_positions = arch_max_length(&r->lm.arch)};
+    const struct sample_set set = {
+        .tokens = &r->tokens, .path = r->job->tokens, .samples = r->prefix};
     struct nn_source source = nn_source_of_lm(&r->lm);
     r->pool = aq_pool_new(r->job->config.threads, err);
-    if (!r->pool)
+    if (!r->pool || sample_tiles(&r->tiles, &set, &r->lm.arch, r->backend, err) < 0)
         return -1;
-    if (tiles_build(&r->tiles, &samples, tiles_tokens(r->backend, &r->lm.arch),
-                    r->lm.arch.vocab_size, err) < 0)
-        return aq_err_prefix(err, "'%s'", aq_show(r->job->tokens));
     return nn_open(&r->model, &source, r->backend, r->tiles.rows, 0, err);
 }
 
@@ -383,7 +376,7 @@ static uint64_t moments_bytes(const struct solve_call *r)
 static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err *err)
 {
     const struct lm_arch *a = &r->lm.arch;
-    uint64_t states = r->tiles.count * walk_act_bytes(&r->tiles, r->backend, a->hidden_size);
+    uint64_t states = r->tiles.count * walk_act_bytes(r->tiles.rows, r->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
                     solve_layer_bytes(r->model);
     *spilled = r->job->memory && states + rest > r->job->memory;

@@ -67,9 +67,10 @@ static float *wide_linear(const struct layer_job *job, int linear)
 static void fit_scales(const struct lm *lm, size_t input, int64_t cols, float *scale)
 {
     const struct lm_tensor *norm = lm_norm_before(lm, input);
+    enum num_type type = norm ? st_num_type(norm->dtype) : NUM_BF16;
     for (int64_t c = 0; c < cols; c++)
-        scale[c] = norm ? fold_norm_scale(fold_read(norm->data, norm->dtype, (size_t)c), scale[c],
-                                          lm->arch.norm_one_plus, norm->dtype)
+        scale[c] = norm ? fold_norm_scale(num_read(norm->data, type, (size_t)c), scale[c],
+                                          lm->arch.norm_one_plus, type)
                         : fold_free_scale(scale[c]);
 }
 

@@ -7,10 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-size_t walk_act_bytes(const struct tiles *t, const struct backend *b, int64_t cols)
+size_t walk_act_bytes(int64_t rows, const struct backend *b, int64_t cols)
 {
-    size_t n = (size_t)t->rows * (size_t)cols * b->act_size;
-    return (n + 255) / 256 * 256;
+    return (size_t)aq_round_up(rows * cols * (int64_t)b->act_size, 256);
 }
 
 static int take_tiles(struct walk *w, const bool *wanted, struct aq_err *err)
@@ -44,7 +43,7 @@ int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err)
     int64_t slots = job->keep ? (nn_layers(job->model) + 1) * tiles : tiles;
     *w = (struct walk){.job = *job, .b = job->b, .op = job->b->ops};
     w->job.wanted = NULL;
-    w->state_bytes = walk_act_bytes(job->tiles, w->b, nn_arch(job->model)->hidden_size);
+    w->state_bytes = walk_act_bytes(job->tiles->rows, w->b, nn_arch(job->model)->hidden_size);
     if (take_tiles(w, job->wanted, err) < 0 ||
         kept_new(&w->kept, w->b, slots, w->state_bytes, job->spilled ? 0 : UINT64_MAX,
                  job->spill_dir, err) < 0)

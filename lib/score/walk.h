@@ -39,7 +39,7 @@ struct walk {
 };
 
 /* Bytes of an activation of one tile with `cols` columns, rounded up to an alignment. */
-size_t walk_act_bytes(const struct tiles *t, const struct backend *b, int64_t cols);
+size_t walk_act_bytes(int64_t rows, const struct backend *b, int64_t cols);
 
 /* walk_close also after a failure. */
 int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err) AQ_MUST_CHECK;

@@ -76,16 +76,6 @@ static int list_of(const struct jref *entry, const char *key, size_t count, stru
     return 0;
 }
 
-static int finite_number(const struct jref *at, double *out, struct aq_err *err)
-{
-    if (jref_is(at, JSON_FLOAT, err) < 0)
-        return -1;
-    *out = json_number(at->v);
-    if (!isfinite(*out))
-        return jref_fail(at, err, "the number is too large");
-    return 0;
-}
-
 static int read_formats(struct manifest_group *g, const struct jref *list, struct aq_err *err)
 {
     size_t i = 0;
@@ -120,7 +110,7 @@ static int read_scores_and_costs(struct manifest_group *g, const struct jref *en
         struct jref score = jref_child(&scores, s, i), cost = jref_child(&costs, c, i);
         o->score_value = s;
         o->cost_value = c;
-        if (finite_number(&score, &o->score, err) < 0 || finite_number(&cost, &o->cost, err) < 0)
+        if (jref_number(&score, &o->score, err) < 0 || jref_number(&cost, &o->cost, err) < 0)
             return -1;
         if (o->cost < 0)
             return jref_fail(&cost, err, "a cost cannot be negative");
@@ -141,7 +131,7 @@ static int read_extra(struct manifest_group *g, const struct jref *entry, const 
     for (const struct json *v = json_first(list.v); v; v = json_next(v), i++) {
         struct jref at = jref_child(&list, v, i);
         double *out = (void *)((char *)&g->options[i] + offset);
-        if (json_type(v) != JSON_NULL && finite_number(&at, out, err) < 0)
+        if (json_type(v) != JSON_NULL && jref_number(&at, out, err) < 0)
             return -1;
     }
     return 0;
@@ -211,7 +201,7 @@ static int read_importance(struct manifest_group *g, const struct jref *entry, s
         return 0;
     double found;
     char a[AQ_FMT_MAX], b[AQ_FMT_MAX];
-    if (finite_number(&at, &found, err) < 0)
+    if (jref_number(&at, &found, err) < 0)
         return -1;
     if (found != largest)
         return jref_fail(&at, err, "is %s, but the largest score is %s", aq_fmt_double(found, a),
@@ -226,7 +216,7 @@ static int read_ratio(struct manifest_group *g, const struct jref *entry, struct
     double ratio;
     if (!jref_has(entry, "range_ratio", &at))
         return 0;
-    if (finite_number(&at, &ratio, err) < 0)
+    if (jref_number(&at, &ratio, err) < 0)
         return -1;
     for (size_t i = 0; i < g->count; i++)
         if (!g->options[i].none)
@@ -489,7 +479,7 @@ static int nullable_number(const struct jref *object, const char *key, double *o
 {
     struct jref at;
     *out = NAN;
-    return jref_has(object, key, &at) ? finite_number(&at, out, err) : 0;
+    return jref_has(object, key, &at) ? jref_number(&at, out, err) : 0;
 }
 
 static int read_state(struct manifest *m, const struct jref *root, struct aq_err *err)

@@ -86,7 +86,8 @@ struct manifest_choice {
 /* group: without ".quant_recipe". AQ_EINPUT: the manifest does not say. */
 int manifest_choice(const struct manifest *m, const char *group, struct manifest_choice *out,
                     struct aq_err *err) AQ_MUST_CHECK;
-/* Is it of the model with this digest and so many groups? AQ_EINPUT if not; lm is for messages. */
+/* Is it of the model with this digest and this number of groups? AQ_EINPUT if not; lm is for
+ * messages. */
 int manifest_is_of(const struct manifest *m, const char *digest, size_t groups, const char *lm,
                    struct aq_err *err) AQ_MUST_CHECK;
 

@@ -25,7 +25,7 @@ struct sel_choice {
     double gap;            /* 0: exact; else no assignment is better by more than this */
 };
 
-/* The knapsack behind a table, in whole units of cost. */
+/* A table as a knapsack problem, in whole units of cost. */
 struct sel_problem {
     const struct sel_table *table;
     size_t *start; /* of each row among the allowed options; count + 1 */

@@ -1,4 +1,4 @@
-/* The two readers behind sel_cell_read. */
+/* The two readers that sel_cell_read chooses from. */
 #ifndef AQ_SELECT_SELECT_READ_H
 #define AQ_SELECT_SELECT_READ_H
 

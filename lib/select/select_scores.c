@@ -35,22 +35,12 @@ int sel_cost_named(const struct jref *at, enum sel_cost *cost, struct aq_err *er
     return jref_fail(at, err, "expected one of: storage, modelopt40, modelopt47");
 }
 
-static int finite_number(const struct jref *object, const char *key, double *out,
-                         struct aq_err *err)
-{
-    struct jref at;
-    if (jref_get(object, key, JSON_FLOAT, &at, err) < 0)
-        return -1;
-    *out = json_number(at.v);
-    return isfinite(*out) ? 0 : jref_fail(&at, err, "the number is too large");
-}
-
 /* A number or null; the key must be there unless it is optional. */
 static int nullable(const struct jref *object, const char *key, double *out, struct aq_err *err)
 {
     struct jref at;
     *out = NAN;
-    return jref_has(object, key, &at) ? finite_number(object, key, out, err) : 0;
+    return jref_has(object, key, &at) ? jref_number(&at, out, err) : 0;
 }
 
 /* ---- metadata ---- */
@@ -61,7 +51,7 @@ static int read_autoquant(struct sel_cell *c, const struct jref *run, struct aq_
     if (jref_get(run, "autoquant", JSON_OBJECT, &autoquant, err) < 0)
         return -1;
     c->autoquant = autoquant.v;
-    if (finite_number(&autoquant, "effective_bits", &c->effective_bits, err) < 0)
+    if (jref_double(&autoquant, "effective_bits", &c->effective_bits, err) < 0)
         return -1;
     if (jref_has(&autoquant, "cost", &at) && sel_cost_named(&at, &c->cost, err) < 0)
         return -1;
@@ -143,7 +133,7 @@ static int read_candidate(struct sel_cell *c, const struct jref *root, double *b
     const struct json *format = json_get(c->quantization, "base_format_name");
     own->format = format && json_type(format) == JSON_STRING ? json_string(format) : NULL;
     for (int rule = 0; rule < SEL_COSTS; rule++) {
-        if (finite_number(&rules, sel_cost_names[rule], &bits[rule], err) < 0)
+        if (jref_double(&rules, sel_cost_names[rule], &bits[rule], err) < 0)
             return -1;
         if (!(bits[rule] > 0 && bits[rule] <= 16))
             return jref_fail(&rules, err, "'%s' is outside (0, 16]", sel_cost_names[rule]);
@@ -193,9 +183,9 @@ static int read_score(const struct sel_cell *c, struct sel_value *v, const struc
                       struct aq_err *err)
 {
     double sum, per_token_error, per_batch_error;
-    if (finite_number(at, "sum", &sum, err) < 0 ||
-        finite_number(at, "per_token", &v->per_token, err) < 0 ||
-        finite_number(at, "per_batch_mean", &v->per_batch_mean, err) < 0 ||
+    if (jref_double(at, "sum", &sum, err) < 0 ||
+        jref_double(at, "per_token", &v->per_token, err) < 0 ||
+        jref_double(at, "per_batch_mean", &v->per_batch_mean, err) < 0 ||
         nullable(at, "per_token_se", &per_token_error, err) < 0 ||
         nullable(at, "per_batch_mean_se", &per_batch_error, err) < 0 ||
         nullable(at, "per_token_dot", &v->per_token_dot, err) < 0 ||

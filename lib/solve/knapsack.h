@@ -37,7 +37,7 @@ struct knapsack;
 
 /*
  * All undominated assignments that are the best for some budget in [lo, hi], by rising cost.
- * If hi is below the cheapest assignment there is no point at all.
+ * If hi is below the cheapest assignment there are none.
  */
 struct knapsack *knapsack_solve(const struct knapsack_problem *p, int64_t lo, int64_t hi);
 void knapsack_free(struct knapsack *k);

@@ -20,7 +20,7 @@ struct candidate {
     char *w, *a; /* normal forms */
     struct quant_spec ws, as;
     bool ranged;      /* the activation takes a calibrated range */
-    bool of_the_data; /* the activation's range is the largest magnitude of the tensor at hand */
+    bool of_the_data; /* the activation's range is its own largest magnitude */
 };
 
 struct candidates {
@@ -44,7 +44,7 @@ void treatment_id(const char *w, const char *a, char out[TREATMENT_ID]);
 struct score_row {
     size_t candidate;
     int64_t prefix;  /* 0: no calibrated range */
-    int64_t samples; /* wanted: the first so many */
+    int64_t samples; /* wanted: this many from the first on */
 };
 
 struct score_rows {

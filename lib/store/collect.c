@@ -24,7 +24,7 @@ struct found {
     double pad_low, pad_high; /* the pad row's share of a cell's score; high < 0: none is padded */
 };
 
-/* One cell on its way; refs point into run and quant. */
+/* A cell while its scores are written; refs point into run and quant. */
 struct cell_scores {
     const struct store *s;
     const struct range_file *ranges;
@@ -387,7 +387,7 @@ static void add_interval(struct json *g, const struct score_sums *sums)
 }
 
 /* The difference to the group ranked next below, sample by sample: most of what varies between
-   samples is common to both, so that an order is told from far fewer samples than by two errors. */
+   samples is common to both, so that far fewer samples decide an order than two errors would. */
 static void add_next(const struct cell_scores *c, struct json *g, int64_t group, int64_t next)
 {
     if (next < 0) {

@@ -20,7 +20,7 @@ struct flat {
     size_t weight_count, activation_count;
 };
 
-/* row is complete for so many samples. Borrows the store. */
+/* row is complete for the first `samples` samples. Borrows the store. */
 void flat_init(struct flat *f, const struct store *s, const struct store_row *row, int64_t prefix,
                int64_t samples);
 void flat_release(struct flat *f);

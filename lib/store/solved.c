@@ -1,6 +1,7 @@
 #include "store/solved.h"
 
 #include "base/mem.h"
+#include "base/names.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -149,11 +150,6 @@ int solved_matches(const struct solved_file *s, const char *lm, const struct mod
 
 /* ---- tensors ---- */
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 int solved_digest(const struct solved_file *s, const char *id, char out[AQ_SHA256_HEX],
                   struct aq_err *err)
 {
@@ -162,25 +158,24 @@ int solved_digest(const struct solved_file *s, const char *id, char out[AQ_SHA25
         aq_err_set(err, AQ_EINPUT, "'%s' has no candidate %s", aq_show(s->path), aq_show(id));
         return aq_err_hint(err, "add it with 'aq-calib solve', which keeps those that are there");
     }
-    size_t n = 0;
-    const char **names = xcalloc(s->file.count + 1, sizeof *names);
+    struct aq_names names = AQ_NAMES_INIT;
     for (const struct json *t = json_first(s->tensors); t; t = json_next(t)) {
         const char *slash = strchr(json_key(t), '/');
         if (slash && strncmp(slash + 1, id, strlen(id)) == 0 && slash[1 + strlen(id)] == '/')
-            names[n++] = json_key(t);
+            aq_names_add(&names, json_key(t));
     }
-    qsort(names, n, sizeof *names, by_name);
+    aq_names_order(&names);
     struct aq_sha256 h;
     aq_sha256_init(&h);
     aq_sha256_add(&h, id, strlen(id));
-    for (size_t i = 0; i < n; i++) {
-        const struct json *sum = json_get(s->tensors, names[i]);
+    for (size_t i = 0; i < names.count; i++) {
+        const struct json *sum = json_get(s->tensors, names.items[i]);
         const char *text = json_type(sum) == JSON_STRING ? json_string(sum) : "";
-        aq_sha256_add(&h, names[i], strlen(names[i]) + 1);
+        aq_sha256_add(&h, names.items[i], strlen(names.items[i]) + 1);
         aq_sha256_add(&h, text, strlen(text));
     }
     aq_sha256_hex(&h, out);
-    free(names);
+    aq_names_release(&names);
     return 0;
 }
 

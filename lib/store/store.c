@@ -1,6 +1,7 @@
 /* Reading a store. The file is hostile until every shape, flag and sum has been looked at. */
 #include "store/store.h"
 
+#include "base/file.h"
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "store/store_check.h"
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What cannot be read at all is not broken. Nobody is told to remove a file that is no store. */
+/* What cannot be read at all is not called broken: nobody should remove a file that is not a store.
+ */
 static int broken(const struct store *s, const char *path, struct aq_err *err)
 {
     if (!err || err->code != AQ_EINPUT)
@@ -411,10 +413,7 @@ int store_open_for(struct store *s, const char *path, enum store_use use, struct
 
 int store_open(struct store *s, const char *path, struct aq_err *err)
 {
-    static const char part[] = ".part";
-    size_t n = strlen(path), k = sizeof part - 1;
-    return store_open_for(s, path,
-                          n > k && strcmp(path + n - k, part) == 0 ? STORE_PART : STORE_WHOLE, err);
+    return store_open_for(s, path, aq_path_ends(path, ".part") ? STORE_PART : STORE_WHOLE, err);
 }
 
 int store_open_memory(struct store *s, const void *bytes, size_t size, const char *name,

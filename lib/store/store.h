@@ -112,7 +112,7 @@ double store_number(const struct store *s, const struct store_row *r, enum store
 /* That of STORE_SUMS. */
 double store_sum(const struct store *s, const struct store_row *r, int64_t group, int64_t sample);
 bool store_have(const struct store *s, const struct store_row *r, int64_t layer, int64_t tile);
-/* Is the row there in all layers for the first so many samples? */
+/* Is the row there in all layers for the first `samples` samples? */
 bool store_complete(const struct store *s, const struct store_row *r, int64_t samples);
 
 /*

@@ -196,7 +196,7 @@ static int open_old(struct store_writer *w, const char *path, const struct store
     return 0;
 }
 
-/* A part file that a crash left unreadable is no loss that a new run could mend: say so, go on. */
+/* A part file that a crash left unreadable cannot be mended by a new run: say so, and go on. */
 static int open_old_part(struct store_writer *w, const struct store_plan *plan, struct aq_err *err)
 {
     struct aq_err why = {0};

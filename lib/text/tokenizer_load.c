@@ -595,9 +595,7 @@ struct tokenizer *tokenizer_open(const char *path, struct aq_err *err)
     if (S_ISDIR(st.st_mode))
         return open_directory(path, err);
     char *dir = aq_path_dir(path);
-    size_t n = strlen(path);
-    bool vocab = n >= 10 && strcmp(path + n - 10, "vocab.json") == 0;
-    struct tokenizer *t = open_file(path, dir, vocab, err);
+    struct tokenizer *t = open_file(path, dir, aq_path_ends(path, "vocab.json"), err);
     free(dir);
     return t;
 }

@@ -34,7 +34,7 @@ timed() {
     wall=$(awk "BEGIN { print $wall + $r }") cpu=$(awk "BEGIN { print $cpu + $u + $s }")
 }
 
-# ours TIMES PREFIX QUANT.json...: ranges and scores, from the files on; the median of so many runs.
+# ours TIMES PREFIX QUANT.json...: ranges and scores, from the files on; the median of TIMES runs.
 ours() {
     local times=$1 n=$2
     shift 2

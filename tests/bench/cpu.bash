@@ -1,7 +1,7 @@
 # Times of short commands: sourced by benchmarks.
 # shellcheck shell=bash
 
-# cpu_ms N COMMAND...: processor milliseconds of one call, the least mean of three times N calls. Unlike time on the clock it is
+# cpu_ms N COMMAND...: processor milliseconds of one call, the smallest mean of three times N calls. Unlike time on the clock it is
 # nearly the same on a busy machine.
 cpu_ms() {
     local calls=$1 TIMEFORMAT='%U %S'

@@ -36,7 +36,7 @@ tokenizer() {
         exit pe < e }'
 }
 
-# milliseconds COMMAND...: the least of three runs
+# milliseconds COMMAND...: the fastest of three runs
 milliseconds() {
     local start ms least=999999999
     for _ in 1 2 3; do

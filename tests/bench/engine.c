@@ -58,7 +58,7 @@ static void bench_linear(int threads)
         float *x = random_floats(ROWS * depth, 1), *y = random_floats(ROWS * out, 1);
         float *w = random_floats(out * depth, 1);
         uint16_t *half = random_bf16(out * depth, 1);
-        struct backend_weight bw = {half, BACKEND_BF16, out, depth, "w", half};
+        struct backend_weight bw = {half, NUM_BF16, out, depth, "w", half};
         struct bare bare = {x, w, y, out, depth, 0};
         double plain[ROUNDS], fwd[ROUNDS], bwd[ROUNDS];
         for (int r = -1; r < ROUNDS; r++) {
@@ -166,7 +166,7 @@ static void bench_units(int64_t out, int64_t depth, int threads)
 {
     static double sums[SAMPLES];
     uint16_t *half = random_bf16(out * depth, 1);
-    struct backend_weight w = {half, BACKEND_BF16, out, depth, "w", half};
+    struct backend_weight w = {half, NUM_BF16, out, depth, "w", half};
     struct grid plain = {open_cpu(threads, BACKEND_MATRIX_PLAIN),
                          NULL,
                          &w,
@@ -217,7 +217,7 @@ static int find_weight(void *arg, const char *name, struct backend_weight *w, st
                  {"k_norm", 1, 128},        {"norm", 1, 2560}};
     for (size_t i = 0; i < AQ_COUNT(known); i++) {
         if (strstr(name, known[i].part)) {
-            *w = (struct backend_weight){s->pool,       BACKEND_BF16,  known[i].rows,
+            *w = (struct backend_weight){s->pool,       NUM_BF16,      known[i].rows,
                                          known[i].cols, known[i].part, NULL};
             return 0;
         }

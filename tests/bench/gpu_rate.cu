@@ -66,7 +66,7 @@ static void prepare(struct product *p)
     p->algo = found.algo;
 }
 
-/* TFLOP/s of so many products. */
+/* TFLOP/s of a number of products. */
 static double rate(const struct product *p, int times)
 {
     float one = 1, zero = 0, ms;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole grid of treatments on one layer of the 4B model's dimensions and 512 tokens, against bare sgemm calls of the same
 # shapes (aim: 1.3 times at most in fp32), and on the matrix units against fp32 (aim: 2 times and more where AMX is), by
-# product class: int8 codes, bf16 codes, and what is no code on one side ("terms": three bf16 numbers each on AMX, fp32
+# product class: int8 codes, bf16 codes, and values that are not codes on one side ("terms": three bf16 numbers each on AMX, fp32
 # elsewhere). Every class is a call with its own passes through the layer, so that the gain of the products alone is larger:
 # see the bench "engine". Some minutes.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""measure.py NAME LIMIT_MS LIMIT_MB COMMAND...: processor time, the least of five runs, and the most memory of any.
+"""measure.py NAME LIMIT_MS LIMIT_MB COMMAND...: processor time, the smallest of five runs, and the most memory of any.
 
 Processor time, because the commands have one thread and it is nearly the same on a busy machine. Status 1 above a limit.
 """

@@ -65,7 +65,7 @@ static void fill(struct quant_matrix *x, void *data)
         seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
         float v =
             (float)((int64_t)(seed >> 33 & 0xffff) + (int64_t)(seed >> 48) - 65535) * 0x1p-20F;
-        if (x->dtype == QUANT_BF16)
+        if (x->dtype == NUM_BF16)
             ((uint16_t *)data)[i] = num_to_bf16(v);
         else
             ((float *)data)[i] = v;
@@ -75,7 +75,7 @@ static void fill(struct quant_matrix *x, void *data)
 
 static struct quant_plan *plan(const struct job *j, const struct quant_matrix *x)
 {
-    enum quant_rounding rounding = x->dtype == QUANT_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
+    enum quant_rounding rounding = x->dtype == NUM_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
     struct quant_spec spec;
     struct quant_plan *p = NULL;
     struct aq_err err = {0};
@@ -91,7 +91,7 @@ static struct quant_plan *plan(const struct job *j, const struct quant_matrix *x
 /* In cache-sized calls, as the engine makes them: a few rows at a time. */
 static double one(const struct quant_plan *p, const struct quant_matrix *x, void *y)
 {
-    size_t row = (size_t)x->cols * (x->dtype == QUANT_BF16 ? 2 : 4);
+    size_t row = (size_t)x->cols * (x->dtype == NUM_BF16 ? 2 : 4);
     double t = now();
     for (int64_t r = 0; r < x->rows; r += 16) {
         int64_t end = r + 16 < x->rows ? r + 16 : x->rows;
@@ -116,11 +116,11 @@ static void bench(struct quant_matrix *x, void *y, int rounds)
         for (size_t i = 0; i < AQ_COUNT(jobs); i++)
             jobs[i].median[k] = median(jobs[i].seconds[k], n);
     }
-    double n = (double)x->rows * (double)x->cols, size = x->dtype == QUANT_BF16 ? 2 : 4;
+    double n = (double)x->rows * (double)x->cols, size = x->dtype == NUM_BF16 ? 2 : 4;
     for (size_t i = 0; i < AQ_COUNT(jobs); i++) {
         const double *t = jobs[i].median;
         printf("%s\t%s\t%.0f\t%.1f\t%.2f\t%.1f\n", jobs[i].text,
-               x->dtype == QUANT_BF16 ? "bf16" : "f32", n / t[1] * 1e-6, 2 * size * n / t[1] * 1e-9,
+               x->dtype == NUM_BF16 ? "bf16" : "f32", n / t[1] * 1e-6, 2 * size * n / t[1] * 1e-9,
                jobs[0].median[1] / t[1], t[0] / t[1]);
         quant_plan_free(plans[i]);
     }
@@ -143,10 +143,10 @@ int main(int argc, char **argv)
     }
     memset(to, 1, bytes);
     printf("treatment\tdtype\tMelem/s\tGB/s\tof_copy\tof_plain\n");
-    x.dtype = QUANT_F32;
+    x.dtype = NUM_F32;
     fill(&x, from);
     bench(&x, to, rounds);
-    x.dtype = QUANT_BF16;
+    x.dtype = NUM_BF16;
     fill(&x, from);
     bench(&x, to, rounds);
     aq_big_free(from, bytes);

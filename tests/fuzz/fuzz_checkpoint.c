@@ -1,7 +1,7 @@
 /*
- * A checkpoint directory: config.json, the index, and the headers of three shards, one behind the
- * other with a zero byte between them. Data behind a header are zeros, as many as it asks for. An
- * empty section is a file that is not there. What is extracted lies inside the files.
+ * A checkpoint directory: config.json, the index, and the headers of three shards, one after the
+ * other with a zero byte between them. Data after a header are zeros, as many as it asks for. An
+ * empty section is a file that is not there. What is extracted is inside the files.
  */
 #include "base/mem.h"
 #include "model/lm_extract.h"
@@ -48,7 +48,7 @@ static void make_dir(void)
     made = true;
 }
 
-/* The largest number behind "data_offsets", roughly: what the header asks for. */
+/* The largest number after "data_offsets", roughly: what the header asks for. */
 static size_t data_bytes(const char *header, size_t n)
 {
     static const char key[] = "\"data_offsets\":[";

@@ -1,6 +1,6 @@
 /*
  * config.json and lm.json. A configuration that is accepted has sizes within the limits; an lm.json
- * that is accepted comes out of the writer and back the same, and every range lies in its file.
+ * that is accepted comes out of the writer and back the same, and every range is inside its file.
  */
 #include "model/lm.h"
 #include "model/lm_config.h"

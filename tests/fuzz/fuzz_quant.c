@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     c.range.hidden = hidden;
     for (int i = 0; i < 256; i++)
         hidden[i] = i % 16 ? hidden[i - 1] * 0.5F : number(&r);
-    c.x.dtype = flags & 8 ? QUANT_BF16 : QUANT_F32;
+    c.x.dtype = flags & 8 ? NUM_BF16 : NUM_F32;
     c.x.cols = 1 + byte(&r);
     size_t row = (size_t)c.x.cols * check_size(c.x.dtype), left = (size_t)(r.end - r.at);
     c.x.rows = (int64_t)(left / row);

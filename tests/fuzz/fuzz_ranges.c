@@ -1,5 +1,5 @@
 /*
- * ranges.safetensors: a header up to the first zero byte with the data behind it. What is accepted
+ * ranges.safetensors: a header up to the first zero byte with the data after it. What is accepted
  * has ranges that are numbers and not negative.
  */
 #include "mem_file.h"

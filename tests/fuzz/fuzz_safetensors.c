@@ -1,6 +1,6 @@
 /*
  * safetensors files. The input is read as it is, and again as a header up to the first zero byte
- * with the data behind it, the length in front put right. What is accepted must tile the data,
+ * with the data after it, the length in front put right. What is accepted must tile the data,
  * give up its first and last bytes, and be found by name.
  */
 #include "base/mem.h"

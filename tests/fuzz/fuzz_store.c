@@ -1,6 +1,6 @@
 /*
  * A store and the scores collected from it. The input is a header up to the first zero byte with
- * the data behind it; the length in front is put right. An accepted store has finite numbers, only
+ * the data after it; the length in front is put right. An accepted store has finite numbers, only
  * divergences below 0, no row twice, and a description that reads back; its scores are finite or
  * refused.
  */

@@ -31,7 +31,7 @@ static inline const char *mem_file_set(struct mem_file *f, const void *bytes, si
 }
 
 /*
- * A safetensors file of a text: the header up to the first zero byte with the data behind it; the
+ * A safetensors file of a text: the header up to the first zero byte with the data after it; the
  * length in front is put right, which a fuzzer would seldom guess.
  */
 static inline const char *mem_file_set_tensors(struct mem_file *f, const uint8_t *data, size_t size)

@@ -33,7 +33,7 @@ static void must(int status)
     }
 }
 
-/* samples of 5, 1, 37 and 3 rows, the third behind a pad row; five rows without a token */
+/* samples of 5, 1, 37 and 3 rows, the third after a pad row; five rows without a token */
 enum { SAMPLES = 4, ROWS = 51, USED = 46, VOCAB = 1103 };
 static const int32_t starts[SAMPLES + 1] = {0, 5, 6, 43, USED};
 static const uint8_t pads[SAMPLES] = {0, 0, 1, 0};
@@ -140,16 +140,16 @@ struct pair {
     void *bytes;
 };
 
-static struct pair weight_new(int64_t rows, int64_t cols, enum backend_dtype dtype, float scale)
+static struct pair weight_new(int64_t rows, int64_t cols, enum num_type dtype, float scale)
 {
     struct pair p = {.bytes = xmalloc((size_t)(rows * cols) * sizeof(float))};
     for (int64_t i = 0; i < rows * cols; i++) {
         float x = uniform() * scale;
         uint32_t u;
         memcpy(&u, &x, 4);
-        if (dtype == BACKEND_BF16)
+        if (dtype == NUM_BF16)
             ((uint16_t *)p.bytes)[i] = (uint16_t)(u >> 16);
-        else if (dtype == BACKEND_F16)
+        else if (dtype == NUM_F16)
             ((uint16_t *)p.bytes)[i] = num_to_fp16(x);
         else
             ((float *)p.bytes)[i] = x;
@@ -179,7 +179,7 @@ enum { HEADS = 6, KV = 2, DIM = 10, HIDDEN = 35, INNER = 53, PART = 6 };
 struct call {
     const char *name;
     int64_t cols[6]; /* of the buffers; 0: no more */
-    int outputs;     /* the first so many */
+    int outputs;     /* this many from the first on */
     int64_t w_rows, w_cols;
     double tolerance; /* in fp32 */
     void (*run)(struct backend *b, struct backend_tile *t, struct backend_weight *w, void **p);
@@ -415,7 +415,7 @@ static const struct call calls[] = {
     {"linear backward, added", {HIDDEN, INNER}, 1, INNER, HIDDEN, 1e-6, linear_add},
 };
 
-static void check_call(const struct call *c, int bf16, enum backend_dtype dtype)
+static void check_call(const struct call *c, int bf16, enum num_type dtype)
 {
     static const char *const names[] = {"F32", "BF16", "F16"};
     struct buffer bufs[6];
@@ -443,7 +443,7 @@ static void check_call(const struct call *c, int bf16, enum backend_dtype dtype)
 /* Doubles in buffers of floats: two a double. */
 static void check_head(int bf16, float divisor, float cap)
 {
-    struct pair w = weight_new(VOCAB, HIDDEN, bf16 ? BACKEND_BF16 : BACKEND_F32, 1);
+    struct pair w = weight_new(VOCAB, HIDDEN, bf16 ? NUM_BF16 : NUM_F32, 1);
     struct backend_head head[SIDES] = {{&w.w[CPU], divisor, cap}, {&w.w[GPU], divisor, cap}};
     struct buffer z = buffer_new(VOCAB, 0);
     struct buffer h = buffer_new(HIDDEN, bf16), dh = buffer_new(HIDDEN, bf16);
@@ -501,7 +501,7 @@ static void expected_weight(const struct quant_spec *spec, const struct quant_ma
     struct quant_plan *p;
     must(quant_plan_weight(&p, spec, m, rounding, &err));
     struct quant_code_form form = {0};
-    quant_apply(p, m, 0, m->rows, to, QUANT_F32, NULL);
+    quant_apply(p, m, 0, m->rows, to, NUM_F32, NULL);
     if (codes && quant_code_form(p, &form, &err) == 0 && form.scale_cols == 1 && form.divide) {
         float *scale = xmalloc((size_t)m->rows * sizeof *scale);
         uint16_t *code = xmalloc((size_t)(m->rows * m->cols) * sizeof *code);
@@ -520,17 +520,17 @@ static void expected_weight(const struct quant_spec *spec, const struct quant_ma
 
 /* x = unit vectors, so that y (rows, out) holds columns of the quantized weight. */
 /* A weight as a backend computes with it: as it is, or rounded to bf16. */
-static void loaded_weight(const struct pair *w, enum backend_dtype dtype, int bf16,
+static void loaded_weight(const struct pair *w, enum num_type dtype, int bf16,
                           struct quant_matrix *m)
 {
-    if (dtype == BACKEND_BF16 || !bf16)
+    if (dtype == NUM_BF16 || !bf16)
         return;
     uint16_t *rounded = xmalloc((size_t)(m->rows * m->cols) * sizeof *rounded);
     for (int64_t i = 0; i < m->rows * m->cols; i++)
-        rounded[i] = num_to_bf16(dtype == BACKEND_F16 ? num_from_fp16(((uint16_t *)w->bytes)[i])
-                                                      : ((float *)w->bytes)[i]);
+        rounded[i] = num_to_bf16(dtype == NUM_F16 ? num_from_fp16(((uint16_t *)w->bytes)[i])
+                                                  : ((float *)w->bytes)[i]);
     memcpy(w->bytes, rounded, (size_t)(m->rows * m->cols) * sizeof *rounded);
-    m->dtype = QUANT_BF16;
+    m->dtype = NUM_BF16;
     free(rounded);
 }
 
@@ -543,7 +543,7 @@ static float nvfp4_slack(const char *text, int bf16, int rounding)
     return bf16 && !rounding && strstr(text, ":nvfp4") ? 0x1p-22F : 0;
 }
 
-static int weight_differs(const char *text, enum backend_dtype dtype, int bf16, int rounding)
+static int weight_differs(const char *text, enum num_type dtype, int bf16, int rounding)
 {
     enum { OUT = 45, IN = 48 };
     struct quant_spec spec = spec_of(text), none = {0};
@@ -560,7 +560,7 @@ static int weight_differs(const char *text, enum backend_dtype dtype, int bf16, 
     b->ops->quantize_act(b, xo, tile[GPU], x.at[GPU], IN, &none, NULL, NULL);
     b->ops->linear_quantized(b, tile[GPU], y.at[GPU], xo, wo);
     float *found = buffer_get(&y, GPU), *expected = xmalloc(OUT * IN * sizeof *expected);
-    static const enum quant_dtype types[] = {QUANT_F32, QUANT_BF16, QUANT_F16};
+    static const enum num_type types[] = {NUM_F32, NUM_BF16, NUM_F16};
     struct quant_matrix m = {w.bytes, types[dtype], OUT, IN, "w"};
     loaded_weight(&w, dtype, bf16, &m);
     expected_weight(&spec, &m, rounding ? QUANT_TO_BF16 : QUANT_UNROUNDED, bf16 && !rounding,
@@ -588,7 +588,7 @@ static int act_differs(const char *text, int bf16, int rounding, int *clips)
 {
     enum { N = 64 };
     struct quant_spec spec = spec_of(text), none = {0};
-    struct pair w = weight_new(N, N, BACKEND_F32, 0);
+    struct pair w = weight_new(N, N, NUM_F32, 0);
     struct buffer x = buffer_new(N, bf16), y = buffer_new(N, 0), clip = buffer_new(2, 0);
     float hidden[N], *found[SIDES];
     double counts[SIDES][SAMPLES];
@@ -600,7 +600,7 @@ static int act_differs(const char *text, int bf16, int rounding, int *clips)
     bool is_static = spec.steps && !spec.step[0].dynamic;
     for (int i = 0; i < SIDES; i++) {
         struct backend *b = be[i];
-        struct backend_weight unit = {w.bytes, BACKEND_F32, N, N, "unit", NULL}, *one = &unit;
+        struct backend_weight unit = {w.bytes, NUM_F32, N, N, "unit", NULL}, *one = &unit;
         must(b->ops->weights_load(b, &one, 1, &err));
         struct backend_operand *wo = b->ops->operand_new(b, N, N, 1, &err);
         struct backend_operand *xo = b->ops->operand_new(b, ROWS, N, 0, &err);
@@ -685,9 +685,9 @@ static void check_quantizers(int bf16, int rounding)
 {
     const char *mode = rounding ? "bf16, rounded" : bf16 ? "bf16" : "fp32";
     for (size_t i = 0; i < AQ_COUNT(weight_treatments); i++) {
-        int differ = weight_differs(weight_treatments[i], BACKEND_BF16, bf16, rounding);
-        int wide = weight_differs(weight_treatments[i], BACKEND_F32, bf16, rounding);
-        int half = weight_differs(weight_treatments[i], BACKEND_F16, bf16, rounding);
+        int differ = weight_differs(weight_treatments[i], NUM_BF16, bf16, rounding);
+        int wide = weight_differs(weight_treatments[i], NUM_F32, bf16, rounding);
+        int half = weight_differs(weight_treatments[i], NUM_F16, bf16, rounding);
         tap_ok(differ == 0 && wide == 0 && half == 0,
                "%s weight %s: %d (BF16), %d (F32) and %d (F16) elements differ", mode,
                weight_treatments[i], differ, wide, half);
@@ -705,7 +705,7 @@ static void check_score(const char *wt, const char *at, int bf16)
 {
     enum { OUT = 77, IN = 96, TILES = 3 };
     struct quant_spec ws = spec_of(wt), as = spec_of(at);
-    struct pair w = weight_new(OUT, IN, BACKEND_BF16, 0.1F);
+    struct pair w = weight_new(OUT, IN, NUM_BF16, 0.1F);
     struct buffer x[TILES], y[TILES], dy[TILES], sums = buffer_new(8, 0), dots = buffer_new(8, 0);
     /* of each tile: sums, what the first rows add, the dot form */
     double found[SIDES][3][TILES * SAMPLES];
@@ -916,8 +916,8 @@ static void check_mode(int bf16, int rounding)
     make_tiles();
     if (!rounding) {
         for (size_t i = 0; i < AQ_COUNT(calls); i++)
-            for (int dtype = BACKEND_F32; dtype <= BACKEND_F16; dtype++)
-                check_call(&calls[i], bf16, (enum backend_dtype)dtype);
+            for (int dtype = NUM_F32; dtype <= NUM_F16; dtype++)
+                check_call(&calls[i], bf16, (enum num_type)dtype);
         check_head(bf16, 1, 0);
         check_head(bf16, 8, 0);
         check_head(bf16, 0.5F, 3);

@@ -27,7 +27,7 @@ struct errors {
 
 static double element(const struct quant_matrix *m, int64_t i)
 {
-    if (m->dtype == QUANT_BF16) {
+    if (m->dtype == NUM_BF16) {
         uint16_t h;
         memcpy(&h, (const char *)m->data + 2 * i, sizeof h);
         return (double)num_from_bf16(h);
@@ -42,7 +42,7 @@ static void measure(const struct quant_plan *p, const struct quant_matrix *m, st
     float *row = xmalloc((size_t)m->cols * sizeof *row);
     *e = (struct errors){0};
     for (int64_t r = 0; r < m->rows; r++) {
-        quant_apply(p, m, r, r + 1, row, QUANT_F32, &e->stats);
+        quant_apply(p, m, r, r + 1, row, NUM_F32, &e->stats);
         for (int64_t c = 0; c < m->cols; c++) {
             double x = element(m, r * m->cols + c), d = (double)row[c] - x;
             e->signal += x * x;
@@ -94,7 +94,7 @@ int main(int argc, char **argv)
         const struct st_tensor *t = &f.tensors[i];
         if (t->rank != 2 || (t->dtype != ST_BF16 && t->dtype != ST_F32))
             continue;
-        struct quant_matrix m = {t->data, t->dtype == ST_BF16 ? QUANT_BF16 : QUANT_F32,
+        struct quant_matrix m = {t->data, t->dtype == ST_BF16 ? NUM_BF16 : NUM_F32,
                                  (int64_t)t->shape[0], (int64_t)t->shape[1], t->name};
         for (size_t k = 0; k < count; k++)
             probe(&m, texts[k]);

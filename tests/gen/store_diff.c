@@ -1,6 +1,6 @@
 /*
  * How far the scores of one store are from those of another, made from the same inputs by another
- * device, over the first so many samples: tiles of other lengths hold different ones behind them.
+ * device, over the first SAMPLES samples: tiles of other lengths hold different ones after them.
  * Each row of the first on a line: treatment, prefix, "weights" if the activations are not
  * quantized, else "both"; the greatest relative difference of a layer group, that of the sum over
  * all groups, and how far below the tenth largest group the first store has any that is among the
@@ -43,7 +43,7 @@ static double relative(double found, double expected)
     return off > 0 ? off / fabs(expected) : 0;
 }
 
-/* Of the groups that y has among its largest: how far the least of x is below x's tenth. */
+/* Of the groups that y has among its largest: how far the smallest of x is below x's tenth. */
 static double below_tenth(const double *x, const double *y, int64_t groups)
 {
     double tenth = 0, least = INFINITY;

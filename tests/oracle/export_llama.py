@@ -7,7 +7,7 @@
 transformers computes in float32 with the weights that the file holds (gguf.dequantize, NVFP4's second level applied, rows of q and k
 in the checkpoint's order), so what is left is llama.cpp's own arithmetic: activations in bf16 beside bf16 weights, and in int8 blocks of
 32 beside quantized ones. Each line of TEXTS is a text; their tokens come from the checkpoint's tokenizer. Also says how far the file is
-from the checkpoint itself, and on how many positions the most likely token is the same. Fails if the mean KL is over LIMIT; OUT.json
+from the checkpoint itself, over all positions and over those that a token follows, and on how many positions the most likely token is the same. Fails if the mean KL is over LIMIT; OUT.json
 gets the figures under NAME.
 """
 import hashlib, json, os, re, sys
@@ -60,7 +60,7 @@ def main(source, texts, path, out=None, name=None, limit=None):
     llm = llama_cpp.Llama(path, n_ctx=512, n_batch=512, n_ubatch=512, n_threads=2, logits_all=True, verbose=False, type_k=0, type_v=0,
                           flash_attn=False)
     plain, held = load(source), decoded(load(source), path)
-    rows, effect, same, tokens = [], [], 0, 0
+    rows, effect, counted, same, tokens = [], [], [], 0, 0
     for text in open(texts).read().splitlines():
         ids = tokenizer(text)["input_ids"][:512]
         tokens += llm.tokenize(text.encode(), add_bos=True, special=True) == tokenizer(text)["input_ids"]
@@ -72,8 +72,9 @@ def main(source, texts, path, out=None, name=None, limit=None):
         got = got[:, :p.shape[1]]
         rows += kl(p, got).tolist()
         effect += kl(q, p).tolist()
+        counted += kl(q, p).tolist()[:-1]
         same += int((p.argmax(-1) == got.argmax(-1)).sum())
-    figures = {"kl": float(np.mean(rows)), "effect": float(np.mean(effect)), "top1": same / len(rows), "positions": len(rows), "texts_tokenized_alike": tokens,
+    figures = {"kl": float(np.mean(rows)), "effect": float(np.mean(effect)), "effect_before_targets": float(np.mean(counted)), "top1": same / len(rows), "positions": len(rows), "texts_tokenized_alike": tokens,
                "sha256": hashlib.sha256(open(path, "rb").read()).hexdigest()}
     print(name or path, json.dumps(figures))
     if out:

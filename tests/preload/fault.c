@@ -221,7 +221,7 @@ static void *next_function(const char *name)
     return f;
 }
 
-/* The function behind the one that is being replaced, looked up once. */
+/* The function that is being replaced, looked up once. */
 #define NEXT(name)                                                                                 \
     static __typeof__(name) *next;                                                                 \
     if (!next)                                                                                     \

@@ -4,7 +4,7 @@
     AQ_BIN=build/bin tests/real/padding.py CHECKPOINT [CAPTIONS [COUNT [PAGE]]]
 
 CHECKPOINT is what `make test-real` made: build/real/smollm2. CAPTIONS: text, one caption a line, of which the first COUNT (64) are
-used; by default those of ../shared if they are there, else datasets/demo/captions_medium.txt. Rewrites what stands between the
+used; by default those of ../shared if they are there, else datasets/demo/captions_medium.txt. Rewrites what is between the
 markers of PAGE (docs/padding.md). Needs nothing but aq and Python.
 
 The pad row's part is the tensor f of a padded store; without padding f is the part of position 0.

@@ -33,9 +33,9 @@ struct check_outs {
     struct quant_stats stats;
 };
 
-static inline size_t check_size(enum quant_dtype t)
+static inline size_t check_size(enum num_type t)
 {
-    return t == QUANT_BF16 ? 2 : 4;
+    return t == NUM_BF16 ? 2 : 4;
 }
 
 static inline struct quant_plan *check_plan(const struct check *c, enum quant_rounding rounding)
@@ -61,9 +61,9 @@ static inline void check_run(const struct check *c, struct check_outs *o)
             o->size[i] = size[i];
             o->out[i] = xcalloc(size[i] + 1, 1);
         }
-        quant_apply(p, &c->x, 0, c->x.rows, o->out[0], QUANT_F32, &o->stats);
-        quant_apply(q, &c->x, 0, c->x.rows, o->out[1], QUANT_F32, NULL);
-        quant_apply(q, &c->x, 0, c->x.rows, o->out[2], QUANT_BF16, NULL);
+        quant_apply(p, &c->x, 0, c->x.rows, o->out[0], NUM_F32, &o->stats);
+        quant_apply(q, &c->x, 0, c->x.rows, o->out[1], NUM_F32, NULL);
+        quant_apply(q, &c->x, 0, c->x.rows, o->out[2], NUM_BF16, NULL);
         float *unit_scales = xcalloc(scales + 1, 4);
         if (codes)
             quant_apply_codes(p, &c->x, 0, c->x.rows, o->out[3], QUANT_CODE_BF16, o->out[5], NULL);
@@ -165,9 +165,9 @@ static inline int check_tiles(struct check *c, const struct check_outs *o)
     const struct quant_step *t = &c->spec->step[0];
     int ranged =
         !c->is_weight && t->dynamic && (t->scope == QUANT_TENSOR || t->scope == QUANT_NVFP4);
-    enum quant_dtype dtype = c->x.dtype;
-    enum quant_rounding rounding = dtype == QUANT_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
-    const char *want = o->out[dtype == QUANT_BF16 ? 2 : 0];
+    enum num_type dtype = c->x.dtype;
+    enum quant_rounding rounding = dtype == NUM_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
+    const char *want = o->out[dtype == NUM_BF16 ? 2 : 0];
     size_t row = (size_t)c->x.cols * check_size(dtype), bytes = row * (size_t)c->x.rows;
     struct quant_plan *p = check_plan(c, rounding);
     char *copy = xmalloc(bytes);

@@ -30,7 +30,7 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
     if (!t)
         return aq_err_set(e, AQ_EINPUT, "there is no tensor '%s'", name);
     *w = (struct backend_weight){.host = t->data,
-                                 .dtype = t->dtype == ST_BF16 ? BACKEND_BF16 : BACKEND_F32,
+                                 .dtype = t->dtype == ST_BF16 ? NUM_BF16 : NUM_F32,
                                  .rows = t->rank == 2 ? (int64_t)t->shape[0] : 1,
                                  .cols = (int64_t)t->shape[t->rank - 1],
                                  .name = t->name};

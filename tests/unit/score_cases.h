@@ -67,7 +67,7 @@ struct bench {
 
 static struct bench bench_open(int threads, enum backend_matrix matrix, int rounding)
 {
-    struct bench s = {.w = {weights, BACKEND_BF16, OUT, COLS, "w", weights}};
+    struct bench s = {.w = {weights, NUM_BF16, OUT, COLS, "w", weights}};
     struct backend_config config = {
         .threads = threads, .matrix = matrix, .bf16 = rounding, .operand_rounding = rounding};
     struct backend_tile_desc d = {ROWS, SAMPLES, starts, pads, zeros, zeros, zeros};
@@ -156,8 +156,8 @@ static void expect_pair(const struct pair *p, enum quant_rounding rounding, doub
     static float wq[OUT * COLS], xq[ROWS * COLS];
     struct quant_spec ws, as;
     struct quant_plan *plan = NULL;
-    struct quant_matrix wm = {weights, QUANT_BF16, OUT, COLS, "w"};
-    struct quant_matrix xm = {x, QUANT_F32, ROWS, COLS, "x"};
+    struct quant_matrix wm = {weights, NUM_BF16, OUT, COLS, "w"};
+    struct quant_matrix xm = {x, NUM_F32, ROWS, COLS, "x"};
     parse(p->w, &ws);
     parse(p->a, &as);
     for (int i = 0; i < OUT * COLS; i++) {
@@ -167,14 +167,13 @@ static void expect_pair(const struct pair *p, enum quant_rounding rounding, doub
     memcpy(xq, x, sizeof xq);
     if (ws.steps) {
         must(quant_plan_weight(&plan, &ws, &wm, rounding, &err));
-        quant_apply(plan, &wm, 0, OUT, wq, QUANT_F32, NULL);
+        quant_apply(plan, &wm, 0, OUT, wq, NUM_F32, NULL);
         quant_plan_free(plan);
     }
     if (as.steps) {
         must(quant_plan_act(&plan, &as, COLS, is_static(&as) ? &range : NULL, rounding, &err));
         for (int i = 0; i < SAMPLES; i++)
-            quant_apply(plan, &xm, starts[i], starts[i + 1], xq + starts[i] * COLS, QUANT_F32,
-                        NULL);
+            quant_apply(plan, &xm, starts[i], starts[i + 1], xq + starts[i] * COLS, NUM_F32, NULL);
         quant_plan_free(plan);
     }
     for (int s = 0; s < SAMPLES; s++) {

@@ -71,11 +71,11 @@ static void test_parsing(void)
     static const char *const bad_ints[] = {
         "", " 5", "5 ", "+5", "0x10", "1e3", "5.0", "9223372036854775808", "-"};
     for (size_t k = 0; k < sizeof bad_ints / sizeof *bad_ints; k++)
-        tap_ok(!aq_parse_i64(bad_ints[k], &i), "'%s' is no integer", bad_ints[k]);
+        tap_ok(!aq_parse_i64(bad_ints[k], &i), "'%s' is not an integer", bad_ints[k]);
     tap_ok(aq_parse_i64("-42", &i) && i == -42, "-42");
     static const char *const bad_doubles[] = {"", "nan", "inf", "0x1p3", "1e999", "1.5x", " 1"};
     for (size_t k = 0; k < sizeof bad_doubles / sizeof *bad_doubles; k++)
-        tap_ok(!aq_parse_double(bad_doubles[k], &d), "'%s' is no number", bad_doubles[k]);
+        tap_ok(!aq_parse_double(bad_doubles[k], &d), "'%s' is not a number", bad_doubles[k]);
     tap_ok(aq_parse_double("5.4", &d) && d == 5.4, "5.4");
     tap_ok(aq_parse_size("1.5G", &s) && s == 1610612736, "1.5G");
     tap_ok(aq_parse_size("2.9M", &s) && s == 3040870, "2.9M is cut to whole bytes");
@@ -123,7 +123,7 @@ static void test_buffers(void)
     tap_ok(b.len == 4000 && memcmp(b.data + 3996, "999,", 5) == 0, "a buffer grows");
     aq_buf_reset(&b);
     aq_buf_add(&b, "a\0b", 3);
-    tap_ok(b.len == 3 && b.data[1] == '\0' && b.data[3] == '\0', "bytes, and a NUL behind them");
+    tap_ok(b.len == 3 && b.data[1] == '\0' && b.data[3] == '\0', "bytes, and a NUL after them");
     char *p = aq_buf_detach(&b);
     tap_ok(memcmp(p, "a\0b", 4) == 0 && !b.data, "detached");
     free(p);

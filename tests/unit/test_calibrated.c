@@ -319,11 +319,11 @@ static void test_search(const char *linear, const char *name, const char *text)
     struct array w = load(linear, "w"), expected = load(linear, name);
     struct quant_spec spec = spec_of(text);
     struct quant_plan *plan = NULL;
-    const struct quant_matrix m = {w.at, QUANT_F32, w.rows, w.cols, "w"};
+    const struct quant_matrix m = {w.at, NUM_F32, w.rows, w.cols, "w"};
     float *found = xcalloc((size_t)(w.rows * w.cols), sizeof *found);
     int64_t other = 0;
     if (quant_plan_weight(&plan, &spec, &m, QUANT_UNROUNDED, &err) == 0)
-        quant_apply(plan, &m, 0, w.rows, found, QUANT_F32, NULL);
+        quant_apply(plan, &m, 0, w.rows, found, NUM_F32, NULL);
     else
         printf("# %s\n", err.msg);
     quant_plan_free(plan);
@@ -347,12 +347,12 @@ static void test_clip(void)
     float *ranges = xcalloc((size_t)(w.rows * grid), sizeof *ranges);
     float *found = xcalloc((size_t)(w.rows * w.cols), sizeof *found);
     struct quant_plan *plan = NULL;
-    const struct quant_matrix m = {w.at, QUANT_F32, w.rows, w.cols, "w"};
+    const struct quant_matrix m = {w.at, NUM_F32, w.rows, w.cols, "w"};
     plain.methods = (struct quant_methods){0};
     double before = 0, after = 0;
     int r = clip_ranges(pools[1], s, NULL, &spec, w.at, w.rows, w.cols, ranges, &err);
     for (int64_t i = 0; i < w.rows * grid; i++) {
-        float most = quant_absmax(w.at + i * 128, QUANT_F32, 128);
+        float most = quant_absmax(w.at + i * 128, NUM_F32, 128);
         smaller += ranges[i] < most;
         outside += ranges[i] > most || ranges[i] < most / 2;
     }
@@ -362,11 +362,11 @@ static void test_clip(void)
             if (i / 128 != k / 128)
                 s[i * w.cols + k] = 0;
     if (quant_plan_weight(&plan, &plain, &m, QUANT_UNROUNDED, &err) == 0)
-        quant_apply(plan, &m, 0, w.rows, found, QUANT_F32, NULL);
+        quant_apply(plan, &m, 0, w.rows, found, NUM_F32, NULL);
     quant_plan_free(plan);
     before = moments_error(pools[0], s, w.cols, found, w.at, w.rows);
     if (quant_plan_weight_ranges(&plan, &spec, &m, ranges, QUANT_UNROUNDED, &err) == 0)
-        quant_apply(plan, &m, 0, w.rows, found, QUANT_F32, NULL);
+        quant_apply(plan, &m, 0, w.rows, found, NUM_F32, NULL);
     quant_plan_free(plan);
     after = moments_error(pools[0], s, w.cols, found, w.at, w.rows);
     tap_ok(r == 0 && outside == 0 && smaller > w.rows * grid / 2 && after < before,

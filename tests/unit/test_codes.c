@@ -27,12 +27,12 @@ struct source {
     const void *data;
     float *values; /* as the type holds them */
     int64_t rows, cols;
-    enum st_dtype dtype;
+    enum num_type dtype;
 };
 
-static void source_make(struct source *s, int64_t rows, int64_t cols, enum st_dtype dtype)
+static void source_make(struct source *s, int64_t rows, int64_t cols, enum num_type dtype)
 {
-    size_t n = (size_t)(rows * cols), size = dtype == ST_F32 ? 4 : 2;
+    size_t n = (size_t)(rows * cols), size = num_bytes(dtype);
     *s = (struct source){.rows = rows, .cols = cols, .dtype = dtype};
     s->block = xmalloc(n * size + 1);
     s->values = xmalloc(n * sizeof *s->values);
@@ -40,9 +40,8 @@ static void source_make(struct source *s, int64_t rows, int64_t cols, enum st_dt
         float x = uniform() * uniform() * uniform();
         if (i / (size_t)cols == 1) /* a row of zeros */
             x = 0;
-        uint16_t h = dtype == ST_BF16 ? num_to_bf16(x) : num_to_fp16(x);
-        s->values[i] = dtype == ST_F32 ? x : dtype == ST_BF16 ? num_from_bf16(h) : num_from_fp16(h);
-        memcpy(s->block + 1 + i * size, size == 4 ? (const void *)&x : &h, size);
+        num_write(s->block + 1, dtype, i, x);
+        s->values[i] = num_as(x, dtype);
     }
     s->data = s->block + 1;
 }
@@ -62,7 +61,7 @@ struct coded {
 static int code_all(const struct coder *c, const struct source *s, struct coded *out,
                     struct aq_err *err)
 {
-    size_t row = (size_t)s->cols * (s->dtype == ST_F32 ? 4 : 2);
+    size_t row = (size_t)s->cols * (s->dtype == NUM_F32 ? 4 : 2);
     out->codes = xmalloc((size_t)coder_code_bytes(c, s->rows));
     out->scales = xmalloc((size_t)coder_scale_bytes(c, s->rows) + 4);
     for (int64_t r = 0; r < s->rows; r += CODES_TILE) {
@@ -95,7 +94,7 @@ static double worst(const struct coder *c, const float *found, const float *expe
         double away = fabs((double)found[i] - expected[i]);
         float a = c->scheme.one_range
                       ? c->amax
-                      : quant_absmax(expected + i / group * group, QUANT_F32, (size_t)group);
+                      : quant_absmax(expected + i / group * group, NUM_F32, (size_t)group);
         double step = a / (double)((1 << (c->scheme.bits - 1)) - 1);
         double unit = rounds ? step * 1.005 + fabs((double)expected[i]) * 0x1p-8
                              : fabs((double)expected[i]) * 3e-7;
@@ -106,7 +105,7 @@ static double worst(const struct coder *c, const float *found, const float *expe
 }
 
 static void check(enum scheme_layout layout, const char *weight, const char *act, int64_t rows,
-                  int64_t cols, enum st_dtype dtype, bool keep)
+                  int64_t cols, enum num_type dtype, bool keep)
 {
     struct quant_spec w, a;
     struct coder c = {.layout = layout, .rows = rows, .cols = cols, .keep = keep, .name = "w"};
@@ -122,22 +121,26 @@ static void check(enum scheme_layout layout, const char *weight, const char *act
     source_make(&s, rows, cols, dtype);
     size_t n = (size_t)(rows * cols);
     if (coder_needs_range(&c.scheme))
-        c.amax = quant_absmax(s.values, QUANT_F32, n) * (coder_shares_range(&c.scheme) ? 1.5F : 1);
+        c.amax = quant_absmax(s.values, NUM_F32, n) * (coder_shares_range(&c.scheme) ? 1.5F : 1);
     float *expected = xmalloc(n * sizeof *expected), *found = xmalloc(n * sizeof *found);
-    struct quant_matrix m = {s.values, QUANT_F32, rows, cols, "w"};
+    struct quant_matrix m = {s.values, NUM_F32, rows, cols, "w"};
     struct quant_plan *plan = NULL;
     int r = code_all(&c, &s, &x, &err);
     if (r == 0)
         r = quant_plan_weight_under(&plan, &w, &m, c.amax, QUANT_UNROUNDED, &err);
     double most = NAN;
     if (r == 0) {
-        quant_apply(plan, &m, 0, rows, expected, QUANT_F32, NULL);
+        quant_apply(plan, &m, 0, rows, expected, NUM_F32, NULL);
         put_single_scale(&c, &x);
         coder_decode(&c, x.codes, x.scales, 0, rows, found);
         most = worst(&c, found, expected);
     }
     tap_ok(r == 0 && most == 0, "%s: %s (%lld, %lld) %s%s", c.scheme.name, weight, (long long)rows,
-           (long long)cols, st_dtype_text(dtype), keep ? ", codes kept" : "");
+           (long long)cols,
+           dtype == NUM_F32    ? "F32"
+           : dtype == NUM_BF16 ? "BF16"
+                               : "F16",
+           keep ? ", codes kept" : "");
     if (r < 0 || most != 0)
         printf("# %s, %g times what it may be\n", err.msg, most);
     quant_plan_free(plan);
@@ -150,7 +153,7 @@ static void check(enum scheme_layout layout, const char *weight, const char *act
 
 #define BITS(x) "int" #x
 static const char *const ints[] = {BITS(2), BITS(3), BITS(4), BITS(5), BITS(6), BITS(7), BITS(8)};
-static const enum st_dtype dtypes[] = {ST_BF16, ST_F16, ST_F32};
+static const enum num_type dtypes[] = {NUM_BF16, NUM_F16, NUM_F32};
 
 static void test_ct(void)
 {
@@ -161,8 +164,8 @@ static void test_ct(void)
             (void)snprintf(text, sizeof text, "%s:%s:static", ints[b], scopes[s]);
             check(LAYOUT_CT, text, "none", 130 + (int64_t)b, 192, dtypes[(b + s) % 3], s == 1);
         }
-    check(LAYOUT_CT, "int3:axis0:static", "none", 3, 37, ST_BF16, false);
-    check(LAYOUT_CT, "int5:tensor:static", "none", 1, 1, ST_F32, false);
+    check(LAYOUT_CT, "int3:axis0:static", "none", 3, 37, NUM_BF16, false);
+    check(LAYOUT_CT, "int5:tensor:static", "none", 1, 1, NUM_F32, false);
     for (size_t d = 0; d < 3; d++) {
         check(LAYOUT_CT, "int8:axis0:static", "int8:token:dynamic", 129, 48, dtypes[d], false);
         check(LAYOUT_CT, "int8:tensor:static", "int8:tensor:static", 257, 31, dtypes[d], false);
@@ -228,7 +231,7 @@ static void test_packing(void)
     for (int i = 0; i < 8; i++)
         w[i] = (float)(i - 7);
     w[8] = 7;
-    bool good = coder_tile(&c, w, ST_F32, 0, 1, codes, scales, &err) == 0;
+    bool good = coder_tile(&c, w, NUM_F32, 0, 1, codes, scales, &err) == 0;
     tap_ok(good && coder_code_bytes(&c, 1) == 8, "int4: two words for nine weights");
     same_bytes("int4: offset codes, low bits first", codes, "\x21\x43\x65\x87\x0f\0\0\0", 8);
     /* int3: codes 0 to 7 repeated straddle words */
@@ -238,7 +241,7 @@ static void test_packing(void)
         w[i] = (float)(i % 8 - 4);
     c.scheme.one_range = true;
     c.amax = 3;
-    good = coder_tile(&c, w, ST_F32, 0, 1, codes, scales, &err) == 0;
+    good = coder_tile(&c, w, NUM_F32, 0, 1, codes, scales, &err) == 0;
     tap_ok(good && coder_code_bytes(&c, 1) == 12, "int3: three words for 32 weights");
     static const uint32_t words[3] = {0x88fac688, 0xc688fac6, 0xfac688fa};
     same_bytes("int3: bits straddle words", codes, words, 12);
@@ -248,7 +251,7 @@ static void test_packing(void)
     memset(w, 0, sizeof w);
     w[0] = 0.5F;
     w[1] = -6;
-    good = coder_tile(&c, w, ST_F32, 0, 1, codes, scales, &err) == 0;
+    good = coder_tile(&c, w, NUM_F32, 0, 1, codes, scales, &err) == 0;
     tap_ok(good && codes[0] == 0xf1 && scales[0] == 127, "e2m1: the first weight in the low half");
 }
 
@@ -264,7 +267,7 @@ static void test_bad(void)
             c.scheme = (struct scheme){.codes = all[i], .bits = all[i] == CODES_MXFP4 ? 4 : 8};
             memset(w, 0, sizeof w);
             w[40] = kind ? NAN : -INFINITY;
-            int r = coder_tile(&c, w, ST_F32, 0, 2, codes, scales, &err);
+            int r = coder_tile(&c, w, NUM_F32, 0, 2, codes, scales, &err);
             tap_ok(r < 0 && err.code == AQ_EINPUT && strstr(err.msg, "layers.7.x") &&
                        strstr(err.msg, "(1, 8)"),
                    "a number that is not finite is named: %s", err.msg);
@@ -274,7 +277,7 @@ static void test_bad(void)
     c.scheme = (struct scheme){.codes = CODES_Q8_0, .bits = 8};
     w[0] = 1e9F;
     w[40] = 0;
-    tap_ok(coder_tile(&c, w, ST_F32, 0, 1, codes, scales, &err) < 0 && strstr(err.msg, "16 bits"),
+    tap_ok(coder_tile(&c, w, NUM_F32, 0, 1, codes, scales, &err) < 0 && strstr(err.msg, "16 bits"),
            "a range beyond fp16: %s", err.msg);
 }
 

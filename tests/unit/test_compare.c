@@ -66,7 +66,7 @@ static double apart(double a, double b)
     return fabs(a - b) / (fabs(b) + 1e-6);
 }
 
-/* Slices of so many ids; the last may be shorter. */
+/* The number of ids in a slice; the last may be shorter. */
 static void check(struct aq_pool *pool, int step)
 {
     struct compare *c = compare_new(ROWS, OTHERS, target);

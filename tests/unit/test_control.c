@@ -104,7 +104,7 @@ static void bench_close(struct bench *s)
     case_close(&s->c);
 }
 
-/* Layers that are in the store after a run whose first so many ops are right; err: of the run. */
+/* Layers that are in the store after a run whose first ops are right; err: of the run. */
 static int layers_scored(const struct backend_ops *ops, int right)
 {
     struct bench bench;
@@ -148,7 +148,7 @@ static void full_tiles(void)
     tiles_release(&t);
 }
 
-/* A sum that is no number is refused, named, and not written. */
+/* A sum that is not a number is refused, named, and not written. */
 static void finite_sums(void)
 {
     int32_t zero = 0;

@@ -247,7 +247,7 @@ static void test_recipe(void)
                                       {.quantized = false},
                                       {.quantized = true, .scheme = {.name = "MXFP8"}}};
     engine_judge_recipe(e, LAYOUT_MODELOPT, mixed, 2);
-    tap_ok(mixed[0].verdict == VERDICT_EXACT, "sglang, modelopt: one algorithm is no mixture");
+    tap_ok(mixed[0].verdict == VERDICT_EXACT, "sglang, modelopt: one algorithm is not a mixture");
     engine_judge_recipe(e, LAYOUT_CT, mixed, 3);
     tap_ok(mixed[0].verdict == VERDICT_EXACT, "sglang: the rule is about modelopt's layout");
     engine_judge_recipe(e, LAYOUT_MODELOPT, mixed, 3);

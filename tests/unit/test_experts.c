@@ -323,7 +323,7 @@ static void test_places(struct backend *b)
     static const int32_t places[PLACES] = {0, 13, 31};
     static float x[ROWS * IN], w[OUT * IN];
     struct backend_weight weight = {
-        .host = w, .dtype = BACKEND_F32, .rows = OUT, .cols = IN, .name = "w"};
+        .host = w, .dtype = NUM_F32, .rows = OUT, .cols = IN, .name = "w"};
     struct backend_weight *list[] = {&weight};
     const struct backend_weight *one = &weight;
     struct backend_tile *t = plain_tile(b, ROWS);

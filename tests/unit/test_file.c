@@ -89,7 +89,7 @@ static void test_products(void)
     tap_ok(aq_out_pwrite(&out, "X", 1, 1, &err) == 0 && aq_out_write(&out, "d", 1, &err) == 0,
            "writing at a place leaves the end where it is");
     tap_ok(aq_out_commit(&out, &err) == 0 && entries() == 1, "committed");
-    tap_ok(aq_out_abort(&out) < 0, "an abort behind a commit does no harm");
+    tap_ok(aq_out_abort(&out) < 0, "an abort after a commit does no harm");
     holds("p", "aXcd", "the product");
     tap_ok(aq_out_open(&out, "p", &err) == 0 && aq_out_write(&out, "new", 3, &err) == 0 &&
                aq_out_abort(&out) < 0 && entries() == 1,
@@ -124,7 +124,7 @@ static void test_reading(void)
     write_text("f", "");
     tap_ok(aq_map_open(&m, "f", &err) == 0 && m.size == 0 && m.data, "a map of nothing is a map");
     aq_map_close(&m);
-    tap_ok(aq_map_open(&m, ".", &err) < 0 && err.code == AQ_EINPUT, "a directory is no input");
+    tap_ok(aq_map_open(&m, ".", &err) < 0 && err.code == AQ_EINPUT, "a directory is not an input");
     tap_ok(mkfifo("fifo", 0600) == 0 && aq_read_file("nope", 5, &b, &err) < 0 &&
                err.code == AQ_ERUN,
            "no file");

@@ -56,10 +56,10 @@ static void fold_norm_of(struct folded *f, const struct lm_tensor *t, const floa
                          struct backend_weight *w)
 {
     char *to = keep(f, xmalloc((size_t)(t->end - t->begin)));
+    enum num_type type = st_num_type(t->dtype);
     for (size_t i = 0; i < t->elements; i++)
-        fold_write(to, t->dtype, i,
-                   fold_norm(fold_read(t->data, t->dtype, i), scale[i], f->lm->arch.norm_one_plus,
-                             t->dtype));
+        num_write(to, type, i,
+                  fold_norm(num_read(t->data, type, i), scale[i], f->lm->arch.norm_one_plus, type));
     w->host = to;
     f->norms++;
 }
@@ -69,9 +69,9 @@ static void scale_linear(struct folded *f, const struct lm_tensor *t, const floa
 {
     float *to = keep(f, xmalloc(t->elements * sizeof *to));
     for (size_t i = 0; i < t->elements; i++)
-        to[i] = fold_read(t->data, t->dtype, i) * scale[i % t->shape[1]];
+        to[i] = num_read(t->data, st_num_type(t->dtype), i) * scale[i % t->shape[1]];
     w->host = to;
-    w->dtype = BACKEND_F32;
+    w->dtype = NUM_F32;
     f->linears++;
 }
 
@@ -108,10 +108,11 @@ static int take_scales(struct folded *f)
             continue;
         f->scale[i] = xcalloc((size_t)g->inputs[i].cols, sizeof(float));
         for (int64_t c = 0; c < g->inputs[i].cols; c++) {
-            float w = fold_read(t->data, t->dtype, (size_t)c);
+            enum num_type type = st_num_type(t->dtype);
+            float w = num_read(t->data, type, (size_t)c);
             bool one = f->lm->arch.norm_one_plus;
-            float s = fold_norm_scale(w, wanted_scale(i, c), one, t->dtype);
-            float back = fold_norm_scale(w, s, one, t->dtype);
+            float s = fold_norm_scale(w, wanted_scale(i, c), one, type);
+            float back = fold_norm_scale(w, s, one, type);
             uneven += !(s > 0) || fabsf(back - s) > s * 0x1p-22F;
             f->scale[i][c] = s;
         }
@@ -182,12 +183,13 @@ static void run_case(const char *name)
 /* Numbers that a fold cannot carry leave the channel alone. */
 static void test_limits(void)
 {
-    tap_ok(fold_norm_scale(0, 3, false, ST_BF16) == 1, "a channel that is 0 has no scale");
-    tap_ok(fold_norm_scale(-1, 3, true, ST_BF16) == 1, "nor one that 1 + w makes 0");
-    tap_ok(fold_norm_scale(-0.999F, 1e4F, true, ST_BF16) == 1,
+    tap_ok(fold_norm_scale(0, 3, false, NUM_BF16) == 1, "a channel that is 0 has no scale");
+    tap_ok(fold_norm_scale(-1, 3, true, NUM_BF16) == 1, "nor one that 1 + w makes 0");
+    tap_ok(fold_norm_scale(-0.999F, 1e4F, true, NUM_BF16) == 1,
            "a scale that would make 1 + w zero in bf16 is not taken");
-    tap_ok(fold_norm_scale(6e4F, 1e-4F, false, ST_F16) == 1, "nor one beyond fp16");
-    tap_ok(fold_norm(1.5F, 1, false, ST_BF16) == 1.5F && fold_norm(0.25F, 1, true, ST_F32) == 0.25F,
+    tap_ok(fold_norm_scale(6e4F, 1e-4F, false, NUM_F16) == 1, "nor one beyond fp16");
+    tap_ok(fold_norm(1.5F, 1, false, NUM_BF16) == 1.5F &&
+               fold_norm(0.25F, 1, true, NUM_F32) == 0.25F,
            "a scale of 1 changes nothing");
     bool good = true;
     for (int i = 0; i < 1000; i++) {

@@ -166,10 +166,10 @@ static void test_refs(void)
     int64_t n;
     tap_ok(jref_get(&root, "groups", JSON_ARRAY, &groups, &err) == 0, "groups");
     second = jref_child(&groups, json_at(groups.v, 1), 1);
-    tap_ok(jref_double(&second, "sum", &d, &err) < 0, "a string is no number");
+    tap_ok(jref_double(&second, "sum", &d, &err) < 0, "a string is not a number");
     tap_same(err.msg, "s.json: groups[1].sum: expected a number, found a string",
              "path in the message");
-    tap_ok(jref_int(&root, "n", 0, 10, &n, &err) < 0, "3.5 is no integer");
+    tap_ok(jref_int(&root, "n", 0, 10, &n, &err) < 0, "3.5 is not an integer");
     tap_same(err.msg, "s.json: n: expected an integer, found a number", "path in the message");
     tap_ok(jref_get(&root, "nope", JSON_ARRAY, &second, &err) < 0, "missing");
     tap_same(err.msg, "s.json: key 'nope' is missing", "missing key");

@@ -30,7 +30,7 @@ static double *random_doubles(int64_t n)
     return x;
 }
 
-/* ---- a tile: samples of 5, 1, 7 and 3 rows, the third behind a pad row, two rows unused ---- */
+/* ---- a tile: samples of 5, 1, 7 and 3 rows, the third after a pad row, two rows unused ---- */
 
 enum { SAMPLES = 4, ROWS = 18, USED = 16 };
 static const int32_t starts[SAMPLES + 1] = {0, 5, 6, 13, USED};
@@ -405,7 +405,7 @@ static struct backend_weight weight_of(const double *w, int64_t rows, int64_t co
     *room = xmalloc((size_t)(rows * cols) * sizeof **room);
     for (int64_t i = 0; i < rows * cols; i++)
         (*room)[i] = (float)w[i];
-    struct backend_weight bw = {*room, BACKEND_F32, rows, cols, "w", *room};
+    struct backend_weight bw = {*room, NUM_F32, rows, cols, "w", *room};
     return bw;
 }
 
@@ -610,7 +610,7 @@ static void test_embed(void)
         uint16_t half = (uint16_t)(0x3f80 + i % 300);
         memcpy(bytes + 1 + i * 2, &half, 2);
     }
-    struct backend_weight w = {bytes + 1, BACKEND_BF16, VOCAB, COLS, "embed", bytes + 1};
+    struct backend_weight w = {bytes + 1, NUM_BF16, VOCAB, COLS, "embed", bytes + 1};
     struct guarded h = guarded_new(ROWS * COLS, NULL);
     be->ops->embed(be, tile, h.data, &w, 1);
     int good = 1;
@@ -640,7 +640,7 @@ static void test_fp16(void)
         uint16_t half = (uint16_t)i;
         memcpy(bytes + 1 + i * 2, &half, 2);
     }
-    struct backend_weight w = {bytes + 1, BACKEND_F16, VOCAB, COLS, "embed", bytes + 1};
+    struct backend_weight w = {bytes + 1, NUM_F16, VOCAB, COLS, "embed", bytes + 1};
     int wrong = 0;
     for (int from = 0; from < VOCAB; from += USED) {
         float h[ROWS * COLS];

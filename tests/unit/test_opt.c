@@ -56,14 +56,14 @@ static void test_good(void)
            "texts, also empty ones");
     v = PARSE("a", "-fn5", "b", "-o", "out", "-tx=y");
     tap_ok(v.code == 0 && v.flag && v.number == 5 && strcmp(v.text, "x=y") == 0,
-           "letters in one word, a value behind its letter");
+           "letters in one word, a value after its letter");
     tap_ok(v.cl.count == 2 && strcmp(v.cl.args[1], "b") == 0 && !v.cl.args[2] &&
                strcmp(v.cl.output, "out") == 0,
            "operands before and between options");
     v = PARSE("--list", "1", "--list=2", "--", "--flag", "-");
     tap_ok(v.list.count == 2 && strcmp(v.list.items[1], "2") == 0, "a list grows");
     tap_ok(!v.flag && v.cl.count == 2 && strcmp(v.cl.args[0], "--flag") == 0,
-           "behind -- there are only operands");
+           "after -- there are only operands");
     v = PARSE("--number=1", "--number=9");
     tap_ok(v.number == 9, "the last one counts");
 }

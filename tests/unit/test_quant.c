@@ -107,13 +107,13 @@ static int act_row(const char *text, float amax, const float *x, int n,
     struct quant_plan *plan;
     struct aq_err err = {0};
     struct quant_range range = {.amax = amax};
-    struct quant_matrix m = {x, QUANT_F32, 1, n, "x"};
+    struct quant_matrix m = {x, NUM_F32, 1, n, "x"};
     if (quant_parse(text, &spec, &err) < 0 ||
         quant_plan_act(&plan, &spec, n, &range, rounding, &err) < 0) {
         printf("# %s\n", err.msg);
         return -1;
     }
-    quant_apply(plan, &m, 0, 1, y, QUANT_F32, NULL);
+    quant_apply(plan, &m, 0, 1, y, NUM_F32, NULL);
     quant_plan_free(plan);
     return 0;
 }
@@ -207,14 +207,14 @@ static void apply(const char *text, const float *data, float *y)
     struct quant_spec spec;
     struct quant_plan *plan = NULL;
     struct aq_err err = {0};
-    const struct quant_matrix w = {data, QUANT_F32, ROWS, COLS, "w"};
+    const struct quant_matrix w = {data, NUM_F32, ROWS, COLS, "w"};
     if (quant_parse(text, &spec, &err) < 0 ||
         quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err) < 0) {
         printf("# %s\n", err.msg);
         memset(y, 0, ROWS * COLS * sizeof *y);
         return;
     }
-    quant_apply(plan, &w, 0, ROWS, y, QUANT_F32, NULL);
+    quant_apply(plan, &w, 0, ROWS, y, NUM_F32, NULL);
     quant_plan_free(plan);
 }
 
@@ -257,7 +257,7 @@ static void test_unit(void)
             data[k] = range[i] * (float)(k + 1) / BLOCK;
             data[BLOCK + k] = (float)k / 3;
         }
-        const struct quant_matrix w = {data, QUANT_F32, 1, 2 * BLOCK, "w"};
+        const struct quant_matrix w = {data, NUM_F32, 1, 2 * BLOCK, "w"};
         int rc = quant_parse("e2m1:nvfp4(16):dynamic", &spec, &err);
         if (rc == 0)
             rc = quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err);
@@ -279,23 +279,23 @@ static void test_group_range(void)
         data[i] = (float)((i * 37) % 23 - 11) / (i < FIRST * COLS ? 700.0F : 7.0F);
     apply("e2m1:nvfp4(16):dynamic@group", data, whole); /* no members: its own range */
     tap_ok(quant_parse("e2m1:nvfp4(16):dynamic@group", &spec, &err) == 0 && spec.group, "@group");
-    const struct quant_matrix all = {data, QUANT_F32, ROWS, COLS, "w"};
+    const struct quant_matrix all = {data, NUM_F32, ROWS, COLS, "w"};
     tap_ok(quant_weight_amax(&all, &spec.group_amax, &err) == 0, "range of all rows");
     for (int64_t r = 0; r < ROWS; r += FIRST) {
         int64_t n = r + FIRST < ROWS ? FIRST : ROWS - r;
-        const struct quant_matrix w = {data + r * COLS, QUANT_F32, n, COLS, "w"};
+        const struct quant_matrix w = {data + r * COLS, NUM_F32, n, COLS, "w"};
         struct quant_plan *plan = NULL;
         if (quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err) == 0)
-            quant_apply(plan, &w, 0, n, parts + r * COLS, QUANT_F32, NULL);
+            quant_apply(plan, &w, 0, n, parts + r * COLS, NUM_F32, NULL);
         quant_plan_free(plan);
     }
     int bits = memcmp(whole, parts, sizeof whole); /* NOLINT(*-memory-comparison) */
     tap_ok(bits == 0, "members under one range have the bits of one matrix");
     spec.group_amax = 0;
-    const struct quant_matrix first = {data, QUANT_F32, FIRST, COLS, "w"};
+    const struct quant_matrix first = {data, NUM_F32, FIRST, COLS, "w"};
     struct quant_plan *plan = NULL;
     if (quant_plan_weight(&plan, &spec, &first, QUANT_UNROUNDED, &err) == 0)
-        quant_apply(plan, &first, 0, FIRST, parts, QUANT_F32, NULL);
+        quant_apply(plan, &first, 0, FIRST, parts, NUM_F32, NULL);
     quant_plan_free(plan);
     bits = memcmp(whole, parts, FIRST * COLS * sizeof *whole); /* NOLINT(*-memory-comparison) */
     tap_ok(bits != 0, "and others under ranges of their own");
@@ -319,7 +319,7 @@ static void refused(const char *text, int64_t rows, int64_t cols, const char *pa
     struct quant_spec spec;
     struct quant_plan *plan = NULL;
     struct aq_err err = {0};
-    struct quant_matrix w = {data, QUANT_F32, rows, cols, "layers.0.mlp.up_proj.weight"};
+    struct quant_matrix w = {data, NUM_F32, rows, cols, "layers.0.mlp.up_proj.weight"};
     int rc = quant_parse(text, &spec, &err);
     if (rc == 0)
         rc = quant_plan_weight(&plan, &spec, &w, QUANT_UNROUNDED, &err);
@@ -366,7 +366,7 @@ static void test_refusals(void)
     refused_act("int8:tensor:dynamic+int8:tensor:dynamic", NULL, "only weights have sequences");
 
     float data[12] = {1, 2, 3, 4, 5, 6, 7, NAN, 9, 10, INFINITY, 12};
-    struct quant_matrix w = {data, QUANT_F32, 3, 4, "w"};
+    struct quant_matrix w = {data, NUM_F32, 3, 4, "w"};
     struct quant_spec spec;
     struct quant_plan *plan;
     struct aq_err err = {0};

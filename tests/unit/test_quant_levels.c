@@ -64,14 +64,14 @@ static const char *const dists[] = {"normal", "heavy", "constant", "zeros", "den
 
 enum { COUNT_DISTS = sizeof dists / sizeof *dists, MAX_ROWS = 5, MAX_COLS = 203 };
 
-static void fill(const char *dist, const char *number, enum quant_dtype dtype, int64_t rows,
+static void fill(const char *dist, const char *number, enum num_type dtype, int64_t rows,
                  int64_t cols, char *x)
 {
     for (int64_t i = 0; i < rows * cols; i++) {
         float v = strcmp(dist, "bits") == 0 ? num_float((uint32_t)draw(3, (uint64_t)i))
                                             : input(dist, number, (uint64_t)i, (uint64_t)cols);
         uint16_t h = num_to_bf16(v);
-        memcpy(x + (size_t)i * check_size(dtype), dtype == QUANT_BF16 ? (const void *)&h : &v,
+        memcpy(x + (size_t)i * check_size(dtype), dtype == NUM_BF16 ? (const void *)&h : &v,
                check_size(dtype));
     }
 }
@@ -92,8 +92,8 @@ static void all(const char *text, int is_weight)
     for (int d = 0; rc == 0 && d < COUNT_DISTS; d++)
         for (int s = 0; rc == 0 && s < 3; s++)
             for (int t = 0; rc == 0 && t < 2; t++) {
-                c.x = (struct quant_matrix){x, t ? QUANT_BF16 : QUANT_F32, shape[s][0], shape[s][1],
-                                            "x"};
+                c.x =
+                    (struct quant_matrix){x, t ? NUM_BF16 : NUM_F32, shape[s][0], shape[s][1], "x"};
                 fill(dists[d], ties, c.x.dtype, c.x.rows, c.x.cols, x);
                 struct quant_plan *p = check_plan(&c, QUANT_UNROUNDED);
                 refused += !p;
@@ -113,7 +113,7 @@ static void all_bf16(void)
     static uint16_t x[ROWS * COLS];
     float hidden[COLS];
     struct quant_spec spec;
-    struct check c = {.spec = &spec, .x = {x, QUANT_BF16, ROWS, COLS, "x"}};
+    struct check c = {.spec = &spec, .x = {x, NUM_BF16, ROWS, COLS, "x"}};
     int rc = 0;
     for (int i = 0; i < COLS; i++)
         hidden[i] = (float)(i % 11) * 0.125F;

@@ -17,18 +17,18 @@ struct case_ {
     long rows, cols;
 };
 
-static size_t dtype_size(enum quant_dtype t)
+static size_t dtype_size(enum num_type t)
 {
-    return t == QUANT_BF16 ? 2 : 4;
+    return t == NUM_BF16 ? 2 : 4;
 }
 
-static void make_input(const struct case_ *c, enum quant_dtype dtype, void *x)
+static void make_input(const struct case_ *c, enum num_type dtype, void *x)
 {
     for (long i = 0; i < c->rows * c->cols; i++) {
         float v = input(c->dist, c->treatment, (uint64_t)i, (uint64_t)c->cols);
         uint16_t h = num_to_bf16(v);
-        memcpy((char *)x + (size_t)i * dtype_size(dtype),
-               dtype == QUANT_BF16 ? (const void *)&h : &v, dtype_size(dtype));
+        memcpy((char *)x + (size_t)i * dtype_size(dtype), dtype == NUM_BF16 ? (const void *)&h : &v,
+               dtype_size(dtype));
     }
 }
 
@@ -47,10 +47,10 @@ static void half_range(const struct case_ *c, const struct quant_matrix *x, floa
     };
 }
 
-static void canonical_nan(void *y, enum quant_dtype dtype, long n)
+static void canonical_nan(void *y, enum num_type dtype, long n)
 {
     for (long i = 0; i < n; i++) {
-        if (dtype == QUANT_BF16) {
+        if (dtype == NUM_BF16) {
             uint16_t *h = (uint16_t *)y + i;
             *h = (*h & 0x7fff) > 0x7f80 ? 0x7fc0 : *h;
         } else {
@@ -62,8 +62,8 @@ static void canonical_nan(void *y, enum quant_dtype dtype, long n)
 
 static int run_case(const struct case_ *c, char digest[17], struct aq_err *err)
 {
-    enum quant_dtype dtype = strcmp(c->dtype, "bf16") == 0 ? QUANT_BF16 : QUANT_F32;
-    enum quant_rounding rounding = dtype == QUANT_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
+    enum num_type dtype = strcmp(c->dtype, "bf16") == 0 ? NUM_BF16 : NUM_F32;
+    enum quant_rounding rounding = dtype == NUM_BF16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
     size_t bytes = (size_t)(c->rows * c->cols) * dtype_size(dtype);
     void *x = xmalloc(bytes), *y = xmalloc(bytes);
     float *hidden = xcalloc((size_t)c->cols, sizeof *hidden);

@@ -1,7 +1,7 @@
 /*
  * The model against transformers in float64 (vectors of tests/oracle/qwen3.py): logits, loss, and
  * the gradient at the output of every linear; the same bits for any number of threads and for
- * any set of samples behind the ones compared.
+ * any set of samples after the ones compared.
  */
 #include "tap.h"
 

@@ -93,7 +93,7 @@ static void json_rules(void)
     refused_bytes("\x04\0\0\0\0\0\0\0{\0}\0", 12, "header:1:2", "a header in UTF-16");
     refused(" {}", 0, "begins with a blank", "a blank before the header");
     refused_bytes("\x04\0\0\0\0\0\0\0{}\0\0", 12, "header:1:", "padded with NUL");
-    accepted("{}\r \t\n", 0, 0, "blanks behind the header");
+    accepted("{}\r \t\n", 0, 0, "blanks after the header");
     refused("{\"a\":" I32 ",\"a\":" I32 "}", 16, "appears twice", "rule 6: duplicate name");
     refused("{\"a\":" I32 ",\"\\u0061\":" I32 "}", 16, "appears twice", "rule 6: after unescaping");
     refused("{\"__metadata__\":[],\"a\":" I32 "}", 16, "'__metadata__' is a list",
@@ -276,7 +276,7 @@ static void refuses_to_write(const char *first, const char *second, const char *
 }
 
 #ifndef __SANITIZE_ADDRESS__ /* which has a signal handler of its own */
-/* A child touches data that were cut off behind its back: exit status 1, not death by signal. */
+/* A child touches data that were cut off meanwhile: exit status 1, not death by signal. */
 static void cut_short(void)
 {
     enum { BYTES = 1 << 20 };

@@ -17,8 +17,7 @@ int main(void)
     /* Ranges .3 and 1. Alone, a's block scale is .3 / 6 and its codes are 6 and 2 (of 1.8): an
        error of .01. Under the range of b it is 128 / 2688, the e4m3 number next to 134.4 / 2688. */
     static const float a[COLS] = {0.3F, 0.09F}, b[COLS] = {1, 0.3F};
-    const struct quant_matrix members[] = {{a, QUANT_F32, 1, COLS, "a"},
-                                           {b, QUANT_F32, 1, COLS, "b"}};
+    const struct quant_matrix members[] = {{a, NUM_F32, 1, COLS, "a"}, {b, NUM_F32, 1, COLS, "b"}};
     static const float amax[] = {0.3F, 1};
     const double s = 128.0 / 2688, of_b = (2.0 / 6 - 0.3) * (2.0 / 6 - 0.3);
     const double alone = 0.01 * 0.01, under = pow(6 * s - 0.3, 2) + pow(2 * s - 0.09, 2);
@@ -43,7 +42,7 @@ int main(void)
         rows[(size_t)(2 * i) * COLS + 1] = 0x3e80; /* .25: code 1.5, exact */
         rows[(size_t)(2 * i) * COLS + 2] = 0x3e00; /* .125: code .75, the even neighbour is 1 */
     }
-    const struct quant_matrix one = {rows, QUANT_BF16, 2 * SHARING_ROWS, COLS, "rows"};
+    const struct quant_matrix one = {rows, NUM_BF16, 2 * SHARING_ROWS, COLS, "rows"};
     static const float top[] = {1};
     sharing = (struct sharing)SHARING_INIT;
     int r = sharing_add(&sharing, &spec, &one, top, 1, &err);

@@ -537,7 +537,7 @@ static void refusals(void)
     refused("\"id\": 320", "\"id\": 3", "does not fit the vocabulary");
 }
 
-/* Seconds of processor time to read the tiny tokenizer with so many more added tokens. */
+/* Seconds of processor time to read the tiny tokenizer with more added tokens. */
 static double seconds_for(int count)
 {
     struct aq_buf text = AQ_BUF_INIT, all = AQ_BUF_INIT;

@@ -207,8 +207,7 @@ static int cpu_weights_load(struct backend *b, struct backend_weight *const *w, 
     (void)err;
     for (int i = 0; i < count; i++) {
         w[i]->dev = (void *)w[i]->host;
-        b->weights_read +=
-            (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * backend_dtype_bytes(w[i]->dtype);
+        b->weights_read += (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * num_bytes(w[i]->dtype);
     }
     return 0;
 }

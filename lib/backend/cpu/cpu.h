@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/matrix.h"
+#include "base/mem.h"
 #include "base/pool.h"
 
 #include <stdbool.h>
@@ -90,8 +91,7 @@ static inline void *cpu_scratch(const struct cpu_backend *c, int worker)
 int64_t cpu_unit_cols(int64_t cols, int64_t depth);
 static inline int64_t cpu_units(int64_t cols, int64_t depth)
 {
-    int64_t w = cpu_unit_cols(cols, depth);
-    return (cols + w - 1) / w;
+    return aq_div_up(cols, cpu_unit_cols(cols, depth));
 }
 
 /* dst (rows, cols) in fp32, ld = cols, from rows row.. and columns col.. of w. */

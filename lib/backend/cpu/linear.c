@@ -2,6 +2,7 @@
 #include "backend/cpu/blas.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/simd.h"
+#include "base/mem.h"
 
 #include <string.h>
 
@@ -15,11 +16,6 @@ enum {
     UNIT_WIDE = 64,
 };
 
-static int64_t round_up(int64_t n, int64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 int64_t cpu_unit_cols(int64_t cols, int64_t depth)
 {
     int64_t most = PANEL_FLOATS / depth / UNIT_MIN * UNIT_MIN;
@@ -27,8 +23,8 @@ int64_t cpu_unit_cols(int64_t cols, int64_t depth)
     int64_t even = UNITS;
     while (even > 2 && cols < even * UNIT_WIDE)
         even /= 2;
-    int64_t units = round_up((cols + most - 1) / most, even);
-    int64_t width = round_up((cols + units - 1) / units, UNIT_MIN);
+    int64_t units = aq_round_up(aq_div_up(cols, most), even);
+    int64_t width = aq_round_up(aq_div_up(cols, units), UNIT_MIN);
     return width < cols ? width : cols;
 }
 
@@ -38,9 +34,9 @@ void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows,
     const char *from = w->dev;
     for (int64_t r = 0; r < rows; r++, dst += cols) {
         int64_t at = (row + r) * w->cols + col;
-        if (w->dtype == BACKEND_BF16)
+        if (w->dtype == NUM_BF16)
             simd()->widen_bf16(dst, from + at * 2, cols);
-        else if (w->dtype == BACKEND_F16)
+        else if (w->dtype == NUM_F16)
             simd()->widen_f16(dst, from + at * 2, cols);
         else
             memcpy(dst, from + at * 4, (size_t)cols * sizeof *dst);
@@ -50,7 +46,7 @@ void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows,
 const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_t rows, float *room)
 {
     const float *map = w->dev;
-    if (w->dtype == BACKEND_F32 && (uintptr_t)map % sizeof *map == 0)
+    if (w->dtype == NUM_F32 && (uintptr_t)map % sizeof *map == 0)
         return map + row * w->cols;
     cpu_weight_panel(w, row, rows, 0, w->cols, room);
     return room;

@@ -13,6 +13,8 @@
 #ifndef AQ_BACKEND_CPU_MATRIX_H
 #define AQ_BACKEND_CPU_MATRIX_H
 
+#include "base/mem.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -41,11 +43,11 @@ static inline int64_t matrix_code_size(enum matrix_kind kind)
 static inline int64_t matrix_ld(enum matrix_kind kind, int64_t depth)
 {
     int64_t line = MATRIX_LINE / matrix_code_size(kind);
-    return (depth + line - 1) / line * line;
+    return aq_round_up(depth, line);
 }
 static inline int64_t matrix_round(int64_t n)
 {
-    return (n + MATRIX_GROUP - 1) / MATRIX_GROUP * MATRIX_GROUP;
+    return aq_round_up(n, MATRIX_GROUP);
 }
 /* Bytes of a packed operand. terms: 1 for codes, or MATRIX_TERMS (bf16). */
 static inline int64_t matrix_packed_bytes(enum matrix_kind kind, int64_t rows, int64_t depth,

@@ -104,7 +104,7 @@ static bool leaves_all(const struct backend_operand *op)
     bool same = true;
     for (int64_t r = 0; same && r < op->source.rows; r++) {
         cpu_weight_panel(op->w, r, 1, 0, op->source.cols, row);
-        quant_apply(op->plan, &op->source, r, r + 1, quantized, QUANT_F32, NULL);
+        quant_apply(op->plan, &op->source, r, r + 1, quantized, NUM_F32, NULL);
         for (size_t i = 0; same && i < cols; i++)
             same = row[i] == quantized[i];
     }
@@ -124,11 +124,9 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
     op->w = w;
     op->version = w->version;
     op->spec = *spec;
-    static const enum quant_dtype dtypes[] = {
-        [BACKEND_F32] = QUANT_F32, [BACKEND_BF16] = QUANT_BF16, [BACKEND_F16] = QUANT_F16};
-    op->source = (struct quant_matrix){w->dev, dtypes[w->dtype], w->rows, w->cols, w->name};
+    op->source = (struct quant_matrix){w->dev, w->dtype, w->rows, w->cols, w->name};
     if (spec->steps == 0)
-        op->unit = w->dtype == BACKEND_BF16 ? 1 : 0;
+        op->unit = w->dtype == NUM_BF16 ? 1 : 0;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0))
         return;
     if (quant_plan_weight(&op->plan, spec, &op->source, rounding_of(c), &c->failed) < 0) {
@@ -186,7 +184,7 @@ static void clip_unit(void *arg, int64_t unit, int worker)
     if (from == to)
         return;
     quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
-                QUANT_F32, &stats);
+                NUM_F32, &stats);
     j->clipped[unit] += (double)stats.clipped;
 }
 
@@ -200,7 +198,7 @@ void cpu_quantize_act(struct backend *b, struct backend_operand *op, const struc
     op->t = t;
     if (range && range->factor)
         x = scaled_input(c, op, x, cols, range->factor);
-    op->source = (struct quant_matrix){x, QUANT_F32, t->rows, cols, "activation"};
+    op->source = (struct quant_matrix){x, NUM_F32, t->rows, cols, "activation"};
     op->forms->has_values = false;
     op->forms->has_packed = false;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0) ||
@@ -275,7 +273,7 @@ static void values_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     if (from < to)
         quant_apply(op->plan, &op->source, from, to, op->forms->values + from * op->source.cols,
-                    QUANT_F32, NULL);
+                    NUM_F32, NULL);
 }
 
 static void prepare_values(struct cpu_backend *c, const struct backend_operand *x)

@@ -12,7 +12,7 @@ static const float *rows_in_fp32(const struct backend_operand *w, int64_t row, i
 {
     if (!w->plan)
         return cpu_weight_rows(w->w, row, rows, room);
-    quant_apply(w->plan, &w->source, row, row + rows, room, QUANT_F32, NULL);
+    quant_apply(w->plan, &w->source, row, row + rows, room, NUM_F32, NULL);
     return room;
 }
 

@@ -509,7 +509,7 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
 
 /* ---- one variant of each for an instruction set ---- */
 
-/* NOLINTBEGIN(bugprone-macro-parentheses): an attribute cannot stand in parentheses */
+/* NOLINTBEGIN(bugprone-macro-parentheses): an attribute cannot be in parentheses */
 #define VARIANT(set, attribute)                                                                    \
     attribute static void widen_##set(float *to, const void *from, int64_t n)                      \
     {                                                                                              \

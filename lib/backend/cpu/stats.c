@@ -32,9 +32,9 @@ static void amax_unit(void *arg, int64_t unit, int worker)
         float top = 0;
         for (int32_t r = j->t->first[s]; r < j->t->first[s + 1]; r++) {
             const float *x = j->x + r * j->cols + begin;
-            top = larger(top, quant_absmax(x, QUANT_F32, n));
+            top = larger(top, quant_absmax(x, NUM_F32, n));
             if (j->per_channel)
-                quant_absmax_cols(j->per_channel + begin, x, QUANT_F32, n);
+                quant_absmax_cols(j->per_channel + begin, x, NUM_F32, n);
         }
         j->parts[unit * j->t->samples + s] = top;
     }

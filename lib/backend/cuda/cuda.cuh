@@ -75,7 +75,7 @@ struct cuda_backend {
 struct backend_tile {
     int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
     int32_t chunk;                        /* rows of a product; divides rows */
-    std::vector<int32_t> ends;            /* [samples + 1]: rows of the first so many samples */
+    std::vector<int32_t> ends;            /* [samples + 1]: ends[i] rows belong to the first i samples */
     int64_t squares;                      /* sum of the samples' lengths squared */
     /* device */
     int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
@@ -136,7 +136,7 @@ void cuda_weights_release(struct backend *b, struct backend_weight *const *w, in
 /* A loaded weight's elements: bf16, or fp32. F16 is one of the two, converted on the way. */
 static inline bool cuda_weight_is_bf16(const struct cuda_backend *c, const struct backend_weight *w)
 {
-    return c->config.bf16 || w->dtype == BACKEND_BF16;
+    return c->config.bf16 || w->dtype == NUM_BF16;
 }
 /* The weight's elements on the device, once the stream waits for them; NULL after a failure. */
 const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w);

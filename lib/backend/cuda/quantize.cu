@@ -102,7 +102,7 @@ template <typename T, int n> __device__ static void fetch_some(float (&v)[n], co
         v[k] = fetch(p.e, k);
 }
 
-/* Are the scales made block by block from the row at hand? */
+/* Are the scales computed from the row itself, block by block? */
 static bool scales_in_blocks(const struct quant_step *t)
 {
     return t->scope == QUANT_NVFP4 || t->scope == QUANT_MX ||

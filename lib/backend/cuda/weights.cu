@@ -38,7 +38,7 @@ struct device_weight {
 struct chunk {
     struct device_weight *w;
     const char *from; /* the weight in the map */
-    enum backend_dtype from_type, to_type;
+    enum num_type from_type, to_type;
     size_t at, bytes; /* of the weight on the device */
 };
 
@@ -56,23 +56,11 @@ struct uploader {
 };
 
 /* n elements at any address to bf16 or fp32. */
-static void convert(void *to, enum backend_dtype to_type, const char *from,
-                    enum backend_dtype from_type, size_t n)
+static void convert(void *to, enum num_type to_type, const char *from,
+                    enum num_type from_type, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
-        float x;
-        if (from_type == BACKEND_F16) {
-            uint16_t half;
-            memcpy(&half, from + i * 2, sizeof half);
-            x = num_from_fp16(half);
-        } else {
-            memcpy(&x, from + i * 4, sizeof x);
-        }
-        if (to_type == BACKEND_BF16)
-            ((uint16_t *)to)[i] = num_to_bf16(x);
-        else
-            ((float *)to)[i] = x;
-    }
+    for (size_t i = 0; i < n; i++)
+        num_write(to, to_type, i, num_read(from, from_type, i));
 }
 
 static void fill_stage(void *stage, const struct chunk *k)
@@ -81,8 +69,8 @@ static void fill_stage(void *stage, const struct chunk *k)
         memcpy(stage, k->from + k->at, k->bytes);
         return;
     }
-    size_t size = backend_dtype_bytes(k->to_type), first = k->at / size;
-    convert(stage, k->to_type, k->from + first * backend_dtype_bytes(k->from_type), k->from_type,
+    size_t size = num_bytes(k->to_type), first = k->at / size;
+    convert(stage, k->to_type, k->from + first * num_bytes(k->from_type), k->from_type,
             k->bytes / size);
 }
 
@@ -249,10 +237,10 @@ static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, s
 
 static void say_rounded(struct cuda_backend *c, const struct backend_weight *w)
 {
-    if (!c->config.bf16 || w->dtype == BACKEND_BF16 || c->said_rounded)
+    if (!c->config.bf16 || w->dtype == NUM_BF16 || c->said_rounded)
         return;
     c->host.note(0, "weights of type %s are rounded to bf16 for this run",
-                 w->dtype == BACKEND_F16 ? "F16" : "F32");
+                 w->dtype == NUM_F16 ? "F16" : "F32");
     c->said_rounded = true;
 }
 
@@ -264,8 +252,8 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
     for (int i = 0; i < count; i++) {
         if (w[i]->dev)
             continue;
-        enum backend_dtype type = cuda_weight_is_bf16(c, w[i]) ? BACKEND_BF16 : BACKEND_F32;
-        size_t bytes = (size_t)w[i]->rows * (size_t)w[i]->cols * backend_dtype_bytes(type);
+        enum num_type type = cuda_weight_is_bf16(c, w[i]) ? NUM_BF16 : NUM_F32;
+        size_t bytes = (size_t)w[i]->rows * (size_t)w[i]->cols * num_bytes(type);
         say_rounded(c, w[i]);
         struct device_weight *d = kept(u, w[i]->serial);
         if (d) {
@@ -277,7 +265,7 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
             return -1;
         d->serial = w[i]->serial;
         c->base.weights_read +=
-            (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * backend_dtype_bytes(w[i]->dtype);
+            (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * num_bytes(w[i]->dtype);
         d->sent = d->waited = false;
         d->chunks_left = (bytes + chunk_bytes - 1) / chunk_bytes;
         w[i]->dev = d;
