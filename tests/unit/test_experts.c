@@ -457,11 +457,8 @@ static void test_together(struct backend *b)
     for (int e = 0; e < EXPERTS; e++) {
         for (int i = 0; i < TOGETHER_OUT * TOGETHER_IN; i++)
             w[e][i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31F;
-        weights[e] = (struct backend_weight){.host = w[e],
-                                             .dtype = BACKEND_F32,
-                                             .rows = TOGETHER_OUT,
-                                             .cols = TOGETHER_IN,
-                                             .name = "w"};
+        weights[e] = (struct backend_weight){
+            .host = w[e], .dtype = NUM_F32, .rows = TOGETHER_OUT, .cols = TOGETHER_IN, .name = "w"};
         list[e] = &weights[e];
     }
     must(b->ops->weights_load(b, list, EXPERTS, &err), "weights");
