@@ -82,7 +82,7 @@ values = AQ_OVERRIDES=$(call quote,$(AQ_OVERRIDES)) AQ_OUTPUT_DIR=$(call quote,$
 ifneq ($(and $(filter auto,$(value SHARDS)),$(if $(value LAUNCH),,1)),)
 LAUNCH := $(call quote,$(PIPELINES)/with-device)
 endif
-settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' PAIRS_GIVEN='$(PAIRS_GIVEN)' \
+settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' LOOK=$(if $(filter-out plan,$(GOALS)),,plan) PAIRS_GIVEN='$(PAIRS_GIVEN)' \
 	$(foreach k,$(filter-out OUTPUT_MODE AQ_CONF LAUNCH V,$(KNOBS)),$(k)=$(call quote,$($(k)))))
 $(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 ifeq ($(settings),)
@@ -146,18 +146,22 @@ resolve = $(AQ_BIN)/aq-resolve --config-name preset/$(face) -m --dir $(1) --over
 	experiment=$(EXPERIMENT) output_layout=$(LAYOUT) quant_pair=$(call commas,$(PAIR_NAMES)) quant_granularity=$(call commas,$(GRANS)) \
 	dataset.size=$(call commas,$(SIZES)) \
 	'hydra.sweep.subdir=$${hydra:runtime.choices.quant_pair}/$${hydra:runtime.choices.quant_granularity}/$${dataset.size}'
-compose = mkdir -p $(1)/.args; $(PIPELINES)/overrides $(1)/overrides.txt; $(call resolve,$(1)); $(call resolve,$(1)) -q --format yaml; \
-	$(AQ_BIN)/aq-overlay --cells $(1) --engine $(SERVED_BY) $(if $(filter servable,$(PAIRS)),--servable)
+overlay = $(AQ_BIN)/aq-overlay --cells $(1) --engine $(SERVED_BY) $(if $(filter servable,$(PAIRS)),--servable)
+compose = mkdir -p $(ARGS); $(PIPELINES)/overrides $(P)/overrides.txt; $(call resolve,$(P)); $(call resolve,$(P)) -q --format yaml; \
+	$(call overlay,$(P)); echo $(KEY) >$(ARGS)/cells
+# The same in the scratch directory "$$d" of a plan, but for what a plan does not read; once.
+compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides,: >)"$$d/overrides.txt"; $(call resolve,"$$d"); $(call overlay,"$$d"); fi
+# and the directory: that of `aq plan` and of a make above this one, else one of its own
+scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
 
 # One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
 # killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
 LOOKING := $(if $(or $(looking_only),$(filter plan,$(GOALS))),1)
 ifeq ($(GOALS)$(looking_only)$(if $(STALE),,fresh)$(value AQ_SCRATCH),plan)
-# What is not there yet is composed in a directory that goes again, for a make below this one.
+# What is not there yet is composed, by a make below this one, in a directory that goes again.
 .PHONY: plan
 plan:
-	+@d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; { $(call compose,"$$d"); } >&2; \
-	AQ_SCRATCH=$$d AQ_VERSIONS='$(VERSIONS)' $(MAKE) --no-print-directory -f $(front) plan
+	+@$(scratch); AQ_VERSIONS='$(VERSIONS)' $(MAKE) --no-print-directory -f $(front) plan
 else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
 $(GOALS): locked ; @:
@@ -176,8 +180,8 @@ ifeq ($(LOOKING),1)
 ifeq ($(STALE),)
 include $(P)/cells.mk
 else
-looked := $(shell set -eu; d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
-	export AQ_CONF='$(CONF)' $(values); { $(call compose,"$$d"); } >&2; fi; sed -n 's/ *:= */=/; s/ /|/g; /^[A-Z_]*=/p' "$$d/cells.mk")
+looked := $(shell set -eu; $(scratch); export AQ_CONF='$(CONF)' $(values); { $(compose_scratch); } >&2; \
+	sed -n 's/ *:= */=/; s/ /|/g; /^[A-Z_]*=/p' "$$d/cells.mk")
 ifeq ($(looked),)
 $(error the cells cannot be composed)
 endif
@@ -189,7 +193,7 @@ $(if $(MAKE_RESTARTS)$(WHOLE),,$(shell find $(P) -type f \( -name '.aq-*' -o -na
 # Made at most once a run: a file dated in the future would make it out of date, and make start over, without end.
 ifeq ($(MAKE_RESTARTS)$(if $(STALE),,fresh),)
 $(P)/cells.mk: FORCE
-	$(call say,CELLS,$(words $(PAIR_NAMES)) x $(words $(GRANS)) x $(words $(SIZES)))$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
+	$(call say,CELLS,$(words $(PAIR_NAMES)) x $(words $(GRANS)) x $(words $(SIZES)))$(compose)
 endif
 include $(P)/cells.mk
 endif
@@ -211,7 +215,7 @@ parts       = $(foreach n,$(filter-out report.html,$(REPORT_NAMES)),$(CELLS:%=$(
 # A configuration file that somebody deleted.
 CONFIGURED := $(RUNS) $(RUNS:run.json=composed-config.yaml) $(ALL_QUANTS)
 $(P)/cells.json: $(if $(call gone,$(CONFIGURED)),FORCE)
-	$(call say,CELLS,again)$(call compose,$(P)); echo $(KEY) >$(ARGS)/cells
+	$(call say,CELLS,again)$(compose)
 $(CONFIGURED): | $(P)/cells.json ;
 
 ifneq ($(and $(filter 1,$(STRICT)),$(UNSUPPORTED)),)
@@ -231,7 +235,7 @@ SOLVED := $(if $(SOLVED_QUANTS),$(D)/solved.safetensors)
 
 # which sizes have captions; and that those of the cells, and the checkpoint, are there
 size_of  = $(firstword $(subst :, ,$(1)))
-there   := $(if $(CELLS),$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s)))))
+there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s))))))
 $(foreach w,$(filter error=%,$(there)),$(if $(LOOKING),,$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
 there   := $(filter-out error=%,$(there))
 CAPTIONS := $(patsubst %,$(P)/in/captions-%,$(there))
@@ -306,8 +310,8 @@ $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 
 # A line for each of hundreds of cells would scroll away all others: V=1 has them.
 cell_say = $(if $(V),printf '  %-8s %s\n' '$(1)' '$(2)';,@)
-# $(1): directory/scheme
-do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select --state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
+# $(1): directory/scheme. Its only common warning, a budget that the cell cannot reach, is one line at the end for all cells.
+do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select $(if $(V),,-q )--state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
 do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) --engine $(SERVED_BY) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
@@ -412,14 +416,12 @@ endif
 
 # ---- looking and cleaning ----
 
-# What is not there yet is made in a directory that goes again, if it was not when the words were taken.
 plan:
-	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'
-	@$(if $(CELLS),printf '  %s\n' $(CELLS))
-	@$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED))
-	@$(if $(SOLVED),printf '%s\n' 'aq-calib solve finds the numbers of $(words $(SOLVED_QUANTS)) calibrated treatments before$(if $(wildcard $(SOLVED)), (those that are not there))')
-	@$(if $(CELLS),d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); trap 'rm -rf -- "$$d"' EXIT; \
-	$(if $(STALE)$(call gone,$(QUANTS)),{ $(call compose,"$$d"); } >/dev/null 2>&1; )fi; \
+	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'; \
+	$(if $(CELLS),printf '  %s\n' $(CELLS);) \
+	$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED);) \
+	$(if $(SOLVED),printf '%s\n' 'aq-calib solve finds the numbers of $(words $(SOLVED_QUANTS)) calibrated treatments before$(if $(wildcard $(SOLVED)), (those that are not there))';) \
+	$(if $(CELLS),$(scratch); $(if $(STALE)$(call gone,$(QUANTS)),{ $(compose_scratch); } >/dev/null 2>&1;) \
 	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)

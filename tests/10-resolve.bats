@@ -122,6 +122,8 @@ show() {
     is "$stderr" ""
     aq 0 aq-resolve -m quant_pair=wint4_aint8 dataset.size=small,medium
     is "$(wc -l <<<"$stderr")" 1
+    aq 0 aq-resolve -m quant_pair=wint4_aint8,wfp8_afp8,wint8_aint4 dataset.size=small,medium
+    is "$stderr" "aq-resolve: warning: 2 quant_pairs are marked experimental: 'wint4_aint8', 'wint8_aint4'"
 }
 
 @test "-m: a line of JSON for each job, the last key fastest" {

@@ -57,7 +57,7 @@ make_commands() {
     while read -r page; do
         sed -e ':a; /\\$/{N; s/\\\n */ /; ta}' "$page" | sed -nE 's/^ *(\$ )?(make -f pipelines\/(qwen3|sweep|demo)\.mk( .*)?)$/\2/p' |
             sed -E 's/ +# .*//' | awk -v page="$page" '{ print page "\t" $0 }'
-    done < <(cd "$REPO" && ls README.md docs/*.md models/*/layer-analysis/README.md datasets/*/README.md)
+    done < <(cd "$REPO" && ls README.md docs/*.md models/*/README.md models/*/layer-analysis/README.md datasets/*/README.md)
 }
 
 @test "every make command of the pages names goals, options and overrides that are there" {

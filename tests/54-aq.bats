@@ -75,6 +75,17 @@ setup() {
     is "$(ls notes)" ""
 }
 
+@test "aq: an output that cannot be written is one line and exit 1, after the work; a reader that goes away is none" {
+    run --separate-stderr bash -c 'pipelines/aq plan PAIRS=wint8_aint8 >&-'
+    is "$status $stderr" "1 aq: standard output is closed"
+    run --separate-stderr bash -c 'pipelines/aq sweep PAIRS=wint8_aint8 >/dev/full'
+    is "$status $stderr" "1 aq: cannot write to standard output: No space left on device"
+    [ -e tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/summary.html ]
+    run --separate-stderr bash -o pipefail -c 'pipelines/aq plan PAIRS=wint8_aint8 | head -n 1'
+    is "$status $stderr" "0 "
+    has "$output" "1 cells"
+}
+
 @test "installed: aq and the tools work in an empty directory; completions know commands, options and choices" {
     ! sanitized || skip "would mix objects with and without sanitizers"
     local root=$BATS_TEST_TMPDIR/root/usr o=$BATS_TEST_TMPDIR/o

@@ -136,7 +136,14 @@ forget() { : >"$AQ_STUB_LOG"; }
     mkdir scratch
     TMPDIR=$PWD/scratch aq 0 sweep plan
     has "$output" "4 cells in $P"
-    is "$(grep -c -- '--dir' "$AQ_STUB_LOG")" 2 # run.json, and composed-config.yaml
+    is "$(grep -c -- '--dir' "$AQ_STUB_LOG")" 1
+    is "$(grep -c -- --result-version "$AQ_STUB_LOG" || true)" 0
+    is "$(ls scratch)" ""
+    [ ! -e tmp ]
+    forget
+    TMPDIR=$PWD/scratch aq 0 pipelines/aq plan PAIRS="wfp8_afp8 wint8_aint8" SIZES="small medium"
+    has "$output" "4 cells in ${P/qwen3_/}"
+    is "$(grep -c -- '--dir' "$AQ_STUB_LOG")" 1
     is "$(ls scratch)" ""
     [ ! -e tmp ]
 }

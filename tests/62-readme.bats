@@ -15,26 +15,89 @@ setup() {
 # Every fenced block without a language, one after the other, each ended by a line "%%".
 blocks() { awk '/^```/ {inside = !inside; if (!inside) print "%%"; next} inside' "$REPO/README.md"; }
 
+pages() { (cd "$REPO" && git ls-files '*.md' 2>/dev/null || find . -name '*.md' -printf '%P\n') | grep -v -e '^CHANGELOG.md$' -e '/per-layer-sensitivity.md$' -e '^build/' -e '^tmp/'; }
+# "page<TAB>command" of all pages
+documented() { (cd "$REPO" && pages | xargs awk -f tests/documented.awk); }
+
+# fate PAGE COMMAND: what tests/documented.list says of it: $fate is a test or "-", $row the number of the line that says so
+fate() {
+    local page pattern i
+    fate='' row=''
+    for i in "${!list[@]}"; do
+        IFS=$'\t' read -r page pattern fate _ <<<"${list[i]}"
+        # shellcheck disable=SC2053  # patterns
+        if [[ $1 == $page && $2 == $pattern ]]; then
+            row=$i
+            return 0
+        fi
+    done
+    fate=''
+    return 1
+}
+read_list() { mapfile -t list < <(grep -v '^#' "$REPO/tests/documented.list"); }
+
+@test "every command of every page is run by a test, or is left out for a reason" {
+    local list page command fate row used=' ' n=0
+    read_list
+    while IFS=$'\t' read -r page command; do
+        fate "$page" "$command" || { echo "$page: nothing runs: $command"; return 1; }
+        [ "$fate" = - ] || [ -e "$REPO/tests/$fate" ] || { echo "no test $fate"; return 1; }
+        used+="$row "
+        n=$((n + 1))
+    done < <(documented)
+    [ $n -ge 80 ]
+    for row in "${!list[@]}"; do
+        [[ $used == *" $row "* ]] || { echo "fits no command: ${list[row]}"; return 1; }
+        IFS=$'\t' read -r page command fate reason <<<"${list[row]}"
+        if [ "$fate" = - ]; then [ ${#reason} -ge 10 ]; fi
+    done
+}
+
 @test "each command of README.md does what it is for" {
-    local block='' line ran=0
+    local block='' line ran=0 list fate row wanted=1
+    read_list
     while IFS= read -r line; do
         if [ "$line" != %% ]; then
             block+=$line$'\n'
+            line=${line%% #*}
+            if fate README.md "${line%"${line##*[! ]}"}" && [ "$fate" != 62-readme.bats ]; then wanted=0; fi
             continue
         fi
-        case $block in
-        *./setup* | *──* | *srun* | */data/* | *'# prints'*) ;;
-        *'GRANS=all'*) ;; # tests/61-demo.bats runs that
-        make\ * | aq-* | cat\ *)
+        if [ $wanted -eq 1 ]; then
             run --separate-stderr timeout 300 bash -eu -o pipefail -c "$block"
             [ "$status" -eq 0 ] || { printf '%s\n%s\n%s\n' "$block" "$output" "$stderr"; return 1; }
             [ -n "$output" ]
             ran=$((ran + 1))
-            ;;
-        esac
-        block=''
+        fi
+        block='' wanted=1
     done < <(blocks)
-    [ "$ran" -ge 5 ]
+    [ "$ran" -ge 8 ]
+}
+
+@test "the options of the scripts that pages show; the training of the models, with a tiny corpus, where its packages are" {
+    need_command python3
+    aq 0 bash -c 'python3 "$1/tests/documented_options.py" "$1"' - "$REPO" < <(documented | grep '\.py')
+    [ "$output" -ge 10 ]
+    aq 2 bash -c 'python3 "$1/tests/documented_options.py" "$1"' - "$REPO" < <(documented | grep 'train\.py' | sed 's/--valid/--validation/')
+    # what is not run elsewhere is understood: options and formats are checked before files are opened
+    documented | grep -E '^docs/(serving|formats)' | cut -f2 | grep -E '^aq-(export|overlay)' >commands
+    [ "$(wc -l <commands)" -ge 6 ]
+    while IFS= read -r line; do
+        run bash -c "$line"
+        [ "$status" -ne 2 ] || { echo "$line"; echo "$output"; return 1; }
+    done <commands
+    python3 -c 'import torch, tokenizers, safetensors' 2>/dev/null || return 0
+    cp -R "$REPO"/models/qwen3_*_demo .
+    cd qwen3_vl_demo
+    documented | sed -n 's/^models.qwen3_vl_demo.README.md\t//p' | sed 's/make_corpus.py corpus/& -n 3000/; s/-n 4096/-n 64/; s/train.py/& --steps 4 --batch 16/' >run
+    is "$(wc -l <run)" 6
+    aq 0 bash -eu run
+    grep -q 'held-out loss of the bf16 checkpoint' train.log
+    cp corpus.safetensors valid.safetensors ../qwen3_moe_demo
+    cd ../qwen3_moe_demo
+    documented | sed -n 's/^models.qwen3_moe_demo.README.md\tpython3/python3/p' | sed 's/--steps 6000/--steps 4 --batch 16/' >run
+    aq 0 bash -eu run
+    aq 0 aq-extract-lm checkpoint
 }
 
 @test "the excerpt of README.md is the head of the published report" {

@@ -71,18 +71,18 @@ static int check_options(const struct aq_cmdline *cl, struct aq_err *err)
     return 0;
 }
 
-static struct json *make_quant(const char *conf_dir, const char *operand, struct aq_err *err)
+static struct json *make_quant(struct format_shelf *formats, const char *operand, struct aq_err *err)
 {
     if (o.format) {
         bool always_16 = o.fp4_block && strcmp(o.fp4_block, "16") == 0;
-        return overlay_quant_of_names(conf_dir, o.format, o.granularity ? o.granularity : "default",
+        return overlay_quant_of_names(formats, o.format, o.granularity ? o.granularity : "default",
                                       always_16, o.own_scales, err);
     }
     const char *path = operand ? operand : "-";
     struct json *run = json_read(path, err), *quant = NULL;
     if (run) {
         struct jref root = jref_root(run, path);
-        quant = overlay_quant_of_run(&root, conf_dir, err);
+        quant = overlay_quant_of_run(&root, formats, err);
     }
     json_free(run);
     return quant;
@@ -125,12 +125,14 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
         free(conf_dir);
         return result;
     }
-    struct json *quant = make_quant(conf_dir, cl->args[0], err);
+    struct format_shelf formats = {.conf_dir = conf_dir};
+    struct json *quant = make_quant(&formats, cl->args[0], err);
     int bad = !quant || (o.strict && check_supported(quant, err) < 0) ||
               json_write_file(cl->output, quant, err) < 0;
     if (!bad)
         overlay_warn(quant);
     json_free(quant);
+    format_shelf_release(&formats);
     free(conf_dir);
     return bad ? -1 : 0;
 }

@@ -58,7 +58,8 @@ struct common {
 };
 
 struct cell_sweep {
-    const char *dir, *conf_dir;
+    const char *dir;
+    struct format_shelf formats;
     bool servable;
     struct engine *engine;
     struct engine_target target;
@@ -192,7 +193,7 @@ static const struct quant *quant_of(struct cell_sweep *s, const struct jref *run
     char *key = xasprintf("%s/%s", c->pair, c->granularity);
     struct quant *q = aq_strmap_get(&s->quants, key);
     if (!q) {
-        struct json *v = overlay_quant_of_run(run, s->conf_dir, err);
+        struct json *v = overlay_quant_of_run(run, &s->formats, err);
         struct aq_buf text = AQ_BUF_INIT;
         char *sub = aq_path_join(s->dir, key), *path = aq_path_join(sub, "quant.json");
         if (v && json_write(&text, v, JSON_NEWLINE, err) == 0 &&
@@ -524,6 +525,7 @@ static void sweep_free(struct cell_sweep *s)
         }
     free(s->items);
     aq_strmap_release(&s->quants);
+    format_shelf_release(&s->formats);
     aq_arena_release(&s->names);
     free(s->common.method);
     free(s->common.dtype);
@@ -545,7 +547,8 @@ static int open_engine(const char *conf_dir, const char *text, struct engine **e
 
 int cells_write(const struct cells_request *q, struct aq_err *err)
 {
-    struct cell_sweep s = {.dir = q->dir, .conf_dir = q->conf_dir, .servable = q->servable};
+    struct cell_sweep s = {
+        .dir = q->dir, .formats = {.conf_dir = q->conf_dir}, .servable = q->servable};
     int result = open_engine(q->conf_dir, q->engine, &s.engine, &s.target, err);
     if (result == 0)
         result = read_cells(&s, err);
@@ -561,13 +564,14 @@ int cells_write(const struct cells_request *q, struct aq_err *err)
 /* ---- pairs that an engine serves ---- */
 
 struct served {
-    const char *conf_dir, *granularities;
+    struct format_shelf formats;
+    const char *granularities;
     struct engine *engine;
     struct engine_target target;
 };
 
 /* Is one of the granularities served with this format? */
-static int format_is_served(const struct served *s, const char *format, bool *out,
+static int format_is_served(struct served *s, const char *format, bool *out,
                             struct aq_err *err)
 {
     char *words = xstrdup(s->granularities), *rest = NULL;
@@ -576,7 +580,7 @@ static int format_is_served(const struct served *s, const char *format, bool *ou
     for (char *g = strtok_r(words, ",", &rest); g && r == 0 && !*out;
          g = strtok_r(NULL, ",", &rest)) {
         struct engine_verdict v;
-        struct json *quant = overlay_quant_of_names(s->conf_dir, format, g, false, false, err);
+        struct json *quant = overlay_quant_of_names(&s->formats, format, g, false, false, err);
         if (!quant)
             r = -1;
         else if (judge_quant(s->engine, &s->target, quant, &v))
@@ -587,7 +591,7 @@ static int format_is_served(const struct served *s, const char *format, bool *ou
     return r;
 }
 
-static int pair_is_served(const struct served *s, const char *dir, const char *name, bool *out,
+static int pair_is_served(struct served *s, const char *dir, const char *name, bool *out,
                           struct aq_err *err)
 {
     char *path = xasprintf("%s/%s.yaml", dir, name);
@@ -606,7 +610,7 @@ static int pair_is_served(const struct served *s, const char *dir, const char *n
 int cells_served_pairs(const char *conf_dir, const char *engine, const char *granularities,
                        struct aq_buf *out, struct aq_err *err)
 {
-    struct served s = {.conf_dir = conf_dir, .granularities = granularities};
+    struct served s = {.formats = {.conf_dir = conf_dir}, .granularities = granularities};
     struct aq_arena a = AQ_ARENA_INIT;
     struct aq_names names = AQ_NAMES_INIT;
     char *dir = aq_path_join(conf_dir, "quant_pair");
@@ -622,6 +626,7 @@ int cells_served_pairs(const char *conf_dir, const char *engine, const char *gra
             aq_buf_addf(out, "%s\n", names.items[i]);
     }
     engine_free(s.engine);
+    format_shelf_release(&s.formats);
     free(names.items);
     aq_arena_release(&a);
     free(dir);

@@ -239,15 +239,13 @@ static int choose_model(struct planner *p, struct def *d)
         strcmp(group + n - 5, "/arch") != 0 || strcmp(def_package(p->a, d, false), "model") != 0)
         return 0;
     const char *name = pick->value->s;
-    struct aq_names models = conf_models(p->s);
-    bool known = aq_names_have(&models, name);
-    if (!known) {
+    if (!conf_has_model(p->s, name)) {
+        struct aq_names models = conf_models(p->s);
         fail(p, pick->place, aq_arena_printf(p->a, "unknown model '%s'", aq_show(name)));
         aq_names_hint(p->err, "models", name, &models);
-    }
-    free(models.items);
-    if (!known)
+        free(models.items);
         return -1;
+    }
     pick->used = true;
     d->group = aq_arena_printf(p->a, "/model/%s/arch", name);
     d->value = node_string(p->a, aq_arena_printf(p->a, "%s.default", name), pick->place);

@@ -96,9 +96,10 @@ static struct json *checked_quant(const struct overlay_cell *cell, const struct 
     return quant;
 }
 
-struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err)
+struct json *overlay_quant_of_run(const struct jref *run, struct format_shelf *shelf,
+                                  struct aq_err *err)
 {
-    struct overlay_cell cell = {.conf_dir = conf_dir};
+    struct overlay_cell cell = {.shelf = shelf};
     struct jref pair, name, granularity, aq;
     if (run_check_schema(run, err) < 0 ||
         jref_get(run, "quant_pair", JSON_OBJECT, &pair, err) < 0 ||
@@ -118,7 +119,7 @@ struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, 
     cell.overrides = jref_child(&granularity, overrides, 0);
     if (jref_has(run, "_aq", &aq) && jref_has(&aq, "format", &cell.format))
         return checked_quant(&cell, &pair, err);
-    struct json *loaded = load_named_format(conf_dir, &name, err);
+    struct json *loaded = load_named_format(shelf->conf_dir, &name, err);
     if (!loaded)
         return NULL;
     cell.format = jref_root(loaded, cell.format_name);
@@ -167,18 +168,18 @@ static int check_granularity(const struct jref *g, struct aq_err *err)
     return 0;
 }
 
-struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
+struct json *overlay_quant_of_names(struct format_shelf *shelf, const char *format,
                                     const char *granularity, bool fp4_always_16, bool own_scales,
                                     struct aq_err *err)
 {
     struct overlay_cell cell = {.format_name = format,
                                 .fp4_always_16 = fp4_always_16,
                                 .own_scales = own_scales,
-                                .conf_dir = conf_dir};
+                                .shelf = shelf};
     char *path = NULL;
-    struct json *f = format_load(conf_dir, format, err), *g = NULL, *quant = NULL;
+    struct json *f = format_load(shelf->conf_dir, format, err), *g = NULL, *quant = NULL;
     if (f)
-        g = read_granularity(conf_dir, granularity, &path, err);
+        g = read_granularity(shelf->conf_dir, granularity, &path, err);
     if (g) {
         struct jref root = jref_root(g, path);
         if (check_granularity(&root, err) == 0 &&

@@ -29,7 +29,7 @@ void resolver_release(struct resolver *r)
 {
     free(r->overrides);
     run_formats_release(&r->formats);
-    aq_strmap_release(&r->warned);
+    aq_names_release(&r->experimental);
     aq_arena_release(&r->arena);
     conf_search_release(&r->search);
 }
@@ -45,12 +45,24 @@ static struct conf_job single_job(struct resolver *r)
 
 /* ---- one job ---- */
 
-static void warn_experimental(struct resolver *r, const struct run *run)
+static void note_experimental(struct resolver *r, const struct run *run)
 {
-    if (!run->experimental || aq_strmap_has(&r->warned, run->pair_name))
-        return;
-    aq_strmap_put(&r->warned, aq_arena_strdup(&r->arena, run->pair_name), r);
-    aq_warn("quant_pair '%s' is marked experimental", aq_show(run->pair_name));
+    if (run->experimental && !aq_names_have(&r->experimental, run->pair_name))
+        aq_names_add(&r->experimental, aq_arena_strdup(&r->arena, run->pair_name));
+}
+
+/* One line for all of them: a sweep may have a dozen. */
+static void warn_experimental(const struct resolver *r)
+{
+    const struct aq_names *n = &r->experimental;
+    struct aq_buf text = AQ_BUF_INIT;
+    for (size_t i = 0; i < n->count; i++)
+        aq_buf_addf(&text, "%s'%s'", i ? ", " : "", aq_show(n->items[i]));
+    if (n->count == 1)
+        aq_warn("quant_pair %s is marked experimental", aq_buf_str(&text));
+    else if (n->count)
+        aq_warn("%zu quant_pairs are marked experimental: %s", n->count, aq_buf_str(&text));
+    aq_buf_release(&text);
 }
 
 static void note_files(struct resolver *r, const struct conf_plan *plan, const struct run *run,
@@ -107,7 +119,7 @@ static int resolve_composed(struct resolver *r, const struct conf_job *job, stru
         aq_buf_release(&text);
         return -1;
     }
-    warn_experimental(r, &run);
+    note_experimental(r, &run);
     out->len = text.len;
     out->text = aq_buf_detach(&text);
     out->label = label_of(r, job);
@@ -152,6 +164,8 @@ int resolve_one(struct resolver *r, enum resolve_format format, struct resolved_
     if (result == 0)
         result = resolve_job(r, &job, &scratch, format, out, err);
     aq_arena_release(&scratch);
+    if (result == 0)
+        warn_experimental(r);
     return result;
 }
 
@@ -240,7 +254,10 @@ int resolve_all(struct resolver *r, enum resolve_format format, struct resolved_
         return -1;
     int result = resolve_jobs(r, &plan, format, out, err);
     sweep_release(&plan);
-    return result < 0 ? -1 : check_distinct(r, out, out_dir_of, err);
+    if (result < 0 || check_distinct(r, out, out_dir_of, err) < 0)
+        return -1;
+    warn_experimental(r);
+    return 0;
 }
 
 int resolve_check_subdirs(struct resolver *r, const struct resolved_list *l, struct aq_err *err)

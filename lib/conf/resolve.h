@@ -21,7 +21,7 @@ struct resolver {
     size_t count;
     struct tm now;
     struct run_formats formats;
-    struct aq_strmap warned; /* experimental pairs that were named already */
+    struct aq_names experimental; /* pairs, each once */
 };
 
 int resolver_init(struct resolver *r, const char *config_dir, const char *primary,

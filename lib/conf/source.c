@@ -222,15 +222,19 @@ struct aq_names conf_subgroups(struct conf_search *s, const char *group)
     return list_all(s, group, AQ_NAMES_GROUPS);
 }
 
+bool conf_has_model(struct conf_search *s, const char *name)
+{
+    return name[0] && name[0] != '.' && !strchr(name, '/') &&
+           conf_dir_of(s, aq_arena_printf(&s->arena, "model/%s/arch/%s.default", name, name));
+}
+
 struct aq_names conf_models(struct conf_search *s)
 {
     struct aq_names names = conf_subgroups(s, "model");
     size_t kept = 0;
-    for (size_t i = 0; i < names.count; i++) {
-        const char *n = names.items[i];
-        if (conf_dir_of(s, aq_arena_printf(&s->arena, "model/%s/arch/%s.default", n, n)))
-            names.items[kept++] = n;
-    }
+    for (size_t i = 0; i < names.count; i++)
+        if (conf_has_model(s, names.items[i]))
+            names.items[kept++] = names.items[i];
     names.count = kept;
     return names;
 }

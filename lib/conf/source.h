@@ -63,5 +63,6 @@ struct aq_names conf_subgroups(struct conf_search *s, const char *group);
 
 /* Models are groups of their own: conf/model/NAME/arch/NAME.default.yaml. Free .items. */
 struct aq_names conf_models(struct conf_search *s);
+bool conf_has_model(struct conf_search *s, const char *name);
 
 #endif

@@ -173,29 +173,55 @@ static bool is_preset(const struct json *format)
     return versions && json_type(versions) == JSON_ARRAY && json_first(versions);
 }
 
-int format_label(const char *conf_dir, const struct json *format, int index,
+void format_shelf_release(struct format_shelf *s)
+{
+    for (size_t i = 0; i < s->names.count && s->files; i++)
+        json_free(s->files[i]);
+    free(s->files);
+    aq_names_release(&s->names);
+    aq_arena_release(&s->arena);
+    s->files = NULL;
+    s->listed = false;
+}
+
+static int list_shelf(struct format_shelf *s, struct aq_err *err)
+{
+    if (s->listed)
+        return 0;
+    char *dir = aq_path_join(s->conf_dir, "format");
+    int bad = list_formats(&s->arena, dir, &s->names, err);
+    free(dir);
+    if (bad)
+        return -1;
+    s->files = xcalloc(s->names.count + 1, sizeof *s->files);
+    s->listed = true;
+    return 0;
+}
+
+static const struct json *shelf_at(struct format_shelf *s, size_t i, struct aq_err *err)
+{
+    if (!s->files[i]) {
+        char *path = xasprintf("%s/format/%s.yaml", s->conf_dir, s->names.items[i]);
+        s->files[i] = load_file(path, err);
+        free(path);
+    }
+    return s->files[i];
+}
+
+int format_label(struct format_shelf *shelf, const struct json *format, int index,
                  char label[FORMAT_LABEL], struct aq_err *err)
 {
-    struct aq_arena a = AQ_ARENA_INIT;
-    struct aq_names n = {0};
-    char *dir = aq_path_join(conf_dir, "format");
-    int bad = list_formats(&a, dir, &n, err);
     (void)snprintf(label, FORMAT_LABEL, "CUSTOM_%d", index);
-    for (size_t i = 0; i < n.count && bad == 0; i++) {
-        char *path = xasprintf("%s/%s.yaml", dir, n.items[i]);
-        struct json *v = load_file(path, err);
-        free(path);
-        if (!v) {
-            bad = -1;
-        } else if (is_preset(v) && same_contents(v, format)) {
-            (void)snprintf(label, FORMAT_LABEL, "%s", n.items[i]);
-            json_free(v);
+    if (list_shelf(shelf, err) < 0)
+        return -1;
+    for (size_t i = 0; i < shelf->names.count; i++) {
+        const struct json *v = shelf_at(shelf, i, err);
+        if (!v)
+            return -1;
+        if (is_preset(v) && same_contents(v, format)) {
+            (void)snprintf(label, FORMAT_LABEL, "%s", shelf->names.items[i]);
             break;
         }
-        json_free(v);
     }
-    free(n.items);
-    aq_arena_release(&a);
-    free(dir);
-    return bad;
+    return 0;
 }

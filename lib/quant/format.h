@@ -8,9 +8,12 @@
 #ifndef AQ_QUANT_FORMAT_H
 #define AQ_QUANT_FORMAT_H
 
+#include "base/arena.h"
 #include "base/err.h"
+#include "base/names.h"
 #include "io/json.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { FORMAT_LABEL = 80 };
@@ -27,11 +30,23 @@ struct json *format_load(const char *conf_dir, const char *name, struct aq_err *
 /* Shape and types of {"quant_cfg", "algorithm"}, wherever it is found. */
 int format_check(const struct jref *format, struct aq_err *err) AQ_MUST_CHECK;
 
+/* All formats of a configuration tree, in the order of their names; a file is read when it is first
+   needed, and once, since a sweep compares hundreds of cells with them. Starts as {.conf_dir = d}. */
+struct format_shelf {
+    const char *conf_dir; /* borrowed */
+    bool listed;
+    struct aq_arena arena;
+    struct aq_names names;
+    struct json **files; /* [names.count]; NULL: not read yet */
+};
+
+void format_shelf_release(struct format_shelf *s);
+
 /*
  * ModelOpt's name for a candidate: the preset whose quant_cfg and algorithm equal those of
  * `format` as values, else CUSTOM_<index>.
  */
-int format_label(const char *conf_dir, const struct json *format, int index,
+int format_label(struct format_shelf *shelf, const struct json *format, int index,
                  char label[FORMAT_LABEL], struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

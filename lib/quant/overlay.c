@@ -410,7 +410,7 @@ struct json *overlay_quant(const struct overlay_cell *cell, struct aq_err *err)
     struct verdict v;
     char label[FORMAT_LABEL];
     if (find_verdict(&place, cell, &v, err) == 0 &&
-        format_label(cell->conf_dir, merged, 0, label, err) == 0)
+        format_label(cell->shelf, merged, 0, label, err) == 0)
         root = document(cell, merged, &v, label);
     json_free(merged);
     return root;

@@ -61,6 +61,7 @@
 
 #include "base/err.h"
 #include "io/json.h"
+#include "quant/format.h"
 #include "quant/method.h"
 
 #include <stdbool.h>
@@ -75,7 +76,7 @@ struct overlay_cell {
     bool fp4_always_16;      /* autoquant.fp4_block: 16 instead of honour */
     bool own_scales;         /* autoquant.shared_scale is false: no "@group" */
     struct method_rules methods;
-    const char *conf_dir; /* whose presets give the label */
+    struct format_shelf *shelf; /* whose presets give the label */
 };
 
 /*
@@ -100,10 +101,11 @@ void overlay_warn(const struct json *quant);
 /* overlay_quant for a run of aq-resolve (run.json). A format that the run does not carry is looked
  * up.
  */
-struct json *overlay_quant_of_run(const struct jref *run, const char *conf_dir, struct aq_err *err);
+struct json *overlay_quant_of_run(const struct jref *run, struct format_shelf *shelf,
+                                  struct aq_err *err);
 /* The same for conf/format/<format>.yaml and conf/quant_granularity/<granularity>.yaml; a
    granularity with a dot or a slash in it is a file. What is typed wrongly is AQ_EUSAGE. */
-struct json *overlay_quant_of_names(const char *conf_dir, const char *format,
+struct json *overlay_quant_of_names(struct format_shelf *shelf, const char *format,
                                     const char *granularity, bool fp4_always_16, bool own_scales,
                                     struct aq_err *err);
 

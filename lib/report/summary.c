@@ -154,6 +154,19 @@ static bool same_kind(const struct cell *a, const struct cell *b)
            same_text(a->granularity, b->granularity);
 }
 
+bool summary_unreached(const struct summary_cell *c)
+{
+    return !c->satisfied && !isnan(c->effective_bits);
+}
+
+size_t summary_count_unreached(const struct summary *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->count; i++)
+        n += summary_unreached(&s->cells[i]);
+    return n;
+}
+
 int summary_size_order(const char *size)
 {
     static const char *const known[] = {"small", "medium", "large"};

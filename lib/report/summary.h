@@ -59,6 +59,10 @@ void summary_markdown(struct aq_buf *out, const struct summary *s);
 void summary_tsv(struct aq_buf *out, const struct summary *s);
 void summary_html(struct aq_buf *out, const struct summary *s);
 
+/* The budget was out of the cell's reach: its recipe is the smallest there is, and larger. */
+bool summary_unreached(const struct summary_cell *c);
+size_t summary_count_unreached(const struct summary *s);
+
 /* 0 for small, 1 for medium, 2 for large; -1 for any other name. */
 int summary_size_order(const char *size);
 /* Compares two names of sizes for qsort: by that order, then as texts. */

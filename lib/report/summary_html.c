@@ -142,7 +142,7 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engin
     html_text(out, "td", NULL, cell_show(c->cell.size));
     html_number_cell(out, NULL, c->total, svg_number(c->total));
     html_number_cell(out, "more", c->score, svg_number(c->score));
-    html_fixed_cell(out, NULL, c->effective_bits, 3, "");
+    html_fixed_cell(out, NULL, c->effective_bits, 3, summary_unreached(c) ? " *" : "");
     html_name_cell(out, "more", c->worst_shown ? c->worst_shown : "");
     html_fixed_cell(out, "more",
                     c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN, 0,
@@ -229,6 +229,14 @@ static void add_meaning(struct aq_buf *out, const struct summary *s)
     if (s->mixed)
         html_text(out, "p", NULL,
                   "These cells have different normalizations: their totals do not compare.");
+    size_t unreached = summary_count_unreached(s);
+    if (unreached) {
+        char *text = xasprintf("In %zu cell%s the budget is out of reach, and the recipe is the "
+                               "smallest there is: bits with a *.",
+                               unreached, unreached == 1 ? "" : "s");
+        html_text(out, "p", NULL, text);
+        free(text);
+    }
     html_section_end(out);
 }
 

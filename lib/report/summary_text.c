@@ -84,6 +84,8 @@ static void md_cell(struct aq_buf *out, const struct summary_cell *c, bool engin
     md_number(out, 'e', 4, c->total);
     md_number(out, 'e', 4, c->score);
     md_number(out, 'f', 4, c->effective_bits);
+    if (summary_unreached(c))
+        aq_buf_adds(out, "\\* ");
     md_number(out, 'f', 4, c->storage_bits);
     md_text(out, c->worst_shown ? c->worst_shown : "");
     md_number(out, 'f', 1, c->count && c->total > 0 ? 100 * (c->scores[c->worst] / c->total) : NAN);
@@ -135,6 +137,12 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
                      "the ranking of the layers with that of the largest data set of the same cell "
                      "(Spearman, Kendall);\n"
                      "*rho (cells)* is the mean with the other cells of the same size.\n");
+    size_t unreached = summary_count_unreached(s);
+    if (unreached)
+        aq_buf_addf(out,
+                    "\\* The budget is out of reach in %zu cell%s: the recipe there is the smallest "
+                    "there is.\n",
+                    unreached, unreached == 1 ? "" : "s");
     if (s->engine)
         aq_buf_adds(out, "The last column is what the engine makes of the formats: exact (as they "
                          "are scored), near (with other\nroundings), other (another computation), "

@@ -49,7 +49,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!run)
         return 0;
     struct jref root = jref_root(run, "run.json");
-    struct json *quant = overlay_quant_of_run(&root, empty_tree(), &err);
+    struct format_shelf shelf = {.conf_dir = empty_tree()};
+    struct json *quant = overlay_quant_of_run(&root, &shelf, &err);
+    format_shelf_release(&shelf);
     if (quant) {
         struct aq_buf text = AQ_BUF_INIT;
         if (json_write(&text, quant, 0, &err) < 0)

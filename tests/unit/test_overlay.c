@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #define CONF "conf"
+static struct format_shelf shelf = {.conf_dir = CONF};
 #define V40 "tests/oracle/overlay/modelopt-0.40.0.json"
 #define V47 "tests/oracle/overlay/modelopt-0.47.0.json"
 
@@ -96,7 +97,7 @@ static struct json *quant_of(const struct json *vectors, const struct json *form
         .granularity = granularity,
         .overrides =
             jref_root(json_get(json_get(vectors, "granularities"), granularity), "overrides"),
-        .conf_dir = CONF,
+        .shelf = &shelf,
     };
     struct json *quant = overlay_quant(&cell, &err);
     if (merged)
@@ -449,7 +450,7 @@ static void count_grid(const struct json *vectors, bool always_16, int *runnable
                                         .granularity = upstream_granularities[g],
                                         .overrides = jref_root(over, "o"),
                                         .fp4_always_16 = always_16,
-                                        .conf_dir = CONF};
+                                        .shelf = &shelf};
             struct json *quant = overlay_quant(&cell, &err);
             if (quant && truth_of(quant, "supported")) {
                 const char *id = text_of(quant, "treatment_id");
@@ -495,6 +496,7 @@ int main(void)
     test_treatments();
     test_bad_attributes();
     test_grid(v40);
+    format_shelf_release(&shelf);
     json_free(v40);
     json_free(v47);
     return tap_done();
