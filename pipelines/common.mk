@@ -67,6 +67,9 @@ say   = $(if $(V),,@$(if $(findstring s,$(make_letters)),,printf '  %-8s %s\n' '
 # For the one place where values become arguments of a command: $(shell) of pipelines/settings and the like.
 quote = '$(subst ','\'',$(1))'
 
+# Before a make below this one: its own messages go where those of the make above it go (pipelines/aq).
+below = if [ -n "$${AQ_SAID:-}" ]; then exec 2>>"$$AQ_NOTES.make"; export AQ_SAY=$$AQ_SAID; fi;
+
 # $(call stamp,FILE,VARIABLE): a file that is out of date exactly when its text differs from the variable's, whose words
 # are checked ones.
 define stamp_rule

@@ -115,7 +115,7 @@ settle = $(AQ_BIN)/aq-select -q --settled $(if $(BITS),--effective-bits $(BITS))
 settle_says = .sizes[-1] | "\($$s): \(.same_weights * 100 | round) % of the weights choose as before; " + \
 	if .agrees then "settled" else "not settled: \(.difference) +- \(.se // "?")" end
 sweep:
-	+@sizes=; for size in $(SIZES); do \
+	+@$(below) sizes=; for size in $(SIZES); do \
 	  more=$${sizes:+1}; sizes="$$sizes $$size"; \
 	  $(MAKE) --no-print-directory -f $(front) sweep STOP= SIZES="$$sizes"; \
 	  [ -n "$$more" ] || continue; \
@@ -126,7 +126,7 @@ sweep:
 else ifeq ($(GOALS),int8-phases)
 phases = $(MAKE) --no-print-directory -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' EXPERIMENT='$(EXPERIMENT)'
 int8-phases:
-	+@case '$(if $(OUTPUT_MODE),$(or $(filter publish tmp,$(OUTPUT_MODE)),bad),publish)' in \
+	+@$(below) case '$(if $(OUTPUT_MODE),$(or $(filter publish tmp,$(OUTPUT_MODE)),bad),publish)' in \
 	  publish) exec $(phases) LAYOUT=publish ;; \
 	  tmp) exec $(phases) OUTPUT_DIR='$(TMP_ROOT)/$(subst qwen3_vl_4b_instruct,qwen3_vl_4b,$(MODEL))_autoquant_int8_lm_$${dataset.size}' ;; \
 	  *) echo "OUTPUT_MODE must be publish or tmp" >&2; exit 1 ;; \
@@ -150,7 +150,7 @@ overlay = $(AQ_BIN)/aq-overlay --cells $(1) --engine $(SERVED_BY) $(if $(filter 
 compose = mkdir -p $(ARGS); $(PIPELINES)/overrides $(P)/overrides.txt; $(call resolve,$(P)); $(call resolve,$(P)) -q --format yaml; \
 	$(call overlay,$(P)); echo $(KEY) >$(ARGS)/cells
 # The same in the scratch directory "$$d" of a plan, but for what a plan does not read; once.
-compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides,: >)"$$d/overrides.txt"; $(call resolve,"$$d"); $(call overlay,"$$d"); fi
+compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides "$$d/overrides.txt",: >"$$d/overrides.txt"); $(call resolve,"$$d"); $(call overlay,"$$d"); fi
 # and the directory: that of `aq plan` and of a make above this one, else one of its own
 scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
 
@@ -166,8 +166,8 @@ else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
 $(GOALS): locked ; @:
 locked:
-	+@mkdir -p $(P); AQ_LOCKED=1 AQ_VERSIONS='$(VERSIONS)' flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
-	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&2; \
+	+@mkdir -p $(P); $(below) AQ_LOCKED=1 AQ_VERSIONS='$(VERSIONS)' flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
+	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&$${AQ_SAID:-2}; \
 	  [ -n "$${AQ_NOTES:-}" ] && [ "$$MAKELEVEL" = 1 ] || exit $$s; printf '%s\n' "$$MAKELEVEL $$s" "failed $$s" >>"$$AQ_NOTES"; }
 else
 
