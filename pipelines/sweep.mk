@@ -82,7 +82,9 @@ values = AQ_OVERRIDES=$(call quote,$(AQ_OVERRIDES)) AQ_OUTPUT_DIR=$(call quote,$
 ifneq ($(and $(filter auto,$(value SHARDS)),$(if $(value LAUNCH),,1)),)
 LAUNCH := $(call quote,$(PIPELINES)/with-device)
 endif
-settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' LOOK=$(if $(filter-out plan,$(GOALS)),,plan) PAIRS_GIVEN='$(PAIRS_GIVEN)' \
+# what settings are for: the plan, the lock that a make below takes its turn under, or the work
+look := $(if $(filter-out plan,$(GOALS)),$(if $(looking_only)$(value AQ_LOCKED),,lock),plan)
+settings := $(shell $(PIPELINES)/settings FACE='$(face)' CONF='$(CONF)' LOOK=$(look) PAIRS_GIVEN='$(PAIRS_GIVEN)' \
 	$(foreach k,$(filter-out OUTPUT_MODE AQ_CONF LAUNCH V,$(KNOBS)),$(k)=$(call quote,$($(k)))))
 $(foreach w,$(filter error=%,$(settings)),$(error $(subst |, ,$(patsubst error=%,%,$(w)))))
 ifeq ($(settings),)
@@ -161,19 +163,19 @@ ifeq ($(GOALS)$(looking_only)$(if $(STALE),,fresh)$(value AQ_SCRATCH),plan)
 # What is not there yet is composed, by a make below this one, in a directory that goes again.
 .PHONY: plan
 plan:
-	+@$(scratch); AQ_VERSIONS='$(VERSIONS)' $(MAKE) --no-print-directory -f $(front) plan
+	+@$(scratch); $(MAKE) --no-print-directory -f $(front) plan
 else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
-$(GOALS): locked ; @:
+$(GOALS): locked ;
 locked:
-	+@mkdir -p $(P); $(below) AQ_LOCKED=1 AQ_VERSIONS='$(VERSIONS)' flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
+	+@mkdir -p $(P); $(below) AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
 	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&$${AQ_SAID:-2}; \
 	  [ -n "$${AQ_NOTES:-}" ] && [ "$$MAKELEVEL" = 1 ] || exit $$s; printf '%s\n' "$$MAKELEVEL $$s" "failed $$s" >>"$$AQ_NOTES"; }
 else
 
-# Since a sweep of these very cells was whole, no file has come into a directory here or gone from one: none is missing.
-WHOLE := $(if $(STALE)$(MAKE_RESTARTS),,$(shell { read -r key <$(ARGS)/whole; } 2>/dev/null && [ "$$key" = $(KEY) ] && \
-	[ -z "$$(find $(P) -maxdepth 3 -type d -newer $(ARGS)/whole -print -quit)" ] && echo 1))
+ifneq ($(MAKE_RESTARTS),)
+override WHOLE :=
+endif
 
 ifeq ($(LOOKING),1)
 # Up to date: use what is there. Else take the words of what was composed elsewhere.
@@ -235,7 +237,8 @@ SOLVED := $(if $(SOLVED_QUANTS),$(D)/solved.safetensors)
 
 # which sizes have captions; and that those of the cells, and the checkpoint, are there
 size_of  = $(firstword $(subst :, ,$(1)))
-there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s))))))
+there   := $(if $(WHOLE),$(foreach s,$(SIZE_SAMPLES),$(if $(realpath $(P)/in/captions-$(call size_of,$(s))),$(call size_of,$(s)))))
+there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(if $(and $(WHOLE),$(if $(filter-out $(there),$(SIZES)),,1)),$(there),$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s)))))))
 $(foreach w,$(filter error=%,$(there)),$(if $(LOOKING),,$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
 there   := $(filter-out error=%,$(there))
 CAPTIONS := $(patsubst %,$(P)/in/captions-%,$(there))
@@ -336,7 +339,7 @@ sweep: $(CONFIGURED) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.ht
 ifeq ($(findstring q,$(looking_only)),)
 sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'$(if $(findstring s,$(make_letters)),,; \
 	  $(PIPELINES)/show-summary $(P)/summary.tsv)
-	@echo $(KEY) >$(ARGS)/whole; touch -d '1 second ago' $(ARGS)/whole
+	$(if $(WHOLE),,@echo $(KEY) >$(ARGS)/whole; touch -d '1 second ago' $(ARGS)/whole)
 endif
 publish: sweep
 	@jq -r '._aq.out_dir | gsub("[[:cntrl:]]"; "?")' $(PUBLISHED:%=$(P)/%/run.json) | sort -u

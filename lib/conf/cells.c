@@ -571,8 +571,7 @@ struct served {
 };
 
 /* Is one of the granularities served with this format? */
-static int format_is_served(struct served *s, const char *format, bool *out,
-                            struct aq_err *err)
+static int format_is_served(struct served *s, const char *format, bool *out, struct aq_err *err)
 {
     char *words = xstrdup(s->granularities), *rest = NULL;
     int r = 0;

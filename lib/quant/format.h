@@ -31,7 +31,8 @@ struct json *format_load(const char *conf_dir, const char *name, struct aq_err *
 int format_check(const struct jref *format, struct aq_err *err) AQ_MUST_CHECK;
 
 /* All formats of a configuration tree, in the order of their names; a file is read when it is first
-   needed, and once, since a sweep compares hundreds of cells with them. Starts as {.conf_dir = d}. */
+   needed, and once, since a sweep compares hundreds of cells with them. Starts as {.conf_dir = d}.
+ */
 struct format_shelf {
     const char *conf_dir; /* borrowed */
     bool listed;

@@ -139,10 +139,11 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
                      "*rho (cells)* is the mean with the other cells of the same size.\n");
     size_t unreached = summary_count_unreached(s);
     if (unreached)
-        aq_buf_addf(out,
-                    "\\* The budget is out of reach in %zu cell%s: the recipe there is the smallest "
-                    "there is.\n",
-                    unreached, unreached == 1 ? "" : "s");
+        aq_buf_addf(
+            out,
+            "\\* The budget is out of reach in %zu cell%s: the recipe there is the smallest "
+            "there is.\n",
+            unreached, unreached == 1 ? "" : "s");
     if (s->engine)
         aq_buf_adds(out, "The last column is what the engine makes of the formats: exact (as they "
                          "are scored), near (with other\nroundings), other (another computation), "
