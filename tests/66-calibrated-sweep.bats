@@ -102,6 +102,16 @@ forget() { : >"$AQ_STUB_LOG"; }
     has "$(cat "$o/section")" "($(jq '.ratio * 100 | round / 100' "$o/both.json") times); lower in $(jq .better "$o/both.json") of $(jq .n "$o/both.json") groups"
     is "$(grep -m 1 -E '\|[+-][0-9]+\|$' "$o/section" | sed 's/.*|[+-]\([0-9]*\)|$/\1/')" "$(jq .most "$o/both.json")"
     is "$(grep -c '^### wint4' "$md")" 2
+    # the page has it too, a row for every group; and both say that 16 captions are too few for the widest input
+    local html=$E/select/4.3/small/report.html tokens warning
+    sed -n '/<section id="calibrated"/,/<\/section>/p' "$html" >"$o/page"
+    has "$(cat "$o/page")" "($(jq '.ratio * 100 | round / 100' "$o/both.json") times); lower in $(jq .better "$o/both.json") of $(jq .n "$o/both.json") groups"
+    is "$(grep -c '^<tr><td' "$o/page")" $((2 * $(jq .n "$o/both.json")))
+    has "$(cat "$html")" '<a href="#calibrated">'
+    tokens=$(head -c 4096 "$E/demo_captions/tokens.safetensors" | tail -c +9 | grep -aoE '"ids":\{[^}]*\}' | grep -oE '"shape":\[[0-9]+' | grep -oE '[0-9]+$')
+    warning="Calibrated candidates were solved over $tokens tokens, fewer than 4 for each of the 384 columns of the widest input"
+    has "$(cat "$md")" "**$warning"
+    has "$(cat "$o/page")" "$warning"
     aq 0 aq-eval -q --device cpu --reference "$E/lm.json" --domain heldout="$E/demo_captions/heldout.safetensors" -o "$o/written.json" "$E/select/4.3/small/export-vllm"
     jq -se 'map(.all.kl.mean) | .[0] > 1e-5 and (.[0] - .[1] | fabs) < 2e-2 * .[0]' "$E/select/4.3/small/eval.json" "$o/written.json" >/dev/null ||
         { jq .all.kl.mean "$E/select/4.3/small/eval.json" "$o/written.json"; return 1; }

@@ -257,6 +257,57 @@ agrees() {
     agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-4
 }
 
+# Codes, scales and ranges of calibrated candidates are those of one file, so that the two devices differ by how they add and, in
+# bf16, by the terms of what is scaled. A GPU's own moments are sums of its own activations: its codes differ from the CPU's where a
+# value falls on the border of two.
+# bats test_tags=gpu
+@test "calibrated candidates of the demo model: the CPU's scores and KL; what the GPU solves by itself serves as well" {
+    demo_inputs
+    local m=$T/qwen3_vl_demo quant=() f n solve
+    mkdir -p calibrated
+    for f in INT4_GPTQ_CFG INT4_AWQ_CFG INT8_SMOOTHQUANT_HALF_CFG NVFP4_WEIGHT_ONLY_SWEEP_CFG NVFP4_AWQ_FULL_CFG; do
+        AQ_CONF=$REPO/conf aq-overlay --format $f -o calibrated/$f.json
+        ! jq -e .supported calibrated/$f.json >/dev/null || quant+=("calibrated/$f.json")
+    done
+    [ "${#quant[@]}" -ge 4 ]
+    demo cpu cpu fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges
+    demo cuda cuda fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
+    demo cuda16 cuda bf16 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
+    solve() { aq-calib solve -q --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device "$1" --dtype "$2" --ranges "$m/ranges-$1-$2" -o "$3" "${quant[@]}"; }
+    solve cpu fp32 solved
+    solve cuda fp32 own
+    solve cuda fp32 again
+    cmp own again
+    local options=(--prefix 128 --score-samples 128 --solved "$PWD/solved")
+    demo c cpu fp32 "${options[@]}" "${quant[@]}"
+    demo fp32 cuda fp32 "${options[@]}" "${quant[@]}"
+    agrees c fp32 128 1e-4 1e-2 1e-4
+    demo bf16 cuda bf16 "${options[@]}" "${quant[@]}"
+    agrees c bf16 128 2e-2 2e-1 2e-2
+    demo twice cuda bf16 "${options[@]}" "${quant[@]}"
+    cmp bf16 twice
+    for n in 1 2 3; do demo part$n cuda bf16 "${options[@]}" --shard $n/3 "${quant[@]}"; done
+    aq 0 aq-score merge -o merged part1 part2 part3
+    cmp merged bf16
+    demo alone cuda fp32 "${options[@]}" --solved "$PWD/own" "${quant[@]}"
+    aq 0 "$O/tests/store_diff" c alone 128
+    echo "# solved by the GPU, at most: $(sort -k5 -g <<<"$output" | tail -n 1)" >&3
+    awk '$5 + 0 > 5e-2 { bad = 1 } END { exit bad }' <<<"$output"
+    demo kl-cpu cpu fp32 --method kl_div --prefix 128 --score-samples 8 --solved "$PWD/solved" "${quant[@]}"
+    demo kl-cuda cuda fp32 --method kl_div --prefix 128 --score-samples 8 --solved "$PWD/solved" "${quant[@]}"
+    agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-3
+    # a recipe of all of them, measured: the KL of what the scores are of
+    jq --argjson treatments "$(jq -n '[inputs | {key: .label, value: [.treatment.w, .treatment.a]}] | from_entries' "${quant[@]}")" \
+        --argjson cycle "$(jq -nc '[inputs | .label]' "${quant[@]}")" -f "$REPO/tests/manifest.jq" "$m/lm.json" >recipe.json
+    for n in cpu cuda; do
+        aq 0 aq-eval -q --device $n --dtype fp32 --reference "$m/lm.json" --domain text="$m/tokens" --ranges "$m/ranges-$n-fp32" --solved solved \
+            -o kl-$n.json recipe.json
+    done
+    aq 0 aq-eval -q --device cuda --dtype bf16 --reference "$m/lm.json" --domain text="$m/tokens" --ranges "$m/ranges-cuda-bf16" --solved solved -o kl-bf16.json recipe.json
+    echo "# KL of a recipe: cpu $(jq .all.kl.mean kl-cpu.json), cuda $(jq .all.kl.mean kl-cuda.json), bf16 $(jq .all.kl.mean kl-bf16.json)" >&3
+    jq -en '[inputs.all.kl.mean] | .[0] > 1e-4 and ((.[1] / .[0] - 1) | fabs) < 1e-3' kl-cpu.json kl-cuda.json
+}
+
 # bats test_tags=gpu
 @test "compute-sanitizer finds nothing on a tiny model" {
     need_command compute-sanitizer

@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 9 };
+enum { BACKEND_ABI = 10 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
@@ -73,6 +73,9 @@ struct backend_weight {
     /* Of its own for numbers that stay what they are from load to load, so that a backend may keep
        them after their release; 0: made anew at each load. */
     uint64_t serial;
+    /* fp32 numbers made from the model's weight, not the weight itself: also a backend that
+       computes in bf16 takes them as they are. */
+    int exact;
 };
 
 /*
@@ -353,6 +356,13 @@ struct backend_ops {
      */
     void (*dots_end)(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
                      int64_t stride, int count);
+    /*
+     * square, device F64 (cols, cols), += the sum of x'x over the tile's rows of text; magnitudes,
+     * device F64 [cols], += that of |x|. square may be NULL. The op is NULL in a backend whose
+     * activations the host may as well add up.
+     */
+    void (*moments)(struct backend *b, const struct backend_tile *t, double *square,
+                    double *magnitudes, const void *x, int64_t cols);
 };
 
 /* Every backend's own struct begins with this. */
@@ -375,6 +385,7 @@ struct backend {
     uint64_t experts_bytes; /* of the quantized weights of a part beyond which it gains nothing */
     size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
     size_t weight_size; /* bytes that an operand may take for each element of its weight */
+    int weights_bf16;   /* weights that are not `exact` are rounded to bf16 when they are loaded */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

@@ -35,14 +35,13 @@ static int take_experts(struct eval_swaps *s, const struct lm_arch *a, int32_t r
     return nn_expert_operands_new(&s->experts, a, s->b, rows, err);
 }
 
-/* Treatments with methods are computed on the CPU alone. */
-static int check_methods(const struct eval_swaps *s, const struct eval_operand *o,
-                         struct aq_err *err)
+/* Treatments with methods are not computed for mixtures of experts. */
+static int check_methods(const struct eval_operand *o, struct aq_err *err)
 {
     for (int64_t k = 0; o->linears && k < o->layers * MODEL_LINEARS; k++) {
         char text[QUANT_TEXT_MAX];
         quant_print(&o->linears[k].w, text);
-        if (quant_has_method(&o->linears[k].w) && made_check(s->b, o->arch, text, err) < 0)
+        if (quant_has_method(&o->linears[k].w) && made_check(o->arch, text, err) < 0)
             return -1;
     }
     return 0;
@@ -55,7 +54,7 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
     *s = (struct eval_swaps){.b = b};
     for (size_t i = 0; i < count; i++) {
         const struct eval_operand *o = &operands[i];
-        if (check_methods(s, o, err) < 0 ||
+        if (check_methods(o, err) < 0 ||
             (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0))
             return -1;
         for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {

@@ -7,7 +7,10 @@
 
 #include "report/report.h"
 
-/* A section of per-layer-sensitivity.md; nothing where the manifest has no such pair. */
+/* Is there such a pair? */
+bool calibrated_known(const struct report *r);
+/* A section of per-layer-sensitivity.md, and one of report.html; nothing without such a pair. */
 void calibrated_markdown(struct aq_buf *out, const struct report *r);
+void calibrated_html(struct aq_buf *out, const struct report *r);
 
 #endif

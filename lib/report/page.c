@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "report/experts.h"
 #include "report/answer.h"
+#include "report/calibrated.h"
 #include "report/cell.h"
 #include "report/escape.h"
 #include "report/html.h"
@@ -525,16 +526,18 @@ static bool has_section(const struct page *p, const char *id)
         return p->measured->count > 0;
     if (strcmp(id, "experts") == 0)
         return experts_known(p->report);
+    if (strcmp(id, "calibrated") == 0)
+        return calibrated_known(p->report);
     return strcmp(id, "engines") != 0 || serving_known(p->serving);
 }
 
 static void add_nav(struct aq_buf *out, const struct page *p)
 {
     static const char *const links[][2] = {
-        {"measured", "Measured"}, {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
-        {"depth", "Depth"},       {"frontier", "Cost and size"}, {"strip", "Recipes"},
-        {"budgets", "Budgets"},   {"engines", "Engines"},        {"layers", "Every layer"},
-        {"experts", "Experts"},   {"reproduce", "Reproduce"}};
+        {"measured", "Measured"},  {"heatmap", "Heat map"},       {"bars", "Most sensitive"},
+        {"depth", "Depth"},        {"frontier", "Cost and size"}, {"strip", "Recipes"},
+        {"budgets", "Budgets"},    {"engines", "Engines"},        {"calibrated", "Calibrated"},
+        {"layers", "Every layer"}, {"experts", "Experts"},        {"reproduce", "Reproduce"}};
     aq_buf_adds(out, "<nav aria-label=\"On this page\">");
     for (size_t i = 0; i < AQ_COUNT(links); i++)
         if (has_section(p, links[i][0]))
@@ -558,6 +561,7 @@ void report_html(struct aq_buf *out, const struct page *p)
     add_budgets(out, c);
     add_rules(out, r->m->selection);
     serving_html(out, r, c, p->serving);
+    calibrated_html(out, r);
     add_table(out, r, c);
     experts_html(out, p->report);
     add_origin(out, r);

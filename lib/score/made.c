@@ -6,24 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-int made_check(const struct backend *b, const struct lm_arch *a, const char *treatment,
-               struct aq_err *err)
+int made_check(const struct lm_arch *a, const char *treatment, struct aq_err *err)
 {
     if (a->experts)
         return aq_err_set(err, AQ_EINPUT, "treatment '%s' is not computed for mixtures of experts",
                           treatment);
-    if (b->ops == &backend_cpu_ops)
-        return 0;
-    aq_err_set(err, AQ_EBACKEND, "treatment '%s' is computed on the CPU alone", treatment);
-    return aq_err_hint(err, "run it with --device cpu, with ranges of the CPU");
+    return 0;
 }
 
 /* ---- the weight in fp32 ---- */
 
-void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to)
+void made_widen(const struct backend *b, const struct backend_weight *w, float *to)
 {
-    const char *from = (const char *)w->host + (size_t)(r0 * w->cols) * num_bytes(w->dtype);
-    num_widen(from, w->dtype, (size_t)((r1 - r0) * w->cols), to);
+    const size_t n = (size_t)(w->rows * w->cols);
+    num_widen(w->host, w->dtype, n, to);
+    for (size_t i = 0; i < n && b->weights_bf16 && w->dtype != NUM_BF16; i++)
+        to[i] = num_from_bf16(num_to_bf16(to[i]));
 }
 
 static void scale_columns(float *w, int64_t rows, int64_t cols, const float *scale)
@@ -33,9 +31,10 @@ static void scale_columns(float *w, int64_t rows, int64_t cols, const float *sca
             w[c] *= scale[c];
 }
 
-static void wide_weight(const struct backend_weight *w, const float *scale, float *to)
+static void wide_weight(const struct backend *b, const struct backend_weight *w, const float *scale,
+                        float *to)
 {
-    made_widen(w, 0, w->rows, to);
+    made_widen(b, w, to);
     if (scale)
         scale_columns(to, w->rows, w->cols, scale);
 }
@@ -50,7 +49,7 @@ static int group_amax(const struct made_from *from, int64_t layer, int group, co
     for (int l = first; l < end; l++) {
         const struct backend_weight *w = nn_weight(from->model, layer, l);
         float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide), own;
-        wide_weight(w, scale, wide);
+        wide_weight(from->b, w, scale, wide);
         const struct quant_matrix x = {wide, NUM_F32, w->rows, w->cols, w->name};
         int r = quant_weight_amax(&x, &own, err);
         free(wide);
@@ -200,7 +199,8 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
         return -1;
     drop_device(from->b, made);
     float *values = take_values(made, (size_t)(w->rows * w->cols));
-    wide_weight(w, scale, values);
+    if (rest.methods.choice != QUANT_GPTQ) /* whose codes are there */
+        wide_weight(from->b, w, scale, values);
     if (choose(from, &rest, w, &at, values, err) < 0)
         return aq_err_prefix(err, "layers.%lld", (long long)layer);
     if (rest.methods.choice != QUANT_NEAREST)
@@ -212,7 +212,8 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
                                       .rows = w->rows,
                                       .cols = w->cols,
                                       .name = w->name,
-                                      .version = made->w.version + 1};
+                                      .version = made->w.version + 1,
+                                      .exact = 1};
     if (from->b->ops->weights_load(from->b, &made_w, 1, err) < 0)
         return -1;
     from->b->ops->quantize_weight(from->b, op, made_w, &rest);

@@ -42,13 +42,11 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
                   struct aq_err *err) AQ_MUST_CHECK;
 void made_release(struct backend *b, struct made *made);
 
-/* Treatments with methods: AQ_EBACKEND on a device other than the CPU, AQ_EINPUT for a mixture of
-   experts. */
-int made_check(const struct backend *b, const struct lm_arch *a, const char *treatment,
-               struct aq_err *err) AQ_MUST_CHECK;
+/* Treatments with methods: AQ_EINPUT for a mixture of experts. */
+int made_check(const struct lm_arch *a, const char *treatment, struct aq_err *err) AQ_MUST_CHECK;
 
-/* Rows r0 <= r < r1 of a weight, in fp32: to is (r1 - r0, w->cols). */
-void made_widen(const struct backend_weight *w, int64_t r0, int64_t r1, float *to);
+/* A weight in fp32, from the numbers that the backend computes with: to is (w->rows, w->cols). */
+void made_widen(const struct backend *b, const struct backend_weight *w, float *to);
 
 /*
  * What a scaled candidate does to its input: *out becomes that of `range` (NULL: the activation has

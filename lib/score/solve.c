@@ -43,6 +43,8 @@ struct solve_call {
     /* of the layer at work */
     struct input_stats inputs[MODEL_INPUTS];
     float *amax[MODEL_INPUTS];
+    double *device[MODEL_INPUTS]; /* sums of |x|, then moments; NULL: the host adds them up */
+    size_t device_bytes[MODEL_INPUTS];
     float *host;     /* a tile's input as the device has it */
     double *rows;    /* the rows of it that hold text */
     bool keep_layer; /* its file is there from a run before */
@@ -98,7 +100,7 @@ static int open_model(struct solve_call *r, struct aq_err *err)
     if (backend_open(&r->backend, r->job->device, &config, err) < 0)
         return -1;
     for (size_t i = 0; i < r->candidates.count; i++)
-        if (made_check(r->backend, &r->lm.arch, r->candidates.items[i].w, err) < 0)
+        if (made_check(&r->lm.arch, r->candidates.items[i].w, err) < 0)
             return -1;
     if (open_ranges(r, err) < 0)
         return -1;
@@ -248,6 +250,7 @@ static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
 {
     struct solved_items items = {0};
     const struct layer_job job = {.pool = r->pool,
+                                  .backend = r->backend,
                                   .model = r->model,
                                   .lm = &r->lm,
                                   .groups = &r->lm.groups,
@@ -281,22 +284,44 @@ static void begin_layer(struct solve_call *r, int64_t layer)
         size_t n = (size_t)g->inputs[i].cols;
         in->cols = g->inputs[i].cols;
         in->tokens = 0;
+        if (r->device[i - first]) {
+            r->backend->ops->zero(r->backend, r->device[i - first], r->device_bytes[i - first]);
+            continue;
+        }
         memset(in->mean, 0, n * sizeof *in->mean);
         if (in->moments)
             memset(in->moments, 0, n * n * sizeof *in->moments);
     }
 }
 
-/* Rows of text, one after another, in double; returns how many. */
-static int64_t take_rows(struct solve_call *r, const struct tile *t, int64_t cols)
+struct taking {
+    const struct tile *tile;
+    const float *from; /* (tile rows, cols) */
+    double *to;        /* (rows of text, cols) */
+    double *mean;      /* [cols] */
+    int64_t cols;
+};
+
+enum { TAKE_COLUMNS = 64 };
+
+/* A few columns of the rows that hold text, one after another, in double. */
+static void take_unit(void *arg, int64_t unit, int worker)
 {
-    int64_t n = 0;
-    for (int32_t s = 0; s < t->desc.samples; s++)
-        for (int32_t k = t->desc.first[s] + (t->desc.pad[s] ? 1 : 0); k < t->desc.first[s + 1];
-             k++, n++)
-            for (int64_t c = 0; c < cols; c++)
-                r->rows[n * cols + c] = (double)r->host[(int64_t)k * cols + c];
-    return n;
+    const struct taking *j = arg;
+    const struct backend_tile_desc *d = &j->tile->desc;
+    int64_t from = unit * TAKE_COLUMNS, end = from + TAKE_COLUMNS;
+    double *to = j->to;
+    (void)worker;
+    end = end < j->cols ? end : j->cols;
+    for (int32_t s = 0; s < d->samples; s++)
+        for (int32_t k = d->first[s] + (d->pad[s] ? 1 : 0); k < d->first[s + 1]; k++) {
+            const float *row = j->from + (int64_t)k * j->cols;
+            for (int64_t c = from; c < end; c++) {
+                to[c] = (double)row[c];
+                j->mean[c] += fabs(to[c]);
+            }
+            to += j->cols;
+        }
 }
 
 static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const struct nn_acts *acts,
@@ -306,18 +331,40 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
     const struct tile *t = &r->tiles.items[tile];
     for (int i = 0; i < m->input_count; i++) {
         struct input_stats *in = &r->inputs[i];
+        double *device = r->device[i];
         size_t bytes = (size_t)r->tiles.rows * (size_t)in->cols * r->backend->act_size;
+        if (device) {
+            r->backend->ops->moments(r->backend, r->walk.tiles[tile],
+                                     in->moments ? device + in->cols : NULL, device, acts->x[i],
+                                     in->cols);
+            in->tokens += text_rows(t);
+            continue;
+        }
         if (r->backend->ops->download(r->backend, r->host, acts->x[i], bytes, err) < 0)
             return aq_err_prefix(err, "layer %" PRId64, layer);
-        int64_t n = take_rows(r, t, in->cols);
-        for (int64_t k = 0; k < n; k++)
-            for (int64_t c = 0; c < in->cols; c++)
-                in->mean[c] += fabs(r->rows[k * in->cols + c]);
+        struct taking j = {t, r->host, r->rows, in->mean, in->cols};
+        int64_t n = text_rows(t);
+        aq_pool_run(r->pool, (in->cols + TAKE_COLUMNS - 1) / TAKE_COLUMNS, take_unit, &j);
         if (in->moments)
             dense_add_square(r->pool, in->moments, r->rows, n, in->cols);
         in->tokens += n;
     }
     return 0;
+}
+
+/* What the device has added up of an input. */
+static int fetch_sums(struct solve_call *r, int input, struct aq_err *err)
+{
+    struct input_stats *in = &r->inputs[input];
+    const double *from = r->device[input];
+    size_t n = (size_t)in->cols;
+    if (!from)
+        return 0;
+    if (r->backend->ops->download(r->backend, in->mean, from, n * sizeof *from, err) < 0)
+        return -1;
+    if (!in->moments)
+        return 0;
+    return r->backend->ops->download(r->backend, in->moments, from + n, n * n * sizeof *from, err);
 }
 
 static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
@@ -329,6 +376,8 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
         struct quant_range range;
         if (in->tokens == 0)
             return aq_err_set(err, AQ_EINPUT, "no token reaches input '%s'", g->inputs[i].name);
+        if (fetch_sums(r, (int)(i - first), err) < 0)
+            return aq_err_prefix(err, "layer %" PRId64, layer);
         range_file_get(&r->ranges, (int64_t)i, r->position, &range);
         memcpy(r->amax[i - first], range.hidden, (size_t)in->cols * sizeof(float));
         in->amax = r->amax[i - first];
@@ -372,13 +421,23 @@ static uint64_t moments_bytes(const struct solve_call *r)
     return r->moments ? most : 0;
 }
 
+/* Of a tile's input on the host, as the device has it and in double. */
+static uint64_t rows_bytes(const struct solve_call *r)
+{
+    const struct model_groups *g = &r->lm.groups;
+    int64_t widest = 1;
+    for (size_t i = 0; i < g->input_count; i++)
+        widest = g->inputs[i].cols > widest ? g->inputs[i].cols : widest;
+    return (uint64_t)r->tiles.rows * (uint64_t)widest * (sizeof *r->host + sizeof *r->rows);
+}
+
 /* Whether the states of the tiles go to a file. */
 static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err *err)
 {
     const struct lm_arch *a = &r->lm.arch;
     uint64_t states = r->tiles.count * walk_act_bytes(r->tiles.rows, r->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
-                    solve_layer_bytes(r->model);
+                    rows_bytes(r) + solve_layer_bytes(r->model);
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)
         return aq_err_set(err, AQ_ERUN,
@@ -391,7 +450,6 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
 static int take_room(struct solve_call *r, struct aq_err *err)
 {
     const struct model_groups *g = &r->lm.groups;
-    int64_t widest = 1;
     for (int i = 0; i < MODEL_INPUTS; i++) {
         int64_t cols = 0;
         for (int64_t layer = 0; layer < g->layers; layer++) {
@@ -399,7 +457,6 @@ static int take_room(struct solve_call *r, struct aq_err *err)
             if (at < g->first_input[layer + 1] && g->inputs[at].cols > cols)
                 cols = g->inputs[at].cols;
         }
-        widest = cols > widest ? cols : widest;
         size_t n = (size_t)cols;
         if (n == 0)
             continue;
@@ -407,8 +464,17 @@ static int take_room(struct solve_call *r, struct aq_err *err)
         r->amax[i] = xcalloc(n, sizeof *r->amax[i]);
         if (r->moments && !(r->inputs[i].moments = malloc(n * n * sizeof(double))))
             return aq_err_set(err, AQ_ERUN, "no memory for the moments of %zu columns", n);
+        if (!r->backend->ops->moments)
+            continue;
+        r->device_bytes[i] = (n + (r->moments ? n * n : 0)) * sizeof(double);
+        r->device[i] =
+            r->backend->ops->alloc(r->backend, r->device_bytes[i], "second moments", err);
+        if (!r->device[i])
+            return -1;
     }
-    size_t elements = (size_t)r->tiles.rows * (size_t)widest;
+    if (r->backend->ops->moments)
+        return 0;
+    uint64_t elements = rows_bytes(r) / (sizeof *r->host + sizeof *r->rows);
     r->host = xmalloc(elements * sizeof *r->host);
     r->rows = xmalloc(elements * sizeof *r->rows);
     return 0;
@@ -545,6 +611,8 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
         free(r.inputs[i].moments);
         free(r.inputs[i].mean);
         free(r.amax[i]);
+        if (r.device[i])
+            r.backend->ops->free(r.backend, r.device[i], r.device_bytes[i]);
     }
     free(r.host);
     free(r.rows);

@@ -55,7 +55,7 @@ static float *wide_linear(const struct layer_job *job, int linear)
 {
     const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
     float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide);
-    made_widen(w, 0, w->rows, wide);
+    made_widen(job->backend, w, wide);
     return wide;
 }
 

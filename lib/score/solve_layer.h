@@ -19,6 +19,7 @@ struct input_stats {
 
 struct layer_job {
     struct aq_pool *pool;
+    const struct backend *backend;
     struct nn_model *model;
     const struct lm *lm;
     const struct model_groups *groups;

@@ -130,6 +130,8 @@ static int read_candidate(struct sel_cell *c, const struct jref *root, double *b
     own->facts = own->own_facts;
     json_add_string(own->own_facts, "treatment_id", own->treatment);
     json_add(own->own_facts, "num_bits", json_copy(num_bits.v));
+    if (json_get(candidate.v, "tokens")) /* that a calibrated one was solved over */
+        json_add(own->own_facts, "tokens", json_copy(json_get(candidate.v, "tokens")));
     const struct json *format = json_get(c->quantization, "base_format_name");
     own->format = format && json_type(format) == JSON_STRING ? json_string(format) : NULL;
     for (int rule = 0; rule < SEL_COSTS; rule++) {

@@ -260,9 +260,19 @@ static void add_identity(const struct cell_scores *c, struct json *root)
     json_add(v, "ranges", digest ? json_copy(digest) : json_new_null());
 }
 
+/* Of the first samples, or of all that there are. */
+static int64_t tokens_of(const struct cell_scores *c, int64_t samples)
+{
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < samples && i < c->s->shape.samples; i++)
+        tokens += c->s->sample_tokens[i];
+    return tokens;
+}
+
 static int add_candidate(const struct cell_scores *c, struct json *root, struct aq_err *err)
 {
     struct jref quant = jref_root(c->quant, c->quant_path), granularity, bits;
+    struct quant_spec spec;
     const char *pair, *name, *label;
     if (jref_string(&c->pair, "name", &pair, err) < 0 ||
         jref_get(&quant, "quant_granularity", JSON_OBJECT, &granularity, err) < 0 ||
@@ -283,21 +293,23 @@ static int add_candidate(const struct cell_scores *c, struct json *root, struct 
     struct json *num_bits = json_add_object(v, "num_bits");
     json_add_int(num_bits, "weight", treatment_width(c->w));
     json_add_int(num_bits, "activation", treatment_width(c->a));
+    if (quant_parse(c->w, &spec, err) < 0)
+        return -1;
+    if (quant_is_solved(&spec)) /* over the samples of the data set, not only those scored */
+        json_add_int(v, "tokens", tokens_of(c, c->prefix));
     return 0;
 }
 
 static int add_counts(const struct cell_scores *c, struct json *root, struct aq_err *err)
 {
-    int64_t tokens = 0, labels = 0;
-    for (int64_t i = 0; i < c->samples; i++) {
-        tokens += c->s->sample_tokens[i];
+    int64_t labels = 0;
+    for (int64_t i = 0; i < c->samples; i++)
         labels += c->s->labels[i];
-    }
     if (labels == 0)
         return aq_err_set(err, AQ_EINPUT,
                           "store '%s': the first %" PRId64 " samples have no labels",
                           aq_show(c->s->path), c->samples);
-    json_add_int(root, "tokens", tokens);
+    json_add_int(root, "tokens", tokens_of(c, c->samples));
     json_add_int(root, "labels", labels);
     json_add(root, "weights", json_copy(c->s->weights));
     struct json *batches = json_add_array(root, "batches");

@@ -767,6 +767,53 @@ static void check_score(const char *wt, const char *at, int bf16)
     weight_free(&w);
 }
 
+/* ---- calibrated candidates: fp32 numbers made on the host, and inputs whose columns are scaled
+ * ----
+ */
+
+static void check_made(const char *wt, const char *at, int bf16, int rounding)
+{
+    enum { OUT = 77, IN = 96 };
+    struct quant_spec ws = spec_of(wt), as = spec_of(at);
+    struct buffer x = buffer_new(IN, bf16), y = buffer_new(OUT, 0);
+    float values[OUT * IN], factor[IN];
+    char what[160];
+    for (int i = 0; i < OUT * IN; i++) {
+        values[i] = uniform() * 0.1F;
+        if (rounding) /* as whoever makes them does then */
+            values[i] = num_from_bf16(num_to_bf16(values[i]));
+    }
+    for (int i = 0; i < IN; i++)
+        factor[i] = 1 + 0.9F * uniform();
+    struct quant_range range = {0.9F, NULL, factor};
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        struct backend_weight made = {.host = values,
+                                      .dtype = NUM_F32,
+                                      .rows = OUT,
+                                      .cols = IN,
+                                      .name = "made",
+                                      .exact = 1};
+        struct backend_weight *one = &made;
+        struct backend_operand *wo = b->ops->operand_new(b, OUT, IN, 1, &err);
+        struct backend_operand *xo = b->ops->operand_new(b, ROWS, IN, 0, &err);
+        must(b->ops->weights_load(b, &one, 1, &err));
+        b->ops->quantize_weight(b, wo, &made, &ws);
+        b->ops->quantize_act(b, xo, tile[i], x.at[i], IN, &as, &range, NULL);
+        b->ops->linear_quantized(b, tile[i], y.at[i], xo, wo);
+        must(b->ops->sync(b, &err));
+        b->ops->operand_free(b, wo);
+        b->ops->operand_free(b, xo);
+        b->ops->weights_release(b, &one, 1);
+    }
+    (void)snprintf(what, sizeof what, "%s%s made weight %s, scaled input %s",
+                   bf16 ? "bf16" : "fp32", rounding ? ", rounded," : "", wt, at);
+    /* rounded to bf16 the GPU multiplies rounded inputs, the CPU those in fp32 */
+    check_buffer(&y, rounding && as.steps == 0 ? 4e-3 : 2e-6, what);
+    buffer_free(&x);
+    buffer_free(&y);
+}
+
 /* ---- experts ---- */
 
 enum { EXPERTS = 37, CHOSEN = 5, MOST = 64 }; /* MOST: rows of a part of this tile, at most */
@@ -930,6 +977,11 @@ static void check_mode(int bf16, int rounding)
         check_experts(bf16, 1);
         check_score_output();
     }
+    check_made("none", "none", bf16, rounding);
+    check_made("none", "int8:token:dynamic", bf16, rounding);
+    check_made("int8:axis0:static", "none", bf16, rounding);
+    check_made("int4:block(-1:32):static", "none", bf16, rounding);
+    check_made("int8:axis0:static", "int8:tensor:static", bf16, rounding);
     check_quantizers(bf16, rounding);
     for (int i = 0; i < SIDES; i++) {
         be[i]->ops->tile_free(be[i], tile[i]);

@@ -460,24 +460,24 @@ INLINE void cap_body(float *y, float *slope, const float *x, float factor, float
         memcpy(&(a), &bits, sizeof bits);                                                          \
     } while (0)
 
+/* By halves: compilers take comparisons of the widest vectors apart, element by element. */
 INLINE float top_body(const float *x, int64_t n)
 {
-    f32v best = (f32v){0} - INFINITY, v;
-    f32h half[2];
+    f32h best[2] = {(f32h){0} - INFINITY, (f32h){0} - INFINITY}, half[2];
     f32q quarter[2];
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
-        load(&v, x + i, LANES);
-        LARGER(i32v, best, v);
+        memcpy(half, x + i, sizeof half);
+        LARGER(i32h, best[0], half[0]);
+        LARGER(i32h, best[1], half[1]);
     }
     float top = -INFINITY;
     for (; i < n; i++)
         top = x[i] > top || isnan(x[i]) ? x[i] : top;
     if (n < LANES)
         return top;
-    memcpy(half, &best, sizeof half);
-    LARGER(i32h, half[0], half[1]);
-    memcpy(quarter, &half[0], sizeof quarter);
+    LARGER(i32h, best[0], best[1]);
+    memcpy(quarter, &best[0], sizeof quarter);
     LARGER(i32q, quarter[0], quarter[1]);
     for (int l = 0; l < LANES / 4; l++)
         top = quarter[0][l] > top || isnan(quarter[0][l]) ? quarter[0][l] : top;

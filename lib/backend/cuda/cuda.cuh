@@ -136,7 +136,7 @@ void cuda_weights_release(struct backend *b, struct backend_weight *const *w, in
 /* A loaded weight's elements: bf16, or fp32. F16 is one of the two, converted on the way. */
 static inline bool cuda_weight_is_bf16(const struct cuda_backend *c, const struct backend_weight *w)
 {
-    return c->config.bf16 || w->dtype == NUM_BF16;
+    return w->dtype == NUM_BF16 || (c->config.bf16 && !w->exact);
 }
 /* The weight's elements on the device, once the stream waits for them; NULL after a failure. */
 const void *cuda_weight(struct cuda_backend *c, const struct backend_weight *w);
@@ -275,6 +275,10 @@ void cuda_score_output(struct backend *b, const struct backend_score_job *job, c
                        int64_t cols);
 void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
                    int64_t stride, int count);
+
+/* ---- moments.cu ---- */
+void cuda_moments(struct backend *b, const struct backend_tile *t, double *square,
+                  double *magnitudes, const void *x, int64_t cols);
 
 /* ---- small device helpers ---- */
 

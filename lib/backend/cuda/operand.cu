@@ -17,6 +17,7 @@ struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_
     op->is_weight = is_weight;
     op->rows = rows;
     op->hidden_bytes = is_weight ? 0 : (size_t)cols * sizeof(float);
+    op->scaled_bytes = (size_t)rows * op->hidden_bytes;
     if (is_weight)
         op->row_scale =
             (float *)cuda_take(c, (size_t)rows * sizeof(float), "scales of a weight", err);
@@ -60,6 +61,8 @@ void cuda_operand_free(struct backend *b, struct backend_operand *op)
     cuda_give(c, op->data, op->bytes);
     cuda_give(c, op->row_scale, (size_t)op->rows * sizeof(float));
     cuda_give(c, op->hidden, op->hidden_bytes);
+    cuda_give(c, op->scaled, op->scaled_bytes);
+    cuda_give(c, op->factor, op->hidden_bytes);
     delete op;
 }
 
@@ -85,6 +88,12 @@ static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
         scope == QUANT_NVFP4)
         return FORM_CODES;
     return FORM_TERMS;
+}
+
+/* Of fp32 numbers that no step quantizes: those made on the host, and scaled inputs. */
+static enum form form_exact(const struct cuda_backend *c)
+{
+    return !c->config.bf16 ? FORM_F32 : rounds(c) ? FORM_BF16 : FORM_TERMS;
 }
 
 static enum form form_between(const struct cuda_backend *c)
@@ -155,6 +164,40 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
     return cuda_good(c);
 }
 
+static void copy_step(struct device_step *s, int64_t cols)
+{
+    *s = device_step{};
+    s->op = STEP_COPY;
+    s->groups = CELL_ALL_ROWS;
+    s->block = cols;
+    s->grid_cols = 1;
+}
+
+/* Numbers made on the host in the form of products. */
+static bool take_exact(struct cuda_backend *c, struct backend_operand *op,
+                       const struct backend_weight *w)
+{
+    struct device_step s;
+    const struct scales none = {};
+    op->form = form_exact(c);
+    if (!weight_room(c, op, (size_t)(w->rows * w->cols) * form_bytes(op->form)))
+        return false;
+    const struct sources m = {1, 0, 1, w->rows, w->cols, {cuda_weight(c, w)}};
+    const struct quantized q = {op->data, op->form, w->rows * w->cols, NULL, NULL};
+    if (!m.at[0])
+        return false;
+    copy_step(&s, w->cols);
+    step_apply(c, &m, &s, &none, &q);
+    return cuda_good(c);
+}
+
+/* Does the operand hold planes of its own? Otherwise it is the loaded weight. */
+static bool has_planes(const struct cuda_backend *c, const struct quant_spec *spec,
+                       const struct backend_weight *w)
+{
+    return spec->steps > 0 || (w->exact && c->config.bf16);
+}
+
 void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
                           const struct backend_weight *w, const struct quant_spec *spec)
 {
@@ -172,6 +215,8 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
         if (!from || !check_weight(c, w, spec) || !weight_room(c, op, bytes) ||
             !run_steps(c, op, w, from))
             return;
+    } else if (has_planes(c, spec, w) && !take_exact(c, op, w)) {
+        return;
     }
     op->w = w;
     op->w_dev = w->dev;
@@ -182,7 +227,7 @@ bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, st
     *out = planes{NULL, 1, 0, NULL};
     if (!cuda_good(c) || !op->w)
         return false;
-    if (op->spec.steps == 0)
+    if (!has_planes(c, &op->spec, op->w))
         out->data = cuda_weight_typed(c, op->w, 0, op->w->rows);
     else
         *out = planes{op->data, form_terms(op->form), op->w->rows * op->w->cols,
@@ -217,6 +262,33 @@ static bool check_act(struct cuda_backend *c, const struct quant_spec *spec, int
     return !wrong;
 }
 
+__global__ static void scale_columns(float *to, const float *x, const float *factor, int64_t cols)
+{
+    int64_t row = (int64_t)blockIdx.x * cols;
+    for (int64_t i = threadIdx.x; i < cols; i += THREADS)
+        to[row + i] = x[row + i] * factor[i];
+}
+
+/* x with its columns multiplied; NULL after a failure. */
+static const void *scaled_input(struct cuda_backend *c, struct backend_operand *op,
+                                const struct backend_tile *t, const void *x, int64_t cols,
+                                const float *factor)
+{
+    if (!op->scaled)
+        op->scaled = (float *)cuda_take(c, op->scaled_bytes, "a scaled activation", &c->failed);
+    if (!op->factor && op->scaled)
+        op->factor = (float *)cuda_take(c, op->hidden_bytes, "factors of its columns", &c->failed);
+    if (!cuda_good(c) ||
+        !cuda_check(c,
+                    cudaMemcpyAsync(op->factor, factor, (size_t)cols * sizeof *factor,
+                                    cudaMemcpyHostToDevice, c->stream),
+                    "upload of factors"))
+        return NULL;
+    scale_columns<<<(unsigned)t->rows, THREADS, 0, c->stream>>>(op->scaled, (const float *)x,
+                                                                op->factor, cols);
+    return cuda_launched(c, "scaling an input") ? op->scaled : NULL;
+}
+
 void cuda_quantize_act(struct backend *b, struct backend_operand *op, const struct backend_tile *t,
                        const void *x, int64_t cols, const struct quant_spec *spec,
                        const struct quant_range *range, double *clipped)
@@ -226,11 +298,9 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
     op->t = NULL;
     if (!cuda_good(c) || !check_act(c, spec, cols, range))
         return;
-    if (range && range->factor) {
-        c->host.err_set(&c->failed, AQ_EBACKEND,
-                        "candidates with scaled inputs (awq, smooth) are computed on the CPU alone");
+    op->is_scaled = range && range->factor;
+    if (op->is_scaled && !(x = scaled_input(c, op, t, x, cols, range->factor)))
         return;
-    }
     op->spec = *spec;
     op->t = t;
     op->x = x;
@@ -251,6 +321,8 @@ static enum form act_form(const struct cuda_backend *c, const struct backend_ope
 {
     if (op->spec.steps)
         return form_of(c, op->spec.step[0].scope);
+    if (op->is_scaled)
+        return form_exact(c);
     return c->config.bf16 ? FORM_BF16 : FORM_F32;
 }
 
@@ -275,6 +347,10 @@ int operand_products(const struct cuda_backend *c, const struct quant_spec *weig
                      const struct quant_spec *act)
 {
     int w = terms_of(c, weight), x = terms_of(c, act);
+    if (weight->methods.choice != QUANT_NEAREST)
+        w = form_terms(form_exact(c));
+    if (weight->methods.scaling && act->steps == 0)
+        x = form_terms(form_exact(c));
     return w * x == 9 ? 6 : w * x; /* a third term times a second, and smaller ones, are left out */
 }
 
@@ -347,10 +423,7 @@ static bool quantize_sources(struct cuda_backend *c, const struct sources *m,
         if (!step_scales(c, m, &s, &scales, NULL, 0))
             return false;
     } else {
-        s.op = STEP_COPY;
-        s.groups = CELL_ALL_ROWS;
-        s.block = m->cols;
-        s.grid_cols = 1;
+        copy_step(&s, m->cols);
         to.clipped = NULL; /* nothing clips them, and no one asks */
     }
     step_apply(c, m, &s, &scales, &to);

@@ -23,6 +23,10 @@ struct backend_operand {
     float range;
     float *hidden; /* device, [cols] */
     size_t hidden_bytes;
+    float *scaled; /* device, (rows, cols): x with its columns multiplied; NULL: never asked for */
+    float *factor; /* device, [cols]: by these */
+    size_t scaled_bytes;
+    bool is_scaled;  /* x is `scaled` */
     double *clipped; /* waits to be raised; NULL: done, or not asked for */
 };
 

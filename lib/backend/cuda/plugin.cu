@@ -107,12 +107,14 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.ops = &cuda_ops;
     c->base.act_size = sizeof(float);
     c->base.weight_size = form_bytes(config->bf16 ? FORM_TERMS : FORM_F32);
+    c->base.weights_bf16 = config->bf16;
     c->base.threads = 1;
     c->base.batch_bytes = (uint64_t)6 << 30;
     c->base.tile_tokens = usual_rows;
     c->base.chunk_rows = (int32_t)gemm_chunk(usual_rows);
     c->base.inputs_at_once = 8;
-    c->base.expert_tile_tokens = 4 * usual_rows; /* of 128 experts with 8 a token: 384 rows for each */
+    c->base.expert_tile_tokens =
+        4 * usual_rows;       /* of 128 experts with 8 a token: 384 rows for each */
     c->base.expert_rows = 64; /* one block of cuBLAS's narrow kernels; an expert's last is padded */
     c->base.experts_at_once = MOST_EXPERTS;
     c->base.experts_bytes = (uint64_t)4 << 30;
@@ -359,6 +361,7 @@ const struct backend_ops cuda_ops = {
     cuda_products,
     cuda_score,
     cuda_dots_end,
+    cuda_moments,
 };
 
 extern "C" __attribute__((visibility("default"))) const struct backend_ops *aq_backend_plugin(void)

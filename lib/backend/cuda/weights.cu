@@ -237,7 +237,7 @@ static struct device_weight *weight_room(struct cuda_backend *c, size_t bytes, s
 
 static void say_rounded(struct cuda_backend *c, const struct backend_weight *w)
 {
-    if (!c->config.bf16 || w->dtype == NUM_BF16 || c->said_rounded)
+    if (!c->config.bf16 || w->dtype == NUM_BF16 || w->exact || c->said_rounded)
         return;
     c->host.note(0, "weights of type %s are rounded to bf16 for this run",
                  w->dtype == NUM_F16 ? "F16" : "F32");
