@@ -250,6 +250,9 @@ struct backend_ops {
     /* y = act(gate) * up */
     void (*glu_forward)(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
                         const void *up, int64_t cols, enum backend_act act);
+    /* The same from one matrix (rows, 2 x cols), gate beside up. */
+    void (*glu_pair_forward)(struct backend *b, const struct backend_tile *t, void *y,
+                             const void *gate_up, int64_t cols, enum backend_act act);
     void (*glu_backward)(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
                          const void *dy, const void *gate, const void *up, int64_t cols,
                          enum backend_act act);

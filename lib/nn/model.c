@@ -45,12 +45,10 @@ enum extra {
     DOWN_OUT,    /* (rows, D): down with its bias */
     BRANCH,      /* (rows, D): what a branch adds to the residual stream, after its norm */
     ROUTER,      /* (rows, experts): logits, and their gradients */
-    EXP_X,       /* rows of one expert: its input (n, D), */
+    EXP_X,       /* rows of the experts of a part: their input (n, D), */
     EXP_GATE_UP, /* gate and up in one (n, 2 M), */
-    EXP_GATE,
-    EXP_UP, /* each by itself (n, M), */
-    EXP_U,  /* their product after the activation (n, M), */
-    EXP_F,  /* and the output (n, D) */
+    EXP_U,       /* their product after the activation (n, M), */
+    EXP_F,       /* and the output (n, D) */
     FORWARD_EXTRAS,
     DQ_ROT = FORWARD_EXTRAS,
     DK_ROT,
@@ -61,7 +59,9 @@ enum extra {
     DX_DOWN, /* (rows, F): gradient at the input of down */
     DX,      /* (rows, D): gradient at the output of a norm */
     DBRANCH, /* (rows, D): gradient at a branch's result after its norm */
-    EXP_DF,  /* gradients at EXP_F, EXP_U, EXP_GATE, EXP_UP and EXP_GATE_UP, of their shapes */
+    EXP_DF,  /* (n, D): gradient at EXP_F */
+    EXP_GATE,
+    EXP_UP, /* (n, M): gate and up, each by itself */
     EXP_DU,
     EXP_DGATE,
     EXP_DUP,
@@ -1013,12 +1013,9 @@ static const struct backend_weight **part_weights(struct nn_model *m, int64_t la
 /* EXP_U from EXP_GATE_UP. */
 static void experts_act(struct nn_model *m, const struct backend_tile *part)
 {
-    const struct backend_ops *op = m->b->ops;
-    int64_t moe = m->arch.moe_intermediate_size;
     void **buf = m->kinds[1].buf;
-    op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
-    op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
-    op->glu_forward(m->b, part, buf[EXP_U], buf[EXP_GATE], buf[EXP_UP], moe, act_of(m));
+    m->b->ops->glu_pair_forward(m->b, part, buf[EXP_U], buf[EXP_GATE_UP],
+                                m->arch.moe_intermediate_size, act_of(m));
 }
 
 /* The experts of a part over their rows in EXP_X: the result in EXP_F; gate, up and their product
@@ -1139,6 +1136,8 @@ static void experts_backward(struct nn_model *m, int64_t layer, const struct bac
             continue;
         nn_experts_take(m, r, i, n);
         part_forward(m, layer, r, i);
+        op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
+        op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
         op->part_dot(m->b, part, r->q, dy, buf[EXP_F], d);
         op->part_take(m->b, part, buf[EXP_DF], dy, d, r->w);
         op->experts_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], part_weights(m, layer, r, i, 1));

@@ -333,6 +333,10 @@ OP(swiglu)
 {
     b->ops->glu_forward(b, t, p[0], p[1], p[2], INNER, BACKEND_SILU);
 }
+OP(swiglu_pair)
+{
+    b->ops->glu_pair_forward(b, t, p[0], p[1], INNER, BACKEND_SILU);
+}
 OP(swiglu_back)
 {
     b->ops->glu_backward(b, t, p[0], p[1], p[2], p[3], p[4], INNER, BACKEND_SILU);
@@ -407,6 +411,7 @@ static const struct call calls[] = {
      5e-6,
      attention_narrow_back},
     {"swiglu", {INNER, INNER, INNER}, 1, 1, 1, 1e-6, swiglu},
+    {"swiglu of a pair", {INNER, 2 * INNER}, 1, 1, 1, 1e-6, swiglu_pair},
     {"swiglu backward", {INNER, INNER, INNER, INNER, INNER}, 2, 1, 1, 1e-6, swiglu_back},
     {"geglu", {INNER, INNER, INNER}, 1, 1, 1, 1e-6, geglu},
     {"geglu backward", {INNER, INNER, INNER, INNER, INNER}, 2, 1, 1, 1e-6, geglu_back},

@@ -306,6 +306,7 @@ const struct backend_ops backend_cpu_ops = {
     .attention_forward = cpu_attention_forward,
     .attention_backward = cpu_attention_backward,
     .glu_forward = cpu_glu_forward,
+    .glu_pair_forward = cpu_glu_pair_forward,
     .glu_backward = cpu_glu_backward,
     .linear_forward = cpu_linear_forward,
     .linear_backward = cpu_linear_backward,

@@ -124,6 +124,8 @@ void cpu_norm_rope_backward(struct backend *b, const struct backend_tile *t, voi
                             const struct backend_norm *norm, const struct backend_rope *rope);
 void cpu_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
                      const void *up, int64_t cols, enum backend_act act);
+void cpu_glu_pair_forward(struct backend *b, const struct backend_tile *t, void *y,
+                          const void *gate_up, int64_t cols, enum backend_act act);
 void cpu_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
                       const void *dy, const void *gate, const void *up, int64_t cols,
                       enum backend_act act);

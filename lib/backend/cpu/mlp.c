@@ -10,6 +10,7 @@ struct mlp_job {
     enum backend_act act;
     float *y, *dgate, *dup; /* (rows, cols), as are all here */
     const float *dy, *gate, *up;
+    const float *pair; /* (rows, 2 x cols) */
 };
 
 static int64_t end_of(const struct mlp_job *j, int64_t unit)
@@ -24,6 +25,17 @@ static void forward_unit(void *arg, int64_t unit, int worker)
     int64_t at = unit * ROWS * j->cols;
     (void)worker;
     simd()->glu(j->y + at, j->gate + at, j->up + at, j->act, end_of(j, unit) - at);
+}
+
+static void pair_unit(void *arg, int64_t unit, int worker)
+{
+    const struct mlp_job *j = arg;
+    int64_t end = (unit + 1) * ROWS;
+    (void)worker;
+    for (int64_t r = unit * ROWS; r < end && r < j->rows; r++) {
+        const float *gate = j->pair + 2 * r * j->cols;
+        simd()->glu(j->y + r * j->cols, gate, gate + j->cols, j->act, j->cols);
+    }
 }
 
 static void backward_unit(void *arg, int64_t unit, int worker)
@@ -47,6 +59,14 @@ void cpu_glu_forward(struct backend *b, const struct backend_tile *t, void *y, c
     struct mlp_job j = {
         .c = cpu_of(b), .rows = t->rows, .cols = cols, .act = act, .y = y, .gate = gate, .up = up};
     run(&j, forward_unit);
+}
+
+void cpu_glu_pair_forward(struct backend *b, const struct backend_tile *t, void *y,
+                          const void *gate_up, int64_t cols, enum backend_act act)
+{
+    struct mlp_job j = {
+        .c = cpu_of(b), .rows = t->rows, .cols = cols, .act = act, .y = y, .pair = gate_up};
+    run(&j, pair_unit);
 }
 
 void cpu_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,

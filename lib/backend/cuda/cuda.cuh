@@ -201,6 +201,8 @@ void cuda_norm_rope_backward(struct backend *b, const struct backend_tile *t, vo
                              const struct backend_norm *norm, const struct backend_rope *rope);
 void cuda_glu_forward(struct backend *b, const struct backend_tile *t, void *y, const void *gate,
                       const void *up, int64_t cols, enum backend_act act);
+void cuda_glu_pair_forward(struct backend *b, const struct backend_tile *t, void *y,
+                           const void *gate_up, int64_t cols, enum backend_act act);
 void cuda_glu_backward(struct backend *b, const struct backend_tile *t, void *dgate, void *dup,
                        const void *dy, const void *gate, const void *up, int64_t cols,
                        enum backend_act act);

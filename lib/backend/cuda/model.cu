@@ -333,20 +333,30 @@ __device__ static float gelu_tanh(float a)
     return tanhf(0.7978845608F * (a + 0.044715F * (a * a * a)));
 }
 
+template <int act> __device__ static float glu(float a, float up, int round)
+{
+    float v = act == BACKEND_SILU ? a / (1 + expf(-a)) * up : 0.5F * a * (1 + gelu_tanh(a)) * up;
+    return round ? round_bf16(v) : v;
+}
+
 /* y = act(gate) * up, all (rows, cols) */
 template <int act>
 __global__ static void glu_forward_kernel(float *y, const float *gate, const float *up, int64_t n,
                                           int round)
 {
     int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        float a = gate[i], v;
-        if (act == BACKEND_SILU)
-            v = a / (1 + expf(-a)) * up[i];
-        else
-            v = 0.5F * a * (1 + gelu_tanh(a)) * up[i];
-        y[i] = round ? round_bf16(v) : v;
-    }
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+        y[i] = glu<act>(gate[i], up[i], round);
+}
+
+/* A block has a row; gate_up (rows, 2 x cols). */
+template <int act>
+__global__ static void glu_pair_kernel(float *y, const float *gate_up, int64_t cols, int round)
+{
+    const float *gate = gate_up + 2 * blockIdx.x * cols;
+    y += blockIdx.x * cols;
+    for (int64_t i = threadIdx.x; i < cols; i += THREADS)
+        y[i] = glu<act>(gate[i], gate[cols + i], round);
 }
 
 template <int act>
@@ -378,6 +388,19 @@ void cuda_glu_forward(struct backend *b, const struct backend_tile *t, void *y, 
         return;
     kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>(
         (float *)y, (const float *)gate, (const float *)up, t->rows * cols, c->config.bf16);
+    (void)cuda_launched(c, "gated activation");
+}
+
+void cuda_glu_pair_forward(struct backend *b, const struct backend_tile *t, void *y,
+                           const void *gate_up, int64_t cols, enum backend_act act)
+{
+    struct cuda_backend *c = cuda_of(b);
+    auto kernel =
+        act == BACKEND_SILU ? glu_pair_kernel<BACKEND_SILU> : glu_pair_kernel<BACKEND_GELU_TANH>;
+    if (!cuda_good(c))
+        return;
+    kernel<<<(unsigned)t->rows, THREADS, 0, c->stream>>>((float *)y, (const float *)gate_up, cols,
+                                                         c->config.bf16);
     (void)cuda_launched(c, "gated activation");
 }
 
