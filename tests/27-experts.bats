@@ -328,6 +328,65 @@ PY
     refused 3 "tensor 'routed/1' is missing" aq-score --lm lm.json --tokens tokens --ranges old --prefix 5 --device cpu -o x act.json
 }
 
+# ModelOpt 0.47's scores, and its costs under active_moe: tests/oracle/moe_parity.py.
+@test "ModelOpt's AutoQuantize of a mixture: its scores, and its costs of active weights" {
+    local v=$REPO/tests/oracle/moe/parity.json n
+    cd "$BATS_TEST_TMPDIR" || return
+    # shellcheck disable=SC2046 # the options are words
+    "$O"/tests/random_checkpoint $(jq -r .model "$v") model
+    jq -r '.ids[] | map(tostring) | join(" ")' "$v" | "$O"/tests/make_tokens --padding none --seq-len 6 --sizes 16 -o tokens
+    (cd "$REPO" && aq-resolve --config-name preset/demo autoquant=modelopt_parity dataset.padding=none \
+        model.dtype=fp32 dataset.size=small autoquant.device=cpu) >run.json
+    aq 0 aq-extract-lm -o lm.json model
+    aq 0 aq-calib ranges --lm lm.json --dtype fp32 --device cpu --prefix 16 -o ranges tokens
+    for n in $(jq -r '.formats | keys[]' "$v"); do
+        aq 0 aq-overlay --fp4-block 16 --own-scales --format "$(jq -r ".formats[$n].format" "$v")" -o "q$n.json"
+    done
+    aq 0 aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 16 --score-samples 16 --dtype fp32 --device cpu \
+        --operand-rounding dtype --dynamic-batch 8 -o store q?.json
+    for n in $(jq -r '.formats | keys[]' "$v"); do
+        aq 0 aq-score collect --run run.json --quant "q$n.json" -o "s$n.json" store
+        aq 0 aq-select --cost modelopt47 --cost-model active --effective-bits 12 -o "m$n.json" "s$n.json"
+        jq -s -e --argjson i "$n" '.[0].formats[$i] as $v | [.[1].groups[] | (.per_batch_mean / $v.scores[.name] - 1)]
+            | length == 6 and all(. > -1e-4 and . < 1e-4)' "$v" "s$n.json" ||
+            jq -s -c -e --argjson i "$n" '.[0].formats[$i] as $v | [$v.format, (.[1].groups[] | [.name, .per_batch_mean / $v.scores[.name] - 1])], false' "$v" "s$n.json"
+        jq -s -e --argjson i "$n" '.[0].formats[$i] as $v | [.[1].layer_sensitivity | to_entries[]
+            | .value.costs[0] == $v.active_costs[.key | sub(".quant_recipe$"; "")]] | length == 6 and all' "$v" "m$n.json"
+    done
+}
+
+@test "aq-eval: what other routes do to the divergence: all of it where only a router differs, nothing where nothing does" {
+    need_command python3
+    take qwen3_moe_plain
+    for i in 1 2 3; do seq -s' ' $i $((i * 11)); done | "$O"/tests/make_tokens --sizes 3 -o tokens
+    cp -r tiny other
+    python3 - <<'PY'
+import json, struct
+p = "other/model.safetensors"
+b = bytearray(open(p, "rb").read())
+n = int.from_bytes(b[:8], "little")
+t = json.loads(b[8:8 + n])["model.layers.1.mlp.gate.weight"]
+size = {"F32": 4, "BF16": 2}[t["dtype"]]
+at, end = (8 + n + x for x in t["data_offsets"])
+row = (end - at) // t["shape"][0]
+b[at:end] = b[at + row:end] + b[at:at + row] # its rows change places
+open(p, "wb").write(b)
+PY
+    aq 0 aq-extract-lm -o lm.json tiny
+    aq 0 aq-extract-lm -o other.json other
+    aq 0 aq-eval --reference lm.json --domain t=tokens --device cpu -o ev lm.json other.json
+    is "$(jq -c '[.all.kl.mean, .all.kl.routing.mean, .all.kl.routing.max]' ev/1.json)" '[0,0,0]'
+    jq -e '.all.kl.mean > 0 and (.all.kl | del(.routing)) == .all.kl.routing' ev/2.json
+    for k in 1 2; do aq 0 aq-eval --reference lm.json --domain t=tokens --device cpu --shard $k/2 -o part$k lm.json other.json; done
+    aq 0 aq-eval merge -o merged part1 part2
+    diff -r ev merged
+    # no routes to compare with
+    aq 0 aq-extract-lm -o dense.json "$CASES/qwen3_moe_one/../qwen2"
+    "$O"/tests/make_tokens --sizes 2 -o few <<<$'1 2 3\n4 5 6'
+    aq 0 aq-eval --reference dense.json --domain t=few --device cpu -o dense-ev.json dense.json
+    is "$(jq -c '[.all.kl | has("routing"), .routing]' dense-ev.json)" '[true,null]'
+}
+
 @test "make: from the trained model to an exported checkpoint, which costs what its recipe does" {
     unset AQ_CONF
     T=$BATS_TEST_TMPDIR/tmp
@@ -341,6 +400,7 @@ PY
     aq 0 aq-eval --reference "$P/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/ev.json" "$S/export-vllm-sm90"
     jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-4 < . and . < 1e-4' "$T/ev.json" "$S/eval.json"
     is "$(jq '.all.kl.mean > 0' "$T/ev.json")" true
+    is "$(jq '.all.kl.routing.mean | . > 0 and . < 1' "$T/ev.json")" true
     # ModelOpt's layout names every expert; a layer's have one format, and no router has one
     aq 0 "${sweep[@]}" BITS=6 ENGINE=trtllm:sm100 export
     config=$P/select/6/small/export-trtllm-sm100/config.json

@@ -51,6 +51,7 @@ static int open_pass(struct eval_call *r, struct aq_err *err)
         .domains = &r->in.domains,
         .operands = r->operands,
         .count = r->o->count,
+        .routing = true,
     };
     return eval_pass_open(&r->pass, &job, err);
 }
@@ -107,6 +108,8 @@ static struct json *identity_of(const struct eval_call *r)
     json_add_string(v, "dtype", compute_dtype_name(r->in.bf16));
     json_add_string(v, "backend", eval_pass_backend(r->pass));
     json_add_bool(v, "noise", eval_pass_noise(r->pass));
+    if (eval_pass_routing(r->pass))
+        json_add_bool(v, "routing", true);
     json_add_finite(v, "noise_floor", r->in.bf16 ? 0 : NAN);
     if (uses_ranges(r)) {
         json_add_string(v, "ranges", json_find_string(r->in.ranges.meta, "digest"));
@@ -168,6 +171,8 @@ static void copy_values(struct eval_part *to, const struct eval_part *from, size
         memcpy(d->values[k].nll_reference + at, f->values[k].nll_reference + x, bytes);
         memcpy(d->values[k].nll + at, f->values[k].nll + x, bytes);
         memcpy(d->values[k].top1 + at, f->values[k].top1 + x, n);
+        if (to->routing)
+            memcpy(d->values[k].routing + at, f->values[k].routing + x, bytes);
     }
     if (to->noise)
         memcpy(d->noise + at, f->noise + x, bytes);

@@ -12,7 +12,12 @@
 
 void eval_part_init(struct eval_part *p, struct json *identity, size_t operands, bool noise)
 {
-    *p = (struct eval_part){.identity = identity, .operands = operands, .noise = noise};
+    const struct json *routing = json_get(identity, "routing");
+    *p = (struct eval_part){.identity = identity,
+                            .operands = operands,
+                            .noise = noise,
+                            .routing =
+                                routing && json_type(routing) == JSON_BOOL && json_bool(routing)};
 }
 
 void eval_part_add(struct eval_part *p, const char *name, int64_t samples, const int64_t *offsets)
@@ -25,11 +30,13 @@ void eval_part_add(struct eval_part *p, const char *name, int64_t samples, const
     memcpy(d->offsets, offsets, ((size_t)samples + 1) * sizeof *offsets);
     d->values = xcalloc(p->operands + 1, sizeof *d->values);
     for (size_t i = 0; i < p->operands; i++)
-        d->values[i] = (struct eval_values){.kl = xcalloc(n + 1, sizeof(double)),
-                                            .rkl = xcalloc(n + 1, sizeof(double)),
-                                            .nll_reference = xcalloc(n + 1, sizeof(double)),
-                                            .nll = xcalloc(n + 1, sizeof(double)),
-                                            .top1 = xcalloc(n + 1, 1)};
+        d->values[i] =
+            (struct eval_values){.kl = xcalloc(n + 1, sizeof(double)),
+                                 .rkl = xcalloc(n + 1, sizeof(double)),
+                                 .nll_reference = xcalloc(n + 1, sizeof(double)),
+                                 .nll = xcalloc(n + 1, sizeof(double)),
+                                 .routing = p->routing ? xcalloc(n + 1, sizeof(double)) : NULL,
+                                 .top1 = xcalloc(n + 1, 1)};
     if (p->noise)
         d->noise = xcalloc(n + 1, sizeof *d->noise);
 }
@@ -43,6 +50,7 @@ void eval_part_release(struct eval_part *p)
             free(d->values[k].rkl);
             free(d->values[k].nll_reference);
             free(d->values[k].nll);
+            free(d->values[k].routing);
             free(d->values[k].top1);
         }
         free(d->values);
@@ -57,8 +65,14 @@ void eval_part_release(struct eval_part *p)
 
 /* ---- the tensors of a part, in one order for writing, reading and digests ---- */
 
-enum { COLUMNS = 5 };
-static const char *const columns[COLUMNS] = {"kl", "rkl", "nll", "nll", "top1"};
+enum { MOST_COLUMNS = 6 };
+static const char *const columns[MOST_COLUMNS] = {"kl", "rkl", "nll", "nll", "top1", "routing"};
+
+/* Of an operand. */
+static size_t column_count(const struct eval_part *p)
+{
+    return p->routing ? MOST_COLUMNS : MOST_COLUMNS - 1;
+}
 
 struct column {
     char name[160];
@@ -76,7 +90,7 @@ static size_t cell_bytes(const struct column *c)
 /* Column i of all: operands, domains, kinds; then noise by domain. False after the last. */
 static bool column_at(const struct eval_part *p, size_t i, struct column *c)
 {
-    size_t per_domain = p->operands * COLUMNS + (p->noise ? 1 : 0);
+    size_t each = column_count(p), per_domain = p->operands * each + (p->noise ? 1 : 0);
     if (per_domain == 0)
         return false;
     size_t number = i / per_domain, k = i % per_domain;
@@ -85,15 +99,15 @@ static bool column_at(const struct eval_part *p, size_t i, struct column *c)
     const struct eval_part_domain *d = &p->domains[number];
     int64_t at = d->offsets[d->first];
     *c = (struct column){.dtype = ST_F64, .rows = 1, .positions = d->offsets[d->end] - at};
-    if (k == p->operands * COLUMNS) {
+    if (k == p->operands * each) {
         (void)snprintf(c->name, sizeof c->name, "noise/%s", d->name);
         c->data = d->noise + at;
         return true;
     }
-    const struct eval_values *v = &d->values[k / COLUMNS];
-    int kind = (int)(k % COLUMNS);
-    (void)snprintf(c->name, sizeof c->name, "%zu/%s/%s", k / COLUMNS + 1, d->name, columns[kind]);
-    double *const doubles[] = {v->kl, v->rkl, v->nll_reference, v->nll};
+    const struct eval_values *v = &d->values[k / each];
+    int kind = (int)(k % each);
+    (void)snprintf(c->name, sizeof c->name, "%zu/%s/%s", k / each + 1, d->name, columns[kind]);
+    double *const doubles[] = {v->kl, v->rkl, v->nll_reference, v->nll, NULL, v->routing};
     if (kind == 4) {
         c->dtype = ST_U8;
         c->data = v->top1 + at;
@@ -188,7 +202,7 @@ int eval_part_write(const struct eval_part *p, const char *path, struct aq_err *
     struct json *v = describe(p), *meta = json_new_object();
     struct aq_buf text = AQ_BUF_INIT;
     char digest[AQ_SHA256_HEX];
-    size_t n = p->count * (p->operands * COLUMNS + 1);
+    size_t n = p->count * (p->operands * column_count(p) + 1);
     int *handles = xcalloc(n + 1, sizeof *handles),
         *offsets = xcalloc(p->count + 1, sizeof *offsets);
     struct st_writer *w = st_writer_new();
@@ -436,7 +450,9 @@ static int join_values(struct eval_part *p, const struct eval_part *from, size_t
                 copy_cells(a->nll_reference + at, b->nll_reference + x, bytes, have[s], "nll",
                            d->name, s, err) < 0 ||
                 copy_cells(a->nll + at, b->nll + x, bytes, have[s], "nll", d->name, s, err) < 0 ||
-                copy_cells(a->top1 + at, b->top1 + x, n, have[s], "top1", d->name, s, err) < 0)
+                copy_cells(a->top1 + at, b->top1 + x, n, have[s], "top1", d->name, s, err) < 0 ||
+                (p->routing && copy_cells(a->routing + at, b->routing + x, bytes, have[s],
+                                          "routing", d->name, s, err) < 0))
                 return -1;
         }
         if (p->noise &&

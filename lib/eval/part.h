@@ -5,6 +5,9 @@
  *     <operand>/<domain>/kl, rkl  F64 [positions]     <operand> counts from 1
  *     <operand>/<domain>/nll      F64 [2, positions]  of the reference, of the operand
  *     <operand>/<domain>/top1     U8 [positions]      1: the same most likely id
+ *     <operand>/<domain>/routing  F64 [positions]     of mixtures, whose identity says "routing":
+ *                                                     KL(operand with the reference's routes ||
+ *                                                     operand with its own)
  *     noise/<domain>              F64 [positions]     KL(fp32 || bf16) of the reference, if
  * measured <domain>/offsets            I64 [samples + 1]   positions before each sample metadata
  * "aq": {"schema": "aq.eval_part/1", "identity": {...}, "done": {"<domain>": [first, end]},
@@ -25,6 +28,7 @@
 
 struct eval_values {
     double *kl, *rkl, *nll_reference, *nll; /* [positions] */
+    double *routing;                        /* likewise; NULL: not measured */
     uint8_t *top1;
 };
 
@@ -38,13 +42,14 @@ struct eval_part_domain {
 };
 
 /* identity: what was compared, as the receipt repeats it: {"reference", "operands": [...], "dtype",
-   "backend", "noise", "domains": {"<n>": {"tokens", "samples"}}, "result_version"}. */
+   "backend", "noise", "routing" (where it is measured), "domains": {"<n>": {"tokens", "samples"}},
+   "result_version"}. */
 struct eval_part {
     struct json *identity;
     size_t operands;
     struct eval_part_domain *domains;
     size_t count;
-    bool noise;
+    bool noise, routing;
 };
 
 /* Takes identity over. Domains are added one by one, with offsets copied. */

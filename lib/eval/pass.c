@@ -31,13 +31,18 @@ struct stream {
     void *x, *z; /* device: input of the head of a tile; logits of a slice */
     float *logits;
     size_t x_bytes, z_bytes;
+    bool held; /* takes the reference's routes */
 };
 
 struct eval_pass {
     struct eval_pass_job job;
     struct backend *b, *exact; /* exact: in fp32, where b is not; else NULL */
-    struct stream *streams; /* reference, operands, and the reference in fp32 if it is measured */
+    /* reference, operands, these with the reference's routes, and the reference in fp32; the last
+       two where they are measured */
+    struct stream *streams;
     size_t count;
+    bool routing;
+    struct nn_kept_routes *routes; /* [layers][tiles at work]: the reference's */
     struct nn_source lm;
     size_t room; /* tiles at work */
     struct aq_pool *pool;
@@ -54,6 +59,11 @@ const char *eval_pass_backend(const struct eval_pass *p)
 bool eval_pass_noise(const struct eval_pass *p)
 {
     return p->exact != NULL;
+}
+
+bool eval_pass_routing(const struct eval_pass *p)
+{
+    return p->routing;
 }
 
 /* ---- opening ---- */
@@ -102,9 +112,36 @@ static int add_stream(struct eval_pass *p, struct backend *b, const struct nn_so
     return s->z ? 0 : -1;
 }
 
+/* Operand i with the reference's routes: its model a second time. */
+static int add_held(struct eval_pass *p, size_t i, struct aq_err *err)
+{
+    const struct eval_operand *o = &p->job.operands[i];
+    if (add_stream(p, p->b, NULL, o, o->path, err) < 0)
+        return -1;
+    p->streams[p->count - 1].model = p->streams[i + 1].model;
+    p->streams[p->count - 1].held = true;
+    return 0;
+}
+
+/* Are all operands mixtures whose routes have the shape of the reference's? */
+static bool routes_alike(const struct eval_pass *p)
+{
+    const struct lm_arch *a = &p->job.lm->arch;
+    for (size_t i = 0; i < p->job.count; i++) {
+        const struct lm_arch *b = p->job.operands[i].arch;
+        if (b->experts != a->experts || b->experts_per_token != a->experts_per_token ||
+            b->num_hidden_layers != a->num_hidden_layers)
+            return false;
+        for (int64_t l = 0; l < a->num_hidden_layers; l++)
+            if (arch_sparse(a, l) != arch_sparse(b, l))
+                return false;
+    }
+    return a->experts > 0;
+}
+
 static int open_streams(struct eval_pass *p, struct aq_err *err)
 {
-    p->streams = xcalloc(p->job.count + 2, sizeof *p->streams);
+    p->streams = xcalloc(2 * p->job.count + 2, sizeof *p->streams);
     if (add_stream(p, p->b, &p->lm, NULL, "reference", err) < 0)
         return -1;
     for (size_t i = 0; i < p->job.count; i++) {
@@ -112,6 +149,9 @@ static int open_streams(struct eval_pass *p, struct aq_err *err)
         if (add_stream(p, p->b, o->has_source ? &o->source : NULL, o, o->path, err) < 0)
             return -1;
     }
+    for (size_t i = 0; i < p->job.count && p->routing; i++)
+        if (add_held(p, i, err) < 0)
+            return -1;
     return p->exact ? add_stream(p, p->exact, &p->lm, NULL, "reference in fp32", err) : 0;
 }
 
@@ -121,6 +161,29 @@ static struct backend_sizes sizes_of(const struct eval_pass *p)
     for (size_t i = 0; i < p->count; i++)
         eval_model_sizes(&sizes, p->streams[i].model, p->b);
     return sizes;
+}
+
+/* Room for the reference's routes of all layers. */
+static void take_routes(struct eval_pass *p)
+{
+    const struct lm_arch *a = &p->job.lm->arch;
+    size_t slots = (size_t)p->job.domains->rows * (size_t)a->experts_per_token;
+    if (!p->routing)
+        return;
+    p->routes = xcalloc((size_t)a->num_hidden_layers * p->room, sizeof *p->routes);
+    for (size_t i = 0; i < (size_t)a->num_hidden_layers * p->room; i++)
+        p->routes[i] =
+            (struct nn_kept_routes){xcalloc(slots, sizeof(int32_t)), xcalloc(slots, sizeof(float))};
+}
+
+static void free_routes(struct eval_pass *p)
+{
+    size_t layers = (size_t)p->job.lm->arch.num_hidden_layers;
+    for (size_t i = 0; p->routes && i < layers * p->room; i++) {
+        free(p->routes[i].sel);
+        free(p->routes[i].w);
+    }
+    free(p->routes);
 }
 
 /* How many tiles can be at work. The states are all that depends on it. */
@@ -142,6 +205,7 @@ static int plan_room(struct eval_pass *p, struct aq_err *err)
     uint64_t room = p->job.memory ? p->job.memory - rest : states_usual;
     uint64_t most = p->b->ops == &backend_cpu_ops ? TILES_CPU : TILES_DEVICE;
     p->room = (size_t)(room / each < 1 ? 1 : room / each < most ? room / each : most);
+    take_routes(p);
     for (size_t i = 0; i < p->count; i++) {
         struct stream *s = &p->streams[i];
         s->states = s->b->ops->alloc(s->b, p->room * s->state_bytes, "states of tiles", err);
@@ -157,6 +221,7 @@ int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, stru
     *out = p;
     p->job = *job;
     p->lm = nn_source_of_lm((struct lm *)job->lm);
+    p->routing = job->routing && routes_alike(p);
     if (open_backends(p, err) < 0 ||
         eval_domains_tile(job->domains, tiles_tokens(p->b, &job->lm->arch),
                           job->lm->arch.vocab_size, max_positions(p), err) < 0 ||
@@ -177,6 +242,7 @@ void eval_pass_close(struct eval_pass *p)
         s->b->ops->free(s->b, s->z, s->z_bytes);
         free(s->logits);
     }
+    free_routes(p);
     eval_swaps_close(&p->swaps);
     for (size_t i = 0; i < p->count; i++)
         if (p->streams[i].own_model)
@@ -209,7 +275,12 @@ static int run_layer(struct eval_pass *p, const struct batch *b, const struct st
     struct eval_step *steps = xcalloc(to - from + 1, sizeof *steps);
     for (size_t i = from; i < to; i++) {
         void *h = s->states + i * s->state_bytes;
-        steps[i - from] = (struct eval_step){tile_of(p, b, s, i), h, h};
+        struct nn_kept_routes *routes = p->routing ? &p->routes[(size_t)layer * p->room + i] : NULL;
+        steps[i - from] = (struct eval_step){.tile = tile_of(p, b, s, i), .from = h, .to = h};
+        if (s == p->streams)
+            steps[i - from].keep = routes;
+        else if (s->held)
+            steps[i - from].hold = routes;
     }
     int r = eval_swaps_layer(&p->swaps, s->model, s->operand, layer, steps, to - from, err);
     free(steps);
@@ -313,9 +384,48 @@ static int blame(struct eval_pass *p, const struct batch *b, const struct stream
 
 /* ---- the head ---- */
 
-/* Stream i + 1 against the reference, or the reference against itself in fp32. */
-static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at, struct compare *c,
-                     struct compare *noise, struct eval_part *part, struct aq_err *err)
+/* What is compared in a tile: the operands with the reference; each with the reference's routes
+   with itself; and the reference with itself in fp32. */
+struct comparisons {
+    struct compare *operands, **routing, *noise; /* routing: [operands], or NULL; noise: or NULL */
+};
+
+static struct comparisons comparisons_new(const struct eval_pass *p, const struct tile *tile)
+{
+    int32_t rows = tile->desc.rows;
+    const int32_t *target = tile->desc.target;
+    struct comparisons c = {.operands = compare_new(rows, (int)p->job.count, target)};
+    if (p->routing)
+        c.routing = xcalloc(p->job.count, sizeof(struct compare *));
+    for (size_t k = 0; p->routing && k < p->job.count; k++)
+        c.routing[k] = compare_new(rows, 1, target);
+    if (p->exact)
+        c.noise = compare_new(rows, 1, target);
+    return c;
+}
+
+static void comparisons_free(const struct eval_pass *p, struct comparisons *c)
+{
+    compare_free(c->operands);
+    for (size_t k = 0; c->routing && k < p->job.count; k++)
+        compare_free(c->routing[k]);
+    free(c->routing);
+    compare_free(c->noise);
+}
+
+/* z: the streams' logits. */
+static void compare_all(struct eval_pass *p, struct comparisons *c, const float **z, int64_t ids)
+{
+    size_t n = p->job.count;
+    compare_slice(c->operands, p->pool, z[0], z + 1, ids);
+    for (size_t k = 0; c->routing && k < n; k++)
+        compare_slice(c->routing[k], p->pool, z[1 + n + k], z + 1 + k, ids);
+    if (c->noise) /* fp32 is the truth there */
+        compare_slice(c->noise, p->pool, z[p->count - 1], z, ids);
+}
+
+static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
+                     const struct comparisons *c, struct eval_part *part, struct aq_err *err)
 {
     const struct eval_place *place = &b->places[at];
     const struct backend_tile_desc *desc = &place->tile->desc;
@@ -326,7 +436,7 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at, stru
             if (desc->target[r] < 0)
                 continue;
             for (size_t k = 0; k < p->job.count; k++) {
-                const struct comparison x = compare_row(c, (int)k, r);
+                const struct comparison x = compare_row(c->operands, (int)k, r);
                 struct eval_values *v = &d->values[k];
                 if (!isfinite(x.nll_reference))
                     return blame(p, b, &p->streams[0], at, i, err);
@@ -337,9 +447,14 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at, stru
                 v->nll_reference[position] = x.nll_reference;
                 v->nll[position] = x.nll;
                 v->top1[position] = (uint8_t)x.same_top;
+                if (!c->routing)
+                    continue;
+                v->routing[position] = compare_row(c->routing[k], 0, r).kl;
+                if (!isfinite(v->routing[position]))
+                    return blame(p, b, &p->streams[1 + p->job.count + k], at, i, err);
             }
-            if (noise)
-                d->noise[position] = compare_row(noise, 0, r).kl;
+            if (c->noise)
+                d->noise[position] = compare_row(c->noise, 0, r).kl;
             position++;
         }
     }
@@ -350,8 +465,7 @@ static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
                         struct eval_part *part, struct aq_err *err)
 {
     const struct tile *tile = b->places[at].tile;
-    struct compare *c = compare_new(tile->desc.rows, (int)p->job.count, tile->desc.target);
-    struct compare *noise = p->exact ? compare_new(tile->desc.rows, 1, tile->desc.target) : NULL;
+    struct comparisons c = comparisons_new(p, tile);
     const float **zq = xcalloc(p->count, sizeof *zq);
     int r = 0;
     for (size_t k = 0; k < p->count; k++) {
@@ -369,14 +483,11 @@ static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
                                     (size_t)(tile->desc.rows * ids) * sizeof(float), err);
         }
         if (r == 0)
-            compare_slice(c, p->pool, zq[0], zq + 1, ids);
-        if (r == 0 && noise) /* fp32 is the truth there */
-            compare_slice(noise, p->pool, zq[p->count - 1], zq, ids);
+            compare_all(p, &c, zq, ids);
     }
     if (r == 0)
-        r = keep_tile(p, b, at, c, noise, part, err);
-    compare_free(c);
-    compare_free(noise);
+        r = keep_tile(p, b, at, &c, part, err);
+    comparisons_free(p, &c);
     free(zq);
     return r;
 }

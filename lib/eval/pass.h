@@ -18,6 +18,7 @@ struct eval_pass_job {
     struct eval_domains *domains; /* not tiled yet */
     struct eval_operand *operands;
     size_t count;
+    bool routing; /* of mixtures, also measure each operand with the reference's routes */
 };
 
 struct eval_pass;
@@ -29,6 +30,10 @@ void eval_pass_close(struct eval_pass *p);                /* NULL is fine */
 const char *eval_pass_backend(const struct eval_pass *p); /* its identity */
 /* Is the noise of bf16 arithmetic measured? It is where the backend has any. */
 bool eval_pass_noise(const struct eval_pass *p);
+
+/* Is the operands' own routing compared with the reference's? It is where it is asked for, and all
+   of them are mixtures of the reference's shape. */
+bool eval_pass_routing(const struct eval_pass *p);
 
 /* Called when the tiles before `end` are in the part. */
 typedef int eval_saved_fn(void *arg, size_t end, struct aq_err *err);

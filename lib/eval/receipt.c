@@ -14,6 +14,7 @@
 struct pooled {
     int64_t positions, samples; /* samples: those with a position */
     double *kl, *rkl, *nll_reference, *nll;
+    double *routing; /* NULL: not measured */
     uint8_t *top1;
     int32_t *counts; /* [samples] */
     double first;    /* sum of kl at the first position of each sample */
@@ -33,13 +34,15 @@ static void pool_domain(struct pooled *all, const struct eval_part_domain *d,
             all->rkl[all->positions] = v->rkl[i];
             all->nll_reference[all->positions] = v->nll_reference[i];
             all->nll[all->positions] = v->nll[i];
+            if (all->routing)
+                all->routing[all->positions] = v->routing[i];
             all->top1[all->positions] = v->top1[i];
         }
     }
 }
 
 static void pool_init(struct pooled *all, const struct eval_part_domain *domains, size_t count,
-                      size_t operand)
+                      size_t operand, bool routing)
 {
     size_t positions = 0, samples = 0;
     for (size_t i = 0; i < count; i++) {
@@ -52,6 +55,7 @@ static void pool_init(struct pooled *all, const struct eval_part_domain *domains
                            .nll_reference = xcalloc(positions + 1, sizeof(double)),
                            .nll = xcalloc(positions + 1, sizeof(double)),
                            .top1 = xcalloc(positions + 1, 1),
+                           .routing = routing ? xcalloc(positions + 1, sizeof(double)) : NULL,
                            .counts = xcalloc(samples + 1, sizeof(int32_t))};
     for (size_t i = 0; i < count; i++)
         pool_domain(all, &domains[i], &domains[i].values[operand]);
@@ -63,6 +67,7 @@ static void pool_release(struct pooled *all)
     free(all->rkl);
     free(all->nll_reference);
     free(all->nll);
+    free(all->routing);
     free(all->top1);
     free(all->counts);
 }
@@ -115,7 +120,7 @@ static struct json *summary(const struct eval_part *p, size_t operand, size_t fi
 {
     struct pooled all;
     struct json *v = json_new_object();
-    pool_init(&all, p->domains + first, count, operand);
+    pool_init(&all, p->domains + first, count, operand, p->routing);
     int64_t n = all.positions, same = 0;
     for (int64_t i = 0; i < n; i++)
         same += all.top1[i];
@@ -125,7 +130,8 @@ static struct json *summary(const struct eval_part *p, size_t operand, size_t fi
     double loss_reference = sum_of(all.nll_reference, n) / (double)n;
     json_add_int(v, "samples", all.samples);
     json_add_int(v, "positions", n);
-    json_add(v, "kl", spread(&all, all.kl));
+    struct json *kl = json_add(v, "kl", spread(&all, all.kl));
+    json_add(kl, "routing", all.routing ? spread(&all, all.routing) : json_new_null());
     json_add(v, "reverse_kl", spread(&all, all.rkl));
     json_add_double(v, "top1", (double)same / (double)n);
     json_add_double(v, "loss", loss);

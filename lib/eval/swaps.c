@@ -159,10 +159,15 @@ int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval
         swap.experts = prepare_experts(s, operand, layer, &room);
     for (size_t i = 0; i < count; i++) {
         struct feeding f = {s, operand, steps[i].tile, layer, nn_layer(m, layer)};
-        swap.ready = feed;
+        swap.ready = swaps ? feed : NULL;
         swap.arg = &f;
-        (void)nn_layer_forward(m, layer, steps[i].tile, steps[i].from, steps[i].to,
-                               swaps ? &swap : NULL);
+        swap.routes = steps[i].hold;
+        const struct nn_acts *acts =
+            nn_layer_forward(m, layer, steps[i].tile, steps[i].from, steps[i].to,
+                             swaps || steps[i].hold ? &swap : NULL);
+        if (steps[i].keep && nn_layer(m, layer)->experts &&
+            nn_routes_keep(acts->routes, steps[i].keep, err) < 0)
+            return -1;
     }
     return nn_check(m, err);
 }

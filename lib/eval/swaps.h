@@ -33,6 +33,8 @@ struct eval_step {
     const struct backend_tile *tile;
     const void *from;
     void *to;
+    struct nn_kept_routes *keep;       /* takes the layer's routes, if it has any; or NULL */
+    const struct nn_kept_routes *hold; /* routes to take instead of the layer's own; or NULL */
 };
 /* The layer's weights are in use (nn_use_layer). operand NULL: the model as it is. */
 int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *operand,

@@ -131,6 +131,12 @@ void nn_routes_count(const struct nn_routes *r, int32_t from, int32_t end, int32
             counts[r->host[i]]++;
 }
 
+int nn_routes_keep(const struct nn_routes *r, struct nn_kept_routes *to, struct aq_err *err)
+{
+    memcpy(to->sel, r->host, slots_of(r) * sizeof *to->sel);
+    return r->b->ops->download(r->b, to->w, r->w, slots_of(r) * sizeof *to->w, err);
+}
+
 /* ---- sizes ---- */
 
 /* Elements of one expert's matrices: gate with up, and down. */

@@ -76,6 +76,15 @@ uint64_t nn_expert_operands_bytes(const struct lm_arch *a, const struct backend 
 /* What a backend's plan must know of experts. */
 void nn_expert_sizes(struct backend_sizes *sizes, const struct lm_arch *a, const struct backend *b);
 
+/* Where a tile's tokens went, kept on the host: [rows x per_token] each. */
+struct nn_kept_routes {
+    int32_t *sel;
+    float *w;
+};
+/* Of the tile routed last. */
+int nn_routes_keep(const struct nn_routes *r, struct nn_kept_routes *to,
+                   struct aq_err *err) AQ_MUST_CHECK;
+
 /* "layers.3.mlp.experts.5.gate_up" or "...down": what a model asks its source for. */
 struct nn_expert_name {
     int64_t layer, expert;

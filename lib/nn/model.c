@@ -1090,9 +1090,15 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
     int in = s->groups[s->experts_group].input, inner = s->groups[s->experts_group].inner;
     const void *n = m->acts.x[in];
     struct nn_routes *r = m->acts.routes;
-    op->linear_forward(m->b, t, m->buf[ROUTER], n, weight(m, layer, ROLE_ROUTER));
-    op->route(m->b, t, r->p, r->sel, r->w, m->buf[ROUTER], r->experts, r->per_token,
-              m->arch.norm_topk);
+    if (swap && swap->routes) {
+        size_t slots = (size_t)r->rows * (size_t)r->per_token;
+        op->upload(m->b, r->sel, swap->routes->sel, slots * sizeof *r->sel);
+        op->upload(m->b, r->w, swap->routes->w, slots * sizeof *r->w);
+    } else {
+        op->linear_forward(m->b, t, m->buf[ROUTER], n, weight(m, layer, ROLE_ROUTER));
+        op->route(m->b, t, r->p, r->sel, r->w, m->buf[ROUTER], r->experts, r->per_token,
+                  m->arch.norm_topk);
+    }
     if (nn_routes_sort(r, t, &m->failed) < 0)
         return -1;
     op->zero(m->b, m->acts.block_y, hidden_bytes(m));

@@ -105,6 +105,7 @@ struct nn_swap {
     void (*ready)(void *arg, int input, const void *x);
     void *arg;
     const struct nn_expert_swap *experts; /* nn/experts.h; NULL: unquantized */
+    const struct nn_kept_routes *routes;  /* taken instead of the router's; NULL: its own */
 };
 
 /* h: (rows, hidden) in the backend's memory, as are all h below. */
