@@ -93,7 +93,7 @@ replay() {
         '["schema","reference","operand","dtype","backend","noise_floor","predicted","predicted_interval","domains","all","residual","provenance"]'
     is "$(jq -c '.domains.text | keys_unsorted' "$F/whole.json")" \
         '["samples","positions","kl","reverse_kl","top1","loss","loss_reference","ppl","ppl_reference","first_share"]'
-    is "$(jq -c '.all.kl | keys_unsorted' "$F/whole.json")" '["mean","se","p50","p99","max"]'
+    is "$(jq -c '.all.kl | keys_unsorted' "$F/whole.json")" '["mean","se","p50","p99","max","routing"]'
     is "$(jq -r '.schema + " " + .operand.kind + " " + .operand.digest' "$F/whole.json")" "aq.eval/1 manifest $(sha256sum <"$F/m.json" | cut -d' ' -f1)"
     is "$(jq -r .reference.digest "$F/whole.json")" "$(jq -r .digest.sample "$F/lm.json")"
     is "$(jq -c '.domains.text == .all' "$F/whole.json")" true
