@@ -161,6 +161,21 @@ score() {
     [[ $stderr = *"tokens are fewer than 4 for each of the 128 columns of input 'layers.0."* ]]
 }
 
+@test "moments of one layer at a time, within --memory: three layers' would not fit" {
+    sanitized && skip "sanitizers take memory of their own"
+    local need layer quant=$F/gptq.json
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 3 --hidden 512 --intermediate 1536 --vocab 512 --scale 0.05 "$T/model"
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    aq 0 aq-calib ranges -q --device cpu --lm "$T/lm.json" --prefix 60 -o "$T/ranges" "$F/tokens"
+    solve() { aq-calib solve -q --device cpu --threads 1 --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/ranges" -o "$T/solved" "$@" "$quant"; }
+    refused 1 "the moments of a layer and its factor need" solve --memory 32M
+    need=$(sed -nE 's/.*need ([0-9]+) MB.*/\1/p' <<<"$stderr")
+    layer=$(jq -n '[512, 512, 512, 1536] | map(. * . * 8e-6) | add | floor')
+    # 135 MB are OpenBLAS's for a thread, 25 the program's
+    (ulimit -d $(((135 + 25 + need) * 1000)) && solve --memory "${need}M")
+    [ -e "$T/solved" ] && [ $((2 * layer)) -ge 50 ]
+}
+
 @test "mixtures of experts, whose experts see few tokens or none, are refused by name" {
     aq 0 aq-extract-lm -q -o "$T/moe.json" tests/oracle/families/qwen3_moe
     head -n 8 "$F/ids" | "$O"/tests/make_tokens --sizes 8 -o "$T/tokens"
