@@ -1,6 +1,7 @@
 /*
  * lib/quant: what calibrated candidates are made of, held against ModelOpt and float64
- * (tests/oracle/calibrated.py), and the dense products and factors below it.
+ * (tests/oracle/calibrated.py) and llm-compressor (calibrated_llmc.py), and the dense products and
+ * factors below it.
  */
 #include "tap.h"
 
@@ -14,9 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VECTORS "tests/oracle/calibrated/vectors.safetensors"
-
-static struct st_file file;
+enum { FILES = 2 };
+static const char *const paths[FILES] = {"tests/oracle/calibrated/vectors.safetensors",
+                                         "tests/oracle/calibrated/llmc.safetensors"};
+static struct st_file files[FILES];
 static struct aq_pool *pools[2]; /* one thread and three */
 
 struct array {
@@ -29,7 +31,8 @@ static struct array load(const char *linear, const char *name)
     char full[64];
     struct aq_err err = {0};
     (void)snprintf(full, sizeof full, "%s/%s", linear, name);
-    const struct st_tensor *t = st_need(&file, full, ST_F32, -1, &err);
+    const struct st_file *f = st_find(&files[1], full) ? &files[1] : &files[0];
+    const struct st_tensor *t = st_need(f, full, ST_F32, -1, &err);
     struct array a;
     if (!t) { /* nothing can be compared without it */
         printf("Bail out! %s\n", err.msg);
@@ -385,7 +388,10 @@ int main(void)
     struct aq_err err = {0};
     pools[0] = aq_pool_new(1, &err);
     pools[1] = aq_pool_new(3, &err);
-    if (!pools[0] || !pools[1] || st_open(&file, VECTORS, &err) < 0) {
+    bool bad = !pools[0] || !pools[1];
+    for (int i = 0; i < FILES; i++)
+        bad = bad || st_open(&files[i], paths[i], &err) < 0;
+    if (bad) {
         printf("# %s\n", err.msg);
         return 1;
     }
@@ -396,6 +402,8 @@ int main(void)
     test_gptq("b", "none", "gptq", 32);
     test_gptq("a", "static", "static", 128);
     test_gptq("b", "static", "static", 32);
+    test_gptq("a", "static", "llmc", 128);
+    test_gptq("b", "static", "llmc", 32);
     test_bad_moments();
     test_scales("a", 128);
     test_scales("b", 32);
@@ -407,7 +415,8 @@ int main(void)
     test_search("a", "sweep", "sweep/e2m1:nvfp4(16):dynamic");
     test_search("a", "4o6", "4o6/e2m1:nvfp4(16):dynamic");
     test_clip();
-    st_close(&file);
+    for (int i = 0; i < FILES; i++)
+        st_close(&files[i]);
     aq_pool_free(pools[0]);
     aq_pool_free(pools[1]);
     return tap_done();
