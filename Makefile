@@ -159,9 +159,11 @@ $(PRELOADS): $(O)/tests/%.so: tests/preload/%.c
 CUDA_ARCHS ?= 80 90
 NVCCFLAGS  ?= -O3 -lineinfo
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(O)/%.cu.o)
+# wgmma is Hopper's alone, and not in what later GPUs translate
+ARCHS_blocks := $(CUDA_ARCHS:90=90a)
 $(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 	$(call say,NVCC,$<)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -Ilib -D_GNU_SOURCE --fmad=false -Xcompiler -fPIC,-Wall \
-	    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90 \
+	    $(foreach a,$(or $(ARCHS_$(*F)),$(CUDA_ARCHS)),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90 \
 	    -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 $(O)/lib/aq-backend-cuda.so: $(CUDA_OBJ)
 	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -Xlinker -z,defs -Xlinker -rpath,$(abspath $(dir $(NVCC))/../lib64) -o $@ $^ -lcublasLt

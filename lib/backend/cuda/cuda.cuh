@@ -3,8 +3,8 @@
  *
  * Activations are fp32. In bf16, inputs of linears are rounded to bf16 where they are made, so that
  * a product and its quantized twin see the same numbers; products take bf16 operands and sum in
- * fp32. Quantized operands are codes that bf16 holds exactly with a scale a row, or an fp32 value
- * split into three bf16 terms. In fp32 everything is an fp32 product.
+ * fp32. Quantized operands are codes that bf16 holds exactly with a scale a row, or on Hopper a scale
+ * a block, or an fp32 value split into three bf16 terms. In fp32 everything is an fp32 product.
  *
  * All work of a backend is on one stream; weights come in on a second. No kernel adds floating
  * point numbers in an order that depends on timing, and a product's algorithm follows from its
@@ -58,6 +58,7 @@ struct cuda_backend {
     cudaStream_t stream;
     cublasLtHandle_t lt;
     int multiprocessors;
+    bool blocks; /* products with scales of blocks have a kernel */
     struct gemm_cache *gemms;
     struct uploader *uploader;
     struct aq_err failed; /* the first failure since the last sync; code 0: none */

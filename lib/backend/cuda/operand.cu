@@ -4,6 +4,8 @@
  */
 #include "backend/cuda/operand.cuh"
 
+#include "backend/cuda/blocks.cuh"
+
 #include <math.h>
 #include <string.h>
 
@@ -75,11 +77,13 @@ static bool rounds(const struct cuda_backend *c)
 
 /*
  * A scale for each row or for all goes to the result. Powers of two leave a value that bf16 holds,
- * and so does the e4m3 scale of a block in NVFP4: 2 and 4 significant bits make 6. Other scales
- * along K do not, and the value is split.
+ * and so does the e4m3 scale of a block in NVFP4: 2 and 4 significant bits make 6. Scales of other
+ * blocks along K go to the sums where a kernel does that; those of columns, and where none does, do
+ * not, and the value is split.
  */
-static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
+static enum form form_of(const struct cuda_backend *c, const struct quant_step *last, int64_t cols)
 {
+    enum quant_scope scope = last->scope;
     if (!c->config.bf16)
         return FORM_F32;
     if (rounds(c) || scope == QUANT_MX)
@@ -87,6 +91,8 @@ static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
     if (scope == QUANT_TENSOR || scope == QUANT_AXIS0 || scope == QUANT_TOKEN ||
         scope == QUANT_NVFP4)
         return FORM_CODES;
+    if (scope == QUANT_BLOCK && c->blocks && blocks_fit(cols, last->block_cols))
+        return FORM_BLOCKS;
     return FORM_TERMS;
 }
 
@@ -94,6 +100,13 @@ static enum form form_of(const struct cuda_backend *c, enum quant_scope scope)
 static enum form form_exact(const struct cuda_backend *c)
 {
     return !c->config.bf16 ? FORM_F32 : rounds(c) ? FORM_BF16 : FORM_TERMS;
+}
+
+/* Bytes of the ratios of so many rows, with what the kernel may read after them. */
+static size_t ratio_bytes(const struct quant_step *last, int64_t rows, int64_t cols)
+{
+    int64_t blocks = (cols + last->block_cols - 1) / last->block_cols;
+    return (size_t)(blocks * blocks_stride(rows) + blocks_stride(1)) * sizeof(float);
 }
 
 static enum form form_between(const struct cuda_backend *c)
@@ -151,10 +164,11 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
     for (int k = 0; k < spec->steps && cuda_good(c); k++) {
         bool last = k == spec->steps - 1;
         struct device_step s = step_of(&spec->step[k], 1, w->rows, w->cols, 1);
-        struct quantized q = {between, form_between(c), w->rows * w->cols, NULL, NULL};
+        struct quantized q = {between, form_between(c), w->rows * w->cols, NULL, NULL, 0, NULL};
         struct scales scales;
         if (last)
-            q = quantized{op->data, op->form, w->rows * w->cols, op->row_scale, NULL};
+            q = quantized{op->data, op->form, w->rows * w->cols, op->row_scale, op->ratio,
+                          blocks_stride(w->rows), NULL};
         if (!step_scales(c, &m, &s, &scales, c->bad, number))
             return false;
         step_apply(c, &m, &s, &scales, &q);
@@ -210,10 +224,15 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
     op->spec = *spec;
     if (spec->steps > 0) {
         const void *from = cuda_weight(c, w);
-        op->form = form_of(c, spec->step[spec->steps - 1].scope);
-        size_t bytes = (size_t)(w->rows * w->cols) * form_bytes(op->form);
-        if (!from || !check_weight(c, w, spec) || !weight_room(c, op, bytes) ||
-            !run_steps(c, op, w, from))
+        const struct quant_step *last = &spec->step[spec->steps - 1];
+        op->form = form_of(c, last, w->cols);
+        size_t bytes = (size_t)(w->rows * w->cols) * form_bytes(op->form), all = bytes;
+        if (op->form == FORM_BLOCKS)
+            all += ratio_bytes(last, w->rows, w->cols);
+        if (!from || !check_weight(c, w, spec) || !weight_room(c, op, all))
+            return;
+        op->ratio = op->form == FORM_BLOCKS ? (float *)((char *)op->data + bytes) : NULL;
+        if (!run_steps(c, op, w, from))
             return;
     } else if (has_planes(c, spec, w) && !take_exact(c, op, w)) {
         return;
@@ -222,17 +241,32 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
     op->w_dev = w->dev;
 }
 
+static void scale_planes(struct planes *p, enum form form, const struct quant_step *last,
+                         const float *row_scale, const float *ratio, int64_t rows)
+{
+    p->row_scale = form == FORM_CODES || form == FORM_BLOCKS ? row_scale : NULL;
+    if (form != FORM_BLOCKS)
+        return;
+    p->block = last->block_cols;
+    p->ratio = ratio;
+    p->stride = blocks_stride(rows);
+}
+
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out)
 {
-    *out = planes{NULL, 1, 0, NULL};
+    *out = planes{NULL, 1, 0};
     if (!cuda_good(c) || !op->w)
         return false;
-    if (!has_planes(c, &op->spec, op->w))
+    if (!has_planes(c, &op->spec, op->w)) {
         out->data = cuda_weight_typed(c, op->w, 0, op->w->rows);
-    else
-        *out = planes{op->data, form_terms(op->form), op->w->rows * op->w->cols,
-                      op->form == FORM_CODES ? op->row_scale : NULL};
-    return out->data != NULL;
+        return out->data != NULL;
+    }
+    out->data = op->data;
+    out->terms = form_terms(op->form);
+    out->plane = op->w->rows * op->w->cols;
+    scale_planes(out, op->form, &op->spec.step[op->spec.steps ? op->spec.steps - 1 : 0],
+                 op->row_scale, op->ratio, op->w->rows);
+    return true;
 }
 
 /* ---- activations ---- */
@@ -320,7 +354,7 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
 static enum form act_form(const struct cuda_backend *c, const struct backend_operand *op)
 {
     if (op->spec.steps)
-        return form_of(c, op->spec.step[0].scope);
+        return form_of(c, &op->spec.step[0], op->cols);
     if (op->is_scaled)
         return form_exact(c);
     return c->config.bf16 ? FORM_BF16 : FORM_F32;
@@ -329,8 +363,10 @@ static enum form act_form(const struct cuda_backend *c, const struct backend_ope
 bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
                      const struct backend_operand *b)
 {
+    enum form form = a->t && b->t ? act_form(c, a) : FORM_F32;
     return a->t && b->t && a->t->rows == b->t->rows && a->cols == b->cols &&
-           act_form(c, a) == act_form(c, b);
+           form == act_form(c, b) &&
+           (form != FORM_BLOCKS || a->spec.step[0].block_cols == b->spec.step[0].block_cols);
 }
 
 size_t operand_row_bytes(const struct cuda_backend *c, const struct backend_operand *op)
@@ -338,9 +374,12 @@ size_t operand_row_bytes(const struct cuda_backend *c, const struct backend_oper
     return op->t ? (size_t)op->cols * form_bytes(act_form(c, op)) : 0;
 }
 
+/* As if its columns were whole blocks; short blocks take about as long as two products do. */
 static int terms_of(const struct cuda_backend *c, const struct quant_spec *spec)
 {
-    return spec->steps ? form_terms(form_of(c, spec->step[spec->steps - 1].scope)) : 1;
+    const struct quant_step *last = &spec->step[spec->steps ? spec->steps - 1 : 0];
+    enum form form = spec->steps ? form_of(c, last, 8 * (int64_t)last->block_cols) : FORM_BF16;
+    return form == FORM_BLOCKS && last->block_cols < 128 ? 2 : form_terms(form);
 }
 
 int operand_products(const struct cuda_backend *c, const struct quant_spec *weight,
@@ -454,24 +493,33 @@ bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, cons
 {
     bool waiting = false;
     int64_t all = 0;
-    *out = planes{NULL, 1, 0, NULL};
+    *out = planes{NULL, 1, 0};
     for (int i = 0; i < count; i++) {
         if (!cuda_good(c) || !x[i]->t)
             return false;
         waiting |= x[i]->clipped != NULL;
         all += rows[i];
     }
-    struct quantized q = {NULL, act_form(c, x[0]), all * x[0]->cols, NULL, NULL};
-    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, (size_t)all * 2 * sizeof(float));
+    struct quantized q = {NULL, act_form(c, x[0]), all * x[0]->cols, NULL, NULL, 0, NULL};
+    const struct quant_step *step = &x[0]->spec.step[0];
+    size_t room = (size_t)all * 2 * sizeof(float);
+    if (q.form == FORM_BLOCKS)
+        room += ratio_bytes(step, all, x[0]->cols);
+    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, room);
     q.to = cuda_scratch(c, SCRATCH_X, (size_t)all * operand_row_bytes(c, x[0]));
     if (!row_room || !q.to)
         return false;
     q.row_scale = row_room;
     q.clipped = waiting ? (uint32_t *)row_room + all : NULL;
+    q.ratio = row_room + 2 * all;
+    q.stride = blocks_stride(all);
     if (!quantize_alike(c, x, rows, count, &q))
         return false;
     if (waiting)
         raise_waiting(c, x, rows, count, q.clipped);
-    *out = planes{q.to, form_terms(q.form), q.plane, q.form == FORM_CODES ? row_room : NULL};
+    out->data = q.to;
+    out->terms = form_terms(q.form);
+    out->plane = q.plane;
+    scale_planes(out, q.form, step, row_room, q.ratio, all);
     return cuda_good(c);
 }

@@ -15,6 +15,7 @@ struct backend_operand {
     size_t bytes;
     enum form form;
     float *row_scale; /* [room for rows] */
+    float *ratio;     /* after data, where the form is FORM_BLOCKS */
     int64_t rows;
     /* of an activation: what to do once a product asks for it */
     const struct backend_tile *t;
@@ -36,6 +37,10 @@ struct planes {
     int terms;
     int64_t plane; /* elements from a term to the next */
     const float *row_scale;
+    /* of a side with a scale for each block of columns, as in struct blocks_side; block 0: none */
+    int64_t block;
+    const float *ratio;
+    int64_t stride;
 };
 
 /* False after a failure. */

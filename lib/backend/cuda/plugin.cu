@@ -1,4 +1,5 @@
 /* Opening, memory, and the table itself. */
+#include "backend/cuda/blocks.cuh"
 #include "backend/cuda/quantize.cuh"
 
 #include <stdio.h>
@@ -82,8 +83,10 @@ static int open_device(struct cuda_backend *c, struct aq_err *err)
     if (e != cudaSuccess)
         return c->host.err_set(err, AQ_EBACKEND, "cannot use GPU %d: %s", c->config.device,
                                cudaGetErrorString(e));
-    (void)snprintf(c->base.identity, sizeof c->base.identity, "cuda/sm_%d%d/%s", prop.major,
-                   prop.minor, c->config.bf16 ? "bf16" : "fp32");
+    c->blocks = c->config.bf16 && blocks_available(c);
+    /* bits depend on which kernels there are: sm_90a has those of blocks.cu */
+    (void)snprintf(c->base.identity, sizeof c->base.identity, "cuda/sm_%d%d%s/%s", prop.major,
+                   prop.minor, c->blocks ? "a" : "", c->config.bf16 ? "bf16" : "fp32");
     c->multiprocessors = prop.multiProcessorCount;
     c->host.note(2, "GPU %d is '%s'", c->config.device, prop.name);
     *c->bad_host = INT32_MAX;

@@ -430,6 +430,11 @@ __device__ static void put_bf16(bf16 *to, int64_t plane, int64_t i, const float 
     }
 }
 
+__device__ static constexpr bool keeps_codes(int form)
+{
+    return form == FORM_CODES || form == FORM_BLOCKS;
+}
+
 template <int form, int n>
 __device__ static void put(void *to, int64_t plane, int64_t i, const float (&code)[n],
                            const float (&value)[n])
@@ -438,7 +443,7 @@ __device__ static void put(void *to, int64_t plane, int64_t i, const float (&cod
         for (int k = 0; k < n; k++)
             ((float *)to)[i + k] = form == FORM_F32 ? value[k] : round_bf16(value[k]);
     } else {
-        put_bf16<form, n>((bf16 *)to, plane, i, form == FORM_CODES ? code : value);
+        put_bf16<form, n>((bf16 *)to, plane, i, keeps_codes(form) ? code : value);
     }
 }
 
@@ -463,7 +468,7 @@ __global__ static void apply_kernel(struct sources m, struct device_step s, stru
             fetch_some<T, n>(v, x, i);
             for (int k = 0; k < n; k++) {
                 code[k] = code_of(s, v[k], mul, back);
-                value[k] = form == FORM_CODES ? 0 : value_of(s, code[k], back);
+                value[k] = keeps_codes(form) ? 0 : value_of(s, code[k], back);
                 if (form == FORM_CODES && s.op == STEP_RATIO)
                     code[k] *= mul;
                 if (count_clipped)
@@ -497,6 +502,32 @@ static void launch_apply(struct cuda_backend *c, const struct sources *m,
         apply_kernel<T, form, n, false><<<grid, THREADS, 0, c->stream>>>(*m, *s, *k, *q, 0);
 }
 
+/* A thread has a row. */
+__global__ static void ratios_kernel(struct sources m, struct device_step s, struct scales scales,
+                                     struct quantized q)
+{
+    int job = (int)blockIdx.y;
+    int64_t row = (int64_t)blockIdx.x * THREADS + threadIdx.x, all = m.base[job] + row;
+    if (row >= m.rows || !row_taken(m, job, row))
+        return;
+    int64_t cell = row_cell(m, s, job, row);
+    float before = 1;
+    for (int64_t b = 0; b < s.grid_cols; b++) {
+        float back = cell < 0 ? 1 : scales.back[cell + b];
+        q.ratio[b * q.stride + all] = s.op == STEP_INT ? back / before : before / back;
+        before = back;
+    }
+    q.row_scale[all] = s.op == STEP_INT ? 1 / before : before;
+}
+
+static void launch_ratios(struct cuda_backend *c, const struct sources *m,
+                          const struct device_step *s, const struct scales *k,
+                          const struct quantized *q)
+{
+    dim3 grid((unsigned)((m->rows + THREADS - 1) / THREADS), (unsigned)m->count);
+    ratios_kernel<<<grid, THREADS, 0, c->stream>>>(*m, *s, *k, *q);
+}
+
 template <typename T, int n>
 static void choose_form(struct cuda_backend *c, const struct sources *m,
                         const struct device_step *s, const struct scales *k,
@@ -511,6 +542,9 @@ static void choose_form(struct cuda_backend *c, const struct sources *m,
         return launch_apply<T, FORM_BF16, n>(c, m, s, k, q);
     case FORM_CODES:
         return launch_apply<T, FORM_CODES, n>(c, m, s, k, q);
+    case FORM_BLOCKS:
+        launch_apply<T, FORM_BLOCKS, n>(c, m, s, k, q);
+        return launch_ratios(c, m, s, k, q);
     case FORM_TERMS:
         return launch_apply<T, FORM_TERMS, n>(c, m, s, k, q);
     }

@@ -48,6 +48,7 @@ enum form {
     FORM_BF16,         /* the value in bf16 */
     FORM_CODES,        /* the code in bf16, in NVFP4 times its block's e4m3 scale, which is exact;
                           the scale of its row apart */
+    FORM_BLOCKS,       /* the code in bf16; the scales of the row's blocks apart */
     FORM_TERMS,        /* the value as a sum of three bf16 numbers, in three planes */
 };
 
@@ -60,7 +61,10 @@ struct quantized {
     void *to;
     enum form form;
     int64_t plane;     /* elements from a term to the next */
-    float *row_scale;  /* [rows of all results], of FORM_CODES: what multiplies a result */
+    float *row_scale;  /* [rows of all results], of FORM_CODES and FORM_BLOCKS: what multiplies a
+                          result, which is the scale of the last block */
+    float *ratio;      /* [blocks][stride], of FORM_BLOCKS: the scale before over the block's own */
+    int64_t stride;
     uint32_t *clipped; /* [rows of all results], or NULL */
 };
 

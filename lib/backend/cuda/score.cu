@@ -5,6 +5,7 @@
  * one reference; its sums, in double, are made in a fixed order, and a second kernel adds up each
  * sample's rows.
  */
+#include "backend/cuda/blocks.cuh"
 #include "backend/cuda/operand.cuh"
 
 #include <algorithm>
@@ -12,6 +13,11 @@
 
 /* cuBLAS computes a product in blocks of this size, one per multiprocessor at a time. */
 enum { BLOCK_ROWS = 128, BLOCK_COLS = 256 };
+
+static struct blocks_side side_of(const struct planes *p, int64_t rows)
+{
+    return blocks_side{p->data, p->terms, p->plane, rows, p->block, p->ratio, p->stride};
+}
 
 /* z (rows, out) = sum of the products of x's and w's planes, smallest first. w->data is the first
    expert's where the shape lists the weights of experts, which have alike planes. */
@@ -23,6 +29,11 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
     size_t w_plane = (size_t)w->plane * size;
     const void *planes[MOST_EXPERTS];
     struct gemm g = *shape;
+    if (x->block || w->block) {
+        struct blocks_side a = side_of(x, g.m), b = side_of(w, g.n);
+        blocks_run(c, &a, &b, g.k, g.c);
+        return;
+    }
     g.b_transposed = true;
     g.is_bf16 = c->config.bf16;
     g.weights = shape->expert_of ? planes : NULL;
@@ -405,6 +416,7 @@ static void score_together(struct cuda_backend *c, const struct backend_operand 
         score_turn(c, &x, &weight, &shape, jobs + at, n);
         x.data = (const char *)x.data + (size_t)(shape.m * shape.k) * size;
         x.row_scale = x.row_scale ? x.row_scale + shape.m : NULL;
+        x.ratio = x.ratio ? x.ratio + shape.m : NULL;
     }
 }
 
