@@ -704,6 +704,62 @@ static void check_quantizers(int bf16, int rounding)
     }
 }
 
+/* ---- products of operands with a scale for each block of columns ---- */
+
+/*
+ * Shapes that fill no block of results, with blocks that K ends within. Codes and scales are the same
+ * on both sides, which round where they multiply by a scale: the GPU a sum at the end of each block,
+ * the CPU each element. That is 2^-24 of the terms for each of six blocks, and the sums in fp32; 3e-6
+ * of the largest result allows it a few times. A scale that is missing or another block's is 1e-2.
+ */
+static void check_blocks(const char *wt, const char *at)
+{
+    enum { OUT = 301, IN = 328 };
+    struct quant_spec ws = spec_of(wt), as = spec_of(at);
+    struct pair w = weight_new(OUT, IN, BACKEND_BF16, 0.1F);
+    struct buffer x = buffer_new(IN, 1), y = buffer_new(OUT, 0);
+    float hidden[IN], *found[SIDES];
+    for (int i = 0; i < IN; i++)
+        hidden[i] = 0.1F + fabsf(uniform());
+    struct quant_range range = {0.9F, hidden, NULL};
+    for (int i = 0; i < SIDES; i++) {
+        struct backend *b = be[i];
+        struct backend_operand *wo = b->ops->operand_new(b, OUT, IN, 1, &err);
+        struct backend_operand *xo = b->ops->operand_new(b, ROWS, IN, 0, &err);
+        b->ops->quantize_weight(b, wo, &w.w[i], &ws);
+        b->ops->quantize_act(b, xo, tile[i], x.at[i], IN, &as, &range, NULL);
+        b->ops->linear_quantized(b, tile[i], y.at[i], xo, wo);
+        found[i] = buffer_get(&y, i);
+        b->ops->operand_free(b, wo);
+        b->ops->operand_free(b, xo);
+    }
+    double far = 0, most = 0;
+    for (int64_t k = GUARD; k < GUARD + (int64_t)USED * OUT; k++) {
+        double d = fabs((double)found[GPU][k] - found[CPU][k]);
+        far = d <= far ? far : d; /* NaN is far */
+        most = fmax(most, fabs((double)found[CPU][k]));
+    }
+    tap_ok(most > 0 && far <= 3e-6 * most, "product of %s, %s (%.1e)", wt, at, far / most);
+    free(found[CPU]);
+    free(found[GPU]);
+    buffer_free(&x);
+    buffer_free(&y);
+    weight_free(&w);
+}
+
+static void check_all_blocks(void)
+{
+    check_blocks("int4:block(-1:64):static", "none");
+    check_blocks("int4:block(-1:128):static", "int8:token:dynamic");
+    check_blocks("e4m3:block(-2:128,-1:128):static", "e4m3:block(-1:128):dynamic");
+    check_blocks("e4m3:block(-2:100,-1:64):static", "e4m3:block(-1:128):dynamic");
+    check_blocks("int4:block(-1:128):static+e4m3:tensor:static", "e4m3:block(-1:64):dynamic");
+    check_blocks("int4:block(-1:128):static", "int8:axis-1:static");
+    check_blocks("int8:axis1:static", "e4m3:block(-1:128):dynamic");
+    check_blocks("int8:axis0:static", "e4m3:block(-1:64):dynamic");
+    check_blocks("int4:block(-1:48):static", "none"); /* terms: not a multiple of 64 */
+}
+
 /* ---- scores: several tiles in one call ---- */
 
 static void check_score(const char *wt, const char *at, int bf16)
@@ -978,6 +1034,8 @@ static void check_mode(int bf16, int rounding)
         check_score("e4m3:axis1:static", "none", bf16);
         check_score("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):dynamic", bf16);
         check_score("e4m3:tensor:static", "int8:tensor:dynamic", bf16);
+        if (bf16)
+            check_all_blocks();
         check_experts(bf16, 0);
         check_experts(bf16, 1);
         check_score_output();
