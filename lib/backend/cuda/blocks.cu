@@ -14,7 +14,7 @@
 #include <numeric>
 
 enum {
-    TILE_M = 128,
+    TILE_M = BLOCKS_ROWS,
     TILE_N = 256,
     TILE_K = BLOCKS_STEP, /* 128 bytes: a row of the swizzle */
     STAGES = 4,
@@ -38,7 +38,9 @@ struct blocks_args {
     struct scaled_side a, b;
     int64_t k, segment; /* columns between two multiplications of sums; k where there are none */
     float *z;
-    int products; /* of terms */
+    const int32_t *expert_of; /* [tiles_m]; NULL: all have one b */
+    const CUtensorMap *maps;  /* device, of experts */
+    int products;             /* of terms */
     int tiles_m, tiles_n;
 };
 
@@ -196,12 +198,16 @@ __device__ static inline void tile_at(const struct blocks_args &g, int tile, int
             if (i < (g).a.terms && j < (g).b.terms)
 
 __device__ static void fetch_all(const struct blocks_args &g, const CUtensorMap *a,
-                                 const CUtensorMap *b, uint32_t data, uint32_t full, uint32_t empty)
+                                 const CUtensorMap *common, uint32_t data, uint32_t full,
+                                 uint32_t empty)
 {
     struct ring r = {0, 0};
     for (int tile = (int)blockIdx.x; tile < g.tiles_m * g.tiles_n; tile += (int)gridDim.x) {
         int m, n;
         tile_at(g, tile, &m, &n);
+        const CUtensorMap *b = g.expert_of ? g.maps + g.expert_of[m] : common;
+        if (g.expert_of) /* written by a copy, which the copy engine's cache of maps does not see */
+            asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;" ::"l"(b) : "memory");
         for (int64_t from = 0; from < g.k; from += g.segment) {
             int64_t to = min(from + g.segment, g.k);
             FOR_TERMS(g, i, j)
@@ -228,9 +234,9 @@ struct factors {
 struct blocks_walk {
     const float *ratio; /* of the block that is next */
     int left;           /* segments until then */
-    __device__ inline void start(const struct scaled_side &s, int64_t at)
+    __device__ inline void start(const struct scaled_side &s, const float *of, int64_t at)
     {
-        ratio = s.ratio ? s.ratio + at : NULL;
+        ratio = of ? of + at : NULL;
         left = s.segments;
     }
     /* The ratios of the block that begins with the next segment, if one does. */
@@ -303,8 +309,9 @@ __device__ static inline void store_pair(const struct blocks_args &g, int64_t ro
         to[1] = right;
 }
 
-__device__ static void multiply_all(const struct blocks_args &g, uint32_t data, uint32_t full,
-                                    uint32_t empty)
+__device__ static void multiply_all(const struct blocks_args &g,
+                                    const struct expert_addresses &ratios, uint32_t data,
+                                    uint32_t full, uint32_t empty)
 {
     /* of all threads of a warp, which the compiler does not see */
     int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / GROUP - 1, 0);
@@ -321,8 +328,9 @@ __device__ static void multiply_all(const struct blocks_args &g, uint32_t data, 
         int64_t row = (int64_t)m * TILE_M + group * GROUP_M + warp * 16 + lane / 4;
         int64_t col = (int64_t)n * TILE_N + lane % 4 * 2;
         struct blocks_walk a_walk, b_walk;
-        a_walk.start(g.a, row);
-        b_walk.start(g.b, col);
+        const float *own = g.expert_of ? (const float *)ratios.at[g.expert_of[m]] : g.b.ratio;
+        a_walk.start(g.a, g.a.ratio, row);
+        b_walk.start(g.b, own, col);
 #pragma unroll
         for (int i = 0; i < SUMS; i++)
             d[i] = 0;
@@ -360,8 +368,9 @@ __device__ static void multiply_all(const struct blocks_args &g, uint32_t data, 
 #endif
 
 __global__ static void __launch_bounds__(3 * GROUP, 1)
-    blocks_kernel(struct blocks_args g, const __grid_constant__ CUtensorMap a,
-                  const __grid_constant__ CUtensorMap b)
+    blocks_kernel(const __grid_constant__ struct blocks_args g,
+                  const __grid_constant__ struct expert_addresses ratios,
+                  const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b)
 {
 #ifdef WITH_WGMMA
     extern __shared__ uint8_t room[];
@@ -382,7 +391,7 @@ __global__ static void __launch_bounds__(3 * GROUP, 1)
             fetch_all(g, &a, &b, data, full, empty);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        multiply_all(g, data, full, empty);
+        multiply_all(g, ratios, data, full, empty);
     }
 #endif
 }
@@ -433,12 +442,13 @@ bool blocks_fit(int64_t cols, int64_t block)
     return cols % 8 == 0 && cols < INT32_MAX && block < cols && block % BLOCKS_STEP == 0;
 }
 
-static bool map_side(CUtensorMap *map, const struct blocks_side *s, int64_t k, int tile)
+static bool map_side(CUtensorMap *map, const struct blocks_side *s, const void *data, int64_t k,
+                     int tile)
 {
     cuuint64_t size[3] = {(cuuint64_t)k, (cuuint64_t)s->rows, (cuuint64_t)s->terms};
     cuuint64_t stride[2] = {(cuuint64_t)k * 2, (cuuint64_t)(s->terms > 1 ? s->plane : s->rows * k) * 2};
     cuuint32_t box[3] = {TILE_K, (cuuint32_t)tile, 1}, step[3] = {1, 1, 1};
-    return encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(s->data), size,
+    return encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void *>(data), size,
                      stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
@@ -456,24 +466,54 @@ static struct scaled_side scaled(const struct blocks_side *s, int64_t segment)
                        s->block ? s->ratio : NULL};
 }
 
-void blocks_run(struct cuda_backend *c, const struct blocks_side *a, const struct blocks_side *b,
-                int64_t k, float *z)
+/* A map for each expert, on the device; NULL after a failure. ratios: where theirs are. */
+static const CUtensorMap *map_experts(struct cuda_backend *c, const struct blocks_side *b,
+                                      const struct blocks_experts *x, int64_t k,
+                                      struct expert_addresses *ratios)
 {
-    CUtensorMap a_map, b_map;
-    if (!cuda_good(c) || !a->data || !b->data || !z)
+    CUtensorMap maps[MOST_EXPERTS] = {};
+    size_t bytes = (size_t)x->count * sizeof maps[0];
+    void *to = cuda_scratch(c, SCRATCH_MAPS, bytes);
+    bool good = to != NULL;
+    for (int e = 0; e < x->count && good; e++) {
+        ratios->at[e] = b->block ? x->ratio[e] : NULL;
+        if (x->data[e])
+            good = map_side(&maps[e], b, x->data[e], k, TILE_N);
+    }
+    if (!good || !cuda_check(c, cudaMemcpyAsync(to, maps, bytes, cudaMemcpyHostToDevice, c->stream),
+                             "maps of experts"))
+        return NULL;
+    return (const CUtensorMap *)to;
+}
+
+void blocks_run(struct cuda_backend *c, const struct blocks_side *a, const struct blocks_side *b,
+                const struct blocks_experts *experts, int64_t k, float *z)
+{
+    CUtensorMap a_map, b_map = {};
+    struct expert_addresses ratios = {};
+    const CUtensorMap *maps = NULL;
+    if (!cuda_good(c) || !a->data || !z)
         return;
-    if (!map_side(&a_map, a, k, TILE_M) || !map_side(&b_map, b, k, TILE_N)) {
+    bool mapped = map_side(&a_map, a, a->data, k, TILE_M);
+    if (mapped && experts)
+        mapped = (maps = map_experts(c, b, experts, k, &ratios)) != NULL;
+    else if (mapped)
+        mapped = map_side(&b_map, b, b->data, k, TILE_N);
+    if (!mapped && !cuda_good(c))
+        return;
+    if (!mapped) {
         c->host.err_set(&c->failed, AQ_ERUN, "product of %lld x %lld x %lld: no map of its operands",
                         (long long)a->rows, (long long)b->rows, (long long)k);
         return;
     }
     int64_t segment = std::gcd(a->block, b->block);
     segment = segment ? segment : k;
-    struct blocks_args g = {scaled(a, segment), scaled(b, segment), k, segment, z};
+    struct blocks_args g = {scaled(a, segment), scaled(b, segment), k, segment, z,
+                            experts ? experts->expert_of : NULL, maps};
     g.products = products_of(a->terms, b->terms);
     g.tiles_m = (int)((a->rows + TILE_M - 1) / TILE_M);
     g.tiles_n = (int)((b->rows + TILE_N - 1) / TILE_N);
     int grid = std::min(g.tiles_m * g.tiles_n, c->multiprocessors);
-    blocks_kernel<<<grid, 3 * GROUP, SHARED, c->stream>>>(g, a_map, b_map);
+    blocks_kernel<<<grid, 3 * GROUP, SHARED, c->stream>>>(g, ratios, a_map, b_map);
     (void)cuda_launched(c, "product of blocks");
 }

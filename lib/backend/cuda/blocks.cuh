@@ -22,7 +22,18 @@ struct blocks_side {
     int64_t stride;     /* blocks_stride(rows) */
 };
 
-enum { BLOCKS_STEP = 64 }; /* columns that the kernel takes at a time */
+enum {
+    BLOCKS_STEP = 64,  /* columns that the kernel takes at a time */
+    BLOCKS_ROWS = 128, /* rows of a that it takes at a time: a chunk of an expert's */
+};
+
+/* Sides b of experts, alike but for where they are: BLOCKS_ROWS rows of a have one of them. */
+struct blocks_experts {
+    const int32_t *expert_of; /* device [a.rows / BLOCKS_ROWS] */
+    int count;
+    const void *const *data; /* [count]; NULL: has no rows */
+    const float *const *ratio;
+};
 
 /* With room up to the last block of results, so that the kernel need not look where rows end. */
 static inline int64_t blocks_stride(int64_t rows)
@@ -34,8 +45,9 @@ static inline int64_t blocks_stride(int64_t rows)
 bool blocks_available(struct cuda_backend *c);
 /* Can a matrix of so many columns have a scale for each `block` of them there? */
 bool blocks_fit(int64_t cols, int64_t block);
-/* z (a.rows, b.rows) = a b^T. A row of z follows from the rows of its two sides alone. */
+/* z (a.rows, b.rows) = a b^T. A row of z follows from the rows of its two sides alone. experts:
+   NULL, or in place of b's data and ratio. */
 void blocks_run(struct cuda_backend *c, const struct blocks_side *a, const struct blocks_side *b,
-                int64_t k, float *z);
+                const struct blocks_experts *experts, int64_t k, float *z);
 
 #endif

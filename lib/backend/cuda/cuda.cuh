@@ -43,6 +43,7 @@ enum scratch {
     SCRATCH_HEAD,
     SCRATCH_GEMM, /* cuBLASLt's workspace */
     SCRATCH_POINTERS, /* to the chunks of a product with the weights of experts */
+    SCRATCH_MAPS,     /* of the weights of experts, for the copy engine */
     SCRATCHES
 };
 
@@ -164,6 +165,7 @@ struct gemm {
     /* Of experts: chunk i is multiplied by weights[expert_of[i]] instead of b. */
     const int32_t *expert_of;   /* device [m / chunk]; NULL: by b */
     const void *const *weights; /* host [experts], device addresses */
+    const float *const *ratios; /* the same, of weights with blocks (blocks.cuh) */
     int experts;
 };
 /* The chunk of tiles with this many rows; it divides them. Parts of tiles have their own. */

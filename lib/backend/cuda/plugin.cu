@@ -84,6 +84,8 @@ static int open_device(struct cuda_backend *c, struct aq_err *err)
         return c->host.err_set(err, AQ_EBACKEND, "cannot use GPU %d: %s", c->config.device,
                                cudaGetErrorString(e));
     c->blocks = c->config.bf16 && blocks_available(c);
+    if (c->blocks)
+        c->base.expert_rows = BLOCKS_ROWS;
     /* bits depend on which kernels there are: sm_90a has those of blocks.cu */
     (void)snprintf(c->base.identity, sizeof c->base.identity, "cuda/sm_%d%d%s/%s", prop.major,
                    prop.minor, c->blocks ? "a" : "", c->config.bf16 ? "bf16" : "fp32");

@@ -31,7 +31,8 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
     struct gemm g = *shape;
     if (x->block || w->block) {
         struct blocks_side a = side_of(x, g.m), b = side_of(w, g.n);
-        blocks_run(c, &a, &b, g.k, g.c);
+        struct blocks_experts experts = {g.expert_of, g.experts, g.weights, g.ratios};
+        blocks_run(c, &a, &b, g.expert_of ? &experts : NULL, g.k, g.c);
         return;
     }
     g.b_transposed = true;
@@ -104,12 +105,14 @@ __global__ static void scale_part_kernel(float *y, int64_t n, const float *row_s
    addresses and scales. Weights as they are may be converted, into one room for all. */
 static bool expert_planes(struct cuda_backend *c, const struct backend_tile *part,
                           const struct backend_operand *const *w, struct planes *out,
-                          const void **at, struct expert_addresses *col_scale)
+                          const void **at, const float **ratios,
+                          struct expert_addresses *col_scale)
 {
     const struct backend_weight *plain[MOST_EXPERTS] = {};
     bool any_plain = false, any = false;
     for (int e = 0; e < part->experts; e++) {
         at[e] = col_scale->at[e] = NULL;
+        ratios[e] = NULL;
         if (!(*part->has)[(size_t)e])
             continue;
         any = true;
@@ -122,9 +125,10 @@ static bool expert_planes(struct cuda_backend *c, const struct backend_tile *par
             return false;
         at[e] = out->data;
         col_scale->at[e] = out->row_scale;
+        ratios[e] = out->ratio;
     }
     if (any_plain) {
-        *out = planes{NULL, 1, 0, NULL};
+        *out = planes{NULL, 1, 0};
         return cuda_good(c) && cuda_weights_typed(c, plain, part->experts, at);
     }
     return any;
@@ -138,8 +142,10 @@ void cuda_experts_quantized(struct backend *b, const struct backend_tile *part, 
     struct planes xp, wp;
     struct expert_addresses col_scale = {};
     const void *at[MOST_EXPERTS];
+    const float *ratios[MOST_EXPERTS];
     int64_t rows = part->rows;
-    if (!operand_acts(c, &one, &rows, 1, &xp) || !expert_planes(c, part, w, &wp, at, &col_scale))
+    if (!operand_acts(c, &one, &rows, 1, &xp) ||
+        !expert_planes(c, part, w, &wp, at, ratios, &col_scale))
         return;
     int first = 0;
     while (!(*part->has)[(size_t)first])
@@ -148,6 +154,7 @@ void cuda_experts_quantized(struct backend *b, const struct backend_tile *part, 
     shape.c = (float *)y;
     shape.expert_of = part->expert_of;
     shape.weights = at;
+    shape.ratios = ratios;
     shape.experts = part->experts;
     multiply(c, &xp, &wp, &shape);
     if (!cuda_good(c) || (!xp.row_scale && !wp.row_scale))
