@@ -203,8 +203,11 @@ L
 
 # ---- in a browser ----
 
-browse() {
+need_browser() { # in the test itself: a skip in a pipe would end the pipe alone
     BROWSER=$(command -v chromium || command -v chromium-browser || command -v google-chrome) || skip "no browser"
+}
+
+browse() {
     timeout 90 "$BROWSER" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$PWD/profile" "$@" 2>browser.log
 }
 
@@ -215,6 +218,7 @@ with_script() {
 }
 
 @test "browser: the slider shows the recipe of every corner; two tiles compare; the filter hides" {
+    need_browser
     sweep
     aq-report explore --cells P/cells.json $(cat list) -o e.html
     # shellcheck disable=SC2016  # JavaScript
@@ -264,6 +268,7 @@ with_script() {
 }
 
 @test "browser: no page scrolls sideways, on a desk and on a phone; what is pressed is large enough and named; headings have scopes" {
+    need_browser
     LAYERS=36 sweep
     aq-report explore --cells P/cells.json $(cat list) -o explore.html
     aq-report --html P/wint4_aint8/default/large/x_quant_manifest.json -o report.html
@@ -293,6 +298,7 @@ find_axe() {
 }
 
 @test "browser: axe-core finds nothing, on a desk and on a phone, in light and dark" {
+    need_browser
     local axe page width scheme
     axe=$(find_axe)
     [ -n "$axe" ] || skip "no axe-core: pip install axe-playwright-python, or AXE=/path/to/axe.min.js"
@@ -320,6 +326,7 @@ find_axe() {
 }
 
 @test "browser: without JavaScript every cell is a row of a table" {
+    need_browser
     sweep
     aq-report explore --cells P/cells.json $(cat list) -o e.html
     # as a browser shows it that runs no scripts: without them, and with what stands there instead

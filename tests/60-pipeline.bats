@@ -381,7 +381,10 @@ L
     is "$(calls 'aq-score --lm')$(calls 'aq-score merge')" 20
     run ! grep -q -- '--shard' "$AQ_STUB_LOG"
     is "$(AQ_DEVICES='2 3 5' pipelines/with-device --count)" 3
-    is "$(AQ_DEVICES='' PATH=/usr/bin:/bin pipelines/with-device --count)" 1
+    mkdir -p none
+    printf '#!/bin/sh\nexit 9\n' >none/nvidia-smi # as without a driver
+    chmod +x none/nvidia-smi
+    is "$(AQ_DEVICES='' PATH="$PWD/none:$PATH" pipelines/with-device --count)" 1
 }
 
 @test "a failed shard is redone alone" {

@@ -706,6 +706,36 @@ static void check_quantizers(int bf16, int rounding)
 
 /* ---- products of operands with a scale for each block of columns ---- */
 
+/* The rows of the tile as those of the second of three experts: the bits of the product as it is. */
+static int differs_of_expert(struct backend *b, const struct buffer *x,
+                             const struct backend_operand *w, const struct quant_spec *as,
+                             const struct quant_range *range, const float *y, int out, int in)
+{
+    const struct backend_operand *experts[] = {w, w, w};
+    int32_t slots[USED], ends[] = {0, USED, USED};
+    size_t room = 2 * (size_t)ROWS + (size_t)b->expert_rows, differ = 0;
+    for (int32_t i = 0; i < USED; i++)
+        slots[i] = i;
+    struct backend_tile *part = b->ops->tile_part(b, tile[GPU], slots, ends, 3, 1, &err);
+    must(part ? 0 : -1);
+    float *px = b->ops->alloc(b, room * (size_t)in * sizeof *px, "x", &err);
+    float *py = b->ops->alloc(b, room * (size_t)out * sizeof *py, "y", &err);
+    struct backend_operand *xo = b->ops->operand_new(b, ROWS, in, 0, &err);
+    b->ops->part_take(b, part, px, x->at[GPU], in, NULL);
+    b->ops->quantize_act(b, xo, part, px, in, as, range, NULL);
+    b->ops->experts_quantized(b, part, py, xo, experts);
+    float *found = xmalloc((size_t)USED * (size_t)out * sizeof *found);
+    must(b->ops->download(b, found, py, (size_t)USED * (size_t)out * sizeof *found, &err));
+    for (size_t i = 0; i < (size_t)USED * (size_t)out; i++)
+        differ += found[i] != y[i];
+    free(found);
+    b->ops->operand_free(b, xo);
+    b->ops->free(b, px, room * (size_t)in * sizeof *px);
+    b->ops->free(b, py, room * (size_t)out * sizeof *py);
+    b->ops->tile_free(b, part);
+    return (int)differ;
+}
+
 /*
  * Shapes that fill no block of results, with blocks that K ends within. Codes and scales are the
  * same on both sides, which round where they multiply by a scale: the GPU a sum at the end of each
@@ -720,6 +750,7 @@ static void check_blocks(const char *wt, const char *at)
     struct pair w = weight_new(OUT, IN, BACKEND_BF16, 0.1F);
     struct buffer x = buffer_new(IN, 1), y = buffer_new(OUT, 0);
     float hidden[IN], *found[SIDES];
+    int differ = 0;
     for (int i = 0; i < IN; i++)
         hidden[i] = 0.1F + fabsf(uniform());
     struct quant_range range = {0.9F, hidden, NULL};
@@ -731,6 +762,8 @@ static void check_blocks(const char *wt, const char *at)
         b->ops->quantize_act(b, xo, tile[i], x.at[i], IN, &as, &range, NULL);
         b->ops->linear_quantized(b, tile[i], y.at[i], xo, wo);
         found[i] = buffer_get(&y, i);
+        if (i == GPU)
+            differ = differs_of_expert(b, &x, wo, &as, &range, found[i] + GUARD, OUT, IN);
         b->ops->operand_free(b, wo);
         b->ops->operand_free(b, xo);
     }
@@ -741,6 +774,7 @@ static void check_blocks(const char *wt, const char *at)
         most = fmax(most, fabs((double)found[CPU][k]));
     }
     tap_ok(most > 0 && far <= 3e-6 * most, "product of %s, %s (%.1e)", wt, at, far / most);
+    tap_ok(differ == 0, "the same bits where the weight is an expert's: %d differ", differ);
     free(found[CPU]);
     free(found[GPU]);
     buffer_free(&x);
@@ -878,7 +912,7 @@ static void check_made(const char *wt, const char *at, int bf16, int rounding)
 
 /* ---- experts ---- */
 
-enum { EXPERTS = 37, CHOSEN = 5, MOST = 64 }; /* MOST: rows of a part of this tile, at most */
+enum { EXPERTS = 37, CHOSEN = 5 };
 
 /* The first n floats of both sides: the greatest difference, relative to the largest number. */
 static double floats_differ(void *const dev[SIDES], int64_t n)
@@ -902,7 +936,7 @@ static double floats_differ(void *const dev[SIDES], int64_t n)
 struct routed {
     struct buffer logits, dlogits, p, w, q, sel; /* sel: integers in a buffer of floats */
     struct buffer x, sum, slots; /* (rows, HIDDEN); slots: (rows x CHOSEN, HIDDEN) */
-    struct buffer part;          /* (MOST, HIDDEN) */
+    struct buffer part;          /* (3 x ROWS, HIDDEN): a chunk of any backend, and more */
 };
 
 /* Takes the rows of one expert there and back on one side; returns their number. */
@@ -936,7 +970,7 @@ static void check_experts(int bf16, int normed)
                        .x = buffer_new(HIDDEN, bf16),
                        .sum = buffer_new(HIDDEN, 0),
                        .slots = buffer_new((int64_t)CHOSEN * HIDDEN, 0),
-                       .part = buffer_new(2 * HIDDEN, 0)};
+                       .part = buffer_new(3 * HIDDEN, 0)};
     int32_t *sel[SIDES], rows = 0;
     const char *mode = bf16 ? "bf16" : "fp32";
     float *l = r.logits.host + GUARD;

@@ -319,7 +319,7 @@ static void test_ties(struct backend *b)
  */
 static void test_places(struct backend *b)
 {
-    enum { OUT = 48, IN = 72, ROW = 128, PLACES = 3 };
+    enum { OUT = 48, IN = 72, ROW = 192, PLACES = 3 };
     static const int32_t places[PLACES] = {0, 13, 31};
     static float x[ROWS * IN], w[OUT * IN];
     struct backend_weight weight = {
@@ -394,7 +394,7 @@ static void run_together(struct backend *b, const struct backend_tile *t, const 
 {
     const struct backend_ops *op = b->ops;
     const size_t slot_bytes = sizeof(float) * ROWS * K * TOGETHER_OUT;
-    const size_t room = sizeof(float) * (ROWS * K + EXPERTS * 64) * TOGETHER_IN;
+    const size_t room = sizeof(float) * (ROWS * K + EXPERTS * 128) * TOGETHER_IN;
     struct quant_spec ws, as;
     struct quant_range range = {.amax = 0.5F};
     must(quant_parse(treatment, &ws, &err), treatment);
@@ -447,7 +447,8 @@ static void test_together(struct backend *b)
     static const char *const pairs[][2] = {{"none", "none"},
                                            {"int8:axis0:static", "int8:tensor:static"},
                                            {"e2m1:nvfp4(16):dynamic", "e4m3:tensor:dynamic"},
-                                           {"int4:block(-1:24):static", "int8:token:dynamic"}};
+                                           {"int4:block(-1:24):static", "int8:token:dynamic"},
+                                           {"int4:block(-1:64):static", "e4m3:token:dynamic"}};
     const size_t n = (size_t)ROWS * K * TOGETHER_OUT;
     struct backend_weight weights[EXPERTS], *list[EXPERTS];
     struct backend_tile *t = plain_tile(b, ROWS - 9);
