@@ -706,7 +706,8 @@ static void check_quantizers(int bf16, int rounding)
 
 /* ---- products of operands with a scale for each block of columns ---- */
 
-/* The rows of the tile as those of the second of three experts: the bits of the product as it is. */
+/* The rows of the tile as those of the second of three experts: the bits of the product as it is.
+ */
 static int differs_of_expert(struct backend *b, const struct buffer *x,
                              const struct backend_operand *w, const struct quant_spec *as,
                              const struct quant_range *range, const float *y, int out, int in)
@@ -716,14 +717,14 @@ static int differs_of_expert(struct backend *b, const struct buffer *x,
     size_t room = 2 * (size_t)ROWS + (size_t)b->expert_rows, differ = 0;
     for (int32_t i = 0; i < USED; i++)
         slots[i] = i;
-    struct backend_tile *part = b->ops->tile_part(b, tile[GPU], slots, ends, 3, 1, &err);
-    must(part ? 0 : -1);
+    struct backend_tile *rows = b->ops->tile_part(b, tile[GPU], slots, ends, 3, 1, &err);
+    must(rows ? 0 : -1);
     float *px = b->ops->alloc(b, room * (size_t)in * sizeof *px, "x", &err);
     float *py = b->ops->alloc(b, room * (size_t)out * sizeof *py, "y", &err);
     struct backend_operand *xo = b->ops->operand_new(b, ROWS, in, 0, &err);
-    b->ops->part_take(b, part, px, x->at[GPU], in, NULL);
-    b->ops->quantize_act(b, xo, part, px, in, as, range, NULL);
-    b->ops->experts_quantized(b, part, py, xo, experts);
+    b->ops->part_take(b, rows, px, x->at[GPU], in, NULL);
+    b->ops->quantize_act(b, xo, rows, px, in, as, range, NULL);
+    b->ops->experts_quantized(b, rows, py, xo, experts);
     float *found = xmalloc((size_t)USED * (size_t)out * sizeof *found);
     must(b->ops->download(b, found, py, (size_t)USED * (size_t)out * sizeof *found, &err));
     for (size_t i = 0; i < (size_t)USED * (size_t)out; i++)
@@ -732,7 +733,7 @@ static int differs_of_expert(struct backend *b, const struct buffer *x,
     b->ops->operand_free(b, xo);
     b->ops->free(b, px, room * (size_t)in * sizeof *px);
     b->ops->free(b, py, room * (size_t)out * sizeof *py);
-    b->ops->tile_free(b, part);
+    b->ops->tile_free(b, rows);
     return (int)differ;
 }
 
@@ -747,7 +748,7 @@ static void check_blocks(const char *wt, const char *at)
 {
     enum { OUT = 301, IN = 328 };
     struct quant_spec ws = spec_of(wt), as = spec_of(at);
-    struct pair w = weight_new(OUT, IN, BACKEND_BF16, 0.1F);
+    struct pair w = weight_new(OUT, IN, NUM_BF16, 0.1F);
     struct buffer x = buffer_new(IN, 1), y = buffer_new(OUT, 0);
     float hidden[IN], *found[SIDES];
     int differ = 0;
