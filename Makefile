@@ -160,6 +160,8 @@ CUDA_ARCHS ?= 80 90
 NVCCFLAGS  ?= -O3 -lineinfo
 CUDA_OBJ   := $(CUDA_SRC:%.cu=$(O)/%.cu.o)
 # wgmma is Hopper's alone, and not in what later GPUs translate
+FLAGS_gpu_rate   := -gencode arch=compute_80,code=compute_80
+FLAGS_gpu_blocks := -Ilib -D_GNU_SOURCE --fmad=false -gencode arch=compute_90a,code=sm_90a
 ARCHS_blocks := $(CUDA_ARCHS:90=90a)
 $(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 	$(call say,NVCC,$<)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -Ilib -D_GNU_SOURCE --fmad=false -Xcompiler -fPIC,-Wall \
@@ -168,7 +170,7 @@ $(CUDA_OBJ): $(O)/%.cu.o: %.cu $(O)/nvcc
 $(O)/lib/aq-backend-cuda.so: $(CUDA_OBJ)
 	$(call say,LINK,$@)mkdir -p $(@D); $(NVCC) -shared -Xlinker -z,defs -Xlinker -rpath,$(abspath $(dir $(NVCC))/../lib64) -o $@ $^ -lcublasLt
 $(GPU_BENCH): $(O)/bench/%: tests/bench/%.cu $(O)/nvcc
-	$(call say,NVCC,$@)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) -gencode arch=compute_80,code=compute_80 -o $@ $< -lcublasLt
+	$(call say,NVCC,$@)mkdir -p $(@D); $(NVCC) -std=c++17 $(NVCCFLAGS) $(FLAGS_$(*F)) -o $@ $< -lcublasLt
 -include $(CUDA_OBJ:.o=.d)
 
 # ---- tests ----

@@ -62,6 +62,7 @@ for _ in 1 2 3; do score 'one cell' "$cell"; done
 [ "$preset" = 4b ] || exit 0
 base=$took base_work=$work_of
 "$O/bench/gpu_rate" 5 | tee "$work/rate"
+"$O/bench/gpu_blocks"
 sustained=$(sed -E 's/.*moments, ([0-9]+) over.*/\1/' "$work/rate")
 class 'scales on rows, columns, tensor' "${by_row[@]}"
 class 'scales along K' "${along_k[@]}"
