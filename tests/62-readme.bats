@@ -141,6 +141,16 @@ read_list() { mapfile -t list < <(grep -v '^#' "$REPO/tests/documented.list"); }
     cmp "$BATS_TEST_TMPDIR/heatmap.svg" "$REPO/docs/images/heatmap.svg"
 }
 
+@test "README's picture of the mixture has all its groups; the experts of the last two blocks are the darkest" {
+    local f=$REPO/docs/images/experts.svg k
+    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$f"
+    grep -q 'the experts of the last two blocks are darkest](docs/images/experts.svg)' "$REPO/README.md"
+    grep -oE '<title>layers[^<]*' "$f" | sed -E 's/<title>//; s/×10/e/; y/⁻⁰¹²³⁴⁵⁶⁷⁸⁹/-0123456789/' >"$BATS_TEST_TMPDIR/drawn"
+    for k in 0 1 2 3; do printf 'layers.%s.%s\n' $k self_attn.q+k+v_proj $k self_attn.o_proj $k mlp.experts; done | sort >"$BATS_TEST_TMPDIR/groups"
+    diff <(sed 's/:.*//' "$BATS_TEST_TMPDIR/drawn" | sort) "$BATS_TEST_TMPDIR/groups"
+    is "$(sort -t: -k2 -g -r "$BATS_TEST_TMPDIR/drawn" | head -2 | sed 's/:.*//' | sort | paste -sd' ')" 'layers.2.mlp.experts layers.3.mlp.experts'
+}
+
 @test "README's second picture has the measured figures of docs/evidence.md" {
     local f=$REPO/docs/images/frontier.svg bits kl
     python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$f"
