@@ -328,6 +328,46 @@ PY
     refused 3 "tensor 'routed/1' is missing" aq-score --lm lm.json --tokens tokens --ranges old --prefix 5 --device cpu -o x act.json
 }
 
+@test "fused experts are exported one by one, as engines load them: the same tensors from every form" {
+    need_command python3
+    local form
+    for i in $(seq 16); do seq -s' ' $i $((i + 5)); done | "$O"/tests/make_tokens --sizes 16 -o tokens
+    aq-overlay --format FP8_PER_CHANNEL_PER_TOKEN_CFG -o q.json
+    (cd "$REPO" && aq-resolve --config-name preset/lm_sensitivity model=qwen3_moe_demo dataset=demo_captions dataset.size=small \
+        autoquant.device=cpu dataset.padding=none) >run.json
+    "$O"/tests/random_checkpoint --kind qwen3_moe --layers 2 --hidden 64 --moe-intermediate 48 --experts 4 --per-token 2 each
+    for form in plain turned; do fuse each $form $form; done
+    for form in each plain turned; do
+        aq 0 aq-extract-lm -o $form.json $form
+        aq 0 aq-score --lm $form.json --tokens tokens --device cpu --score-samples 16 -o $form.store q.json
+        aq 0 aq-score collect --run run.json --quant q.json -o $form.scores $form.store
+        printf -- '- {match: "layers.1.mlp.experts", pin: NONE}\n' >menu.yaml
+        aq 0 aq-select --effective-bits 8 -o $form.all --unchecked $form.scores
+        aq 0 aq-select --effective-bits 8 --menu menu.yaml -o $form.some --unchecked $form.scores
+        for k in all some; do
+            aq 0 aq-export --engine vllm:sm90 --lm $form.json -o $form-$k $form.$k
+        done
+    done
+    python3 - <<'PY'
+import json
+def read(d):
+    b = open(d + "/model.safetensors", "rb").read()
+    n = int.from_bytes(b[:8], "little")
+    h = json.loads(b[8:8 + n])
+    return {k: (v["dtype"], v["shape"], b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]) for k, v in h.items() if k != "__metadata__"}
+for k in ("all", "some"):
+    one = read("each-" + k)
+    assert one["model.layers.0.mlp.experts.3.up_proj.weight"][0] == "F8_E4M3", one["model.layers.0.mlp.experts.3.up_proj.weight"][:2]
+    assert (one["model.layers.1.mlp.experts.3.down_proj.weight"][0] == "BF16") == (k == "some")
+    for form in ("plain", "turned"):
+        assert read(form + "-" + k) == one, (form, k)
+    config = [json.load(open(f + "-" + k + "/config.json"))["quantization_config"] for f in ("each", "plain", "turned")]
+    assert config[0] == config[1] == config[2]
+PY
+    aq 0 aq-eval --reference turned.json --domain t=tokens --device cpu -o ev.json turned-some
+    jq -e '.all.kl.mean > 0' ev.json
+}
+
 # ModelOpt 0.47's scores, and its costs under active_moe: tests/oracle/moe_parity.py.
 @test "ModelOpt's AutoQuantize of a mixture: its scores, and its costs of active weights" {
     local v=$REPO/tests/oracle/moe/parity.json n

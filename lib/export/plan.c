@@ -2,7 +2,9 @@
 
 #include "base/mem.h"
 #include "export/gguf_model.h"
+#include "export/targets.h"
 #include "model/fold.h"
+#include "model/turn.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -286,18 +288,106 @@ int export_plan_numbers(struct export_plan *p, struct aq_err *err)
 
 /* ---- the checkpoint ---- */
 
+/* "<stem>.{e}.gate_proj" and so on, in place of "<stem>.gate_up_proj" and "<stem>.down_proj". */
+static int take_apart(struct export_plan *p, struct export_group *g, struct aq_err *err)
+{
+    static const char *const parts[EXPERT_PARTS] = {"gate_proj", "up_proj", "down_proj"};
+    const struct model_group *m = g->model;
+    const struct model_module *gate_up = &m->modules[0], *down = &m->modules[1];
+    const int64_t rows[EXPERT_PARTS] = {gate_up->rows / 2, gate_up->rows / 2, down->rows};
+    const int64_t cols[EXPERT_PARTS] = {gate_up->cols, gate_up->cols, down->cols};
+    for (int k = 0; k < 2; k++) {
+        const struct ckpt_tensor *t = ckpt_find(&p->ckpt, m->modules[k].name);
+        const struct model_module *one = &m->modules[k];
+        if (!t || t->t->rank != 3 ||
+            t->t->elements != (uint64_t)(m->experts * one->rows * one->cols))
+            return aq_err_set(err, AQ_EINPUT, "'%s': tensor '%s' is missing or of another size",
+                              aq_show(p->ckpt.dir), aq_show(one->name));
+        g->fused[k] = t;
+    }
+    g->turned = arch_layout(&p->lm.arch, m->layer) == EXPERTS_TRANSPOSED;
+    g->apart = xmalloc(sizeof *g->apart);
+    *g->apart = *m;
+    g->apart->module_count = EXPERT_PARTS;
+    g->apart->modules = xcalloc(EXPERT_PARTS, sizeof *g->apart->modules);
+    for (int k = 0; k < EXPERT_PARTS; k++)
+        g->apart->modules[k] = (struct model_module){
+            xasprintf("%.*s{e}.%s", (int)targets_parent(gate_up->name), gate_up->name, parts[k]),
+            rows[k], cols[k]};
+    g->model = g->apart;
+    return 0;
+}
+
+/* Engines read experts one by one, and of a checkpoint all or none of them. */
+static int take_experts_apart(struct export_plan *p, struct aq_err *err)
+{
+    bool any = false;
+    for (size_t i = 0; i < p->count; i++)
+        any |= p->groups[i].model->experts && p->groups[i].verdict.quantized;
+    for (size_t i = 0; i < p->count && any; i++) {
+        const struct model_group *m = p->groups[i].model;
+        if (m->experts && !strstr(m->modules[0].name, "{e}") &&
+            take_apart(p, &p->groups[i], err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+struct export_group *export_plan_apart(const struct export_plan *p, const char *tensor, int *from,
+                                       int *end)
+{
+    for (size_t i = 0; i < p->count; i++)
+        for (int k = 0; k < 2 && p->groups[i].apart; k++)
+            if (strcmp(p->groups[i].fused[k]->t->name, tensor) == 0) {
+                *from = k ? EXPERT_PARTS - 1 : 0;
+                *end = k ? EXPERT_PARTS : EXPERT_PARTS - 1;
+                return &p->groups[i];
+            }
+    return NULL;
+}
+
+void export_source_of(const struct export_plan *p, const struct export_group *g, int module,
+                      struct export_source *out)
+{
+    const struct model_module *m = &g->modules[module];
+    *out = (struct export_source){.owned = NULL};
+    if (!g->apart) {
+        char *name = xasprintf("%s.weight", m->name);
+        const struct st_tensor *t = ckpt_find(&p->ckpt, name)->t;
+        free(name);
+        out->data = t->data;
+        out->dtype = t->dtype;
+        return;
+    }
+    int part = module % EXPERT_PARTS, down = part == EXPERT_PARTS - 1;
+    const struct st_tensor *t = g->fused[down]->t;
+    size_t size = st_dtype_bits(t->dtype) / 8;
+    int64_t high = down ? m->rows : 2 * m->rows, above = part == 1 ? m->rows : 0;
+    const char *expert =
+        (const char *)t->data + (size_t)(module / EXPERT_PARTS * high * m->cols) * size;
+    out->dtype = t->dtype;
+    out->data = expert + (size_t)(above * m->cols) * size;
+    if (!g->turned)
+        return;
+    out->owned = xmalloc((size_t)(m->rows * m->cols) * size);
+    matrix_turn(out->owned, expert + (size_t)above * size, m->rows, m->cols, high, size);
+    out->data = out->owned;
+}
+
 /* Those of every expert: gate, up and down of the first, then of the next. */
 static int list_expert_modules(struct export_group *g, struct aq_err *err)
 {
     const struct model_group *m = g->model;
+    if (!strstr(m->modules[0].name, "{e}")) { /* none is quantized: the tensors stay as they are */
+        g->modules = m->modules;
+        return 0;
+    }
     g->own = xcalloc((size_t)m->experts * (size_t)m->module_count, sizeof *g->own);
     for (int64_t e = 0; e < m->experts; e++)
         for (int k = 0; k < m->module_count; k++) {
             const char *name = m->modules[k].name, *at = strstr(name, "{e}");
             if (!at)
-                return aq_err_set(err, AQ_EINPUT,
-                                  "%s: '%s' holds all experts in one tensor; only checkpoints with "
-                                  "a tensor for each expert are written",
+                return aq_err_set(err, AQ_EINPUT, "%s: module '%s' is of no expert",
                                   aq_show(m->name), aq_show(name));
             struct model_module *to = &g->own[g->module_count++];
             *to = m->modules[k];
@@ -327,6 +417,12 @@ static struct export_module module_at(struct export_group *g, int k)
         m.end = m.inner ? k + 1 : k - own + each - 1;
     }
     return m;
+}
+
+struct export_module export_plan_module(const struct export_plan *p, const struct export_group *g,
+                                        int module)
+{
+    return module_at(&p->groups[g - p->groups], module);
 }
 
 static int index_modules(struct export_plan *p, struct aq_err *err)
@@ -369,6 +465,8 @@ static int check_tensors(const struct export_plan *p, struct aq_err *err)
 {
     for (size_t i = 0; i < p->modules.count; i++) {
         const struct model_module *m = p->by_name[i].model;
+        if (p->by_name[i].group->apart)
+            continue; /* looked at when it was taken apart */
         char *name = xasprintf("%s.weight", m->name);
         const struct ckpt_tensor *t = ckpt_find(&p->ckpt, name);
         int r = 0;
@@ -423,9 +521,11 @@ int export_plan_open(struct export_plan *p, const struct export_request *q, stru
     if (read_recipe(p, err) < 0)
         return -1;
     judge(p);
-    if (index_modules(p, err) < 0 || ckpt_open(&p->ckpt, p->lm.root, err) < 0)
+    if (ckpt_open(&p->ckpt, p->lm.root, err) < 0)
         return -1;
     p->has_ckpt = true;
+    if (take_experts_apart(p, err) < 0 || index_modules(p, err) < 0)
+        return -1;
     return check_tensors(p, err);
 }
 
@@ -455,6 +555,11 @@ void export_plan_close(struct export_plan *p)
         for (int k = 0; g->own && k < g->module_count; k++)
             free((void *)g->own[k].name);
         free(g->own);
+        for (int k = 0; g->apart && k < EXPERT_PARTS; k++)
+            free((void *)g->apart->modules[k].name);
+        if (g->apart)
+            free(g->apart->modules);
+        free(g->apart);
         free(g->module_amax);
     }
     free(p->groups);

@@ -38,6 +38,11 @@ struct export_group {
     const struct model_module *modules; /* model's; of experts: those of every expert, in turn */
     int module_count;
     struct model_module *own; /* the same, where they are made here */
+    /* Experts that the checkpoint has in two tensors, gate with up and down: `model` is a copy that
+       names the matrices of each, as which they are written. NULL: nothing is taken apart. */
+    struct model_group *apart;
+    const struct ckpt_tensor *fused[2];
+    bool turned; /* these are (experts, in, out) */
     /* Calibrated ranges of what the modules read, where the scheme needs them. inner: of experts'
        down. */
     float input_amax, inner_amax;
@@ -68,6 +73,8 @@ struct export_plan {
     struct aq_pool *pool;          /* of who writes weights; NULL before export_plan_start */
 };
 
+enum { EXPERT_PARTS = 3 }; /* gate, up, down */
+
 struct export_module {
     struct export_group *group;
     const struct model_module *model;
@@ -93,6 +100,24 @@ int export_plan_accept(const struct export_plan *p, bool for_check,
 int export_plan_start(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
 /* Reads what calibration found: scales of inputs, and the ranges of those that need one. */
 int export_plan_numbers(struct export_plan *p, struct aq_err *err) AQ_MUST_CHECK;
+
+/*
+ * A module's weight, (rows, cols) in the checkpoint's type: in its map, or `owned`, which the
+ * caller frees.
+ */
+struct export_source {
+    const void *data;
+    enum st_dtype dtype;
+    void *owned;
+};
+struct export_module export_plan_module(const struct export_plan *p, const struct export_group *g,
+                                        int module);
+void export_source_of(const struct export_plan *p, const struct export_group *g, int module,
+                      struct export_source *out);
+/* The group of a tensor that holds all experts and is taken apart, NULL: it is not. Of each expert
+   it has modules *from <= k < *end of the expert's three. */
+struct export_group *export_plan_apart(const struct export_plan *p, const char *tensor, int *from,
+                                       int *end);
 
 /* The module of a tensor "<module>.weight" that the recipe quantizes; NULL: it is copied. */
 const struct export_module *export_plan_find(const struct export_plan *p, const char *tensor);

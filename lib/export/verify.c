@@ -80,8 +80,8 @@ static int solved_rows(const struct check *c, const struct quant_spec *spec,
 }
 
 /* Rows r0 <= r < r1 of the source, dequantized by the treatment. */
-static int expected_rows(const struct check *c, const struct st_tensor *t, int64_t r0, int64_t r1,
-                         float *out)
+static int expected_rows(const struct check *c, const struct export_source *t, int64_t r0,
+                         int64_t r1, float *out)
 {
     struct quant_spec spec;
     struct quant_plan *plan = NULL;
@@ -112,7 +112,7 @@ static int expected_rows(const struct check *c, const struct st_tensor *t, int64
     return r;
 }
 
-static int check_row(const struct check *c, const struct st_tensor *source, int64_t row)
+static int check_row(const struct check *c, const struct export_source *source, int64_t row)
 {
     const struct coder *k = &c->coder;
     bool tiles = k->scheme.codes == CODES_FP8_BLOCK;
@@ -139,15 +139,18 @@ static int check_row(const struct check *c, const struct st_tensor *source, int6
     return r;
 }
 
-static int check_module(struct check *c, const struct st_tensor *source)
+static int check_module(struct check *c)
 {
+    struct export_source source;
     if (coder_of(c->p, c->m, &c->coder, c->err) < 0 || find_pieces(c) < 0)
         return -1;
     const int64_t rows[] = {0, c->coder.rows / 2, c->coder.rows - 1};
     int r = 0;
+    export_source_of(c->p, c->m->group, (int)(c->m->model - c->m->group->modules), &source);
     for (size_t i = 0; i < AQ_COUNT(rows) && r == 0; i++)
-        r = check_row(c, source, rows[i]);
-    const struct st_tensor *seen[] = {source, c->codes, c->scales};
+        r = check_row(c, &source, rows[i]);
+    free(source.owned);
+    const struct st_tensor *seen[] = {c->codes, c->scales};
     for (size_t i = 0; i < AQ_COUNT(seen); i++)
         if (seen[i])
             aq_map_let_go(seen[i]->data, seen[i]->end - seen[i]->begin);
@@ -171,6 +174,26 @@ static int check_norm(const struct export_plan *p, const struct st_file *f,
     return w ? 0 : -1;
 }
 
+/* All that a tensor of experts was taken apart into. */
+static int check_apart(struct check *c, const struct export_group *g, int from, int end,
+                       enum st_dtype dtype)
+{
+    for (int e = 0; e < g->model->experts; e++)
+        for (int k = from; k < end; k++) {
+            const struct export_module m = export_plan_module(c->p, g, e * EXPERT_PARTS + k);
+            char *name = xasprintf("%s.weight", m.model->name);
+            c->m = &m;
+            int r = g->verdict.quantized                    ? check_module(c)
+                    : st_need(c->f, name, dtype, 2, c->err) ? 0
+                                                            : -1;
+            c->m = NULL;
+            free(name);
+            if (r < 0)
+                return -1;
+        }
+    return 0;
+}
+
 static int check_shard(const struct export_plan *p, const struct st_file *f, uint32_t file,
                        struct aq_err *err)
 {
@@ -182,10 +205,17 @@ static int check_shard(const struct export_plan *p, const struct st_file *f, uin
         if (!known || known->file != file)
             continue;
         const struct export_group *norm = export_plan_norm(p, t->name);
+        int from = 0, end = 0;
+        const struct export_group *apart = export_plan_apart(p, t->name, &from, &end);
+        if (apart) {
+            if (check_apart(&c, apart, from, end, t->dtype) < 0)
+                return -1;
+            continue;
+        }
         c.m = export_plan_find(p, t->name);
         if (norm && check_norm(p, f, t, norm, err) < 0)
             return -1;
-        if (c.m ? check_module(&c, t) < 0 : !st_need(f, t->name, t->dtype, t->rank, err))
+        if (c.m ? check_module(&c) < 0 : !st_need(f, t->name, t->dtype, t->rank, err))
             return -1;
     }
     return 0;

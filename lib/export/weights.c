@@ -104,7 +104,7 @@ static float fp8_one_scale(float amax)
 /* ---- ranges ---- */
 
 /* A module's weight in fp32, scaled by its candidate. Caller frees. */
-static float *scaled_weight(const struct export_group *g, const struct st_tensor *t,
+static float *scaled_weight(const struct export_group *g, const struct export_source *t,
                             const struct model_module *m)
 {
     const struct coder c = {.cols = m->cols, .scale = g->scale};
@@ -164,7 +164,7 @@ static int weight_amax(const struct export_plan *p, const struct quant_matrix *w
 }
 
 static int find_amax(const struct export_plan *p, const struct export_group *g,
-                     const struct st_tensor *t, const struct model_module *m, const char *name,
+                     const struct export_source *t, const struct model_module *m, const char *name,
                      float *out, struct aq_err *err)
 {
     const struct scheme *s = &g->verdict.scheme;
@@ -190,7 +190,10 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
     float *known = &g->module_amax[module];
     if (*known < 0) {
         char *name = xasprintf("%s.weight", m->name);
-        int r = find_amax(p, g, ckpt_find(&p->ckpt, name)->t, m, name, known, err);
+        struct export_source source;
+        export_source_of(p, g, module, &source);
+        int r = find_amax(p, g, &source, m, name, known, err);
+        free(source.owned);
         free(name);
         if (r < 0) {
             *known = -1;
@@ -264,7 +267,7 @@ struct shard {
 struct module_job {
     struct shard *s;
     struct coder coder;
-    const struct st_tensor *t;
+    struct export_source source;
     int handle[PIECES]; /* by kind of piece is not needed: [0] codes, [1] scales */
     pthread_mutex_t lock;
     int64_t failed; /* first tile that failed; -1 */
@@ -286,9 +289,9 @@ static void code_unit(void *arg, int64_t unit, int worker)
     size_t code_n = (size_t)(coder_code_bytes(c, r1) - code_at);
     size_t scale_n = (size_t)(coder_scale_bytes(c, r1) - scale_at);
     void *codes = xmalloc(code_n), *scales = xmalloc(scale_n ? scale_n : 1);
-    size_t row = (size_t)c->cols * st_dtype_bits(j->t->dtype) / 8;
-    const void *from = (const char *)j->t->data + (size_t)r0 * row;
-    int r = coder_tile(c, from, st_num_type(j->t->dtype), r0, r1, codes, scales, &err);
+    size_t row = (size_t)c->cols * st_dtype_bits(j->source.dtype) / 8;
+    const void *from = (const char *)j->source.data + (size_t)r0 * row;
+    int r = coder_tile(c, from, st_num_type(j->source.dtype), r0, r1, codes, scales, &err);
     if (r == 0)
         r = st_write(j->s->w, j->handle[0], code_at, codes, code_n, &err);
     if (r == 0 && scale_n)
@@ -336,10 +339,9 @@ static int write_piece(struct module_job *j, const struct export_module *m,
     return st_write(j->s->w, handle, 0, &value, sizeof value, j->s->err);
 }
 
-static int code_module(struct shard *s, const struct export_module *m, const struct st_tensor *t,
-                       int first_handle)
+static int code_module(struct shard *s, const struct export_module *m, int first_handle)
 {
-    struct module_job j = {.s = s, .t = t, .failed = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct module_job j = {.s = s, .failed = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct piece pieces[PIECES];
     if (coder_of(s->p, m, &j.coder, s->err) < 0)
         return -1;
@@ -349,7 +351,9 @@ static int code_module(struct shard *s, const struct export_module *m, const str
     for (int i = 0; i < n; i++)
         if (write_piece(&j, m, &pieces[i], first_handle + i) < 0)
             return -1;
+    export_source_of(s->p, m->group, (int)(m->model - m->group->modules), &j.source);
     aq_pool_run(s->p->pool, 1 + (j.coder.rows + CODES_TILE - 1) / CODES_TILE, code_unit, &j);
+    free(j.source.owned);
     if (j.failed >= 0 && s->err)
         *s->err = j.err;
     return j.failed >= 0 ? -1 : 0;
@@ -384,6 +388,33 @@ static int write_norm(struct shard *s, const struct st_tensor *t, const struct e
     return r;
 }
 
+/* Writes a tensor of all experts one by one, in the order in which they were declared. */
+static int write_apart(struct shard *s, const struct export_group *g, int from, int end, int handle)
+{
+    for (int e = 0; e < g->model->experts; e++)
+        for (int k = from; k < end; k++) {
+            int module = e * EXPERT_PARTS + k;
+            const struct export_module m = export_plan_module(s->p, g, module);
+            size_t elements = (size_t)(m.model->rows * m.model->cols);
+            struct export_source source;
+            struct piece pieces[PIECES];
+            int r;
+            if (g->verdict.quantized) {
+                r = code_module(s, &m, handle);
+                handle += pieces_of(s->p->layout, &g->verdict.scheme, m.model->rows, m.model->cols,
+                                    pieces);
+            } else {
+                export_source_of(s->p, g, module, &source);
+                r = st_write(s->w, handle++, 0, source.data,
+                             elements * st_dtype_bits(source.dtype) / 8, s->err);
+                free(source.owned);
+            }
+            if (r < 0)
+                return -1;
+        }
+    return 0;
+}
+
 static int write_tensors(struct shard *s, const struct st_file *f, const int *handles)
 {
     int fd = open(f->path, O_RDONLY | O_CLOEXEC), r = 0;
@@ -394,10 +425,13 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
         if (handles[i] < 0)
             continue;
         const struct export_module *m = export_plan_find(s->p, t->name);
+        int from = 0, end = 0;
         const struct export_group *norm = m ? NULL : export_plan_norm(s->p, t->name);
-        r = m      ? code_module(s, m, t, handles[i])
-            : norm ? write_norm(s, t, norm, handles[i])
-                   : copy_tensor(s, t, fd, handles[i]);
+        const struct export_group *apart = export_plan_apart(s->p, t->name, &from, &end);
+        r = m       ? code_module(s, m, handles[i])
+            : apart ? write_apart(s, apart, from, end, handles[i])
+            : norm  ? write_norm(s, t, norm, handles[i])
+                    : copy_tensor(s, t, fd, handles[i]);
         aq_map_let_go(t->data, t->end - t->begin);
         *s->done += t->end - t->begin;
         aq_progress_update(s->progress, *s->done);
@@ -406,12 +440,54 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
     return r;
 }
 
-static void put_name(struct json *map, const char *tensor, const char *suffix, const char *file)
+static uint64_t bytes_of(enum st_dtype dtype, int rank, const uint64_t *shape)
 {
-    size_t stem = strlen(tensor) - (suffix ? strlen(".weight") : 0);
-    char *name = xasprintf("%.*s%s", (int)stem, tensor, suffix ? suffix : "");
-    json_add_string(map, name, file);
-    free(name);
+    uint64_t count = 1;
+    for (int k = 0; k < rank; k++)
+        count *= shape[k];
+    return count * (st_dtype_bits(dtype) / 8);
+}
+
+/* The tensors of a module. Returns the first handle. */
+static int declare_module(struct shard *s, const struct export_group *g,
+                          const struct model_module *m, struct json *map, const char *file,
+                          uint64_t *bytes)
+{
+    struct piece pieces[PIECES];
+    int n = pieces_of(s->p->layout, &g->verdict.scheme, m->rows, m->cols, pieces), first = -1;
+    for (int i = 0; i < n; i++) {
+        char *name = xasprintf("%s%s", m->name, pieces[i].suffix);
+        int h = st_declare(s->w, name, pieces[i].dtype, pieces[i].rank, pieces[i].shape);
+        first = i ? first : h;
+        *bytes += bytes_of(pieces[i].dtype, pieces[i].rank, pieces[i].shape);
+        json_add_string(map, name, file);
+        free(name);
+    }
+    return first;
+}
+
+/* What a tensor of all experts becomes; returns the first handle. */
+static int declare_apart(struct shard *s, const struct export_group *g, int from, int end,
+                         enum st_dtype dtype, struct json *map, const char *file, uint64_t *bytes)
+{
+    int first = -1;
+    for (int e = 0; e < g->model->experts; e++)
+        for (int k = from; k < end; k++) {
+            const struct model_module *m = &g->modules[e * EXPERT_PARTS + k];
+            const uint64_t shape[] = {(uint64_t)m->rows, (uint64_t)m->cols};
+            int h;
+            if (g->verdict.quantized) {
+                h = declare_module(s, g, m, map, file, bytes);
+            } else {
+                char *name = xasprintf("%s.weight", m->name);
+                h = st_declare(s->w, name, dtype, 2, shape);
+                *bytes += bytes_of(dtype, 2, shape);
+                json_add_string(map, name, file);
+                free(name);
+            }
+            first = first < 0 ? h : first;
+        }
+    return first;
 }
 
 /* Declares a tensor, or those that replace it. Returns the first handle. */
@@ -419,27 +495,15 @@ static int declare(struct shard *s, const struct st_tensor *t, struct json *map,
                    uint64_t *bytes)
 {
     const struct export_module *m = export_plan_find(s->p, t->name);
-    if (!m) {
-        put_name(map, t->name, NULL, file);
-        *bytes += t->end - t->begin;
-        return st_declare(s->w, t->name, t->dtype, t->rank, t->shape);
-    }
-    struct piece pieces[PIECES];
-    int n =
-        pieces_of(s->p->layout, &m->group->verdict.scheme, m->model->rows, m->model->cols, pieces);
-    int first = -1;
-    for (int i = 0; i < n; i++) {
-        char *name = xasprintf("%s%s", m->model->name, pieces[i].suffix);
-        int h = st_declare(s->w, name, pieces[i].dtype, pieces[i].rank, pieces[i].shape);
-        first = i ? first : h;
-        uint64_t count = 1;
-        for (int k = 0; k < pieces[i].rank; k++)
-            count *= pieces[i].shape[k];
-        *bytes += count * (st_dtype_bits(pieces[i].dtype) / 8);
-        put_name(map, t->name, pieces[i].suffix, file);
-        free(name);
-    }
-    return first;
+    int from = 0, end = 0;
+    const struct export_group *apart = m ? NULL : export_plan_apart(s->p, t->name, &from, &end);
+    if (m)
+        return declare_module(s, m->group, m->model, map, file, bytes);
+    if (apart)
+        return declare_apart(s, apart, from, end, t->dtype, map, file, bytes);
+    json_add_string(map, t->name, file);
+    *bytes += t->end - t->begin;
+    return st_declare(s->w, t->name, t->dtype, t->rank, t->shape);
 }
 
 static int write_shard(struct shard *s, const struct out_dir *d, uint32_t file, struct json *map,

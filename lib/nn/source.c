@@ -1,6 +1,7 @@
 /* Weights from an open lm.json. */
 #include "base/mem.h"
 #include "model/lm.h"
+#include "model/turn.h"
 #include "nn/experts.h"
 
 #include <inttypes.h>
@@ -92,19 +93,6 @@ static int find_expert(struct lm *lm, const struct nn_expert_name *e, const char
     return 0;
 }
 
-/* Blocks of this many rows and columns stay in the cache. */
-enum { TURN = 64 };
-
-static void turn(char *to, const char *from, int64_t rows, int64_t cols, int64_t ld, size_t size)
-{
-    for (int64_t r0 = 0; r0 < rows; r0 += TURN)
-        for (int64_t c0 = 0; c0 < cols; c0 += TURN)
-            for (int64_t r = r0; r < rows && r < r0 + TURN; r++)
-                for (int64_t c = c0; c < cols && c < c0 + TURN; c++)
-                    memcpy(to + (size_t)(r * cols + c) * size, from + (size_t)(c * ld + r) * size,
-                           size);
-}
-
 static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
 {
     struct nn_expert_name e;
@@ -119,7 +107,7 @@ static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
         return -1;
     for (int i = 0; i < p.count; i++)
         if (p.transposed)
-            turn(all + (size_t)i * part, p.data[i], p.rows, p.cols, p.ld, size);
+            matrix_turn(all + (size_t)i * part, p.data[i], p.rows, p.cols, p.ld, size);
         else
             memcpy(all + (size_t)i * part, p.data[i], part);
     w->host = all;
