@@ -198,7 +198,8 @@ static int plan_room(struct eval_pass *p, struct aq_err *err)
         if (s->own_model)
             rest += nn_buffer_bytes(nn_arch(s->model), s->b, p->job.domains->rows, 0);
     }
-    rest += (uint64_t)nn_layer(p->streams[0].model, 0)->weights * p->b->weight_size; /* operands */
+    rest += (uint64_t)nn_layer(p->streams[0].model, 0)->weights * p->b->weight_size +
+            p->swaps.made_bytes; /* operands */
     if (p->job.memory && rest + each > p->job.memory)
         return aq_err_set(err, AQ_ERUN, "--memory %.0f MB is too little: one tile needs %.0f MB",
                           (double)p->job.memory / 1e6, ceil((double)(rest + each) / 1e6));

@@ -51,6 +51,7 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
                     size_t count, int32_t tile_rows, struct aq_err *err)
 {
     int64_t rows[MODEL_LINEARS] = {0}, cols[MODEL_LINEARS] = {0}, inputs[MODEL_LINEARS] = {0};
+    bool makes[MODEL_LINEARS] = {false}, scales[MODEL_LINEARS] = {false};
     *s = (struct eval_swaps){.b = b};
     for (size_t i = 0; i < count; i++) {
         const struct eval_operand *o = &operands[i];
@@ -68,10 +69,16 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
                 largest(&cols[l], shape.linears[l].cols);
                 /* operands mix freely in a recipe, so any linear may be the first of its input */
                 largest(&inputs[l], shape.linears[l].cols);
+                makes[l] |= quant_has_method(&e->w);
+                scales[l] |= e->w.methods.scaling != QUANT_NO_SCALING;
             }
         }
     }
     for (int l = 0; l < MODEL_LINEARS; l++) {
+        if (makes[l])
+            s->made_bytes += (uint64_t)(rows[l] * cols[l]) * sizeof(float);
+        if (scales[l])
+            s->made_bytes += (uint64_t)tile_rows * (uint64_t)inputs[l] * b->act_size;
         if (rows[l] && !(s->w[l] = b->ops->operand_new(b, rows[l], cols[l], 1, err)))
             return -1;
         if (inputs[l] && !(s->xq[l] = b->ops->operand_new(b, tile_rows, inputs[l], 0, err)))

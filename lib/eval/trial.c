@@ -66,7 +66,7 @@ static uint64_t fixed_bytes(const struct trials *t)
     eval_model_sizes(&sizes, t->model, t->b);
     return t->b->ops->scratch_bytes(t->b, &sizes) + t->states_bytes + 2 * t->state_bytes +
            2 * t->sums_bytes + (uint64_t)nn_layer(t->model, 0)->weights * t->b->weight_size +
-           nn_buffer_bytes(nn_arch(t->model), t->b, t->job.domains->rows, 0);
+           t->swaps.made_bytes + nn_buffer_bytes(nn_arch(t->model), t->b, t->job.domains->rows, 0);
 }
 
 static int take_room(struct trials *t, struct aq_err *err)
