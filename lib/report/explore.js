@@ -149,7 +149,8 @@ const matrix = () => {
     const bar = svg("svg", {class: "aq", viewBox: "0 0 24 1", preserveAspectRatio: "none", "aria-hidden": "true"},
         ...Array.from({length: 24}, (_, i) => svg("rect", {class: "s" + i, x: i, width: 1.05, height: 1})));
     return el("div", {}, el("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": "Matrix of cells"}, table),
-        el("div", {class: "scale"}, el("span", {}, number(low)), bar, el("span", {}, number(high)), el("span", {}, "less to more sensitive")), chosen());
+        el("div", {class: "scale"}, el("span", {}, number(low)), bar, el("span", {}, number(high)), el("span", {}, "less to more sensitive"),
+        document.getElementById("left-out") ? el("span", {}, "– left out: ", el("a", {href: "#left-out"}, "why")) : null), chosen());
 };
 
 const chosen = () => {
@@ -324,7 +325,9 @@ const render = () => {
     rest.replaceChildren(budget(), compare());
     recipe();
 };
-app.append(el("section", {id: "choose", "aria-labelledby": "choose-h"}, el("h2", {id: "choose-h"}, "How sensitive is the model to each format?"),
+app.append(el("nav", {"aria-label": "On this page"}, ...[["choose", "Formats"], ["budget", "Recipe for a budget"], ["compare", "Compare cells"], ["cells", "Every cell"],
+    ["left-out", "Left out"]].filter(([id]) => id !== "left-out" || document.getElementById(id)).map(([id, text]) => el("a", {href: "#" + id}, text))),
+    el("section", {id: "choose", "aria-labelledby": "choose-h"}, el("h2", {id: "choose-h"}, "How sensitive is the model to each format?"),
     el("p", {class: "soft"}, "Each tile is a cell: weights and activations in the formats of its row, scales as its column says. The number is the sum of all layers' sensitivities: compare it within one size of the data. Per token, about half of it is a divergence (KL) in nats."),
     head, matrixBox), rest);
 dark.addEventListener("change", render);

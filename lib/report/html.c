@@ -77,6 +77,28 @@ void html_section_end(struct aq_buf *out)
     aq_buf_adds(out, "</section>\n");
 }
 
+/* A name may be broken after its dots, underscores and slashes. */
+static void add_name(struct aq_buf *out, const char *name)
+{
+    struct aq_buf part = AQ_BUF_INIT;
+    while (*name) {
+        size_t n = strcspn(name, "._/");
+        n += name[n] != '\0';
+        aq_buf_reset(&part);
+        aq_buf_add(&part, name, n);
+        escape_html(out, aq_buf_str(&part));
+        name += n;
+        if (*name)
+            aq_buf_adds(out, "<wbr>");
+    }
+    aq_buf_release(&part);
+}
+
+static bool is_name(const struct html_column *c)
+{
+    return c->class && strstr(c->class, "name");
+}
+
 void html_table(struct aq_buf *out, const char *name, bool sortable,
                 const struct html_column *columns, size_t count)
 {
@@ -94,7 +116,10 @@ void html_table(struct aq_buf *out, const char *name, bool sortable,
         if (columns[i].class)
             aq_buf_addf(out, " class=\"%s\"", columns[i].class);
         aq_buf_addc(out, '>');
-        escape_html(out, columns[i].label);
+        if (is_name(&columns[i]))
+            add_name(out, columns[i].label);
+        else
+            escape_html(out, columns[i].label);
         aq_buf_adds(out, "</th>");
     }
     aq_buf_adds(out, "</tr></thead>\n<tbody>\n");
@@ -107,20 +132,9 @@ void html_table_end(struct aq_buf *out)
 
 void html_name_cell(struct aq_buf *out, const char *class, const char *name)
 {
-    struct aq_buf part = AQ_BUF_INIT;
     aq_buf_addf(out, "<td class=\"name%s%s\">", class ? " " : "", class ? class : "");
-    while (*name) {
-        size_t n = strcspn(name, "._/");
-        n += name[n] != '\0';
-        aq_buf_reset(&part);
-        aq_buf_add(&part, name, n);
-        escape_html(out, aq_buf_str(&part));
-        name += n;
-        if (*name)
-            aq_buf_adds(out, "<wbr>");
-    }
+    add_name(out, name);
     aq_buf_adds(out, "</td>");
-    aq_buf_release(&part);
 }
 
 void html_number_cell(struct aq_buf *out, const char *class, double x, const char *text)

@@ -427,9 +427,14 @@ static void add_table(struct aq_buf *out, const struct report *r, const struct c
         if ((i != 6 || also.several) && (i < 9 || also.positions))
             shown[n++] = columns[i];
     html_section(out, "layers", "Every layer",
-                 "Click a heading to sort. A group is named after its first module: q, k and v "
-                 "share one format, and so do gate and up. Bits and format are those of the "
-                 "recipe; the sensitivity is that under the candidate format.");
+                 "Click a heading to sort. Each row is a group of layers that share one format: q, "
+                 "k and v; gate and up. Bits and format are those of the recipe; the sensitivity "
+                 "is what the group would add if it took the candidate format.");
+    if (also.positions)
+        paragraph(out, "soft more",
+                  "%s: the share of the sensitivity that comes from it. Range ratio: the largest "
+                  "input at the first position of a text over the largest elsewhere.",
+                  position_is_pad(r) ? "Pad row" : "First position");
     add_flat(out, r);
     add_sinks(out, r);
     html_table(out, "Every layer", true, shown, n);

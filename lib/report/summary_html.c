@@ -56,7 +56,7 @@ static void add_grid(struct aq_buf *out, const struct summary *s, const char *si
     begin_matrix(out, "Totals by pair and granularity", "pair", granularities.items, across);
     for (size_t p = 0; p < pairs.count; p++) {
         aq_buf_adds(out, "<tr>");
-        html_name_cell(out, NULL, cell_show(pairs.items[p]));
+        html_text(out, "td", "name", cell_show(pairs.items[p]));
         for (size_t g = 0; g < across; g++)
             add_total(out, at[p * across + g], low, high);
         aq_buf_adds(out, "</tr>\n");
@@ -123,7 +123,7 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
     begin_matrix(out, "Agreement of pairs", "pair", names, n);
     for (size_t i = 0; i < n; i++) {
         aq_buf_adds(out, "<tr>");
-        html_name_cell(out, NULL, cell_show(names[i]));
+        html_text(out, "td", "name", cell_show(names[i]));
         for (size_t j = 0; j < n; j++)
             html_fixed_cell(out, NULL, summary_spearman(list[i], list[j]), 3, "");
         aq_buf_adds(out, "</tr>\n");
@@ -242,7 +242,8 @@ static void add_meaning(struct aq_buf *out, const struct summary *s)
 
 void summary_html(struct aq_buf *out, const struct summary *s)
 {
-    html_begin(out, "Summary of the sweep");
+    /* as wide as the explorer: a dozen granularities beside one another */
+    html_begin_with(out, "Summary of the sweep", "body { max-width: 1330px }\n");
     add_head(out, s);
     add_meaning(out, s);
     add_grids(out, s);
