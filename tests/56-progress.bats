@@ -31,6 +31,22 @@ on_terminal() {
     grep -q '^1 cells, 0 unsupported' seen
 }
 
+@test "Ctrl-C in aq sweep: one line, exit 130, no product under its name" {
+    local text
+    printf -v text '%q ' "$REPO/pipelines/aq" sweep "${slow[@]}" EXPERIMENT=stopped
+    : >stopped
+    set +e
+    { for _ in {1..300}; do if grep -q 'scoring:' stopped; then break; fi; sleep 0.1; done; printf '\003'; sleep 0.5; } |
+        script -qefc "$text" /dev/null >stopped
+    status=${PIPESTATUS[1]}
+    set -e
+    is "$status" 130
+    tr '\r' '\n' <stopped | sed 's/\x1b\[K//g; /^$/d' >lines
+    is "$(tail -n 1 lines)" "aq: interrupted: what is done is kept, and the same command goes on from there"
+    ! grep -E '^make|wait|pipelines/aq: line|Error' lines
+    [ ! -e tmp/model-experiments/stopped/qwen3_vl_demo/demo_captions/store-kl_div.safetensors ]
+}
+
 @test "without a terminal nothing is rewritten" {
     ! grep -q 'scoring:' plain.seen
     ! grep -q $'\r' plain.seen
