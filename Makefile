@@ -193,7 +193,8 @@ test: all test-bin
 test-bin: $(UNITS) $(GENS) $(PRELOADS)
 ## test-san: the unit tests and command lines of a sanitizer build (set SAN and O)
 # Without what runs the same code for minutes: long numeric replays, kills, clocks, documents and pages, and make with tools that only log.
-SAN_TESTS := -13-configuration -24-demo-model -42-parity -43-memory -44-kill -50-select -52-browser -53-explore -54-aq -56-progress -60-pipeline \
+# test_amx emulates tiles; what 12-overlay composes hundreds of times test_overlay and fuzz_overlay do here.
+SAN_TESTS := -test_amx -12-overlay -13-configuration -24-demo-model -42-parity -43-memory -44-kill -50-select -52-browser -53-explore -54-aq -56-progress -60-pipeline \
 	-61-demo -62-readme -63-data -64-house -65-slurm -90-man
 test-san: all test-bin
 	$(Q)O=$(O) ASAN_OPTIONS=detect_leaks=$(or $(LEAKS),1) UBSAN_OPTIONS=print_stacktrace=1 tests/run $(or $(TESTS),$(SAN_TESTS))
