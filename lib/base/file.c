@@ -259,7 +259,7 @@ void aq_map_close(struct aq_map *m)
     *m = (struct aq_map){NULL, 0};
 }
 
-void aq_map_let_go(const void *p, size_t n)
+void aq_map_drop(const void *p, size_t n)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;

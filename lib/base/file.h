@@ -55,7 +55,7 @@ int aq_map_open(struct aq_map *m, const char *path, struct aq_err *err) AQ_MUST_
 void aq_map_close(struct aq_map *m);
 /* Gives back the memory of a part of a map that was read; the system may still have it in its
    cache, and a later look at it works. */
-void aq_map_let_go(const void *p, size_t n);
+void aq_map_drop(const void *p, size_t n);
 
 /* Is this a file of these very bytes? Not an input by that. */
 bool aq_file_equals(const char *path, const void *p, size_t n);

@@ -239,7 +239,7 @@ static int write_file(const struct export_plan *p, struct gguf_writer *w,
     for (size_t i = 0; i < p->lm.count && r == 0; i++) {
         j.e = &entries[i];
         r = write_entry(&j, err);
-        aq_map_let_go(entries[i].t->data, entries[i].t->end - entries[i].t->begin);
+        aq_map_drop(entries[i].t->data, entries[i].t->end - entries[i].t->begin);
         done += entries[i].t->end - entries[i].t->begin;
         aq_progress_update(&progress, done);
     }

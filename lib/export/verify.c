@@ -153,7 +153,7 @@ static int check_module(struct check *c)
     const struct st_tensor *seen[] = {c->codes, c->scales};
     for (size_t i = 0; i < AQ_COUNT(seen); i++)
         if (seen[i])
-            aq_map_let_go(seen[i]->data, seen[i]->end - seen[i]->begin);
+            aq_map_drop(seen[i]->data, seen[i]->end - seen[i]->begin);
     return r;
 }
 

@@ -432,7 +432,7 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
             : apart ? write_apart(s, apart, from, end, handles[i])
             : norm  ? write_norm(s, t, norm, handles[i])
                     : copy_tensor(s, t, fd, handles[i]);
-        aq_map_let_go(t->data, t->end - t->begin);
+        aq_map_drop(t->data, t->end - t->begin);
         *s->done += t->end - t->begin;
         aq_progress_update(s->progress, *s->done);
     }

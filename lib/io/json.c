@@ -301,6 +301,32 @@ bool jref_has(const struct jref *object, const char *key, struct jref *out)
     return true;
 }
 
+int jref_maybe_string(const struct jref *object, const char *key, const char **out,
+                      struct aq_err *err)
+{
+    struct jref r;
+    return jref_has(object, key, &r) ? jref_string(object, key, out, err) : 0;
+}
+
+int jref_maybe_int(const struct jref *object, const char *key, int64_t min, int64_t max,
+                   int64_t *out, struct aq_err *err)
+{
+    struct jref r;
+    return jref_has(object, key, &r) ? jref_int(object, key, min, max, out, err) : 0;
+}
+
+int jref_maybe_double(const struct jref *object, const char *key, double *out, struct aq_err *err)
+{
+    struct jref r;
+    return jref_has(object, key, &r) ? jref_number(&r, out, err) : 0;
+}
+
+int jref_maybe_bool(const struct jref *object, const char *key, bool *out, struct aq_err *err)
+{
+    struct jref r;
+    return jref_has(object, key, &r) ? jref_bool(object, key, out, err) : 0;
+}
+
 /* ---- building ---- */
 
 struct json *json_new_object(void)

@@ -97,7 +97,16 @@ int jref_double(const struct jref *object, const char *key, double *out,
                 struct aq_err *err) AQ_MUST_CHECK;
 int jref_bool(const struct jref *object, const char *key, bool *out,
               struct aq_err *err) AQ_MUST_CHECK;
-/* Optional: true if present and not null. */
+/* Optional members: *out stays as it is unless the member is present and not null. */
+int jref_maybe_string(const struct jref *object, const char *key, const char **out,
+                      struct aq_err *err) AQ_MUST_CHECK;
+int jref_maybe_int(const struct jref *object, const char *key, int64_t min, int64_t max,
+                   int64_t *out, struct aq_err *err) AQ_MUST_CHECK;
+int jref_maybe_double(const struct jref *object, const char *key, double *out,
+                      struct aq_err *err) AQ_MUST_CHECK;
+int jref_maybe_bool(const struct jref *object, const char *key, bool *out,
+                    struct aq_err *err) AQ_MUST_CHECK;
+/* True if present and not null. */
 bool jref_has(const struct jref *object, const char *key, struct jref *out);
 
 /* ---- building ---- */

@@ -100,15 +100,13 @@ static double mscale(double factor, double by)
 
 static int read_yarn(struct rope_reader *x, const struct jref *at, struct arch_rope *rope)
 {
-    struct jref r;
     double m = 0, m_all = 0;
     bool truncate = true;
     if (read_stretch(x, at, rope) < 0 || positive(x, at, "beta_fast", 32, &rope->beta_fast) < 0 ||
         positive(x, at, "beta_slow", 1, &rope->beta_slow) < 0 ||
-        (jref_has(at, "mscale", &r) && jref_double(at, "mscale", &m, x->err) < 0) ||
-        (jref_has(at, "mscale_all_dim", &r) &&
-         jref_double(at, "mscale_all_dim", &m_all, x->err) < 0) ||
-        (jref_has(at, "truncate", &r) && jref_bool(at, "truncate", &truncate, x->err) < 0))
+        jref_maybe_double(at, "mscale", &m, x->err) < 0 ||
+        jref_maybe_double(at, "mscale_all_dim", &m_all, x->err) < 0 ||
+        jref_maybe_bool(at, "truncate", &truncate, x->err) < 0)
         return -1;
     rope->no_truncate = !truncate;
     double usual = m != 0 && m_all != 0 ? mscale(rope->factor, m) / mscale(rope->factor, m_all)
@@ -232,13 +230,13 @@ static int read_one(struct rope_reader *x)
     return read_theta(x, has_now ? &now : has_old ? &old : NULL, 0, &rope->theta);
 }
 
-/* Gemma 3: one for layers that see all, in rope[0], and one for those with a window. */
+/* One for layers that see all, in rope[0], and one for those with a window. */
 static int read_two(struct rope_reader *x)
 {
     static const char *const layers[] = {"full_attention", "sliding_attention"};
-    static const double usual[] = {1e6, 1e4};
-    struct jref all, own, r;
+    struct jref all, own;
     struct lm_arch *a = x->a;
+    const double *usual = a->family->theta;
     bool by_type = jref_has(x->text, "rope_parameters", &all);
     if (by_type && jref_get(x->text, "rope_parameters", JSON_OBJECT, &all, x->err) < 0)
         return -1;
@@ -258,8 +256,8 @@ static int read_two(struct rope_reader *x)
         (jref_get(x->text, "rope_scaling", JSON_OBJECT, &own, x->err) < 0 ||
          read_rope(x, &own, true, &a->rope[0]) < 0))
         return -1;
-    if (jref_has(x->text, "rope_local_base_freq", &r) &&
-        jref_double(x->text, "rope_local_base_freq", &a->rope[1].theta, x->err) < 0)
+    if ((a->family->reads & READS_LOCAL_THETA) &&
+        jref_maybe_double(x->text, "rope_local_base_freq", &a->rope[1].theta, x->err) < 0)
         return -1;
     return read_theta(x, NULL, usual[0], &a->rope[0].theta);
 }

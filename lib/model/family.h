@@ -88,10 +88,11 @@ enum model_reads {
     READS_ATTN_CAP = 1 << 5,     /* attn_logit_softcapping */
     READS_LOGIT_CAP = 1 << 6,    /* final_logit_softcapping */
     READS_QUERY_SCALAR = 1 << 7, /* query_pre_attn_scalar instead of head_dim */
-    READS_TWO_ROPES = 1 << 8,    /* rope_local_base_freq, rope_parameters by type of layer */
+    READS_TWO_ROPES = 1 << 8,    /* rope_parameters by type of layer */
     READS_EXPERTS = 1 << 9,      /* num_experts or num_local_experts, num_experts_per_tok */
     READS_SPARSE = 1 << 10,      /* decoder_sparse_step, mlp_only_layers, moe_intermediate_size */
     READS_NORM_TOPK = 1 << 11,   /* norm_topk_prob; without it the weights always add up to 1 */
+    READS_LOCAL_THETA = 1 << 12, /* rope_local_base_freq: theta of the layers with a window */
 };
 
 /* Which layers attend within sliding_window, unless layer_types says so. */
@@ -131,6 +132,7 @@ struct model_family {
     int64_t window;   /* sliding_window; 0: none */
     double eps;       /* 0: 1e-6 */
     double attn_cap, logit_cap;
+    double theta[2]; /* READS_TWO_ROPES: of layers that see all, and of those with a window */
 };
 
 /* NULL: no family has this model_type. */

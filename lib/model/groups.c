@@ -279,9 +279,7 @@ static int read_group(struct model_groups *g, struct model_group *to, int64_t la
                       const struct jref *at, struct aq_err *err)
 {
     const char *name, *kind;
-    struct jref r;
-    if (jref_has(at, "experts", &r) &&
-        jref_int(at, "experts", 1, LM_MAX_EXPERTS, &to->experts, err) < 0)
+    if (jref_maybe_int(at, "experts", 1, LM_MAX_EXPERTS, &to->experts, err) < 0)
         return -1;
     if (jref_string(at, "name", &name, err) < 0 || jref_string(at, "kind", &kind, err) < 0 ||
         read_layer(at, last, &to->layer, err) < 0)
@@ -289,7 +287,7 @@ static int read_group(struct model_groups *g, struct model_group *to, int64_t la
     to->name = aq_arena_strdup(&g->arena, name);
     to->kind = aq_arena_strdup(&g->arena, kind);
     to->normed = usually_normed(kind);
-    if (jref_has(at, "norm", &r) && jref_bool(at, "norm", &to->normed, err) < 0)
+    if (jref_maybe_bool(at, "norm", &to->normed, err) < 0)
         return -1;
     if (read_members(g, to, at, err) < 0 || read_modules(g, to, at, err) < 0 ||
         read_group_inputs(g, to, at, err) < 0 ||

@@ -118,11 +118,8 @@ static int find_text_config(struct lm_arch *a, const struct jref *root, struct j
 static int optional_int(const struct jref *text, const char *key, int64_t max, int64_t fallback,
                         int64_t *out, struct aq_err *err)
 {
-    struct jref r;
-    if (jref_has(text, key, &r))
-        return jref_int(text, key, 1, max, out, err);
     *out = fallback;
-    return 0;
+    return jref_maybe_int(text, key, 1, max, out, err);
 }
 
 static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err *err)
@@ -153,28 +150,14 @@ static int read_sizes(struct lm_arch *a, const struct jref *text, struct aq_err 
 
 /* ---- numbers of a family ---- */
 
-/* A key that may be missing or null: then it is left as it was. */
-static int optional_double(const struct jref *text, const char *key, double *out,
-                           struct aq_err *err)
-{
-    struct jref r;
-    return jref_has(text, key, &r) ? jref_double(text, key, out, err) : 0;
-}
-
-static int optional_bool(const struct jref *text, const char *key, bool *out, struct aq_err *err)
-{
-    struct jref r;
-    return jref_has(text, key, &r) ? jref_bool(text, key, out, err) : 0;
-}
-
 static int read_biases(struct lm_arch *a, const struct jref *text, struct aq_err *err)
 {
     bool attention = false, mlp = false;
     unsigned reads = a->family->reads;
     a->bias = a->family->bias;
     if (((reads & READS_ATTENTION_BIAS) &&
-         optional_bool(text, "attention_bias", &attention, err) < 0) ||
-        ((reads & READS_MLP_BIAS) && optional_bool(text, "mlp_bias", &mlp, err) < 0))
+         jref_maybe_bool(text, "attention_bias", &attention, err) < 0) ||
+        ((reads & READS_MLP_BIAS) && jref_maybe_bool(text, "mlp_bias", &mlp, err) < 0))
         return -1;
     a->bias |= (attention ? BIAS_QKV | BIAS_O : 0) | (mlp ? BIAS_MLP : 0);
     return 0;
@@ -198,14 +181,14 @@ static int read_scales(struct lm_arch *a, const struct jref *text, struct aq_err
     const struct model_family *f = a->family;
     if ((f->reads & READS_MULTIPLIERS) &&
         (a->attn_scale = 1,
-         optional_double(text, "attention_multiplier", &a->attn_scale, err) < 0 ||
-             optional_double(text, "embedding_multiplier", &a->embed_scale, err) < 0 ||
-             optional_double(text, "residual_multiplier", &a->residual_scale, err) < 0 ||
-             optional_double(text, "logits_scaling", &a->logit_div, err) < 0))
+         jref_maybe_double(text, "attention_multiplier", &a->attn_scale, err) < 0 ||
+             jref_maybe_double(text, "embedding_multiplier", &a->embed_scale, err) < 0 ||
+             jref_maybe_double(text, "residual_multiplier", &a->residual_scale, err) < 0 ||
+             jref_maybe_double(text, "logits_scaling", &a->logit_div, err) < 0))
         return -1;
     if (f->reads & READS_QUERY_SCALAR) {
         double scalar = 256;
-        if (optional_double(text, "query_pre_attn_scalar", &scalar, err) < 0)
+        if (jref_maybe_double(text, "query_pre_attn_scalar", &scalar, err) < 0)
             return -1;
         if (!(scalar > 0))
             return jref_fail(text, err, "query_pre_attn_scalar is %g, expected a positive number",
@@ -276,15 +259,13 @@ static int default_windows(const struct lm_arch *a, const struct jref *text, int
 {
     const struct model_family *f = a->family;
     int64_t from = 0, period = f->window_period;
-    struct jref r;
     if (f->windows == WINDOWS_QWEN2) {
         from = a->num_hidden_layers;
-        if (jref_has(text, "max_window_layers", &r) &&
-            jref_int(text, "max_window_layers", 0, LM_MAX_LAYERS, &from, err) < 0)
+        if (jref_maybe_int(text, "max_window_layers", 0, LM_MAX_LAYERS, &from, err) < 0)
             return -1;
     }
-    if (f->windows == WINDOWS_EVERY && jref_has(text, "sliding_window_pattern", &r) &&
-        jref_int(text, "sliding_window_pattern", 1, LM_MAX_LAYERS, &period, err) < 0)
+    if (f->windows == WINDOWS_EVERY &&
+        jref_maybe_int(text, "sliding_window_pattern", 1, LM_MAX_LAYERS, &period, err) < 0)
         return -1;
     for (int64_t l = 0; l < a->num_hidden_layers; l++)
         windows[l] = f->windows == WINDOWS_EVERY ? (l + 1) % period != 0 : l >= from;
@@ -298,7 +279,7 @@ static int read_window_size(struct lm_arch *a, const struct jref *text, struct a
     const struct json *v = json_get(text->v, "sliding_window");
     bool used = f->windows != WINDOWS_QWEN2;
     a->window = v ? 0 : f->window;
-    if (f->windows == WINDOWS_QWEN2 && optional_bool(text, "use_sliding_window", &used, err) < 0)
+    if (f->windows == WINDOWS_QWEN2 && jref_maybe_bool(text, "use_sliding_window", &used, err) < 0)
         return -1;
     if (v && json_type(v) != JSON_NULL &&
         jref_int(text, "sliding_window", 1, INT32_MAX, &a->window, err) < 0)
@@ -339,7 +320,7 @@ static int read_layer_ropes(struct lm_arch *a, const struct jref *text, struct a
                             struct aq_err *err)
 {
     int64_t layers = a->num_hidden_layers, interval = 4;
-    struct jref list, r;
+    struct jref list;
     int8_t *ropes = aq_arena_alloc(strings, (size_t)layers);
     memset(ropes, 0, (size_t)layers);
     if (a->rope_count > 1) {
@@ -351,8 +332,7 @@ static int read_layer_ropes(struct lm_arch *a, const struct jref *text, struct a
     }
     if (!(a->family->reads & READS_NO_ROPE))
         return 0;
-    if (jref_has(text, "no_rope_layer_interval", &r) &&
-        jref_int(text, "no_rope_layer_interval", 1, LM_MAX_LAYERS, &interval, err) < 0)
+    if (jref_maybe_int(text, "no_rope_layer_interval", 1, LM_MAX_LAYERS, &interval, err) < 0)
         return -1;
     for (int64_t l = 0; l < layers; l++)
         ropes[l] = (l + 1) % interval == 0 ? -1 : 0;
@@ -382,10 +362,8 @@ static int read_expert_count(struct lm_arch *a, const struct jref *text, struct 
 {
     static const char *const keys[] = {"num_experts", "num_local_experts"};
     int64_t n[2] = {0};
-    struct jref r;
     for (int i = 0; i < 2; i++)
-        if (jref_has(text, keys[i], &r) &&
-            jref_int(text, keys[i], 1, LM_MAX_EXPERTS, &n[i], err) < 0)
+        if (jref_maybe_int(text, keys[i], 1, LM_MAX_EXPERTS, &n[i], err) < 0)
             return -1;
     if (!n[0] && !n[1])
         return jref_fail(text, err, "neither num_experts nor num_local_experts is there");
@@ -399,11 +377,11 @@ static int read_expert_count(struct lm_arch *a, const struct jref *text, struct 
 /* Layers that mlp_only_layers names stay dense, and so do all but every decoder_sparse_step-th. */
 static int read_sparse_layers(struct lm_arch *a, const struct jref *text, struct aq_err *err)
 {
-    struct jref list, r;
+    struct jref list;
     int64_t step = 1, at;
     bool sparse_keys = a->family->reads & READS_SPARSE;
-    if (sparse_keys && jref_has(text, "decoder_sparse_step", &r) &&
-        jref_int(text, "decoder_sparse_step", 1, LM_MAX_LAYERS, &step, err) < 0)
+    if (sparse_keys &&
+        jref_maybe_int(text, "decoder_sparse_step", 1, LM_MAX_LAYERS, &step, err) < 0)
         return -1;
     for (int64_t l = 0; l < a->num_hidden_layers; l++)
         a->layer_sparse[l] = (l + 1) % step == 0;
@@ -436,8 +414,8 @@ static int read_experts(struct lm_arch *a, const struct jref *text, struct aq_ar
     a->norm_topk = !(reads & READS_NORM_TOPK);
     arch_take_experts(a, strings);
     if (((reads & READS_NORM_TOPK) &&
-         optional_bool(text, "norm_topk_prob", &a->norm_topk, err) < 0) ||
-        optional_bool(text, "output_router_logits", &router_loss, err) < 0 ||
+         jref_maybe_bool(text, "norm_topk_prob", &a->norm_topk, err) < 0) ||
+        jref_maybe_bool(text, "output_router_logits", &router_loss, err) < 0 ||
         read_sparse_layers(a, text, err) < 0)
         return -1;
     for (int64_t l = 0; l < a->num_hidden_layers; l++) {
@@ -485,7 +463,7 @@ static const struct {
     {"logits_scaling", ONE, READS_MULTIPLIERS},
     {"logit_scale", ONE, 0},
     {"query_pre_attn_scalar", NOTHING, READS_QUERY_SCALAR},
-    {"rope_local_base_freq", NOTHING, READS_TWO_ROPES},
+    {"rope_local_base_freq", NOTHING, READS_LOCAL_THETA},
     {"no_rope_layers", NOTHING, READS_NO_ROPE},
     {"num_experts", NOTHING, READS_EXPERTS},
     {"num_local_experts", NOTHING, READS_EXPERTS},
@@ -591,7 +569,7 @@ int lm_config_read(struct lm_arch *a, const struct json *config, const char *nam
         read_scales(a, &text, err) < 0 || config_read_ropes(a, &text, strings, err) < 0 ||
         read_windows(a, &text, strings, err) < 0 || read_layer_ropes(a, &text, strings, err) < 0 ||
         read_tie(a, &root, &text, err) < 0 || read_experts(a, &text, strings, err) < 0 ||
-        optional_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
+        jref_maybe_double(&text, "rms_norm_eps", &a->rms_norm_eps, err) < 0)
         return -1;
     struct aq_err why = {0};
     return arch_check(a, &why) < 0 ? jref_fail(&text, err, "%s", why.msg) : 0;

@@ -49,7 +49,7 @@ static void add_all(struct aq_sha256 *s, const unsigned char *p, uint64_t n)
     while (n) {
         uint64_t take = n < BLOCK ? n : BLOCK;
         aq_sha256_add(s, p, take);
-        aq_map_let_go(p, take);
+        aq_map_drop(p, take);
         p += take;
         n -= take;
     }

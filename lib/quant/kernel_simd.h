@@ -126,9 +126,9 @@ static void by_plain(const struct kernel_run *r, size_t i0, size_t i1, struct qu
  * that make it quiet and keep its payload, so its lower half is zero; or it is one that the
  * machine makes, with the same property.
  */
-VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct vector_scales *s,
-                            enum kernel_op op, struct num_format format, enum kernel_out out,
-                            int by_recip)
+VEC_INLINE void quantize_pair(const struct kernel_run *r, size_t i, const struct vector_scales *s,
+                              enum kernel_op op, struct num_format format, enum kernel_out out,
+                              int by_recip)
 {
     vf even, odd, even_code, odd_code;
     vi x = vi_load((const char *)r->from + 2 * i);
@@ -141,7 +141,7 @@ VEC_INLINE void two_vectors(const struct kernel_run *r, size_t i, const struct v
         v_store_bf16_pair((char *)r->to + 2 * i, even, odd);
 }
 
-VEC_INLINE int is_two(enum kernel_op op, enum num_type in, enum kernel_out out)
+VEC_INLINE int takes_pairs(enum kernel_op op, enum num_type in, enum kernel_out out)
 {
     return op != KERNEL_COPY && in == NUM_BF16 && (out == KERNEL_BF16 || out == KERNEL_CODE_BF16);
 }
@@ -151,9 +151,9 @@ VEC_INLINE size_t span(const struct kernel_run *r, size_t i, size_t end,
                        const struct vector_scales *s, enum kernel_op op, struct num_format format,
                        enum num_type in, enum kernel_out out, int by_recip)
 {
-    if (is_two(op, in, out))
+    if (takes_pairs(op, in, out))
         for (; i + 2 * LANES <= end; i += 2 * LANES)
-            two_vectors(r, i, s, op, format, out, by_recip);
+            quantize_pair(r, i, s, op, format, out, by_recip);
     for (; i + LANES <= end; i += LANES) {
         vf code, value;
         quantize_vector(load(r->from, in, i), s, op, format, by_recip, &code, &value);
@@ -180,10 +180,10 @@ VEC_INLINE size_t short_blocks(const struct kernel_run *r, struct vector_scales 
     for (; i + unit <= r->n; i += unit)
         for (size_t k = i; k < i + unit; k += 2 * LANES) {
             size_t b = k >> shift, c = (k + LANES) >> shift;
-            if (is_two(op, in, out)) {
+            if (takes_pairs(op, in, out)) {
                 s.back = v_set2(r->back[b], r->back[c]);
                 s.mul = s.recip = v_set2(mul[b], mul[c]);
-                two_vectors(r, k, &s, op, format, out, by_recip);
+                quantize_pair(r, k, &s, op, format, out, by_recip);
                 continue;
             }
             s.back = v_set1(r->back[b]);

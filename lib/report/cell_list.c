@@ -6,7 +6,6 @@
 
 static int read_entry(struct cell_entry *e, const struct jref *at, struct aq_err *err)
 {
-    struct jref text;
     bool supported;
     if (jref_string(at, "pair", &e->pair, err) < 0 ||
         jref_string(at, "granularity", &e->granularity, err) < 0 ||
@@ -15,14 +14,12 @@ static int read_entry(struct cell_entry *e, const struct jref *at, struct aq_err
         return -1;
     if (!supported)
         e->reason = "no reason given";
-    if (!supported && jref_has(at, "reason", &text) &&
-        jref_string(at, "reason", &e->reason, err) < 0)
+    if (!supported && jref_maybe_string(at, "reason", &e->reason, err) < 0)
         return -1;
-    if ((jref_has(at, "verdict", &text) && jref_string(at, "verdict", &e->verdict, err) < 0) ||
-        (jref_has(at, "verdict_reason", &text) &&
-         jref_string(at, "verdict_reason", &e->verdict_reason, err) < 0))
+    if (jref_maybe_string(at, "verdict", &e->verdict, err) < 0 ||
+        jref_maybe_string(at, "verdict_reason", &e->verdict_reason, err) < 0)
         return -1;
-    return jref_has(at, "dir", &text) ? jref_string(at, "dir", &e->dir, err) : 0;
+    return jref_maybe_string(at, "dir", &e->dir, err);
 }
 
 int cell_list_read(struct cell_list *l, const char *path, struct aq_err *err)

@@ -386,7 +386,7 @@ static int add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t 
             continue;
         /* members of a group share their input: count its clipped elements once; a range of the
          * data clips nothing */
-        bool counted = m->groups[group].first == l && !c->of_the_data;
+        bool counted = m->groups[group].first == l && !c->own_range;
         double *clip = counted ? group_sums(g, i, row, group, STORE_CLIP) : NULL;
         if (*held != wanted)
             g->op->quantize_act(g->b, x, scoring_quantized_tile(s, &g->w, row, p->tile),
@@ -518,7 +518,7 @@ static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
             swap.inner = row->inner;
             swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
             swap.clipped =
-                row->c->of_the_data ? NULL : group_sums(g, place, row->row, group, STORE_CLIP);
+                row->c->own_range ? NULL : group_sums(g, place, row->row, group, STORE_CLIP);
             if (nn_experts_add(s->model, layer, p->acts.routes, i, &swap,
                                output_at(g, at + k, place), err) < 0)
                 return -1;

@@ -53,7 +53,7 @@ static int check_batches(const struct scoring_run *r, struct aq_err *err)
     int64_t batch = r->o->dynamic_batch;
     bool needed = false;
     for (size_t i = 0; i < r->candidates.count; i++)
-        needed |= batch && r->candidates.items[i].of_the_data;
+        needed |= batch && r->candidates.items[i].own_range;
     for (size_t i = 0; needed && i <= r->prefixes.count; i++) {
         int64_t end = i < r->prefixes.count && r->prefixes.items[i] < r->samples
                           ? r->prefixes.items[i]

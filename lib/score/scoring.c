@@ -130,8 +130,8 @@ const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const
                                                   size_t row, size_t tile)
 {
     size_t candidate = s->rows->items[row].candidate;
-    bool of_the_data = s->candidates->items[candidate].of_the_data;
-    return of_the_data && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
+    bool own_range = s->candidates->items[candidate].own_range;
+    return own_range && w->batches[tile] ? w->batches[tile] : w->tiles[tile];
 }
 
 bool scoring_same_weight(const struct candidate *a, const struct candidate *b)

@@ -477,9 +477,8 @@ static int optional_object(const struct jref *root, const char *key, const struc
 static int nullable_number(const struct jref *object, const char *key, double *out,
                            struct aq_err *err)
 {
-    struct jref at;
     *out = NAN;
-    return jref_has(object, key, &at) ? jref_number(&at, out, err) : 0;
+    return jref_maybe_double(object, key, out, err);
 }
 
 static int read_state(struct manifest *m, const struct jref *root, struct aq_err *err)
@@ -495,14 +494,12 @@ static int read_state(struct manifest *m, const struct jref *root, struct aq_err
         return -1;
     if (nullable_number(&state, "score", &m->score, err) < 0)
         return -1;
-    if (jref_has(&state, "is_satisfied", &at))
-        return jref_bool(&state, "is_satisfied", &m->satisfied, err);
-    return 0;
+    return jref_maybe_bool(&state, "is_satisfied", &m->satisfied, err);
 }
 
 static int read_head(struct manifest *m, const struct jref *root, struct aq_err *err)
 {
-    struct jref scheme, model, at;
+    struct jref scheme, model;
     if (optional_object(root, "scheme", &m->scheme, err) < 0 ||
         optional_object(root, "model", &m->model, err) < 0 ||
         optional_object(root, "dataset", &m->dataset, err) < 0 ||
@@ -524,16 +521,14 @@ static int read_head(struct manifest *m, const struct jref *root, struct aq_err 
         }
     }
     scheme = jref_child(root, m->scheme, 0);
-    if (jref_has(&scheme, "name", &at) && jref_string(&scheme, "name", &m->scheme_name, err) < 0)
+    if (jref_maybe_string(&scheme, "name", &m->scheme_name, err) < 0)
         return -1;
     if (!m->model)
         return 0;
     model = jref_child(root, m->model, 0);
-    if (jref_has(&model, "id", &at) && jref_string(&model, "id", &m->model_id, err) < 0)
+    if (jref_maybe_string(&model, "id", &m->model_id, err) < 0)
         return -1;
-    if (jref_has(&model, "name", &at))
-        return jref_string(&model, "name", &m->model_name, err);
-    return 0;
+    return jref_maybe_string(&model, "name", &m->model_name, err);
 }
 
 int manifest_load(struct manifest *m, struct json *root, const char *path, struct aq_err *err)

@@ -38,9 +38,8 @@ int sel_cost_named(const struct jref *at, enum sel_cost *cost, struct aq_err *er
 /* A number or null; the key must be there unless it is optional. */
 static int nullable(const struct jref *object, const char *key, double *out, struct aq_err *err)
 {
-    struct jref at;
     *out = NAN;
-    return jref_has(object, key, &at) ? jref_number(&at, out, err) : 0;
+    return jref_maybe_double(object, key, out, err);
 }
 
 /* ---- metadata ---- */
@@ -57,8 +56,7 @@ static int read_autoquant(struct sel_cell *c, const struct jref *run, struct aq_
         return -1;
     if (jref_has(&autoquant, "cost_model", &at) && manifest_cost_model(&at, &c->active, err) < 0)
         return -1;
-    if (jref_has(&autoquant, "count_vision", &at) &&
-        jref_bool(&autoquant, "count_vision", &c->count_vision, err) < 0)
+    if (jref_maybe_bool(&autoquant, "count_vision", &c->count_vision, err) < 0)
         return -1;
     const char *normalization;
     if (jref_string(&autoquant, "normalization", &normalization, err) < 0)

@@ -34,7 +34,7 @@ int treatment_width(const char *treatment)
     return bits;
 }
 
-static bool treatment_of_the_data(const struct quant_spec *act)
+static bool treatment_has_own_range(const struct quant_spec *act)
 {
     for (int i = 0; i < act->steps; i++)
         if (act->step[i].dynamic && act->step[i].scope == QUANT_TENSOR)
@@ -63,7 +63,7 @@ static int add_treatment(struct candidates *c, const char *w, const char *a, str
         if (strcmp(c->items[i].id, n.id) == 0)
             return 0;
     n.ranged = treatment_ranged(&n.as);
-    n.of_the_data = treatment_of_the_data(&n.as);
+    n.own_range = treatment_has_own_range(&n.as);
     n.w = xstrdup(w);
     n.a = xstrdup(a);
     AQ_GROW(c->items, c->count, c->cap);

@@ -20,7 +20,7 @@ struct candidate {
     char *w, *a; /* normal forms */
     struct quant_spec ws, as;
     bool ranged;      /* the activation takes a calibrated range */
-    bool of_the_data; /* the activation's range is its own largest magnitude */
+    bool own_range; /* the activation's range is its own largest magnitude */
 };
 
 struct candidates {

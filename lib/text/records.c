@@ -74,8 +74,7 @@ static int read_message(struct record *r, const struct jref *m, bool sharegpt, s
         return -1;
     if (is_set(m, "tool_calls", &other))
         return jref_fail(&other, err, "calls of tools are not supported");
-    if (jref_has(m, "reasoning_content", &other) &&
-        jref_string(m, "reasoning_content", &message.reasoning, err) < 0)
+    if (jref_maybe_string(m, "reasoning_content", &message.reasoning, err) < 0)
         return -1;
     AQ_GROW(r->messages, r->message_count, r->message_cap);
     r->messages[r->message_count++] = message;

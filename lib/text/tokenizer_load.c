@@ -497,8 +497,7 @@ static int assume_pipeline(struct tokenizer *t, const struct jref *config, struc
 {
     const char *class = "Qwen2Tokenizer";
     struct jref r;
-    if (config && jref_has(config, "tokenizer_class", &r) &&
-        jref_string(config, "tokenizer_class", &class, err) < 0)
+    if (config && jref_maybe_string(config, "tokenizer_class", &class, err) < 0)
         return -1;
     bool qwen = strncmp(class, "Qwen2Tokenizer", 14) == 0;
     if (!qwen && strncmp(class, "GPT2Tokenizer", 13) != 0)

@@ -40,9 +40,8 @@ int tokenizer_need_off(const struct jref *object, const char *const *keys, size_
 int tokenizer_flag(const struct jref *object, const char *key, bool otherwise, bool *out,
                    struct aq_err *err)
 {
-    struct jref r;
     *out = otherwise;
-    return jref_has(object, key, &r) ? jref_bool(object, key, out, err) : 0;
+    return jref_maybe_bool(object, key, out, err);
 }
 
 /* The step's type, one of a list of names; -1 with the list. */
@@ -194,7 +193,7 @@ static int read_metaspace(struct tokenizer *t, const struct jref *r, struct aq_e
     if (tokenizer_need_text(r, "replacement", BLANK_MARK, err) < 0 ||
         tokenizer_flag(r, "add_prefix_space", true, &prefix, err) < 0 ||
         tokenizer_flag(r, "split", true, &cut, err) < 0 ||
-        (jref_has(r, "prepend_scheme", &v) && jref_string(r, "prepend_scheme", &scheme, err) < 0))
+        jref_maybe_string(r, "prepend_scheme", &scheme, err) < 0)
         return -1;
     if (strcmp(scheme, "always") != 0 && strcmp(scheme, "first") != 0 &&
         strcmp(scheme, "never") != 0)

@@ -57,7 +57,7 @@ def kl(p, q):
 
 def main(source, texts, path, out=None, name=None, limit=None):
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    llm = llama_cpp.Llama(path, n_ctx=512, n_batch=512, n_ubatch=512, n_threads=2, logits_all=True, verbose=False, type_k=0, type_v=0,
+    llm = llama_cpp.Llama(path, n_ctx=512, n_batch=512, n_ubatch=512, n_threads=int(os.environ.get("THREADS", 2)), logits_all=True, verbose=False, type_k=0, type_v=0,
                           flash_attn=False)
     plain, held = load(source), decoded(load(source), path)
     rows, effect, counted, same, tokens = [], [], [], 0, 0

@@ -88,6 +88,11 @@ CASES = {
         hidden_size=24, embedding_multiplier=12.0, residual_multiplier=0.22, logits_scaling=8.0,
         attention_multiplier=0.3, tie_word_embeddings=True, rope_parameters=rope())),
     "olmo2": ("Olmo2", "f32", sized(hidden_size=24, rope_parameters=rope(theta=5e5))),
+    "olmo3": ("Olmo3", "bf16", sized(
+        hidden_size=32, num_hidden_layers=4, sliding_window=4,
+        rope_parameters={"sliding_attention": rope(theta=5e5),
+                         "full_attention": rope("yarn", 5e5, factor=8.0, attention_factor=1.2,
+                                                original_max_position_embeddings=64)})),
     "gemma2": ("Gemma2", "bf16", sized(
         head_dim=10, num_hidden_layers=4, sliding_window=4, query_pre_attn_scalar=17,
         attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
