@@ -57,7 +57,7 @@ static int add_group(const struct export_plan *p, struct export_group *g, struct
         r = sharing_add(s, &spec, members, amax, n, err);
     for (int i = 0; i < n && r == 0; i++)
         aq_map_drop(members[i].data, (size_t)(members[i].rows * members[i].cols) *
-                                           (members[i].dtype == NUM_F32 ? 4 : 2));
+                                         (members[i].dtype == NUM_F32 ? 4 : 2));
     free(members);
     free(amax);
     return r;

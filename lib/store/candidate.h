@@ -19,7 +19,7 @@ struct candidate {
     char id[TREATMENT_ID];
     char *w, *a; /* normal forms */
     struct quant_spec ws, as;
-    bool ranged;      /* the activation takes a calibrated range */
+    bool ranged;    /* the activation takes a calibrated range */
     bool own_range; /* the activation's range is its own largest magnitude */
 };
 
