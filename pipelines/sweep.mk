@@ -390,7 +390,7 @@ captions of a size, for the size 'heldout'))
 eval_text := $(shell $(AQ_BIN)/aq-eval --result-version | head -n 1) $(DTYPE)
 $(call stamp,$(ARGS)/eval,eval_text)
 endif
-$(D)/heldout.safetensors: $(HELDOUT) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
+$(D)/heldout.safetensors: $(if $(LOOKING),$(wildcard $(HELDOUT)),$(HELDOUT)) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
 	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) --padding none -o $@ --size heldout=$(HELDOUT)
 ifneq ($(EVALS),)
 $(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(D)/heldout.safetensors $(ARGS)/eval
