@@ -240,6 +240,8 @@ static const struct aq_opt options[] = {
     {"domain", 0, AQ_OPT_LIST, &domains, "NAME=TOKENS",
      "a text, from aq-calib tokens without padding; may be\ngiven several times"},
     WHERE_OPTIONS,
+    {"engine", 0, AQ_OPT_TEXT, &where.engine, "NAME[:smNN]",
+     "what this engine runs in place of what operands ask for,\nsuch as vllm:sm90"},
     {"shard", 0, AQ_OPT_TEXT, &o.shard, "K/N",
      "only the K-th of N parts of the text; -o is then a part\nfor aq-eval merge"},
     AQ_OPT_END,
@@ -261,11 +263,15 @@ static int check(const struct aq_cmdline *cl, struct aq_err *err)
 
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
+    char *dir = where.engine ? conf_find(NULL, err) : NULL;
+    where.conf_dir = dir;
     o.where = where;
     o.output = cl->output;
     o.operands = cl->args;
     o.count = (size_t)cl->count;
-    return check(cl, err) < 0 ? -1 : eval_run(&o, err);
+    int r = check(cl, err) < 0 || (where.engine && !dir) ? -1 : eval_run(&o, err);
+    free(dir);
+    return r;
 }
 
 static const struct aq_tool *const commands[] = {&merge, &receipts, &singles, &polish, NULL};

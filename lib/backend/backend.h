@@ -137,6 +137,14 @@ struct backend_tile_desc {
 struct backend_tile;    /* the same, on the device */
 struct backend_operand; /* a quantized weight or activation, in whatever form suits the device */
 
+/* What is known of one of two distributions at one row, after some ids. */
+struct backend_side {
+    double top, sum; /* the largest logit; sum of exp(z - top) */
+    double moved;    /* of exp(z - top) (z - the other's) */
+    int64_t best;    /* the lowest id with the largest logit */
+    float target;    /* the target's logit, once its id was seen */
+};
+
 /* One quantized input against the weight operand of backend_ops.score. */
 struct backend_score_job {
     const struct backend_tile *tile;
@@ -274,6 +282,14 @@ struct backend_ops {
     /* z: (rows, vocabulary) in fp32; for small vocabularies. */
     void (*logits)(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                    const struct backend_head *head);
+    /*
+     * Two next-token distributions, a slice of the vocabulary at a time: device logits z and zq
+     * (rows, ids) of the ids from `at` on join what is known of them, sides, device [rows][2],
+     * which the slice at 0 sets. Rows without a target stay as they are. Equal logits leave equal
+     * sides. NULL in a backend whose logits the host reads where they are.
+     */
+    void (*compare)(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
+                    const void *z, const void *zq, int64_t at, int64_t ids);
 
     /* ---- experts; part: of tile_part, its activations are (part rows, cols) ---- */
     /*

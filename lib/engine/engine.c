@@ -127,7 +127,7 @@ struct engine_rule {
     struct number_test tests[TESTS];
     bool tied, recipe;
     enum verdict verdict;
-    const char *reason, *source;
+    const char *reason, *source, *runs;
 };
 
 struct engine {
@@ -198,6 +198,17 @@ static int read_condition(const struct jref *value, struct engine_rule *rule, st
     return jref_fail(value, err, "unknown key");
 }
 
+/* What it runs must be a treatment of activations. */
+static int read_runs(const struct jref *value, const char **out, struct aq_err *err)
+{
+    struct quant_spec a;
+    struct aq_err why = {0};
+    if (jref_is(value, JSON_STRING, err) < 0)
+        return -1;
+    *out = json_string(value->v);
+    return quant_parse_act(*out, &a, &why) < 0 ? jref_fail(value, err, "%s", why.msg) : 0;
+}
+
 static int read_rule(const struct jref *r, struct engine_rule *rule, struct aq_err *err)
 {
     const char *scope, *verdict;
@@ -215,7 +226,9 @@ static int read_rule(const struct jref *r, struct engine_rule *rule, struct aq_e
     for (const struct json *c = json_first(r->v); c; c = json_next(c)) {
         static const char *const plain[] = {"scope", "verdict", "reason", "source", NULL};
         struct jref value = jref_child(r, c, 0);
-        if (find_name(plain, json_key(c)) < 0 && read_condition(&value, rule, err) < 0)
+        bool runs = strcmp(json_key(c), "runs") == 0;
+        if (find_name(plain, json_key(c)) < 0 &&
+            (runs ? read_runs(&value, &rule->runs, err) : read_condition(&value, rule, err)) < 0)
             return -1;
     }
     return 0;
@@ -480,8 +493,23 @@ void engine_judge(const struct engine *e, const struct engine_target *t, enum sc
     for (size_t i = 0; i < e->count; i++)
         if (rule_holds(&e->rules[i], &q)) {
             set_verdict(out, e->rules[i].verdict, e->rules[i].reason, e->rules[i].source);
+            out->runs = e->rules[i].runs;
             return;
         }
+}
+
+int engine_runs(const struct engine *e, const struct engine_target *t, enum scheme_layout layout,
+                const struct engine_group *g, const char *where, const char **act,
+                struct aq_err *err)
+{
+    struct engine_verdict v;
+    engine_judge(e, t, layout, g, &v);
+    *act = v.runs ? v.runs : g->act;
+    if (v.verdict <= VERDICT_NEAR || (v.verdict == VERDICT_OTHER && v.runs))
+        return 0;
+    return aq_err_set(err, AQ_EINPUT, "%s: %s with %s is '%s' for %s: %s", aq_show(where),
+                      aq_show(g->weight), aq_show(g->act), verdict_names[v.verdict], e->name,
+                      v.reason);
 }
 
 static int64_t distinct_schemes(const struct engine_verdict *v, size_t count)

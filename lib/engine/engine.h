@@ -24,6 +24,9 @@
  * inner_rows: the same for all modules but the last. `cols: "%group"`: the shard cuts a group.
  * tied: true holds where the head shares the embedding's tensor.
  *
+ * Where the engine runs another treatment of activations than the file asks for, `runs` says which:
+ * "none", or a treatment. `other` without it is a computation that is not known here.
+ *
  * Rules with `recipe: true` are about a whole recipe: `schemes: ">1"` counts distinct schemes,
  * `lacks: [A, B]` holds if no group has one of these. They come after all others.
  */
@@ -88,6 +91,8 @@ struct engine_verdict {
     struct scheme scheme; /* name is empty if there is none */
     char reason[240];     /* empty for exact */
     const char *source;   /* borrowed from the engine; NULL if no rule decided */
+    const char *runs;     /* the activations' treatment in place of the group's; borrowed likewise;
+                             NULL: as asked, or not known */
 };
 
 void engine_judge(const struct engine *e, const struct engine_target *t, enum scheme_layout layout,
@@ -101,6 +106,13 @@ void engine_judge(const struct engine *e, const struct engine_target *t, enum sc
 void engine_judge_treatments(const struct engine *e, const struct engine_target *t,
                              enum scheme_layout layout, const char *weight, const char *act,
                              struct engine_verdict *out);
+/*
+ * The treatment of activations that the engine runs the group under: g->act, or what it puts in its
+ * place. AQ_EINPUT, naming `where`: it refuses the group, or what it computes is not known.
+ */
+int engine_runs(const struct engine *e, const struct engine_target *t, enum scheme_layout layout,
+                const struct engine_group *g, const char *where, const char **act,
+                struct aq_err *err) AQ_MUST_CHECK;
 /* The rules about a whole recipe: raises the verdicts of groups where one applies. */
 void engine_judge_recipe(const struct engine *e, enum scheme_layout layout,
                          struct engine_verdict *groups, size_t count);

@@ -4,8 +4,10 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "export/gguf_model.h"
+#include "quant/quant.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,6 +192,17 @@ static int take_second(const struct opening *o)
                : aq_err_set(o->err, AQ_EINPUT, "tensor '%s' is not positive", aq_show(t->name));
 }
 
+/* ModelOpt's W4A8: the integers' values are FP8 numbers of one more scale. */
+static int take_rounding(const struct opening *o)
+{
+    const struct st_tensor *t = need(o, "weight_scale_2");
+    if (!t || coded_number(t, &o->c->rounded, o->err) < 0)
+        return -1;
+    return o->c->rounded > 0
+               ? 0
+               : aq_err_set(o->err, AQ_EINPUT, "tensor '%s' is not positive", aq_show(t->name));
+}
+
 static int take_codes(const struct opening *o, const struct st_tensor *t)
 {
     struct coded *c = o->c;
@@ -236,6 +249,8 @@ int coded_open(struct coded *c, const char *module, int64_t rows, int64_t cols,
         return 0;
     if (take_scales(&o) < 0 || take_zeros(&o) < 0 || take_groups(&o) < 0 || take_inputs(&o) < 0)
         return -1;
+    if (args->rounded)
+        return take_rounding(&o);
     return c->form == CODED_FP4 && c->scales.t->dtype == ST_F8_E4M3 ? take_second(&o) : 0;
 }
 
@@ -308,6 +323,8 @@ static void decode_row(const struct coded *c, int64_t r, float *scales, float *z
             g = own;
         }
         out[k] = (code_at(c, r, k) - (c->zeros ? zeros[g] : 0)) * scales[g];
+        if (c->rounded != 0)
+            out[k] = num_round(out[k] / c->rounded, NUM_E4M3) * c->rounded;
         if (c->inputs)
             out[k] *= number_at(c->inputs, k);
     }
@@ -334,6 +351,48 @@ static void decode_gguf(const struct coded *c, float *out)
         for (int64_t k = 0; c->second != 1 && k < c->cols; k++)
             row[k] *= c->second;
     }
+}
+
+static const char *coded_scope(const struct coded *c, char *room, size_t size)
+{
+    const struct coded_scales *s = &c->scales;
+    if (s->t->elements == 1)
+        return "tensor";
+    if (s->each_rows == 1 && s->cols == 1)
+        return "axis0";
+    if (s->each_rows == 1)
+        (void)snprintf(room, size, "block(-1:%lld)", (long long)s->each_cols);
+    else
+        (void)snprintf(room, size, "block(-1:%lld,-2:%lld)", (long long)s->each_cols,
+                       (long long)s->each_rows);
+    return room;
+}
+
+bool coded_treatment(const struct coded *c, char *out)
+{
+    char scope[64];
+    bool powers = c->scales.t && c->scales.t->dtype == ST_U8;
+    long long block = (long long)c->scales.each_cols;
+    if (c->form == CODED_GGUF || c->zeros || c->groups)
+        return false;
+    if (c->form == CODED_PLAIN)
+        (void)snprintf(out, QUANT_TEXT_MAX, "none");
+    else if (powers)
+        (void)snprintf(out, QUANT_TEXT_MAX, "%s:mx(%lld):dynamic",
+                       c->form == CODED_FP4 ? "e2m1" : "e4m3", block);
+    else if (c->form == CODED_FP4)
+        (void)snprintf(out, QUANT_TEXT_MAX, "e2m1:nvfp4(%lld):dynamic", block);
+    else if (c->form == CODED_FP8)
+        (void)snprintf(out, QUANT_TEXT_MAX, "e4m3:%s:static", coded_scope(c, scope, sizeof scope));
+    else
+        (void)snprintf(out, QUANT_TEXT_MAX, "int%d:%s:static",
+                       c->form == CODED_BYTES   ? 8
+                       : c->form == CODED_ROWS4 ? 4
+                                                : c->bits,
+                       coded_scope(c, scope, sizeof scope));
+    if (c->rounded != 0)
+        (void)snprintf(out + strlen(out), QUANT_TEXT_MAX - strlen(out), "+e4m3:tensor:static");
+    return true;
 }
 
 const float *coded_take_inputs(struct coded *c, struct aq_arena *arena)

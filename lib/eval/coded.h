@@ -41,6 +41,7 @@ struct coded {
     const struct st_tensor *inputs; /* factors of the columns; NULL: none */
     float second;                   /* of the scales: a factor, or a divisor */
     bool divides;
+    float rounded; /* not 0: decoded values are rounded to e4m3 times this: int4 and then FP8 */
     enum gguf_type type; /* CODED_GGUF */
     int64_t heads;       /* rows are those of gguf_source_row; 0: as they are */
     float plus;          /* what the file adds to every value */
@@ -51,6 +52,7 @@ struct coded_args {
     int bits;        /* 0: not said */
     int64_t group;   /* columns of a scale; 0: follows from the shape */
     int64_t tile[2]; /* of a block-wise scale; 0: 128 */
+    bool rounded;    /* decoded values are FP8 numbers of a scale of their own: weight_scale_2 */
 };
 
 /* Finds tensors by name. */
@@ -66,6 +68,10 @@ struct aq_arena;
 const float *coded_take_inputs(struct coded *c, struct aq_arena *arena);
 /* out (rows, cols) */
 void coded_decode(const struct coded *c, float *out);
+
+/* What the weights went through, as a treatment: out [QUANT_TEXT_MAX]. False where none says it:
+   zero points, shuffled groups, GGUF. */
+bool coded_treatment(const struct coded *c, char *out);
 
 /* One number: a scale that a whole tensor has. AQ_EINPUT if the tensor has another shape. */
 int coded_number(const struct st_tensor *t, float *out, struct aq_err *err) AQ_MUST_CHECK;

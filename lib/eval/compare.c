@@ -7,22 +7,14 @@
 
 enum { ROWS = 8 /* of a unit of work */ };
 
-/* One distribution at one row, so far: sums are of exp(z - top). */
-struct side {
-    double top, sum;
-    double moved; /* of exp(z - top) (z - what it is compared with) */
-    float target; /* its logit */
-    int64_t best; /* the lowest id with the largest logit */
-};
-
 struct compare {
     int32_t rows;
     int others;
     const int32_t *target;
-    int64_t at;     /* ids so far */
-    struct side *p; /* (others, rows): the reference against each of them */
-    struct side *q; /* (others, rows) */
-    const float *z; /* of the slice at work */
+    int64_t at;             /* ids so far */
+    struct backend_side *p; /* (others, rows): the reference against each of them */
+    struct backend_side *q; /* (others, rows) */
+    const float *z;         /* of the slice at work */
     const float *const *zq;
     int64_t ids;
     double **exps; /* [workers]: of the reference's slice */
@@ -38,7 +30,7 @@ struct compare *compare_new(int32_t rows, int others, const int32_t *target)
     c->p = xcalloc(n + 1, sizeof *c->p);
     c->q = xcalloc(n + 1, sizeof *c->q);
     for (size_t i = 0; i < n; i++)
-        c->p[i] = c->q[i] = (struct side){.top = -INFINITY};
+        c->p[i] = c->q[i] = (struct backend_side){.top = -INFINITY};
     return c;
 }
 
@@ -71,7 +63,7 @@ static int64_t find_top(const float *z, int64_t n)
 }
 
 /* A slice joins what is known. moved sums differences, which do not change with the top. */
-static void join(struct side *all, const struct side *slice)
+static void join(struct backend_side *all, const struct backend_side *slice)
 {
     if (slice->top > all->top || isnan(slice->top)) {
         double f = all->sum > 0 ? exp(all->top - slice->top) : 0;
@@ -88,10 +80,10 @@ static void join(struct side *all, const struct side *slice)
 
 /* exps: of the slice relative to its top. */
 static void join_sides(struct compare *c, int other, int32_t r, const double *exps,
-                       const struct side *ref)
+                       const struct backend_side *ref)
 {
     const float *z = c->z + r * c->ids, *zq = c->zq[other] + r * c->ids;
-    struct side p = *ref, q = {.best = c->at};
+    struct backend_side p = *ref, q = {.best = c->at};
     int64_t best = find_top(zq, c->ids), target = c->target[r] - c->at;
     size_t i = (size_t)other * (size_t)c->rows + (size_t)r;
     q.top = zq[best];
@@ -120,7 +112,7 @@ static void rows_unit(void *arg, int64_t unit, int worker)
             continue;
         const float *z = c->z + r * c->ids;
         int64_t best = find_top(z, c->ids);
-        struct side ref = {.top = z[best], .best = c->at + best};
+        struct backend_side ref = {.top = z[best], .best = c->at + best};
         for (int64_t k = 0; k < c->ids; k++) {
             exps[k] = exp(z[k] - ref.top);
             ref.sum += exps[k];
@@ -148,10 +140,8 @@ void compare_slice(struct compare *c, struct aq_pool *pool, const float *z, cons
     c->at += ids;
 }
 
-struct comparison compare_row(const struct compare *c, int other, int32_t row)
+struct comparison compare_sides(const struct backend_side *p, const struct backend_side *q)
 {
-    size_t i = (size_t)other * (size_t)c->rows + (size_t)row;
-    const struct side *p = &c->p[i], *q = &c->q[i];
     double all = p->top + log(p->sum), allq = q->top + log(q->sum);
     return (struct comparison){
         .kl = p->moved / p->sum + allq - all,
@@ -160,4 +150,10 @@ struct comparison compare_row(const struct compare *c, int other, int32_t row)
         .nll = allq - q->target,
         .same_top = p->best == q->best,
     };
+}
+
+struct comparison compare_row(const struct compare *c, int other, int32_t row)
+{
+    size_t i = (size_t)other * (size_t)c->rows + (size_t)row;
+    return compare_sides(&c->p[i], &c->q[i]);
 }

@@ -107,6 +107,8 @@ static struct json *identity_of(const struct eval_call *r)
     }
     json_add_string(v, "dtype", compute_dtype_name(r->in.bf16));
     json_add_string(v, "backend", eval_pass_backend(r->pass));
+    if (r->o->where.engine)
+        json_add_string(v, "engine", r->o->where.engine);
     json_add_bool(v, "noise", eval_pass_noise(r->pass));
     if (eval_pass_routing(r->pass))
         json_add_bool(v, "routing", true);
@@ -125,6 +127,8 @@ static struct json *identity_of(const struct eval_call *r)
         struct json *e = json_add_object(domains, d->name);
         json_add_string(e, "tokens", d->tokens.digest);
         json_add_int(e, "samples", d->tokens.samples);
+        if (eval_pass_noise(r->pass))
+            json_add_int(e, "noise_samples", eval_pass_noise_samples(r->pass, i));
     }
     json_add_int(v, "result_version", EVAL_RESULT_VERSION);
     return v;

@@ -191,6 +191,7 @@ static struct coded *add_weight(struct eval_file *f, const char *name)
 struct checkpoint_reading {
     struct eval_operand *o;
     struct eval_file *f;
+    const struct eval_reference *ref;
     struct eval_scheme *scheme; /* NULL: not quantized */
     const char *prefix;
     char *config_path;
@@ -278,6 +279,21 @@ static int take_act(struct checkpoint_reading *r, const struct eval_module *m, c
     return 0;
 }
 
+/* The activations as the named engine runs them; what it puts in place of them needs no scale. */
+static int serve(struct checkpoint_reading *r, struct eval_module *m, const char *module,
+                 const struct coded *c)
+{
+    enum scheme_layout layout = eval_scheme_is_modelopt(r->scheme) ? LAYOUT_MODELOPT : LAYOUT_CT;
+    const char *act = m->act;
+    if (served_coded(&r->ref->served, layout, module, c, &act, r->err) < 0)
+        return -1;
+    if (act != m->act) {
+        (void)snprintf(m->act, sizeof m->act, "%s", act);
+        m->scale = NULL;
+    }
+    return 0;
+}
+
 /* module: the checkpoint's name; linear: where its activations are noted, or NULL. */
 static int read_module(struct checkpoint_reading *r, const char *name, const char *module,
                        int64_t rows, int64_t cols, struct eval_linear *linear)
@@ -294,7 +310,7 @@ static int read_module(struct checkpoint_reading *r, const char *name, const cha
     else if (eval_scheme_find(r->scheme, module, &m, r->err) < 0 ||
              (coded_open(c, module, rows, cols, &m.args, find_tensor, &r->f->ckpt, r->err) < 0 &&
               aq_err_prefix(r->err, "'%s'", aq_show(r->f->ckpt.dir)) < 0) ||
-             (linear && take_act(r, &m, module, linear) < 0))
+             (linear && (serve(r, &m, module, c) < 0 || take_act(r, &m, module, linear) < 0)))
         bad = -1;
     if (bad == 0 && linear && linear->a.steps) /* quantized inputs are multiplied before */
         linear->range.factor = coded_take_inputs(c, &r->f->arena);
@@ -530,9 +546,41 @@ static int read_gguf(struct eval_file *f, const char *arch, struct aq_err *err)
     return r;
 }
 
-static int open_gguf(struct eval_operand *o, struct eval_file *f, const struct lm *lm,
+/* The named engine's activations; without one they are as they are. */
+static int serve_gguf(struct eval_operand *o, struct eval_file *f, const struct eval_reference *ref,
+                      struct aq_err *err)
+{
+    if (!ref->served.engine)
+        return 0;
+    if (f->arch.experts)
+        return aq_err_set(err, AQ_EINPUT,
+                          "%s: what an engine makes of the experts of a GGUF file "
+                          "is not computed",
+                          aq_show(f->gguf.path));
+    eval_operand_take_linears(o, &f->arch);
+    for (int64_t layer = 0; layer < o->layers; layer++) {
+        struct model_layer shape;
+        model_layer_describe(&shape, &f->arch, layer);
+        for (int l = 0; l < shape.linear_count; l++) {
+            struct eval_linear *e = &o->linears[layer * MODEL_LINEARS + l];
+            char *name = xasprintf("layers.%" PRId64 ".%s.weight", layer, shape.linears[l].name);
+            const struct coded *c = weight_of(f, name);
+            const char *act = "none";
+            int bad = c ? served_coded(&ref->served, LAYOUT_GGUF, name, c, &act, err) : 0;
+            free(name);
+            if (bad < 0 || quant_parse_act(act, &e->a, err) < 0)
+                return -1;
+            e->swapped = e->a.steps > 0;
+        }
+    }
+    eval_operand_share(o);
+    return 0;
+}
+
+static int open_gguf(struct eval_operand *o, struct eval_file *f, const struct eval_reference *ref,
                      struct aq_err *err)
 {
+    const struct lm *lm = ref->lm;
     const char *arch;
     if (gguf_open(&f->gguf, o->path, err) < 0)
         return -1;
@@ -542,18 +590,18 @@ static int open_gguf(struct eval_operand *o, struct eval_file *f, const struct l
         return -1;
     aq_sha256_of(f->gguf.map.data, f->gguf.map.size, o->digest);
     offer(o, f);
-    return 0;
+    return serve_gguf(o, f, ref, err);
 }
 
 int eval_file_open(struct eval_operand *o, enum eval_kind kind, const struct eval_reference *ref,
                    struct aq_err *err)
 {
     struct eval_file *f = xcalloc(1, sizeof *f);
-    struct checkpoint_reading r = {.o = o, .f = f, .err = err};
+    struct checkpoint_reading r = {.o = o, .f = f, .ref = ref, .err = err};
     o->kind = kind;
     o->file = f;
     if (kind == EVAL_GGUF)
-        return open_gguf(o, f, ref->lm, err);
+        return open_gguf(o, f, ref, err);
     r.config_path = aq_path_join(o->path, "config.json");
     int bad = open_directory(&r);
     eval_scheme_close(r.scheme);

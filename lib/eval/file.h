@@ -45,6 +45,7 @@ struct eval_scheme;
 struct eval_scheme *eval_scheme_open(const struct json *config, const char *path,
                                      struct aq_err *err);
 void eval_scheme_close(struct eval_scheme *s);
+bool eval_scheme_is_modelopt(const struct eval_scheme *s); /* else compressed-tensors */
 /* module: the checkpoint's name. AQ_EINPUT: nothing is said of it, or what is not computed. */
 int eval_scheme_find(const struct eval_scheme *s, const char *module, struct eval_module *out,
                      struct aq_err *err) AQ_MUST_CHECK;

@@ -2,6 +2,8 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "eval/file.h"
+#include "eval/gguf_tokens.h"
 #include "score/dtype.h"
 #include "text/tokenizer.h"
 
@@ -68,6 +70,7 @@ int eval_inputs_open(struct eval_inputs *in, const struct eval_where *where,
 {
     *in = (struct eval_inputs){.where = where};
     if (compute_dtype_parse(where->dtype, &in->bf16, err) < 0 ||
+        served_open(&in->served, where->engine, where->conf_dir, err) < 0 ||
         lm_open(&in->lm, where->reference, err) < 0 ||
         (where->verify && lm_verify(&in->lm, where->reference, err) < 0) ||
         eval_domains_open(&in->domains, domains, err) < 0 || open_ranges(in, err) < 0 ||
@@ -82,6 +85,7 @@ void eval_inputs_close(struct eval_inputs *in)
     range_file_close(&in->ranges);
     solved_close(&in->solved);
     lm_close(&in->lm);
+    served_close(&in->served);
 }
 
 struct eval_reference eval_inputs_reference(struct eval_inputs *in)
@@ -90,7 +94,8 @@ struct eval_reference eval_inputs_reference(struct eval_inputs *in)
                                    .path = in->where->reference,
                                    .ranges = in->ranges.path ? &in->ranges : NULL,
                                    .solved = in->solved.path ? &in->solved : NULL,
-                                   .conf_dir = in->where->conf_dir};
+                                   .conf_dir = in->where->conf_dir,
+                                   .served = in->served};
 }
 
 struct backend_config eval_inputs_config(const struct eval_inputs *in)
@@ -110,6 +115,8 @@ int eval_inputs_operand(struct eval_inputs *in, struct eval_operand *o, const ch
         return aq_err_set(err, AQ_EINPUT,
                           "'%s' has a vocabulary of %" PRId64 ", the reference one of %" PRId64,
                           aq_show(path), o->arch->vocab_size, in->lm.arch.vocab_size);
+    if (o->kind == EVAL_GGUF && in->tokenizer[0])
+        return gguf_tokens_check(&o->file->gguf, in->lm.root, err);
     const char *dir = o->kind == EVAL_CHECKPOINT ? path : o->kind == EVAL_LM ? o->own->root : NULL;
     if (dir && tokenizer_of(in, dir, o->tokenizer, err) < 0)
         return -1;

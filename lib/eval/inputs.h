@@ -18,7 +18,8 @@ struct eval_where {
     const char *reference; /* lm.json */
     const char *ranges;    /* NULL: nothing needs them */
     const char *solved;    /* likewise */
-    const char *conf_dir;  /* NULL: where tools look */
+    const char *conf_dir;  /* where the rules of engines are; NULL: no engine can be named */
+    const char *engine;    /* "vllm:sm90", which runs the operands; NULL: as they are */
     const char *dtype, *device;
     int64_t threads; /* 0: all that the process may use */
     uint64_t memory; /* in bytes; 0: no limit */
@@ -32,6 +33,7 @@ struct eval_inputs {
     struct solved_file solved;
     struct eval_domains domains;
     bool bf16;
+    struct eval_served served;
     char tokenizer[AQ_SHA256_HEX]; /* of the reference; "": it has none beside it */
 };
 

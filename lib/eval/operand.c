@@ -244,6 +244,7 @@ static int read_recipe(struct eval_operand *o, const struct manifest *m,
     for (size_t i = 0; i < groups->count; i++) {
         struct manifest_choice c;
         if (manifest_choice(m, groups->items[i].name, &c, err) < 0 ||
+            served_group(&ref->served, ref->lm, &groups->items[i], c.weight, &c.act, err) < 0 ||
             eval_operand_apply(o, ref, &c, isnan(prefix) ? 0 : (int64_t)prefix, i, err) < 0 ||
             add_sharing(o, ref, i, err) < 0)
             return -1;

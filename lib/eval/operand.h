@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/sha256.h"
+#include "eval/served.h"
 #include "model/family.h"
 #include "model/lm.h"
 #include "nn/model.h"
@@ -76,6 +77,7 @@ struct eval_reference {
     struct range_file *ranges;  /* NULL: none were given */
     struct solved_file *solved; /* likewise */
     const char *conf_dir;       /* NULL: not needed */
+    struct eval_served served;  /* the engine that runs operands, if one was named */
 };
 
 /* The kind follows from what is there: a directory, the first bytes, the schema. Close also after

@@ -8,10 +8,12 @@
  *     <operand>/<domain>/routing  F64 [positions]     of mixtures, whose identity says "routing":
  *                                                     KL(operand with the reference's routes ||
  *                                                     operand with its own)
- *     noise/<domain>              F64 [positions]     KL(fp32 || bf16) of the reference, if
- * measured <domain>/offsets            I64 [samples + 1]   positions before each sample metadata
- * "aq": {"schema": "aq.eval_part/1", "identity": {...}, "done": {"<domain>": [first, end]},
- * "digest": of all this}
+ *     noise/<domain>              F64 [positions]     KL(fp32 || bf16) of the reference, if that is
+ *                                                     measured; of samples < noise_samples
+ *     <domain>/offsets            I64 [samples + 1]   positions before each sample
+ *
+ * metadata "aq": {"schema": "aq.eval_part/1", "identity": {...}, "done": {"<domain>": [first,
+ * end]}, "digest": of all this}
  *
  * Positions and samples are those of the file: samples first <= s < end of the domain.
  */
@@ -42,7 +44,8 @@ struct eval_part_domain {
 };
 
 /* identity: what was compared, as the receipt repeats it: {"reference", "operands": [...], "dtype",
-   "backend", "noise", "routing" (where it is measured), "domains": {"<n>": {"tokens", "samples"}},
+   "backend", "noise", "routing" (where it is measured), "domains": {"<n>": {"tokens", "samples"[,
+   "noise_samples"]}},
    "result_version"}. */
 struct eval_part {
     struct json *identity;

@@ -18,6 +18,9 @@
    what is done is saved after that many. */
 static const uint64_t states_usual = UINT64_C(1) << 30;
 enum { TILES_CPU = 16, TILES_DEVICE = 64 };
+/* Of each domain: the noise of bf16 is a mean over the first so many tiles. An fp32 pass costs what
+   several in bf16 do, and this many positions are enough for a floor. */
+enum { NOISE_TILES = 8 };
 
 /* One model, with its states between two layers. */
 struct stream {
@@ -28,8 +31,9 @@ struct stream {
     const char *name;                   /* for messages */
     char *states;                       /* [tiles at work] */
     size_t state_bytes;
-    void *x, *z; /* device: input of the head of a tile; logits of a slice */
-    float *logits;
+    void *x, *z;   /* device: input of the head of a tile; logits of a slice */
+    bool shared;   /* z is that of an earlier stream */
+    float *logits; /* z on the host; NULL where the device compares */
     size_t x_bytes, z_bytes;
     bool held; /* takes the reference's routes */
 };
@@ -47,6 +51,10 @@ struct eval_pass {
     size_t room; /* tiles at work */
     struct aq_pool *pool;
     struct eval_swaps swaps; /* of b: what linears are replaced with */
+    /* What the device knows of a tile's rows: [comparisons, see struct known][rows][2]; and a copy.
+     */
+    struct backend_side *sides, *host_sides;
+    size_t sides_bytes;
     struct aq_progress progress;
     uint64_t done;
 };
@@ -64,6 +72,27 @@ bool eval_pass_noise(const struct eval_pass *p)
 bool eval_pass_routing(const struct eval_pass *p)
 {
     return p->routing;
+}
+
+/* Is the noise measured on this tile? */
+static bool is_noise_tile(const struct eval_pass *p, const struct eval_place *place)
+{
+    return p->exact && place->tile - place->domain->tiles.items < NOISE_TILES;
+}
+
+int64_t eval_pass_noise_samples(const struct eval_pass *p, size_t domain)
+{
+    const struct tiles *t = &p->job.domains->items[domain].tiles;
+    if (!p->exact)
+        return 0;
+    const struct tile *last = &t->items[(t->count < NOISE_TILES ? t->count : NOISE_TILES) - 1];
+    return last->sample + last->desc.samples;
+}
+
+/* Does the device compare logits, or the host? */
+static bool on_device(const struct eval_pass *p)
+{
+    return p->b->ops->compare != NULL;
 }
 
 /* ---- opening ---- */
@@ -106,9 +135,15 @@ static int add_stream(struct eval_pass *p, struct backend *b, const struct nn_so
     s->z_bytes = (size_t)p->job.domains->rows * NN_SLICE * sizeof(float);
     if (source && nn_open(&s->model, source, b, p->job.domains->rows, 0, err) < 0)
         return aq_err_prefix(err, "%s", aq_show(name));
+    /* one operand after another is compared, and with it the one that takes the reference's routes
+     */
+    size_t leader = p->count - 1 <= p->job.count ? 1 : p->job.count + 1;
+    s->shared = on_device(p) && o && p->count - 1 > leader;
     s->x = b->ops->alloc(b, s->x_bytes, "an input of the head", err);
-    s->z = s->x ? b->ops->alloc(b, s->z_bytes, "logits", err) : NULL;
-    s->logits = xmalloc(s->z_bytes);
+    if (s->x)
+        s->z = s->shared ? p->streams[leader].z : b->ops->alloc(b, s->z_bytes, "logits", err);
+    if (!on_device(p))
+        s->logits = xmalloc(s->z_bytes);
     return s->z ? 0 : -1;
 }
 
@@ -137,6 +172,17 @@ static bool routes_alike(const struct eval_pass *p)
                 return false;
     }
     return a->experts > 0;
+}
+
+static int take_sides(struct eval_pass *p, struct aq_err *err)
+{
+    if (!on_device(p))
+        return 0;
+    p->sides_bytes =
+        (2 * p->job.count + 1) * (size_t)p->job.domains->rows * 2 * sizeof(struct backend_side);
+    p->host_sides = xmalloc(p->sides_bytes);
+    p->sides = p->b->ops->alloc(p->b, p->sides_bytes, "sums of distributions", err);
+    return p->sides ? 0 : -1;
 }
 
 static int open_streams(struct eval_pass *p, struct aq_err *err)
@@ -190,11 +236,12 @@ static void free_routes(struct eval_pass *p)
 static int plan_room(struct eval_pass *p, struct aq_err *err)
 {
     const struct backend_sizes sizes = sizes_of(p);
-    uint64_t each = 1, rest = p->b->ops->scratch_bytes(p->b, &sizes); /* each is never 0 */
+    uint64_t each = 1; /* never 0 */
+    uint64_t rest = p->b->ops->scratch_bytes(p->b, &sizes) + 2 * p->sides_bytes;
     for (size_t i = 0; i < p->count; i++) {
         const struct stream *s = &p->streams[i];
         each += s->state_bytes;
-        rest += s->x_bytes + 2 * s->z_bytes;
+        rest += s->x_bytes + (s->shared ? 0 : s->z_bytes) + (s->logits ? s->z_bytes : 0);
         if (s->own_model)
             rest += nn_buffer_bytes(nn_arch(s->model), s->b, p->job.domains->rows, 0);
     }
@@ -226,7 +273,7 @@ int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, stru
     if (open_backends(p, err) < 0 ||
         eval_domains_tile(job->domains, tiles_tokens(p->b, &job->lm->arch),
                           job->lm->arch.vocab_size, max_positions(p), err) < 0 ||
-        open_streams(p, err) < 0 ||
+        open_streams(p, err) < 0 || take_sides(p, err) < 0 ||
         eval_swaps_open(&p->swaps, p->b, job->operands, job->count, job->domains->rows, err) < 0)
         return -1;
     return plan_room(p, err);
@@ -240,10 +287,14 @@ void eval_pass_close(struct eval_pass *p)
         struct stream *s = &p->streams[i];
         s->b->ops->free(s->b, s->states, p->room * s->state_bytes);
         s->b->ops->free(s->b, s->x, s->x_bytes);
-        s->b->ops->free(s->b, s->z, s->z_bytes);
+        if (!s->shared)
+            s->b->ops->free(s->b, s->z, s->z_bytes);
         free(s->logits);
     }
     free_routes(p);
+    if (p->sides)
+        p->b->ops->free(p->b, p->sides, p->sides_bytes);
+    free(p->host_sides);
     eval_swaps_close(&p->swaps);
     for (size_t i = 0; i < p->count; i++)
         if (p->streams[i].own_model)
@@ -270,20 +321,30 @@ static struct backend_tile *tile_of(const struct eval_pass *p, const struct batc
     return s->b == p->b ? b->tiles[i] : b->exact[i];
 }
 
+/* The reference in fp32 sees the tiles that the noise is measured on. */
+static bool sees(const struct eval_pass *p, const struct batch *b, const struct stream *s, size_t i)
+{
+    return s->b == p->b || is_noise_tile(p, &b->places[i]);
+}
+
 static int run_layer(struct eval_pass *p, const struct batch *b, const struct stream *s,
                      int64_t layer, size_t from, size_t to, struct aq_err *err)
 {
     struct eval_step *steps = xcalloc(to - from + 1, sizeof *steps);
+    size_t n = 0;
     for (size_t i = from; i < to; i++) {
         void *h = s->states + i * s->state_bytes;
+        if (!sees(p, b, s, i))
+            continue;
         struct nn_kept_routes *routes = p->routing ? &p->routes[(size_t)layer * p->room + i] : NULL;
-        steps[i - from] = (struct eval_step){.tile = tile_of(p, b, s, i), .from = h, .to = h};
+        steps[n] = (struct eval_step){.tile = tile_of(p, b, s, i), .from = h, .to = h};
         if (s == p->streams)
-            steps[i - from].keep = routes;
+            steps[n].keep = routes;
         else if (s->held)
-            steps[i - from].hold = routes;
+            steps[n].hold = routes;
+        n++;
     }
-    int r = eval_swaps_layer(&p->swaps, s->model, s->operand, layer, steps, to - from, err);
+    int r = eval_swaps_layer(&p->swaps, s->model, s->operand, layer, steps, n, err);
     free(steps);
     return r;
 }
@@ -301,7 +362,8 @@ static int embed(struct eval_pass *p, const struct batch *b, struct aq_err *err)
         if (nn_use_ends(s->model, err) < 0)
             return -1;
         for (size_t i = 0; i < b->count; i++)
-            nn_embed(s->model, tile_of(p, b, s, i), s->states + i * s->state_bytes);
+            if (sees(p, b, s, i))
+                nn_embed(s->model, tile_of(p, b, s, i), s->states + i * s->state_bytes);
         if (s->b->ops->sync(s->b, err) < 0)
             return -1;
         nn_drop_ends(s->model);
@@ -385,48 +447,44 @@ static int blame(struct eval_pass *p, const struct batch *b, const struct stream
 
 /* ---- the head ---- */
 
-/* What is compared in a tile: the operands with the reference; each with the reference's routes
-   with itself; and the reference with itself in fp32. */
-struct comparisons {
-    struct compare *operands, **routing, *noise; /* routing: [operands], or NULL; noise: or NULL */
+/*
+ * What is known of a tile's rows after the last slice, in the order of comparisons: operands with
+ * the reference; the same with the reference's routes with themselves, if these are measured; and
+ * the reference in fp32 with itself. From the host's sums, or the device's.
+ */
+struct known {
+    struct compare *operands, **routing, *noise; /* routing: [operands]; NULL: not measured */
+    const struct backend_side *sides;            /* NULL: the host compared */
+    int32_t rows;                                /* of sides, for each comparison */
+    bool noisy;                                  /* the noise is measured on this tile */
 };
 
-static struct comparisons comparisons_new(const struct eval_pass *p, const struct tile *tile)
+static size_t routing_number(const struct eval_pass *p, size_t operand)
 {
-    int32_t rows = tile->desc.rows;
-    const int32_t *target = tile->desc.target;
-    struct comparisons c = {.operands = compare_new(rows, (int)p->job.count, target)};
-    if (p->routing)
-        c.routing = xcalloc(p->job.count, sizeof(struct compare *));
-    for (size_t k = 0; p->routing && k < p->job.count; k++)
-        c.routing[k] = compare_new(rows, 1, target);
-    if (p->exact)
-        c.noise = compare_new(rows, 1, target);
-    return c;
+    return p->job.count + operand;
 }
 
-static void comparisons_free(const struct eval_pass *p, struct comparisons *c)
+static size_t noise_number(const struct eval_pass *p)
 {
-    compare_free(c->operands);
-    for (size_t k = 0; c->routing && k < p->job.count; k++)
-        compare_free(c->routing[k]);
-    free(c->routing);
-    compare_free(c->noise);
+    return 2 * p->job.count;
 }
 
-/* z: the streams' logits. */
-static void compare_all(struct eval_pass *p, struct comparisons *c, const float **z, int64_t ids)
+static struct comparison known_row(const struct eval_pass *p, const struct known *k, size_t number,
+                                   int32_t r)
 {
-    size_t n = p->job.count;
-    compare_slice(c->operands, p->pool, z[0], z + 1, ids);
-    for (size_t k = 0; c->routing && k < n; k++)
-        compare_slice(c->routing[k], p->pool, z[1 + n + k], z + 1 + k, ids);
-    if (c->noise) /* fp32 is the truth there */
-        compare_slice(c->noise, p->pool, z[p->count - 1], z, ids);
+    const struct backend_side *sides = k->sides;
+    if (sides) {
+        sides += 2 * (number * (size_t)k->rows + (size_t)r);
+        return compare_sides(&sides[0], &sides[1]);
+    }
+    if (number == noise_number(p))
+        return compare_row(k->noise, 0, r);
+    return number < p->job.count ? compare_row(k->operands, (int)number, r)
+                                 : compare_row(k->routing[number - p->job.count], 0, r);
 }
 
 static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
-                     const struct comparisons *c, struct eval_part *part, struct aq_err *err)
+                     const struct known *known, struct eval_part *part, struct aq_err *err)
 {
     const struct eval_place *place = &b->places[at];
     const struct backend_tile_desc *desc = &place->tile->desc;
@@ -437,7 +495,7 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
             if (desc->target[r] < 0)
                 continue;
             for (size_t k = 0; k < p->job.count; k++) {
-                const struct comparison x = compare_row(c->operands, (int)k, r);
+                const struct comparison x = known_row(p, known, k, r);
                 struct eval_values *v = &d->values[k];
                 if (!isfinite(x.nll_reference))
                     return blame(p, b, &p->streams[0], at, i, err);
@@ -448,48 +506,146 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
                 v->nll_reference[position] = x.nll_reference;
                 v->nll[position] = x.nll;
                 v->top1[position] = (uint8_t)x.same_top;
-                if (!c->routing)
+                if (!p->routing)
                     continue;
-                v->routing[position] = compare_row(c->routing[k], 0, r).kl;
+                v->routing[position] = known_row(p, known, routing_number(p, k), r).kl;
                 if (!isfinite(v->routing[position]))
                     return blame(p, b, &p->streams[1 + p->job.count + k], at, i, err);
             }
-            if (c->noise)
-                d->noise[position] = compare_row(c->noise, 0, r).kl;
+            if (known->noisy)
+                d->noise[position] = known_row(p, known, noise_number(p), r).kl;
             position++;
         }
     }
     return 0;
 }
 
-static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
-                        struct eval_part *part, struct aq_err *err)
+static void slice_logits(struct eval_pass *p, const struct batch *b, size_t at, size_t stream,
+                         int64_t slice)
+{
+    struct stream *s = &p->streams[stream];
+    nn_slice_logits(s->model, tile_of(p, b, s, at), slice, s->z, s->x);
+}
+
+/* ---- on the host ---- */
+
+static void known_new(const struct eval_pass *p, struct known *k, const struct tile *tile)
+{
+    int32_t rows = tile->desc.rows;
+    const int32_t *target = tile->desc.target;
+    k->operands = compare_new(rows, (int)p->job.count, target);
+    if (p->routing)
+        k->routing = xcalloc(p->job.count, sizeof(struct compare *));
+    for (size_t i = 0; p->routing && i < p->job.count; i++)
+        k->routing[i] = compare_new(rows, 1, target);
+    if (k->noisy)
+        k->noise = compare_new(rows, 1, target);
+}
+
+static void known_free(const struct eval_pass *p, struct known *k)
+{
+    compare_free(k->operands);
+    for (size_t i = 0; k->routing && i < p->job.count; i++)
+        compare_free(k->routing[i]);
+    free(k->routing);
+    compare_free(k->noise);
+}
+
+/* z: the streams' logits. */
+static void compare_all(struct eval_pass *p, struct known *k, const float **z, int64_t ids)
+{
+    size_t n = p->job.count;
+    compare_slice(k->operands, p->pool, z[0], z + 1, ids);
+    for (size_t i = 0; k->routing && i < n; i++)
+        compare_slice(k->routing[i], p->pool, z[1 + n + i], z + 1 + i, ids);
+    if (k->noise) /* fp32 is the truth there */
+        compare_slice(k->noise, p->pool, z[p->count - 1], z, ids);
+}
+
+static int compare_on_host(struct eval_pass *p, const struct batch *b, size_t at,
+                           struct known *known, struct aq_err *err)
 {
     const struct tile *tile = b->places[at].tile;
-    struct comparisons c = comparisons_new(p, tile);
-    const float **zq = xcalloc(p->count, sizeof *zq);
-    int r = 0;
-    for (size_t k = 0; k < p->count; k++) {
-        struct stream *s = &p->streams[k];
-        nn_head_input(s->model, tile_of(p, b, s, at), s->x, s->states + at * s->state_bytes);
-        zq[k] = s->logits;
-    }
+    const float **z = xcalloc(p->count, sizeof *z);
     int64_t ids;
+    int r = 0;
+    known_new(p, known, tile);
+    for (size_t k = 0; k < p->count; k++)
+        z[k] = p->streams[k].logits;
     for (int64_t slice = 0; r == 0 && (ids = nn_slice_ids(p->streams[0].model, slice)) > 0;
          slice++) {
         for (size_t k = 0; k < p->count && r == 0; k++) {
             struct stream *s = &p->streams[k];
-            nn_slice_logits(s->model, tile_of(p, b, s, at), slice, s->z, s->x);
+            if (!sees(p, b, s, at))
+                continue;
+            slice_logits(p, b, at, k, slice);
             r = s->b->ops->download(s->b, s->logits, s->z,
                                     (size_t)(tile->desc.rows * ids) * sizeof(float), err);
         }
         if (r == 0)
-            compare_all(p, &c, zq, ids);
+            compare_all(p, known, z, ids);
     }
+    free(z);
+    return r;
+}
+
+/* ---- on the device ---- */
+
+/* Comparison `number` is of streams a and b, whose logits of this slice are there. */
+static void compare_streams(struct eval_pass *p, const struct batch *b, size_t at, size_t number,
+                            const struct stream *x, const struct stream *y, int64_t slice)
+{
+    struct backend_side *sides = p->sides + number * 2 * (size_t)p->job.domains->rows;
+    p->b->ops->compare(p->b, b->tiles[at], sides, x->z, y->z, slice * NN_SLICE,
+                       nn_slice_ids(p->streams[0].model, slice));
+}
+
+/* The slices never leave the device. Two backends there know nothing of each other's order: the
+   logits in fp32 are waited for, and so is what reads them. */
+static int compare_on_device(struct eval_pass *p, const struct batch *b, size_t at,
+                             struct known *known, struct aq_err *err)
+{
+    const struct backend_ops *op = p->b->ops;
+    const struct stream *reference = &p->streams[0], *exact = &p->streams[p->count - 1];
+    size_t n = p->job.count;
+    for (int64_t slice = 0; nn_slice_ids(p->streams[0].model, slice) > 0; slice++) {
+        slice_logits(p, b, at, 0, slice);
+        if (known->noisy) {
+            slice_logits(p, b, at, p->count - 1, slice);
+            if (p->exact->ops->sync(p->exact, err) < 0)
+                return -1;
+            compare_streams(p, b, at, noise_number(p), exact, reference, slice);
+        }
+        for (size_t k = 0; k < n; k++) {
+            slice_logits(p, b, at, k + 1, slice);
+            compare_streams(p, b, at, k, reference, &p->streams[k + 1], slice);
+            if (!p->routing)
+                continue;
+            slice_logits(p, b, at, 1 + n + k, slice);
+            compare_streams(p, b, at, routing_number(p, k), &p->streams[1 + n + k],
+                            &p->streams[k + 1], slice);
+        }
+        if (known->noisy && op->sync(p->b, err) < 0)
+            return -1;
+    }
+    known->sides = p->host_sides;
+    return op->download(p->b, p->host_sides, p->sides, p->sides_bytes, err);
+}
+
+static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
+                        struct eval_part *part, struct aq_err *err)
+{
+    struct known known = {.rows = p->job.domains->rows, .noisy = is_noise_tile(p, &b->places[at])};
+    for (size_t k = 0; k < p->count; k++) {
+        struct stream *s = &p->streams[k];
+        if (sees(p, b, s, at))
+            nn_head_input(s->model, tile_of(p, b, s, at), s->x, s->states + at * s->state_bytes);
+    }
+    int r = on_device(p) ? compare_on_device(p, b, at, &known, err)
+                         : compare_on_host(p, b, at, &known, err);
     if (r == 0)
-        r = keep_tile(p, b, at, &c, part, err);
-    comparisons_free(p, &c);
-    free(zq);
+        r = keep_tile(p, b, at, &known, part, err);
+    known_free(p, &known);
     return r;
 }
 

@@ -148,14 +148,17 @@ static double noise_floor(const struct eval_part *p)
     double sum = 0, n = 0;
     if (!p->noise) /* the reference computes in fp32, or bf16 is fp32 on this backend */
         return json_find_number(p->identity, "noise_floor");
+    const struct json *domains = json_find(p->identity, "domains");
     for (size_t i = 0; i < p->count; i++) {
         const struct eval_part_domain *d = &p->domains[i];
-        for (int64_t k = d->offsets[d->first]; k < d->offsets[d->end]; k++) {
+        double samples = json_find_number(json_find(domains, d->name), "noise_samples");
+        int64_t end = samples < (double)d->end ? (int64_t)samples : d->end;
+        for (int64_t k = d->offsets[d->first]; end > d->first && k < d->offsets[end]; k++) {
             sum += d->noise[k];
             n++;
         }
     }
-    return sum / n;
+    return n > 0 ? sum / n : NAN;
 }
 
 static void add_copy(struct json *to, const char *key, const struct json *from,
@@ -192,6 +195,7 @@ struct json *eval_receipt(const struct eval_part *p, size_t operand)
     add_copy(o, "digest", facts, "digest");
     add_copy(o, "bits", facts, "bits");
     add_copy(o, "sharing", facts, "sharing");
+    add_copy(o, "engine", p->identity, "engine");
     add_copy(v, "dtype", p->identity, "dtype");
     add_copy(v, "backend", p->identity, "backend");
     double floor = noise_floor(p);

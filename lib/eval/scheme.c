@@ -131,6 +131,11 @@ struct eval_scheme *eval_scheme_open(const struct json *config, const char *path
     return NULL;
 }
 
+bool eval_scheme_is_modelopt(const struct eval_scheme *s)
+{
+    return s->modelopt;
+}
+
 void eval_scheme_close(struct eval_scheme *s)
 {
     if (!s)
@@ -249,6 +254,7 @@ static const struct {
     {"NVFP4_AWQ", "e2m1:nvfp4(16):static", "input_scale", 2688},
     {"W4A16_NVFP4", "none", NULL, 0},
     {"W4A16_AWQ", "none", NULL, 0},
+    {"W4A8_AWQ", "e4m3:tensor:static", "input_scale", 448},
     {"W8A16", "none", NULL, 0},
     {"W8A8_SQ_PER_CHANNEL", "int8:tensor:static", "input_scale", 127},
     {"MXFP8", "e4m3:mx(32):dynamic", NULL, 0},
@@ -260,10 +266,12 @@ static int read_modelopt(const struct eval_scheme *s, const char *module, struct
     const struct json *own = json_find(json_find(s->quantization, "quantized_layers"), module);
     const char *algorithm = text_of(own ? own : s->quantization, "quant_algo");
     out->args.group = whole(own ? own : s->quantization, "group_size");
+    out->args.tile[0] = out->args.tile[1] = out->args.group; /* of scales that have rows, too */
     for (size_t i = 0; i < AQ_COUNT(algorithms); i++) {
         if (strcmp(algorithms[i].algorithm, algorithm) != 0)
             continue;
         (void)snprintf(out->act, sizeof out->act, "%s", algorithms[i].act);
+        out->args.rounded = strcmp(algorithm, "W4A8_AWQ") == 0;
         out->scale = algorithms[i].scale;
         out->factor = algorithms[i].factor;
         return 0;

@@ -43,12 +43,16 @@ static int mx_exponent(const struct plan_step *s, float m)
 }
 
 /*
- * e4m3 blocks of an activation, as engines make them: ranges below 1e-10 count as that, so that a
- * block of zeros has a scale, and all others have their own.
+ * Blocks of an activation, as engines make them. int8: as everywhere. e4m3: ranges below 1e-10
+ * count as that, so that a block of zeros has a scale, and all others have their own.
  */
 static void act_block_scales(const struct plan_step *s, float m, float *mul, float *back)
 {
     const float least = 1e-10F;
+    if (s->op == KERNEL_INT) {
+        plan_scales(s, m, mul, back);
+        return;
+    }
     float recip = 1 / (m > least ? m : least);
     *mul = recip * s->format.max;
     *back = 1 / *mul;

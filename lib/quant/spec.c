@@ -114,8 +114,9 @@ static int check_step(const struct spec_text *c, const struct quant_step *s)
              s->dynamic)
         rule = "scales per channel are always static";
     else if (s->scope == QUANT_BLOCK && s->dynamic &&
-             (s->number != QUANT_E4M3 || s->block_rows != 1))
-        rule = "dynamic blocks hold e4m3 numbers of one row";
+             ((s->number != QUANT_E4M3 && (s->number != QUANT_INT || s->bits != 8)) ||
+              s->block_rows != 1))
+        rule = "dynamic blocks hold e4m3 or int8 numbers of one row";
     if (rule)
         return aq_err_set(c->err, AQ_EINPUT, "treatment '%s': %s", aq_show(c->text), rule);
     return 0;

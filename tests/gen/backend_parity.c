@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "eval/compare.h"
 #include "quant/quant.h"
 
 #include <math.h>
@@ -38,9 +39,12 @@ enum { SAMPLES = 4, ROWS = 51, USED = 46, VOCAB = 1103 };
 static const int32_t starts[SAMPLES + 1] = {0, 5, 6, 43, USED};
 static const uint8_t pads[SAMPLES] = {0, 0, 1, 0};
 
+static int32_t tile_target[ROWS];
+
 static void make_tiles(void)
 {
-    static int32_t ids[ROWS], pos[ROWS], target[ROWS];
+    static int32_t ids[ROWS], pos[ROWS];
+    int32_t *target = tile_target;
     for (int r = 0; r < ROWS; r++)
         ids[r] = target[r] = -1;
     for (int s = 0; s < SAMPLES; s++) {
@@ -486,6 +490,48 @@ static void check_head(int bf16, float divisor, float cap)
     weight_free(&w);
 }
 
+/* Two slices, the second with the sides in turn, against the host's way; and logits against
+   themselves. */
+static void check_compare(void)
+{
+    enum { PAIRS = 2 };
+    struct buffer z = buffer_new(VOCAB, 0), zq = buffer_new(VOCAB, 0);
+    struct buffer sides = buffer_new(2 * PAIRS * (int64_t)sizeof(struct backend_side) / 4, 0);
+    static struct backend_side found[PAIRS][ROWS][2];
+    struct aq_pool *pool = aq_pool_new(1, &err);
+    must(pool ? 0 : -1);
+    for (int k = 0; k < PAIRS; k++) {
+        struct backend_side *to = (struct backend_side *)sides.at[GPU] + (size_t)k * 2 * ROWS;
+        const void *other = k ? z.at[GPU] : zq.at[GPU];
+        be[GPU]->ops->compare(be[GPU], tile[GPU], to, z.at[GPU], other, 0, VOCAB);
+        be[GPU]->ops->compare(be[GPU], tile[GPU], to, other, z.at[GPU], VOCAB, VOCAB);
+    }
+    must(be[GPU]->ops->download(be[GPU], found, sides.at[GPU], sizeof found, &err));
+    struct compare *c = compare_new(ROWS, 1, tile_target);
+    const float *a = z.host + GUARD, *b = zq.host + GUARD;
+    compare_slice(c, pool, a, &b, VOCAB);
+    compare_slice(c, pool, b, &a, VOCAB);
+    double far = 0;
+    int same = 1, zero = 1;
+    for (int r = 0; r < ROWS; r++) {
+        if (tile_target[r] < 0)
+            continue;
+        const struct comparison x = compare_sides(&found[0][r][0], &found[0][r][1]),
+                                y = compare_row(c, 0, r),
+                                self = compare_sides(&found[1][r][0], &found[1][r][1]);
+        far = fmax(far, fabs(x.kl - y.kl) + fabs(x.rkl - y.rkl) + fabs(x.nll - y.nll) +
+                            fabs(x.nll_reference - y.nll_reference));
+        same &= x.same_top == y.same_top;
+        zero &= self.kl == 0 && self.rkl == 0 && self.nll == self.nll_reference && self.same_top;
+    }
+    tap_ok(far < 1e-12 && same && zero, "logits compared (%.1e)", far);
+    compare_free(c);
+    aq_pool_free(pool);
+    buffer_free(&z);
+    buffer_free(&zq);
+    buffer_free(&sides);
+}
+
 /* ---- quantizers ---- */
 
 static struct quant_spec spec_of(const char *text)
@@ -684,6 +730,8 @@ static const char *const act_treatments[] = {
     "e4m3:mx(32):dynamic",
     "e2m1:mx(32):dynamic",
     "int8:mx(32):dynamic",
+    "int8:block(-1:32):dynamic",
+    "e4m3:block(-1:32):dynamic",
 };
 
 static void check_quantizers(int bf16, int rounding)
@@ -1065,6 +1113,7 @@ static void check_mode(int bf16, int rounding)
         check_head(bf16, 1, 0);
         check_head(bf16, 8, 0);
         check_head(bf16, 0.5F, 3);
+        check_compare();
         check_score("int8:axis0:static", "int8:tensor:static", bf16);
         check_score("int4:block(-1:32):static", "e4m3:token:dynamic", bf16);
         check_score("e4m3:axis1:static", "none", bf16);

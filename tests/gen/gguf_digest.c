@@ -1,16 +1,18 @@
 /*
- * gguf_digest [--keys|--values] FILE: one line a tensor: name, type, sha256 of its bytes; or the
- * keys; or keys with their values, arrays as their length and the sha256 of their text, a line an
- * element.
+ * gguf_digest [--keys|--values|--decoded] FILE: one line a tensor: name, type, sha256 of its bytes,
+ * or of its values in fp32; or the keys; or keys with their values, arrays as their length and the
+ * sha256 of their text, a line an element.
  */
 #include "base/buf.h"
+#include "base/mem.h"
 #include "base/opt.h"
 #include "base/sha256.h"
 #include "io/gguf.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
-static bool keys, values;
+static bool keys, values, decoded;
 
 static void number(struct aq_buf *out, const struct gguf_value *v)
 {
@@ -59,6 +61,18 @@ static void print_value(struct gguf_file *f, const struct gguf_value *v)
     aq_buf_release(&text);
 }
 
+static void digest(const struct gguf_tensor *t, char hex[AQ_SHA256_HEX])
+{
+    if (!decoded) {
+        aq_sha256_of(t->data, (size_t)(t->end - t->begin), hex);
+        return;
+    }
+    float *values_of = xcalloc((size_t)t->elements, sizeof *values_of);
+    gguf_dequantize(t->type, t->data, (size_t)t->elements, values_of);
+    aq_sha256_of(values_of, (size_t)t->elements * sizeof *values_of, hex);
+    free(values_of);
+}
+
 static int run(const struct aq_cmdline *cl, struct aq_err *err)
 {
     struct gguf_file f;
@@ -71,7 +85,7 @@ static int run(const struct aq_cmdline *cl, struct aq_err *err)
     for (size_t i = 0; !keys && !values && i < f.count; i++) {
         const struct gguf_tensor *t = &f.tensors[i];
         char hex[AQ_SHA256_HEX];
-        aq_sha256_of(t->data, (size_t)(t->end - t->begin), hex);
+        digest(t, hex);
         printf("%s %s %s\n", t->name, gguf_type_info(t->type)->name, hex);
     }
     gguf_close(&f);
@@ -83,10 +97,11 @@ int main(int argc, char **argv)
     static const struct aq_opt options[] = {
         {"keys", 0, AQ_OPT_FLAG, &keys, NULL, "print the keys", NULL, 0, 0},
         {"values", 0, AQ_OPT_FLAG, &values, NULL, "print keys and values", NULL, 0, 0},
+        {"decoded", 0, AQ_OPT_FLAG, &decoded, NULL, "digests of values in fp32", NULL, 0, 0},
         AQ_OPT_END};
     static const struct aq_tool tool = {.name = "gguf_digest",
                                         .summary = "digests of the tensors of a GGUF file",
-                                        .usage = "gguf_digest [--keys|--values] FILE",
+                                        .usage = "gguf_digest [--keys|--values|--decoded] FILE",
                                         .options = options,
                                         .min_args = 1,
                                         .max_args = 1,

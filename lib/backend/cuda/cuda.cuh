@@ -250,6 +250,8 @@ void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl,
              const void *const *hq, int count, const struct backend_head *head);
 void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                  const struct backend_head *head);
+void cuda_compare(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
+                  const void *z, const void *zq, int64_t at, int64_t ids);
 
 /* ---- operand.cu ---- */
 struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_t cols,

@@ -1,5 +1,5 @@
 /*
- * The head: loss with its gradient, and KL between two inputs. Logits exist a chunk of the
+ * The head: loss with its gradient, KL between two inputs, and logits compared. Logits exist a chunk of the
  * vocabulary at a time: one pass for the sums of the softmax, and for the gradient a second that
  * makes the logits again.
  */
@@ -317,4 +317,98 @@ void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const
         return;
     logits(&d, x, 0, (float *)z);
     (void)cuda_launched(c, "logits");
+}
+
+/* ---- two distributions compared ---- */
+
+struct place {
+    double z;
+    int64_t id;
+};
+
+/* The larger logit, of equal ones the lower id. */
+__device__ static struct place better(const struct place &a, const struct place &b)
+{
+    return b.z > a.z || (b.z == a.z && b.id < a.id) ? b : a;
+}
+
+/* The same for the whole block, whatever the order; all threads get it. */
+__device__ static struct place row_best(const float *z, int64_t n)
+{
+    __shared__ struct place part[THREADS];
+    struct place best = {-INFINITY, n};
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x)
+        best = better(best, place{z[i], i});
+    __syncthreads(); /* an earlier result may still be read */
+    part[threadIdx.x] = best;
+    __syncthreads();
+    for (unsigned k = THREADS / 2; k > 0; k /= 2) {
+        if (threadIdx.x < k)
+            part[threadIdx.x] = better(part[threadIdx.x], part[threadIdx.x + k]);
+        __syncthreads();
+    }
+    return part[0];
+}
+
+/* moved sums differences, which do not change with the top. */
+__device__ static void join_side(struct backend_side *all, const struct backend_side &slice)
+{
+    if (slice.top > all->top) {
+        double f = exp(all->top - slice.top);
+        all->sum = all->sum * f + slice.sum;
+        all->moved = all->moved * f + slice.moved;
+        all->top = slice.top;
+        all->best = slice.best;
+    } else {
+        double f = exp(slice.top - all->top);
+        all->sum += slice.sum * f;
+        all->moved += slice.moved * f;
+    }
+}
+
+/* One block a row: z and zq (rows, ids), sides [rows][2]. */
+__global__ static void compare_kernel(struct backend_side *sides, const float *z, const float *zq,
+                                      int64_t at, int64_t ids, const int32_t *targets)
+{
+    int64_t row = blockIdx.x, target = targets[row] - at;
+    if (targets[row] < 0)
+        return;
+    z += row * ids;
+    zq += row * ids;
+    sides += row * 2;
+    const struct place best = row_best(z, ids), bestq = row_best(zq, ids);
+    double sum = 0, moved = 0, sumq = 0, movedq = 0;
+    for (int64_t i = threadIdx.x; i < ids; i += blockDim.x) {
+        double away = (double)z[i] - zq[i], e = exp(z[i] - best.z), eq = exp(zq[i] - bestq.z);
+        sum += e;
+        moved += e * away;
+        sumq += eq;
+        movedq -= eq * away;
+    }
+    const struct backend_side p = {best.z, block_sum(sum), block_sum(moved), at + best.id, 0};
+    const struct backend_side q = {bestq.z, block_sum(sumq), block_sum(movedq), at + bestq.id, 0};
+    if (threadIdx.x != 0)
+        return;
+    if (at == 0) {
+        sides[0] = p;
+        sides[1] = q;
+    } else {
+        join_side(&sides[0], p);
+        join_side(&sides[1], q);
+    }
+    if (target >= 0 && target < ids) {
+        sides[0].target = z[target];
+        sides[1].target = zq[target];
+    }
+}
+
+void cuda_compare(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
+                  const void *z, const void *zq, int64_t at, int64_t ids)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (!cuda_good(c))
+        return;
+    compare_kernel<<<t->rows, THREADS, 0, c->stream>>>(sides, (const float *)z, (const float *)zq,
+                                                       at, ids, t->target);
+    (void)cuda_launched(c, "comparing");
 }

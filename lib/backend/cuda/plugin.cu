@@ -349,6 +349,7 @@ const struct backend_ops cuda_ops = {
     cuda_loss,
     cuda_kl,
     cuda_logits,
+    cuda_compare,
     cuda_route,
     cuda_route_backward,
     cuda_part_take,
