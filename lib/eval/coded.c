@@ -371,13 +371,12 @@ static const char *coded_scope(const struct coded *c, char *room, size_t size)
 bool coded_treatment(const struct coded *c, char *out)
 {
     char scope[64];
-    bool powers = c->scales.t && c->scales.t->dtype == ST_U8;
     long long block = (long long)c->scales.each_cols;
     if (c->form == CODED_GGUF || c->zeros || c->groups)
         return false;
-    if (c->form == CODED_PLAIN)
+    if (!c->scales.t) /* numbers */
         (void)snprintf(out, QUANT_TEXT_MAX, "none");
-    else if (powers)
+    else if (c->scales.t->dtype == ST_U8)
         (void)snprintf(out, QUANT_TEXT_MAX, "%s:mx(%lld):dynamic",
                        c->form == CODED_FP4 ? "e2m1" : "e4m3", block);
     else if (c->form == CODED_FP4)
