@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 11 };
+enum { BACKEND_ABI = 12 };
 
 struct backend;
 struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
