@@ -13,8 +13,8 @@ trap 'rm -rf "$work"' EXIT
 
 # text NAME SAMPLES LENGTH SEED: tokens at random
 text() {
-    awk -v n="$2" -v length="$3" -v seed="$4" 'BEGIN { srand(seed)
-        for (i = 0; i < n; i++) { line = ""; for (k = 0; k < length; k++) line = line int(rand() * 150000) " "; print line } }' |
+    awk -v n="$2" -v tokens="$3" -v seed="$4" 'BEGIN { srand(seed)
+        for (i = 0; i < n; i++) { line = ""; for (k = 0; k < tokens; k++) line = line int(rand() * 150000) " "; print line } }' |
         "$O/tests/make_tokens" --sizes "$2" -o "$work/$1"
 }
 
