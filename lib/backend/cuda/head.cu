@@ -1,7 +1,7 @@
 /*
- * The head: loss with its gradient, KL between two inputs, and logits compared. Logits exist a chunk of the
- * vocabulary at a time: one pass for the sums of the softmax, and for the gradient a second that
- * makes the logits again.
+ * The head: loss with its gradient, KL between two inputs, and logits compared. Logits exist a
+ * chunk of the vocabulary at a time: one pass for the sums of the softmax, and for the gradient a
+ * second that makes the logits again.
  */
 #include "backend/cuda/cuda.cuh"
 
