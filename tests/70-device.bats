@@ -254,7 +254,9 @@ agrees() {
     options=(--method kl_div --prefix 16 --score-samples 8)
     demo kl-cpu cpu fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
     demo kl-cuda cuda fp32 "${options[@]}" "$T"/demo/quant/INT8_{WEIGHT_ONLY,DEFAULT}_CFG.json
-    agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-4
+    # Under quantized activations one group's eight samples hold an input on the border of two codes: the CPU's own sums by OpenBLAS's
+    # kernels for SkylakeX and for Haswell are 6.5e-4 apart there, and 8e-5 with quantized weights alone. Three times the first.
+    agrees kl-cpu kl-cuda 8 1e-2 1e-1 2e-3
 }
 
 # Codes, scales and ranges of calibrated candidates are those of one file, so that the two devices differ by how they add and, in
