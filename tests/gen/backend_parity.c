@@ -996,6 +996,8 @@ static int32_t part_there_and_back(struct routed *r, int i, const int32_t *sel, 
     for (int32_t k = 0; k < USED * CHOSEN; k++)
         if (sel[k] == e)
             slots[count++] = k;
+    if (count == 0) /* a part of no rows is never asked for */
+        return 0;
     struct backend_tile *own = b->ops->tile_part(b, tile[i], slots, &count, 1, CHOSEN, &err);
     must(own ? 0 : -1);
     b->ops->part_take(b, own, r->part.at[i], r->x.at[i], HIDDEN, r->w.at[i]);
