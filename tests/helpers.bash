@@ -21,8 +21,6 @@ od() { LC_ALL=C command od "$@"; }
 export -f awk grep od sed sort
 # settings of a thread library would be those of whoever starts the tests
 for v in $(compgen -e OPENBLAS_) OMP_NUM_THREADS GOTO_NUM_THREADS; do unset "$v"; done
-# as are variables of the pipelines that somebody has set for other purposes
-unset OUT COCO MODEL PAIRS GRANS SIZES DEVICE DTYPE ENGINE BITS SHARDS THREADS STOP
 
 # aq STATUS COMMAND...: runs it with stdout and stderr apart ($output, $stderr, $lines), and fails with
 # everything shown if the exit status is another one.
