@@ -397,9 +397,10 @@ $(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(S
 	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
 	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
+# the other directories are the shell's to list: their names are nobody's text
 $(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
-	$(call say,REPORT,$@)$(AQ_BIN)/aq-report --html --engine $(SERVED_BY) --eval $< $(patsubst %,--eval %,$(filter-out $<,$(wildcard \
-	  $(P)/select/*/$(notdir $*)/eval.json))) -o $@ $*/mixed_autoquant_lm_quant_manifest.json
+	$(call say,REPORT,$@)set --; for f in $(P)/select/*/$(notdir $*)/eval.json; do [ "$$f" = $< ] || [ ! -e "$$f" ] || set -- "$$@" --eval "$$f"; done; \
+	  $(AQ_BIN)/aq-report --html --engine $(SERVED_BY) --eval $< "$$@" -o $@ $*/mixed_autoquant_lm_quant_manifest.json
 endif
 eval: $(EVALS) $(EVALS:.json=.html)
 	@for f in $(EVALS); do jq -r --arg f "$$f" '.all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, perplexity \(.ppl) (reference \(.ppl_reference))"' "$$f"; done

@@ -364,6 +364,15 @@ agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.me
     before=$(stat -c %y "$d/eval.json" "$d/eval.html")
     aq 0 "$REPO/pipelines/aq" eval "${goal[@]}"
     is "$(stat -c %y "$d/eval.json" "$d/eval.html")" "$before"
+    # a directory beside it has a name, which is nobody's text
+    local other=${d%/8/small}/'x;>canary;'
+    mkdir -p "$other/small"
+    cp "$d/eval.json" "$other/small/"
+    rm "$d/eval.html"
+    aq 0 "$REPO/pipelines/aq" eval "${goal[@]}"
+    [ -s "$d/eval.html" ]
+    is "$(find "$REPO" "$PWD" "$T" -maxdepth 1 -name canary)" ""
+    rm -r "$other"
     aq 2 "$REPO/pipelines/aq" eval "${goal[@]}" OVERRIDES="dataset.captions_path=datasets/demo/captions_small.txt"
     has "$stderr" "no held-out text"
 }
