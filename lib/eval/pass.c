@@ -18,7 +18,7 @@
    what is done is saved after that many. */
 static const uint64_t states_usual = UINT64_C(1) << 30;
 enum { TILES_CPU = 16, TILES_DEVICE = 64 };
-/* Of each domain: the noise of bf16 is a mean over the first so many tiles. An fp32 pass costs what
+/* Of each domain: the noise of bf16 is a mean over the first few tiles. An fp32 pass costs what
    several in bf16 do, and this many positions are enough for a floor. */
 enum { NOISE_TILES = 8 };
 

@@ -30,7 +30,7 @@ void eval_pass_close(struct eval_pass *p);                /* NULL is fine */
 const char *eval_pass_backend(const struct eval_pass *p); /* its identity */
 /* Is the noise of bf16 arithmetic measured? It is where the backend has any. */
 bool eval_pass_noise(const struct eval_pass *p);
-/* On the first so many samples of a domain. */
+/* On the first samples of a domain. */
 int64_t eval_pass_noise_samples(const struct eval_pass *p, size_t domain);
 
 /* Is the operands' own routing compared with the reference's? It is where it is asked for, and all

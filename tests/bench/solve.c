@@ -77,7 +77,7 @@ static void print(const char *name, const char *what, const struct spent *s)
     printf("%-8s %-8s %8.2f %8.2f %8.2f\n", name, what, s->took, s->floor, s->floor / s->took);
 }
 
-/* The moments of so many tokens, a tile at a time. */
+/* The moments of `tokens` tokens, a tile at a time. */
 static void add_moments(struct aq_pool *pool, double *moments, int64_t n, int64_t tokens)
 {
     double *x = random_doubles(BENCH_ROWS * n);

@@ -43,7 +43,7 @@ static inline int64_t blocks_stride(int64_t rows)
 
 /* Is there such a kernel for the device? */
 bool blocks_available(struct cuda_backend *c);
-/* Can a matrix of so many columns have a scale for each `block` of them there? */
+/* Can a matrix of `cols` columns have a scale for each `block` of them there? */
 bool blocks_fit(int64_t cols, int64_t block);
 /* z (a.rows, b.rows) = a b^T. A row of z follows from the rows of its two sides alone. experts:
    NULL, or in place of b's data and ratio. */

@@ -102,7 +102,7 @@ static enum form form_exact(const struct cuda_backend *c)
     return !c->config.bf16 ? FORM_F32 : rounds(c) ? FORM_BF16 : FORM_TERMS;
 }
 
-/* Bytes of the ratios of so many rows, with what the kernel may read after them. */
+/* Bytes of the ratios of `rows` rows, with what the kernel may read after them. */
 static size_t ratio_bytes(const struct quant_step *last, int64_t rows, int64_t cols)
 {
     int64_t blocks = (cols + last->block_cols - 1) / last->block_cols;
