@@ -153,8 +153,8 @@ compose = mkdir -p $(ARGS); $(PIPELINES)/overrides $(P)/overrides.txt; $(call re
 	$(call overlay,$(P)); echo $(KEY) >$(ARGS)/cells
 # The same in the scratch directory "$$d" of a plan, but for what a plan does not read; once.
 compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides "$$d/overrides.txt",: >"$$d/overrides.txt"); $(call resolve,"$$d"); $(call overlay,"$$d"); fi
-# and the directory: that of `aq plan` and of a make above this one, else one of its own
-scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$$(mktemp -d); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
+# and the directory: that of `aq plan` and of a make above this one, else one of its own, as there
+scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$${TMPDIR:-/dev/shm}; [ -w "$$d" ] || d=/tmp; d=$$(mktemp -d "$$d/aq.XXXXXX"); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
 
 # One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
 # killed make still holds. Looking (-n, -q, plan) neither locks nor writes.

@@ -38,6 +38,18 @@ setup() {
     [[ $output != *SUMMARY* ]]
 }
 
+@test "aq: a plan starts few processes, and writes its small files into memory" {
+    command -v strace >/dev/null || skip "needs strace"
+    aq 0 strace -f -qq -e trace=execve,openat,mkdir -o calls env -u TMPDIR pipelines/aq plan
+    has "$output" "21 cells"
+    # each takes some of the 0.2 s that an answer may take; 20 with env, five of them tools
+    local started elsewhere
+    started=$(grep -c '^[0-9]* *execve(.*= 0$' calls)
+    [ "$started" -le 21 ] || { echo "$started processes"; return 1; }
+    elsewhere=$(grep -E 'O_CREAT|mkdir' calls | grep -vE '"/dev/(shm|null)|"/dev", ' || true)
+    [ ! -w /dev/shm ] || is "$elsewhere" ""
+}
+
 @test "aq: plan of a model of which config.json is here, and nothing else" {
     mkdir bare
     jq '.text_config.num_hidden_layers = 40' models/qwen3_vl_demo/checkpoint/config.json >bare/config.json
