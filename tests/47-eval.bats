@@ -239,9 +239,6 @@ replay() {
 @test "files that do not belong together are refused" {
     echo '{}' >"$T/x.json"
     refused 3 "neither a manifest nor an lm.json" measure "$T/x.json"
-    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --vocab 999 "$T/model"
-    aq-extract-lm -q -o "$T/lm.json" "$T/model"
-    refused 3 "has a vocabulary of 999, the reference one of" measure "$T/lm.json"
     jq '.aq = {schema: "aq.manifest/2", identity: {lm: "0"}}' "$F/m.json" >"$T/m.json"
     refused 3 "was made from another checkpoint" measure "$T/m.json"
     jq 'del(.selection)' "$F/m.json" >"$T/old.json"
@@ -253,14 +250,33 @@ replay() {
     refused 3 "nothing is predicted" aq-eval --reference "$F/lm.json" --domain t="$T/single" "$F/lm.json"
 }
 
-@test "a number that is none is named with its layer and sample" {
+@test "an operand of another vocabulary is refused" {
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --vocab 999 "$T/model"
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    refused 3 "has a vocabulary of 999, the reference one of" measure "$T/lm.json"
+    refused 3 "has a vocabulary of 999, the reference one of" measure "$T/model"
+}
+
+# with_nan TENSOR: $T/bad.json, the model with a NaN in it
+with_nan() {
+    rm -rf "$T/bad"
     cp -r "$F/model" "$T/bad"
     local begin
-    begin=$(jq '.tensors[] | select(.name == "layers.1.mlp.down_proj.weight").begin' "$F/lm.json")
+    begin=$(jq --arg n "$1" '.tensors[] | select(.name == $n).begin' "$F/lm.json")
     printf '\xc0\x7f' | dd of="$T/bad/$(jq -r '.files[0].name' "$F/lm.json")" bs=1 seek="$begin" conv=notrunc status=none
     aq-extract-lm -q -o "$T/bad.json" "$T/bad"
+}
+
+@test "a number that is none is named with its layer and sample" {
+    with_nan layers.1.mlp.down_proj.weight
     refused 3 "layer 1: its output is not finite in sample 0 of 'text'" measure "$T/bad.json"
     refused 3 "reference: layer 1: its output" aq-eval -q --reference "$T/bad.json" --domain text="$F/tokens" "$F/lm.json"
+}
+
+@test "logits that are NaN are named with their sample" {
+    with_nan norm.weight
+    refused 3 "head: a logit is not finite in sample 0 of 'text'" measure "$T/bad.json"
+    refused 3 "reference: head: a logit is not finite in sample 0 of 'text'" aq-eval -q --reference "$T/bad.json" --domain text="$F/tokens" "$F/lm.json"
 }
 
 # served FORMAT TREATMENTS CYCLE [OPTION...]: a recipe of the random model as aq-export writes it, in $T/FORMAT, and as a manifest
@@ -302,10 +318,18 @@ agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.me
     changed '.quantization_config.config_groups |= del(.group_3)'; other "model.layers.0.mlp.down_proj: it is quantized, and no config group names it"
     changed '.quantization_config.config_groups.group_2.input_activations.symmetric = false'; other "asymmetric activations are not computed"
     changed 'del(.quantization_config)'; other "is quantized, and"
-    sed 's/layers.1.mlp.down_proj.weight_scale"/layers.1.mlp.down_proj.weight_scalf"/' $d/model.safetensors >"$T/d/model.safetensors"
-    changed '.'
-    sed 's/layers.1.mlp.down_proj.weight_scale"/layers.1.mlp.down_proj.weight_scalf"/' $d/model.safetensors >"$T/d/model.safetensors"
-    other "tensor 'model.layers.1.mlp.down_proj.weight_scale' is missing"
+}
+
+@test "a checkpoint with a missing scale is refused, and the tensor named" { # of ModelOpt: 47-operands.bats
+    local missing
+    aq-extract-lm -q -o "$T/lm.json" tests/oracle/families/llama
+    "$O"/tests/make_tokens --sizes 2 -o "$T/tokens" <<<$'5 9 13 2 7 40\n1 2 3 4'
+    for missing in layers.1.mlp.down_proj.weight_scale layers.0.self_attn.q_proj.weight_scale; do
+        rm -rf "$T/d"
+        cp -r tests/oracle/eval_ct "$T/d"
+        sed -i "s/$missing\"/${missing%?}f\"/" "$T/d/model.safetensors"
+        refused 3 "tensor 'model.$missing' is missing" aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" "$T/d"
+    done
 }
 
 @test "what aq-export writes for vLLM costs what its recipe does" {

@@ -117,6 +117,74 @@ near() { is "$(jq -n "($1 - $2 | fabs) <= 1e-9 * ($2 | fabs)")" true; }
     has "$stderr" "warning: the search text has "
 }
 
+# A model whose tokens below 256 have embeddings in the first half of the columns, the others in the second; what layer 0's q, k and v do
+# with the first half is in INT4 exactly, unlike in INT8, and with the second half far from it.
+planted() {
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --scale 0.1 "$T/model"
+    python3 - "$T/model/model.safetensors" <<'PY'
+import json, struct, sys
+with open(sys.argv[1], "rb") as f:
+    data = bytearray(f.read())
+n = 8 + struct.unpack("<Q", data[:8])[0]
+def change(name, new):
+    t = json.loads(data[8:n])[name]
+    assert t["dtype"] == "BF16"
+    for row in range(t["shape"][0]):
+        for column in range(t["shape"][1]):
+            at = n + t["data_offsets"][0] + 2 * (row * t["shape"][1] + column)
+            x = new(row, column, struct.unpack("<f", b"\0\0" + data[at:at + 2])[0])
+            data[at:at + 2] = struct.pack("<f", x)[2:]
+change("model.embed_tokens.weight", lambda token, column, x: x if (token < 256) == (column < 32) else 0.0)
+# a row's largest is 7 / 32: INT4's step is 1 / 32
+for kind in "qkv":
+    change(f"model.layers.0.self_attn.{kind}_proj.weight",
+           lambda row, column, x: ((row * 5 + column * 3) % 15 - 7 if column else 7) / 32 if column < 32 else ((row + column) % 6 - 2.5) / 32)
+with open(sys.argv[1], "wb") as f:
+    f.write(data)
+PY
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+}
+
+# half NAME FIRST SEED: 40 samples of tokens of one half
+half() {
+    local i
+    for i in $(seq 40); do seq -s" " $(($2 + i * 5 % 40 + $3)) "$3" $(($2 + i * 5 % 40 + $3 * (2 + i * 7 % 12))); done |
+        "$O"/tests/make_tokens --sizes 40 -o "$T/$1"
+}
+
+@test "a planted bad move, good on the search text and bad on the confirm text, is refused" {
+    need_command python3
+    planted
+    half search 1 2
+    half confirm 260 2
+    half like-search 1 3
+    local bits lm p=.selection.polish
+    lm=$(jq -r .digest.sample "$T/lm.json")
+    # scores in which the planted group costs nothing in either, so that its moves come first
+    for bits in 4 8; do
+        scores "$T/any" "wint${bits}_afp16/default" "$bits" 1 2
+        sealed_jq --arg lm "$lm" '.identity.lm = $lm | (.groups[] | .per_token, .per_token_se) /= 1e4 | .groups[0].per_token = 0' "$T/any" >"$T/$bits.json"
+    done
+    # no bits to spare: 8 of them for that group alone
+    printf '%s\n' '- {match: "layers.0.self_attn.q_proj", pin: wint8_afp16/default}' '- {match: "re:layers[.]0[.].*(o|gate|down)_proj", pin: wint4_afp16/default}' '- {match: "layers.1.*", pin: wint4_afp16/default}' >"$T/menu.yaml"
+    aq-select -q --effective-bits 4.353 --menu "$T/menu.yaml" -o "$T/start.json" "$T/4.json" "$T/8.json"
+    run_polish() {
+        aq 0 aq-eval polish --device cpu --reference "$T/lm.json" --search s="$T/search" --confirm c="$1" -o "$2" "$T/start.json" "$T/4.json" "$T/8.json"
+    }
+    run_polish "$T/confirm" "$T/p.json"
+    jq -c "$p" "$T/p.json"
+    is "$(jq -c "[$p | .accepted, .kept, (.moves | length > 0)]" "$T/p.json")" '[0,"start",true]'
+    is "$(jq -c "[$p.moves[] | .accepted, .search.difference < -2 * .search.se, .confirm.difference > 2 * .confirm.se,
+        any(.changes[]; .group == \"layers.0.self_attn.q_proj\" and .to == \"wint4_afp16/default\")] | [_nwise(4)] | unique" "$T/p.json")" '[[false,true,true,true]]'
+    is "$(jq -c "[$p.moves[].changes] | length == (unique | length)" "$T/p.json")" true # none was tried again
+    is "$(jq -c .selection.recipe "$T/p.json")" "$(jq -c .selection.recipe "$T/start.json")"
+    has "$stderr" "no move was accepted"
+    # it is the confirm text that refuses it
+    run_polish "$T/like-search" "$T/p.json"
+    is "$(jq -c "[$p | .accepted > 0, .kept]" "$T/p.json")" '[true,"polished"]'
+    is "$(jq -r '.selection.recipe["layers.0.self_attn.q_proj.quant_recipe"].candidate' "$T/p.json")" wint4_afp16/default
+}
+
 @test "limits end it earlier, and it says so" {
     aq 0 polish --time 1e-6 -o "$T/p.json" "$F/start.json" "$F/4.json" "$F/8.json"
     is "$(jq -c '[.selection.polish | .complete, .trials, .stopped]' "$T/p.json")" '[false,0,"the time is over"]'
@@ -131,6 +199,18 @@ near() { is "$(jq -n "($1 - $2 | fabs) <= 1e-9 * ($2 | fabs)")" true; }
     refused 2 "a text 's' is given twice" polish --confirm s="$F/confirm" "$F/start.json" "$F/4.json"
     refused 2 "--search and --confirm NAME=TOKENS are needed" aq-eval polish --reference "$F/lm.json" --search s="$F/search" "$F/start.json" "$F/4.json"
     refused 2 "--time must be above 0" polish --time 0 "$F/start.json" "$F/4.json"
+}
+
+@test "a number that is none is named with its sample, and no recipe is written" {
+    cp -r "$F/model" "$T/bad"
+    printf '\xc0\x7f' | dd of="$T/bad/model.safetensors" bs=1 conv=notrunc status=none \
+        seek="$(jq '.tensors[] | select(.name == "norm.weight").begin' "$F/lm.json")"
+    aq-extract-lm -q -o "$T/bad.json" "$T/bad"
+    made "$T/4.json" wint4_afp16/default 4 1 ".identity.lm = \"$(jq -r .digest.sample "$T/bad.json")\""
+    aq-select -q --effective-bits 8 -o "$T/start.json" "$T/4.json"
+    refused 3 "the divergence is not finite in sample 0 of 's'" aq-eval polish -q --device cpu --reference "$T/bad.json" --search s="$F/search" \
+        --confirm c="$F/confirm" -o "$T/p.json" "$T/start.json" "$T/4.json"
+    [ ! -e "$T/p.json" ]
 }
 
 @test "scores and recipes that do not belong together are refused" {

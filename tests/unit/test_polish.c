@@ -163,8 +163,9 @@ static void test_planted_bad_move(void)
     tap_ok(polish_run(&s.job, s.choice, &r, &err) == 0, "it runs");
     for (size_t i = 0; i < r.step_count; i++)
         refused += !r.steps[i].accepted;
-    tap_ok(refused >= 1, "a move that only the search text likes reaches the confirm text");
-    tap_ok(r.accepted == 0, "which refuses it");
+    tap_ok(refused >= 1,
+           "a planted bad move, which only the search text likes, reaches the confirm text");
+    tap_ok(r.accepted == 0, "the confirm text refuses the planted bad move");
     tap_ok(memcmp(r.choice, s.choice, sizeof s.choice) == 0, "and the recipe stays");
     bool again = false;
     for (size_t i = 0; i < r.step_count; i++)
