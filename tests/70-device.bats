@@ -311,6 +311,36 @@ agrees() {
 }
 
 # bats test_tags=gpu
+@test "aq-eval on the GPU: the same bytes from run to run, from 1, 3 and 7 shards, and within --memory; the CPU's divergences; 0 against itself" {
+    demo_inputs
+    local m=$T/qwen3_vl_demo d n k need
+    jq --argjson treatments '{"a": ["int4:block(-1:128):static", "none"], "b": ["e4m3:axis0:static", "e4m3:token:dynamic"], "c": ["e2m1:nvfp4(16):dynamic", "none"],
+        "d": ["int8:axis0:static", "int8:token:dynamic"]}' --argjson cycle '["a", "b", "NONE", "c", "d"]' -f "$REPO/tests/manifest.jq" "$m/lm.json" >mixed.json
+    measure() { aq-eval -q --reference "$m/lm.json" --domain text="$m/tokens" "$@"; }
+    for d in fp32 bf16; do
+        aq 0 measure --device cuda --dtype $d -o $d.json mixed.json
+        aq 0 measure --device cuda --dtype $d -o again.json mixed.json
+        cmp again.json $d.json
+        for n in 1 3 7; do
+            for k in $(seq $n); do aq 0 measure --device cuda --dtype $d --shard $k/$n -o part-$n-$k mixed.json; done
+            # shellcheck disable=SC2046
+            aq 0 aq-eval merge -o merged.json $(printf "part-$n-%s " $(seq $n))
+            cmp merged.json $d.json
+            rm part-*
+        done
+        aq 1 measure --device cuda --dtype $d --memory 1M mixed.json
+        need=$(sed -nE 's/.*needs ([0-9]+) MB.*/\1/p' <<<"$stderr")
+        aq 0 measure --device cuda --dtype $d --memory "${need}000000" -o small.json mixed.json
+        cmp small.json $d.json
+        aq 0 measure --device cuda --dtype $d "$m/lm.json"
+        is "$(jq -c '[.all.kl.max, .all.reverse_kl.max, .all.top1]' <<<"$output")" '[0,0,1]'
+    done
+    aq 0 measure --device cpu -o cpu.json mixed.json
+    echo "# KL of a recipe: cpu $(jq .all.kl.mean cpu.json), cuda $(jq .all.kl.mean fp32.json), bf16 $(jq .all.kl.mean bf16.json)" >&3
+    jq -en '[inputs.all.kl.mean] | .[0] > 1e-4 and ((.[1] / .[0] - 1) | fabs) < 1e-3 and ((.[2] / .[0] - 1) | fabs) < 5e-2' cpu.json fp32.json bf16.json
+}
+
+# bats test_tags=gpu
 @test "compute-sanitizer finds nothing on a tiny model" {
     need_command compute-sanitizer
     # cuBLAS's bf16 kernels store through the copy engine, which initcheck and racecheck do not see

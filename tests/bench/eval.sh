@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Divergences, random weights. On a GPU: positions of one recipe in bf16 with operands of one and of three products and windows of 512
+# tokens, divergences of all groups one by one, and trials of a polish. On two processors, in the dimensions of SmolLM2-135M: 16,384
+# positions of one recipe, and exchanges of a polish on 4,096. WHAT='positions kl_div trials cpu' chooses; POSITIONS=1000000 measures
+# all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+O=${O:-build}
+export PATH="$PWD/$O/bin:$PATH" AQ_CONF=$PWD/conf LC_ALL=C
+gpu=
+! nvidia-smi -L >/dev/null 2>&1 || gpu='positions kl_div trials'
+WHAT=${WHAT:-$gpu cpu} POSITIONS=${POSITIONS:-100000}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# text NAME SAMPLES LENGTH SEED [VOCABULARY]: tokens at random
+text() {
+    awk -v n="$2" -v tokens="$3" -v seed="$4" -v ids="${5:-49000}" 'BEGIN { srand(seed)
+        for (i = 0; i < n; i++) { line = ""; for (k = 0; k < tokens; k++) line = line int(rand() * ids) " "; print line } }' |
+        "$O/tests/make_tokens" --sizes "$2" -o "$work/$1"
+}
+
+# recipe NAME LM TREATMENT: every group in it, weights alone
+recipe() {
+    jq --argjson treatments "{\"a\": [\"$3\", \"none\"]}" --argjson cycle '["a"]' -f tests/manifest.jq "$2" >"$work/$1.json"
+}
+
+# seconds WHAT AIM COMMAND...: its seconds, which are left in `took`
+seconds() {
+    local what=$1 aim=$2 start=$EPOCHREALTIME
+    shift 2
+    "$@"
+    took=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')
+    printf '%-70s %7.2f s   (aim: %s)\n' "$what" "$took" "$aim"
+}
+
+model4b() {
+    [ -e "$work/4b.json" ] && return
+    "$O/tests/random_checkpoint" --preset 4b --vision-depth 0 "$work/4b"
+    aq-extract-lm -q -o "$work/4b.json" "$work/4b"
+}
+
+positions() {
+    local samples=$(((POSITIONS + 510) / 511)) name aim=60
+    model4b
+    text windows "$samples" 512 1
+    for name in one:int8:axis0:static 'three:int4:block(-1:32):static'; do
+        recipe "${name%%:*}" "$work/4b.json" "${name#*:}"
+        seconds "$POSITIONS positions, ${name%%:*}-product operands" "$aim s for 1,000,000" \
+            aq-eval -q --device cuda --dtype bf16 --reference "$work/4b.json" --domain t="$work/windows" -o "$work/eval.json" "$work/${name%%:*}.json"
+        jq -r '"    KL \(.all.kl.mean) +- \(.all.kl.se), noise floor \(.noise_floor), \(.all.positions) positions"' "$work/eval.json"
+        aim=90
+    done
+}
+
+kl_div() {
+    model4b
+    text captions 512 12 2
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o "$work/quant.json"
+    seconds 'kl_div of 144 groups, one candidate, 512 samples of 12 tokens' '20 s' aq-score -q --device cuda --dtype bf16 --method kl_div \
+        --lm "$work/4b.json" --tokens "$work/captions" --prefix 512 --score-samples 512 -o "$work/store" "$work/quant.json"
+}
+
+# polish LM LAYERS POSITIONS OPTION...: into polished.json, from scores whatever they are; the texts in windows of 512 tokens
+polish() {
+    local lm=$1 layers=$2 samples=$((($3 + 510) / 511)) bits t
+    shift 3
+    for bits in 4 8; do
+        jq -n -f tests/scores.jq --arg name "wint${bits}_afp16/default" --argjson bits $bits --argjson seed $bits --argjson layers "$layers" |
+            jq --slurpfile lm "$lm" '.identity.lm = $lm[0].digest.sample | .groups = ([.groups, $lm[0].groups] | transpose | map(.[0] + .[1]))
+                | .weights.lm = ([.groups[].weights] | add) | (.groups[] | .per_token, .per_token_se) /= 1e4' | "$O/tests/json_seal" >"$work/scores-$bits.json"
+    done
+    for t in search:3 confirm:4; do text "${t%:*}" "$samples" 512 "${t#*:}"; done
+    aq-select -q --effective-bits 6 -o "$work/start.json" "$work"/scores-{4,8}.json
+    aq-eval polish -q --reference "$lm" --search s="$work/search" --confirm c="$work/confirm" -o "$work/polished.json" "$@" "$work/start.json" \
+        "$work"/scores-{4,8}.json
+}
+
+# trials_of WHAT AIM COUNT POLISH...: seconds of up to COUNT trials, and of one apart from what the texts, the reference and the start take
+trials_of() {
+    local what=$1 aim=$2 n first=
+    for n in 1 "$3"; do
+        seconds "$n trials of a polish, $what" "$aim" polish "${@:4}" --trials "$n"
+        jq -r '.selection.polish | "    \(.trials) trials, \(.accepted) accepted: \(.stopped)"' "$work/polished.json"
+        first=${first:-$took}
+    done
+    jq -r --argjson a "$first" --argjson b "$took" '.selection.polish.trials | "    one of them: \(if . > 1 then ($b - $a) / (. - 1) else null end) s"' "$work/polished.json"
+}
+
+trials() {
+    "$O/tests/random_checkpoint" --kind qwen3 --preset 2b --hidden 1024 --intermediate 3072 --layers 28 --heads 16 --kv-heads 8 "$work/06b"
+    aq-extract-lm -q -o "$work/06b.json" "$work/06b"
+    trials_of '16,384 positions, dimensions of 0.6B' '60 s for 600' 600 "$work/06b.json" 28 16384 --device cuda --dtype bf16 --time "${SECONDS_EACH:-60}"
+}
+
+cpu() { # on two processors of those that there are
+    local two
+    two=$(taskset -cp $$ | sed 's/.*: //' | tr , '\n' | awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }' | head -n 2 | paste -sd,)
+    taskset -cp "$two" $BASHPID >/dev/null
+    lscpu | sed -n 's/^Model name: */two of: /p'
+    "$O/tests/random_checkpoint" --kind qwen3 --hidden 576 --intermediate 1536 --layers 30 --heads 9 --kv-heads 3 --head-dim 64 --vocab 49152 --scale 0.05 "$work/135m"
+    aq-extract-lm -q -o "$work/135m.json" "$work/135m"
+    recipe int4 "$work/135m.json" 'int4:block(-1:128):static'
+    text windows 33 512 1 49152
+    seconds '16,384 positions of one recipe, dimensions of SmolLM2, two processors' '120 s' aq-eval -q --device cpu --reference "$work/135m.json" \
+        --domain t="$work/windows" -o "$work/eval.json" "$work/int4.json"
+    trials_of '4,096 positions, dimensions of SmolLM2' '6 s for each' 11 "$work/135m.json" 30 4096 --device cpu
+}
+
+[ -z "$gpu" ] || nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+for what in $WHAT; do ($what); done
