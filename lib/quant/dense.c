@@ -10,123 +10,142 @@
 #include <immintrin.h>
 #endif
 
-/* A micro-tile is TILE_M rows by TILE_N columns; operands are packed in strips of these. */
-enum { TILE_M = 8, TILE_N = 16, PANEL = 128, BLOCK_LARGE = 384, BLOCK_SMALL = 96 };
+/*
+ * A micro-tile is TILE_M rows by TILE_N columns; operands are packed in strips of these, a block of
+ * BLOCK_ROWS rows stays in the second cache while the columns' strips pass by.
+ */
+enum { TILE_M = 8, TILE_N = 24, BLOCK_ROWS = 192, BLOCK_COLS = 384 };
 
-/* sum (TILE_M, TILE_N) = a' b over k; a: (k, TILE_M), b: (k, TILE_N), packed. */
-typedef void tile_fn(int64_t k, const double *a, const double *b, double *sum);
+/* c (TILE_M, TILE_N), rows ld apart, += sign * a' b over k; a: (k, TILE_M), b: (k, TILE_N), packed.
+ */
+typedef void tile_fn(int64_t k, const double *a, const double *b, double *c, int64_t ld,
+                     double sign);
+/* to[i] -= factor * x[i] */
+typedef void take_fn(double *to, const double *x, double factor, int64_t n);
 
-static void tile_plain(int64_t k, const double *a, const double *b, double *sum)
+static void tile_plain(int64_t k, const double *a, const double *b, double *c, int64_t ld,
+                       double sign)
 {
-    memset(sum, 0, TILE_M * TILE_N * sizeof *sum);
+    double sum[TILE_M][TILE_N] = {{0}};
     for (; k > 0; k--, a += TILE_M, b += TILE_N)
         for (int i = 0; i < TILE_M; i++)
             for (int j = 0; j < TILE_N; j++)
-                sum[i * TILE_N + j] += a[i] * b[j];
+                sum[i][j] += a[i] * b[j];
+    for (int i = 0; i < TILE_M; i++)
+        for (int j = 0; j < TILE_N; j++)
+            c[i * ld + j] += sign * sum[i][j];
+}
+
+static void take_plain(double *to, const double *x, double factor, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] -= factor * x[i];
 }
 
 #if defined(__x86_64__)
-/* 8 x 16 in 16 registers of 8. */
-__attribute__((target("avx512f"))) static void tile_avx512(int64_t k, const double *a,
-                                                           const double *b, double *sum)
+/* 8 x 24 in 24 registers of 8. The result is fetched while the sums are made, and b, of which a
+   strip is longer than the first cache, some rows ahead. */
+__attribute__((target("avx512f"))) static void
+tile_avx512(int64_t k, const double *a, const double *b, double *c, int64_t ld, double sign)
 {
-    __m512d c[TILE_M][2];
+    enum { AHEAD = 8 * TILE_N };
+    __m512d sum[TILE_M][3], by = _mm512_set1_pd(sign);
     for (int i = 0; i < TILE_M; i++)
-        c[i][0] = c[i][1] = _mm512_setzero_pd();
+        for (int j = 0; j < 3; j++) {
+            sum[i][j] = _mm512_setzero_pd();
+            _mm_prefetch((const char *)(c + i * ld + (ptrdiff_t)8 * j), _MM_HINT_T0);
+        }
     for (; k > 0; k--, a += TILE_M, b += TILE_N) {
-        __m512d b0 = _mm512_loadu_pd(b), b1 = _mm512_loadu_pd(b + 8);
+        __m512d b0 = _mm512_loadu_pd(b), b1 = _mm512_loadu_pd(b + 8), b2 = _mm512_loadu_pd(b + 16);
+        _mm_prefetch((const char *)(b + AHEAD), _MM_HINT_T0);
+        _mm_prefetch((const char *)(b + AHEAD + 8), _MM_HINT_T0);
+        _mm_prefetch((const char *)(b + AHEAD + 16), _MM_HINT_T0);
 #pragma GCC unroll 8
         for (int i = 0; i < TILE_M; i++) {
             __m512d x = _mm512_set1_pd(a[i]);
-            c[i][0] = _mm512_fmadd_pd(x, b0, c[i][0]);
-            c[i][1] = _mm512_fmadd_pd(x, b1, c[i][1]);
+            sum[i][0] = _mm512_fmadd_pd(x, b0, sum[i][0]);
+            sum[i][1] = _mm512_fmadd_pd(x, b1, sum[i][1]);
+            sum[i][2] = _mm512_fmadd_pd(x, b2, sum[i][2]);
         }
     }
-    for (int i = 0; i < TILE_M; i++) {
-        _mm512_storeu_pd(sum + i * TILE_N, c[i][0]);
-        _mm512_storeu_pd(sum + i * TILE_N + 8, c[i][1]);
-    }
+    for (int i = 0; i < TILE_M; i++, c += ld)
+        for (int j = 0; j < 3; j++) {
+            double *to = c + (ptrdiff_t)8 * j;
+            _mm512_storeu_pd(to, _mm512_fmadd_pd(by, sum[i][j], _mm512_loadu_pd(to)));
+        }
 }
 
-/* 4 x 8 in 8 registers of 4, four times. */
-__attribute__((target("avx2,fma"))) static void tile_avx2(int64_t k, const double *a,
-                                                          const double *b, double *sum)
+__attribute__((target("avx512f"))) static void take_avx512(double *to, const double *x,
+                                                           double factor, int64_t n)
 {
+    __m512d f = _mm512_set1_pd(factor);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm512_storeu_pd(to + i,
+                         _mm512_fnmadd_pd(f, _mm512_loadu_pd(x + i), _mm512_loadu_pd(to + i)));
+    __mmask8 rest = (__mmask8)((1 << (n - i)) - 1);
+    _mm512_mask_storeu_pd(to + i, rest,
+                          _mm512_fnmadd_pd(f, _mm512_maskz_loadu_pd(rest, x + i),
+                                           _mm512_maskz_loadu_pd(rest, to + i)));
+}
+
+/* 4 x 12 in 12 registers of 4, four times. */
+__attribute__((target("avx2,fma"))) static void
+tile_avx2(int64_t k, const double *a, const double *b, double *to, int64_t ld, double sign)
+{
+    __m256d by = _mm256_set1_pd(sign);
     for (int quarter = 0; quarter < 4; quarter++) {
-        int row = quarter / 2 * 4, col = quarter % 2 * 8;
-        __m256d c[4][2];
+        int row = quarter / 2 * 4, col = quarter % 2 * 12;
+        __m256d c[4][3];
         for (int i = 0; i < 4; i++)
-            c[i][0] = c[i][1] = _mm256_setzero_pd();
+            c[i][0] = c[i][1] = c[i][2] = _mm256_setzero_pd();
         for (int64_t t = 0; t < k; t++) {
             const double *at = a + t * TILE_M + row, *bt = b + t * TILE_N + col;
-            __m256d b0 = _mm256_loadu_pd(bt), b1 = _mm256_loadu_pd(bt + 4);
+            __m256d b0 = _mm256_loadu_pd(bt), b1 = _mm256_loadu_pd(bt + 4),
+                    b2 = _mm256_loadu_pd(bt + 8);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; i++) {
                 __m256d x = _mm256_set1_pd(at[i]);
                 c[i][0] = _mm256_fmadd_pd(x, b0, c[i][0]);
                 c[i][1] = _mm256_fmadd_pd(x, b1, c[i][1]);
+                c[i][2] = _mm256_fmadd_pd(x, b2, c[i][2]);
             }
         }
-        for (int i = 0; i < 4; i++) {
-            _mm256_storeu_pd(sum + (row + i) * TILE_N + col, c[i][0]);
-            _mm256_storeu_pd(sum + (row + i) * TILE_N + col + 4, c[i][1]);
-        }
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 3; j++) {
+                double *at = to + (row + i) * ld + col + (ptrdiff_t)4 * j;
+                _mm256_storeu_pd(at, _mm256_fmadd_pd(by, c[i][j], _mm256_loadu_pd(at)));
+            }
     }
+}
+
+__attribute__((target("avx2,fma"))) static void take_avx2(double *to, const double *x,
+                                                          double factor, int64_t n)
+{
+    __m256d f = _mm256_set1_pd(factor);
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        _mm256_storeu_pd(to + i,
+                         _mm256_fnmadd_pd(f, _mm256_loadu_pd(x + i), _mm256_loadu_pd(to + i)));
+    for (; i < n; i++)
+        to[i] = __builtin_fma(-factor, x[i], to[i]);
 }
 #endif
 
-static tile_fn *best_tile(void)
+struct dense_kernels {
+    tile_fn *tile;
+    take_fn *take;
+};
+
+static struct dense_kernels best_kernels(void)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f"))
-        return tile_avx512;
+        return (struct dense_kernels){tile_avx512, take_avx512};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return tile_avx2;
+        return (struct dense_kernels){tile_avx2, take_avx2};
 #endif
-    return tile_plain;
-}
-
-/* ---- products ---- */
-
-/* How a product is cut: into blocks of the result, each worker with room of its own. */
-struct cut {
-    const struct dense_product *p;
-    tile_fn *tile;
-    int64_t block, across; /* rows and columns of a block; blocks side by side */
-    double *room;
-    size_t room_each;
-};
-
-/*
- * Strips of `width` rows of a view, (k, width) each; zeros beyond its n rows. Rows that are side by
- * side in memory are copied, others gathered.
- */
-static void pack(const struct dense_view *v, int64_t first, int64_t n, int64_t k0, int64_t k,
-                 int width, double *to)
-{
-    for (int64_t s = 0; s < n; s += width, to += (size_t)k * (size_t)width) {
-        int64_t used = n - s < width ? n - s : width;
-        const double *from = v->data + (first + s) * v->row + k0 * v->col;
-        if (used < width)
-            memset(to, 0, (size_t)(k * width) * sizeof *to);
-        if (v->row == 1)
-            for (int64_t t = 0; t < k; t++)
-                memcpy(to + t * width, from + t * v->col, (size_t)used * sizeof *to);
-        else
-            for (int64_t i = 0; i < used; i++)
-                for (int64_t t = 0; t < k; t++)
-                    to[t * width + i] = from[i * v->row + t * v->col];
-    }
-}
-
-static void add_tile(const struct dense_product *p, int64_t row, int64_t col, int64_t rows,
-                     int64_t cols, const double *sum)
-{
-    for (int64_t i = 0; i < rows; i++) {
-        double *c = p->c + (row + i) * p->ld + col;
-        for (int64_t j = 0; j < cols; j++)
-            c[j] += p->sign * sum[i * TILE_N + j];
-    }
+    return (struct dense_kernels){tile_plain, take_plain};
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -134,46 +153,130 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static void multiply_block(void *arg, int64_t unit, int worker)
+static int64_t pieces(int64_t n, int64_t of)
+{
+    return (n + of - 1) / of;
+}
+
+/* ---- products ---- */
+
+enum { PACK_ROWS = 4 * TILE_N }; /* of a unit: whole strips of both widths */
+
+/* A product over columns k0 to k0 + k of a: both operands are packed, then blocks are multiplied.
+ */
+struct cut {
+    const struct dense_product *p;
+    tile_fn *tile;
+    double *a, *b; /* strips of TILE_M rows of p->a, of TILE_N columns of p->b; k columns each */
+    int64_t k0, k;
+    int64_t pack_a; /* units that pack a; the others pack b */
+    int64_t cols;   /* of b that are not all zero */
+    int64_t across; /* blocks side by side */
+};
+
+/* A strip of `width` rows of a view, (k, width); zeros beyond those that are used. */
+static inline __attribute__((always_inline)) void pack_strip(const double *from,
+                                                             const struct dense_view *v,
+                                                             int64_t used, int64_t k, int width,
+                                                             double *to)
+{
+    enum { STEP = 8 };
+    if (used < width)
+        memset(to, 0, (size_t)(k * width) * sizeof *to);
+    if (v->row == 1 && used == width) { /* rows side by side in memory */
+        for (int64_t t = 0; t < k; t++)
+            memcpy(to + t * width, from + t * v->col, (size_t)width * sizeof *to);
+        return;
+    }
+    int64_t i0 = 0, t0 = 0;
+    for (; i0 + STEP <= used; i0 += STEP)
+        for (t0 = 0; t0 + STEP <= k; t0 += STEP)
+            for (int64_t t = t0; t < t0 + STEP; t++)
+                for (int64_t i = i0; i < i0 + STEP; i++)
+                    to[t * width + i] = from[i * v->row + t * v->col];
+    for (int64_t t = 0; t < k; t++)
+        for (int64_t i = t < k / STEP * STEP ? i0 : 0; i < used; i++)
+            to[t * width + i] = from[i * v->row + t * v->col];
+}
+
+/* Rows first to first + n of a view, in strips. */
+static void pack(const struct dense_view *v, int64_t first, int64_t n, int64_t k0, int64_t k,
+                 int width, double *to)
+{
+    for (int64_t s = 0; s < n; s += width, to += (size_t)k * (size_t)width) {
+        const double *from = v->data + (first + s) * v->row + k0 * v->col;
+        if (width == TILE_M)
+            pack_strip(from, v, least(n - s, TILE_M), k, TILE_M, to);
+        else
+            pack_strip(from, v, least(n - s, TILE_N), k, TILE_N, to);
+    }
+}
+
+static void pack_unit(void *arg, int64_t unit, int worker)
 {
     const struct cut *cut = arg;
     const struct dense_product *p = cut->p;
     const struct dense_view bt = {p->b.data, p->b.col, p->b.row};
-    int64_t row = unit / cut->across * cut->block, col = unit % cut->across * cut->block;
-    int64_t rows = least(cut->block, p->m - row), cols = least(cut->block, p->n - col);
-    double *a = cut->room + (size_t)worker * cut->room_each, sum[TILE_M * TILE_N];
-    double *b = a + aq_round_up(cut->block, TILE_M) * DENSE_K;
-    if (p->lower && col > row + rows - 1)
-        return;
-    int64_t from = p->b_lower ? col / DENSE_K * DENSE_K : 0;
-    for (int64_t k0 = from; k0 < p->k; k0 += DENSE_K) {
-        int64_t k = least(DENSE_K, p->k - k0);
-        pack(&p->a, row, rows, k0, k, TILE_M, a);
-        pack(&bt, col, cols, k0, k, TILE_N, b);
-        for (int64_t j = 0; j < cols; j += TILE_N)
-            for (int64_t i = 0; i < rows; i += TILE_M) {
-                cut->tile(k, a + i * k, b + j * k, sum);
-                add_tile(p, row + i, col + j, least(TILE_M, rows - i), least(TILE_N, cols - j),
-                         sum);
-            }
+    (void)worker;
+    if (unit < cut->pack_a) {
+        int64_t at = unit * PACK_ROWS;
+        pack(&p->a, at, least(PACK_ROWS, p->m - at), cut->k0, cut->k, TILE_M, cut->a + at * cut->k);
+    } else {
+        int64_t at = (unit - cut->pack_a) * PACK_ROWS;
+        pack(&bt, at, least(PACK_ROWS, cut->cols - at), cut->k0, cut->k, TILE_N,
+             cut->b + at * cut->k);
     }
+}
+
+/* A tile at the edge: rows and columns of it are there. */
+static void edge_tile(const struct cut *cut, const double *a, const double *b, double *c,
+                      int64_t rows, int64_t cols)
+{
+    double sum[TILE_M * TILE_N] = {0};
+    cut->tile(cut->k, a, b, sum, TILE_N, 1);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            c[i * cut->p->ld + j] += cut->p->sign * sum[i * TILE_N + j];
+}
+
+static void multiply_unit(void *arg, int64_t unit, int worker)
+{
+    const struct cut *cut = arg;
+    const struct dense_product *p = cut->p;
+    int64_t row = unit / cut->across * BLOCK_ROWS, col = unit % cut->across * BLOCK_COLS;
+    int64_t end_row = least(row + BLOCK_ROWS, p->m), end_col = least(col + BLOCK_COLS, cut->cols);
+    (void)worker;
+    for (int64_t j = col; j < end_col; j += TILE_N)
+        for (int64_t i = row; i < end_row; i += TILE_M) {
+            const double *a = cut->a + i * cut->k, *b = cut->b + j * cut->k;
+            double *c = p->c + i * p->ld + j;
+            if (p->lower && j > i + TILE_M - 1)
+                continue;
+            if (i + TILE_M <= p->m && j + TILE_N <= cut->cols)
+                cut->tile(cut->k, a, b, c, p->ld, p->sign);
+            else
+                edge_tile(cut, a, b, c, least(TILE_M, p->m - i), least(TILE_N, cut->cols - j));
+        }
 }
 
 void dense_multiply(struct aq_pool *pool, const struct dense_product *p)
 {
-    struct cut cut = {.p = p, .tile = best_tile()};
+    struct cut cut = {.p = p, .tile = best_kernels().tile};
     if (p->m == 0 || p->n == 0 || p->k == 0)
         return;
-    /* small enough that every thread has several; both are multiples of what b_lower skips by */
-    cut.block = p->m * p->n >= (int64_t)BLOCK_LARGE * BLOCK_LARGE * 4 * aq_pool_threads(pool)
-                    ? BLOCK_LARGE
-                    : BLOCK_SMALL;
-    cut.across = (p->n + cut.block - 1) / cut.block;
-    cut.room_each =
-        (size_t)(aq_round_up(cut.block, TILE_M) + aq_round_up(cut.block, TILE_N)) * DENSE_K;
-    cut.room = xmalloc((size_t)aq_pool_threads(pool) * cut.room_each * sizeof *cut.room);
-    aq_pool_run(pool, cut.across * ((p->m + cut.block - 1) / cut.block), multiply_block, &cut);
-    free(cut.room);
+    int64_t k = least(p->k, DENSE_K), a = aq_round_up(p->m, TILE_M) * k,
+            b = aq_round_up(p->n, TILE_N) * k;
+    cut.a = xmalloc((size_t)(a + b) * sizeof *cut.a);
+    cut.b = cut.a + a;
+    cut.pack_a = pieces(p->m, PACK_ROWS);
+    for (cut.k0 = 0; cut.k0 < p->k; cut.k0 += DENSE_K) {
+        cut.k = least(DENSE_K, p->k - cut.k0);
+        cut.cols = p->b_lower ? least(p->n, cut.k0 + cut.k) : p->n;
+        cut.across = pieces(cut.cols, BLOCK_COLS);
+        aq_pool_run(pool, cut.pack_a + pieces(cut.cols, PACK_ROWS), pack_unit, &cut);
+        aq_pool_run(pool, cut.across * pieces(p->m, BLOCK_ROWS), multiply_unit, &cut);
+    }
+    free(cut.a);
 }
 
 void dense_add_square(struct aq_pool *pool, double *s, const double *x, int64_t rows, int64_t n)
@@ -190,70 +293,102 @@ void dense_add_square(struct aq_pool *pool, double *s, const double *x, int64_t 
     dense_multiply(pool, &p);
 }
 
-void dense_mirror(double *s, int64_t n)
+struct mirror {
+    double *s;
+    int64_t n;
+};
+
+enum { MIRROR_STEP = 32 };
+
+static void mirror_unit(void *arg, int64_t unit, int worker)
 {
-    enum { STEP = 32 };
-    for (int64_t r0 = 0; r0 < n; r0 += STEP)
-        for (int64_t c0 = 0; c0 <= r0; c0 += STEP)
-            for (int64_t r = r0; r < least(r0 + STEP, n); r++)
-                for (int64_t c = c0; c < least(c0 + STEP, r); c++)
-                    s[c * n + r] = s[r * n + c];
+    const struct mirror *m = arg;
+    int64_t n = m->n, r0 = unit * MIRROR_STEP;
+    double *s = m->s;
+    (void)worker;
+    for (int64_t c0 = 0; c0 <= r0; c0 += MIRROR_STEP)
+        for (int64_t c = c0; c < c0 + MIRROR_STEP; c++)
+            for (int64_t r = c < r0 ? r0 : c + 1; r < least(r0 + MIRROR_STEP, n); r++)
+                s[c * n + r] = s[r * n + c];
+}
+
+void dense_mirror(struct aq_pool *pool, double *s, int64_t n)
+{
+    struct mirror m = {s, n};
+    aq_pool_run(pool, pieces(n, MIRROR_STEP), mirror_unit, &m);
 }
 
 /* ---- factors ---- */
 
-/* Of a block on the diagonal, rows ld apart. */
-static int64_t factor_block(double *a, int64_t ld, int64_t n)
+/* Of a block on the diagonal, rows ld apart. u: room for (n, n), where it is made as an upper
+   triangle, row after row. */
+static int64_t factor_block(const struct dense_kernels *k, double *a, int64_t ld, int64_t n,
+                            double *u)
 {
-    for (int64_t j = 0; j < n; j++) {
-        double *row = a + j * ld;
-        for (int64_t i = 0; i < j; i++) {
-            const double *other = a + i * ld;
-            double sum = row[i];
-            for (int64_t k = 0; k < i; k++)
-                sum -= row[k] * other[k];
-            row[i] = sum / other[i];
+    int64_t bad = -1;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = i; j < n; j++)
+            u[i * n + j] = a[j * ld + i];
+    for (int64_t i = 0; i < n && bad < 0; i++) {
+        double *row = u + i * n;
+        if (!(row[i] > 0) || !isfinite(row[i])) {
+            bad = i;
+            break;
         }
-        double pivot = row[j];
-        for (int64_t k = 0; k < j; k++)
-            pivot -= row[k] * row[k];
-        if (!(pivot > 0) || !isfinite(pivot))
-            return j;
-        row[j] = sqrt(pivot);
+        row[i] = sqrt(row[i]);
+        for (int64_t j = i + 1; j < n; j++)
+            row[j] /= row[i];
+        for (int64_t j = i + 1; j < n; j++)
+            k->take(u + j * n + j, row + j, row[j], n - j);
     }
-    return -1;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = i; j < n; j++)
+            a[j * ld + i] = u[i * n + j];
+    return bad;
 }
 
 /* inverse (n, n) of a lower triangular block. */
-static void invert_block(const double *l, int64_t ld, int64_t n, double *inverse)
+static void invert_block(const struct dense_kernels *k, const double *l, int64_t ld, int64_t n,
+                         double *inverse)
 {
     memset(inverse, 0, (size_t)(n * n) * sizeof *inverse);
     for (int64_t i = 0; i < n; i++) {
         const double *row = l + i * ld;
         double *out = inverse + i * n;
-        for (int64_t k = 0; k < i; k++)
-            for (int64_t j = 0; j <= k; j++)
-                out[j] += row[k] * inverse[k * n + j];
+        for (int64_t t = 0; t < i; t++)
+            k->take(out, inverse + t * n, row[t], t + 1);
         for (int64_t j = 0; j < i; j++)
-            out[j] = -out[j] / row[i];
+            out[j] /= row[i];
         out[i] = 1 / row[i];
     }
 }
 
+/*
+ * Columns that are factored at a time: what is below them is multiplied by an inverse as a whole,
+ * which narrow panels waste less of, while wide ones touch the rest of a large matrix less often.
+ */
+enum { PANEL = 256, PANEL_SMALL = 128, LARGE = 6144 };
+
+static int64_t panel_of(int64_t n)
+{
+    return n < LARGE ? PANEL_SMALL : PANEL;
+}
+
 int64_t dense_cholesky(struct aq_pool *pool, double *a, int64_t n)
 {
+    const struct dense_kernels kernels = best_kernels();
     double *inverse = xmalloc((size_t)PANEL * PANEL * sizeof *inverse);
     double *below = xmalloc((size_t)n * PANEL * sizeof *below);
     int64_t bad = -1;
-    for (int64_t j = 0; j < n && bad < 0; j += PANEL) {
-        int64_t width = least(PANEL, n - j), rest = n - j - width;
+    for (int64_t j = 0, panel_cols = panel_of(n); j < n && bad < 0; j += panel_cols) {
+        int64_t width = least(panel_cols, n - j), rest = n - j - width;
         double *diagonal = a + j * n + j, *panel = a + (j + width) * n + j;
-        bad = factor_block(diagonal, n, width);
+        bad = factor_block(&kernels, diagonal, n, width, inverse);
         if (bad >= 0) {
             bad += j;
             break;
         }
-        invert_block(diagonal, n, width, inverse);
+        invert_block(&kernels, diagonal, n, width, inverse);
         /* what is below: times the inverse, transposed */
         memset(below, 0, (size_t)(rest * width) * sizeof *below);
         const struct dense_product solve = {.m = rest,
@@ -287,12 +422,13 @@ int64_t dense_cholesky(struct aq_pool *pool, double *a, int64_t n)
 
 void dense_invert_lower(struct aq_pool *pool, double *l, int64_t n)
 {
+    const struct dense_kernels kernels = best_kernels();
     double *inverse = xmalloc((size_t)PANEL * PANEL * sizeof *inverse);
     double *sums = xmalloc((size_t)PANEL * (size_t)n * sizeof *sums);
-    for (int64_t i = 0; i < n; i += PANEL) {
-        int64_t height = least(PANEL, n - i);
+    for (int64_t i = 0, panel_rows = panel_of(n); i < n; i += panel_rows) {
+        int64_t height = least(panel_rows, n - i);
         double *row = l + i * n;
-        invert_block(row + i, n, height, inverse);
+        invert_block(&kernels, row + i, n, height, inverse);
         memset(sums, 0, (size_t)(height * i) * sizeof *sums);
         const struct dense_product above = {.m = height,
                                             .n = i,

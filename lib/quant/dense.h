@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { DENSE_K = 192 };
+enum { DENSE_K = 256 };
 
 /* A matrix whose element (i, k) is at data[i * row + k * col]. */
 struct dense_view {
@@ -35,7 +35,7 @@ void dense_multiply(struct aq_pool *pool, const struct dense_product *p);
 /* s (n, n) += x' x of x (rows, n): the lower triangle; the upper one is left as it is, or not. */
 void dense_add_square(struct aq_pool *pool, double *s, const double *x, int64_t rows, int64_t n);
 /* Copies the lower triangle to the upper one. */
-void dense_mirror(double *s, int64_t n);
+void dense_mirror(struct aq_pool *pool, double *s, int64_t n);
 
 /*
  * The lower factor L of A = L L', in place of A's lower triangle; the upper one is not read and is

@@ -11,6 +11,11 @@
 
 /* ---- the factor ---- */
 
+static size_t factor_bytes(int64_t n)
+{
+    return (size_t)n * (size_t)n * sizeof(double);
+}
+
 struct diagonal {
     double value;
     int64_t column;
@@ -50,6 +55,44 @@ static int find_order(struct gptq_factor *f, const double *moments, const float 
     return r;
 }
 
+struct filling {
+    struct gptq_factor *f;
+    const double *moments;
+    const float *scale;
+};
+
+enum { FILL_ROWS = 16 };
+
+/* Rows of the lower triangle of the moments, columns from the last of the order to the first. */
+static void fill_unit(void *arg, int64_t unit, int worker)
+{
+    const struct filling *j = arg;
+    const struct gptq_factor *f = j->f;
+    int64_t n = f->n, end = (unit + 1) * FILL_ROWS < n ? (unit + 1) * FILL_ROWS : n;
+    (void)worker;
+    for (int64_t i = unit * FILL_ROWS; i < end; i++) {
+        const int64_t at = f->order[n - 1 - i];
+        double *row = f->u + i * n;
+        for (int64_t k = 0; k <= i; k++)
+            row[k] = moment(j->moments, n, j->scale, at, f->order[n - 1 - k]);
+        row[i] = row[i] > 0 ? row[i] : 1;
+    }
+}
+
+/* Elements from the front with those from the back. */
+static void reverse_unit(void *arg, int64_t unit, int worker)
+{
+    const struct filling *j = arg;
+    int64_t n = j->f->n, all = n * n, from = unit * FILL_ROWS * n, end = from + FILL_ROWS * n;
+    double *front = j->f->u, *back = front + all - 1;
+    (void)worker;
+    for (int64_t i = from; i < end && i < all / 2; i++) {
+        double x = front[i];
+        front[i] = back[-i];
+        back[-i] = x;
+    }
+}
+
 /*
  * U with U'U = H^-1 is the inverse of R, upper triangular with RR' = H: and that is the Cholesky
  * factor of H with rows and columns from the last to the first, read in the same way. So the lower
@@ -58,26 +101,18 @@ static int find_order(struct gptq_factor *f, const double *moments, const float 
 static int try_factor(struct gptq_factor *f, struct aq_pool *pool, const double *moments,
                       const float *scale, double damp)
 {
-    int64_t n = f->n;
+    int64_t n = f->n, units = (n + FILL_ROWS - 1) / FILL_ROWS;
+    struct filling fill = {f, moments, scale};
     double mean = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t at = f->order[n - 1 - i];
-        for (int64_t j = 0; j < i; j++)
-            f->u[i * n + j] = moment(moments, n, scale, at, f->order[n - 1 - j]);
-        double own = moment(moments, n, scale, at, at);
-        f->u[i * n + i] = own > 0 ? own : 1;
+    aq_pool_run(pool, units, fill_unit, &fill);
+    for (int64_t i = 0; i < n; i++)
         mean += f->u[i * n + i] / (double)n;
-    }
     for (int64_t i = 0; i < n; i++)
         f->u[i * n + i] += damp * mean;
     if (dense_cholesky(pool, f->u, n) >= 0)
         return -1;
     dense_invert_lower(pool, f->u, n);
-    for (int64_t i = 0; i < n * n / 2; i++) {
-        double x = f->u[i];
-        f->u[i] = f->u[n * n - 1 - i];
-        f->u[n * n - 1 - i] = x;
-    }
+    aq_pool_run(pool, units, reverse_unit, &fill);
     for (int64_t i = 0; i < n; i++)
         if (!(f->u[i * n + i] > 0) || !isfinite(f->u[i * n + i]))
             return -1;
@@ -90,9 +125,9 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
 {
     enum { TRIALS = 4 };
     *f = (struct gptq_factor){.n = n, .order = xcalloc((size_t)n, sizeof *f->order)};
-    f->u = malloc((size_t)n * (size_t)n * sizeof *f->u);
+    f->u = aq_big_alloc(factor_bytes(n), "a factor of second moments", err);
     if (!f->u)
-        return aq_err_set(err, AQ_ERUN, "no memory for the factor of %lld columns", (long long)n);
+        return -1;
     if (find_order(f, moments, scale, methods->plain_order, err) < 0)
         return -1;
     *damp = methods->damp;
@@ -107,56 +142,127 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
 void gptq_factor_release(struct gptq_factor *f)
 {
     free(f->order);
-    free(f->u);
+    aq_big_free(f->u, factor_bytes(f->n));
     *f = (struct gptq_factor){0};
 }
 
 /* ---- codes ---- */
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows of a weight that are worked on together, a lane of the vector each. */
+enum { LANES = 8 };
+typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), aligned(8)));
+
 struct job {
     const struct gptq_factor *f;
     const struct plan_step *step;
     const struct quant_grid *grid;
+    const float *weight; /* (rows, n) */
     const float *ranges;
-    double *w;      /* (rows, n), columns in the order */
-    double *errors; /* (rows, block) */
-    int8_t *codes;
-    int64_t rows, block, first, width; /* columns first to first + width are at work */
+    double *w;      /* (n, padded rows): columns in the order */
+    double *errors; /* (block, padded rows) */
+    double *scales; /* [padded rows / LANES][grid columns][2][LANES]: to codes, and back */
+    double *room;   /* [workers][block][LANES] */
+    int8_t *codes;  /* (rows, n) */
+    int64_t rows, padded, block, first, width; /* columns first to first + width are at work */
 };
 
-enum { UNIT_ROWS = 16 };
-
-/* One row through the columns of the block. */
-static void row_codes(const struct job *j, int64_t r)
+static int64_t lanes_of(const struct job *j, int64_t unit)
 {
-    const int64_t n = j->f->n;
-    double *w = j->w + r * n + j->first, *errors = j->errors + r * j->block;
-    const float *range = j->ranges + r / j->grid->rows_each * j->grid->grid_cols;
-    int8_t *codes = j->codes + r * n;
+    return j->rows - unit * LANES < LANES ? j->rows - unit * LANES : LANES;
+}
+
+/* What LANES rows need: their weights in the order, and scales. Rows beyond the last are 0. */
+static void load_unit(void *arg, int64_t unit, int worker)
+{
+    const struct job *j = arg;
+    const int64_t n = j->f->n, rows = lanes_of(j, unit), r0 = unit * LANES;
+    double *scales = j->scales + r0 * j->grid->grid_cols * 2;
+    (void)worker;
+    for (int64_t c = 0; c < n; c++) {
+        const float *from = j->weight + r0 * n + j->f->order[c];
+        double *to = j->w + c * j->padded + r0;
+        for (int64_t i = 0; i < LANES; i++)
+            to[i] = i < rows ? (double)from[i * n] : 0;
+    }
+    for (int64_t b = 0; b < j->grid->grid_cols; b++, scales += (size_t)2 * LANES)
+        for (int64_t i = 0; i < LANES; i++) {
+            float mul = 0, back = 1;
+            if (i < rows)
+                plan_scales(j->step,
+                            j->ranges[(r0 + i) / j->grid->rows_each * j->grid->grid_cols + b], &mul,
+                            &back);
+            scales[i] = (double)mul;
+            scales[LANES + i] = (double)back;
+        }
+}
+
+/* LANES rows through the columns of the block. */
+static inline __attribute__((always_inline)) void block_codes(const struct job *j, int64_t unit,
+                                                              lanes *w)
+{
+    const int64_t n = j->f->n, rows = lanes_of(j, unit), r0 = unit * LANES;
+    const double *scales = j->scales + r0 * j->grid->grid_cols * 2;
+    const double lo = (double)j->step->lo, hi = (double)j->step->hi;
+    for (int64_t c = 0; c < j->width; c++)
+        w[c] = *(const lanes *)(j->w + (j->first + c) * j->padded + r0);
     for (int64_t c = 0; c < j->width; c++) {
         const double *u = j->f->u + (j->first + c) * n + j->first;
         int64_t column = j->f->order[j->first + c];
-        float mul, back;
-        plan_scales(j->step, range[column / j->grid->block], &mul, &back);
-        double q = rint(w[c] * (double)mul);
-        q = q < (double)j->step->lo   ? (double)j->step->lo
-            : q > (double)j->step->hi ? (double)j->step->hi
-                                      : q;
-        codes[column] = (int8_t)q;
-        double e = (w[c] - q / (double)back) / u[c];
-        errors[c] = e;
-        for (int64_t k = c; k < j->width; k++)
+        const double *scale = scales + column / j->grid->block * 2 * LANES;
+        lanes q = w[c] * *(const lanes *)scale;
+        for (int i = 0; i < LANES; i++) {
+            q[i] = __builtin_rint(q[i]);
+            q[i] = q[i] < lo ? lo : q[i] > hi ? hi : q[i];
+        }
+        for (int64_t i = 0; i < rows; i++)
+            j->codes[(r0 + i) * n + column] = (int8_t)q[i];
+        lanes e = (w[c] - q / *(const lanes *)(scale + LANES)) / u[c];
+        *(lanes *)(j->errors + c * j->padded + r0) = e;
+        for (int64_t k = c + 1; k < j->width; k++)
             w[k] -= e * u[k];
     }
+}
+
+typedef void block_fn(const struct job *j, int64_t unit, lanes *w);
+
+static void block_plain(const struct job *j, int64_t unit, lanes *w)
+{
+    block_codes(j, unit, w);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) static void
+block_avx512(const struct job *j, int64_t unit, lanes *w)
+{
+    block_codes(j, unit, w);
+}
+
+__attribute__((target("avx2"))) static void block_avx2(const struct job *j, int64_t unit, lanes *w)
+{
+    block_codes(j, unit, w);
+}
+#endif
+
+static block_fn *best_block(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        return block_avx512;
+    if (__builtin_cpu_supports("avx2"))
+        return block_avx2;
+#endif
+    return block_plain;
 }
 
 static void block_unit(void *arg, int64_t unit, int worker)
 {
     const struct job *j = arg;
-    int64_t end = (unit + 1) * UNIT_ROWS < j->rows ? (unit + 1) * UNIT_ROWS : j->rows;
-    (void)worker;
-    for (int64_t r = unit * UNIT_ROWS; r < end; r++)
-        row_codes(j, r);
+    best_block()(j, unit, (lanes *)(j->room + worker * j->block * LANES));
 }
 
 float quant_stored_range(const struct quant_spec *spec, float range)
@@ -172,9 +278,12 @@ static void find_ranges(const struct quant_grid *grid, const float *w, int64_t r
 {
     memset(ranges, 0, (size_t)(grid->grid_rows * grid->grid_cols) * sizeof *ranges);
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++, w++) {
-            float *a = &ranges[r / grid->rows_each * grid->grid_cols + c / grid->block];
-            *a = fabsf(*w) > *a ? fabsf(*w) : *a;
+        for (int64_t b = 0; b < grid->grid_cols; b++) {
+            float *a = &ranges[r / grid->rows_each * grid->grid_cols + b];
+            int64_t from = b * grid->block, left = cols - from;
+            float most = quant_absmax(w + r * cols + from, NUM_F32,
+                                      (size_t)(left < grid->block ? left : grid->block));
+            *a = most > *a ? most : *a;
         }
 }
 
@@ -196,40 +305,42 @@ int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct q
     const int64_t n = f->n;
     plan_step_init(&step, &spec->step[0]);
     (void)quant_weight_grid(spec, rows, n, &grid);
+    const int64_t padded = aq_round_up(rows, LANES), block = least(spec->methods.block, n);
     struct job j = {.f = f,
                     .step = &step,
                     .grid = &grid,
+                    .weight = w,
                     .ranges = ranges,
                     .codes = codes,
                     .rows = rows,
-                    .block = spec->methods.block < n ? spec->methods.block : n};
-    j.w = malloc((size_t)(rows * n) * sizeof *j.w);
-    j.errors = malloc((size_t)(rows * j.block) * sizeof *j.errors);
-    if (!j.w || !j.errors) {
-        free(j.w);
-        free(j.errors);
-        return aq_err_set(err, AQ_ERUN, "no memory for a weight of %lld x %lld", (long long)rows,
-                          (long long)n);
-    }
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < n; c++)
-            j.w[r * n + c] = (double)w[r * n + f->order[c]];
-    for (j.first = 0; j.first < n; j.first += j.block) {
-        j.width = n - j.first < j.block ? n - j.first : j.block;
-        aq_pool_run(pool, (rows + UNIT_ROWS - 1) / UNIT_ROWS, block_unit, &j);
+                    .padded = padded,
+                    .block = block};
+    size_t parts[] = {(size_t)(padded * n), (size_t)(padded * block),
+                      (size_t)(padded * grid.grid_cols * 2),
+                      (size_t)(aq_pool_threads(pool) * block * LANES)};
+    size_t bytes = (parts[0] + parts[1] + parts[2] + parts[3]) * sizeof *j.w;
+    j.w = aq_big_alloc(bytes, "a weight whose codes are solved", err);
+    if (!j.w)
+        return -1;
+    j.errors = j.w + parts[0];
+    j.scales = j.errors + parts[1];
+    j.room = j.scales + parts[2];
+    aq_pool_run(pool, padded / LANES, load_unit, &j);
+    for (j.first = 0; j.first < n; j.first += block) {
+        j.width = least(n - j.first, block);
+        aq_pool_run(pool, padded / LANES, block_unit, &j);
         int64_t rest = j.first + j.width;
-        const struct dense_product pass_on = {.m = rows,
-                                              .n = n - rest,
+        const struct dense_product pass_on = {.m = n - rest,
+                                              .n = padded,
                                               .k = j.width,
-                                              .a = {j.errors, j.block, 1},
-                                              .b = {f->u + j.first * n + rest, n, 1},
-                                              .c = j.w + rest,
-                                              .ld = n,
+                                              .a = {f->u + j.first * n + rest, 1, n},
+                                              .b = {j.errors, padded, 1},
+                                              .c = j.w + rest * padded,
+                                              .ld = padded,
                                               .sign = -1};
         dense_multiply(pool, &pass_on);
     }
-    free(j.w);
-    free(j.errors);
+    aq_big_free(j.w, bytes);
     return 0;
 }
 

@@ -44,7 +44,7 @@ struct solve_call {
     struct input_stats inputs[MODEL_INPUTS];
     float *amax[MODEL_INPUTS];
     double *device[MODEL_INPUTS]; /* sums of |x|, then moments; NULL: the host adds them up */
-    size_t device_bytes[MODEL_INPUTS];
+    size_t device_bytes[MODEL_INPUTS], moments_bytes[MODEL_INPUTS];
     float *host;     /* a tile's input as the device has it */
     double *rows;    /* the rows of it that hold text */
     bool keep_layer; /* its file is there from a run before */
@@ -388,7 +388,7 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
                                   g->inputs[i].name, c);
         }
         if (in->moments)
-            dense_mirror(in->moments, in->cols);
+            dense_mirror(r->pool, in->moments, in->cols);
     }
     return write_layer(r, layer, err);
 }
@@ -437,7 +437,7 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
     const struct lm_arch *a = &r->lm.arch;
     uint64_t states = r->tiles.count * walk_act_bytes(r->tiles.rows, r->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
-                    rows_bytes(r) + solve_layer_bytes(r->model);
+                    rows_bytes(r) + solve_layer_bytes(r->model, &r->candidates);
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)
         return aq_err_set(err, AQ_ERUN,
@@ -462,8 +462,10 @@ static int take_room(struct solve_call *r, struct aq_err *err)
             continue;
         r->inputs[i].mean = xcalloc(n, sizeof *r->inputs[i].mean);
         r->amax[i] = xcalloc(n, sizeof *r->amax[i]);
-        if (r->moments && !(r->inputs[i].moments = malloc(n * n * sizeof(double))))
-            return aq_err_set(err, AQ_ERUN, "no memory for the moments of %zu columns", n);
+        r->moments_bytes[i] = n * n * sizeof(double);
+        if (r->moments && !(r->inputs[i].moments =
+                                aq_big_alloc(r->moments_bytes[i], "the moments of an input", err)))
+            return -1;
         if (!r->backend->ops->moments)
             continue;
         r->device_bytes[i] = (n + (r->moments ? n * n : 0)) * sizeof(double);
@@ -608,7 +610,8 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
     struct solve_call r = {.job = job, .prefix = job->prefix};
     int bad = run(&r, err);
     for (int i = 0; i < MODEL_INPUTS; i++) {
-        free(r.inputs[i].moments);
+        if (r.inputs[i].moments)
+            aq_big_free(r.inputs[i].moments, r.moments_bytes[i]);
         free(r.inputs[i].mean);
         free(r.amax[i]);
         if (r.device[i])

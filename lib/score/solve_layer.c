@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/msg.h"
 #include "model/fold.h"
+#include "quant/dense.h"
 #include "quant/gptq.h"
 #include "quant/scaling.h"
 #include "score/made.h"
@@ -221,16 +222,27 @@ bool solve_needs_moments(const struct candidates *c)
     return false;
 }
 
-uint64_t solve_layer_bytes(const struct nn_model *m)
+static uint64_t largest_block(const struct candidates *c)
 {
-    uint64_t most = 0;
+    int32_t most = 0;
+    for (size_t i = 0; i < c->count; i++)
+        most = c->items[i].ws.methods.block > most ? c->items[i].ws.methods.block : most;
+    return (uint64_t)most;
+}
+
+uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c)
+{
+    uint64_t most = 0, block = largest_block(c);
     for (int64_t layer = 0; layer < nn_layers(m); layer++) {
         const struct model_layer *shape = nn_layer(m, layer);
         for (int l = 0; l < shape->linear_count; l++) {
             uint64_t rows = (uint64_t)shape->linears[l].rows,
                      cols = (uint64_t)shape->linears[l].cols;
-            /* the factor; the weight in fp32 and fp64, its codes, errors of a block */
-            uint64_t bytes = cols * cols * 8 + rows * cols * 14 + rows * 1024;
+            uint64_t wide = rows > cols ? rows : cols;
+            /* the factor; the weight in fp32 and fp64, its codes and scales; errors of a block;
+               packed operands of a product */
+            uint64_t bytes = cols * cols * 8 + rows * cols * 15 +
+                             rows * 8 * (block < cols ? block : cols) + (wide + cols) * DENSE_K * 8;
             most = bytes > most ? bytes : most;
         }
     }

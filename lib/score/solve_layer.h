@@ -41,6 +41,6 @@ int solve_layer(const struct layer_job *job, struct solved_items *out,
 /* Do the methods of any candidate need second moments? */
 bool solve_needs_moments(const struct candidates *c);
 /* Bytes that a layer takes at most beside the moments of its inputs. */
-uint64_t solve_layer_bytes(const struct nn_model *m);
+uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c);
 
 #endif

@@ -99,7 +99,7 @@ static void bench_input(struct aq_pool *pool, int which, int64_t tokens, double 
     struct spent s = {aq_now() - t, (double)tokens * (double)(n * n) / rate};
     print(inputs[which].name, "moments", &s);
     squares->took += s.took, squares->floor += s.floor;
-    dense_mirror(moments, n);
+    dense_mirror(pool, moments, n);
     t = aq_now();
     must(gptq_factor(&f, pool, moments, n, NULL, &spec.methods, &damp, &err) == 0);
     s = (struct spent){aq_now() - t, 2.0 / 3 * (double)n * (double)n * (double)n / rate};

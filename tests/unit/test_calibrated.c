@@ -61,7 +61,7 @@ static double *moments_of(struct aq_pool *pool, const double *x, int64_t rows, i
 {
     double *s = xcalloc((size_t)(n * n), sizeof *s);
     dense_add_square(pool, s, x, rows, n);
-    dense_mirror(s, n);
+    dense_mirror(pool, s, n);
     return s;
 }
 
@@ -398,6 +398,7 @@ int main(void)
     test_dense(5, 3);
     test_dense(130, 200);
     test_dense(403, 70);
+    test_dense(610, 300);
     test_gptq("a", "none", "gptq", 128);
     test_gptq("b", "none", "gptq", 32);
     test_gptq("a", "static", "static", 128);
