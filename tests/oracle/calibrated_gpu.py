@@ -4,8 +4,8 @@
     tests/oracle/calibrated_gpu.py OUT.safetensors     # nvidia-modelopt, Triton, a GPU; reads calibrated/vectors.safetensors
 
 Weights: a and b of the vectors, and c (96, 512) with heavy tails, a block of zeros and one of a single large value. For each
-    NAME/sweep    NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG, weights alone: the best of the 126 e4m3 scales of a block
-    NAME/4o6      NVFP4_FOUR_OVER_SIX_CFG, weights alone: the better of two
+    NAME/gpu_sweep    NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG, weights alone: the best of the 126 e4m3 scales of a block
+    NAME/gpu_4o6      NVFP4_FOUR_OVER_SIX_CFG, weights alone: the better of two
 dequantized, and c/w itself.
 """
 import copy
@@ -22,7 +22,7 @@ import torch
 import triton
 
 HERE = pathlib.Path(__file__).parent
-CONFIGS = {"sweep": mtq.NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG, "4o6": mtq.NVFP4_FOUR_OVER_SIX_CFG}
+CONFIGS = {"gpu_sweep": mtq.NVFP4_W4A4_WEIGHT_MSE_FP8_SWEEP_CFG, "gpu_4o6": mtq.NVFP4_FOUR_OVER_SIX_CFG}
 
 
 def heavy():

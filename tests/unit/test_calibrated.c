@@ -1,7 +1,7 @@
 /*
  * lib/quant: what calibrated candidates are made of, held against ModelOpt and float64
- * (tests/oracle/calibrated.py) and llm-compressor (calibrated_llmc.py), and the dense products and
- * factors below it.
+ * (tests/oracle/calibrated.py, on a GPU calibrated_gpu.py) and llm-compressor (calibrated_llmc.py),
+ * and the dense products and factors below it.
  */
 #include "tap.h"
 
@@ -15,9 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILES = 2 };
+enum { FILES = 3 };
 static const char *const paths[FILES] = {"tests/oracle/calibrated/vectors.safetensors",
-                                         "tests/oracle/calibrated/llmc.safetensors"};
+                                         "tests/oracle/calibrated/llmc.safetensors",
+                                         "tests/oracle/calibrated/gpu.safetensors"};
 static struct st_file files[FILES];
 static struct aq_pool *pools[2]; /* one thread and three */
 
@@ -31,7 +32,9 @@ static struct array load(const char *linear, const char *name)
     char full[64];
     struct aq_err err = {0};
     (void)snprintf(full, sizeof full, "%s/%s", linear, name);
-    const struct st_file *f = st_find(&files[1], full) ? &files[1] : &files[0];
+    const struct st_file *f = files;
+    while (f < files + FILES - 1 && !st_find(f, full))
+        f++;
     const struct st_tensor *t = st_need(f, full, ST_F32, -1, &err);
     struct array a;
     if (!t) { /* nothing can be compared without it */
@@ -415,6 +418,10 @@ int main(void)
     test_search("b", "mse8", "mse{modelopt}/int8:axis0:static");
     test_search("a", "sweep", "sweep/e2m1:nvfp4(16):dynamic");
     test_search("a", "4o6", "4o6/e2m1:nvfp4(16):dynamic");
+    for (const char *const *name = (const char *const[]){"a", "b", "c", NULL}; *name; name++) {
+        test_search(*name, "gpu_sweep", "sweep/e2m1:nvfp4(16):dynamic");
+        test_search(*name, "gpu_4o6", "4o6/e2m1:nvfp4(16):dynamic");
+    }
     test_clip();
     for (int i = 0; i < FILES; i++)
         st_close(&files[i]);
