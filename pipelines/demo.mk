@@ -11,9 +11,12 @@ P    := $(TMP_ROOT)/model-experiments/lm_sensitivity/qwen3_vl_demo
 TOP  := $(P)/wint8_aint8/default/large
 
 demo:
-	+@$(below) TMP_ROOT=$(TMP_ROOT) AQ_BIN=$(AQ_BIN) AQ_CONF=$(AQ_CONF) $(MAKE) --no-print-directory -f $(PIPELINES)/sweep.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo BITS=6 ENGINE=vllm:sm90 sweep export
+	+@$(below) TMP_ROOT=$(TMP_ROOT) AQ_BIN=$(AQ_BIN) AQ_CONF=$(AQ_CONF) $(MAKE) --no-print-directory \
+	  -f $(PIPELINES)/sweep.mk PAIRS='$(DEMO_PAIRS)' GRANS='$(DEMO_GRANS)' SIZES='$(DEMO_SIZES)' MODEL=qwen3_vl_demo BITS=6 \
+	  ENGINE=vllm:sm90 sweep export
 	@echo; echo 'the five layers that suffer most from INT8 weights and activations (512 captions):'
-	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$15, $$7, $$8}'
+	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | \
+	  awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$15, $$7, $$8}'
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \
 	  'model:    $(P)/select/6/large/export-vllm-sm90 (6 bits a weight: vLLM, SGLang and transformers load it; CHECK.md there says as what)' \
 	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md' \

@@ -12,20 +12,13 @@
 # under the MIT licence.
 
 PIPELINE_KNOBS := DEB OUT
-override DEB := $(value DEB)
-override OUT := $(value OUT)
 include $(dir $(lastword $(MAKEFILE_LIST)))common.mk
 override OUT := $(or $(OUT),datasets/austen)
 .DEFAULT_GOAL := prose
 .PHONY: prose
 
 PACKAGE := r-cran-janeaustenr
-ifneq ($(if $(DEB),$(words $(DEB)),1) $(words $(OUT)),1 1)
-$(error DEB and OUT must be single paths without blanks)
-endif
-ifneq ($(words $(subst $$, x,$(DEB)$(OUT)))$(findstring %,$(DEB)$(OUT)),1)
-$(error DEB and OUT must not contain '$$' or '%')
-endif
+$(foreach v,DEB OUT,$(call check_path,$(v),$($(v))))
 ifneq ($(DEB),)
 ifeq ($(wildcard $(DEB)),)
 $(error DEB='$(DEB)': no such file)

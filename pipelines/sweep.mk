@@ -49,7 +49,8 @@ help:
 	  '  OUTPUT_DIR  explicit output directory; with several cells it needs $${...}' \
 	  '  MENU        file of the candidates that layers may have, for select (aq-select --menu)' \
 	  '  BITS        budget for select, in effective bits (autoquant.effective_bits)' \
-	  '  ENGINE      engine of export, servable and the verdicts in the summary: vllm, sglang, trtllm, llamacpp, transformers, with :smNN and :tpN (vllm)' \
+	  '  ENGINE      engine of export, servable and the verdicts in the summary: vllm, sglang, trtllm, llamacpp, transformers,' \
+	  '              with :smNN and :tpN (vllm)' \
 	  '  DEVICE      auto, cpu, cuda or cuda:N (auto)' \
 	  '  STOP        settled: sizes one after another, until the recipes of two agree (aq-select --settled)' \
 	  '  THREADS     threads of aq-score (all processors)' \
@@ -126,7 +127,8 @@ sweep:
 	  if jq -e .sizes[-1].agrees $(P)/settled.json >/dev/null; then break; fi; \
 	done
 else ifeq ($(GOALS),int8-phases)
-phases = $(MAKE) --no-print-directory -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' EXPERIMENT='$(EXPERIMENT)'
+phases = $(MAKE) --no-print-directory -f $(front) sweep PAIRS=wint8_aint8 GRANS=default SIZES='small medium large' \
+	EXPERIMENT='$(EXPERIMENT)'
 int8-phases:
 	+@$(below) case '$(if $(OUTPUT_MODE),$(or $(filter publish tmp,$(OUTPUT_MODE)),bad),publish)' in \
 	  publish) exec $(phases) LAYOUT=publish ;; \
@@ -152,9 +154,11 @@ overlay = $(AQ_BIN)/aq-overlay --cells $(1) --engine $(SERVED_BY) $(if $(filter 
 compose = mkdir -p $(ARGS); $(PIPELINES)/overrides $(P)/overrides.txt; $(call resolve,$(P)); $(call resolve,$(P)) -q --format yaml; \
 	$(call overlay,$(P)); echo $(KEY) >$(ARGS)/cells
 # The same in the scratch directory "$$d" of a plan, but for what a plan does not read; once.
-compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides "$$d/overrides.txt",: >"$$d/overrides.txt"); $(call resolve,"$$d"); $(call overlay,"$$d"); fi
+overrides_scratch = $(if $(AQ_OVERRIDES)$(AQ_DEVICE)$(AQ_OUTPUT_DIR),$(PIPELINES)/overrides "$$d/overrides.txt",: >"$$d/overrides.txt")
+compose_scratch = if [ ! -e "$$d/cells.mk" ]; then $(overrides_scratch); $(call resolve,"$$d"); $(call overlay,"$$d"); fi
 # and the directory: that of `aq plan` and of a make above this one, else one of its own, as there
-scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then d=$${TMPDIR:-/dev/shm}; [ -w "$$d" ] || d=/tmp; d=$$(mktemp -d "$$d/aq.XXXXXX"); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
+new_scratch = d=$${TMPDIR:-/dev/shm}; [ -w "$$d" ] || d=/tmp; d=$$(mktemp -d "$$d/aq.XXXXXX")
+scratch = d=$${AQ_SCRATCH:-}; if [ -z "$$d" ]; then $(new_scratch); export AQ_SCRATCH=$$d; trap 'rm -rf -- "$$d"' EXIT; fi
 
 # One make at a time in one tree of products: the whole run happens under a lock, which an orphaned recipe of a
 # killed make still holds. Looking (-n, -q, plan) neither locks nor writes.
@@ -238,7 +242,9 @@ SOLVED := $(if $(SOLVED_QUANTS),$(D)/solved.safetensors)
 # which sizes have captions; and that those of the cells, and the checkpoint, are there
 size_of  = $(firstword $(subst :, ,$(1)))
 there   := $(if $(WHOLE),$(foreach s,$(SIZE_SAMPLES),$(if $(realpath $(P)/in/captions-$(call size_of,$(s))),$(call size_of,$(s)))))
-there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(if $(and $(WHOLE),$(if $(filter-out $(there),$(SIZES)),,1)),$(there),$(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s)))))))
+looked_at = $(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s))))
+all_there = $(and $(WHOLE),$(if $(filter-out $(there),$(SIZES)),,1))
+there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(if $(all_there),$(there),$(looked_at))))
 $(foreach w,$(filter error=%,$(there)),$(if $(LOOKING),,$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
 there   := $(filter-out error=%,$(there))
 CAPTIONS := $(patsubst %,$(P)/in/captions-%,$(there))
@@ -262,11 +268,21 @@ $(call stamp,$(ARGS)/ranges-$(DATASET),ranges_text)
 $(call stamp,$(D)/.prefixes,prefixes_text)
 $(if $(SOLVED),$(call stamp,$(ARGS)/solve-$(DATASET),solve_text))
 
-$(LM): $(wildcard $(CKPT)/config.json $(CKPT)/*.safetensors $(CKPT)/*.index.json) $(ARGS)/extract
+# Somebody else named these files, and a rule takes ; : = | % in a name for its own: what follows a ; would be its recipe.
+weights := $(wildcard $(CKPT)/config.json $(CKPT)/*.safetensors $(CKPT)/*.index.json)
+ifneq ($(call odd,$(weights))$(filter-out $(wildcard $(weights)),$(weights)),)
+$(error a file of the checkpoint has a name with other letters than A-Z a-z 0-9 _ . + - @: give it another name, or move it out \
+of the directory)
+endif
+$(LM): $(weights) $(ARGS)/extract
 	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(CKPT)
-$(TOKENS): $(CAPTIONS) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
+tokenizer := $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt)
+$(TOKENS): $(CAPTIONS) $(tokenizer) $(ARGS)/calib-$(DATASET)
 	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) \
 	  --padding $(PADDING) -o $@ $(foreach s,$(there),--size $(s)=$(P)/in/captions-$(s))
+# what the heavy tools share: how much of the machine they may have, and the numbers of calibrated candidates
+limits      = $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY))
+with_solved = $(if $(SOLVED),--solved $(SOLVED))
 $(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
 	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(call commas,$(PREFIXES)) \
 	  --device $(DEVICE_SET) --dtype $(DTYPE) -o $@ $(TOKENS))
@@ -275,8 +291,8 @@ ifneq ($(SOLVED),)
 # Candidates that are there are kept, and a killed run goes on after the last layer that it finished. Over the largest size alone:
 # cells of calibrated pairs at smaller sizes are unsupported.
 $(SOLVED): $(LM) $(TOKENS) $(RANGES) $(SOLVED_QUANTS) $(ARGS)/solve-$(DATASET)
-	$(call say,SOLVE,$(words $(SOLVED_QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib solve --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) \
-	  --prefix $(lastword $(SCORE_PREFIXES)) --device $(DEVICE_SET) --dtype $(DTYPE) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) \
+	$(call say,SOLVE,$(words $(SOLVED_QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib solve --lm $(LM) \
+	  --tokens $(TOKENS) --ranges $(RANGES) --prefix $(lastword $(SCORE_PREFIXES)) --device $(DEVICE_SET) --dtype $(DTYPE) $(limits) \
 	  --replace -o $@ $(SOLVED_QUANTS)); touch $@
 endif
 
@@ -284,8 +300,8 @@ endif
 
 score_options = --prefix $(call commas,$(SCORE_PREFIXES)) \
 	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
-	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) --replace
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) $(score_options)
+	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(limits) --replace
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(with_solved) $(score_options)
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(SOLVED) $(QUANTS) $(ARGS)/score
 
 ifeq ($(SHARDS),1)
@@ -296,7 +312,8 @@ else
 SHARD_STEMS := $(shell seq -f '%.0f-of-$(SHARDS)' $(SHARDS))
 PARTS := $(SHARD_STEMS:%=$(D)/shards/$(METHOD)-%.safetensors)
 $(PARTS): $(D)/shards/$(METHOD)-%.safetensors: $(score_inputs)
-	$(call say,SHARD,$@)$(call heavy,$@.log,$(LAUNCH) $(score) -v $(if $(filter 1-of-%,$*),,--progress=never) --shard $(subst -of-,/,$*) -o $@ $(QUANTS)); touch $@
+	$(call say,SHARD,$@)$(call heavy,$@.log,$(LAUNCH) $(score) -v $(if $(filter 1-of-%,$*),,--progress=never) \
+	  --shard $(subst -of-,/,$*) -o $@ $(QUANTS)); touch $@
 $(STORE): $(PARTS)
 	$(call say,MERGE,$@)$(AQ_BIN)/aq-score merge -o $@ $(PARTS)
 endif
@@ -314,7 +331,8 @@ $(SCORES): $(if $(LOOKING),|) $(COLLECTED) ;
 # A line for each of hundreds of cells would scroll away all others: V=1 has them.
 cell_say = $(if $(V),printf '  %-8s %s\n' '$(1)' '$(2)';,@)
 # $(1): directory/scheme. Its only common warning, a budget that the cell cannot reach, is one line at the end for all cells.
-do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select $(if $(V),,-q )--state $(1)_autoquant_state.pt -o $(1)_quant_manifest.json $(dir $(1))scores.json
+do_select = $(call cell_say,SELECT,$(1))$(AQ_BIN)/aq-select $(if $(V),,-q )--state $(1)_autoquant_state.pt \
+	-o $(1)_quant_manifest.json $(dir $(1))scores.json
 do_report = $(call cell_say,REPORT,$(dir $(1)))$(AQ_BIN)/aq-report --all $(dir $(1)) --engine $(SERVED_BY) $(1)_quant_manifest.json
 define cell_rule
 $(1)_quant_manifest.json $(1)_autoquant_state.pt &: $(dir $(1))scores.json $(ARGS)/select ; $$(call do_select,$(1))
@@ -353,9 +371,11 @@ $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.js
 
 explore: $(P)/explore.html $(P)/sweep.tsv
 $(P)/explore.html: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,EXPLORE,$@)xargs -a $(P)/.manifests $(AQ_BIN)/aq-report explore --cells $(P)/cells.json -o $@
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,EXPLORE,$@)xargs -a $(P)/.manifests \
+	  $(AQ_BIN)/aq-report explore --cells $(P)/cells.json -o $@
 $(P)/sweep.tsv: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,TABLE,$@)xargs -a $(P)/.manifests $(AQ_BIN)/aq-report sweep --tsv --cells $(P)/cells.json -o $@
+	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,TABLE,$@)xargs -a $(P)/.manifests \
+	  $(AQ_BIN)/aq-report sweep --tsv --cells $(P)/cells.json -o $@
 
 # ---- one recipe over all cells ----
 
@@ -372,8 +392,9 @@ select: $(SELECTED)
 define select_rule
 $(BITS_DIR)/$(1)/report.html: $$(call scores_of,$(1)) $(MENU) $(ARGS)/select $(ARGS)/report $(ARGS)/menu-$(or $(BITS),default)
 	$$(call names,$(P)/.scores-$(1),$$(call scores_of,$(1)))$$(call say,SELECT,$$(@D))mkdir -p $$(@D); rm -f $$(@D)/*_quant_manifest.json; \
-	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) $(if $(CHOSEN_FOR),--engine $(CHOSEN_FOR)) \
-	  --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
+	xargs -a $(P)/.scores-$(1) $(AQ_BIN)/aq-select $(if $(BITS),--effective-bits $(BITS)) $(if $(MENU),--menu $(MENU)) \
+	  $(if $(CHOSEN_FOR),--engine $(CHOSEN_FOR)) --state $$(@D)/mixed_autoquant_lm_autoquant_state.pt \
+	  -o $$(@D)/mixed_autoquant_lm_quant_manifest.json; \
 	$(AQ_BIN)/aq-report --all $$(@D) --engine $(SERVED_BY) $$(@D)/mixed_autoquant_lm_quant_manifest.json
 endef
 $(foreach s,$(SIZES),$(if $(call scores_of,$(s)),$(eval $(call select_rule,$(s)))))
@@ -390,20 +411,24 @@ captions of a size, for the size 'heldout'))
 eval_text := $(shell $(AQ_BIN)/aq-eval --result-version | head -n 1) $(DTYPE)
 $(call stamp,$(ARGS)/eval,eval_text)
 endif
-$(D)/heldout.safetensors: $(if $(LOOKING),$(wildcard $(HELDOUT)),$(HELDOUT)) $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt) $(ARGS)/calib-$(DATASET)
-	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) --padding none -o $@ --size heldout=$(HELDOUT)
+$(D)/heldout.safetensors: $(if $(LOOKING),$(wildcard $(HELDOUT)),$(HELDOUT)) $(tokenizer) $(ARGS)/calib-$(DATASET)
+	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) \
+	  --padding none -o $@ --size heldout=$(HELDOUT)
 ifneq ($(EVALS),)
 $(EVALS): $(BITS_DIR)/%/eval.json: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(D)/heldout.safetensors $(ARGS)/eval
-	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
-	  --dtype $(DTYPE) --device $(DEVICE_SET) $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY)) -o $@ \
+	$(call say,EVAL,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-eval --reference $(LM) --domain heldout=$(D)/heldout.safetensors \
+	  --ranges $(RANGES) $(with_solved) --dtype $(DTYPE) --device $(DEVICE_SET) $(limits) -o $@ \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json)
 # the other directories are the shell's to list: their names are nobody's text
 $(EVALS:.json=.html): %/eval.html: %/eval.json $(ARGS)/report
-	$(call say,REPORT,$@)set --; for f in $(P)/select/*/$(notdir $*)/eval.json; do [ "$$f" = $< ] || [ ! -e "$$f" ] || set -- "$$@" --eval "$$f"; done; \
+	$(call say,REPORT,$@)set --; for f in $(P)/select/*/$(notdir $*)/eval.json; do \
+	    [ "$$f" = $< ] || [ ! -e "$$f" ] || set -- "$$@" --eval "$$f"; done; \
 	  $(AQ_BIN)/aq-report --html --engine $(SERVED_BY) --eval $< "$$@" -o $@ $*/mixed_autoquant_lm_quant_manifest.json
 endif
+eval_says = .all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, " + \
+	"perplexity \(.ppl) (reference \(.ppl_reference))"
 eval: $(EVALS) $(EVALS:.json=.html)
-	@for f in $(EVALS); do jq -r --arg f "$$f" '.all | "\($$f): KL \(.kl.mean) +- \(.kl.se // "?") nats, perplexity \(.ppl) (reference \(.ppl_reference))"' "$$f"; done
+	@for f in $(EVALS); do jq -r --arg f "$$f" '$(eval_says)' "$$f"; done
 
 # One directory an engine; it exports again where the recipe, the checkpoint or the tool changed.
 ENGINE_DIR := export-$(subst :,-,$(SERVED_BY))
@@ -413,8 +438,8 @@ $(call stamp,$(ARGS)/export,export_text)
 export: $(EXPORTED)
 ifneq ($(EXPORTED),)
 $(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(ARGS)/export
-	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export --engine $(SERVED_BY) --lm $(LM) --ranges $(RANGES) $(if $(SOLVED),--solved $(SOLVED)) \
-	  -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
+	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export \
+	  --engine $(SERVED_BY) --lm $(LM) --ranges $(RANGES) $(with_solved) -o $(@D)$(if $(filter llamacpp%,$(ENGINE)),/model.gguf) \
 	  $(BITS_DIR)/$*/mixed_autoquant_lm_quant_manifest.json; touch $@
 endif
 
@@ -424,9 +449,11 @@ plan:
 	@printf '%s cells in %s, %s of them unsupported\n' '$(words $(RUNS))' '$(P)' '$(words $(UNSUPPORTED))'; \
 	$(if $(CELLS),printf '  %s\n' $(CELLS);) \
 	$(if $(UNSUPPORTED),printf '  %s (unsupported)\n' $(UNSUPPORTED);) \
-	$(if $(SOLVED),printf '%s\n' 'aq-calib solve finds the numbers of $(words $(SOLVED_QUANTS)) calibrated treatments before$(if $(wildcard $(SOLVED)), (those that are not there))';) \
+	$(if $(SOLVED),printf '%s\n' 'aq-calib solve finds the numbers of $(words $(SOLVED_QUANTS)) calibrated treatments before$(if \
+	$(wildcard $(SOLVED)), (those that are not there))';) \
 	$(if $(CELLS),$(scratch); $(if $(STALE)$(call gone,$(QUANTS)),{ $(compose_scratch); } >/dev/null 2>&1;) \
-	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
+	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- \
+	  $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)
 ifeq ($(and $(CELL),$(filter $(CELL),$(CELLS) $(UNSUPPORTED))),)

@@ -36,12 +36,12 @@ alive() {
 @test "every variable, on the command line and in the environment, under every way of looking and doing" {
     local evil knob
     local n=0
-    # every variable with a third of the texts: a variable that is run by one is run by most
+    # every variable with a seventh of the texts, in turn: a variable that is run by one is run by most
     for evil in "${EVIL[@]}"; do
         for knob in PAIRS GRANS SIZES MODEL DATASET LAYOUT EXPERIMENT BITS DEVICE SHARDS OVERRIDES OUTPUT_DIR STRICT CELL OUTPUT_MODE MENU \
             ENGINE MEMORY THREADS STOP TMP_ROOT AQ_CONF AQ_BIN V quant_pair quant_granularity dataset.size output_layout runner.report_only \
             runner.output_dir; do
-            [ $((n++ % 3)) -eq 0 ] || continue
+            [ $((n++ % 7)) -eq 0 ] || continue
             run sweep "$knob=$evil" plan
             alive "plan $knob=$evil" || return 1
         done
@@ -160,6 +160,41 @@ alive() {
         aq 0 sweep DATASET=odd -n
         alive "model.path: $d"
         ! grep -qF "canary" "$AQ_STUB_LOG"
+    done
+}
+
+@test "names of files in a checkpoint are never a rule's: refused, or not looked at" {
+    local evil
+    # A rule's prerequisites end at ; where its recipe begins: with a file of the name before it, the rest was run.
+    touch models/qwen3_vl_demo/checkpoint/x
+    for evil in 'x;touch canary;' 'x;touch canary;#' 'x:' 'x=y' 'x|y' 'x%' 'a b' $'x\n\ttouch canary' '$(shell touch canary)' '`touch canary`'; do
+        cp models/qwen3_vl_demo/checkpoint/model.safetensors "models/qwen3_vl_demo/checkpoint/$evil.safetensors"
+        aq 2 sweep
+        alive "checkpoint with $evil.safetensors"
+        has "$stderr" "a file of the checkpoint has a name with other letters than"
+        aq 2 sweep plan
+        alive "plan, checkpoint with $evil.safetensors"
+        rm -f "models/qwen3_vl_demo/checkpoint/$evil.safetensors"
+    done
+    # what is no part of a checkpoint may have any name
+    touch "models/qwen3_vl_demo/checkpoint/x;touch canary;.txt"
+    aq 0 sweep
+    alive "checkpoint with a text"
+}
+
+@test "prose.mk and coco.mk: paths of plain letters" {
+    local evil
+    mkdir pipe
+    touch pipe/x
+    for evil in "${EVIL[@]}" 'x;>canary;'; do
+        cp "$BATS_TEST_FILENAME" "pipe/${evil//\//_}.deb"
+        run timeout 60 make -s -f pipelines/prose.mk "DEB=pipe/${evil//\//_}.deb" OUT=out
+        [ "$status" -ne 0 ]
+        alive "DEB=$evil"
+        run timeout 60 make -s -f pipelines/prose.mk DEB=pipe/x "OUT=out$evil"
+        alive "prose OUT=$evil"
+        run timeout 60 make -s -f pipelines/coco.mk "COCO=pipe/${evil//\//_}.deb" "OUT=out$evil"
+        alive "coco $evil"
     done
 }
 
