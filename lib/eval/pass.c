@@ -276,6 +276,7 @@ int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, stru
         open_streams(p, err) < 0 || take_sides(p, err) < 0 ||
         eval_swaps_open(&p->swaps, p->b, job->operands, job->count, job->domains->rows, err) < 0)
         return -1;
+    p->swaps.pool = p->pool;
     return plan_room(p, err);
 }
 

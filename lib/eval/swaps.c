@@ -127,7 +127,8 @@ static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_o
                    int64_t layer, struct nn_swap *swap, struct aq_err *err)
 {
     const struct model_layer *shape = nn_layer(m, layer);
-    const struct made_from from = {.b = s->b, .model = m, .groups = o->groups, .solved = o->solved};
+    const struct made_from from = {
+        .b = s->b, .model = m, .groups = o->groups, .solved = o->solved, .pool = s->pool};
     for (int l = 0; l < shape->linear_count; l++) {
         const struct eval_linear *e = eval_operand_linear(o, layer, l);
         if (!e->swapped)

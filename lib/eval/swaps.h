@@ -12,6 +12,7 @@
 
 struct eval_swaps {
     struct backend *b;
+    struct aq_pool *pool; /* for what is made on the host; borrowed, may be NULL */
     struct backend_operand *w[MODEL_LINEARS], *xq[MODEL_LINEARS];
     struct nn_expert_swap experts; /* its operands, of experts of this model */
     const struct lm_arch *experts_of;

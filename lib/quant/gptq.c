@@ -346,27 +346,54 @@ int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct q
 
 /* ---- errors of outputs ---- */
 
+struct difference {
+    const float *a, *b;         /* (rows, n) */
+    double *d, *through, *sums; /* (rows, n) twice; [rows] */
+    int64_t n;
+};
+
+static void subtract_unit(void *arg, int64_t row, int worker)
+{
+    const struct difference *j = arg;
+    (void)worker;
+    for (int64_t i = row * j->n; i < (row + 1) * j->n; i++) {
+        j->d[i] = (double)j->a[i] - (double)j->b[i];
+        j->through[i] = 0;
+    }
+}
+
+static void dot_unit(void *arg, int64_t row, int worker)
+{
+    const struct difference *j = arg;
+    double sum = 0;
+    (void)worker;
+    for (int64_t i = row * j->n; i < (row + 1) * j->n; i++)
+        sum += j->d[i] * j->through[i];
+    j->sums[row] = sum;
+}
+
 double moments_error(struct aq_pool *pool, const double *moments, int64_t n, const float *a,
                      const float *b, int64_t rows)
 {
-    double *d = xmalloc((size_t)(rows * n) * sizeof *d);
-    double *through = xcalloc((size_t)(rows * n), sizeof *through);
-    for (int64_t i = 0; i < rows * n; i++)
-        d[i] = (double)a[i] - (double)b[i];
+    struct difference j = {.a = a, .b = b, .n = n};
+    j.d = xmalloc((size_t)((2 * n + 1) * rows) * sizeof *j.d);
+    j.through = j.d + rows * n;
+    j.sums = j.through + rows * n;
+    aq_pool_run(pool, rows, subtract_unit, &j);
     const struct dense_product p = {.m = rows,
                                     .n = n,
                                     .k = n,
-                                    .a = {d, n, 1},
+                                    .a = {j.d, n, 1},
                                     .b = {moments, n, 1},
-                                    .c = through,
+                                    .c = j.through,
                                     .ld = n,
                                     .sign = 1};
     dense_multiply(pool, &p);
+    aq_pool_run(pool, rows, dot_unit, &j);
     double sum = 0;
-    for (int64_t i = 0; i < rows * n; i++)
-        sum += d[i] * through[i];
-    free(d);
-    free(through);
+    for (int64_t r = 0; r < rows; r++)
+        sum += j.sums[r];
+    free(j.d);
     return sum;
 }
 
@@ -381,52 +408,120 @@ struct clipping {
     const struct quant_grid *grid;
     int64_t rows, n;
     float *ranges;
-    double *block; /* [workers]: moments of a block */
+    double *block; /* [workers]: moments of a block, then LANES rows' errors */
 };
 
-/* sum over the tokens of (d x)^2, d the error of one row's block under a range. */
-static double block_error(const struct clipping *j, const float *w, const double *moments,
-                          int64_t width, float range)
+enum { CLIP_ROOM = QUANT_CLIP_MAX * (QUANT_CLIP_MAX + LANES) };
+
+/*
+ * sum over the tokens of (d x)^2 for LANES rows, d the errors of their blocks: moments are the same
+ * on both sides of the diagonal, so that one side is enough.
+ */
+static inline __attribute__((always_inline)) void
+square_errors(const double *moments, int64_t width, const lanes *d, lanes *sum)
 {
-    double d[QUANT_CLIP_MAX], sum = 0;
+    lanes all = {0};
+    for (int64_t i = 0; i < width; i++) {
+        const double *row = moments + i * width;
+        lanes part = {0};
+        for (int64_t k = 0; k < i; k++)
+            part += d[k] * row[k];
+        all += d[i] * (part + part + d[i] * row[i]);
+    }
+    *sum = all;
+}
+
+/* The error of one row's block under a range, into lane i. */
+static inline __attribute__((always_inline)) void
+clip_errors(const struct clipping *j, const float *w, int64_t width, float range, double *d)
+{
     float mul, back;
     plan_scales(j->step, range, &mul, &back);
     for (int64_t c = 0; c < width; c++) {
-        float q = rintf(w[c] * mul);
+        float q = __builtin_rintf(w[c] * mul);
         q = q < j->step->lo ? j->step->lo : q > j->step->hi ? j->step->hi : q;
-        d[c] = (double)(q / back) - (double)w[c];
+        d[c * LANES] = (double)(q / back) - (double)w[c];
     }
-    for (int64_t i = 0; i < width; i++) {
-        double part = 0;
-        for (int64_t k = 0; k < width; k++)
-            part += moments[i * width + k] * d[k];
-        sum += d[i] * part;
-    }
-    return sum;
 }
 
-/* A block of columns, all rows. */
+/* LANES rows of a block of columns. */
+static inline __attribute__((always_inline)) void
+clip_lanes(const struct clipping *j, int64_t block, int64_t r0, const double *moments, double *d)
+{
+    int64_t from = block * j->grid->block, width = least(j->n - from, j->grid->block);
+    int64_t count = least(LANES, j->rows - r0);
+    float most[LANES], found[LANES];
+    double best[LANES];
+    memset(d, 0, (size_t)(width * LANES) * sizeof *d);
+    for (int64_t i = 0; i < count; i++) {
+        most[i] = found[i] = j->ranges[(r0 + i) * j->grid->grid_cols + block];
+        best[i] = INFINITY;
+    }
+    for (int t = 0; t < CLIP_TRIALS; t++) {
+        lanes sum;
+        for (int64_t i = 0; i < count; i++)
+            clip_errors(j, j->w + (r0 + i) * j->n + from, width, most[i] * ((float)(10 + t) / 20),
+                        d + i);
+        square_errors(moments, width, (const lanes *)d, &sum);
+        for (int64_t i = 0; i < count; i++)
+            if (sum[i] < best[i]) {
+                best[i] = sum[i];
+                found[i] = most[i] * ((float)(10 + t) / 20);
+            }
+    }
+    for (int64_t i = 0; i < count; i++)
+        j->ranges[(r0 + i) * j->grid->grid_cols + block] = found[i];
+}
+
+typedef void clip_fn(const struct clipping *j, int64_t block, int64_t r0, const double *moments,
+                     double *d);
+
+static void clip_plain(const struct clipping *j, int64_t block, int64_t r0, const double *moments,
+                       double *d)
+{
+    clip_lanes(j, block, r0, moments, d);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) static void
+clip_avx512(const struct clipping *j, int64_t block, int64_t r0, const double *moments, double *d)
+{
+    clip_lanes(j, block, r0, moments, d);
+}
+
+__attribute__((target("avx2"))) static void clip_avx2(const struct clipping *j, int64_t block,
+                                                      int64_t r0, const double *moments, double *d)
+{
+    clip_lanes(j, block, r0, moments, d);
+}
+#endif
+
+static clip_fn *best_clip(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        return clip_avx512;
+    if (__builtin_cpu_supports("avx2"))
+        return clip_avx2;
+#endif
+    return clip_plain;
+}
+
+enum { CLIP_ROWS = 512 };
+
+/* A block of columns, CLIP_ROWS rows. */
 static void clip_unit(void *arg, int64_t unit, int worker)
 {
     const struct clipping *j = arg;
-    int64_t from = unit * j->grid->block, width = j->n - from;
-    width = width < j->grid->block ? width : j->grid->block;
-    double *moments = j->block + (size_t)worker * QUANT_CLIP_MAX * QUANT_CLIP_MAX;
+    int64_t block = unit % j->grid->grid_cols, first = unit / j->grid->grid_cols * CLIP_ROWS;
+    int64_t from = block * j->grid->block, width = least(j->n - from, j->grid->block);
+    double *moments = j->block + (size_t)worker * CLIP_ROOM;
+    clip_fn *clip = best_clip();
     for (int64_t i = 0; i < width; i++)
         for (int64_t k = 0; k < width; k++)
             moments[i * width + k] = moment(j->moments, j->n, j->scale, from + i, from + k);
-    for (int64_t r = 0; r < j->rows; r++) {
-        float *range = &j->ranges[r * j->grid->grid_cols + unit], most = *range;
-        double best = INFINITY;
-        for (int t = 0; t < CLIP_TRIALS; t++) {
-            float trial = most * ((float)(10 + t) / 20);
-            double e = block_error(j, j->w + r * j->n + from, moments, width, trial);
-            if (e < best) {
-                best = e;
-                *range = trial;
-            }
-        }
-    }
+    for (int64_t r = first; r < least(first + CLIP_ROWS, j->rows); r += LANES)
+        clip(j, block, r, moments, moments + (ptrdiff_t)QUANT_CLIP_MAX * QUANT_CLIP_MAX);
 }
 
 int clip_ranges(struct aq_pool *pool, const double *moments, const float *scale,
@@ -449,9 +544,8 @@ int clip_ranges(struct aq_pool *pool, const double *moments, const float *scale,
                          .rows = rows,
                          .n = n,
                          .ranges = ranges};
-    j.block =
-        xmalloc((size_t)aq_pool_threads(pool) * QUANT_CLIP_MAX * QUANT_CLIP_MAX * sizeof *j.block);
-    aq_pool_run(pool, grid.grid_cols, clip_unit, &j);
+    j.block = xmalloc((size_t)aq_pool_threads(pool) * CLIP_ROOM * sizeof *j.block);
+    aq_pool_run(pool, grid.grid_cols * ((rows + CLIP_ROWS - 1) / CLIP_ROWS), clip_unit, &j);
     free(j.block);
     return 0;
 }

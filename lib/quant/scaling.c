@@ -13,15 +13,42 @@ static float clamp_scale(double x)
     return x < 1e-4 ? 1e-4F : x > 1e4 ? 1e4F : (float)x;
 }
 
+/* Columns of all weights that read an input, some of them to a unit. */
+struct columns {
+    const struct scaled_input *in;
+    const struct scaled_weight *w;
+    int count;
+    int64_t each, block; /* columns of a unit; of a range */
+    float *most;         /* [cols]: largest magnitudes, or NULL */
+    double *mean;        /* [cols], or NULL */
+};
+
+enum { COLUMNS = 256 };
+
+static void run_columns(struct aq_pool *pool, struct columns *j, aq_pool_fn *fn)
+{
+    aq_pool_run(pool, (j->in->cols + j->each - 1) / j->each, fn, j);
+}
+
+static void most_unit(void *arg, int64_t unit, int worker)
+{
+    const struct columns *j = arg;
+    int64_t cols = j->in->cols, from = unit * j->each, left = cols - from;
+    size_t n = (size_t)(left < j->each ? left : j->each);
+    (void)worker;
+    for (int i = 0; i < j->count; i++)
+        for (int64_t k = 0; k < j->w[i].rows; k++)
+            quant_absmax_cols(j->most + from, j->w[i].w + k * cols + from, NUM_F32, n);
+}
+
 /* W / c, x c with c = b^(1 - alpha) / a^alpha: a the largest input, b the largest weight of a
    column, over all weights that read it. */
-void smooth_scales(const struct scaled_input *in, const struct scaled_weight *w, int count,
-                   double alpha, float *scale)
+void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
+                   const struct scaled_weight *w, int count, double alpha, float *scale)
 {
     float *most = xcalloc((size_t)in->cols, sizeof *most);
-    for (int i = 0; i < count; i++)
-        for (int64_t k = 0; k < w[i].rows; k++)
-            quant_absmax_cols(most, w[i].w + k * in->cols, NUM_F32, (size_t)in->cols);
+    struct columns j = {.in = in, .w = w, .count = count, .each = COLUMNS, .most = most};
+    run_columns(pool, &j, most_unit);
     for (int64_t c = 0; c < in->cols; c++) {
         double a = (double)in->amax[c], b = (double)most[c];
         float factor = 1; /* of a column that is 0 on either side */
@@ -32,27 +59,38 @@ void smooth_scales(const struct scaled_input *in, const struct scaled_weight *w,
     free(most);
 }
 
+static void measure_unit(void *arg, int64_t unit, int worker)
+{
+    const struct columns *j = arg;
+    int64_t cols = j->in->cols, from = unit * j->each;
+    int64_t to = from + j->each < cols ? from + j->each : cols, rows = 0;
+    (void)worker;
+    memset(j->mean + from, 0, (size_t)(to - from) * sizeof *j->mean);
+    for (int i = 0; i < j->count; rows += j->w[i++].rows)
+        for (int64_t k = 0; k < j->w[i].rows; k++) {
+            const float *at = j->w[i].w + k * cols;
+            for (int64_t c = from; c < to; c += j->block) {
+                int64_t end = c + j->block < cols ? c + j->block : cols;
+                float most = quant_absmax(at + c, NUM_F32, (size_t)(end - c)) + FLT_MIN;
+                for (int64_t e = c; e < end; e++)
+                    j->mean[e] += (double)(fabsf(at[e]) / most);
+            }
+        }
+    for (int64_t c = from; c < to; c++)
+        j->mean[c] /= (double)rows;
+}
+
 /* Mean over all rows of |w| over the largest of its block. */
-static void weight_measure(const struct scaled_input *in, const struct scaled_weight *w, int count,
-                           const struct quant_step *step, double *mean)
+static void weight_measure(struct aq_pool *pool, const struct scaled_input *in,
+                           const struct scaled_weight *w, int count, const struct quant_step *step,
+                           double *mean)
 {
     bool blocks =
         step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 || step->scope == QUANT_MX;
-    int64_t cols = in->cols, rows = 0;
-    int64_t block = blocks && step->block_cols < cols ? step->block_cols : cols;
-    memset(mean, 0, (size_t)cols * sizeof *mean);
-    for (int i = 0; i < count; rows += w[i++].rows)
-        for (int64_t k = 0; k < w[i].rows; k++) {
-            const float *at = w[i].w + k * cols;
-            for (int64_t c = 0; c < cols; c += block) {
-                int64_t end = c + block < cols ? c + block : cols;
-                float most = quant_absmax(at + c, NUM_F32, (size_t)(end - c)) + FLT_MIN;
-                for (int64_t j = c; j < end; j++)
-                    mean[j] += (double)(fabsf(at[j]) / most);
-            }
-        }
-    for (int64_t c = 0; c < cols; c++)
-        mean[c] /= (double)rows;
+    int64_t block = blocks && step->block_cols < in->cols ? step->block_cols : in->cols;
+    struct columns j = {.in = in, .w = w, .count = count, .block = block, .mean = mean};
+    j.each = block < COLUMNS ? COLUMNS / block * block : block;
+    run_columns(pool, &j, measure_unit);
 }
 
 static void trial_scale(const struct scaled_input *in, const double *weight, double exponent,
@@ -87,28 +125,61 @@ static void sample_rows(const struct scaled_weight *w, int64_t cols, struct samp
         memcpy(out->w + i * cols, w->w + i * step * cols, (size_t)cols * sizeof *out->w);
 }
 
+struct trying {
+    const struct sampled *s;
+    int64_t cols;
+    const float *scale;
+    const struct quant_matrix *m;
+    const struct quant_plan *plan;
+};
+
+enum { TRY_ROWS = 16 };
+
+static int64_t end_of(const struct trying *j, int64_t unit)
+{
+    return (unit + 1) * TRY_ROWS < j->s->rows ? (unit + 1) * TRY_ROWS : j->s->rows;
+}
+
+static void scale_unit(void *arg, int64_t unit, int worker)
+{
+    const struct trying *j = arg;
+    (void)worker;
+    for (int64_t k = unit * TRY_ROWS; k < end_of(j, unit); k++)
+        for (int64_t c = 0; c < j->cols; c++)
+            j->s->scaled[k * j->cols + c] = j->s->w[k * j->cols + c] * j->scale[c];
+}
+
+static void round_unit(void *arg, int64_t unit, int worker)
+{
+    const struct trying *j = arg;
+    int64_t from = unit * TRY_ROWS, end = end_of(j, unit);
+    float *to = j->s->scaled + from * j->cols;
+    (void)worker;
+    quant_apply(j->plan, j->m, from, end, to, NUM_F32, NULL);
+    for (int64_t k = from; k < end; k++, to += j->cols)
+        for (int64_t c = 0; c < j->cols; c++)
+            to[c] /= j->scale[c];
+}
+
 /* The squared error of the outputs, weights alone quantized, after this scaling. */
 static int awq_loss(struct aq_pool *pool, const struct scaled_input *in, const struct sampled *all,
                     int count, const struct quant_spec *spec, const float *scale, double *loss,
                     struct aq_err *err)
 {
-    int64_t cols = in->cols;
     *loss = 0;
     for (int i = 0; i < count; i++) {
         const struct sampled *s = &all[i];
         struct quant_plan *plan = NULL;
-        const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, cols, s->name};
-        for (int64_t k = 0; k < s->rows; k++)
-            for (int64_t c = 0; c < cols; c++)
-                s->scaled[k * cols + c] = s->w[k * cols + c] * scale[c];
+        const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, in->cols, s->name};
+        struct trying j = {.s = s, .cols = in->cols, .scale = scale, .m = &m};
+        int64_t units = (s->rows + TRY_ROWS - 1) / TRY_ROWS;
+        aq_pool_run(pool, units, scale_unit, &j);
         if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
             return -1;
-        quant_apply(plan, &m, 0, s->rows, s->scaled, NUM_F32, NULL);
+        j.plan = plan;
+        aq_pool_run(pool, units, round_unit, &j);
         quant_plan_free(plan);
-        for (int64_t k = 0; k < s->rows; k++)
-            for (int64_t c = 0; c < cols; c++)
-                s->scaled[k * cols + c] /= scale[c];
-        *loss += moments_error(pool, in->moments, cols, s->scaled, s->w, s->rows);
+        *loss += moments_error(pool, in->moments, in->cols, s->scaled, s->w, s->rows);
     }
     return 0;
 }
@@ -135,7 +206,7 @@ int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct
     float *trial = xcalloc(cols, sizeof *trial);
     int r = 0, last = (int)lround(1 / spec->methods.alpha);
     plain.methods = (struct quant_methods){0};
-    weight_measure(in, w, count, &spec->step[0], weight);
+    weight_measure(pool, in, w, count, &spec->step[0], weight);
     for (int i = 0; i < count; i++)
         sample_rows(&w[i], in->cols, &all[i]);
     for (int k = spec->methods.plain_grid ? 0 : -1; k <= last && r == 0; k++) {

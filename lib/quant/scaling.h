@@ -28,8 +28,8 @@ struct scaled_input {
 };
 
 /* scale: [cols], set. */
-void smooth_scales(const struct scaled_input *in, const struct scaled_weight *w, int count,
-                   double alpha, float *scale);
+void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
+                   const struct scaled_weight *w, int count, double alpha, float *scale);
 /*
  * spec: with AWQ's methods. The losses are taken over at most AWQ_ROWS rows of each weight, spread
  * evenly. *exponent: the one that was chosen; -1: no scaling.

@@ -24,6 +24,7 @@ struct made_from {
     const struct model_groups *groups;
     struct solved_file *solved; /* NULL: no candidate needs it */
     bool to_bf16;               /* operands are rounded to bf16 */
+    struct aq_pool *pool;       /* threads for what is made on the host; NULL: the caller's alone */
 };
 
 /* The weight that an operand was quantized from; starts from {0}. */
@@ -45,8 +46,10 @@ void made_release(struct backend *b, struct made *made);
 /* Treatments with methods: AQ_EINPUT for a mixture of experts. */
 int made_check(const struct lm_arch *a, const char *treatment, struct aq_err *err) AQ_MUST_CHECK;
 
-/* A weight in fp32, from the numbers that the backend computes with: to is (w->rows, w->cols). */
-void made_widen(const struct backend *b, const struct backend_weight *w, float *to);
+/* A weight in fp32, from the numbers that the backend computes with, its columns multiplied by
+   scale [cols] (NULL: by 1): to is (w->rows, w->cols). */
+void made_widen(struct aq_pool *pool, const struct backend *b, const struct backend_weight *w,
+                const float *scale, float *to);
 
 /*
  * What a scaled candidate does to its input: *out becomes that of `range` (NULL: the activation has

@@ -321,6 +321,8 @@ static int run(struct scoring_run *r, struct aq_err *err)
     if (o->routes &&
         routes_dump(&r->s, r->samples, r->lm.digest, r->tokens.digest, o->routes, err) < 0)
         return -1;
+    if (scoring_makes(&r->s) && !(r->s.pool = aq_pool_new(o->threads, err)))
+        return -1;
     if (open_store(r, err) < 0)
         return -1;
     r->s.store = r->store;
@@ -332,6 +334,7 @@ int score_run(const struct score_options *o, struct aq_err *err)
     struct scoring_run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
     int bad = run(&r, err);
     store_writer_free(r.store);
+    aq_pool_free(r.s.pool);
     nn_close(r.model);
     backend_close(r.backend);
     range_file_close(&r.ranges);

@@ -150,7 +150,7 @@ bool scoring_makes(const struct scoring *s)
 
 struct made_from scoring_made_from(const struct scoring *s)
 {
-    return (struct made_from){s->b, s->model, s->groups, s->solved, s->to_bf16};
+    return (struct made_from){s->b, s->model, s->groups, s->solved, s->to_bf16, s->pool};
 }
 
 uint64_t scoring_weight_bytes(const struct scoring *s)

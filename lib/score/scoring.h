@@ -35,6 +35,7 @@ struct scoring {
     struct range_file *ranges;  /* NULL if no row has a prefix */
     struct solved_file *solved; /* NULL: no candidate needs it */
     bool to_bf16;               /* operands are rounded to bf16 */
+    struct aq_pool *pool;       /* for weights that are made on the host; NULL: there are none */
     float *hidden;              /* room for the ranges of an input's channels, scaled */
     struct store_writer *store;
     size_t first_tile, end_tile; /* all tiles of the shard are between */

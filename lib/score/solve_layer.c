@@ -52,11 +52,12 @@ static struct readers readers_of(const struct layer_job *job, int input)
     return r;
 }
 
-static float *wide_linear(const struct layer_job *job, int linear)
+/* Its columns multiplied by scale [cols], or NULL. */
+static float *wide_linear(const struct layer_job *job, int linear, const float *scale)
 {
     const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
     float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide);
-    made_widen(job->backend, w, wide);
+    made_widen(job->pool, job->backend, w, scale, wide);
     return wide;
 }
 
@@ -86,10 +87,10 @@ static int find_scales(const struct layer_job *job, const struct readers *r,
     int bad = 0;
     for (int i = 0; i < r->count; i++) {
         const struct backend_weight *from = nn_weight(job->model, job->layer, r->linear[i]);
-        w[i] = (struct scaled_weight){wide_linear(job, r->linear[i]), from->rows, from->name};
+        w[i] = (struct scaled_weight){wide_linear(job, r->linear[i], NULL), from->rows, from->name};
     }
     if (spec->methods.scaling == QUANT_SMOOTH)
-        smooth_scales(&input, w, r->count, spec->methods.alpha, scale);
+        smooth_scales(job->pool, &input, w, r->count, spec->methods.alpha, scale);
     else
         bad = awq_scales(job->pool, &input, w, r->count, spec, scale, &exponent, err);
     for (int i = 0; i < r->count; i++)
@@ -111,6 +112,41 @@ struct kept_factor {
     bool there;
 };
 
+/* AWQ's scales of an input, kept for the candidates that clip ranges afterwards. */
+struct kept_scale {
+    float *scale; /* [cols]; NULL: none yet */
+    struct quant_spec of;
+};
+
+/* Would the same scales be found? What is chosen after the scaling has no part in it. */
+static bool same_scales(const struct quant_spec *a, const struct quant_spec *b)
+{
+    struct quant_spec x = *a, y = *b;
+    x.methods = y.methods = (struct quant_methods){0};
+    return a->methods.scaling == b->methods.scaling && a->methods.alpha == b->methods.alpha &&
+           a->methods.plain_grid == b->methods.plain_grid && quant_same(&x, &y);
+}
+
+static int take_scales(const struct layer_job *job, const struct readers *r,
+                       const struct input_stats *in, const struct quant_spec *spec,
+                       struct kept_scale *kept, float *scale, struct aq_err *err)
+{
+    size_t bytes = (size_t)in->cols * sizeof *scale;
+    if (kept->scale && same_scales(&kept->of, spec)) {
+        memcpy(scale, kept->scale, bytes);
+        return 0;
+    }
+    if (find_scales(job, r, in, spec, scale, err) < 0)
+        return -1;
+    if (spec->methods.scaling != QUANT_AWQ)
+        return 0;
+    if (!kept->scale)
+        kept->scale = xmalloc(bytes);
+    memcpy(kept->scale, scale, bytes);
+    kept->of = *spec;
+    return 0;
+}
+
 static int take_factor(const struct layer_job *job, const struct input_stats *in, const char *input,
                        const struct quant_methods *m, const float *scale, struct kept_factor *kept,
                        struct aq_err *err)
@@ -130,6 +166,24 @@ static int take_factor(const struct layer_job *job, const struct input_stats *in
     return 0;
 }
 
+enum { PACK_ROWS = 64 };
+
+struct packing {
+    const struct quant_spec *spec;
+    const int8_t *codes;
+    uint8_t *packed;
+    int64_t rows, cols, row_bytes;
+};
+
+static void pack_unit(void *arg, int64_t unit, int worker)
+{
+    const struct packing *j = arg;
+    int64_t end = (unit + 1) * PACK_ROWS < j->rows ? (unit + 1) * PACK_ROWS : j->rows;
+    (void)worker;
+    for (int64_t r = unit * PACK_ROWS; r < end; r++)
+        quant_pack_codes(j->spec, j->codes + r * j->cols, j->cols, j->packed + r * j->row_bytes);
+}
+
 static int solve_linear(const struct layer_job *job, const struct candidate *c, int linear,
                         const struct input_stats *in, const float *scale,
                         const struct gptq_factor *f, struct solved_items *out, struct aq_err *err)
@@ -140,10 +194,7 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
     size_t group = job->groups->first[job->layer] + (size_t)of_layer;
     int module = linear - m->groups[of_layer].first;
     struct quant_grid grid;
-    float *wide = wide_linear(job, linear);
-    for (int64_t k = 0; scale && k < w->rows; k++)
-        for (int64_t i = 0; i < w->cols; i++)
-            wide[k * w->cols + i] *= scale[i];
+    float *wide = wide_linear(job, linear, scale);
     (void)quant_weight_grid(&c->ws, w->rows, w->cols, &grid);
     float *ranges = xcalloc((size_t)(grid.grid_rows * grid.grid_cols), sizeof *ranges);
     int r;
@@ -157,8 +208,8 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
         gptq_ranges(&c->ws, wide, w->rows, w->cols, ranges);
         r = gptq_codes(job->pool, f, &c->ws, wide, w->rows, ranges, codes, err);
         uint8_t *packed = xmalloc((size_t)(w->rows * row_bytes));
-        for (int64_t k = 0; r == 0 && k < w->rows; k++)
-            quant_pack_codes(&c->ws, codes + k * w->cols, w->cols, packed + k * row_bytes);
+        struct packing j = {&c->ws, codes, packed, w->rows, w->cols, row_bytes};
+        aq_pool_run(job->pool, r == 0 ? (w->rows + PACK_ROWS - 1) / PACK_ROWS : 0, pack_unit, &j);
         free(codes);
         add_item(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, w->rows, row_bytes,
                  packed);
@@ -171,7 +222,8 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
 
 /* One candidate on one input and the linears that read it. */
 static int solve_input(const struct layer_job *job, const struct candidate *c, int input,
-                       struct kept_factor *kept, struct solved_items *out, struct aq_err *err)
+                       struct kept_factor *kept, struct kept_scale *scales,
+                       struct solved_items *out, struct aq_err *err)
 {
     const struct input_stats *in = &job->inputs[input];
     const struct readers r = readers_of(job, input);
@@ -182,7 +234,7 @@ static int solve_input(const struct layer_job *job, const struct candidate *c, i
     if (m->scaling) {
         scale = xcalloc((size_t)in->cols, sizeof *scale);
         add_item(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, in->cols, scale);
-        if (find_scales(job, &r, in, &c->ws, scale, err) < 0)
+        if (take_scales(job, &r, in, &c->ws, scales, scale, err) < 0)
             return aq_err_prefix(err, "input '%s'", name);
         fit_scales(job->lm, index, in->cols, scale);
     }
@@ -202,10 +254,12 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
     int r = 0;
     for (int i = 0; i < m->input_count && r == 0; i++) {
         struct kept_factor kept = {.there = false};
+        struct kept_scale scales = {.scale = NULL};
         for (size_t c = 0; c < job->candidates->count && r == 0; c++)
             if (!job->done[c])
-                r = solve_input(job, &job->candidates->items[c], i, &kept, out, err);
+                r = solve_input(job, &job->candidates->items[c], i, &kept, &scales, out, err);
         gptq_factor_release(&kept.f);
+        free(scales.scale);
     }
     return r;
 }

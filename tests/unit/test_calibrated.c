@@ -273,7 +273,7 @@ static void test_scales(const char *linear, int block)
     static const char *const names[] = {"smooth1", "smooth5"};
     for (int i = 0; i < 2; i++) {
         struct array expected = load(linear, names[i]);
-        smooth_scales(&in, &one, 1, i ? 0.5 : 1, scale);
+        smooth_scales(pools[1], &in, &one, 1, i ? 0.5 : 1, scale);
         worst = furthest(scale, &expected, true);
         tap_ok(worst < 1e-6, "%s: SmoothQuant's factors, alpha %s (%.1e)", linear, i ? "0.5" : "1",
                worst);
