@@ -18,6 +18,7 @@ demo:
 	@sort -t "$$(printf '\t')" -k7gr $(TOP)/per-layer-sensitivity.tsv | \
 	  awk -F'\t' '$$5 != "layer" && n < 5 {n++; printf "  %-32s %.3e  (standard error %.1e)\n", $$15, $$7, $$8}'
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \
+	  'explore:  $(P)/explore.html (all cells on one page, and the best recipe for any budget)' \
 	  'model:    $(P)/select/6/large/export-vllm-sm90 (6 bits a weight: vLLM, SGLang and transformers load it; CHECK.md there says as what)' \
 	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md' \
 	  'tools:    export PATH=$(abspath $(AQ_BIN)):$$PATH'

@@ -15,12 +15,12 @@ CONF := $(or $(AQ_CONF),$(if $(wildcard conf/preset),conf,$(PIPELINES)/../conf))
 export AQ_CONF := $(CONF)
 export AQ_BIN
 
-## sweep: every cell's manifest and reports, and the summary (default)
+## sweep: every cell's manifest and reports, the summary, and explore.html, all cells in one page (default)
 ## plan: the cells, and what aq-score would do; writes nothing
 ## reports: only what is derived from manifests; can never start a scoring run
 ## select: one recipe over all cells of the sweep within BITS (default: the preset's budget)
 ## summary: summary.md, .tsv and .html over all cells of the sweep, which are made first
-## explore: explore.html and sweep.tsv: all cells in one page and in one table
+## explore: explore.html and sweep.tsv: all cells in one page and in one table of every layer
 ## eval: what the recipes of `select` cost on held-out text: select/<bits>/<size>/eval.json and eval.html
 ## export: the recipes of `select` as checkpoints for ENGINE, in select/<bits>/<size>/export-<engine>
 ## publish: the sweep, copied to models/<model>/layer-analysis/ (same as LAYOUT=publish)
@@ -352,7 +352,7 @@ $(COPIES): $(P)/%/.published: $(P)/%/report.html $(P)/%/composed-config.yaml $(P
 	$(call say,PUBLISH,$*)$(PIPELINES)/publish $(P)/$*
 endif
 
-sweep: $(CONFIGURED) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(COPIES)
+sweep: $(CONFIGURED) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(if $(MANIFESTS),$(P)/explore.html) $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)
 sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'$(if $(findstring s,$(make_letters)),,; \
@@ -362,19 +362,22 @@ endif
 publish: sweep
 	@jq -r '._aq.out_dir | gsub("[[:cntrl:]]"; "?")' $(PUBLISHED:%=$(P)/%/run.json) | sort -u
 
-# Hundreds of names do not fit into one command: $(call names,FILE,WORDS) writes them for xargs.
+# Hundreds of names do not fit into one command: $(call names,FILE,WORDS) writes them for xargs, to a file of each recipe's own.
 names = $(if $(LOOKING),,$(file >$(1),$(2)))
 summary: $(P)/summary.md
 $(P)/summary.md $(P)/summary.tsv $(P)/summary.html &: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,SUMMARY,$(P))xargs -a $(P)/.manifests \
+	$(call names,$(P)/.manifests-summary,$(MANIFESTS))$(call say,SUMMARY,$(P))xargs -a $(P)/.manifests-summary \
 	  $(AQ_BIN)/aq-report summary --all $(P) --cells $(P)/cells.json
 
 explore: $(P)/explore.html $(P)/sweep.tsv
+ifeq ($(findstring q,$(looking_only)),)
+explore: ; @printf '%s\n' $^
+endif
 $(P)/explore.html: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,EXPLORE,$@)xargs -a $(P)/.manifests \
+	$(call names,$(P)/.manifests-explore,$(MANIFESTS))$(call say,EXPLORE,$@)xargs -a $(P)/.manifests-explore \
 	  $(AQ_BIN)/aq-report explore --cells $(P)/cells.json -o $@
 $(P)/sweep.tsv: $(MANIFESTS) $(P)/cells.json $(ARGS)/report
-	$(call names,$(P)/.manifests,$(MANIFESTS))$(call say,TABLE,$@)xargs -a $(P)/.manifests \
+	$(call names,$(P)/.manifests-sweep,$(MANIFESTS))$(call say,TABLE,$@)xargs -a $(P)/.manifests-sweep \
 	  $(AQ_BIN)/aq-report sweep --tsv --cells $(P)/cells.json -o $@
 
 # ---- one recipe over all cells ----
@@ -436,6 +439,9 @@ EXPORTED   := $(SELECTED:report.html=$(ENGINE_DIR)/.done)
 export_text := $(call version,export)
 $(call stamp,$(ARGS)/export,export_text)
 export: $(EXPORTED)
+ifeq ($(findstring q,$(looking_only)),)
+export: ; @printf '%s\n' $(EXPORTED:/.done=)
+endif
 ifneq ($(EXPORTED),)
 $(EXPORTED): $(BITS_DIR)/%/$(ENGINE_DIR)/.done: $(BITS_DIR)/%/report.html $(LM) $(RANGES) $(SOLVED) $(ARGS)/export
 	$(call say,EXPORT,$(@D))rm -rf $(@D); $(if $(filter llamacpp%,$(ENGINE)),mkdir -p $(@D); )$(AQ_BIN)/aq-export \

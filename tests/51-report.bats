@@ -573,6 +573,15 @@ sweep() {
     aq 0 aq-report summary --all all --cells cells.json wint*.json
     is "$(cd all && echo *)" "summary.html summary.md summary.tsv"
     for f in md tsv html; do aq-report summary --$f --cells cells.json wint*.json | cmp - all/summary.$f; done
+    # links to the reports of cells, as seen from the directory of the sweep, and to the explorer, only where the cells are listed
+    is "$(cat all/summary.html all/summary.md | grep -cE 'href="[^#]|explore.html' || true)" 0
+    mkdir -p P/wint4_aint8/default/small 'P/x:/default/small'
+    cp wint4_aint8-small.json P/wint4_aint8/default/small/m.json
+    cp wint8_aint8-small.json P/x:/default/small/m.json
+    jq -n '{cells: [["wint4_aint8", "x:"][] | {pair: ., granularity: "default", size: "small", supported: true, reason: null, dir: "P/\(.)/default/small"}]}' >P/cells.json
+    aq-report summary --all P --cells P/cells.json P/*/default/small/m.json
+    is "$(grep -oE 'href="[^#"]+"' P/summary.html | sort | uniq -c | xargs)" '1 href=explore.html 2 href=wint4_aint8/default/small/report.html'
+    is "$(grep -oE '\]\([^)]*\)' P/summary.md | xargs)" '](explore.html) ](wint4_aint8/default/small/report.html)'
     # only reasons, and nothing at all
     aq 0 aq-report summary --md --cells cells.json
     has "$output" 'axis \| with dynamic blocks'

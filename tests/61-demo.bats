@@ -40,6 +40,9 @@ cells() { jq -r ".cells[] | select($1) | .dir" "$P/cells.json"; }
             [ -s "$dir/$f" ] || { echo "$dir/$f is missing"; return 1; }
         done < <(cells .supported)
     done
+    # the summary leads to every report, and to the page of all
+    is "$(grep -oE 'href="[^"#]*/report.html"' "$P/summary.html" | sort -u | wc -l)" "$supported"
+    for f in $(grep -oE 'href="[^"#]+' "$P/summary.html" | cut -c7- | sort -u); do [ -s "$P/$f" ] || { echo "$f is missing"; return 1; }; done
     is "$(jq '[.cells[] | select((.supported | not) and (.reason | length) < 20)] | length' "$P/cells.json")" 0
     while read -r dir; do
         grep -qF "$(basename "$(dirname "$dir")")" "$P/summary.md"

@@ -52,6 +52,20 @@ void cell_list_release(struct cell_list *l)
     *l = (struct cell_list){0};
 }
 
+/* Letters, digits and _ . + -, the first none of the last three. */
+static bool is_option_name(const char *name)
+{
+    static const char all[] = ".+-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+    return *name && strchr(all + 3, *name) && name[strspn(name, all)] == '\0';
+}
+
+char *cell_entry_link(const struct cell_entry *e)
+{
+    if (!is_option_name(e->pair) || !is_option_name(e->granularity) || !is_option_name(e->size))
+        return NULL;
+    return xasprintf("%s/%s/%s/report.html", e->pair, e->granularity, e->size);
+}
+
 const struct cell_entry *cell_list_find(const struct cell_list *l, const char *path)
 {
     const char *slash = strrchr(path, '/');

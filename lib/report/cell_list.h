@@ -25,6 +25,9 @@ struct cell_list {
 
 int cell_list_read(struct cell_list *l, const char *path, struct aq_err *err) AQ_MUST_CHECK;
 void cell_list_release(struct cell_list *l);
+/* Where the report of a cell is, as seen from the directory of the sweep; caller frees. NULL: its
+   names are not those of options, and no link is made of them. */
+char *cell_entry_link(const struct cell_entry *e);
 /* The cell in whose directory a file is; NULL: none. */
 const struct cell_entry *cell_list_find(const struct cell_list *l, const char *path);
 

@@ -272,18 +272,12 @@ static double bytes_of_recipe(const struct manifest *m)
     return bytes;
 }
 
-/* Where the report of a cell is, as seen from the page: the directory of the sweep is left out. */
-static char *link_of(const struct cell_entry *e)
-{
-    return xasprintf("%s/%s/%s/report.html", e->pair, e->granularity, e->size);
-}
-
 static void add_row(struct explorer *x, const struct cell_entry *e, const struct report *r,
                     size_t worst)
 {
     const struct manifest *m = r->m;
     double bytes = bytes_of_recipe(m);
-    char *link = link_of(e);
+    char *link = cell_entry_link(e);
     const struct report_row *top = r->count ? &r->rows[worst] : NULL;
     aq_buf_adds(x->rows, "<tr>");
     html_name_cell(x->rows, NULL, e->pair);
@@ -295,9 +289,8 @@ static void add_row(struct explorer *x, const struct cell_entry *e, const struct
                     top && r->total > 0 ? 100 * (top->sensitivity / r->total) : NAN, 0, " %");
     html_fixed_cell(x->rows, NULL, m->effective_bits, 3, "");
     html_number_cell(x->rows, "more", bytes, isnan(bytes) ? "" : svg_bytes(bytes));
-    aq_buf_adds(x->rows, "<td><a href=\"");
-    escape_html(x->rows, link);
-    aq_buf_adds(x->rows, "\">report</a></td></tr>\n");
+    html_link_cell(x->rows, link, "report");
+    aq_buf_adds(x->rows, "</tr>\n");
     free(link);
 }
 

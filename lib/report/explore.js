@@ -35,7 +35,7 @@ const bytes = x => {
 };
 const bits = x => String(+x.toPrecision(4));
 const cellName = c => D.pairs[c[0]] + "/" + D.granularities[c[1]];
-const cellLink = c => D.pairs[c[0]] + "/" + D.granularities[c[1]] + "/" + D.sizes[c[2]] + "/report.html";
+const cellLink = c => [D.pairs[c[0]], D.granularities[c[1]], D.sizes[c[2]]].map(encodeURIComponent).join("/") + "/report.html";
 const words = name => { // "INT4 weights with INT8 activations (w_group64)" for wint4_aint8/w_group64
     const m = /^w([a-z0-9]+)_a([a-z0-9]+)\/(.*)$/.exec(name);
     if (!m) return name;

@@ -154,6 +154,19 @@ void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decima
     html_number_cell(out, class, x, text);
 }
 
+void html_link_cell(struct aq_buf *out, const char *link, const char *text)
+{
+    aq_buf_adds(out, "<td>");
+    if (link) {
+        aq_buf_adds(out, "<a href=\"");
+        escape_html(out, link);
+        aq_buf_adds(out, "\">");
+        escape_html(out, text);
+        aq_buf_adds(out, "</a>");
+    }
+    aq_buf_adds(out, "</td>");
+}
+
 void html_copy(struct aq_buf *out, const char *label, const char *text)
 {
     aq_buf_adds(out, "<details class=\"copy\"><summary>");

@@ -36,6 +36,9 @@ void html_number_cell(struct aq_buf *out, const char *class, double x, const cha
 void html_fixed_cell(struct aq_buf *out, const char *class, double x, int decimals,
                      const char *unit);
 
+/* <td> with a link; link: NULL: without. */
+void html_link_cell(struct aq_buf *out, const char *link, const char *text);
+
 /* A text with a button that copies it; label: what the button says. */
 void html_copy(struct aq_buf *out, const char *label, const char *text);
 

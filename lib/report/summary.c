@@ -87,6 +87,7 @@ static void release_cell(struct summary_cell *c)
     free(c->ranks);
     free(c->normalization);
     free(c->verdict);
+    free(c->link);
     free(c->worst_shown);
     cell_release(&c->cell);
 }
@@ -271,6 +272,8 @@ static int read_cells_json(struct summary *s, const char *path, const char *cons
     for (size_t i = 0; i < s->count; i++) {
         const struct cell_entry *e = cell_list_find(&list, paths[i]);
         s->cells[i].verdict = e && e->verdict ? xstrdup(e->verdict) : NULL;
+        s->cells[i].link = e ? cell_entry_link(e) : NULL;
+        s->linked = s->linked || s->cells[i].link;
     }
     cell_list_release(&list);
     return 0;

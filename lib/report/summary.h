@@ -17,6 +17,7 @@ struct summary_cell {
     struct cell cell;
     char *normalization; /* NULL if unknown */
     char *verdict;       /* of the summary's engine; NULL if unknown */
+    char *link;          /* to the cell's report, from the directory of the sweep; NULL: unknown */
     char **layers;       /* short names of the groups with a candidate, in order */
     double *scores;      /* their sensitivities */
     double *ranks;       /* average ranks of the scores */
@@ -44,6 +45,7 @@ struct summary {
     struct summary_skipped *skipped;
     size_t skipped_count, skipped_cap;
     char *engine; /* whose verdicts the cells have; NULL: they have none */
+    bool linked;  /* some cell has a link: then explore.html is beside the summary */
     bool mixed;   /* cells of several normalizations: totals do not compare */
 };
 

@@ -27,11 +27,15 @@ static void begin_matrix(struct aq_buf *out, const char *what, const char *corne
 static void add_total(struct aq_buf *out, const struct summary_cell *c, double low, double high)
 {
     aq_buf_adds(out, "<td class=\"n\">");
-    if (c)
+    if (c) {
+        if (c->link)
+            aq_buf_addf(out, "<a href=\"%s\">", c->link);
         aq_buf_addf(out,
-                    "%s <svg class=\"aq swatch\" width=\"12\" height=\"12\" aria-hidden=\"true\">"
+                    "%s%s <svg class=\"aq swatch\" width=\"12\" height=\"12\" aria-hidden=\"true\">"
                     "<rect class=\"%s\" width=\"12\" height=\"12\"/></svg>",
-                    svg_number(c->total), svg_level_class(c->total, low, high));
+                    svg_number(c->total), c->link ? "</a>" : "",
+                    svg_level_class(c->total, low, high));
+    }
     aq_buf_adds(out, "</td>");
 }
 
@@ -134,7 +138,7 @@ static void add_agreement(struct aq_buf *out, const struct summary *s)
 
 /* ---- every cell ---- */
 
-static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engine)
+static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engine, bool linked)
 {
     aq_buf_adds(out, "<tr>");
     html_name_cell(out, NULL, cell_show(c->cell.pair));
@@ -154,33 +158,39 @@ static void add_row(struct aq_buf *out, const struct summary_cell *c, bool engin
     html_fixed_cell(out, NULL, c->rho_cells, 3, "");
     if (engine)
         html_text(out, "td", NULL, c->verdict ? c->verdict : "");
+    if (linked)
+        html_link_cell(out, c->link, "report");
     aq_buf_adds(out, "</tr>\n");
 }
 
 static void add_rows(struct aq_buf *out, const struct summary *s)
 {
-    const struct html_column columns[] = {{NULL, "pair"},
-                                          {NULL, "granularity"},
-                                          {NULL, "size"},
-                                          {"n", "total"},
-                                          {"n more", "selection"},
-                                          {"n", "bits"},
-                                          {"more", "most sensitive"},
-                                          {"n more", "its share"},
-                                          {"n more", "weights"},
-                                          {"n more", "activations"},
-                                          {"n more", "rho, size"},
-                                          {"n more", "tau, size"},
-                                          {"n", "rho, cells"},
-                                          {NULL, s->engine}};
+    struct html_column columns[15] = {{NULL, "pair"},
+                                      {NULL, "granularity"},
+                                      {NULL, "size"},
+                                      {"n", "total"},
+                                      {"n more", "selection"},
+                                      {"n", "bits"},
+                                      {"more", "most sensitive"},
+                                      {"n more", "its share"},
+                                      {"n more", "weights"},
+                                      {"n more", "activations"},
+                                      {"n more", "rho, size"},
+                                      {"n more", "tau, size"},
+                                      {"n", "rho, cells"}};
+    size_t across = 13;
+    if (s->engine)
+        columns[across++] = (struct html_column){NULL, s->engine};
+    if (s->linked)
+        columns[across++] = (struct html_column){NULL, "link"};
     html_section(out, "cells", "Every cell",
                  "Click a heading to sort. Weights and activations: the total when only those are "
                  "quantized. Agreement with the largest data set of the same cell (rho: Spearman, "
                  "tau: Kendall), and the mean rho with the other cells of the size. Under an "
                  "engine's name: whether it computes what was scored.");
-    html_table(out, "Every cell", true, columns, AQ_COUNT(columns) - (s->engine ? 0 : 1));
+    html_table(out, "Every cell", true, columns, across);
     for (size_t i = 0; i < s->count; i++)
-        add_row(out, &s->cells[i], s->engine);
+        add_row(out, &s->cells[i], s->engine, s->linked);
     html_table_end(out);
     html_section_end(out);
 }
@@ -214,8 +224,13 @@ static void add_head(struct aq_buf *out, const struct summary *s)
         html_text(out, "code", NULL, cell_show(s->cells[0].cell.model));
         aq_buf_adds(out, ", ");
     }
-    aq_buf_addf(out, "%zu cell%s, %zu left out</p>\n</header>\n", s->count,
-                s->count == 1 ? "" : "s", s->skipped_count);
+    aq_buf_addf(out, "%zu cell%s, %zu left out</p>\n", s->count, s->count == 1 ? "" : "s",
+                s->skipped_count);
+    if (s->linked)
+        aq_buf_adds(out, "<p><a href=\"explore.html\">Explore all cells on one page</a>: a matrix, "
+                         "two cells side by side, the best recipe for any budget. The totals below "
+                         "lead to the reports of the cells.</p>\n");
+    aq_buf_adds(out, "</header>\n");
 }
 
 static void add_meaning(struct aq_buf *out, const struct summary *s)

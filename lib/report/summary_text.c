@@ -78,7 +78,11 @@ static void md_number(struct aq_buf *out, char style, int decimals, double x)
 
 static void md_cell(struct aq_buf *out, const struct summary_cell *c, bool engine)
 {
-    md_text(out, cell_show(c->cell.pair));
+    aq_buf_adds(out, c->link ? "| [" : "| ");
+    escape_cell(out, cell_show(c->cell.pair));
+    if (c->link)
+        aq_buf_addf(out, "](%s)", c->link);
+    aq_buf_addc(out, ' ');
     md_text(out, cell_show(c->cell.granularity));
     md_text(out, cell_show(c->cell.size));
     md_number(out, 'e', 4, c->total);
@@ -123,6 +127,9 @@ void summary_markdown(struct aq_buf *out, const struct summary *s)
         aq_buf_addf(out, "`, %zu cell%s, %zu left out.\n\n", s->count, s->count == 1 ? "" : "s",
                     s->skipped_count);
     }
+    if (s->linked)
+        aq_buf_adds(out, "The names of the pairs lead to the reports of the cells; "
+                         "[explore.html](explore.html) has all cells on one page.\n\n");
     aq_buf_adds(
         out,
         "*Total* is the sum of all layers' sensitivities, *Score* that of the "
