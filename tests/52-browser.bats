@@ -54,6 +54,35 @@ clean() {
     clean one.html mix.html summary.html
 }
 
+@test "on paper nothing leaves the margins, and a table that goes on has its headings again" {
+    command -v pdftotext >/dev/null || skip "needs pdftotext (poppler-utils)"
+    local b i=0 page
+    for b in 4.125 6 8; do
+        scores $((++i)).json w$i/default $b $i 36
+        aq-select -q --effective-bits 16 $i.json -o cell$i.out
+    done
+    aq-select --effective-bits 6 1.json 2.json 3.json -o mix.out
+    aq-report --html mix.out -o mix.html
+    # cells enough for a second page, of long names
+    for i in $(seq 60); do
+        mkdir -p wint4_aint8/recipe_match_channel_token_$i/medium
+        jq --arg i $i '.run.quantization = {pair: {name: "wint4_aint8"}, granularity: {name: "recipe_match_channel_token_\($i)"}}' cell1.out \
+            >wint4_aint8/recipe_match_channel_token_$i/medium/m.json
+        echo "{\"pair\": \"wint4_aint8\", \"granularity\": \"recipe_match_channel_token_$i\", \"size\": \"medium\", \"supported\": true, \"reason\": null, \"dir\": \"wint4_aint8/recipe_match_channel_token_$i/medium\", \"verdict\": \"exact\", \"verdict_reason\": null}"
+    done | jq -s '{engine: {name: "vllm"}, cells: .}' >cells.json
+    aq-report summary --html --cells cells.json wint4_aint8/*/medium/m.json -o summary.html
+    aq-report explore --cells cells.json wint4_aint8/recipe_match_channel_token_1/medium/m.json -o explore.html
+    for page in mix summary explore; do
+        browse --no-pdf-header-footer --print-to-pdf=$page.pdf "file://$PWD/$page.html"
+        pdftotext -bbox $page.pdf $page.words
+        # 1 cm is left at least on every side
+        awk -F'"' '/<page/ { width = $2 } /<word/ { if ($2 < 28 || $6 > width - 28) { print; bad = 1 } n++ } END { exit bad || n < 100 }' $page.words ||
+            { echo "$page: beyond the margins"; return 1; }
+    done
+    pdftotext -layout summary.pdf summary.txt
+    [ "$(grep -c 'rho, cells' summary.txt)" -ge 2 ]
+}
+
 @test "labels of 1,200 blocks" {
     scores all.json wint8_aint8/default 8 1 1200
     sealed_jq '.groups |= map(select(.name | endswith("down_proj")))' all.json | aq-select -q --effective-bits 9 -o many.out
