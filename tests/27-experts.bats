@@ -39,13 +39,6 @@ bad() {
     with "$1" refused 3 "$2" aq-extract-lm tiny
 }
 
-# same_scores EXPECTED FOUND SAMPLES: no group differs by a bit
-same_scores() {
-    aq 0 "$O"/tests/store_diff "$@"
-    is "$(awk '{ if ($(NF - 2) + 0 != 0 || $(NF - 1) + 0 != 0) print }' <<<"$output")" ''
-    [ -n "$output" ]
-}
-
 # header FROM TO: the header of ./tiny's tensors, changed; the same length
 header() {
     python3 - "$1" "$2" <<'PY'

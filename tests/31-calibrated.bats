@@ -176,15 +176,6 @@ score() {
     [ -e "$T/solved" ] && [ $((2 * layer)) -ge 50 ]
 }
 
-@test "mixtures of experts, whose experts see few tokens or none, are refused by name" {
-    aq 0 aq-extract-lm -q -o "$T/moe.json" tests/oracle/families/qwen3_moe
-    head -n 8 "$F/ids" | "$O"/tests/make_tokens --sizes 8 -o "$T/tokens"
-    aq 0 aq-calib ranges -q --device cpu --lm "$T/moe.json" --prefix 8 -o "$T/ranges" "$T/tokens"
-    refused 3 "is not computed for mixtures of experts" aq-calib solve -q --device cpu --lm "$T/moe.json" --tokens "$T/tokens" --ranges "$T/ranges" -o "$T/s" "$F/gptq.json"
-    refused 3 "is not computed for mixtures of experts" aq-score -q --device cpu --lm "$T/moe.json" --tokens "$T/tokens" --ranges "$T/ranges" -o "$T/store" "$F/mse.json"
-    [ ! -e "$T/s" ] && [ ! -e "$T/store" ]
-}
-
 @test "algorithms out of range, and where the quantizers leave them nothing to do" {
     local bad
     while IFS=$'\t' read -r format algorithm bad; do

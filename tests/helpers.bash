@@ -142,3 +142,10 @@ run_examples() {
         esac
     done
 }
+
+# same_scores EXPECTED FOUND SAMPLES: no group differs by a bit
+same_scores() {
+    aq 0 "$O"/tests/store_diff "$@"
+    is "$(awk '{ if ($(NF - 2) + 0 != 0 || $(NF - 1) + 0 != 0) print }' <<<"$output")" ''
+    [ -n "$output" ]
+}

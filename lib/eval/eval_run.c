@@ -79,6 +79,9 @@ static bool uses_solved(const struct eval_call *r)
         for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
             if (quant_is_solved(&o->linears[k].w))
                 return true;
+        for (int64_t l = 0; o->kind == EVAL_MANIFEST && l < o->layers; l++)
+            if (quant_is_solved(&o->experts[l].w))
+                return true;
     }
     return false;
 }

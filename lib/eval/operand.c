@@ -101,14 +101,37 @@ static int take_range(struct eval_linear *l, const struct eval_reference *ref, i
     return 0;
 }
 
-/* A range of the file, its channels copied. */
-static int copy_range(const struct eval_reference *ref, int64_t prefix, int64_t input,
-                      const struct quant_spec *a, struct quant_range *out, struct aq_err *err)
+/* The range of one input of experts, its channels copied. */
+static int expert_range(const struct eval_experts *x, const struct eval_reference *ref,
+                        int64_t prefix, int64_t input, struct quant_range *out, struct aq_err *err)
 {
-    struct eval_linear l = {.a = *a};
-    int r = take_range(&l, ref, prefix, input, ref->lm->groups.inputs[input].cols, err);
+    struct eval_linear l = {.w = x->w, .a = x->a};
+    int64_t cols = ref->lm->groups.inputs[input].cols;
+    int r = 0;
+    memcpy(l.id, x->id, sizeof l.id);
+    if (x->ranged)
+        r = take_range(&l, ref, prefix, input, cols, err);
+    if (r == 0 && x->w.methods.scaling)
+        r = take_factor(&l, ref, input, cols, err);
     *out = l.range;
     return r;
+}
+
+/* What a calibrated candidate is made of must be there. */
+static int check_solved(const struct eval_operand *o, const struct eval_reference *ref,
+                        const struct quant_spec *w, const char *id, const char *group,
+                        struct aq_err *err)
+{
+    char digest[AQ_SHA256_HEX];
+    if (!quant_is_solved(w))
+        return 0;
+    if (!ref->solved)
+        return aq_err_set(err, AQ_EUSAGE,
+                          "'%s' has a calibrated candidate in %s: --solved is needed",
+                          aq_show(o->path), aq_show(group));
+    if (solved_digest(ref->solved, id, digest, err) < 0)
+        return aq_err_prefix(err, "%s", aq_show(o->path));
+    return 0;
 }
 
 static int apply_experts(struct eval_operand *o, const struct eval_reference *ref,
@@ -122,16 +145,20 @@ static int apply_experts(struct eval_operand *o, const struct eval_reference *re
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
     x->w.group = 0; /* each expert's gate and up are one matrix */
     x->swapped = x->w.steps > 0 || x->a.steps > 0;
-    if (!treatment_ranged(&x->a))
-        return 0;
-    if (!ref->ranges)
+    treatment_id(c->weight, c->act, x->id);
+    if (check_solved(o, ref, &x->w, x->id, g->name, err) < 0)
+        return -1;
+    x->ranged = treatment_ranged(&x->a);
+    if (x->ranged && !ref->ranges)
         return aq_err_set(err, AQ_EUSAGE,
                           "'%s' has a static activation range in %s: --ranges is needed",
                           aq_show(o->path), aq_show(g->name));
-    x->ranged = true;
-    return copy_range(ref, prefix, g->inputs[0], &x->a, &x->in, err) < 0
-               ? -1
-               : copy_range(ref, prefix, g->inputs[1], &x->a, &x->inner, err);
+    struct quant_range *ranges[] = {&x->in, &x->inner};
+    for (int h = 0; h < EXPERT_HALVES; h++)
+        if (expert_range(x, ref, prefix, g->inputs[h], ranges[h], err) < 0)
+            return -1;
+    x->inner.factor = NULL; /* the rows of up are divided by that scale */
+    return 0;
 }
 
 /* The group's linears in `shape` are neighbours, and all read one input. */
@@ -150,18 +177,13 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     struct eval_linear *all = &o->linears[g->layer * MODEL_LINEARS], *lead = &all[first];
     int64_t cols = groups->inputs[g->inputs[0]].cols;
     struct quant_plan *plan = NULL;
-    char digest[AQ_SHA256_HEX];
     if (strcmp(c->candidate, "NONE") == 0)
         return 0;
     if (quant_parse(c->weight, &lead->w, err) < 0 || quant_parse_act(c->act, &lead->a, err) < 0)
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
     treatment_id(c->weight, c->act, lead->id);
-    if (quant_is_solved(&lead->w) && !ref->solved)
-        return aq_err_set(err, AQ_EUSAGE,
-                          "'%s' has a calibrated candidate in %s: --solved is needed",
-                          aq_show(o->path), aq_show(g->name));
-    if (quant_is_solved(&lead->w) && solved_digest(ref->solved, lead->id, digest, err) < 0)
-        return aq_err_prefix(err, "%s", aq_show(o->path));
+    if (check_solved(o, ref, &lead->w, lead->id, g->name, err) < 0)
+        return -1;
     lead->swapped = lead->w.steps > 0 || lead->a.steps > 0;
     if (treatment_ranged(&lead->a)) {
         if (!ref->ranges)

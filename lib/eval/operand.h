@@ -47,7 +47,8 @@ struct eval_experts {
     bool swapped;
     struct quant_spec w, a;
     bool ranged;
-    struct quant_range in, inner; /* hidden is owned */
+    struct quant_range in, inner; /* hidden is owned, factor the solved file's */
+    char id[TREATMENT_ID];        /* of the treatments */
 };
 
 struct eval_operand {

@@ -35,29 +35,20 @@ static int take_experts(struct eval_swaps *s, const struct lm_arch *a, int32_t r
     return nn_expert_operands_new(&s->experts, a, s->b, rows, err);
 }
 
-/* Treatments with methods are not computed for mixtures of experts. */
-static int check_methods(const struct eval_operand *o, struct aq_err *err)
-{
-    for (int64_t k = 0; o->linears && k < o->layers * MODEL_LINEARS; k++) {
-        char text[QUANT_TEXT_MAX];
-        quant_print(&o->linears[k].w, text);
-        if (quant_has_method(&o->linears[k].w) && made_check(o->arch, text, err) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_operand *operands,
                     size_t count, int32_t tile_rows, struct aq_err *err)
 {
     int64_t rows[MODEL_LINEARS] = {0}, cols[MODEL_LINEARS] = {0}, inputs[MODEL_LINEARS] = {0};
     bool makes[MODEL_LINEARS] = {false}, scales[MODEL_LINEARS] = {false};
+    uint64_t experts_made = 0;
     *s = (struct eval_swaps){.b = b};
     for (size_t i = 0; i < count; i++) {
         const struct eval_operand *o = &operands[i];
-        if (check_methods(o, err) < 0 ||
-            (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0))
+        if (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0)
             return -1;
+        for (int64_t layer = 0; o->linears && layer < o->layers; layer++)
+            if (quant_has_method(&o->experts[layer].w))
+                experts_made = made_experts_bytes(o->arch, b);
         for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
             struct model_layer shape;
             model_layer_describe(&shape, o->arch, layer);
@@ -74,6 +65,7 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
             }
         }
     }
+    s->made_bytes = experts_made;
     for (int l = 0; l < MODEL_LINEARS; l++) {
         if (makes[l])
             s->made_bytes += (uint64_t)(rows[l] * cols[l]) * sizeof(float);
@@ -89,6 +81,7 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
 
 void eval_swaps_close(struct eval_swaps *s)
 {
+    made_experts_release(&s->made_experts);
     if (s->experts_of)
         nn_expert_operands_free(&s->experts, s->experts_of, s->b);
     for (int l = 0; s->b && l < MODEL_LINEARS; l++) {
@@ -142,16 +135,23 @@ static int prepare(struct eval_swaps *s, struct nn_model *m, const struct eval_o
 }
 
 /* The experts of this layer under the operand's treatment; NULL: as they are. */
-static const struct nn_expert_swap *prepare_experts(const struct eval_swaps *s,
+static const struct nn_expert_swap *prepare_experts(struct eval_swaps *s, struct nn_model *m,
                                                     const struct eval_operand *o, int64_t layer,
                                                     struct nn_expert_swap *room)
 {
     const struct eval_experts *x = &o->experts[layer];
+    const struct quant_range *ranges[] = {&x->in, &x->inner};
     *room = s->experts;
-    room->w = &x->w;
-    room->a = &x->a;
-    room->in = x->ranged ? &x->in : NULL;
-    room->inner = x->ranged ? &x->inner : NULL;
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        room->w[h] = &x->w;
+        room->a[h] = &x->a;
+        room->range[h] = x->ranged || ranges[h]->factor ? ranges[h] : NULL;
+    }
+    s->made_experts.from = (struct made_from){
+        .b = s->b, .model = m, .groups = o->groups, .solved = o->solved, .pool = s->pool};
+    s->made_experts.id = x->id;
+    room->quantize = made_expert;
+    room->arg = &s->made_experts;
     return x->swapped ? room : NULL;
 }
 
@@ -164,7 +164,7 @@ int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval
     if (swaps && prepare(s, m, operand, layer, &swap, err) < 0)
         return -1;
     if (swaps)
-        swap.experts = prepare_experts(s, operand, layer, &room);
+        swap.experts = prepare_experts(s, m, operand, layer, &room);
     for (size_t i = 0; i < count; i++) {
         struct feeding f = {s, operand, steps[i].tile, layer, nn_layer(m, layer)};
         swap.ready = swaps ? feed : NULL;

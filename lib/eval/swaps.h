@@ -17,6 +17,7 @@ struct eval_swaps {
     struct nn_expert_swap experts; /* its operands, of experts of this model */
     const struct lm_arch *experts_of;
     struct made made[MODEL_LINEARS]; /* what w are quantized from */
+    struct made_experts made_experts;
     uint64_t made_bytes; /* of these and of scaled inputs at most; for plans of memory */
 };
 

@@ -147,11 +147,11 @@ struct quant_spec coder_spec(const struct coder *c)
     return spec;
 }
 
-void coder_scale_rows(const struct coder *c, int64_t rows, float *w)
+void coder_scale_rows(const struct coder *c, int64_t r0, int64_t r1, float *w)
 {
-    for (int64_t r = 0; c->scale && r < rows; r++, w += c->cols)
+    for (int64_t r = r0; c->scale && r < r1; r++, w += c->cols)
         for (int64_t k = 0; k < c->cols; k++)
-            w[k] *= c->scale[k];
+            w[k] *= c->row_scale ? c->scale[k] * c->row_scale[r] : c->scale[k];
 }
 
 /* A tile being quantized. */
@@ -566,7 +566,7 @@ int coder_tile(const struct coder *c, const void *source, enum num_type type, in
     size_t n = (size_t)((r1 - r0) * c->cols);
     float *w = xmalloc(n * sizeof *w);
     num_widen(source, type, n, w);
-    coder_scale_rows(c, r1 - r0, w);
+    coder_scale_rows(c, r0, r1, w);
     struct code_tile t = {.c = c, .first = r0, .rows = r1 - r0, .err = err};
     t.w = (struct quant_matrix){w, NUM_F32, t.rows, c->cols, c->name};
     int r = code_tile(&t, codes, scales);

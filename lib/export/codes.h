@@ -30,6 +30,7 @@ struct coder {
     /* Of a calibrated candidate, borrowed; NULL: none. What the columns are multiplied by; ranges
        of the grid; packed codes (quant_pack_codes), whose rows are those of the model. */
     const float *scale, *ranges;
+    const float *row_scale; /* [rows]: factors of the rows; NULL: none */
     const uint8_t *codes;
     struct quant_grid grid;
 };
@@ -59,7 +60,7 @@ void coder_decode(const struct coder *c, const void *codes, const void *scales, 
 float coder_second_level(const struct coder *c);
 /* The steps of the scheme's weights, with the methods that are computed as rows are coded. */
 struct quant_spec coder_spec(const struct coder *c);
-/* Multiplies the columns of rows by the candidate's scale, if it has one. */
-void coder_scale_rows(const struct coder *c, int64_t rows, float *w);
+/* Multiplies rows r0 <= r < r1 by the candidate's scales, if it has any; w: row r0. */
+void coder_scale_rows(const struct coder *c, int64_t r0, int64_t r1, float *w);
 
 #endif

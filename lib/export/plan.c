@@ -196,6 +196,17 @@ static int open_solved(struct export_plan *p, struct aq_err *err)
     return 0;
 }
 
+/* Beside the norm's: what the router and the rows of up take. */
+static int take_expert_scales(struct export_plan *p, struct export_group *g, struct aq_err *err)
+{
+    size_t inner = (size_t)g->model->inputs[EXPERT_DOWN];
+    int64_t cols = p->lm.groups.inputs[inner].cols;
+    g->router = lm_router_beside(&p->lm, (size_t)g->model->inputs[EXPERT_GATE_UP])->source;
+    g->inner_scale = solved_scale(p->solved, g->id, inner, cols, err);
+    g->inner_factor = solved_factor(p->solved, g->id, inner, cols, err);
+    return g->inner_scale && g->inner_factor ? 0 : -1;
+}
+
 static int take_scales(struct export_plan *p, struct aq_err *err)
 {
     if (open_solved(p, err) < 0)
@@ -213,8 +224,30 @@ static int take_scales(struct export_plan *p, struct aq_err *err)
             return aq_err_set(err, AQ_EINPUT, "%s: no norm is in front to take its scale",
                               aq_show(g->model->name));
         g->norm = g->verdict.scheme.prescaled ? NULL : norm->source;
+        if (g->model->experts && take_expert_scales(p, g, err) < 0)
+            return -1;
     }
     return 0;
+}
+
+void export_plan_scales(const struct export_group *g, int module, const float **cols,
+                        const float **rows)
+{
+    int part = module % EXPERT_PARTS; /* of experts */
+    *cols = g->scale;
+    *rows = NULL;
+    if (g->inner_scale && part == EXPERT_PARTS - 1)
+        *cols = g->inner_scale;
+    else if (g->inner_scale && part == 1)
+        *rows = g->inner_factor;
+}
+
+const struct export_group *export_plan_router(const struct export_plan *p, const char *tensor)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->groups[i].router && strcmp(p->groups[i].router, tensor) == 0)
+            return &p->groups[i];
+    return NULL;
 }
 
 const struct export_group *export_plan_norm(const struct export_plan *p, const char *tensor)
@@ -226,12 +259,12 @@ const struct export_group *export_plan_norm(const struct export_plan *p, const c
 }
 
 /* The largest input after the division by the scale. */
-static float scaled_amax(const struct export_plan *p, const struct export_group *g, int64_t input,
+static float scaled_amax(const struct export_plan *p, const float *scale, int64_t input,
                          const struct quant_range *range)
 {
     float most = 0;
     for (int64_t c = 0; c < p->lm.groups.inputs[input].cols; c++) {
-        float x = range->hidden[c] * (1 / g->scale[c]);
+        float x = range->hidden[c] * (1 / scale[c]);
         most = x > most ? x : most;
     }
     return most;
@@ -273,7 +306,8 @@ static int take_ranges(struct export_plan *p, struct aq_err *err)
             if (!(range.amax > 0))
                 return aq_err_set(err, AQ_EINPUT, "%s: the calibrated range of '%s' is %g",
                                   aq_show(path), aq_show(g->model->name), (double)range.amax);
-            *to[k] = g->scale ? scaled_amax(p, g, g->model->inputs[k], &range) : range.amax;
+            const float *scale = k ? g->inner_scale : g->scale;
+            *to[k] = scale ? scaled_amax(p, scale, g->model->inputs[k], &range) : range.amax;
         }
     }
     return 0;

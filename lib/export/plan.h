@@ -51,6 +51,10 @@ struct export_group {
        export_plan_numbers was not called. norm: the checkpoint's tensor that takes it, or NULL. */
     const float *scale;
     const char *norm;
+    /* Of experts: that of the inputs of their downs, whose inverse the rows of up take; and the
+       checkpoint's router, whose columns take `scale`. */
+    const float *inner_scale, *inner_factor;
+    const char *router;
     float *module_amax; /* ranges of the modules, each found when it is first asked for; else < 0 */
 };
 
@@ -121,7 +125,12 @@ struct export_group *export_plan_apart(const struct export_plan *p, const char *
 
 /* The module of a tensor "<module>.weight" that the recipe quantizes; NULL: it is copied. */
 const struct export_module *export_plan_find(const struct export_plan *p, const char *tensor);
-/* The group whose scale this tensor of the checkpoint takes, a norm; NULL: it is copied. */
+/* The factors of a module's columns and rows; NULL: none. */
+void export_plan_scales(const struct export_group *g, int module, const float **cols,
+                        const float **rows);
+/* The group whose scale this tensor of the checkpoint takes, a norm or a router; NULL: it is
+   copied. */
+const struct export_group *export_plan_router(const struct export_plan *p, const char *tensor);
 const struct export_group *export_plan_norm(const struct export_plan *p, const char *tensor);
 
 #endif

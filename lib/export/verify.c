@@ -91,7 +91,7 @@ static int expected_rows(const struct check *c, const struct export_source *t, i
     enum num_type type = st_num_type(t->dtype);
     num_widen((const char *)t->data + (size_t)(r0 * cols) * num_bytes(type), type,
               (size_t)(n * cols), w);
-    coder_scale_rows(&c->coder, n, w);
+    coder_scale_rows(&c->coder, r0, r1, w);
     struct quant_step *s = &spec.step[0];
     if (r == 0 && s->scope == QUANT_BLOCK) { /* ragged ends */
         s->block_rows = s->block_rows > n ? (int32_t)n : s->block_rows;
@@ -174,6 +174,21 @@ static int check_norm(const struct export_plan *p, const struct st_file *f,
     return w ? 0 : -1;
 }
 
+/* A router reads what its norm divided. */
+static int check_router(const struct st_file *f, const struct st_tensor *t,
+                        const struct export_group *g, struct aq_err *err)
+{
+    const struct st_tensor *w = st_need(f, t->name, t->dtype, t->rank, err);
+    enum num_type type = st_num_type(t->dtype);
+    for (size_t i = 0; w && i < t->elements; i++) {
+        float before = num_read(t->data, type, i) * g->scale[i % t->shape[1]];
+        if (num_read(w->data, type, i) != before)
+            return aq_err_set(err, AQ_ERUN, "%s: router '%s' does not carry the scale of %s",
+                              aq_show(f->path), aq_show(t->name), aq_show(g->model->name));
+    }
+    return w ? 0 : -1;
+}
+
 /* All that a tensor of experts was taken apart into. */
 static int check_apart(struct check *c, const struct export_group *g, int from, int end,
                        enum st_dtype dtype)
@@ -213,7 +228,9 @@ static int check_shard(const struct export_plan *p, const struct st_file *f, uin
             continue;
         }
         c.m = export_plan_find(p, t->name);
-        if (norm && check_norm(p, f, t, norm, err) < 0)
+        const struct export_group *router = export_plan_router(p, t->name);
+        if ((norm && check_norm(p, f, t, norm, err) < 0) ||
+            (router && check_router(f, t, router, err) < 0))
             return -1;
         if (c.m ? check_module(&c) < 0 : !st_need(f, t->name, t->dtype, t->rank, err))
             return -1;

@@ -107,10 +107,11 @@ static float fp8_one_scale(float amax)
 static float *scaled_weight(const struct export_group *g, const struct export_source *t,
                             const struct model_module *m)
 {
-    const struct coder c = {.cols = m->cols, .scale = g->scale};
+    struct coder c = {.cols = m->cols};
     float *w = xmalloc((size_t)(m->rows * m->cols) * sizeof *w);
+    export_plan_scales(g, (int)(m - g->modules), &c.scale, &c.row_scale);
     num_widen(t->data, st_num_type(t->dtype), (size_t)(m->rows * m->cols), w);
-    coder_scale_rows(&c, m->rows, w);
+    coder_scale_rows(&c, 0, m->rows, w);
     return w;
 }
 
@@ -204,6 +205,44 @@ int module_amax(const struct export_plan *p, struct export_group *g, int module,
     return 0;
 }
 
+/*
+ * The same of one expert. Solved numbers are by the modules of the checkpoint, which may have gate
+ * and up in one.
+ */
+static int take_expert(const struct export_plan *p, const struct export_module *m, struct coder *c,
+                       struct aq_err *err)
+{
+    const struct export_group *g = m->group;
+    size_t group = (size_t)(g - p->groups);
+    int module = (int)(m->model - g->modules), part = module % EXPERT_PARTS, first;
+    int64_t expert = module / EXPERT_PARTS, experts = g->model->experts;
+    const struct quant_spec spec = coder_spec(c);
+    int half = m->inner ? EXPERT_DOWN : EXPERT_GATE_UP;
+    int count = model_group_half(&p->lm.groups.items[group], half, &first);
+    bool fused = half == EXPERT_GATE_UP && count == 1;
+    int64_t rows = fused ? 2 * c->rows : c->rows, before = fused && part == 1 ? c->rows : 0;
+    int64_t row_bytes = quant_code_row_bytes(&spec, c->cols);
+    struct quant_grid all;
+    module = half == EXPERT_DOWN || fused ? first : first + part;
+    (void)quant_weight_grid(&spec, c->rows, c->cols, &c->grid);
+    (void)quant_weight_grid(&spec, rows, c->cols, &all);
+    if (fused && all.rows_each < rows && c->rows % all.rows_each)
+        return aq_err_set(err, AQ_EINPUT, "%s: blocks of %lld rows span gate and up", c->name,
+                          (long long)all.rows_each);
+    int64_t each = all.grid_rows * all.grid_cols;
+    c->ranges = solved_ranges(p->solved, g->id, group, module, experts * each, err);
+    if (!c->ranges)
+        return -1;
+    c->ranges += expert * each + (all.grid_rows > 1 ? before / all.rows_each * all.grid_cols : 0);
+    if (c->scheme.methods.choice != QUANT_GPTQ)
+        return 0;
+    c->codes = solved_codes(p->solved, g->id, group, module, experts * rows, row_bytes, err);
+    if (!c->codes)
+        return -1;
+    c->codes += (expert * rows + before) * row_bytes;
+    return 0;
+}
+
 /* What `aq-calib solve` found for this module. */
 static int take_solved(const struct export_plan *p, const struct export_module *m, struct coder *c,
                        struct aq_err *err)
@@ -213,7 +252,9 @@ static int take_solved(const struct export_plan *p, const struct export_module *
     size_t group = (size_t)(g - p->groups);
     int module = (int)(m->model - g->modules);
     struct quant_spec spec = coder_spec(c);
-    c->scale = g->scale;
+    export_plan_scales(g, module, &c->scale, &c->row_scale);
+    if (g->model->experts && (choice == QUANT_CLIP || choice == QUANT_GPTQ))
+        return take_expert(p, m, c, err);
     if (choice != QUANT_CLIP && choice != QUANT_GPTQ)
         return 0;
     (void)quant_weight_grid(&spec, c->rows, c->cols, &c->grid);
@@ -388,6 +429,20 @@ static int write_norm(struct shard *s, const struct st_tensor *t, const struct e
     return r;
 }
 
+/* A router whose input was divided: its columns take the scale. */
+static int write_router(struct shard *s, const struct st_tensor *t, const struct export_group *g,
+                        int handle)
+{
+    size_t bytes = (size_t)(t->end - t->begin), cols = (size_t)t->shape[1];
+    char *scaled = xmalloc(bytes);
+    enum num_type type = st_num_type(t->dtype);
+    for (size_t i = 0; i < t->elements; i++)
+        num_write(scaled, type, i, num_read(t->data, type, i) * g->scale[i % cols]);
+    int r = st_write(s->w, handle, 0, scaled, bytes, s->err);
+    free(scaled);
+    return r;
+}
+
 /* Writes a tensor of all experts one by one, in the order in which they were declared. */
 static int write_apart(struct shard *s, const struct export_group *g, int from, int end, int handle)
 {
@@ -428,10 +483,12 @@ static int write_tensors(struct shard *s, const struct st_file *f, const int *ha
         int from = 0, end = 0;
         const struct export_group *norm = m ? NULL : export_plan_norm(s->p, t->name);
         const struct export_group *apart = export_plan_apart(s->p, t->name, &from, &end);
-        r = m       ? code_module(s, m, handles[i])
-            : apart ? write_apart(s, apart, from, end, handles[i])
-            : norm  ? write_norm(s, t, norm, handles[i])
-                    : copy_tensor(s, t, fd, handles[i]);
+        const struct export_group *router = m ? NULL : export_plan_router(s->p, t->name);
+        r = m        ? code_module(s, m, handles[i])
+            : apart  ? write_apart(s, apart, from, end, handles[i])
+            : norm   ? write_norm(s, t, norm, handles[i])
+            : router ? write_router(s, t, router, handles[i])
+                     : copy_tensor(s, t, fd, handles[i]);
         aq_map_drop(t->data, t->end - t->begin);
         *s->done += t->end - t->begin;
         aq_progress_update(s->progress, *s->done);

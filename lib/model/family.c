@@ -538,9 +538,13 @@ static void add_experts(struct model_layer *l, const struct lm_arch *a)
 {
     l->experts = (int)a->experts;
     l->experts_group = l->group_count - 1;
+    l->experts_groups = 1;
+    l->experts_input[EXPERT_GATE_UP] = GATE_UP;
+    l->experts_input[EXPERT_DOWN] = DOWN;
     l->groups[l->experts_group].first = l->linear_count;
     l->groups[l->experts_group].input = GATE_UP;
-    l->groups[l->experts_group].inner = DOWN;
+    l->groups[l->experts_group].half[EXPERT_GATE_UP] = true;
+    l->groups[l->experts_group].half[EXPERT_DOWN] = true;
     l->inputs[GATE_UP].cols = a->hidden_size;
     l->inputs[DOWN].cols = a->moe_intermediate_size;
     l->weights += 3 * a->experts * a->moe_intermediate_size * a->hidden_size;
@@ -551,13 +555,11 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
     const struct model_family *f = a->family;
     bool sparse = arch_sparse(a, layer);
     const char *const *groups = sparse ? f->sparse_groups : f->groups;
-    *out = (struct model_layer){.experts_group = -1};
+    *out = (struct model_layer){.experts_group = -1, .experts_input = {-1, -1}};
     for (; f->inputs[out->input_count]; out->input_count++)
         out->inputs[out->input_count].name = f->inputs[out->input_count];
-    for (; groups[out->group_count]; out->group_count++) {
+    for (; groups[out->group_count]; out->group_count++)
         out->groups[out->group_count].kind = groups[out->group_count];
-        out->groups[out->group_count].inner = -1;
-    }
     for (int r = 0; r < MODEL_ROLES; r++)
         out->tensor_of[r] = out->linear_of[r] = -1;
     for (int i = 0; i < f->tensor_count; i++) {

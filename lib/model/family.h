@@ -11,6 +11,7 @@
 
 #include "model/arch.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What a tensor does in its layer. nn computes with these; other code only passes them on. */
@@ -145,6 +146,10 @@ char *model_family_types(void);
 
 int64_t model_dim_size(const struct lm_arch *a, enum model_dim d);
 
+/* The matrices of an expert as they are computed with: gate above up, (2 M, hidden), and down,
+   (hidden, M). */
+enum { EXPERT_GATE_UP, EXPERT_DOWN, EXPERT_HALVES };
+
 struct model_linear {
     char name[64]; /* "self_attn.q_proj" */
     enum model_role role;
@@ -169,14 +174,18 @@ struct model_layer {
         const char *kind;   /* "qkv" */
         int first, linears; /* its linears are neighbours; the first gives it its name */
         int input;
-        int inner; /* experts: the input of down, which is made inside; else -1 */
+        /* of experts: whether it has each expert's gate with up, and its down */
+        bool half[EXPERT_HALVES];
     } groups[MODEL_GROUPS];
     int group_count;
     int tensor_of[MODEL_ROLES]; /* index into tensors; -1: the layer has no such tensor */
     int linear_of[MODEL_ROLES]; /* index into linears; -1: none */
     int64_t weights;            /* elements of all linears and experts */
     int experts;                /* 0: a dense layer */
-    int experts_group;          /* -1: none */
+    int experts_group;          /* the first of experts; -1: none */
+    int experts_groups;         /* 1, or 2: gate with up, and down */
+    /* inputs: what the experts read, and that of down, which is made inside; -1 */
+    int experts_input[EXPERT_HALVES];
 };
 
 void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int64_t layer);

@@ -9,6 +9,8 @@
 int model_layer_norm_before(const struct model_layer *l, int input)
 {
     int found = -1;
+    if (input >= 0 && input == l->experts_input[EXPERT_GATE_UP])
+        return l->tensor_of[ROLE_MLP_NORM];
     for (int i = 0; i < l->linear_count; i++) {
         const struct model_linear *m = &l->linears[i];
         if (m->input != input)
@@ -19,6 +21,19 @@ int model_layer_norm_before(const struct model_layer *l, int input)
             found = l->tensor_of[ROLE_MLP_NORM];
     }
     return found;
+}
+
+const struct lm_tensor *lm_router_beside(const struct lm *lm, size_t input)
+{
+    const struct model_input *in = &lm->groups.inputs[input];
+    struct model_layer layer;
+    char name[128];
+    model_layer_describe(&layer, &lm->arch, in->layer);
+    if ((int)(input - lm->groups.first_input[in->layer]) != layer.experts_input[EXPERT_GATE_UP])
+        return NULL;
+    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".%s", in->layer,
+                   layer.tensors[layer.tensor_of[ROLE_ROUTER]]->name);
+    return lm_find(lm, name);
 }
 
 const struct lm_tensor *lm_norm_before(const struct lm *lm, size_t input)

@@ -18,6 +18,9 @@
 int model_layer_norm_before(const struct model_layer *l, int input);
 /* The same as the model's tensor; NULL: there is none. input: an index into lm's inputs. */
 const struct lm_tensor *lm_norm_before(const struct lm *lm, size_t input);
+/* The router that reads the same input: its columns are multiplied by a scale that goes into the
+   norm. NULL: there is none. */
+const struct lm_tensor *lm_router_beside(const struct lm *lm, size_t input);
 
 /* Element i of a norm's weight as it is stored, divided by the scale; one_plus: the norm multiplies
    by 1 + weight. Rounded to the type of the tensor. */

@@ -27,7 +27,7 @@ static void init(struct model_groups *g, int64_t layers)
 /* Kinds that follow a norm in most families. */
 static bool usually_normed(const char *kind)
 {
-    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0;
+    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 || strcmp(kind, "experts") == 0;
 }
 
 /* ---- from a model ---- */
@@ -100,17 +100,19 @@ static void make_experts(struct model_groups *g, const struct lm *lm, const stru
                          const struct model_layer *l, int64_t layer)
 {
     struct model_group *to = &g->items[g->count++];
-    *to = (struct model_group){.layer = layer,
-                               .kind = l->groups[l->experts_group].kind,
-                               .member_count = 1,
-                               .input_count = 2,
-                               .experts = a->experts,
-                               .cost_weight = (double)a->experts_per_token / (double)a->experts};
+    *to = (struct model_group){
+        .layer = layer,
+        .kind = l->groups[l->experts_group].kind,
+        .member_count = 1,
+        .input_count = 2,
+        .experts = a->experts,
+        .normed = model_layer_norm_before(l, l->experts_input[EXPERT_GATE_UP]) >= 0,
+        .cost_weight = (double)a->experts_per_token / (double)a->experts};
     to->members = take(g, 1, sizeof *to->members);
     to->modules = take(g, 3, sizeof *to->modules);
     to->inputs = take(g, 2, sizeof *to->inputs);
-    to->inputs[0] = (int)g->first_input[layer] + l->groups[l->experts_group].input;
-    to->inputs[1] = (int)g->first_input[layer] + l->groups[l->experts_group].inner;
+    for (int h = 0; h < EXPERT_HALVES; h++)
+        to->inputs[h] = (int)g->first_input[layer] + l->experts_input[h];
     to->name = to->members[0] = aq_arena_printf(&g->arena, "layers.%" PRId64 ".mlp.experts", layer);
     if (arch_layout(a, layer) == EXPERTS_EACH) {
         add_expert_module(g, lm, a, to, ROLE_EXPERT_GATE);
@@ -415,6 +417,13 @@ void model_groups_release(struct model_groups *g)
 {
     aq_arena_release(&g->arena);
     *g = (struct model_groups){0};
+}
+
+int model_group_half(const struct model_group *g, int half, int *first)
+{
+    bool both = g->input_count == EXPERT_HALVES;
+    *first = both && half == EXPERT_DOWN ? g->module_count - 1 : 0;
+    return both && half == EXPERT_GATE_UP ? g->module_count - 1 : g->module_count - *first;
 }
 
 int64_t model_groups_weights(const struct model_groups *g)

@@ -80,6 +80,9 @@ void model_group_write(const struct model_group *m, struct json *v);
 bool model_groups_equal(const struct model_groups *a, const struct model_groups *b);
 void model_groups_release(struct model_groups *g);
 
+/* The modules of a group of experts that are one half of each (model/family.h): gate and up, or
+   both in one; or down. Returns how many there are, from *first on. */
+int model_group_half(const struct model_group *g, int half, int *first);
 /* Elements of all groups. */
 int64_t model_groups_weights(const struct model_groups *g);
 

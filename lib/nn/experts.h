@@ -58,8 +58,13 @@ int64_t nn_part_rows(const struct lm_arch *a, const struct backend *b, int32_t r
 /* A group of experts under one treatment. Operands are the caller's; those of the weights hold
    what is quantized last, so that calls for the same experts one after another cost nothing. */
 struct nn_expert_swap {
-    const struct quant_spec *w, *a;
-    const struct quant_range *in, *inner;     /* of what the experts read, and of down's input */
+    const struct quant_spec *w[EXPERT_HALVES], *a[EXPERT_HALVES];
+    const struct quant_range *range[EXPERT_HALVES]; /* of the inputs of both matrices */
+    /* Quantizes the matrix of one expert, where a method makes more than its treatment says. NULL:
+       the model's own weight under w. */
+    int (*quantize)(void *arg, struct backend_operand *to, const struct quant_spec *w,
+                    int64_t layer, int expert, int half, struct aq_err *err);
+    void *arg;
     struct backend_operand **gate_up, **down; /* [experts of a part] */
     struct backend_operand *x, *u;
     const struct backend_tile *by; /* divides the rows for dynamic ranges; NULL: the tile itself */

@@ -278,7 +278,7 @@ static size_t lay_out(const struct lm_arch *a, const struct model_layer *l, cons
 {
     size_t at = 0, act_size = r->act_size;
     int32_t rows = r->rows;
-    int inner = l->experts ? l->groups[l->experts_group].inner : -1;
+    int inner = l->experts_input[EXPERT_DOWN];
     for (int i = 0; i < l->input_count; i++)
         acts->x[i] = carve(arena, &at, l->inputs[i].cols * (i == inner ? a->experts_per_token : 1),
                            act_size, rows);
@@ -468,7 +468,8 @@ int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct qua
     *out = *spec;
     if (!spec->group)
         return 0;
-    if (group == shape->experts_group) { /* each expert's gate and up are one matrix with a range */
+    if (shape->experts &&
+        group >= shape->experts_group) { /* each expert's gate and up are one matrix with a range */
         out->group = 0;
         return 0;
     }
@@ -1038,18 +1039,23 @@ void nn_experts_take(struct nn_model *m, const struct nn_routes *r, int i, const
 }
 
 /* Those of a part that have rows. */
-static void quantize_experts(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
-                             const struct nn_expert_swap *swap)
+static int quantize_experts(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
+                            const struct nn_expert_swap *swap, struct aq_err *err)
 {
     const struct backend_ops *op = m->b->ops;
     int first = i * r->at_once;
     for (int e = 0; e < r->at_once && first + e < r->experts; e++) {
         if (r->begin[first + e + 1] == r->begin[first + e])
             continue;
-        op->quantize_weight(m->b, swap->gate_up[e], nn_expert_weight(m, layer, first + e, 0),
-                            swap->w);
-        op->quantize_weight(m->b, swap->down[e], nn_expert_weight(m, layer, first + e, 1), swap->w);
+        for (int h = 0; h < EXPERT_HALVES; h++) {
+            struct backend_operand *to = h == EXPERT_DOWN ? swap->down[e] : swap->gate_up[e];
+            if (!swap->quantize)
+                op->quantize_weight(m->b, to, nn_expert_weight(m, layer, first + e, h), swap->w[h]);
+            else if (swap->quantize(swap->arg, to, swap->w[h], layer, first + e, h, err) < 0)
+                return -1;
+        }
     }
+    return 0;
 }
 
 int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i,
@@ -1067,12 +1073,18 @@ int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r,
             return -1;
         by = other;
     }
-    quantize_experts(m, layer, r, i, swap);
-    op->quantize_act(m->b, swap->x, by, buf[EXP_X], d, swap->a, swap->in, swap->clipped);
+    if (quantize_experts(m, layer, r, i, swap, err) < 0) {
+        if (other)
+            op->tile_free(m->b, other);
+        return -1;
+    }
+    op->quantize_act(m->b, swap->x, by, buf[EXP_X], d, swap->a[EXPERT_GATE_UP],
+                     swap->range[EXPERT_GATE_UP], swap->clipped);
     op->experts_quantized(m->b, part, buf[EXP_GATE_UP], swap->x,
                           (const struct backend_operand *const *)swap->gate_up);
     experts_act(m, part);
-    op->quantize_act(m->b, swap->u, by, buf[EXP_U], moe, swap->a, swap->inner, swap->clipped);
+    op->quantize_act(m->b, swap->u, by, buf[EXP_U], moe, swap->a[EXPERT_DOWN],
+                     swap->range[EXPERT_DOWN], swap->clipped);
     op->experts_quantized(m->b, part, buf[EXP_F], swap->u,
                           (const struct backend_operand *const *)swap->down);
     op->part_add(m->b, part, yq, buf[EXP_F], d, r->w);
@@ -1087,7 +1099,7 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
 {
     const struct backend_ops *op = m->b->ops;
     const struct model_layer *s = &m->shape;
-    int in = s->groups[s->experts_group].input, inner = s->groups[s->experts_group].inner;
+    int in = s->experts_input[EXPERT_GATE_UP], inner = s->experts_input[EXPERT_DOWN];
     const void *n = m->acts.x[in];
     struct nn_routes *r = m->acts.routes;
     if (swap && swap->routes) {
@@ -1131,7 +1143,7 @@ static void experts_backward(struct nn_model *m, int64_t layer, const struct bac
 {
     const struct backend_ops *op = m->b->ops;
     const struct model_layer *s = &m->shape;
-    const void *n = m->acts.x[s->groups[s->experts_group].input], *dy = m->acts.block_dy;
+    const void *n = m->acts.x[s->experts_input[EXPERT_GATE_UP]], *dy = m->acts.block_dy;
     struct nn_routes *r = m->acts.routes;
     int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
     void **buf = m->buf;
@@ -1168,7 +1180,7 @@ static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct
 {
     bool fused = has(&m->shape, ROLE_GATE_UP);
     if (m->shape.experts) {
-        int in = m->shape.groups[m->shape.experts_group].input;
+        int in = m->shape.experts_input[EXPERT_GATE_UP];
         enter_branch(m, layer, t, ROLE_MLP_NORM, m->acts.x[in], m->buf[MID]);
         (void)experts_forward(m, layer, t, swap); /* m->failed says what went wrong */
         return (struct gate_up){0};

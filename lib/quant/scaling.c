@@ -41,6 +41,12 @@ static void most_unit(void *arg, int64_t unit, int worker)
             quant_absmax_cols(j->most + from, j->w[i].w + k * cols + from, NUM_F32, n);
 }
 
+/* The power of two nearest to a scale by its logarithm, where nothing else will do. */
+static float usable_scale(const struct scaled_input *in, float scale)
+{
+    return in->powers ? ldexpf(1, (int)lround(log2((double)scale))) : scale;
+}
+
 /* W / c, x c with c = b^(1 - alpha) / a^alpha: a the largest input, b the largest weight of a
    column, over all weights that read it. */
 void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
@@ -54,7 +60,7 @@ void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
         float factor = 1; /* of a column that is 0 on either side */
         if (a > 0x1p-31 && b > 0)
             factor = clamp_scale(pow(b, 1 - alpha) / pow(a, alpha));
-        scale[c] = 1 / factor;
+        scale[c] = usable_scale(in, 1 / factor);
     }
     free(most);
 }
@@ -105,7 +111,7 @@ static void trial_scale(const struct scaled_input *in, const double *weight, dou
     }
     float middle = sqrtf(high * low);
     for (int64_t c = 0; c < in->cols; c++)
-        scale[c] /= middle;
+        scale[c] = usable_scale(in, scale[c] / middle);
 }
 
 /* The rows of a weight that the losses are taken over. */

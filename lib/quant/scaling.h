@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "quant/quant.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Weights that read one input, in fp32. */
@@ -25,6 +26,7 @@ struct scaled_input {
     const double *moments; /* (cols, cols): sum of x x'; for AWQ */
     const double *mean;    /* [cols]: of |x|; for AWQ */
     const float *amax;     /* [cols]: the largest |x|; for SmoothQuant */
+    bool powers;           /* scales must be powers of two, with which no product rounds */
 };
 
 /* scale: [cols], set. */

@@ -51,6 +51,7 @@ struct gradient {
     struct nn_expert_swap experts;  /* operands of the experts of a part */
     char *outputs;    /* device: [rows at once][place]: outputs of a mixture, (rows, hidden) */
     struct made made; /* what `weight` is quantized from, where a method changes it */
+    struct made_experts made_experts;
     double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
     double *dots;     /* device, in the same memory after sums: [place][row][tile rows] (Yq - Y)
                          dL/dY added up over a group's outputs; zero between groups */
@@ -66,7 +67,7 @@ struct gradient {
 /* The input of the experts' down projections is recomputed under each row: no place keeps it. */
 static bool is_inner(const struct model_layer *m, int input)
 {
-    return m->experts && m->groups[m->experts_group].inner == input;
+    return m->experts_input[EXPERT_DOWN] == input;
 }
 
 /* Inputs, outputs and gradients of one tile. */
@@ -128,7 +129,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         act_operand += (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->act_size *
                        (uint64_t)s->b->inputs_at_once;
     uint64_t w_operand = (uint64_t)sizes.weight * scoring_weight_bytes(s) +
-                         nn_expert_operands_bytes(c, s->b, sizes.rows);
+                         nn_expert_operands_bytes(c, s->b, sizes.rows) +
+                         (scoring_makes(s) ? made_experts_bytes(c, s->b) : 0);
     uint64_t place = place_bytes(s), sums = numbers_bytes(s);
     out->scratch = s->b->ops->scratch_bytes(s->b, &sizes);
     uint64_t least = out->scratch + out->model + w_operand + act_operand + sums + output +
@@ -248,6 +250,7 @@ static void tear_down(struct gradient *g)
     if (g->weight)
         op->operand_free(g->b, g->weight);
     made_release(g->b, &g->made);
+    made_experts_release(&g->made_experts);
     if (g->batch)
         op->free(g->b, g->batch, g->plan.batch);
     if (g->sums)
@@ -446,13 +449,11 @@ static int score_linear(struct gradient *g, int64_t layer, int l, size_t places,
 
 /* ---- experts ---- */
 
-/* One row of the store in a mixture: the treatment of its experts. */
+/* One row of the store in a mixture: the treatment of a group of its experts. */
 struct expert_row {
     size_t row;
     const struct candidate *c;
-    struct quant_spec w;
-    struct quant_range in_room, inner_room;
-    const struct quant_range *in, *inner;
+    struct scoring_experts treatment;
 };
 
 static void *output_at(const struct gradient *g, size_t at, size_t place)
@@ -468,9 +469,10 @@ static size_t order_rows(const struct gradient *g, int64_t layer, size_t places,
     size_t n = 0;
     bool *taken = xcalloc(s->rows->count, sizeof *taken);
     for (size_t first = 0; first < s->rows->count; first++) {
-        const char *w = s->candidates->items[s->rows->items[first].candidate].w;
+        const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
         for (size_t r = first; r < s->rows->count; r++) {
-            if (taken[r] || strcmp(s->candidates->items[s->rows->items[r].candidate].w, w) != 0)
+            if (taken[r] ||
+                !scoring_same_weight(c, &s->candidates->items[s->rows->items[r].candidate]))
                 continue;
             taken[r] = true;
             if (row_lacks_here(g, layer, r, places))
@@ -481,29 +483,23 @@ static size_t order_rows(const struct gradient *g, int64_t layer, size_t places,
     return n;
 }
 
-static int describe_row(struct gradient *g, int64_t layer, size_t row, struct expert_row *out,
-                        struct aq_err *err)
+static int describe_row(struct gradient *g, int64_t layer, int group, size_t row,
+                        struct expert_row *out, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    const struct model_layer *m = nn_layer(s->model, layer);
-    const struct score_row *r = &s->rows->items[row];
-    int group = m->experts_group;
-    *out = (struct expert_row){.row = row, .c = &s->candidates->items[r->candidate]};
-    if (scoring_range(s, r, layer, m->groups[group].input, &out->in_room, &out->in, err) < 0 ||
-        scoring_range(s, r, layer, m->groups[group].inner, &out->inner_room, &out->inner, err) < 0)
-        return -1;
-    return nn_group_spec(s->model, layer, group, &out->c->ws, &out->w, err);
+    out->row = row;
+    out->c = &s->candidates->items[s->rows->items[row].candidate];
+    return scoring_experts(s, row, layer, group, &out->treatment, err);
 }
 
 /* Adds the outputs of the experts of part `i`, quantized under rows of the store that share a
    weight treatment, to output_at(at + k, place) of every place. */
-static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
+static int add_experts(struct gradient *g, int64_t layer, int group, int i, size_t at,
                        const struct expert_row *rows, size_t count, size_t places,
                        struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    const struct model_layer *m = nn_layer(s->model, layer);
-    int group = m->experts_group, in = m->groups[group].input;
+    int in = nn_layer(s->model, layer)->experts_input[EXPERT_GATE_UP];
     struct nn_expert_swap swap = g->experts;
     for (size_t place = 0; place < places; place++) {
         struct batch_tile *p = &g->places[place];
@@ -512,10 +508,7 @@ static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
             const struct expert_row *row = &rows[k];
             if (!scoring_lacks(s, row->row, layer, p->tile))
                 continue;
-            swap.w = &row->w;
-            swap.a = &row->c->as;
-            swap.in = row->in;
-            swap.inner = row->inner;
+            scoring_swap(&row->treatment, row->c, &g->made_experts, &swap);
             swap.by = scoring_quantized_tile(s, &g->w, row->row, p->tile);
             swap.clipped =
                 row->c->own_range ? NULL : group_sums(g, place, row->row, group, STORE_CLIP);
@@ -531,7 +524,7 @@ static int add_experts(struct gradient *g, int64_t layer, int i, size_t at,
 static size_t same_weight(const struct expert_row *rows, size_t count)
 {
     size_t n = 1;
-    while (n < count && strcmp(rows[n].c->w, rows[0].c->w) == 0)
+    while (n < count && scoring_same_weight(rows[n].c, rows[0].c))
         n++;
     return n;
 }
@@ -542,11 +535,11 @@ static size_t same_weight(const struct expert_row *rows, size_t count)
  * have outputs at the same time; the loop over experts is inside, so that each is quantized once
  * for them.
  */
-static int score_experts(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
+static int score_experts(struct gradient *g, int64_t layer, int group, size_t places,
+                         struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    const struct model_layer *m = nn_layer(s->model, layer);
-    int group = m->experts_group, parts = g->places[0].acts.routes->part_count;
+    int parts = g->places[0].acts.routes->part_count;
     int64_t hidden = nn_arch(s->model)->hidden_size;
     size_t each = g->plan.tiles_at_once * scoring_act_bytes(s, hidden);
     size_t room = each ? g->plan.outputs / each : 0;
@@ -560,11 +553,11 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
         size_t n = count - done < room ? count - done : room;
         g->op->zero(g->b, g->outputs, g->plan.outputs);
         for (size_t k = 0; k < n && bad == 0; k++)
-            bad = describe_row(g, layer, order[done + k], &rows[k], err);
+            bad = describe_row(g, layer, group, order[done + k], &rows[k], err);
         for (int i = 0; i < parts && bad == 0; i++)
             for (size_t k = 0, alike; k < n && bad == 0; k += alike) {
                 alike = same_weight(&rows[k], n - k);
-                bad = add_experts(g, layer, i, k, &rows[k], alike, places, err);
+                bad = add_experts(g, layer, group, i, k, &rows[k], alike, places, err);
             }
         for (size_t k = 0; k < n && bad == 0; k++)
             for (size_t i = 0; i < places; i++) {
@@ -576,6 +569,8 @@ static int score_experts(struct gradient *g, int64_t layer, size_t places, struc
                     g->op->score_output(g->b, &job, output_at(g, k, i), hidden);
             }
     }
+    for (size_t k = 0; k < room; k++)
+        scoring_experts_release(&rows[k].treatment);
     free(rows);
     free(order);
     return bad;
@@ -638,11 +633,11 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
             end_group(g, group, places);
         walk_advance(&g->w, g->s->rows->count * places);
     }
-    if (m->experts && bad == 0) {
-        bad = score_experts(g, layer, places, err);
+    for (int k = m->experts_group; k < m->group_count && m->experts && bad == 0; k++) {
+        bad = score_experts(g, layer, k, places, err);
         if (bad == 0)
-            end_group(g, m->experts_group, places);
-        walk_advance(&g->w, 2 * g->s->rows->count * places);
+            end_group(g, k, places);
+        walk_advance(&g->w, 2 * g->s->rows->count * places / (size_t)m->experts_groups);
     }
     free(jobs.items);
     free(jobs.held);
@@ -678,6 +673,7 @@ static int run(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
     int64_t layers = nn_layers(s->model);
+    g->made_experts.from = scoring_made_from(s);
     g->lowest = scoring_lowest_layer(s);
     if (g->lowest < 0)
         return 0;

@@ -43,6 +43,7 @@ struct kl {
     struct backend_operand *weights[MODEL_LINEARS]; /* (outputs, inputs): its quantized linears */
     struct nn_expert_swap experts;                  /* operands of the experts of a part */
     struct made made[MODEL_LINEARS];                /* what `weights` are quantized from */
+    struct made_experts made_experts;
     size_t states_bytes, sums_bytes;
 };
 
@@ -54,6 +55,7 @@ static uint64_t operand_bytes(const struct scoring *s, const struct backend_size
     if (a->experts)
         elements -= (uint64_t)(3 * a->experts * a->moe_intermediate_size * a->hidden_size);
     return elements * scoring_weight_bytes(s) + nn_expert_operands_bytes(a, s->b, sizes->rows) +
+           (scoring_makes(s) ? made_experts_bytes(a, s->b) : 0) +
            (scoring_scales(s) ? (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->act_size
                               : 0) +
            (uint64_t)sizes->rows * (uint64_t)sizes->inputs * s->b->input_size;
@@ -149,6 +151,7 @@ static void tear_down(struct kl *k)
         nn_expert_operands_free(&k->experts, nn_arch(k->s->model), b);
         for (int l = 0; l < MODEL_LINEARS; l++)
             made_release(b, &k->made[l]);
+        made_experts_release(&k->made_experts);
         walk_close(&k->w);
     }
     free(k->v);
@@ -170,6 +173,26 @@ static double *sums_at(const struct kl *k, size_t i)
 
 /* ---- a batch of variants of one layer and tile ---- */
 
+static int change_experts(struct kl *k, int64_t layer, size_t tile, const void *h,
+                          const struct variant *v, struct aq_err *err)
+{
+    const struct scoring *s = k->s;
+    struct scoring_experts e = {.range = {NULL}};
+    struct nn_expert_swap experts = k->experts;
+    struct nn_swap swap = {.experts = &experts};
+    int bad = scoring_experts(s, v->row, layer, v->group, &e, err);
+    if (bad == 0) {
+        k->made_experts.from = scoring_made_from(s);
+        scoring_swap(&e, &s->candidates->items[s->rows->items[v->row].candidate], &k->made_experts,
+                     &experts);
+        experts.by = scoring_quantized_tile(s, &k->w, v->row, tile);
+        (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
+        bad = nn_check(s->model, err);
+    }
+    scoring_experts_release(&e);
+    return bad;
+}
+
 /* v->h = the layer's output with one group quantized, from its input h (rows, hidden). The group's
    input is that of the unquantized layer, which is therefore computed first. */
 static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const struct variant *v,
@@ -183,24 +206,10 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     const struct model_layer *m = nn_layer(s->model, layer);
     int in = m->groups[v->group].input, first = m->groups[v->group].first;
     const struct quant_range *range;
+    if (m->groups[v->group].half[EXPERT_GATE_UP] || m->groups[v->group].half[EXPERT_DOWN])
+        return change_experts(k, layer, tile, h, v, err);
     if (scoring_range(s, row, layer, in, &room, &range, err) < 0)
         return -1;
-    if (v->group == m->experts_group) {
-        struct quant_range inner;
-        struct quant_spec spec;
-        struct nn_expert_swap experts = k->experts;
-        if (nn_group_spec(s->model, layer, v->group, &c->ws, &spec, err) < 0 ||
-            scoring_range(s, row, layer, m->groups[v->group].inner, &inner, &experts.inner, err) <
-                0)
-            return -1;
-        experts.w = &spec;
-        experts.a = &c->as;
-        experts.in = range;
-        experts.by = scoring_quantized_tile(s, &k->w, v->row, tile);
-        swap.experts = &experts;
-        (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);
-        return nn_check(s->model, err);
-    }
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
     k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
                           m->inputs[in].cols, &c->as, range, NULL);

@@ -2,17 +2,10 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "nn/experts.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-int made_check(const struct lm_arch *a, const char *treatment, struct aq_err *err)
-{
-    if (a->experts)
-        return aq_err_set(err, AQ_EINPUT, "treatment '%s' is not computed for mixtures of experts",
-                          treatment);
-    return 0;
-}
 
 /* ---- rows, by several threads ---- */
 
@@ -87,12 +80,30 @@ static int group_amax(const struct made_from *from, int64_t layer, int group, co
 
 /* ---- methods that leave values ---- */
 
-/* Where a linear's numbers are in solved.safetensors. */
+/* Where a matrix's numbers are in solved.safetensors. */
 struct solved_place {
     const char *id;
     size_t group;
     int module;
+    int64_t expert, experts; /* one of them, which are one after the other; 0 and 1: no experts */
 };
+
+static const float *ranges_at(const struct made_from *from, const struct quant_grid *grid,
+                              const struct solved_place *at, struct aq_err *err)
+{
+    int64_t n = grid->grid_rows * grid->grid_cols;
+    const float *all =
+        solved_ranges(from->solved, at->id, at->group, at->module, at->experts * n, err);
+    return all ? all + at->expert * n : NULL;
+}
+
+static const uint8_t *codes_at(const struct made_from *from, int64_t rows, int64_t row_bytes,
+                               const struct solved_place *at, struct aq_err *err)
+{
+    const uint8_t *all = solved_codes(from->solved, at->id, at->group, at->module,
+                                      at->experts * rows, row_bytes, err);
+    return all ? all + at->expert * rows * row_bytes : NULL;
+}
 
 /* A weight that becomes what a plan makes of it: of the whole, or of each unit's rows by itself. */
 struct applying {
@@ -173,8 +184,7 @@ static int clip(const struct made_from *from, const struct quant_spec *spec,
     struct quant_grid grid;
     enum quant_rounding rounding = from->to_bf16 ? QUANT_TO_BF16 : QUANT_UNROUNDED;
     (void)quant_weight_grid(spec, w->rows, w->cols, &grid);
-    const float *ranges = solved_ranges(from->solved, at->id, at->group, at->module,
-                                        grid.grid_rows * grid.grid_cols, err);
+    const float *ranges = ranges_at(from, &grid, at, err);
     if (!ranges || quant_plan_weight_ranges(&plan, spec, w, ranges, rounding, err) < 0)
         return -1;
     struct applying j = {.w = w, .plan = plan, .to = to};
@@ -219,30 +229,27 @@ static int decode(const struct made_from *from, const struct quant_spec *spec, i
                          .row_bytes = quant_code_row_bytes(spec, cols),
                          .to = to};
     (void)quant_weight_grid(spec, rows, cols, &j.grid);
-    j.ranges = solved_ranges(from->solved, at->id, at->group, at->module,
-                             j.grid.grid_rows * j.grid.grid_cols, err);
-    j.codes =
-        j.ranges ? solved_codes(from->solved, at->id, at->group, at->module, rows, j.row_bytes, err)
-                 : NULL;
+    j.ranges = ranges_at(from, &j.grid, at, err);
+    j.codes = j.ranges ? codes_at(from, rows, j.row_bytes, at, err) : NULL;
     if (!j.codes)
         return -1;
     run_rows(from->pool, rows, decode_unit, &j);
     return 0;
 }
 
-/* From the scaled weight in `values` to what the choice makes of it, in place. */
+/* From the scaled weight in `values`, (rows, cols), to what the choice makes of it, in place. */
 static int choose(const struct made_from *from, const struct quant_spec *spec,
-                  const struct backend_weight *w, const struct solved_place *at, float *values,
-                  struct aq_err *err)
+                  const struct backend_weight *w, int64_t rows, const struct solved_place *at,
+                  float *values, struct aq_err *err)
 {
-    const struct quant_matrix m = {values, NUM_F32, w->rows, w->cols, w->name};
+    const struct quant_matrix m = {values, NUM_F32, rows, w->cols, w->name};
     switch (spec->methods.choice) {
     case QUANT_NEAREST:
         return 0;
     case QUANT_CLIP:
         return clip(from, spec, &m, at, values, err);
     case QUANT_GPTQ:
-        return decode(from, spec, w->rows, w->cols, at, values, err);
+        return decode(from, spec, rows, w->cols, at, values, err);
     case QUANT_MSE:
     case QUANT_SWEEP:
     case QUANT_4O6:
@@ -277,6 +284,27 @@ static float *take_values(struct made *made, size_t elements)
     return made->values;
 }
 
+/* Brings the values to the device, as (rows, cols) of w. rest: what was to be done, with the choice
+   done. */
+static int load_values(const struct made_from *from, struct made *made,
+                       const struct backend_weight *w, const struct quant_spec *rest,
+                       struct aq_err *err)
+{
+    made->rest = *rest;
+    if (rest->methods.choice != QUANT_NEAREST)
+        made->rest = (struct quant_spec){0};
+    made->rest.methods = (struct quant_methods){0};
+    struct backend_weight *made_w = &made->w;
+    *made_w = (struct backend_weight){.host = made->values,
+                                      .dtype = NUM_F32,
+                                      .rows = w->rows,
+                                      .cols = w->cols,
+                                      .name = w->name,
+                                      .version = made->w.version + 1,
+                                      .exact = 1};
+    return from->b->ops->weights_load(from->b, &made_w, 1, err);
+}
+
 int made_quantize(const struct made_from *from, struct made *made, struct backend_operand *op,
                   int64_t layer, int linear, const struct quant_spec *spec, const char *id,
                   struct aq_err *err)
@@ -293,7 +321,7 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
         return 0;
     }
     const struct solved_place at = {id, from->groups->first[layer] + (size_t)group,
-                                    linear - m->groups[group].first};
+                                    linear - m->groups[group].first, 0, 1};
     rest = *spec;
     if (spec->methods.scaling) {
         size_t input = from->groups->first_input[layer] + (size_t)m->linears[linear].input;
@@ -308,22 +336,136 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     float *values = take_values(made, (size_t)(w->rows * w->cols));
     if (rest.methods.choice != QUANT_GPTQ) /* whose codes are there */
         made_widen(from->pool, from->b, w, scale, values);
-    if (choose(from, &rest, w, &at, values, err) < 0)
+    if (choose(from, &rest, w, w->rows, &at, values, err) < 0)
         return aq_err_prefix(err, "layers.%lld", (long long)layer);
-    if (rest.methods.choice != QUANT_NEAREST)
-        rest = (struct quant_spec){0};
-    rest.methods = (struct quant_methods){0};
-    struct backend_weight *made_w = &made->w;
-    *made_w = (struct backend_weight){.host = values,
-                                      .dtype = NUM_F32,
-                                      .rows = w->rows,
-                                      .cols = w->cols,
-                                      .name = w->name,
-                                      .version = made->w.version + 1,
-                                      .exact = 1};
-    if (from->b->ops->weights_load(from->b, &made_w, 1, err) < 0)
+    if (load_values(from, made, w, &rest, err) < 0)
         return -1;
-    from->b->ops->quantize_weight(from->b, op, made_w, &rest);
+    from->b->ops->quantize_weight(from->b, op, &made->w, &made->rest);
+    return 0;
+}
+
+/* ---- experts ---- */
+
+/* What a place holds. */
+struct made_place {
+    struct made made;
+    const struct nn_model *model; /* NULL: nothing */
+    int64_t layer;
+    int expert;
+    char id[TREATMENT_ID];
+};
+
+uint64_t made_experts_bytes(const struct lm_arch *a, const struct backend *b)
+{
+    uint64_t each = 3 * (uint64_t)a->moe_intermediate_size * (uint64_t)a->hidden_size;
+    return a->experts ? each * sizeof(float) * (uint64_t)nn_experts_at_once(a, b) : 0;
+}
+
+void made_experts_release(struct made_experts *m)
+{
+    for (int i = 0; i < m->at_once * EXPERT_HALVES; i++)
+        made_release(m->from.b, &m->places[i].made);
+    free(m->places);
+    *m = (struct made_experts){.at_once = 0};
+}
+
+/* The factors of a scaled candidate's columns. */
+static const float *column_scale(const struct made_experts *m, int64_t layer, int half,
+                                 int64_t cols, struct aq_err *err)
+{
+    const struct made_from *from = &m->from;
+    const struct model_layer *shape = nn_layer(from->model, layer);
+    size_t input = from->groups->first_input[layer] + (size_t)shape->experts_input[half];
+    return solved_scale(from->solved, m->id, input, cols, err);
+}
+
+/* The lower half of the rows, those of up, divide down's input by its scale. */
+static int scale_up(const struct made_experts *m, int64_t layer, const struct backend_weight *w,
+                    float *values, struct aq_err *err)
+{
+    const struct made_from *from = &m->from;
+    const struct model_layer *shape = nn_layer(from->model, layer);
+    size_t input = from->groups->first_input[layer] + (size_t)shape->experts_input[EXPERT_DOWN];
+    int64_t up = w->rows / 2;
+    const float *rows = solved_factor(from->solved, m->id, input, up, err);
+    for (int64_t r = 0; rows && r < up; r++)
+        for (int64_t c = 0; c < w->cols; c++)
+            values[(up + r) * w->cols + c] *= rows[r];
+    return rows ? 0 : -1;
+}
+
+/* The group of the layer that has this half of its experts. */
+static size_t group_of_half(const struct made_from *from, int64_t layer, int half)
+{
+    const struct model_layer *shape = nn_layer(from->model, layer);
+    int g = shape->experts_group;
+    while (!shape->groups[g].half[half])
+        g++;
+    return from->groups->first[layer] + (size_t)g;
+}
+
+static int make_expert(const struct made_experts *m, struct made_place *p,
+                       const struct quant_spec *spec, int64_t layer, int expert, int half,
+                       struct aq_err *err)
+{
+    const struct made_from *from = &m->from;
+    const struct backend_weight *w = nn_expert_weight(from->model, layer, expert, half);
+    struct quant_spec rest = *spec;
+    struct solved_place at = {m->id, group_of_half(from, layer, half), 0, expert,
+                              nn_arch(from->model)->experts};
+    drop_device(from->b, &p->made);
+    float *values = take_values(&p->made, (size_t)(w->rows * w->cols));
+    const float *cols = NULL;
+    if (spec->methods.scaling && !(cols = column_scale(m, layer, half, w->cols, err)))
+        return -1;
+    if (spec->methods.choice != QUANT_GPTQ) /* whose codes are there */
+        made_widen(from->pool, from->b, w, cols, values);
+    if (spec->methods.scaling && spec->methods.choice != QUANT_GPTQ && half == EXPERT_GATE_UP &&
+        scale_up(m, layer, w, values, err) < 0)
+        return -1;
+    rest.methods.scaling = QUANT_NO_SCALING;
+    rest.group = 0; /* an expert's gate and up are one matrix with a range */
+    int first, count = 1;
+    int64_t rows = w->rows;
+    if (quant_is_solved(&rest)) { /* by the checkpoint's own matrices */
+        count = model_group_half(&from->groups->items[at.group], half, &first);
+        at.module = first;
+        rows /= count;
+    }
+    for (int k = 0; k < count; k++, at.module++)
+        if (choose(from, &rest, w, rows, &at, values + k * rows * w->cols, err) < 0)
+            return -1;
+    return load_values(from, &p->made, w, &rest, err);
+}
+
+int made_expert(void *arg, struct backend_operand *op, const struct quant_spec *spec, int64_t layer,
+                int expert, int half, struct aq_err *err)
+{
+    struct made_experts *m = arg;
+    struct backend *b = m->from.b;
+    struct nn_model *model = m->from.model;
+    if (!quant_has_method(spec)) {
+        struct quant_spec own = *spec;
+        own.group = 0;
+        b->ops->quantize_weight(b, op, nn_expert_weight(model, layer, expert, half), &own);
+        return 0;
+    }
+    if (!m->places) {
+        m->at_once = nn_experts_at_once(nn_arch(model), b);
+        m->places = xcalloc((size_t)m->at_once * EXPERT_HALVES, sizeof *m->places);
+    }
+    struct made_place *p = &m->places[expert % m->at_once * EXPERT_HALVES + half];
+    if (p->model != model || p->layer != layer || p->expert != expert ||
+        strcmp(p->id, m->id) != 0) {
+        p->model = NULL;
+        if (make_expert(m, p, spec, layer, expert, half, err) < 0)
+            return aq_err_prefix(err, "layers.%lld: expert %d", (long long)layer, expert);
+        p->model = model;
+        p->layer = layer;
+        p->expert = expert;
+        memcpy(p->id, m->id, sizeof p->id);
+    }
+    b->ops->quantize_weight(b, op, &p->made.w, &p->made.rest);
     return 0;
 }
 

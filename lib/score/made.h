@@ -32,6 +32,7 @@ struct made {
     struct backend_weight w; /* (out, in) in fp32: the values below */
     float *values;           /* [elements] */
     size_t elements;
+    struct quant_spec rest; /* what is left to do to them */
 };
 
 /*
@@ -43,8 +44,23 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
                   struct aq_err *err) AQ_MUST_CHECK;
 void made_release(struct backend *b, struct made *made);
 
-/* Treatments with methods: AQ_EINPUT for a mixture of experts. */
-int made_check(const struct lm_arch *a, const char *treatment, struct aq_err *err) AQ_MUST_CHECK;
+/*
+ * The same for experts. A part of them has operands at a time, and each stays as it is while
+ * several tiles and activations are computed with it: places know what they hold. Starts from {0},
+ * and takes its room when it is first used.
+ */
+struct made_experts {
+    struct made_from from;
+    const char *id; /* of the treatments */
+    int at_once;
+    struct made_place *places; /* [at_once][EXPERT_HALVES] */
+};
+/* `quantize` of struct nn_expert_swap, whose arg is a made_experts: any treatment. */
+int made_expert(void *arg, struct backend_operand *op, const struct quant_spec *spec, int64_t layer,
+                int expert, int half, struct aq_err *err) AQ_MUST_CHECK;
+void made_experts_release(struct made_experts *m);
+/* Bytes of the values of a part's experts, on the host and on the device each. */
+uint64_t made_experts_bytes(const struct lm_arch *a, const struct backend *b);
 
 /* A weight in fp32, from the numbers that the backend computes with, its columns multiplied by
    scale [cols] (NULL: by 1): to is (w->rows, w->cols). */

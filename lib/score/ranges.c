@@ -165,7 +165,7 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
     size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
     int64_t last = t->sample + t->desc.samples;
     const struct model_layer *shape = nn_layer(p->w.job.model, layer);
-    int inner = shape->experts ? shape->groups[shape->experts_group].inner : -1;
+    int inner = shape->experts_input[EXPERT_DOWN];
     for (size_t i = first; i < end; i++) {
         int64_t cols = r->model->inputs[i].cols, in = (int64_t)(i - first);
         float *amax = p->amax + (in * r->samples + t->sample) * PARTS;

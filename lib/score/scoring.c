@@ -191,6 +191,65 @@ int scoring_range(const struct scoring *s, const struct score_row *row, int64_t 
     return 0;
 }
 
+/* A scale of down's input is in the rows of up: that input comes divided. */
+static void fold_inner(struct scoring_experts *out)
+{
+    struct quant_range *r = &out->room[EXPERT_DOWN];
+    if (!out->range[EXPERT_DOWN])
+        return;
+    r->factor = NULL;
+    if (!r->hidden) /* there is no range, only the scale */
+        out->range[EXPERT_DOWN] = NULL;
+}
+
+int scoring_experts(const struct scoring *s, size_t row, int64_t layer, int group,
+                    struct scoring_experts *out, struct aq_err *err)
+{
+    const struct score_row *r = &s->rows->items[row];
+    const struct candidate *c = &s->candidates->items[r->candidate];
+    const struct model_layer *m = nn_layer(s->model, layer);
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        size_t cols = (size_t)m->inputs[m->experts_input[h]].cols;
+        out->w[h] = out->a[h] = (struct quant_spec){0};
+        out->range[h] = NULL;
+        if (!m->groups[group].half[h])
+            continue;
+        out->a[h] = c->as;
+        if (nn_group_spec(s->model, layer, group, &c->ws, &out->w[h], err) < 0 ||
+            scoring_range(s, r, layer, m->experts_input[h], &out->room[h], &out->range[h], err) < 0)
+            return -1;
+        if (!out->range[h] || !out->room[h].hidden)
+            continue;
+        if (!out->hidden[h]) /* the layers with experts are alike */
+            out->hidden[h] = xmalloc(cols * sizeof *out->hidden[h]);
+        /* the next call of scoring_range has its channels in the same place */
+        memcpy(out->hidden[h], out->room[h].hidden, cols * sizeof *out->hidden[h]);
+        out->room[h].hidden = out->hidden[h];
+    }
+    if (c->ws.methods.scaling)
+        fold_inner(out);
+    return 0;
+}
+
+void scoring_experts_release(struct scoring_experts *e)
+{
+    for (int h = 0; h < EXPERT_HALVES; h++)
+        free(e->hidden[h]);
+}
+
+void scoring_swap(const struct scoring_experts *e, const struct candidate *c,
+                  struct made_experts *made, struct nn_expert_swap *swap)
+{
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        swap->w[h] = &e->w[h];
+        swap->a[h] = &e->a[h];
+        swap->range[h] = e->range[h];
+    }
+    made->id = c->id;
+    swap->quantize = made_expert;
+    swap->arg = made;
+}
+
 static int weights_fit(const struct scoring *s, const struct candidate *c, struct aq_err *err)
 {
     for (int64_t layer = 0; layer < nn_layers(s->model); layer++)

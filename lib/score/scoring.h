@@ -91,6 +91,23 @@ struct made_from scoring_made_from(const struct scoring *s);
 bool scoring_scales(const struct scoring *s);
 /* The range and factor that a row's activation takes at an input of a layer; *out is NULL for
    neither. */
+/*
+ * What a row does to a group of a layer's experts: to both of their matrices, or to one with the
+ * other as it is. Starts from {0} and keeps its room; release.
+ */
+struct scoring_experts {
+    struct quant_spec w[EXPERT_HALVES], a[EXPERT_HALVES];
+    struct quant_range room[EXPERT_HALVES];
+    const struct quant_range *range[EXPERT_HALVES];
+    float *hidden[EXPERT_HALVES]; /* of the ranges */
+};
+int scoring_experts(const struct scoring *s, size_t row, int64_t layer, int group,
+                    struct scoring_experts *out, struct aq_err *err) AQ_MUST_CHECK;
+void scoring_experts_release(struct scoring_experts *e);
+/* Sets treatments and ranges of a swap, and how weights are quantized: with `made`. */
+struct nn_expert_swap;
+void scoring_swap(const struct scoring_experts *e, const struct candidate *c,
+                  struct made_experts *made, struct nn_expert_swap *swap);
 int scoring_range(const struct scoring *s, const struct score_row *row, int64_t layer, int input,
                   struct quant_range *room, const struct quant_range **out,
                   struct aq_err *err) AQ_MUST_CHECK;

@@ -7,8 +7,8 @@
 #include "model/lm.h"
 #include "quant/dense.h"
 #include "score/dtype.h"
-#include "score/made.h"
 #include "score/samples.h"
+#include "score/solve_experts.h"
 #include "score/solve_layer.h"
 #include "score/walk.h"
 #include "store/range_file.h"
@@ -45,8 +45,9 @@ struct solve_call {
     float *amax[MODEL_INPUTS];
     double *device[MODEL_INPUTS]; /* sums of |x|, then moments; NULL: the host adds them up */
     size_t device_bytes[MODEL_INPUTS], moments_bytes[MODEL_INPUTS];
-    float *host;     /* a tile's input as the device has it */
-    double *rows;    /* the rows of it that hold text */
+    float *host;  /* a tile's input as the device has it */
+    double *rows; /* the rows of it that hold text */
+    struct expert_inputs experts;
     bool keep_layer; /* its file is there from a run before */
 };
 
@@ -99,9 +100,6 @@ static int open_model(struct solve_call *r, struct aq_err *err)
     config.bf16 = r->bf16;
     if (backend_open(&r->backend, r->job->device, &config, err) < 0)
         return -1;
-    for (size_t i = 0; i < r->candidates.count; i++)
-        if (made_check(&r->lm.arch, r->candidates.items[i].w, err) < 0)
-            return -1;
     if (open_ranges(r, err) < 0)
         return -1;
     const struct sample_set set = {
@@ -121,15 +119,22 @@ static int64_t text_rows(const struct tile *t)
     return n;
 }
 
+/* Of all samples. */
+static int64_t tokens_of(const struct solve_call *r)
+{
+    int64_t n = 0;
+    for (size_t t = 0; t < r->tiles.count; t++)
+        n += text_rows(&r->tiles.items[t]);
+    return n;
+}
+
 /* Few tokens leave moments of too low a rank: what is solved fits them, and little else. */
 static void warn_of_tokens(const struct solve_call *r)
 {
     enum { ENOUGH = 4 };
     const struct model_groups *g = &r->lm.groups;
-    int64_t tokens = 0, widest = 0;
+    int64_t tokens = tokens_of(r), widest = 0;
     const char *name = "";
-    for (size_t t = 0; t < r->tiles.count; t++)
-        tokens += text_rows(&r->tiles.items[t]);
     for (size_t i = g->first_input[0]; i < g->first_input[1]; i++)
         if (g->inputs[i].cols > widest) {
             widest = g->inputs[i].cols;
@@ -246,6 +251,19 @@ static bool layer_is_there(const struct solve_call *r, int64_t layer)
     return there;
 }
 
+/* Over whose tokens a layer's experts are solved: those with fewer than columns over all. */
+static void note_experts(const struct solve_call *r, int64_t layer, struct json *list)
+{
+    static const char *const names[EXPERT_HALVES] = {"own_gate_up", "own_down"};
+    const struct expert_counts n = expert_counts_of(&r->experts);
+    struct json *one = json_push(list, json_new_object());
+    json_add_int(one, "layer", layer);
+    json_add_int(one, "experts", r->experts.experts);
+    json_add_int(one, "unseen", n.unseen);
+    for (int h = 0; h < EXPERT_HALVES; h++)
+        json_add_int(one, names[h], n.own[h]);
+}
+
 static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
 {
     struct solved_items items = {0};
@@ -257,11 +275,14 @@ static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
                                   .candidates = &r->candidates,
                                   .done = r->done,
                                   .layer = layer,
-                                  .inputs = r->inputs};
+                                  .inputs = r->inputs,
+                                  .experts = &r->experts};
     int bad = solve_layer(&job, &items, err);
     if (bad == 0) {
         struct json *meta = layer_meta(r, layer, layer + 1);
         char *path = layer_path(r, layer);
+        if (nn_layer(r->model, layer)->experts)
+            note_experts(r, layer, json_add_array(meta, "experts"));
         bad = solved_write(path, meta, items.items, items.count, err);
         free(path);
         json_free(meta);
@@ -274,16 +295,26 @@ static int write_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
 
 /* ---- moments ---- */
 
+/* Experts read what solve_experts.h keeps of it. */
+static bool is_of_experts(const struct solve_call *r, int64_t layer, int input)
+{
+    const struct model_layer *m = nn_layer(r->model, layer);
+    return input == m->experts_input[EXPERT_GATE_UP] || input == m->experts_input[EXPERT_DOWN];
+}
+
 static void begin_layer(struct solve_call *r, int64_t layer)
 {
     const struct model_groups *g = &r->lm.groups;
     size_t first = g->first_input[layer];
     r->keep_layer = layer_is_there(r, layer);
+    r->experts.tokens = 0;
     for (size_t i = first; i < g->first_input[layer + 1]; i++) {
         struct input_stats *in = &r->inputs[i - first];
         size_t n = (size_t)g->inputs[i].cols;
         in->cols = g->inputs[i].cols;
         in->tokens = 0;
+        if (is_of_experts(r, layer, (int)(i - first)))
+            continue;
         if (r->device[i - first]) {
             r->backend->ops->zero(r->backend, r->device[i - first], r->device_bytes[i - first]);
             continue;
@@ -329,7 +360,11 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
 {
     const struct model_layer *m = nn_layer(r->model, layer);
     const struct tile *t = &r->tiles.items[tile];
+    if (m->experts && expert_inputs_add(&r->experts, r->backend, m, t, acts, err) < 0)
+        return aq_err_prefix(err, "layer %" PRId64, layer);
     for (int i = 0; i < m->input_count; i++) {
+        if (is_of_experts(r, layer, i))
+            continue;
         struct input_stats *in = &r->inputs[i];
         double *device = r->device[i];
         size_t bytes = (size_t)r->tiles.rows * (size_t)in->cols * r->backend->act_size;
@@ -367,6 +402,26 @@ static int fetch_sums(struct solve_call *r, int input, struct aq_err *err)
     return r->backend->ops->download(r->backend, in->moments, from + n, n * n * sizeof *from, err);
 }
 
+/* Its sums, from where they are added up. */
+static int take_sums(struct solve_call *r, int64_t layer, int input, struct aq_err *err)
+{
+    struct input_stats *in = &r->inputs[input];
+    if (is_of_experts(r, layer, input)) {
+        int half = input == nn_layer(r->model, layer)->experts_input[EXPERT_DOWN];
+        in->tokens = r->experts.tokens;
+        if (in->tokens)
+            expert_inputs_mean(&r->experts, half, in->mean);
+        return 0;
+    }
+    if (in->tokens && fetch_sums(r, input, err) < 0)
+        return aq_err_prefix(err, "layer %" PRId64, layer);
+    for (int64_t c = 0; c < in->cols; c++)
+        in->mean[c] /= in->tokens ? (double)in->tokens : 1;
+    if (in->moments)
+        dense_mirror(r->pool, in->moments, in->cols);
+    return 0;
+}
+
 static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
 {
     const struct model_groups *g = &r->lm.groups;
@@ -374,21 +429,17 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
     for (size_t i = first; i < g->first_input[layer + 1]; i++) {
         struct input_stats *in = &r->inputs[i - first];
         struct quant_range range;
+        if (take_sums(r, layer, (int)(i - first), err) < 0)
+            return -1;
         if (in->tokens == 0)
             return aq_err_set(err, AQ_EINPUT, "no token reaches input '%s'", g->inputs[i].name);
-        if (fetch_sums(r, (int)(i - first), err) < 0)
-            return aq_err_prefix(err, "layer %" PRId64, layer);
         range_file_get(&r->ranges, (int64_t)i, r->position, &range);
         memcpy(r->amax[i - first], range.hidden, (size_t)in->cols * sizeof(float));
         in->amax = r->amax[i - first];
-        for (int64_t c = 0; c < in->cols; c++) {
-            in->mean[c] /= (double)in->tokens;
+        for (int64_t c = 0; c < in->cols; c++)
             if (!isfinite(in->mean[c]))
                 return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in column %" PRId64,
                                   g->inputs[i].name, c);
-        }
-        if (in->moments)
-            dense_mirror(r->pool, in->moments, in->cols);
     }
     return write_layer(r, layer, err);
 }
@@ -415,7 +466,8 @@ static uint64_t moments_bytes(const struct solve_call *r)
     for (int64_t layer = 0; layer < g->layers; layer++) {
         uint64_t sum = 0;
         for (size_t i = g->first_input[layer]; i < g->first_input[layer + 1]; i++)
-            sum += (uint64_t)g->inputs[i].cols * (uint64_t)g->inputs[i].cols * sizeof(double);
+            if (!is_of_experts(r, layer, (int)(i - g->first_input[layer])))
+                sum += (uint64_t)g->inputs[i].cols * (uint64_t)g->inputs[i].cols * sizeof(double);
         most = sum > most ? sum : most;
     }
     return r->moments ? most : 0;
@@ -437,7 +489,8 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
     const struct lm_arch *a = &r->lm.arch;
     uint64_t states = r->tiles.count * walk_act_bytes(r->tiles.rows, r->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
-                    rows_bytes(r) + solve_layer_bytes(r->model, &r->candidates);
+                    rows_bytes(r) + solve_layer_bytes(r->model, &r->candidates) +
+                    expert_inputs_bytes(a, tokens_of(r), r->tiles.rows);
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)
         return aq_err_set(err, AQ_ERUN,
@@ -450,18 +503,23 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
 static int take_room(struct solve_call *r, struct aq_err *err)
 {
     const struct model_groups *g = &r->lm.groups;
+    if (expert_inputs_open(&r->experts, &r->lm.arch, tokens_of(r), r->tiles.rows, err) < 0)
+        return -1;
     for (int i = 0; i < MODEL_INPUTS; i++) {
-        int64_t cols = 0;
+        int64_t cols = 0, all = 0; /* all: those of experts too */
         for (int64_t layer = 0; layer < g->layers; layer++) {
             size_t at = g->first_input[layer] + (size_t)i;
-            if (at < g->first_input[layer + 1] && g->inputs[at].cols > cols)
+            if (at >= g->first_input[layer + 1])
+                continue;
+            all = g->inputs[at].cols > all ? g->inputs[at].cols : all;
+            if (!is_of_experts(r, layer, i) && g->inputs[at].cols > cols)
                 cols = g->inputs[at].cols;
         }
         size_t n = (size_t)cols;
+        r->inputs[i].mean = xcalloc((size_t)all + 1, sizeof *r->inputs[i].mean);
+        r->amax[i] = xcalloc((size_t)all + 1, sizeof *r->amax[i]);
         if (n == 0)
             continue;
-        r->inputs[i].mean = xcalloc(n, sizeof *r->inputs[i].mean);
-        r->amax[i] = xcalloc(n, sizeof *r->amax[i]);
         r->moments_bytes[i] = n * n * sizeof(double);
         if (r->moments && !(r->inputs[i].moments =
                                 aq_big_alloc(r->moments_bytes[i], "the moments of an input", err)))
@@ -493,7 +551,7 @@ static void take_items(struct solved_items *items, const struct solved_file *f)
         struct solved_item *item = &items->items[items->count++];
         *item = (struct solved_item){
             .name = xstrdup(t->name), .dtype = t->dtype, .rank = t->rank, .data = t->data};
-        for (int k = 0; k < 2 && k < t->rank; k++)
+        for (size_t k = 0; k < AQ_COUNT(item->shape) && k < (size_t)t->rank; k++)
             item->shape[k] = t->shape[k];
     }
 }
@@ -512,6 +570,37 @@ static struct json *merge_candidates(const struct json *now, const struct json *
     return all;
 }
 
+/* What the layers' files say of experts, in one list; and that many got few tokens. */
+static void gather_experts(const struct solve_call *r, const struct solved_file *files,
+                           struct json *meta)
+{
+    struct json *list = json_new_array();
+    int64_t all = 0, few = 0, unseen = 0;
+    for (int64_t l = 0; l < r->lm.groups.layers; l++) {
+        const struct json *of_layer = json_get(files[l].meta, "experts");
+        for (const struct json *v = of_layer ? json_first(of_layer) : NULL; v; v = json_next(v)) {
+            int64_t n, none, own;
+            if (json_int(json_get(v, "experts"), &n) && json_int(json_get(v, "unseen"), &none) &&
+                json_int(json_get(v, "own_gate_up"), &own)) {
+                all += n;
+                few += n - own;
+                unseen += none;
+            }
+            (void)json_push(list, json_copy(v));
+        }
+    }
+    if (!all) {
+        json_free(list);
+        return;
+    }
+    json_add(meta, "experts", list);
+    if (few && r->moments)
+        aq_warn("%" PRId64 " of %" PRId64
+                " experts got fewer tokens than they have columns (%" PRId64
+                " got none): these are calibrated over the tokens of all experts of their layer",
+                few, all, unseen);
+}
+
 static int write_product(struct solve_call *r, struct aq_err *err)
 {
     int64_t layers = r->lm.groups.layers, open = 0;
@@ -527,6 +616,7 @@ static int write_product(struct solve_call *r, struct aq_err *err)
     }
     if (bad == 0) {
         struct json *meta = layer_meta(r, 0, layers);
+        gather_experts(r, files, meta);
         if (r->old.path)
             take_items(&items, &r->old);
         aq_rewrite_input(r->job->output);
@@ -617,6 +707,7 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
         if (r.device[i])
             r.backend->ops->free(r.backend, r.device[i], r.device_bytes[i]);
     }
+    expert_inputs_close(&r.experts);
     free(r.host);
     free(r.rows);
     free(r.parts);

@@ -7,6 +7,7 @@
 #include "quant/gptq.h"
 #include "quant/scaling.h"
 #include "score/made.h"
+#include "score/solve_experts.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -14,14 +15,16 @@
 
 /* ---- the product ---- */
 
-static void add_item(struct solved_items *s, char *name, enum st_dtype dtype, int64_t rows,
-                     int64_t cols, const void *data)
+void solved_items_add(struct solved_items *s, char *name, enum st_dtype dtype, int64_t depth,
+                      int64_t rows, int64_t cols, const void *data)
 {
+    const int64_t dims[] = {depth, rows, cols};
     AQ_GROW(s->items, s->count, s->cap);
     struct solved_item *item = &s->items[s->count++];
-    *item = (struct solved_item){.name = name, .dtype = dtype, .rank = rows ? 2 : 1, .data = data};
-    item->shape[0] = (uint64_t)(rows ? rows : cols);
-    item->shape[1] = (uint64_t)cols;
+    *item = (struct solved_item){.name = name, .dtype = dtype, .data = data};
+    for (size_t k = 0; k < AQ_COUNT(dims); k++)
+        if (dims[k])
+            item->shape[item->rank++] = (uint64_t)dims[k];
 }
 
 void solved_items_release(struct solved_items *s)
@@ -82,7 +85,7 @@ static int find_scales(const struct layer_job *job, const struct readers *r,
                        struct aq_err *err)
 {
     struct scaled_weight w[MODEL_LINEARS];
-    const struct scaled_input input = {in->cols, in->moments, in->mean, in->amax};
+    const struct scaled_input input = {in->cols, in->moments, in->mean, in->amax, false};
     double exponent;
     int bad = 0;
     for (int i = 0; i < r->count; i++) {
@@ -211,12 +214,12 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
         struct packing j = {&c->ws, codes, packed, w->rows, w->cols, row_bytes};
         aq_pool_run(job->pool, r == 0 ? (w->rows + PACK_ROWS - 1) / PACK_ROWS : 0, pack_unit, &j);
         free(codes);
-        add_item(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, w->rows, row_bytes,
-                 packed);
+        solved_items_add(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, 0, w->rows,
+                         row_bytes, packed);
     }
     free(wide);
-    add_item(out, xasprintf("range/%s/%zu.%d", c->id, group, module), ST_F32, grid.grid_rows,
-             grid.grid_cols, ranges);
+    solved_items_add(out, xasprintf("range/%s/%zu.%d", c->id, group, module), ST_F32, 0,
+                     grid.grid_rows, grid.grid_cols, ranges);
     return r < 0 ? aq_err_prefix(err, "%s", aq_show(w->name)) : 0;
 }
 
@@ -233,7 +236,8 @@ static int solve_input(const struct layer_job *job, const struct candidate *c, i
     float *scale = NULL;
     if (m->scaling) {
         scale = xcalloc((size_t)in->cols, sizeof *scale);
-        add_item(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, in->cols, scale);
+        solved_items_add(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, 0, in->cols,
+                         scale);
         if (take_scales(job, &r, in, &c->ws, scales, scale, err) < 0)
             return aq_err_prefix(err, "input '%s'", name);
         fit_scales(job->lm, index, in->cols, scale);
@@ -253,6 +257,8 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
     const struct model_layer *m = nn_layer(job->model, job->layer);
     int r = 0;
     for (int i = 0; i < m->input_count && r == 0; i++) {
+        if (i == m->experts_input[EXPERT_GATE_UP] || i == m->experts_input[EXPERT_DOWN])
+            continue;
         struct kept_factor kept = {.there = false};
         struct kept_scale scales = {.scale = NULL};
         for (size_t c = 0; c < job->candidates->count && r == 0; c++)
@@ -261,6 +267,8 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
         gptq_factor_release(&kept.f);
         free(scales.scale);
     }
+    if (m->experts && r == 0)
+        r = solve_experts(job, out, err);
     return r;
 }
 
@@ -286,7 +294,7 @@ static uint64_t largest_block(const struct candidates *c)
 
 uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c)
 {
-    uint64_t most = 0, block = largest_block(c);
+    uint64_t most = solve_experts_bytes(nn_arch(m)), block = largest_block(c);
     for (int64_t layer = 0; layer < nn_layers(m); layer++) {
         const struct model_layer *shape = nn_layer(m, layer);
         for (int l = 0; l < shape->linear_count; l++) {

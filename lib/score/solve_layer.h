@@ -26,7 +26,8 @@ struct layer_job {
     const struct candidates *candidates; /* solved ones alone */
     const bool *done;                    /* [candidates]: in the product already */
     int64_t layer;
-    const struct input_stats *inputs; /* of the layer */
+    const struct input_stats *inputs;    /* of the layer */
+    const struct expert_inputs *experts; /* score/solve_experts.h; of a layer with experts */
 };
 
 /* The tensors of a layer; grows. */
@@ -35,6 +36,9 @@ struct solved_items {
     size_t count, cap;
 };
 void solved_items_release(struct solved_items *s);
+/* Takes name and data. depth: of three dimensions; rows 0: one dimension. */
+void solved_items_add(struct solved_items *s, char *name, enum st_dtype dtype, int64_t depth,
+                      int64_t rows, int64_t cols, const void *data);
 
 int solve_layer(const struct layer_job *job, struct solved_items *out,
                 struct aq_err *err) AQ_MUST_CHECK;

@@ -12,6 +12,10 @@
  * [first, end], "inputs", "groups" (as lm.json has them), "tensors": {"<name>": sha256}, "digest":
  * of all this}
  *
+ * Of experts, ranges and codes of a module have a dimension in front, and the metadata has
+ * "experts": [{"layer", "experts", "unseen", "own_gate_up", "own_down"}], how many experts got no
+ * token, and how many tokens enough of their own for either matrix.
+ *
  * <id> is a treatment's id, <input> an index into inputs, <linear> "<group>.<module>". A tensor is
  * compared with its digest when it is first read.
  */
@@ -75,7 +79,7 @@ struct solved_item {
     char *name; /* owned */
     enum st_dtype dtype;
     int rank;
-    uint64_t shape[2];
+    uint64_t shape[3];
     const void *data;
 };
 /*

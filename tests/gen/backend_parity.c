@@ -933,12 +933,8 @@ static void check_made(const char *wt, const char *at, int bf16, int rounding)
     struct quant_range range = {0.9F, NULL, factor};
     for (int i = 0; i < SIDES; i++) {
         struct backend *b = be[i];
-        struct backend_weight made = {.host = values,
-                                      .dtype = NUM_F32,
-                                      .rows = OUT,
-                                      .cols = IN,
-                                      .name = "made",
-                                      .exact = 1};
+        struct backend_weight made = {
+            .host = values, .dtype = NUM_F32, .rows = OUT, .cols = IN, .name = "made", .exact = 1};
         struct backend_weight *one = &made;
         struct backend_operand *wo = b->ops->operand_new(b, OUT, IN, 1, &err);
         struct backend_operand *xo = b->ops->operand_new(b, ROWS, IN, 0, &err);

@@ -43,11 +43,11 @@ static void experts_score(struct backend *b, const struct backend_tile *t, struc
     int64_t d = c->hidden_size;
     size_t bytes = (size_t)rows * (size_t)d * sizeof(float);
     float *yq = b->ops->alloc(b, bytes, "yq", &err);
-    struct nn_expert_swap swap = {.w = &none, .a = &none};
+    struct nn_expert_swap swap = {.w = {&none, &none}, .a = {&none, &none}};
     must(nn_expert_operands_new(&swap, c, b, rows, &err), "operands");
     b->ops->zero(b, yq, bytes);
     for (int i = 0; i < a->routes->part_count; i++) {
-        nn_experts_take(m, a->routes, i, a->x[l->groups[l->experts_group].input]);
+        nn_experts_take(m, a->routes, i, a->x[l->experts_input[EXPERT_GATE_UP]]);
         must(nn_experts_add(m, layer, a->routes, i, &swap, yq, &err), "experts");
     }
     struct backend_score_job job = {.tile = t, .y = a->block_y, .dy = a->block_dy, .sums = sums};

@@ -149,13 +149,13 @@ static void score(struct run *r, int64_t l, const struct nn_acts *a, const char 
     must(quant_parse_act(act, &as, &err), act);
     bool ranged = strstr(act, "static") != NULL;
     struct nn_expert_swap swap = {
-        .w = &ws, .a = &as, .in = ranged ? &in : NULL, .inner = ranged ? &inner : NULL};
+        .w = {&ws, &ws}, .a = {&as, &as}, .range = {ranged ? &in : NULL, ranged ? &inner : NULL}};
     must(nn_expert_operands_new(&swap, c, r->b, r->tiles.rows, &err), "operands");
     float *yq = op->alloc(r->b, r->h_bytes, "yq", &err);
     op->zero(r->b, yq, r->h_bytes);
     op->zero(r->b, r->sums, 64 * sizeof *r->sums);
     for (int i = 0; i < a->routes->part_count; i++) {
-        nn_experts_take(r->m, a->routes, i, a->x[shape->groups[shape->experts_group].input]);
+        nn_experts_take(r->m, a->routes, i, a->x[shape->experts_input[EXPERT_GATE_UP]]);
         must(nn_experts_add(r->m, l, a->routes, i, &swap, yq, &err), "experts");
     }
     const struct backend_score_job job = {

@@ -252,6 +252,11 @@ static void scale_planes(struct planes *p, enum form form, const struct quant_st
     p->stride = blocks_stride(rows);
 }
 
+bool operand_has_planes(const struct cuda_backend *c, const struct backend_operand *op)
+{
+    return has_planes(c, &op->spec, op->w);
+}
+
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out)
 {
     *out = planes{NULL, 1, 0};

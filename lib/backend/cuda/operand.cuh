@@ -45,6 +45,8 @@ struct planes {
 
 /* False after a failure. */
 bool operand_weight(struct cuda_backend *c, const struct backend_operand *op, struct planes *out);
+/* Has it planes of its own? Else it is the loaded weight. */
+bool operand_has_planes(const struct cuda_backend *c, const struct backend_operand *op);
 
 /*
  * Quantizes the first rows[i] rows of activations of one shape and form into scratch, one after

@@ -116,7 +116,7 @@ static bool expert_planes(struct cuda_backend *c, const struct backend_tile *par
         if (!(*part->has)[(size_t)e])
             continue;
         any = true;
-        if (w[e]->w && w[e]->spec.steps == 0) {
+        if (w[e]->w && !operand_has_planes(c, w[e])) {
             plain[e] = w[e]->w;
             any_plain = true;
             continue;
