@@ -311,11 +311,13 @@ agrees() {
 }
 
 # bats test_tags=gpu
-@test "aq-eval on the GPU: the same bytes from run to run, from 1, 3 and 7 shards, and within --memory; the CPU's divergences; 0 against itself" {
+@test "aq-eval on the GPU: the same bytes from run to run, from 1, 3 and 7 shards, and within --memory; 0 against itself; the CPU's divergences" {
     demo_inputs
     local m=$T/qwen3_vl_demo d n k need
-    jq --argjson treatments '{"a": ["int4:block(-1:128):static", "none"], "b": ["e4m3:axis0:static", "e4m3:token:dynamic"], "c": ["e2m1:nvfp4(16):dynamic", "none"],
-        "d": ["int8:axis0:static", "int8:token:dynamic"]}' --argjson cycle '["a", "b", "NONE", "c", "d"]' -f "$REPO/tests/manifest.jq" "$m/lm.json" >mixed.json
+    made() { jq --argjson treatments "$1" --argjson cycle "$2" -f "$REPO/tests/manifest.jq" "$m/lm.json"; }
+    made '{"a": ["int4:block(-1:128):static", "none"], "b": ["e4m3:axis0:static", "none"], "c": ["e2m1:nvfp4(16):dynamic", "none"]}' '["a", "b", "NONE", "c"]' >weights.json
+    made '{"a": ["int4:block(-1:128):static", "none"], "b": ["e4m3:axis0:static", "e4m3:token:dynamic"], "c": ["e2m1:nvfp4(16):dynamic", "none"],
+        "d": ["int8:axis0:static", "int8:token:dynamic"]}' '["a", "b", "NONE", "c", "d"]' >mixed.json
     measure() { aq-eval -q --reference "$m/lm.json" --domain text="$m/tokens" "$@"; }
     for d in fp32 bf16; do
         aq 0 measure --device cuda --dtype $d -o $d.json mixed.json
@@ -335,9 +337,15 @@ agrees() {
         aq 0 measure --device cuda --dtype $d "$m/lm.json"
         is "$(jq -c '[.all.kl.max, .all.reverse_kl.max, .all.top1]' <<<"$output")" '[0,0,1]'
     done
-    aq 0 measure --device cpu -o cpu.json mixed.json
-    echo "# KL of a recipe: cpu $(jq .all.kl.mean cpu.json), cuda $(jq .all.kl.mean fp32.json), bf16 $(jq .all.kl.mean bf16.json)" >&3
-    jq -en '[inputs.all.kl.mean] | .[0] > 1e-4 and ((.[1] / .[0] - 1) | fabs) < 1e-3 and ((.[2] / .[0] - 1) | fabs) < 5e-2' cpu.json fp32.json bf16.json
+    # an activation that falls on another code moves a divergence by more than rounding does, and bf16 by more than that
+    local found share
+    for n in weights:1e-4 mixed:2e-2; do
+        IFS=: read -r n share <<<"$n"
+        for d in cpu:fp32 cuda:fp32 cuda:bf16; do aq 0 measure --device "${d%:*}" --dtype "${d#*:}" -o "$d.json" $n.json; done
+        found=$(jq -c '[inputs.all.kl.mean]' -n cpu:fp32.json cuda:fp32.json cuda:bf16.json)
+        echo "# KL of the recipe of $n, on the CPU and on the GPU in fp32 and bf16: $found" >&3
+        jq -en --argjson x "$found" --argjson share "$share" '$x[0] > 1e-4 and ($x[1] / $x[0] - 1 | fabs) < $share and ($x[2] / $x[0] - 1 | fabs) < 5e-2'
+    done
 }
 
 # bats test_tags=gpu

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Raised whenever equal inputs may give another manifest. */
-enum { RESULT_VERSION = 3 };
+enum { RESULT_VERSION = 4 };
 
 static const char *const costs[] = {"storage", "modelopt40", "modelopt47", NULL};
 static const char *const cost_models[] = {"weight", "active", NULL};

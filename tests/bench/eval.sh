@@ -41,14 +41,18 @@ model4b() {
 }
 
 positions() {
-    local samples=$(((POSITIONS + 510) / 511)) name aim=60
+    local n first='' name aim=60
     model4b
-    text windows "$samples" 512 1
     for name in one:int8:axis0:static 'three:int4:block(-1:32):static'; do
         recipe "${name%%:*}" "$work/4b.json" "${name#*:}"
-        seconds "$POSITIONS positions, ${name%%:*}-product operands" "$aim s for 1,000,000" \
-            aq-eval -q --device cuda --dtype bf16 --reference "$work/4b.json" --domain t="$work/windows" -o "$work/eval.json" "$work/${name%%:*}.json"
+        for n in 20000 "$POSITIONS"; do # the first is for what does not depend on the number: the noise floor is that of 12,288 positions
+            text windows $(((n + 510) / 511)) 512 1
+            seconds "$n positions, ${name%%:*}-product operands" "$aim s for 1,000,000" \
+                aq-eval -q --device cuda --dtype bf16 --reference "$work/4b.json" --domain t="$work/windows" -o "$work/eval.json" "$work/${name%%:*}.json"
+            [ "$n" != 20000 ] || first=$took
+        done
         jq -r '"    KL \(.all.kl.mean) +- \(.all.kl.se), noise floor \(.noise_floor), \(.all.positions) positions"' "$work/eval.json"
+        awk -v a="$first" -v b="$took" -v n="$POSITIONS" 'BEGIN { r = (b - a) / (n - 20000); printf "    %.2f s for each 100,000, %.1f s besides: 1,000,000 in %.0f s\n", r * 1e5, a - r * 20000, a + r * 980000 }'
         aim=90
     done
 }
@@ -61,16 +65,16 @@ kl_div() {
         --lm "$work/4b.json" --tokens "$work/captions" --prefix 512 --score-samples 512 -o "$work/store" "$work/quant.json"
 }
 
-# polish LM LAYERS POSITIONS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts in windows of 512 tokens
+# polish LM LAYERS POSITIONS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts have 32 samples
 polish() {
-    local lm=$1 layers=$2 samples=$((($3 + 510) / 511)) bits t
+    local lm=$1 layers=$2 length=$(($3 / 32 + 1)) bits t
     shift 3
     for bits in 4 8; do
         jq -n -f tests/scores.jq --arg name "wint${bits}_afp16/default" --argjson bits $bits --argjson seed $bits --argjson layers "$layers" |
             jq --slurpfile lm "$lm" '.identity.lm = $lm[0].digest.sample | .groups = ([.groups, $lm[0].groups] | transpose | map(.[0] + .[1]))
                 | .weights.lm = ([.groups[].weights] | add)' | "$O/tests/json_seal" >"$work/scores-$bits.json"
     done
-    for t in search:3 confirm:4; do text "${t%:*}" "$samples" 512 "${t#*:}"; done
+    for t in search:3 confirm:4; do text "${t%:*}" 32 "$length" "${t#*:}"; done
     aq-select -q --effective-bits 6 -o "$work/start.json" "$work"/scores-{4,8}.json
     aq-eval polish -q --reference "$lm" --search s="$work/search" --confirm c="$work/confirm" -o "$work/polished.json" "$@" "$work/start.json" \
         "$work"/scores-{4,8}.json
