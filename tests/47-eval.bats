@@ -383,6 +383,12 @@ agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.me
     has "$output" "eval.json: KL "
     is "$(jq -c '[.domains.heldout.samples, .operand.kind, .all.kl.mean > 0, .all.kl.mean < 0.01]' "$d/eval.json")" '[512,"manifest",true,true]'
     is "$(jq -r .operand.digest "$d/eval.json")" "$(sha256sum <"$d/mixed_autoquant_lm_quant_manifest.json" | cut -d' ' -f1)"
+    # what transformers in fp32 finds (tests/oracle/receipt.py)
+    local v=$REPO/tests/oracle/receipt.json
+    is "$(jq -S '.selection.recipe | map_values(.candidate)' "$d/mixed_autoquant_lm_quant_manifest.json")" "$(jq -S .recipe "$v")"
+    is "$(jq .all.positions "$d/eval.json")" "$(jq .expected.positions "$v")"
+    close "$d/eval.json" "$(jq .expected "$v")" 1e-4 kl.mean kl.p99 reverse_kl.mean top1
+    close "$d/eval.json" "$(jq .expected "$v")" 1e-5 ppl ppl_reference
     grep -q 'easured' "$d/eval.html"
     local before
     before=$(stat -c %y "$d/eval.json" "$d/eval.html")
@@ -398,5 +404,5 @@ agrees() { close "$T/$1-both/2.json" "$(jq .all "$T/$1-both/1.json")" "$2" kl.me
     is "$(find "$REPO" "$PWD" "$T" -maxdepth 1 -name canary)" ""
     rm -r "$other"
     aq 2 "$REPO/pipelines/aq" eval "${goal[@]}" OVERRIDES="dataset.captions_path=datasets/demo/captions_small.txt"
-    has "$stderr" "no held-out text"
+    has "$stderr" "no held-out text: dataset.captions_path of DATASET=demo_captions does not depend on dataset.size"
 }

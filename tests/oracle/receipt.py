@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Confirms a receipt of aq-eval with transformers in fp32.
 
-    tests/oracle/receipt.py CHECKPOINT MANIFEST EVAL.json TOKENS RANGES
+    tests/oracle/receipt.py CHECKPOINT MANIFEST EVAL.json TOKENS RANGES [VECTORS]
+
+VECTORS, tests/oracle/receipt.json, is written with what was found here: tests/47-eval.bats replays it for the sweep of `aq eval
+PAIRS=wint4_afp16 GRANS=default SIZES=small BITS=8`, whose recipe it was made from.
 
 Reads the recipe of the manifest and applies it to the checkpoint by the formulas of tests/oracle/eval.py; runs both over the
 text of TOKENS, the receipt's only domain. Divergences of weight-only recipes agree within 1e-4, those of quantized activations
@@ -105,7 +108,7 @@ def apply(model, manifest, ranges):
 
 def main():
     torch.set_num_threads(1)
-    checkpoint, manifest, receipt, tokens, ranges = sys.argv[1:]
+    checkpoint, manifest, receipt, tokens, ranges, *vectors = sys.argv[1:]
     with open(manifest) as f:
         manifest = json.load(f)
     with open(receipt) as f:
@@ -115,6 +118,11 @@ def main():
     model, other = oracle.open_model(checkpoint).float(), oracle.open_model(checkpoint).float()
     acts = apply(other, manifest, tensors(ranges))
     expected = oracle.compare(oracle.logits(model, samples), oracle.logits(other, samples), samples)
+    if vectors:
+        with open(vectors[0], "w") as f:
+            json.dump({"script": "tests/oracle/receipt.py", "transformers": transformers.__version__, "torch": torch.__version__,
+                       "recipe": {k: v["candidate"] for k, v in manifest["selection"]["recipe"].items()}, "expected": expected}, f, indent=1)
+            f.write("\n")
     share, bad = 0.02 if acts else 1e-4, 0
     checks = [("positions", expected["positions"], found["positions"], 0),
               ("KL", expected["kl"]["mean"], found["kl"]["mean"], share),
