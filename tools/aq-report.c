@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { RESULT_VERSION = 7 };
+enum { RESULT_VERSION = 8 };
 
 /*
  * The tree with the rules of engines; NULL where nobody asks for it (given: --config-dir) and there
