@@ -245,7 +245,9 @@ there   := $(if $(WHOLE),$(foreach s,$(SIZE_SAMPLES),$(if $(realpath $(P)/in/cap
 looked_at = $(shell $(PIPELINES)/inputs $(P) '$(SIZES)' '$(DATASET)' $(foreach s,$(SIZE_SAMPLES),$(call size_of,$(s))))
 all_there = $(and $(WHOLE),$(if $(filter-out $(there),$(SIZES)),,1))
 there   := $(if $(CELLS),$(if $(and $(LOOKING),$(STALE)),,$(if $(all_there),$(there),$(looked_at))))
-$(foreach w,$(filter error=%,$(there)),$(if $(LOOKING),,$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
+# links of a configuration that is about to be composed anew say nothing yet
+settled := $(if $(LOOKING)$(if $(MAKE_RESTARTS),,$(STALE)),,1)
+$(foreach w,$(filter error=%,$(there)),$(if $(settled),$(error $(subst |, ,$(patsubst error=%,%,$(w))))))
 there   := $(filter-out error=%,$(there))
 CAPTIONS := $(patsubst %,$(P)/in/captions-%,$(there))
 

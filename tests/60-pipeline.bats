@@ -427,6 +427,15 @@ L
     has "$stderr" "model.path="
 }
 
+@test "captions that were moved, once the configuration says where" {
+    SIZES=small aq 0 sweep
+    mv datasets/demo datasets/moved
+    SIZES=small aq 2 sweep
+    has "$stderr" "no captions at 'datasets/demo/captions_small.txt'"
+    sed -i 's#^root: .*#root: datasets/moved#' conf/dataset/demo_captions.yaml
+    SIZES=small aq 0 sweep
+}
+
 @test "report-only renders whatever the time stamps say" {
     aq 0 sweep
     local f=$P/wfp8_afp8/default/small/per-layer-sensitivity.md

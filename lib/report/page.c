@@ -290,9 +290,9 @@ static void add_figures(struct aq_buf *out, const struct page *p)
     for (size_t i = 0; i < r->count; i++)
         outside = outside || (r->rows[i].searched && r->rows[i].block < 0);
     add_figure(out, CHART_HEATMAP, p, "Where the model is sensitive",
-               outside ? "Each cell is one group of layers; colour is the score on a log scale. "
+               outside ? "Each square is one group of layers; colour is the score on a log scale. "
                          "Groups outside the blocks are in the table below."
-                       : "Each cell is one group of layers; colour is the score on a log scale.");
+                       : "Each square is one group of layers; colour is the score on a log scale.");
     add_figure(out, CHART_BARS, p, "The most sensitive layers",
                "Linear scale: the length of a bar is its share of the total. Whiskers: one "
                "standard error. Right: cumulative share.");
