@@ -63,6 +63,9 @@ setup() {
     echo '{"model_type": "nonesuch"}' >bare/config.json
     aq 0 pipelines/aq plan PAIRS=wint8_aint8 OVERRIDES="model.path=$PWD/bare"
     has "$output" "model_type 'nonesuch' is not supported"
+    # and of one that is not here at all, as a sweep says it
+    aq 0 pipelines/aq plan PAIRS=wint8_aint8 OVERRIDES="model.path=Qwen/Nonesuch"
+    has "$output" "no checkpoint at 'Qwen/Nonesuch', nor a model of that name in Hugging Face's cache (model.path)"
 }
 
 @test "aq: exits with the code of the tool that failed, not with make's" {
