@@ -112,7 +112,7 @@ PY
     for n in gptq smooth; do
         jq --argjson treatments "$(jq '{a: [.treatment.w, .treatment.a]}' $n.json)" --argjson cycle '["NONE", "NONE", "a"]' \
             -f "$REPO"/tests/manifest.jq lm.json | jq --arg lm "$(jq -r .digest.sample lm.json)" '.aq = {schema: "aq.manifest/2", normalization: "per_token", identity: {lm: $lm, prefix: 12}}' >m_$n.json
-        aq 0 aq-export --engine vllm --lm lm.json --ranges ranges --solved solved -o out-$n m_$n.json
+        aq 0 aq-export --engine transformers --lm lm.json --ranges ranges --solved solved -o out-$n m_$n.json
         aq 0 aq-eval --reference lm.json --domain t=tokens --ranges ranges --solved solved --device cpu -o $n.ev m_$n.json
         aq 0 aq-eval --reference lm.json --domain t=tokens --device cpu -o $n.out out-$n
         jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-3 < . and . < 1e-3' $n.ev $n.out

@@ -414,9 +414,12 @@ static bool glob_holds(const struct json *globs, const char *text)
     return false;
 }
 
-/* Tensor parallelism cuts qkv and gate_up by rows, o and down by columns. */
-static bool cut_by_cols(const struct engine_group *g)
+/* Tensor parallelism cuts qkv and gate_up by rows, o and down by columns; and so it does experts,
+   whose last module is down. */
+static bool cut_by_cols(const struct engine_group *g, int module)
 {
+    if (strcmp(g->kind, "experts") == 0)
+        return module == g->modules - 1;
     return strcmp(g->kind, "o") == 0 || strcmp(g->kind, "down") == 0;
 }
 
@@ -429,7 +432,7 @@ static bool shards_hold(const struct question *q, const struct number_test *n, b
     int tp = q->target->tp;
     for (int i = 0; i < count; i++) {
         int64_t x = cols ? g->cols[i] : g->rows[i];
-        if (cols == cut_by_cols(g)) {
+        if (cols == cut_by_cols(g, i)) {
             if (x % tp)
                 return true; /* what does not divide meets any condition about its parts */
             x /= tp;

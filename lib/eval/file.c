@@ -58,7 +58,7 @@ static const struct coded *weight_of(const struct eval_file *f, const char *name
 
 /* One expert's matrices as a model asks for them: gate above up, or down alone. */
 struct expert_parts {
-    const struct coded *part[2];
+    const struct coded *part[NN_EXPERT_PARTS];
     int count;
     bool plain; /* all of it is as computed with, in one type */
 };
@@ -66,24 +66,21 @@ struct expert_parts {
 static int expert_parts(const struct eval_file *f, const struct nn_expert_name *e,
                         struct expert_parts *out, struct aq_err *err)
 {
-    static const char *const parts[] = {"gate", "up", "down"};
+    char names[NN_EXPERT_PARTS][NN_EXPERT_NAME_MAX];
+    int count = nn_expert_parts(e, names);
     *out = (struct expert_parts){.plain = true};
-    for (int k = e->down ? 2 : 0; k < (e->down ? 3 : 2); k++) {
-        char name[96];
-        (void)snprintf(name, sizeof name,
-                       "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight", e->layer,
-                       e->expert, parts[k]);
-        const struct coded *c = weight_of(f, name);
+    for (int k = 0; k < count; k++) {
+        const struct coded *c = weight_of(f, names[k]);
         if (!c)
-            return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
+            return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", names[k]);
         out->plain &= c->form == CODED_PLAIN && c->dtype == (out->count ? out->part[0] : c)->dtype;
         out->part[out->count++] = c;
     }
     return 0;
 }
 
-static int find_expert(struct eval_file *f, const struct nn_expert_name *e, const char *name,
-                       struct backend_weight *w, struct aq_err *err)
+static int find_coded_expert(struct eval_file *f, const struct nn_expert_name *e, const char *name,
+                             struct backend_weight *w, struct aq_err *err)
 {
     struct expert_parts p;
     if (expert_parts(f, e, &p, err) < 0)
@@ -122,7 +119,7 @@ static int find_weight(void *arg, const char *name, struct backend_weight *w, st
     ptrdiff_t i = aq_names_find(&f->names, name);
     struct nn_expert_name e;
     if (i < 0 && nn_expert_name(name, &e))
-        return find_expert(arg, &e, name, w, err);
+        return find_coded_expert(arg, &e, name, w, err);
     if (i < 0)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
     const struct coded *c = &f->weights[i];

@@ -96,6 +96,11 @@ struct nn_expert_name {
     bool down;
 };
 bool nn_expert_name(const char *name, struct nn_expert_name *out);
+/* The tensors that it is made of where each expert has its own, one above the other: gate and up,
+   or down. Returns how many. */
+enum { NN_EXPERT_PARTS = 2, NN_EXPERT_NAME_MAX = 96 };
+int nn_expert_parts(const struct nn_expert_name *e,
+                    char names[NN_EXPERT_PARTS][NN_EXPERT_NAME_MAX]);
 
 const struct backend_weight *nn_expert_weight(const struct nn_model *m, int64_t layer, int expert,
                                               int down);

@@ -24,9 +24,20 @@ bool nn_expert_name(const char *name, struct nn_expert_name *out)
     return out->down || strcmp(name + at, "gate_up") == 0;
 }
 
+int nn_expert_parts(const struct nn_expert_name *e, char names[NN_EXPERT_PARTS][NN_EXPERT_NAME_MAX])
+{
+    static const char *const parts[] = {"gate", "up", "down"};
+    int first = e->down ? 2 : 0, count = e->down ? 1 : 2;
+    for (int k = 0; k < count; k++)
+        (void)snprintf(names[k], NN_EXPERT_NAME_MAX,
+                       "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight", e->layer,
+                       e->expert, parts[first + k]);
+    return count;
+}
+
 /* The parts of a matrix, one above the other. */
 struct matrix_parts {
-    const char *data[2];
+    const char *data[NN_EXPERT_PARTS];
     enum st_dtype dtype;
     int64_t rows, cols; /* of each part */
     int64_t ld;         /* elements from a row to the next, or from a column where transposed */
@@ -34,12 +45,9 @@ struct matrix_parts {
     bool transposed;
 };
 
-static int part_of(const struct lm *lm, const struct nn_expert_name *e, const char *part,
-                   struct matrix_parts *p, struct aq_err *err)
+static int add_part(const struct lm *lm, const char *name, struct matrix_parts *p,
+                    struct aq_err *err)
 {
-    char name[96];
-    (void)snprintf(name, sizeof name, "layers.%" PRId64 ".mlp.experts.%" PRId64 ".%s_proj.weight",
-                   e->layer, e->expert, part);
     const struct lm_tensor *t = lm_find(lm, name);
     if (!t || !t->data)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
@@ -58,10 +66,13 @@ static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct 
     int64_t m = a->moe_intermediate_size, d = a->hidden_size;
     *p = (struct matrix_parts){.rows = e->down ? d : m, .cols = e->down ? m : d};
     if (arch_layout(a, e->layer) == EXPERTS_EACH) {
+        char names[NN_EXPERT_PARTS][NN_EXPERT_NAME_MAX];
+        int count = nn_expert_parts(e, names);
         p->ld = p->cols;
-        return e->down                              ? part_of(lm, e, "down", p, err)
-               : part_of(lm, e, "gate", p, err) < 0 ? -1
-                                                    : part_of(lm, e, "up", p, err);
+        for (int k = 0; k < count; k++)
+            if (add_part(lm, names[k], p, err) < 0)
+                return -1;
+        return 0;
     }
     char name[96];
     (void)snprintf(name, sizeof name, "layers.%" PRId64 ".mlp.experts.%s_proj", e->layer,
@@ -79,7 +90,7 @@ static int parts_of(const struct lm *lm, const struct nn_expert_name *e, struct 
     return 0;
 }
 
-static int find_expert(struct lm *lm, const struct nn_expert_name *e, const char *name,
+static int find_matrix(struct lm *lm, const struct nn_expert_name *e, const char *name,
                        struct backend_weight *w, struct aq_err *err)
 {
     struct matrix_parts p;
@@ -132,7 +143,7 @@ static int find_tensor(void *arg, const char *name, struct backend_weight *w, st
     const struct lm_tensor *t = lm_find(arg, name);
     struct nn_expert_name e;
     if (!t && nn_expert_name(name, &e))
-        return find_expert(arg, &e, name, w, err);
+        return find_matrix(arg, &e, name, w, err);
     if (!t || !t->data)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", name);
     if (t->dtype != ST_BF16 && t->dtype != ST_F32 && t->dtype != ST_F16) {

@@ -258,7 +258,8 @@ static void add_meaning(struct aq_buf *out, const struct summary *s)
 void summary_html(struct aq_buf *out, const struct summary *s)
 {
     /* as wide as the explorer: a dozen granularities beside one another */
-    html_begin_with(out, "Summary of the sweep", "body { max-width: 1330px }\n@page { size: A4 landscape }\n");
+    html_begin_with(out, "Summary of the sweep",
+                    "body { max-width: 1330px }\n@page { size: A4 landscape }\n");
     add_head(out, s);
     add_meaning(out, s);
     add_grids(out, s);

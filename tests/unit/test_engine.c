@@ -111,6 +111,14 @@ static const struct ask asks[] = {
     {"sglang", CT, "o", MX8, MX8, 256, 256, "no", "mxfp8", "mx"},
     {"sglang", CT, "o", INT4G, "none", 256, 192, "no", "w4a16", "multiple of the group"},
     {"sglang:tp2", CT, "o", NV, "none", 256, 48, "no", "nvfp4a16", "multiple of 16"},
+    {"vllm", CT, "experts", FP8, "e4m3:token:dynamic", 256, 256, "exact", "fp8_dyn", ""},
+    {"vllm", CT, "experts", FP8, F8T, 256, 256, "no", "fp8_static", "per token only"},
+    {"vllm", CT, "experts", INT8, A8T, 256, 256, "no", "int8_static", "per token only"},
+    {"vllm", CT, "experts", FP8, "none", 256, 256, "no", "fp8_wo", "no method"},
+    {"vllm", CT, "experts", INT4G, "none", 256, 256, "near", "w4a16", "bf16"},
+    {"vllm", CT, "experts", "int3:block(-1:128):static", "none", 256, 256, "no", "w3a16", "4 or 8"},
+    {"vllm", CT, "experts", MX8, "none", 256, 256, "other", "mxfp8a16", "inputs"},
+    {"vllm", CT, "experts", TILE, "e4m3:block(-1:128):dynamic", 192, 256, "no", "fp8_block", "128"},
     {"sglang:sm80", CT, "o", FP8, F8T, 256, 256, "other", "fp8_static", "sm_89"},
     {"sglang", CT, "o", NV, NVA, 256, 256, "other", "nvfp4", "sm_100"},
     {"sglang", CT, "o", INT8, F8, 256, 256, "other", "int8_fp8dyn", "int8 activations"},
@@ -143,7 +151,8 @@ static struct engine_group group_of(const struct ask *q)
 {
     struct engine_group g = {.kind = q->kind, .weight = q->weight, .act = q->act};
     g.arch = "qwen3vl";
-    g.modules = strcmp(q->kind, "qkv") == 0 ? 3 : strcmp(q->kind, "gate_up") == 0 ? 2 : 1;
+    bool three = strcmp(q->kind, "qkv") == 0 || strcmp(q->kind, "experts") == 0;
+    g.modules = three ? 3 : strcmp(q->kind, "gate_up") == 0 ? 2 : 1;
     for (int i = 0; i < g.modules; i++) {
         g.rows[i] = q->rows;
         g.cols[i] = q->cols;
