@@ -6,12 +6,14 @@
 static const double nats_per_score = 0.46;
 /* How far the two forms of a score may be apart. */
 static const double apart = 3;
-/* How far whole recipes were measured to be from their prediction, either way: at least 95 % of the
+/* How far whole recipes were measured to be below and above their prediction: at least 95 % of the
    random ones and of those near the optimum, for each kind of quantizer (docs/evidence.md,
    docs/evidence-smollm2.md). Quantized activations of several layers add up less regularly than
    weights: in NVFP4 they saturate, so that a recipe costs less than the sum, and where next to
    nothing is lost they cost more. */
-static const double apart_weights = 1.6, apart_activations = 2;
+static const struct factors {
+    double below, above;
+} weights_alone = {1.6, 1.6}, with_activations = {2, 2.6};
 
 bool predict_flagged(const struct predict_group *g)
 {
@@ -44,7 +46,7 @@ void prediction_end(struct prediction *p)
 {
     if (p->nats < 0) /* of kl_div: differences of large numbers */
         p->nats = 0;
-    double factor = p->activations ? apart_activations : apart_weights;
-    p->low = p->nats / factor;
-    p->high = p->nats * factor;
+    const struct factors *f = p->activations ? &with_activations : &weights_alone;
+    p->low = p->nats / f->below;
+    p->high = p->nats * f->above;
 }

@@ -351,7 +351,7 @@ def compare(part, names):
     out = {"positions": int(n.sum()), "samples": len(n), "kl": [[*name, *ratio(s, n)] for name, s in by.items()], "differences": []}
     for a, b in names["pairs"]:
         each = {budget: by[a, budget] - by[b, budget] for arm, budget in by if arm == a and (b, budget) in by}
-        for budget, d in [*each.items(), ("sum", sum(each.values()))]:
+        for budget, d in [*each.items(), ("sum", sum(each.values()))] if each else []:
             out["differences"].append([a, b, budget, *ratio(d, n)])
     print(json.dumps(out))
 
