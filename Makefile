@@ -321,7 +321,7 @@ deb:
 	cp -R packaging/debian $(O)/deb/aq-$(VERSION)/debian
 	@if [ -n "$${DEBEMAIL:-}" ]; then who="$${DEBFULLNAME:-aq} <$$DEBEMAIL>" awk '/^Maintainer:/ { $$0 = "Maintainer: " ENVIRON["who"] } 1' \
 	  packaging/debian/control >$(O)/deb/aq-$(VERSION)/debian/control; fi
-	cd $(O)/deb/aq-$(VERSION) && dpkg-buildpackage -b -us -uc
+	cd $(O)/deb/aq-$(VERSION) && env -u O -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc # its makes have nothing of this one
 ## clean: the build directory
 clean:
 	rm -rf $(O)
