@@ -37,6 +37,8 @@ CUDA        ?= $(if $(NVCC),1,0)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-7s %s\n' '$(1)' '$(2)';)
 quote = '$(subst ','\'',$(1))'
+# $(call typed,VARIABLE): its words as arguments of a command, whatever letters they have
+typed = $(foreach w,$(value $(1)),$(call quote,$(w)))
 
 # ---- what the machine has: probed once, kept in $(O)/probe.mk ----
 
@@ -189,7 +191,7 @@ test-deb: deb
 	$(Q)tests/package $(O)/deb
 ## test: everything: unit tests, command lines, pipelines; ends with "N passed, N failed"
 test: all test-bin
-	$(Q)O=$(O) tests/run $(TESTS)
+	$(Q)O=$(O) tests/run $(call typed,TESTS)
 test-bin: $(UNITS) $(GENS) $(PRELOADS)
 ## test-san: the unit tests and command lines of a sanitizer build (set SAN and O)
 # Without what runs the same code for minutes: long numeric replays, kills, clocks, documents and pages, and make with tools that only log.
@@ -198,13 +200,13 @@ SAN_TESTS := -test_amx -12-overlay -13-configuration -24-demo-model -42-parity -
 	-53-explore -54-aq -56-progress -60-pipeline \
 	-61-demo -62-readme -63-data -64-house -65-slurm -90-man
 test-san: all test-bin
-	$(Q)O=$(O) ASAN_OPTIONS=detect_leaks=$(or $(LEAKS),1) UBSAN_OPTIONS=print_stacktrace=1 tests/run $(or $(TESTS),$(SAN_TESTS))
+	$(Q)O=$(O) ASAN_OPTIONS=detect_leaks=$(if $(filter 0,$(LEAKS)),0,1) UBSAN_OPTIONS=print_stacktrace=1 tests/run $(or $(call typed,TESTS),$(SAN_TESTS))
 ## test-gpu: the CUDA backend against the CPU, on a machine with a GPU
 test-gpu: all test-bin
 	$(Q)O=$(O) tests/run --gpu
 ## bench: speed as ratios against a peer or a ceiling measured in the same run
 bench: all test-bin $(BENCHES) $(GPU_BENCH)
-	$(Q)O=$(O) tests/bench/run $(BENCH)
+	$(Q)O=$(O) tests/bench/run $(call typed,BENCH)
 
 # Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.
 FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
@@ -221,10 +223,10 @@ fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 5
 ## mutants: does a test notice? MUTANTS="word ..." picks from tests/mutants.list
 mutants: all
-	$(Q)O=$(O) tests/mutants $(MUTANTS)
+	$(Q)O=$(O) tests/mutants $(call typed,MUTANTS)
 ## fuzz-smoke: every fuzzer for FUZZ_SECONDS (5) from its seeds
 fuzz-smoke: $(FUZZERS)
-	$(Q)O=$(O) tests/fuzz/smoke $(FUZZ_SECONDS) $(FUZZERS)
+	$(Q)O=$(O) tests/fuzz/smoke $(call typed,FUZZ_SECONDS) $(FUZZERS)
 
 ## demo: the main job on the embedded model, from configuration to report
 # the pipelines refuse variables that they do not know, such as CUDA=0

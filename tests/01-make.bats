@@ -75,6 +75,14 @@ built() {
     done
 }
 
+@test "names of tests, benchmarks and mutants are arguments, never shell text" {
+    local v
+    for v in test:TESTS bench:BENCH mutants:MUTANTS fuzz-smoke:FUZZ_SECONDS test-san:LEAKS; do
+        aq 0 make -n -C "$REPO" "${v%:*}" "${v#*:}=x;touch canary"
+        is "$(grep -F canary <<<"$output" | grep -vF "'x;touch' 'canary'" || true)" ""
+    done
+}
+
 @test "compdb: every C file once, with a command that compiles it" {
     tree
     mkdir -p tests/unit && cp "$REPO"/tests/unit/tap.h "$REPO"/tests/unit/test_base.c tests/unit/
