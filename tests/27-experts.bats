@@ -215,6 +215,25 @@ PY
     done
 }
 
+@test "dimensions of 30B-A3B: extracted without its bytes; the plan says what memory and disk cost" {
+    "$O"/tests/random_checkpoint --sparse --kind qwen3_moe --layers 3 --hidden 2048 --heads 32 --kv-heads 4 --head-dim 128 --vocab 4096 --experts 128 \
+        --per-token 8 --moe-intermediate 768 big
+    aq 0 aq-extract-lm -o lm.json big
+    is "$(jq -c '[.groups[2] | .weights, .cost_weight]' lm.json)" '[603979776,0.0625]'
+    seq -s' ' 1 30 | "$O"/tests/make_tokens --sizes 1 -o tokens
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o q.json
+    plan=(aq-score --dry-run --lm lm.json --tokens tokens --device cpu -o store q.json)
+    aq 0 "${plan[@]}"
+    # 3 layers of 623,116,288 weights (the router's among them) and norms, the embedding, 2 bytes each
+    [[ $output =~ weights\ +3755\.5\ MB ]]
+    [[ $output =~ "passes over them"\ +2 ]]
+    [[ $output =~ "reading weights, at 3 GB/s"\ +[12]\.[0-9]\ s ]]
+    [[ $output =~ "reading weights, at 0.3 GB/s"\ +[12][0-9]\.[0-9]\ s ]]
+    aq 0 "${plan[@]}" --method kl_div
+    [[ $output =~ "passes over them"\ +3 ]]
+    refused 1 "one tile of this model needs" "${plan[@]}" --memory 10M
+}
+
 # What transformers chose is in tests/oracle/moe, made by tests/oracle/moe.py.
 @test "--dump-routes: where transformers sends the tokens, whatever the store has; a dense model has none" {
     need_command python3

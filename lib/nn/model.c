@@ -579,22 +579,34 @@ static struct backend_weight *head_of(struct nn_model *m)
     return &m->ends[m->arch.tie_word_embeddings ? EMBED : HEAD];
 }
 
+static uint64_t bytes_of_layer(const struct nn_model *m, int64_t layer)
+{
+    const struct model_layer *shape = nn_layer(m, layer);
+    uint64_t sum = 0;
+    for (int i = 0; i < shape->tensor_count; i++)
+        sum += weight_bytes(&m->layers[layer].w[i]);
+    for (int i = 0; i < 2 * shape->experts; i++)
+        sum += weight_bytes(&m->layers[layer].experts[i]);
+    return sum;
+}
+
 uint64_t nn_layer_bytes(const struct nn_model *m)
 {
     uint64_t most = 0;
     for (int k = 0; k < 2; k++) {
         int64_t layer = layer_of_kind(&m->arch, k);
-        uint64_t sum = 0;
-        if (layer < 0)
-            continue;
-        const struct model_layer *shape = nn_layer(m, layer);
-        for (int i = 0; i < shape->tensor_count; i++)
-            sum += weight_bytes(&m->layers[layer].w[i]);
-        for (int i = 0; i < 2 * shape->experts; i++)
-            sum += weight_bytes(&m->layers[layer].experts[i]);
+        uint64_t sum = layer < 0 ? 0 : bytes_of_layer(m, layer);
         most = sum > most ? sum : most;
     }
     return most;
+}
+
+uint64_t nn_model_bytes(const struct nn_model *m)
+{
+    uint64_t sum = nn_end_bytes(m);
+    for (int64_t layer = 0; layer < m->arch.num_hidden_layers; layer++)
+        sum += bytes_of_layer(m, layer);
+    return sum;
 }
 
 uint64_t nn_end_bytes(const struct nn_model *m)

@@ -83,6 +83,7 @@ void nn_drop_ends(struct nn_model *m);
 /* Weights of a layer, and of the ends; for plans. */
 uint64_t nn_layer_bytes(const struct nn_model *m);
 uint64_t nn_end_bytes(const struct nn_model *m);
+uint64_t nn_model_bytes(const struct nn_model *m);       /* of all layers and the ends */
 uint64_t nn_weight_bytes_read(const struct nn_model *m); /* of weights loaded so far */
 
 /* What a layer call computed for its tile: device memory, valid until the next layer call. */

@@ -7,8 +7,10 @@
 #include "store/store_layout.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* Cells (row, layer, tile) that are wanted, those of them that an old store has, and what the
  * others cost. */
@@ -149,6 +151,36 @@ static void print_seconds(const char *where, double seconds)
         printf("  %-34s %12.1f h\n", where, seconds / 3600);
 }
 
+/*
+ * How often all weights are used: the gradient goes through the layers and back. kl_div computes
+ * for every layer, tile and batch of variants the layers after it.
+ */
+static double weight_passes(const struct scoring *s, const struct scoring_bytes *bytes)
+{
+    if (!s->kl_div)
+        return 2;
+    uint64_t each = scoring_act_bytes(s, nn_arch(s->model)->hidden_size) +
+                    (uint64_t)s->tiles->rows * sizeof(double);
+    double room = (double)(bytes->batch / each) - 1, layers = (double)nn_layers(s->model);
+    double variants = (double)s->rows->count * (double)s->groups->count / layers;
+    return 1 + (double)(s->end_tile - s->first_tile) * ceil(variants / room) * (layers + 1) / 2;
+}
+
+/* Files of more than the memory are read again in each pass, others once. */
+static void print_reading(const struct scoring *s, const struct scoring_bytes *bytes)
+{
+    static const double speeds[] = {3, 0.3}; /* GB/s: an NVMe disk, one behind a network */
+    const double worth_it = 1e9;
+    double weights = (double)nn_model_bytes(s->model);
+    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double times = weights > memory ? weight_passes(s, bytes) : 1;
+    for (size_t i = 0; i < AQ_COUNT(speeds) && weights >= worth_it; i++) {
+        char what[64];
+        (void)snprintf(what, sizeof what, "reading weights, at %g GB/s", speeds[i]);
+        print_seconds(what, times * weights / (speeds[i] * 1e9));
+    }
+}
+
 static void print_work(const struct scoring *s, const struct count *n)
 {
     double tiles = (double)(s->end_tile - s->first_tile);
@@ -191,6 +223,8 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
            s->candidates->count, s->rows->count, "rows to compute", n.rows_open);
     printf("disk\n");
     print_bytes("the store", store_bytes(s));
+    print_bytes("weights", nn_model_bytes(s->model));
+    printf("  %-34s %12.0f\n", "passes over them", weight_passes(s, &bytes));
     printf("memory on '%s'\n", s->b->identity);
     print_bytes("activations of a tile", bytes.model);
     print_bytes(bytes.spilled ? "kept layer inputs, in a file" : "kept layer inputs", bytes.kept);
@@ -202,6 +236,7 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     print_bytes("scratch", bytes.scratch);
     printf("  %-34s %12zu\n", "tiles at once", bytes.tiles_at_once);
     print_work(s, &n);
+    print_reading(s, &bytes);
     if (path && aq_path_exists(path))
         store_close(&old);
     return 0;
