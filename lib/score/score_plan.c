@@ -161,7 +161,8 @@ static double weight_passes(const struct scoring *s, const struct scoring_bytes 
         return 2;
     uint64_t each = scoring_act_bytes(s, nn_arch(s->model)->hidden_size) +
                     (uint64_t)s->tiles->rows * sizeof(double);
-    double room = (double)(bytes->batch / each) - 1, layers = (double)nn_layers(s->model);
+    uint64_t states = bytes->batch / each; /* the control's among them */
+    double room = (double)states - 1, layers = (double)nn_layers(s->model);
     double variants = (double)s->rows->count * (double)s->groups->count / layers;
     return 1 + (double)(s->end_tile - s->first_tile) * ceil(variants / room) * (layers + 1) / 2;
 }
