@@ -260,7 +260,7 @@ extract_text  := $(CHECKPOINT_ID) $(MOE_SPLIT) $(call version,extract-lm)
 calib_text    := $(CHECKPOINT_ID) $(CAPTIONS_ID) $(there) $(PADDING) $(SEQ_LEN) $(call version,calib)
 prefixes_text := $(PREFIXES)
 ranges_text   := $(DEVICE_SET) $(DTYPE)
-solve_text    := $(lastword $(SCORE_PREFIXES)) $(DEVICE_SET) $(DTYPE) $(call version,calib)
+solve_text    := $(lastword $(SCORE_PREFIXES)) $(DYNAMIC_BATCH) $(DEVICE_SET) $(DTYPE) $(call version,calib)
 score_text    := $(DTYPE) $(ROUNDING) $(DYNAMIC_BATCH) $(SCORE_PREFIXES) $(SCORE_SAMPLES) $(call version,score)
 select_text   := $(call version,select)
 report_text   := $(call version,report) $(SERVED_BY)
@@ -295,7 +295,7 @@ ifneq ($(SOLVED),)
 $(SOLVED): $(LM) $(TOKENS) $(RANGES) $(SOLVED_QUANTS) $(ARGS)/solve-$(DATASET)
 	$(call say,SOLVE,$(words $(SOLVED_QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib solve --lm $(LM) \
 	  --tokens $(TOKENS) --ranges $(RANGES) --prefix $(lastword $(SCORE_PREFIXES)) --device $(DEVICE_SET) --dtype $(DTYPE) $(limits) \
-	  --replace -o $@ $(SOLVED_QUANTS)); touch $@
+	  $(if $(filter-out 0,$(DYNAMIC_BATCH)),--batch $(DYNAMIC_BATCH)) --replace -o $@ $(SOLVED_QUANTS)); touch $@
 endif
 
 # ---- the store: all cells in one call, by content ----

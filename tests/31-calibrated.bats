@@ -197,7 +197,33 @@ FP4	mse	mse goes with ranges per tensor
 E
     refused 3 "expected joint or own" aq-overlay <(jq -n --slurpfile q "$F/awq.json" '{autoquant: {awq_shared: "x"}, quant_pair: {format_name: "X"},
         quant_granularity: {name: "g", quant_cfg_overrides: {}}, _aq: {format: ($q[0] | {quant_cfg, algorithm})}}')
-    aq 0 aq-overlay <(jq -n --slurpfile q "$F/awq.json" '{autoquant: {awq_shared: "own"}, quant_pair: {format_name: "X"},
-        quant_granularity: {name: "g", quant_cfg_overrides: {}}, _aq: {format: ($q[0] | {quant_cfg, algorithm})}}')
-    [[ $(jq -r .reason <<<"$output") = *"one scale for all linears of an input"*"(rule 26)" ]]
+}
+
+@test "scales of each linear's own, over a quarter of the batches: scored, as ModelOpt does, and served by nobody" {
+    local name text
+    for name in awq smooth; do
+        aq 0 aq-overlay <(jq -n --slurpfile q "$F/$name.json" '{autoquant: {awq_shared: "own", awq_samples: "quarter"}, quant_pair: {format_name: "X"},
+            quant_granularity: {name: "g", quant_cfg_overrides: {}}, _aq: {format: ($q[0] | {quant_cfg, algorithm})}}')
+        printf '%s\n' "$output" >"$T/$name.json"
+    done
+    is "$(jq -r .treatment.w "$T/awq.json")" 'awq{0.1,own,quarter,identity}/int4:block(-1:32):static'
+    is "$(jq -r .treatment.w "$T/smooth.json")" 'smooth{0.5,own}/int8:axis0:static'
+    aq 0 solve --batch 8 --threads 1 -o "$T/solved" "$T"/{awq,smooth}.json
+    aq 0 solve --batch 8 --threads 3 -o "$T/again" "$T"/{awq,smooth}.json
+    cmp "$T/solved" "$T/again"
+    refused 3 "was solved with another 'batch'" solve --batch 4 -o "$T/solved" "$T"/{awq,smooth}.json
+    aq 0 score --solved "$T/solved" -o "$T/store" "$T"/{awq,smooth}.json
+    aq 0 score --threads 1 --method kl_div --score-samples 4 --solved "$T/solved" -o "$T/kl" "$T"/{awq,smooth}.json
+    jq --argjson treatments "$(jq '{a: [.treatment.w, .treatment.a]}' "$T/smooth.json")" --argjson cycle '["a"]' -f tests/manifest.jq "$F/lm.json" >"$T/m.json"
+    refused 3 "scales of each linear's own are there to compare scores" \
+        aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" --solved "$T/solved" -o "$T/x.json" "$T/m.json"
+}
+
+@test "a text whose samples have no row of their own reaches no input; constant inputs and dead columns are solved" {
+    # columns of the norms that are 0: inputs of qkv and gate_up are dead there
+    "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --scale 0.2 --zeros input_layernorm "$T/model"
+    aq-extract-lm -q -o "$T/lm.json" "$T/model"
+    aq-calib ranges -q --device cpu --lm "$T/lm.json" --prefix 60 -o "$T/ranges" "$F/tokens"
+    aq 0 aq-calib solve -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/ranges" -o "$T/solved" "$F"/{gptq,awq,full,smooth}.json
+    aq 0 aq-score -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/ranges" --solved "$T/solved" -o "$T/store" "$F"/{gptq,awq,full,smooth}.json
 }

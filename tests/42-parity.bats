@@ -42,12 +42,29 @@ cells() {
     jq -n --arg m "$2" --argjson n "$i" '{cells: [range($n) | {dir: "\($m)/\(.)/cell", supported: true}]}' >cells.json
 }
 
+# calibrated_cells CASE METHOD: the same of formats whose algorithm is computed, by the rules of the parity preset
+calibrated_cells() {
+    export AQ_CONF=$REPO/conf
+    cells "$1" "$2"
+    local i
+    for i in "$2"/*/; do
+        jq --slurpfile q "$i/quant.json" '{autoquant, quant_pair: {format_name: "X"}, quant_granularity: {name: "default", quant_cfg_overrides: {}},
+            _aq: {format: ($q[0] | {quant_cfg, algorithm})}}' run.json | aq-overlay - -o "$i/parity.json"
+        mv "$i/parity.json" "$i/quant.json"
+    done
+}
+
 # replay VECTORS METHOD STRICT LOOSE: scores of all rows, compared: STRICT groups within the tolerance and LOOSE near it
 replay() {
-    cells "$1" "$2"
+    local solved=()
+    if [[ $1 = *-calibrated ]]; then calibrated_cells "$1" "$2"; else cells "$1" "$2"; fi
     aq-extract-lm -o lm.json model
     aq-calib ranges --lm lm.json --dtype fp32 --device cpu --prefix 16 -o ranges tokens
-    aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 16 --score-samples 16 --dtype fp32 --device cpu \
+    if [[ $1 = *-calibrated ]]; then
+        aq-calib solve --lm lm.json --tokens tokens --ranges ranges --dtype fp32 --device cpu --prefix 16 --batch 8 -o solved "$2"/*/quant.json
+        solved=(--solved solved)
+    fi
+    aq-score "${solved[@]}" --lm lm.json --tokens tokens --ranges ranges --prefix 16 --score-samples 16 --dtype fp32 --device cpu \
         --operand-rounding dtype --dynamic-batch 8 --method "$2" -o "store.$2" "$2"/*/quant.json
     aq-score collect --cells cells.json "store.$2"
     local rows
@@ -156,4 +173,28 @@ choices() {
     demo 512
     replay long-cuda gradient 5 23
     choices long-cuda gradient 1 0
+}
+
+@test "AWQ and SmoothQuant: random model, samples padded to 40" {
+    tiny tiny max_length 40
+    replay tiny-calibrated gradient 12 24
+    choices tiny-calibrated gradient 3 0
+}
+
+@test "AWQ and SmoothQuant: random model, samples padded to 40: kl_div" {
+    tiny tiny max_length 40
+    replay tiny-calibrated kl_div 11 25
+    choices tiny-calibrated kl_div 3 0
+}
+
+@test "AWQ and SmoothQuant: random model, samples of equal length without padding" {
+    tiny equal none 64
+    replay equal-calibrated gradient 12 24
+    choices equal-calibrated gradient 1 2
+}
+
+@test "AWQ and SmoothQuant: random model, samples of equal length without padding: kl_div" {
+    tiny equal none 64
+    replay equal-calibrated kl_div 11 25
+    choices equal-calibrated kl_div 3 0
 }

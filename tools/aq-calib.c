@@ -277,7 +277,7 @@ static struct {
     struct solve_job job;
     int64_t threads;
     bool plain;
-} s = {.job = {.device = "auto", .dtype = "bf16"}};
+} s = {.job = {.device = "auto", .dtype = "bf16", .batch = 8}};
 
 static const struct aq_opt solve_options[] = {
     {"lm", 0, AQ_OPT_TEXT, &s.job.lm, "FILE", "lm.json of the model"},
@@ -286,6 +286,9 @@ static const struct aq_opt solve_options[] = {
      "ranges.safetensors of the same tokens, device and dtype"},
     {"prefix", 0, AQ_OPT_INT, &s.job.prefix, "N",
      "solve over the first N samples: a size that the ranges\nhave (default: the largest)", NULL, 1,
+     INT32_MAX},
+    {"batch", 0, AQ_OPT_INT, &s.job.batch, "N",
+     "samples of a batch (8), for AWQ over a quarter of them\n(autoquant.awq_samples)", NULL, 1,
      INT32_MAX},
     {"dtype", 0, AQ_OPT_CHOICE, &s.job.dtype, "T", "compute type of a GPU: bf16 (default) or fp32",
      dtypes},

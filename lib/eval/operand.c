@@ -68,11 +68,12 @@ void eval_operand_share(struct eval_operand *o)
 static int take_factor(struct eval_linear *l, const struct eval_reference *ref, int64_t input,
                        int64_t cols, struct aq_err *err)
 {
+    struct quant_range plain = l->range;
+    l->range.hidden = NULL; /* it was the file's */
     const float *factor = solved_factor(ref->solved, l->id, (size_t)input, cols, err);
     if (!factor)
         return -1;
     float *hidden = xcalloc((size_t)cols, sizeof *hidden);
-    struct quant_range plain = l->range;
     made_scale_range(&l->range, l->ranged ? &plain : NULL, factor, cols, hidden);
     if (l->ranged && l->a.step[0].scope == QUANT_HIDDEN)
         return 0; /* hidden stays with the range */
@@ -182,6 +183,11 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     if (quant_parse(c->weight, &lead->w, err) < 0 || quant_parse_act(c->act, &lead->a, err) < 0)
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
     treatment_id(c->weight, c->act, lead->id);
+    if (lead->w.methods.own)
+        return aq_err_set(err, AQ_EINPUT,
+                          "'%s': %s: scales of each linear's own are there to compare scores with "
+                          "ModelOpt's; what is served has one for all (autoquant.awq_shared joint)",
+                          aq_show(o->path), aq_show(g->name));
     if (check_solved(o, ref, &lead->w, lead->id, g->name, err) < 0)
         return -1;
     lead->swapped = lead->w.steps > 0 || lead->a.steps > 0;

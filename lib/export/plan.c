@@ -217,6 +217,11 @@ static int take_scales(struct export_plan *p, struct aq_err *err)
             continue;
         size_t input = (size_t)g->model->inputs[0];
         const struct lm_tensor *norm = lm_norm_before(&p->lm, input);
+        if (g->verdict.scheme.methods.own)
+            return aq_err_set(err, AQ_EINPUT,
+                              "%s: scales of each linear's own cannot be exported "
+                              "(autoquant.awq_shared joint has one for all)",
+                              aq_show(g->model->name));
         g->scale = solved_scale(p->solved, g->id, input, p->lm.groups.inputs[input].cols, err);
         if (!g->scale)
             return -1;

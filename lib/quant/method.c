@@ -118,6 +118,7 @@ int method_find(const struct jref *format, const struct quantizer *weight,
     if (strcmp(name, "smoothquant") == 0) {
         out->scaling = QUANT_SMOOTH;
         out->alpha = 1;
+        out->own = rules->awq_own;
         return read_number(&algorithm, "alpha", 0, 1, &out->alpha, err);
     }
     if (strcmp(name, "awq_lite") == 0)

@@ -268,6 +268,8 @@ static int add_methods(const struct jref *format, const struct overlay_cell *cel
     if (!v->w.runs || !v->a.runs)
         return 0;
     struct quant_spec *spec = &v->w.spec;
+    if (!v->a.spec.steps) /* an input that is not quantized is the same both ways */
+        methods.quantized_input = 0;
     spec->methods = methods;
     const char *rule = quant_methods_rule(spec);
     if (!rule && methods.scaling == QUANT_SMOOTH && !v->a.spec.steps)

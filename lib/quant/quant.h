@@ -73,13 +73,13 @@ enum quant_choice {
 struct quant_methods {
     enum quant_scaling scaling;
     enum quant_choice choice;
-    double alpha;       /* smooth: exponent; AWQ: step of the grid of exponents */
-    int32_t own;        /* AWQ: scales for each linear, instead of one for all that read an input */
-    int32_t quarter;    /* AWQ: over a quarter of the samples */
-    int32_t plain_grid; /* AWQ: "no scaling" is not among the trials */
-    int32_t block;      /* GPTQ: columns whose errors are passed on together */
-    double damp;        /* GPTQ: share of the mean diagonal that is added to it */
-    int32_t plain_order;     /* GPTQ: columns as they come, not by falling second moment */
+    double alpha;        /* smooth: exponent; AWQ: step of the grid of exponents */
+    int32_t own;         /* scales for each linear, instead of one for all that read an input */
+    int32_t quarter;     /* AWQ: over a quarter of the batches, pads and all, as ModelOpt does */
+    int32_t plain_grid;  /* AWQ: "no scaling" is not among the trials */
+    int32_t block;       /* GPTQ: columns whose errors are passed on together */
+    double damp;         /* GPTQ: share of the mean diagonal that is added to it */
+    int32_t plain_order; /* GPTQ: columns as they come, not by falling second moment */
     int32_t quantized_input; /* GPTQ: second moments of the quantized inputs */
     int32_t modelopt_grid;   /* MSE: ModelOpt's multipliers */
 };

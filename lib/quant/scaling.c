@@ -5,6 +5,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,9 +122,9 @@ struct sampled {
     const char *name;
 };
 
-static void sample_rows(const struct scaled_weight *w, int64_t cols, struct sampled *out)
+static void sample_rows(const struct scaled_weight *w, int64_t cols, bool all, struct sampled *out)
 {
-    int64_t step = (w->rows + AWQ_ROWS - 1) / AWQ_ROWS;
+    int64_t step = all ? 1 : (w->rows + AWQ_ROWS - 1) / AWQ_ROWS;
     *out = (struct sampled){.rows = (w->rows + step - 1) / step, .name = w->name};
     out->w = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
     out->scaled = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
@@ -214,7 +215,7 @@ int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct
     plain.methods = (struct quant_methods){0};
     weight_measure(pool, in, w, count, &spec->step[0], weight);
     for (int i = 0; i < count; i++)
-        sample_rows(&w[i], in->cols, &all[i]);
+        sample_rows(&w[i], in->cols, spec->methods.quarter, &all[i]);
     for (int k = spec->methods.plain_grid ? 0 : -1; k <= last && r == 0; k++) {
         take_trial(in, weight, &spec->methods, k, trial, &at);
         r = awq_loss(pool, in, all, count, &plain, trial, &loss, err);

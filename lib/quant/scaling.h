@@ -34,7 +34,8 @@ void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
                    const struct scaled_weight *w, int count, double alpha, float *scale);
 /*
  * spec: with AWQ's methods. The losses are taken over at most AWQ_ROWS rows of each weight, spread
- * evenly. *exponent: the one that was chosen; -1: no scaling.
+ * evenly; over all of them by ModelOpt's rules (quarter). *exponent: the one that was chosen; -1:
+ * no scaling.
  */
 enum { AWQ_ROWS = 512 };
 int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct scaled_weight *w,

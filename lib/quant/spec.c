@@ -239,7 +239,10 @@ static int parse_methods(struct spec_text *c, struct quant_methods *m)
         m->choice = QUANT_CLIP;
     if (skip(c, "smooth{")) {
         m->scaling = QUANT_SMOOTH;
-        if (parse_number(c, 0, 1, &m->alpha) < 0 || parse_mark(c, "}/") < 0)
+        if (parse_number(c, 0, 1, &m->alpha) < 0)
+            return -1;
+        m->own = skip(c, ",own");
+        if (parse_mark(c, "}/") < 0)
             return -1;
     } else if (skip(c, "awq{") && (parse_awq(c, m) < 0 || parse_mark(c, "/") < 0)) {
         return -1;
@@ -300,9 +303,6 @@ const char *quant_methods_rule(const struct quant_spec *spec)
         return "a method needs something to quantize";
     if (m->choice != QUANT_NEAREST && spec->steps > 1)
         return "this method goes with one step, not with a sequence";
-    if (m->own || m->quarter)
-        return "AWQ is computed with one scale for all linears of an input, over all samples: "
-               "autoquant.awq_shared joint, awq_samples all";
     if (m->quantized_input)
         return "GPTQ is computed with the unquantized inputs: autoquant.gptq_input plain";
     for (int i = 0; m->scaling && i < spec->steps; i++)
@@ -328,7 +328,8 @@ static size_t print_methods(const struct quant_methods *m, char *out, size_t siz
     static const char *const choices[] = {"", "", "", "", "sweep/", "4o6/"};
     char a[AQ_FMT_MAX], b[AQ_FMT_MAX], scaling[96] = "", choice[96] = "";
     if (m->scaling == QUANT_SMOOTH)
-        (void)snprintf(scaling, sizeof scaling, "smooth{%s}/", aq_fmt_double(m->alpha, a));
+        (void)snprintf(scaling, sizeof scaling, "smooth{%s%s}/", aq_fmt_double(m->alpha, a),
+                       m->own ? ",own" : "");
     if (m->scaling == QUANT_AWQ)
         (void)snprintf(scaling, sizeof scaling, "awq{%s,%s,%s,%s}/", aq_fmt_double(m->alpha, a),
                        m->own ? "own" : "joint", m->quarter ? "quarter" : "all",

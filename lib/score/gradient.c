@@ -359,13 +359,16 @@ static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p
     return kept_put(g->w.kept, slot, dh, err);
 }
 
+enum { HELD = MODEL_INPUTS + MODEL_LINEARS };
+
 /* Products with one quantized weight, collected for one call of the backend's `score`. */
 struct jobs {
     struct backend_score_job *items; /* [places x inputs_at_once] */
     int count;
     int inputs; /* operands in use in each place's x */
-    /* [inputs_at_once]: row x MODEL_INPUTS + input that the places' x[i] hold; -1: nothing. The
-       next linear of a group reads the same input and finds it quantized. */
+    /* [inputs_at_once]: row x HELD + input that the places' x[i] hold, or + MODEL_INPUTS + linear
+       where its scales are its own; -1: nothing. The next linear of a group reads the same input
+       and finds it quantized. */
     int64_t *held;
 };
 
@@ -379,9 +382,10 @@ static int add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t 
     int in = m->linears[l].input, group = m->linears[l].group;
     struct quant_range room;
     const struct quant_range *range;
-    if (scoring_range(s, &s->rows->items[row], layer, in, &room, &range, err) < 0)
+    if (scoring_range(s, &s->rows->items[row], layer, in, l, &room, &range, err) < 0)
         return -1;
-    int64_t *held = &jobs->held[jobs->inputs], wanted = (int64_t)row * MODEL_INPUTS + in;
+    int64_t *held = &jobs->held[jobs->inputs];
+    int64_t wanted = (int64_t)row * HELD + (c->ws.methods.own ? MODEL_INPUTS + l : in);
     for (size_t i = 0; i < places; i++) {
         struct batch_tile *p = &g->places[i];
         struct backend_operand *x = p->x[jobs->inputs];

@@ -39,13 +39,30 @@ struct kl {
     double *host;  /* [tile rows]: of one of them */
     double *saved; /* [rows][2][MODEL_GROUPS][samples of the tile]: KL and clipped elements, of one
                       layer and tile */
-    struct backend_operand *x; /* (rows, inputs): the quantized input of the group */
+    /* (rows, inputs): the quantized input of the group; one for each of its linears where scales
+       are their own */
+    struct backend_operand *x[MODEL_LINEARS];
     struct backend_operand *weights[MODEL_LINEARS]; /* (outputs, inputs): its quantized linears */
     struct nn_expert_swap experts;                  /* operands of the experts of a part */
     struct made made[MODEL_LINEARS];                /* what `weights` are quantized from */
     struct made_experts made_experts;
     size_t states_bytes, sums_bytes;
 };
+
+/* Quantized inputs that a group of linears needs at most. */
+static int inputs_of_group(const struct scoring *s)
+{
+    int most = 1;
+    bool own = false;
+    for (size_t i = 0; i < s->candidates->count; i++)
+        own = own || s->candidates->items[i].ws.methods.own;
+    for (int64_t layer = 0; own && layer < nn_layers(s->model); layer++) {
+        const struct model_layer *m = nn_layer(s->model, layer);
+        for (int g = 0; g < m->group_count; g++)
+            most = m->groups[g].linears > most ? m->groups[g].linears : most;
+    }
+    return most;
+}
 
 static uint64_t operand_bytes(const struct scoring *s, const struct backend_sizes *sizes)
 {
@@ -96,9 +113,11 @@ static int take_operands(struct kl *k, struct aq_err *err)
 {
     const struct scoring *s = k->s;
     const struct backend_sizes sizes = scoring_sizes(s);
-    k->x = k->w.op->operand_new(k->w.b, sizes.rows, sizes.inputs, 0, err);
-    if (!k->x)
-        return -1;
+    for (int i = 0; i < inputs_of_group(s); i++) {
+        k->x[i] = k->w.op->operand_new(k->w.b, sizes.rows, sizes.inputs, 0, err);
+        if (!k->x[i])
+            return -1;
+    }
     for (int l = 0; l < MODEL_LINEARS; l++) {
         int64_t rows = 0, cols = 0;
         for (int64_t layer = 0; layer < nn_layers(s->model); layer++) {
@@ -143,11 +162,12 @@ static void tear_down(struct kl *k)
             b->ops->free(b, k->states, k->states_bytes);
         if (k->sums)
             b->ops->free(b, k->sums, k->sums_bytes);
-        if (k->x)
-            b->ops->operand_free(b, k->x);
-        for (int l = 0; l < MODEL_LINEARS; l++)
+        for (int l = 0; l < MODEL_LINEARS; l++) {
+            if (k->x[l])
+                b->ops->operand_free(b, k->x[l]);
             if (k->weights[l])
                 b->ops->operand_free(b, k->weights[l]);
+        }
         nn_expert_operands_free(&k->experts, nn_arch(k->s->model), b);
         for (int l = 0; l < MODEL_LINEARS; l++)
             made_release(b, &k->made[l]);
@@ -208,16 +228,20 @@ static int change(struct kl *k, int64_t layer, size_t tile, const void *h, const
     const struct quant_range *range;
     if (m->groups[v->group].half[EXPERT_GATE_UP] || m->groups[v->group].half[EXPERT_DOWN])
         return change_experts(k, layer, tile, h, v, err);
-    if (scoring_range(s, row, layer, in, &room, &range, err) < 0)
+    if (scoring_range(s, row, layer, in, first, &room, &range, err) < 0)
         return -1;
     const struct nn_acts *acts = nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, NULL);
-    k->w.op->quantize_act(k->w.b, k->x, scoring_quantized_tile(s, &k->w, v->row, tile), acts->x[in],
-                          m->inputs[in].cols, &c->as, range, NULL);
     const struct made_from from = scoring_made_from(s);
     for (int l = first; l < first + m->groups[v->group].linears; l++) {
+        struct backend_operand *x = k->x[c->ws.methods.own ? l - first : 0];
+        if (c->ws.methods.own && scoring_range(s, row, layer, in, l, &room, &range, err) < 0)
+            return -1;
+        if (c->ws.methods.own || l == first)
+            k->w.op->quantize_act(k->w.b, x, scoring_quantized_tile(s, &k->w, v->row, tile),
+                                  acts->x[in], m->inputs[in].cols, &c->as, range, NULL);
         if (made_quantize(&from, &k->made[l], k->weights[l], layer, l, &c->ws, c->id, err) < 0)
             return -1;
-        swap.x[l] = k->x;
+        swap.x[l] = x;
         swap.w[l] = k->weights[l];
     }
     (void)nn_layer_forward(s->model, layer, k->w.tiles[tile], h, v->h, &swap);

@@ -325,7 +325,9 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     rest = *spec;
     if (spec->methods.scaling) {
         size_t input = from->groups->first_input[layer] + (size_t)m->linears[linear].input;
-        scale = solved_scale(from->solved, id, input, w->cols, err);
+        scale = spec->methods.own
+                    ? solved_own_scale(from->solved, id, at.group, at.module, w->cols, err)
+                    : solved_scale(from->solved, id, input, w->cols, err);
         if (!scale)
             return -1;
         rest.methods.scaling = QUANT_NO_SCALING;

@@ -166,8 +166,22 @@ bool scoring_scales(const struct scoring *s)
     return false;
 }
 
+/* 1 / scale of a candidate at an input, or of a linear that reads it. */
+static const float *factor_of(const struct scoring *s, const struct candidate *c, int64_t layer,
+                              size_t input, int linear, struct aq_err *err)
+{
+    int64_t cols = s->groups->inputs[input].cols;
+    if (!c->ws.methods.own)
+        return solved_factor(s->solved, c->id, input, cols, err);
+    const struct model_layer *m = nn_layer(s->model, layer);
+    int group = m->linears[linear].group;
+    return solved_own_factor(s->solved, c->id, s->groups->first[layer] + (size_t)group,
+                             linear - m->groups[group].first, cols, err);
+}
+
 int scoring_range(const struct scoring *s, const struct score_row *row, int64_t layer, int input,
-                  struct quant_range *room, const struct quant_range **out, struct aq_err *err)
+                  int linear, struct quant_range *room, const struct quant_range **out,
+                  struct aq_err *err)
 {
     const struct candidate *c = &s->candidates->items[row->candidate];
     size_t at = s->groups->first_input[layer] + (size_t)input;
@@ -183,7 +197,7 @@ int scoring_range(const struct scoring *s, const struct score_row *row, int64_t 
     if (!c->ws.methods.scaling || !s->solved) /* only a plan has none */
         return 0;
     int64_t cols = s->groups->inputs[at].cols;
-    const float *factor = solved_factor(s->solved, c->id, at, cols, err);
+    const float *factor = factor_of(s, c, layer, at, linear, err);
     if (!factor)
         return -1;
     made_scale_range(room, *out ? &plain : NULL, factor, cols, s->hidden);
@@ -216,7 +230,8 @@ int scoring_experts(const struct scoring *s, size_t row, int64_t layer, int grou
             continue;
         out->a[h] = c->as;
         if (nn_group_spec(s->model, layer, group, &c->ws, &out->w[h], err) < 0 ||
-            scoring_range(s, r, layer, m->experts_input[h], &out->room[h], &out->range[h], err) < 0)
+            scoring_range(s, r, layer, m->experts_input[h], 0, &out->room[h], &out->range[h], err) <
+                0)
             return -1;
         if (!out->range[h] || !out->room[h].hidden)
             continue;
@@ -287,7 +302,10 @@ static int inputs_fit(const struct scoring *s, const struct score_row *row, stru
             struct quant_range room;
             const struct quant_range *range;
             struct quant_plan *plan;
-            if (scoring_range(s, row, l, i, &room, &range, err) < 0)
+            int reader = 0;
+            while (reader + 1 < layer->linear_count && layer->linears[reader].input != i)
+                reader++;
+            if (scoring_range(s, row, l, i, reader, &room, &range, err) < 0)
                 return -1;
             if (quant_plan_act(&plan, spec, layer->inputs[i].cols, range, QUANT_UNROUNDED, err) < 0)
                 return aq_err_prefix(err, "layers.%" PRId64 ", input '%s'", l,

@@ -89,8 +89,6 @@ uint64_t scoring_weight_bytes(const struct scoring *s);
 struct made_from scoring_made_from(const struct scoring *s);
 /* Does any candidate scale its inputs? */
 bool scoring_scales(const struct scoring *s);
-/* The range and factor that a row's activation takes at an input of a layer; *out is NULL for
-   neither. */
 /*
  * What a row does to a group of a layer's experts: to both of their matrices, or to one with the
  * other as it is. Starts from {0} and keeps its room; release.
@@ -108,8 +106,10 @@ void scoring_experts_release(struct scoring_experts *e);
 struct nn_expert_swap;
 void scoring_swap(const struct scoring_experts *e, const struct candidate *c,
                   struct made_experts *made, struct nn_expert_swap *swap);
+/* The range and factor that a row's activation takes at an input of a layer, where this linear of
+   the layer reads it; *out is NULL for neither. */
 int scoring_range(const struct scoring *s, const struct score_row *row, int64_t layer, int input,
-                  struct quant_range *room, const struct quant_range **out,
+                  int linear, struct quant_range *room, const struct quant_range **out,
                   struct aq_err *err) AQ_MUST_CHECK;
 
 /*

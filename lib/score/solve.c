@@ -37,7 +37,7 @@ struct solve_call {
     struct walk walk;
     int64_t prefix;
     int position; /* of the prefix in the ranges */
-    bool bf16, moments;
+    bool bf16, moments, quarter;
     struct json *identity; /* of a layer's file: all but layers, tensors and digest */
     char *parts;           /* directory of the layers' files */
     /* of the layer at work */
@@ -73,6 +73,7 @@ static int open_candidates(struct solve_call *r, struct aq_err *err)
         return -1;
     r->done = xcalloc(r->candidates.count + 1, sizeof *r->done);
     r->moments = solve_needs_moments(&r->candidates);
+    r->quarter = solve_needs_quarter(&r->candidates);
     if (r->candidates.count == 0)
         aq_note(0, "none of the candidates has anything to solve");
     return 0;
@@ -100,6 +101,12 @@ static int open_model(struct solve_call *r, struct aq_err *err)
     config.bf16 = r->bf16;
     if (backend_open(&r->backend, r->job->device, &config, err) < 0)
         return -1;
+    for (size_t i = 0; i < r->candidates.count && r->lm.arch.experts; i++)
+        if (r->candidates.items[i].ws.methods.own || r->candidates.items[i].ws.methods.quarter)
+            return aq_err_set(err, AQ_EINPUT,
+                              "treatment '%s' is not computed for mixtures of experts: "
+                              "autoquant.awq_shared joint, awq_samples all are",
+                              r->candidates.items[i].w);
     if (open_ranges(r, err) < 0)
         return -1;
     const struct sample_set set = {
@@ -158,6 +165,8 @@ static struct json *describe(const struct solve_call *r)
     json_add_string(aq, "lm", r->lm.digest);
     json_add_string(aq, "tokens", r->tokens.digest);
     json_add_int(aq, "prefix", r->prefix);
+    if (r->quarter)
+        json_add_int(aq, "batch", r->job->batch);
     json_add_string(aq, "ranges", digest);
     json_add_string(aq, "backend", r->backend->identity);
     json_add_string(aq, "dtype", compute_dtype_name(r->bf16));
@@ -315,6 +324,10 @@ static void begin_layer(struct solve_call *r, int64_t layer)
         in->tokens = 0;
         if (is_of_experts(r, layer, (int)(i - first)))
             continue;
+        if (r->quarter) {
+            memset(in->quarter, 0, n * n * sizeof *in->quarter);
+            memset(in->quarter_mean, 0, n * sizeof *in->quarter_mean);
+        }
         if (r->device[i - first]) {
             r->backend->ops->zero(r->backend, r->device[i - first], r->device_bytes[i - first]);
             continue;
@@ -355,6 +368,55 @@ static void take_unit(void *arg, int64_t unit, int worker)
         }
 }
 
+/* Rows of a sample, pads and all, as a batch that is padded has them. */
+static int64_t sample_rows(const struct tile *t, int32_t s)
+{
+    int64_t own = t->desc.first[s + 1] - t->desc.first[s];
+    return t->desc.pad[s] ? own - 1 + t->pads[s] : own;
+}
+
+/* The batches that AWQ's scales are found over: a quarter of all, at least one. */
+static int64_t quarter_batches(const struct solve_call *r)
+{
+    int64_t batches = (r->prefix + r->job->batch - 1) / r->job->batch;
+    return batches < 4 ? 1 : batches / 4;
+}
+
+/* [batches of the quarter]: rows of each. */
+static int64_t *batch_rows(const struct solve_call *r)
+{
+    int64_t *rows = xcalloc((size_t)quarter_batches(r), sizeof *rows);
+    for (size_t i = 0; i < r->tiles.count; i++)
+        for (int32_t s = 0; s < r->tiles.items[i].desc.samples; s++) {
+            int64_t batch = (r->tiles.items[i].sample + s) / r->job->batch;
+            if (batch < quarter_batches(r))
+                rows[batch] += sample_rows(&r->tiles.items[i], s);
+        }
+    return rows;
+}
+
+/* Adds a tile's part of the quarter; the host has its input. */
+static void add_quarter(struct solve_call *r, const struct tile *t, struct input_stats *in)
+{
+    int64_t *rows = batch_rows(r), n = 0;
+    for (int32_t s = 0; s < t->desc.samples; s++) {
+        int64_t batch = (t->sample + s) / r->job->batch;
+        for (int32_t k = t->desc.first[s]; batch < quarter_batches(r) && k < t->desc.first[s + 1];
+             k++, n++) {
+            double times = t->desc.pad[s] && k == t->desc.first[s] ? t->pads[s] : 1;
+            double share = times / ((double)rows[batch] * (double)quarter_batches(r));
+            const float *row = r->host + (int64_t)k * in->cols;
+            double *to = r->rows + n * in->cols, root = sqrt(share);
+            for (int64_t c = 0; c < in->cols; c++) {
+                in->quarter_mean[c] += share * fabs((double)row[c]);
+                to[c] = root * (double)row[c];
+            }
+        }
+    }
+    dense_add_square(r->pool, in->quarter, r->rows, n, in->cols);
+    free(rows);
+}
+
 static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const struct nn_acts *acts,
                     struct aq_err *err)
 {
@@ -368,6 +430,11 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
         struct input_stats *in = &r->inputs[i];
         double *device = r->device[i];
         size_t bytes = (size_t)r->tiles.rows * (size_t)in->cols * r->backend->act_size;
+        if (r->quarter && t->sample < quarter_batches(r) * r->job->batch) {
+            if (r->backend->ops->download(r->backend, r->host, acts->x[i], bytes, err) < 0)
+                return aq_err_prefix(err, "layer %" PRId64, layer);
+            add_quarter(r, t, in);
+        }
         if (device) {
             r->backend->ops->moments(r->backend, r->walk.tiles[tile],
                                      in->moments ? device + in->cols : NULL, device, acts->x[i],
@@ -440,6 +507,8 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
             if (!isfinite(in->mean[c]))
                 return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in column %" PRId64,
                                   g->inputs[i].name, c);
+        if (r->quarter && in->quarter)
+            dense_mirror(r->pool, in->quarter, in->cols);
     }
     return write_layer(r, layer, err);
 }
@@ -470,7 +539,7 @@ static uint64_t moments_bytes(const struct solve_call *r)
                 sum += (uint64_t)g->inputs[i].cols * (uint64_t)g->inputs[i].cols * sizeof(double);
         most = sum > most ? sum : most;
     }
-    return r->moments ? most : 0;
+    return (r->moments ? most : 0) + (r->quarter ? most : 0);
 }
 
 /* Of a tile's input on the host, as the device has it and in double. */
@@ -524,6 +593,13 @@ static int take_room(struct solve_call *r, struct aq_err *err)
         if (r->moments && !(r->inputs[i].moments =
                                 aq_big_alloc(r->moments_bytes[i], "the moments of an input", err)))
             return -1;
+        if (r->quarter) {
+            r->inputs[i].quarter_mean = xcalloc(n, sizeof *r->inputs[i].quarter_mean);
+            r->inputs[i].quarter =
+                aq_big_alloc(r->moments_bytes[i], "the moments of a quarter of the batches", err);
+            if (!r->inputs[i].quarter)
+                return -1;
+        }
         if (!r->backend->ops->moments)
             continue;
         r->device_bytes[i] = (n + (r->moments ? n * n : 0)) * sizeof(double);
@@ -532,7 +608,7 @@ static int take_room(struct solve_call *r, struct aq_err *err)
         if (!r->device[i])
             return -1;
     }
-    if (r->backend->ops->moments)
+    if (r->backend->ops->moments && !r->quarter)
         return 0;
     uint64_t elements = rows_bytes(r) / (sizeof *r->host + sizeof *r->rows);
     r->host = xmalloc(elements * sizeof *r->host);
@@ -702,6 +778,9 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
     for (int i = 0; i < MODEL_INPUTS; i++) {
         if (r.inputs[i].moments)
             aq_big_free(r.inputs[i].moments, r.moments_bytes[i]);
+        if (r.inputs[i].quarter)
+            aq_big_free(r.inputs[i].quarter, r.moments_bytes[i]);
+        free(r.inputs[i].quarter_mean);
         free(r.inputs[i].mean);
         free(r.amax[i]);
         if (r.device[i])

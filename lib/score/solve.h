@@ -20,6 +20,7 @@ enum { SOLVE_RESULT_VERSION = 3 };
 struct solve_job {
     const char *lm, *tokens, *ranges; /* files */
     int64_t prefix;                   /* samples; 0: all */
+    int64_t batch;                    /* samples of a batch, for AWQ over a quarter of them */
     const char *output;
     const char *device, *dtype;
     uint64_t memory; /* 0: no limit */

@@ -10,6 +10,7 @@
 #include "score/solve_experts.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,7 +86,9 @@ static int find_scales(const struct layer_job *job, const struct readers *r,
                        struct aq_err *err)
 {
     struct scaled_weight w[MODEL_LINEARS];
-    const struct scaled_input input = {in->cols, in->moments, in->mean, in->amax, false};
+    bool quarter = spec->methods.quarter;
+    const struct scaled_input input = {in->cols, quarter ? in->quarter : in->moments,
+                                       quarter ? in->quarter_mean : in->mean, in->amax, false};
     double exponent;
     int bad = 0;
     for (int i = 0; i < r->count; i++) {
@@ -127,7 +130,8 @@ static bool same_scales(const struct quant_spec *a, const struct quant_spec *b)
     struct quant_spec x = *a, y = *b;
     x.methods = y.methods = (struct quant_methods){0};
     return a->methods.scaling == b->methods.scaling && a->methods.alpha == b->methods.alpha &&
-           a->methods.plain_grid == b->methods.plain_grid && quant_same(&x, &y);
+           a->methods.plain_grid == b->methods.plain_grid &&
+           a->methods.quarter == b->methods.quarter && quant_same(&x, &y);
 }
 
 static int take_scales(const struct layer_job *job, const struct readers *r,
@@ -135,13 +139,13 @@ static int take_scales(const struct layer_job *job, const struct readers *r,
                        struct kept_scale *kept, float *scale, struct aq_err *err)
 {
     size_t bytes = (size_t)in->cols * sizeof *scale;
-    if (kept->scale && same_scales(&kept->of, spec)) {
+    if (kept->scale && !spec->methods.own && same_scales(&kept->of, spec)) {
         memcpy(scale, kept->scale, bytes);
         return 0;
     }
     if (find_scales(job, r, in, spec, scale, err) < 0)
         return -1;
-    if (spec->methods.scaling != QUANT_AWQ)
+    if (spec->methods.scaling != QUANT_AWQ || spec->methods.own)
         return 0;
     if (!kept->scale)
         kept->scale = xmalloc(bytes);
@@ -223,32 +227,70 @@ static int solve_linear(const struct layer_job *job, const struct candidate *c, 
     return r < 0 ? aq_err_prefix(err, "%s", aq_show(w->name)) : 0;
 }
 
-/* One candidate on one input and the linears that read it. */
-static int solve_input(const struct layer_job *job, const struct candidate *c, int input,
-                       struct kept_factor *kept, struct kept_scale *scales,
-                       struct solved_items *out, struct aq_err *err)
+/* What is kept of an input from candidate to candidate. */
+struct input_kept {
+    struct kept_factor factor;
+    struct kept_scale scale;
+};
+
+/* "<group>.<module>" of a linear. */
+struct linear_name {
+    char text[48];
+};
+
+static struct linear_name linear_name(const struct layer_job *job, int linear)
+{
+    const struct model_layer *m = nn_layer(job->model, job->layer);
+    int group = m->linears[linear].group;
+    struct linear_name n;
+    (void)snprintf(n.text, sizeof n.text, "%zu.%d", job->groups->first[job->layer] + (size_t)group,
+                   linear - m->groups[group].first);
+    return n;
+}
+
+/* One candidate on one input and linears that read it: all, or one whose scales are its own. */
+static int solve_readers(const struct layer_job *job, const struct candidate *c, int input,
+                         const struct readers *r, struct input_kept *kept, struct solved_items *out,
+                         struct aq_err *err)
 {
     const struct input_stats *in = &job->inputs[input];
-    const struct readers r = readers_of(job, input);
     size_t index = job->groups->first_input[job->layer] + (size_t)input;
     const char *name = job->groups->inputs[index].name;
     const struct quant_methods *m = &c->ws.methods;
     float *scale = NULL;
     if (m->scaling) {
         scale = xcalloc((size_t)in->cols, sizeof *scale);
-        solved_items_add(out, xasprintf("scale/%s/%zu", c->id, index), ST_F32, 0, 0, in->cols,
-                         scale);
-        if (take_scales(job, &r, in, &c->ws, scales, scale, err) < 0)
+        solved_items_add(out,
+                         m->own
+                             ? xasprintf("scale/%s/%s", c->id, linear_name(job, r->linear[0]).text)
+                             : xasprintf("scale/%s/%zu", c->id, index),
+                         ST_F32, 0, 0, in->cols, scale);
+        if (take_scales(job, r, in, &c->ws, &kept->scale, scale, err) < 0)
             return aq_err_prefix(err, "input '%s'", name);
-        fit_scales(job->lm, index, in->cols, scale);
+        if (!m->own) /* those of its own are served by nobody */
+            fit_scales(job->lm, index, in->cols, scale);
     }
     if (m->choice != QUANT_CLIP && m->choice != QUANT_GPTQ)
         return 0;
-    if (m->choice == QUANT_GPTQ && take_factor(job, in, name, m, scale, kept, err) < 0)
+    if (m->choice == QUANT_GPTQ && take_factor(job, in, name, m, scale, &kept->factor, err) < 0)
         return -1;
-    for (int i = 0; i < r.count; i++)
-        if (solve_linear(job, c, r.linear[i], in, scale, &kept->f, out, err) < 0)
+    for (int i = 0; i < r->count; i++)
+        if (solve_linear(job, c, r->linear[i], in, scale, &kept->factor.f, out, err) < 0)
             return -1;
+    return 0;
+}
+
+static int solve_input(const struct layer_job *job, const struct candidate *c, int input,
+                       struct input_kept *kept, struct solved_items *out, struct aq_err *err)
+{
+    const struct readers all = readers_of(job, input);
+    if (!c->ws.methods.own)
+        return solve_readers(job, c, input, &all, kept, out, err);
+    for (int i = 0; i < all.count; i++) {
+        const struct readers one = {.linear = {all.linear[i]}, .count = 1};
+        if (solve_readers(job, c, input, &one, kept, out, err) < 0)
+            return -1;
+    }
     return 0;
 }
 
@@ -259,13 +301,12 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
     for (int i = 0; i < m->input_count && r == 0; i++) {
         if (i == m->experts_input[EXPERT_GATE_UP] || i == m->experts_input[EXPERT_DOWN])
             continue;
-        struct kept_factor kept = {.there = false};
-        struct kept_scale scales = {.scale = NULL};
+        struct input_kept kept = {.factor = {.there = false}};
         for (size_t c = 0; c < job->candidates->count && r == 0; c++)
             if (!job->done[c])
-                r = solve_input(job, &job->candidates->items[c], i, &kept, &scales, out, err);
-        gptq_factor_release(&kept.f);
-        free(scales.scale);
+                r = solve_input(job, &job->candidates->items[c], i, &kept, out, err);
+        gptq_factor_release(&kept.factor.f);
+        free(kept.scale.scale);
     }
     if (m->experts && r == 0)
         r = solve_experts(job, out, err);
@@ -274,11 +315,20 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
 
 /* ---- plans ---- */
 
+bool solve_needs_quarter(const struct candidates *c)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (c->items[i].ws.methods.quarter)
+            return true;
+    return false;
+}
+
 bool solve_needs_moments(const struct candidates *c)
 {
     for (size_t i = 0; i < c->count; i++) {
         const struct quant_methods *m = &c->items[i].ws.methods;
-        if (m->scaling == QUANT_AWQ || m->choice == QUANT_GPTQ || m->choice == QUANT_CLIP)
+        if ((m->scaling == QUANT_AWQ && !m->quarter) || m->choice == QUANT_GPTQ ||
+            m->choice == QUANT_CLIP)
             return true;
     }
     return false;

@@ -15,6 +15,9 @@ struct input_stats {
     double *moments;   /* (cols, cols): sum of x x', both triangles; NULL: nobody needs it */
     double *mean;      /* [cols]: mean of |x| */
     const float *amax; /* [cols]: the largest |x|, from the ranges */
+    /* The same over a quarter of the batches by ModelOpt's rules: pads count, and each batch as
+       much as another. NULL: nobody needs them. */
+    double *quarter, *quarter_mean;
 };
 
 struct layer_job {
@@ -42,8 +45,9 @@ void solved_items_add(struct solved_items *s, char *name, enum st_dtype dtype, i
 
 int solve_layer(const struct layer_job *job, struct solved_items *out,
                 struct aq_err *err) AQ_MUST_CHECK;
-/* Do the methods of any candidate need second moments? */
+/* Do the methods of any candidate need second moments; those over a quarter of the batches? */
 bool solve_needs_moments(const struct candidates *c);
+bool solve_needs_quarter(const struct candidates *c);
 /* Bytes that a layer takes at most beside the moments of its inputs. */
 uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c);
 

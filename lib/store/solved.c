@@ -234,22 +234,30 @@ static const float *find_numbers(struct solved_file *s, const char *name, int64_
     return numbers;
 }
 
-const float *solved_scale(struct solved_file *s, const char *id, size_t input, int64_t cols,
-                          struct aq_err *err)
+/* Room for a tensor's name. */
+struct tensor_name {
+    char text[80];
+};
+
+static struct tensor_name scale_name(const char *id, size_t input)
 {
-    char name[64];
-    struct solved_tensor *seen;
-    (void)snprintf(name, sizeof name, "scale/%s/%zu", id, input);
-    return find_numbers(s, name, cols, true, &seen, err);
+    struct tensor_name n;
+    (void)snprintf(n.text, sizeof n.text, "scale/%s/%zu", id, input);
+    return n;
 }
 
-const float *solved_factor(struct solved_file *s, const char *id, size_t input, int64_t cols,
-                           struct aq_err *err)
+static struct tensor_name own_scale_name(const char *id, size_t group, int module)
 {
-    char name[64];
+    struct tensor_name n;
+    (void)snprintf(n.text, sizeof n.text, "scale/%s/%zu.%d", id, group, module);
+    return n;
+}
+
+static const float *find_factor(struct solved_file *s, const struct tensor_name *name, int64_t cols,
+                                struct aq_err *err)
+{
     struct solved_tensor *seen;
-    (void)snprintf(name, sizeof name, "scale/%s/%zu", id, input);
-    const float *scale = find_numbers(s, name, cols, true, &seen, err);
+    const float *scale = find_numbers(s, name->text, cols, true, &seen, err);
     if (!scale)
         return NULL;
     if (!seen->inverse) {
@@ -258,6 +266,34 @@ const float *solved_factor(struct solved_file *s, const char *id, size_t input, 
             seen->inverse[i] = 1 / scale[i];
     }
     return seen->inverse;
+}
+
+const float *solved_scale(struct solved_file *s, const char *id, size_t input, int64_t cols,
+                          struct aq_err *err)
+{
+    struct solved_tensor *seen;
+    return find_numbers(s, scale_name(id, input).text, cols, true, &seen, err);
+}
+
+const float *solved_own_scale(struct solved_file *s, const char *id, size_t group, int module,
+                              int64_t cols, struct aq_err *err)
+{
+    struct solved_tensor *seen;
+    return find_numbers(s, own_scale_name(id, group, module).text, cols, true, &seen, err);
+}
+
+const float *solved_factor(struct solved_file *s, const char *id, size_t input, int64_t cols,
+                           struct aq_err *err)
+{
+    struct tensor_name name = scale_name(id, input);
+    return find_factor(s, &name, cols, err);
+}
+
+const float *solved_own_factor(struct solved_file *s, const char *id, size_t group, int module,
+                               int64_t cols, struct aq_err *err)
+{
+    struct tensor_name name = own_scale_name(id, group, module);
+    return find_factor(s, &name, cols, err);
 }
 
 const float *solved_ranges(struct solved_file *s, const char *id, size_t group, int module,

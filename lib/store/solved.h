@@ -4,6 +4,8 @@
  *
  *     scale/<id>/<input>    F32 [cols]             a weight's columns are multiplied by it, its
  *                                                  input divided
+ *     scale/<id>/<linear>   F32 [cols]             the same, of candidates with scales of each
+ *                                                  linear's own
  *     range/<id>/<linear>   F32 [rows, cols]       of the grid of ranges (quant_weight_grid)
  *     codes/<id>/<linear>   U8 [rows, bytes]       two's complement, `bits` bits each, low bits
  *                                                  first, rows padded to a byte
@@ -68,6 +70,11 @@ const float *solved_scale(struct solved_file *s, const char *id, size_t input, i
 /* 1 / scale, the factor of the input. */
 const float *solved_factor(struct solved_file *s, const char *id, size_t input, int64_t cols,
                            struct aq_err *err);
+/* Both of a linear's own. */
+const float *solved_own_scale(struct solved_file *s, const char *id, size_t group, int module,
+                              int64_t cols, struct aq_err *err);
+const float *solved_own_factor(struct solved_file *s, const char *id, size_t group, int module,
+                               int64_t cols, struct aq_err *err);
 const float *solved_ranges(struct solved_file *s, const char *id, size_t group, int module,
                            int64_t count, struct aq_err *err);
 const uint8_t *solved_codes(struct solved_file *s, const char *id, size_t group, int module,
