@@ -219,11 +219,60 @@ E
         aq-eval -q --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --ranges "$F/ranges" --solved "$T/solved" -o "$T/x.json" "$T/m.json"
 }
 
-@test "a text whose samples have no row of their own reaches no input; constant inputs and dead columns are solved" {
-    # columns of the norms that are 0: inputs of qkv and gate_up are dead there
+@test "an input that no sample reaches: every column of it is dead, and weights are rounded as they are" {
+    # a norm whose weight is 0 gives nothing on
     "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 64 --intermediate 128 --scale 0.2 --zeros input_layernorm "$T/model"
     aq-extract-lm -q -o "$T/lm.json" "$T/model"
     aq-calib ranges -q --device cpu --lm "$T/lm.json" --prefix 60 -o "$T/ranges" "$F/tokens"
     aq 0 aq-calib solve -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/ranges" -o "$T/solved" "$F"/{gptq,awq,full,smooth}.json
     aq 0 aq-score -q --device cpu --lm "$T/lm.json" --tokens "$F/tokens" --ranges "$T/ranges" --solved "$T/solved" -o "$T/store" "$F"/{gptq,awq,full,smooth}.json
+}
+
+@test "every preset that asks for an algorithm is computed as such, refused with a reason, or warned about" {
+    local format warned=() refused=()
+    while read -r format; do
+        aq 0 aq-overlay --config-dir conf --format "$format"
+        if [[ $stderr = *"is not applied"* ]]; then
+            warned+=("$format")
+        elif ! jq -e '.supported and (.treatment.w | test("^(smooth|awq|clip|gptq|mse|sweep|4o6)[{/]"))' <<<"$output" >/dev/null; then
+            jq -e '.reason | length > 20' <<<"$output" >/dev/null
+            refused+=("$format")
+        fi
+    done < <(grep -LE '^algorithm: (max|null)' conf/format/*.yaml | xargs -n 1 basename -s .yaml)
+    is "${warned[*]}" NVFP4_SVDQUANT_DEFAULT_CFG
+    # clip goes with integers in blocks; ModelOpt 0.40 refuses local Hessian's quantizers
+    is "${refused[*]}" "NVFP4_AWQ_CLIP_CFG NVFP4_AWQ_FULL_CFG NVFP4_W4A4_WEIGHT_LOCAL_HESSIAN_CFG"
+}
+
+@test "any method with any granularity that allows it, and the reason where not" {
+    # what allows it is read from the treatment of plain rounding
+    local method granularity format w a allowed n=0 both=()
+    local -A algorithm=([smooth]='{method: smoothquant, alpha: 0.5}' [awq]=awq_lite [clip]=awq_clip [gptq]=gptq [mse]=mse)
+    for format in INT4 INT8; do
+        for granularity in "$F"/conf/quant_granularity/*.yaml; do
+            granularity=$(basename -s .yaml "$granularity")
+            IFS=$'\t' read -r w a <<<"$(aq-overlay -q --config-dir "$F/conf" --format "T_$([ $format = INT4 ] && echo rtn || echo int8)" --granularity "$granularity" | jq -r 'if .supported then [.treatment.w, .treatment.a] | @tsv else "" end')"
+            [ -n "$w" ] || continue
+            for method in "${!algorithm[@]}"; do
+                case $method in
+                smooth) [[ $w = *axis1:* || $a = none || $a = *axis-1* ]] && allowed='^$' || allowed=. ;;
+                awq) [[ $w = *axis1:* || $a = *axis-1* ]] && allowed='^$' || allowed=. ;;
+                clip) allowed='^int[0-9]:block\(-1:[0-9]+\):static$' ;;
+                gptq) allowed='^int[0-9]:(tensor|axis0|block\(-1:[0-9]+\)):static$' ;;
+                mse) allowed='^int[0-9]:(tensor|axis0|axis1|block\([^)]*\)):static$' ;;
+                esac
+                { cat "$F/conf/$format"; printf 'algorithm: %s\n' "${algorithm[$method]}"; } >"$F/conf/format/T_any.yaml"
+                aq-overlay -q --config-dir "$F/conf" --format T_any --granularity "$granularity" >"$T/any.json"
+                if [[ $w != none && $w =~ $allowed ]]; then
+                    both[1]=1
+                    jq -e '.supported' "$T/any.json" >/dev/null || { echo "$method $granularity $w $a"; jq -c '.reason' "$T/any.json"; return 1; }
+                else
+                    both[0]=1
+                    jq -e '(.supported | not) and (.reason | length > 20)' "$T/any.json" >/dev/null || { echo "$method $granularity $w $a is not refused"; return 1; }
+                fi
+                n=$((n + 1))
+            done
+        done
+    done
+    [ $n -ge 50 ] && is "${both[*]}" "1 1"
 }
