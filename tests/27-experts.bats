@@ -452,9 +452,13 @@ PY
     is "$(jq '.all.kl.mean > 0' "$T/ev.json")" true
     is "$(jq '.all.kl.routing.mean | . > 0 and . < 1' "$T/ev.json")" true
     # and a calibrated pair, whose codes are solved expert by expert
-    aq 0 "${sweep[@]}" PAIRS=wint4_afp16_gptq GRANS=default BITS=4.6 ENGINE=vllm:sm90 export eval
+    aq 0 "${sweep[@]}" PAIRS='wint4_afp16 wint4_afp16_gptq' GRANS=default BITS=4.6 ENGINE=vllm:sm90 export eval
     S=$P/select/4.6/small
     is "$(jq -c '[.selection.recipe | to_entries[] | select(.key | test("experts")) | .value.candidate] | unique' "$S"/*_quant_manifest.json)" '["wint4_afp16_gptq/default"]'
+    for form in md html; do
+        aq 0 aq-report --$form "$S"/*_quant_manifest.json
+        has "$output" "In 4 of 4 layers an expert got fewer tokens than the 256 columns of its matrices: calibrated candidates of such experts were solved over"
+    done
     aq 0 aq-eval --reference "$P/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/gptq.json" "$S/export-vllm-sm90"
     jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-4 < . and . < 1e-4' "$T/gptq.json" "$S/eval.json"
     # ModelOpt's layout names every expert; a layer's have one format, and no router has one

@@ -136,11 +136,14 @@ static struct table compare(const struct report *r, const char *plain, const str
     return t;
 }
 
-static double widest_input(const struct json *groups)
+/* The most columns of any group's modules, or of those of experts; NAN: there are none. */
+static double widest_input(const struct json *groups, bool of_experts)
 {
     double widest = NAN;
     for (const struct json *g = groups ? json_first(groups) : NULL; g; g = json_next(g)) {
         const struct json *shapes = json_find(g, "shapes");
+        if (of_experts && !json_find(g, "experts"))
+            continue;
         for (const struct json *s = shapes ? json_first(shapes) : NULL; s; s = json_next(s)) {
             const struct json *cols = json_at(s, 1);
             int64_t n;
@@ -154,7 +157,7 @@ static double widest_input(const struct json *groups)
 /* Every calibrated candidate whose grid some other one rounds to nearest. */
 static struct tables find_tables(const struct report *r)
 {
-    struct tables all = {.columns = widest_input(json_find(r->m->root, "groups"))};
+    struct tables all = {.columns = widest_input(json_find(r->m->root, "groups"), false)};
     const struct json *candidates = json_find(r->m->selection, "candidates");
     for (const struct json *c = candidates ? json_first(candidates) : NULL; c; c = json_next(c)) {
         const char *plain = plain_of(candidates, c);
@@ -199,6 +202,29 @@ static char *warning_of(const struct tables *all)
                      "of the %.0f columns of the widest input: they fit this text more than "
                      "others, and so do their scores. Longer text makes them comparable.",
                      tokens, ENOUGH, all->columns);
+}
+
+/*
+ * Experts are solved over their own tokens if these are as many as a matrix has columns. NULL: all
+ * are, or nothing was calibrated, or the report does not know. Caller frees.
+ */
+static char *experts_note(const struct report *r, const struct tables *all)
+{
+    size_t layers = 0, few = 0;
+    if (all->count == 0)
+        return NULL;
+    double columns = widest_input(json_find(r->m->root, "groups"), true);
+    for (size_t i = 0; i < r->count; i++) {
+        const struct routed *n = &r->rows[i].group->routed;
+        layers += n->experts > 0;
+        few += n->experts > 0 && (double)n->least < columns;
+    }
+    if (few == 0)
+        return NULL;
+    return xasprintf("In %zu of %zu layers an expert got fewer tokens than the %.0f columns of its "
+                     "matrices: calibrated candidates of such experts were solved over the tokens "
+                     "of the whole layer.",
+                     few, layers, columns);
 }
 
 static void add_summary(struct aq_buf *out, const struct table *t)
@@ -247,13 +273,16 @@ static const char heading[] = "Round-to-nearest and calibrated";
 void calibrated_markdown(struct aq_buf *out, const struct report *r)
 {
     struct tables all = find_tables(r);
-    char *warning = warning_of(&all);
+    char *warning = warning_of(&all), *experts = experts_note(r, &all);
     if (all.count)
         aq_buf_addf(out, "\n## %s\n\n\n", heading);
     if (warning)
         aq_buf_addf(out, "**%s**\n\n\n", warning);
+    if (experts)
+        aq_buf_addf(out, "%s\n\n\n", experts);
     for (size_t i = 0; i < all.count; i++)
         add_table(out, &all.items[i]);
+    free(experts);
     free(warning);
     release_tables(&all);
 }
@@ -295,7 +324,7 @@ static void add_html_table(struct aq_buf *out, const struct table *t)
 void calibrated_html(struct aq_buf *out, const struct report *r)
 {
     struct tables all = find_tables(r);
-    char *warning = warning_of(&all);
+    char *warning = warning_of(&all), *experts = experts_note(r, &all);
     if (all.count) {
         html_section(out, "calibrated", heading,
                      "The same grid with codes rounded to nearest, and with what a method made of "
@@ -303,10 +332,13 @@ void calibrated_html(struct aq_buf *out, const struct report *r)
                      "means that the layer matters less, next to the others, than rounding says.");
         if (warning)
             html_text(out, "p", "warn", warning);
+        if (experts)
+            html_text(out, "p", NULL, experts);
         for (size_t i = 0; i < all.count; i++)
             add_html_table(out, &all.items[i]);
         html_section_end(out);
     }
+    free(experts);
     free(warning);
     release_tables(&all);
 }
