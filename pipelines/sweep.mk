@@ -170,7 +170,8 @@ plan:
 	+@$(scratch); $(MAKE) --no-print-directory -f $(front) plan
 else ifeq ($(or $(LOOKING),$(value AQ_LOCKED)),)
 .PHONY: $(GOALS) locked
-$(GOALS): locked ;
+# of several goals the second would be "nothing to be done"
+$(GOALS): locked ; $(if $(word 2,$(GOALS)),@:)
 locked:
 	+@mkdir -p $(P); $(below) AQ_LOCKED=1 flock -n -E 75 $(P)/.lock $(MAKE) --no-print-directory -f $(front) $(GOALS) || { \
 	  s=$$?; [ $$s -ne 75 ] || echo "$(P) is in use by another make: wait for it, or choose another EXPERIMENT" >&$${AQ_SAID:-2}; \

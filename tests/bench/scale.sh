@@ -94,14 +94,13 @@ if [[ $what == *' width '* ]]; then series width 3 "${widths[@]}"; fi
 [[ $what == *' models '* ]] || exit 0
 
 # The rate of scores alone: the work of all treatments less that of one, by the time that it took more.
-work_of() { # work_of LM TREATMENTS: TFLOP of scores by the plan
-    aq-score --dry-run --device cpu --lm "$1" --tokens "$work/tokens.512" --prefix 512 --score-samples 512 "${mixed[@]:0:$2}" |
+work_of() { # work_of LM TREATMENTS: TFLOP of their scores of the usual samples, by the plan
+    local n=${usual[0]}
+    aq-score --dry-run --device cpu --lm "$1" --tokens "$work/tokens.$n" --prefix "$n" --score-samples "$n" "${mixed[@]:0:$2}" |
         awk '/^ *scores / { print $2 }'
 }
 tokens 512
-at=("${usual[@]}")
-at[0]=512
-every=${#mixed[@]}
+every=${#mixed[@]} at=("${usual[@]}")
 at[2]=1 && one=$(seconds "${at[@]}")
 at[2]=$every && all_of_them=$(seconds "${at[@]}")
 lm=$(model "${at[1]}" "${at[3]}")
