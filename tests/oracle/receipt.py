@@ -10,7 +10,9 @@ Reads the recipe of the manifest and applies it to the checkpoint by the formula
 text of TOKENS, the receipt's only domain. Divergences of weight-only recipes agree within 1e-4, those of quantized activations
 within 2 % (fp32 and fp64 of one such model are 0.5 % apart), perplexities within 1e-5. Where activations are quantized, those that fall on
 another code in another order of sums make the losses of the quantized model differ from position to position as far as those of the
-quantized and the unquantized model do, sqrt(2 KL) each: three standard errors of their mean. Prints TAP, and fails.
+quantized and the unquantized model do, sqrt(2 KL) each: three standard errors of their mean. On SmolLM2 (KL 0.0159, 691 positions)
+that is 2.0e-2; transformers' own fp32 and fp64 of the quantized model are 3.3e-3 apart there, aq 3.1e-3 from its fp32. Prints TAP, and
+fails.
 """
 import json
 import math
