@@ -36,7 +36,9 @@ on_terminal() {
     printf -v text '%q ' "$REPO/pipelines/aq" sweep "${slow[@]}" EXPERIMENT=stopped
     : >stopped
     set +e
-    { for _ in {1..300}; do if grep -q 'scoring:' stopped; then break; fi; sleep 0.1; done; printf '\003'; sleep 0.5; } |
+    { for _ in {1..300}; do if grep -q 'scoring:' stopped; then break; fi; sleep 0.1; done
+        # script(1) was once seen to lose the key on a busy machine: three times, as somebody would who sees nothing happen
+        for _ in 1 2 3; do printf '\003' && sleep 0.5; done; } 2>/dev/null |
         script -qefc "$text" /dev/null >stopped
     status=${PIPESTATUS[1]}
     set -e
