@@ -198,7 +198,7 @@ test-bin: $(UNITS) $(GENS) $(PRELOADS)
 # test_amx emulates tiles; what 12-overlay composes hundreds of times test_overlay and fuzz_overlay do here.
 SAN_TESTS := -test_amx -12-overlay -13-configuration -24-demo-model -42-parity -43-memory -44-kill -50-select -52-browser \
 	-53-explore -54-aq -56-progress -60-pipeline \
-	-61-demo -62-readme -63-data -64-house -65-slurm -90-man
+	-61-demo -62-readme -63-data -64-house -65-slurm -66-calibrated-sweep -90-man
 test-san: all test-bin
 	$(Q)O=$(O) ASAN_OPTIONS=detect_leaks=$(if $(filter 0,$(LEAKS)),0,1) UBSAN_OPTIONS=print_stacktrace=1 tests/run $(or $(call typed,TESTS),$(SAN_TESTS))
 ## test-gpu: the CUDA backend against the CPU, on a machine with a GPU
