@@ -228,6 +228,14 @@ static inline __attribute__((always_inline)) void block_codes(const struct job *
     }
 }
 
+/* gcc uses half registers unless it is told otherwise; clang uses those that a type fills, and has
+ * no such word. */
+#if defined(__clang__)
+#define WHOLE_REGISTERS ""
+#else
+#define WHOLE_REGISTERS ",prefer-vector-width=512"
+#endif
+
 typedef void block_fn(const struct job *j, int64_t unit, lanes *w);
 
 static void block_plain(const struct job *j, int64_t unit, lanes *w)
@@ -236,7 +244,7 @@ static void block_plain(const struct job *j, int64_t unit, lanes *w)
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) static void
+__attribute__((target("avx512f,avx512dq" WHOLE_REGISTERS))) static void
 block_avx512(const struct job *j, int64_t unit, lanes *w)
 {
     block_codes(j, unit, w);
@@ -483,7 +491,7 @@ static void clip_plain(const struct clipping *j, int64_t block, int64_t r0, cons
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,prefer-vector-width=512"))) static void
+__attribute__((target("avx512f,avx512dq" WHOLE_REGISTERS))) static void
 clip_avx512(const struct clipping *j, int64_t block, int64_t r0, const double *moments, double *d)
 {
     clip_lanes(j, block, r0, moments, d);
