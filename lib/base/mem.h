@@ -32,6 +32,10 @@ static inline int64_t aq_round_up(int64_t n, int64_t to)
 {
     return aq_div_up(n, to) * to;
 }
+static inline int64_t aq_least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /*
  * One large, zeroed, page-aligned block with huge pages advised. NULL with an error of class

@@ -148,16 +148,6 @@ static struct dense_kernels best_kernels(void)
     return (struct dense_kernels){tile_plain, take_plain};
 }
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t pieces(int64_t n, int64_t of)
-{
-    return (n + of - 1) / of;
-}
-
 /* ---- products ---- */
 
 enum { PACK_ROWS = 4 * TILE_N }; /* of a unit: whole strips of both widths */
@@ -206,9 +196,9 @@ static void pack(const struct dense_view *v, int64_t first, int64_t n, int64_t k
     for (int64_t s = 0; s < n; s += width, to += (size_t)k * (size_t)width) {
         const double *from = v->data + (first + s) * v->row + k0 * v->col;
         if (width == TILE_M)
-            pack_strip(from, v, least(n - s, TILE_M), k, TILE_M, to);
+            pack_strip(from, v, aq_least(n - s, TILE_M), k, TILE_M, to);
         else
-            pack_strip(from, v, least(n - s, TILE_N), k, TILE_N, to);
+            pack_strip(from, v, aq_least(n - s, TILE_N), k, TILE_N, to);
     }
 }
 
@@ -220,10 +210,11 @@ static void pack_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     if (unit < cut->pack_a) {
         int64_t at = unit * PACK_ROWS;
-        pack(&p->a, at, least(PACK_ROWS, p->m - at), cut->k0, cut->k, TILE_M, cut->a + at * cut->k);
+        pack(&p->a, at, aq_least(PACK_ROWS, p->m - at), cut->k0, cut->k, TILE_M,
+             cut->a + at * cut->k);
     } else {
         int64_t at = (unit - cut->pack_a) * PACK_ROWS;
-        pack(&bt, at, least(PACK_ROWS, cut->cols - at), cut->k0, cut->k, TILE_N,
+        pack(&bt, at, aq_least(PACK_ROWS, cut->cols - at), cut->k0, cut->k, TILE_N,
              cut->b + at * cut->k);
     }
 }
@@ -244,7 +235,8 @@ static void multiply_unit(void *arg, int64_t unit, int worker)
     const struct cut *cut = arg;
     const struct dense_product *p = cut->p;
     int64_t row = unit / cut->across * BLOCK_ROWS, col = unit % cut->across * BLOCK_COLS;
-    int64_t end_row = least(row + BLOCK_ROWS, p->m), end_col = least(col + BLOCK_COLS, cut->cols);
+    int64_t end_row = aq_least(row + BLOCK_ROWS, p->m),
+            end_col = aq_least(col + BLOCK_COLS, cut->cols);
     (void)worker;
     for (int64_t j = col; j < end_col; j += TILE_N)
         for (int64_t i = row; i < end_row; i += TILE_M) {
@@ -255,7 +247,8 @@ static void multiply_unit(void *arg, int64_t unit, int worker)
             if (i + TILE_M <= p->m && j + TILE_N <= cut->cols)
                 cut->tile(cut->k, a, b, c, p->ld, p->sign);
             else
-                edge_tile(cut, a, b, c, least(TILE_M, p->m - i), least(TILE_N, cut->cols - j));
+                edge_tile(cut, a, b, c, aq_least(TILE_M, p->m - i),
+                          aq_least(TILE_N, cut->cols - j));
         }
 }
 
@@ -264,17 +257,17 @@ void dense_multiply(struct aq_pool *pool, const struct dense_product *p)
     struct cut cut = {.p = p, .tile = best_kernels().tile};
     if (p->m == 0 || p->n == 0 || p->k == 0)
         return;
-    int64_t k = least(p->k, DENSE_K), a = aq_round_up(p->m, TILE_M) * k,
+    int64_t k = aq_least(p->k, DENSE_K), a = aq_round_up(p->m, TILE_M) * k,
             b = aq_round_up(p->n, TILE_N) * k;
     cut.a = xmalloc((size_t)(a + b) * sizeof *cut.a);
     cut.b = cut.a + a;
-    cut.pack_a = pieces(p->m, PACK_ROWS);
+    cut.pack_a = aq_div_up(p->m, PACK_ROWS);
     for (cut.k0 = 0; cut.k0 < p->k; cut.k0 += DENSE_K) {
-        cut.k = least(DENSE_K, p->k - cut.k0);
-        cut.cols = p->b_lower ? least(p->n, cut.k0 + cut.k) : p->n;
-        cut.across = pieces(cut.cols, BLOCK_COLS);
-        aq_pool_run(pool, cut.pack_a + pieces(cut.cols, PACK_ROWS), pack_unit, &cut);
-        aq_pool_run(pool, cut.across * pieces(p->m, BLOCK_ROWS), multiply_unit, &cut);
+        cut.k = aq_least(DENSE_K, p->k - cut.k0);
+        cut.cols = p->b_lower ? aq_least(p->n, cut.k0 + cut.k) : p->n;
+        cut.across = aq_div_up(cut.cols, BLOCK_COLS);
+        aq_pool_run(pool, cut.pack_a + aq_div_up(cut.cols, PACK_ROWS), pack_unit, &cut);
+        aq_pool_run(pool, cut.across * aq_div_up(p->m, BLOCK_ROWS), multiply_unit, &cut);
     }
     free(cut.a);
 }
@@ -308,14 +301,14 @@ static void mirror_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     for (int64_t c0 = 0; c0 <= r0; c0 += MIRROR_STEP)
         for (int64_t c = c0; c < c0 + MIRROR_STEP; c++)
-            for (int64_t r = c < r0 ? r0 : c + 1; r < least(r0 + MIRROR_STEP, n); r++)
+            for (int64_t r = c < r0 ? r0 : c + 1; r < aq_least(r0 + MIRROR_STEP, n); r++)
                 s[c * n + r] = s[r * n + c];
 }
 
 void dense_mirror(struct aq_pool *pool, double *s, int64_t n)
 {
     struct mirror m = {s, n};
-    aq_pool_run(pool, pieces(n, MIRROR_STEP), mirror_unit, &m);
+    aq_pool_run(pool, aq_div_up(n, MIRROR_STEP), mirror_unit, &m);
 }
 
 /* ---- factors ---- */
@@ -381,7 +374,7 @@ int64_t dense_cholesky(struct aq_pool *pool, double *a, int64_t n)
     double *below = xmalloc((size_t)n * PANEL * sizeof *below);
     int64_t bad = -1;
     for (int64_t j = 0, panel_cols = panel_of(n); j < n && bad < 0; j += panel_cols) {
-        int64_t width = least(panel_cols, n - j), rest = n - j - width;
+        int64_t width = aq_least(panel_cols, n - j), rest = n - j - width;
         double *diagonal = a + j * n + j, *panel = a + (j + width) * n + j;
         bad = factor_block(&kernels, diagonal, n, width, inverse);
         if (bad >= 0) {
@@ -426,7 +419,7 @@ void dense_invert_lower(struct aq_pool *pool, double *l, int64_t n)
     double *inverse = xmalloc((size_t)PANEL * PANEL * sizeof *inverse);
     double *sums = xmalloc((size_t)PANEL * (size_t)n * sizeof *sums);
     for (int64_t i = 0, panel_rows = panel_of(n); i < n; i += panel_rows) {
-        int64_t height = least(panel_rows, n - i);
+        int64_t height = aq_least(panel_rows, n - i);
         double *row = l + i * n;
         invert_block(&kernels, row + i, n, height, inverse);
         memset(sums, 0, (size_t)(height * i) * sizeof *sums);

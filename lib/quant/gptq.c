@@ -148,11 +148,6 @@ void gptq_factor_release(struct gptq_factor *f)
 
 /* ---- codes ---- */
 
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Rows of a weight that are worked on together, a lane of the vector each. */
 enum { LANES = 8 };
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double)), aligned(8)));
@@ -256,21 +251,30 @@ __attribute__((target("avx2"))) static void block_avx2(const struct job *j, int6
 }
 #endif
 
-static block_fn *best_block(void)
+/* The kernel of three that fills the machine's widest registers: 0 plain, 1 AVX2, 2 AVX-512. */
+static int widest(void)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-        return block_avx512;
+        return 2;
     if (__builtin_cpu_supports("avx2"))
-        return block_avx2;
+        return 1;
 #endif
-    return block_plain;
+    return 0;
 }
+
+static block_fn *const block_kernels[] = {
+    block_plain,
+#if defined(__x86_64__)
+    block_avx2,
+    block_avx512,
+#endif
+};
 
 static void block_unit(void *arg, int64_t unit, int worker)
 {
     const struct job *j = arg;
-    best_block()(j, unit, (lanes *)(j->room + worker * j->block * LANES));
+    block_kernels[widest()](j, unit, (lanes *)(j->room + worker * j->block * LANES));
 }
 
 float quant_stored_range(const struct quant_spec *spec, float range)
@@ -313,7 +317,7 @@ int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct q
     const int64_t n = f->n;
     plan_step_init(&step, &spec->step[0]);
     (void)quant_weight_grid(spec, rows, n, &grid);
-    const int64_t padded = aq_round_up(rows, LANES), block = least(spec->methods.block, n);
+    const int64_t padded = aq_round_up(rows, LANES), block = aq_least(spec->methods.block, n);
     struct job j = {.f = f,
                     .step = &step,
                     .grid = &grid,
@@ -335,7 +339,7 @@ int gptq_codes(struct aq_pool *pool, const struct gptq_factor *f, const struct q
     j.room = j.scales + parts[2];
     aq_pool_run(pool, padded / LANES, load_unit, &j);
     for (j.first = 0; j.first < n; j.first += block) {
-        j.width = least(n - j.first, block);
+        j.width = aq_least(n - j.first, block);
         aq_pool_run(pool, padded / LANES, block_unit, &j);
         int64_t rest = j.first + j.width;
         const struct dense_product pass_on = {.m = n - rest,
@@ -456,8 +460,8 @@ clip_errors(const struct clipping *j, const float *w, int64_t width, float range
 static inline __attribute__((always_inline)) void
 clip_lanes(const struct clipping *j, int64_t block, int64_t r0, const double *moments, double *d)
 {
-    int64_t from = block * j->grid->block, width = least(j->n - from, j->grid->block);
-    int64_t count = least(LANES, j->rows - r0);
+    int64_t from = block * j->grid->block, width = aq_least(j->n - from, j->grid->block);
+    int64_t count = aq_least(LANES, j->rows - r0);
     float most[LANES], found[LANES];
     double best[LANES];
     memset(d, 0, (size_t)(width * LANES) * sizeof *d);
@@ -504,16 +508,13 @@ __attribute__((target("avx2"))) static void clip_avx2(const struct clipping *j, 
 }
 #endif
 
-static clip_fn *best_clip(void)
-{
+static clip_fn *const clip_kernels[] = {
+    clip_plain,
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
-        return clip_avx512;
-    if (__builtin_cpu_supports("avx2"))
-        return clip_avx2;
+    clip_avx2,
+    clip_avx512,
 #endif
-    return clip_plain;
-}
+};
 
 enum { CLIP_ROWS = 512 };
 
@@ -522,13 +523,13 @@ static void clip_unit(void *arg, int64_t unit, int worker)
 {
     const struct clipping *j = arg;
     int64_t block = unit % j->grid->grid_cols, first = unit / j->grid->grid_cols * CLIP_ROWS;
-    int64_t from = block * j->grid->block, width = least(j->n - from, j->grid->block);
+    int64_t from = block * j->grid->block, width = aq_least(j->n - from, j->grid->block);
     double *moments = j->block + (size_t)worker * CLIP_ROOM;
-    clip_fn *clip = best_clip();
+    clip_fn *clip = clip_kernels[widest()];
     for (int64_t i = 0; i < width; i++)
         for (int64_t k = 0; k < width; k++)
             moments[i * width + k] = moment(j->moments, j->n, j->scale, from + i, from + k);
-    for (int64_t r = first; r < least(first + CLIP_ROWS, j->rows); r += LANES)
+    for (int64_t r = first; r < aq_least(first + CLIP_ROWS, j->rows); r += LANES)
         clip(j, block, r, moments, moments + (ptrdiff_t)QUANT_CLIP_MAX * QUANT_CLIP_MAX);
 }
 

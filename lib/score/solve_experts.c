@@ -143,7 +143,7 @@ static void take_moments(const struct layer_job *job, int half, int expert, doub
         for (int64_t c = 0; wanted && c < cols; c++)
             room[held * cols + c] = (double)x->x[half][r * cols + c];
         held += wanted;
-        if (held == GATHERED || (held && r + 1 == rows)) {
+        if (held == GATHERED) {
             dense_add_square(job->pool, to, room, held, cols);
             held = 0;
         }
@@ -241,7 +241,7 @@ static void sample_expert(const struct experts_work *w, int expert, int half,
     int64_t wish = AWQ_EXPERT_ROWS / w->job->experts->experts;
     int64_t step = from->rows / (wish < 1 ? 1 : wish), rows;
     step = step < 1 ? 1 : step;
-    rows = (from->rows + step - 1) / step;
+    rows = aq_div_up(from->rows, step);
     float *wide = xmalloc((size_t)(from->rows * from->cols) * sizeof *wide);
     made_widen(w->job->pool, w->job->backend, from, NULL, wide);
     for (int64_t r = 1; r < rows && step > 1; r++)
