@@ -208,9 +208,10 @@ test-gpu: all test-bin
 bench: all test-bin $(BENCHES) $(GPU_BENCH)
 	$(Q)O=$(O) tests/bench/run $(call typed,BENCH)
 
-# Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects.
-FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -g
-FUZZ_OBJ   := $(LIB_SRC:%.c=$(O)/fuzz/obj/%.o)
+# Fuzzers need the library instrumented, by clang with its run-time library: a second set of objects, without what computes.
+FUZZ_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -O1 -gline-tables-only
+FUZZ_LIB   := $(filter-out lib/backend/% lib/eval/% lib/nn/% lib/score/%,$(LIB_SRC))
+FUZZ_OBJ   := $(FUZZ_LIB:%.c=$(O)/fuzz/obj/%.o)
 $(O)/fuzz/obj/%.o: %.c $(O)/flags | $(O)/probe.mk $(ASSETS)
 	$(call say,CC,$< (fuzz))mkdir -p $(@D); $(CLANG) $(ALL_CPPFLAGS) -std=gnu11 $(NUMERIC) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -pthread \
 	    $(EXTRA_$(subst /,_,$*)) -MMD -MP -c -o $@ $<
