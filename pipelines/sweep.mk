@@ -286,9 +286,14 @@ $(TOKENS): $(CAPTIONS) $(tokenizer) $(ARGS)/calib-$(DATASET)
 # what the heavy tools share: how much of the machine they may have, and the numbers of calibrated candidates
 limits      = $(if $(THREADS),--threads $(THREADS)) $(if $(MEMORY),--memory $(MEMORY))
 with_solved = $(if $(SOLVED),--solved $(SOLVED))
-$(RANGES): $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
+# Where neither ranges nor a store are there, one job makes both in one forward pass: below, with the store.
+measuring := $(if $(SOLVED)$(wildcard $(RANGES) $(STORE)),,$(and $(filter 1,$(SHARDS)),$(filter 0,$(DYNAMIC_BATCH)),$(QUANTS),1))
+range_inputs := $(LM) $(TOKENS) $(D)/.prefixes $(ARGS)/ranges-$(DATASET)
+ifeq ($(measuring),)
+$(RANGES): $(range_inputs)
 	$(call say,RANGES,$@)$(call heavy,$@.log,$(LAUNCH) $(AQ_BIN)/aq-calib ranges --lm $(LM) --prefix $(call commas,$(PREFIXES)) \
 	  --device $(DEVICE_SET) --dtype $(DTYPE) -o $@ $(TOKENS))
+endif
 
 ifneq ($(SOLVED),)
 # Candidates that are there are kept, and a killed run goes on after the last layer that it finished. Over the largest size alone:
@@ -304,10 +309,16 @@ endif
 score_options = --prefix $(call commas,$(SCORE_PREFIXES)) \
 	--score-samples $(SCORE_SAMPLES) --method $(METHOD) --dtype $(DTYPE) --operand-rounding $(ROUNDING) \
 	--dynamic-batch $(DYNAMIC_BATCH) --device $(DEVICE_SET) $(limits) --replace
-score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) --ranges $(RANGES) $(with_solved) $(score_options)
+score = $(AQ_BIN)/aq-score --lm $(LM) --tokens $(TOKENS) $(if $(measuring),--measure,--ranges) $(RANGES) $(with_solved) $(score_options)
 score_inputs := $(LM) $(TOKENS) $(RANGES) $(SOLVED) $(QUANTS) $(ARGS)/score
 
-ifeq ($(SHARDS),1)
+ifneq ($(measuring),)
+# The ranges appear whole, before the first score: what comes to an end after that keeps them.
+.PRECIOUS: $(RANGES)
+$(RANGES) $(STORE) &: $(range_inputs) $(QUANTS) $(ARGS)/score
+	$(call say,SCORE,ranges and $(words $(QUANTS)) treatments: $(STORE))$(call heavy,$(STORE).log,$(LAUNCH) $(score) -v \
+	  -o $(STORE) $(QUANTS)); touch $(STORE); grep -E 'going on|candidates computed' $(STORE).log || true
+else ifeq ($(SHARDS),1)
 $(STORE): $(score_inputs)
 	$(call say,SCORE,$(words $(QUANTS)) treatments: $@)$(call heavy,$@.log,$(LAUNCH) $(score) -v -o $@ $(QUANTS)); \
 	touch $@; grep -E 'going on|candidates computed' $@.log || true
@@ -462,7 +473,7 @@ plan:
 	$(wildcard $(SOLVED)), (those that are not there))';) \
 	$(if $(CELLS),$(scratch); $(if $(STALE)$(call gone,$(QUANTS)),{ $(compose_scratch); } >/dev/null 2>&1;) \
 	$(PIPELINES)/plan $(P) $(DATASET) "$$d" '$(or $(there),$(SIZES))' $(SEQ_LEN) $(PADDING) -- \
-	  $(AQ_BIN)/aq-score $(score_options) -o $(STORE) $(QUANTS))
+	  $(AQ_BIN)/aq-score $(score_options) $(if $(measuring),--measure $(RANGES)) -o $(STORE) $(QUANTS))
 
 ifneq ($(filter clean-cell,$(GOALS)),)
 ifeq ($(and $(CELL),$(filter $(CELL),$(CELLS) $(UNSUPPORTED))),)

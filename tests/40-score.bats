@@ -47,6 +47,49 @@ setup() {
     [ ! -e s.part ]
 }
 
+@test "--measure: ranges and scores in one pass have the bytes of two; what is there is not touched, what is finished is kept" {
+    local n m
+    measured() { # measured STORE RANGES [OPTION...]
+        aq-score -q --lm "$T/lm.json" --tokens "$T/tokens" --prefix 8,40 --device cpu -o "$1" --measure "$2" "${@:3}" "$T"/*_CFG.json "$T/token.json"
+    }
+    measured s r --score-samples 40
+    same s
+    cmp r "$T/ranges"
+    stat -c %y r >before
+    for m in gradient kl_div; do
+        rm -f s
+        measured s r --score-samples 8 --method $m # the ranges are of more samples than the scores
+        aq-score -q --lm "$T/lm.json" --tokens "$T/tokens" --ranges r --prefix 8,40 --device cpu --score-samples 8 --method $m -o two-$m \
+            "$T"/*_CFG.json "$T/token.json"
+        cmp s two-$m
+    done
+    stat -c %y r | cmp - before
+    # the scores of more samples than the ranges, and within a limit
+    measured s8 r8 --prefix 8 --score-samples 40
+    aq-calib ranges -q --device cpu --lm "$T/lm.json" --prefix 8 -o two-r8 "$T/tokens"
+    cmp r8 two-r8
+    n=$(measured x x --memory 1M 2>&1 | sed -nE 's/.*needs ([0-9]+) MB.*/\1/p')
+    rm -f s
+    measured s r --score-samples 40 --memory "${n}M"
+    same s
+    [ ! -e x ]
+    # a store that holds all, and ranges that are gone or damaged
+    rm r
+    measured s r --score-samples 40
+    cmp r "$T/ranges"
+    printf x | dd of=r bs=1 seek=5000 conv=notrunc status=none
+    measured s r --score-samples 40
+    cmp r "$T/ranges"
+    same s
+    aq 0 aq-score --dry-run --lm "$T/lm.json" --tokens "$T/tokens" --prefix 8,40 --score-samples 40 --device cpu --measure none "$T/token.json"
+    [ ! -e none ]
+    cp "$T/tokens" tokens
+    refused 2 "it is an input of this run" measured x tokens --tokens tokens
+    refused 2 "exclude each other" measured s r --ranges "$T/ranges"
+    refused 2 "not with --shard" measured s r --shard 1/2
+    refused 2 "not with --dynamic-batch" measured s r --dynamic-batch 8
+}
+
 @test "the same bytes for 1, 2 and 8 threads" {
     for n in 1 2 8; do
         score s$n --threads $n

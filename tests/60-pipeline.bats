@@ -29,8 +29,9 @@ forget() { : >"$AQ_STUB_LOG"; }
     aq 0 sweep
     is "$(calls aq-extract-lm)" 1
     is "$(calls 'aq-calib tokens')" 1
-    is "$(calls 'aq-calib ranges')" 1
+    is "$(calls 'aq-calib ranges')" 0 # in one pass with the scores
     is "$(calls 'aq-score --lm')" 1
+    is "$(grep -c -- "--measure $P/demo_captions/ranges.safetensors" "$AQ_STUB_LOG")" 1
     is "$(calls 'aq-score collect')" 1
     is "$(calls aq-select)" 4
     is "$(calls 'aq-report --all')" 4
@@ -40,6 +41,29 @@ forget() { : >"$AQ_STUB_LOG"; }
     aq 0 sweep
     is "$(cat "$AQ_STUB_LOG")" ""
     aq 0 sweep -q
+}
+
+@test "ranges and scores in one pass: where neither is there, by one job alone; ranges that are there are kept" {
+    local d=$P/demo_captions
+    AQ_STUB_AFTER=measure aq 2 sweep
+    [ -e $d/ranges.safetensors ]
+    [ ! -e $d/store-gradient.safetensors ]
+    stat -c %Y.%y $d/ranges.safetensors >before
+    forget
+    aq 0 sweep
+    is "$(calls 'aq-calib ranges')$(calls 'aq-score --lm')$(grep -c -- --measure "$AQ_STUB_LOG" || true)" 010
+    stat -c %Y.%y $d/ranges.safetensors | cmp - before
+    for f in ranges.safetensors store-gradient.safetensors; do
+        rm $d/$f
+        forget
+        aq 0 sweep
+        is "$(grep -c -- --measure "$AQ_STUB_LOG" || true)" 0
+    done
+    rm $d/*.safetensors
+    forget
+    aq 0 sweep SHARDS=2
+    is "$(calls 'aq-calib ranges')$(grep -c -- --measure "$AQ_STUB_LOG" || true)" 10
+    aq 0 sweep -q SHARDS=2
 }
 
 @test "adding a pair computes that pair; going back computes nothing" {
@@ -475,7 +499,7 @@ L
 @test "a sweep of the small size needs the small captions alone, and a larger one later makes the ranges once more" {
     rm datasets/demo/captions_large.txt datasets/demo/captions_medium.txt
     aq 0 sweep SIZES=small
-    grep 'aq-calib ranges' "$AQ_STUB_LOG" | grep -q -- '--prefix 16 '
+    grep -e --measure "$AQ_STUB_LOG" | grep -q -- '--prefix 16 '
     echo "a caption" >datasets/demo/captions_medium.txt
     aq 0 sweep SIZES="small medium"
     grep 'aq-calib ranges' "$AQ_STUB_LOG" | grep -q -- '--prefix 16,128 '

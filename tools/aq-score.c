@@ -199,6 +199,8 @@ static const struct aq_opt options[] = {
      0},
     {"ranges", 0, AQ_OPT_TEXT, &o.ranges, "FILE",
      "ranges.safetensors of aq-calib ranges; for static\nactivation ranges", NULL, 0, 0},
+    {"measure", 0, AQ_OPT_TEXT, &o.measure, "FILE",
+     "measure these ranges in the same pass, and write them to\nFILE first", NULL, 0, 0},
     {"solved", 0, AQ_OPT_TEXT, &o.solved, "FILE",
      "solved.safetensors of aq-calib solve; for calibrated\ncandidates"},
     {"prefix", 0, AQ_OPT_TEXT, &o.prefixes, "LIST",
@@ -265,11 +267,12 @@ static const struct aq_tool tool = {
     .name = "aq-score",
     .summary = "Scores every candidate of the quant.json files on every layer group, per sample.\n"
                "What STORE holds already is kept; only what is missing is computed.",
-    .usage = "aq-score --lm F --tokens F [--ranges F] [OPTION...] -o STORE QUANT.json...\n"
-             "aq-score collect ... STORE\n"
-             "aq-score merge -o STORE PART...\n"
-             "aq-score ls STORE\n"
-             "aq-score gc --keep CELLS.json STORE",
+    .usage =
+        "aq-score --lm F --tokens F [--ranges F | --measure F] [OPTION...] -o STORE QUANT.json...\n"
+        "aq-score collect ... STORE\n"
+        "aq-score merge -o STORE PART...\n"
+        "aq-score ls STORE\n"
+        "aq-score gc --keep CELLS.json STORE",
     .example = "aq-score --lm lm.json --tokens tokens.safetensors --ranges ranges.safetensors \\\n"
                "  --score-samples 128 -o store.safetensors quant.json",
     .options = options,

@@ -120,7 +120,7 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     const struct backend_sizes sizes = scoring_sizes(s);
     *out = (struct scoring_bytes){
         .model = nn_buffer_bytes(c, s->b, s->tiles->rows, 1),
-        .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * scoring_act_bytes(s, c->hidden_size),
+        .kept = scoring_kept_bytes(s),
     };
     uint64_t act_operand = (uint64_t)s->tiles->rows * (uint64_t)sizes.inputs * s->b->input_size *
                            (uint64_t)s->b->inputs_at_once;
@@ -685,7 +685,7 @@ static int run(struct gradient *g, struct aq_err *err)
     if (set_up(g, err) < 0)
         return -1;
     aq_progress_begin(&g->w.progress, "scoring",
-                      walk_products(&g->w, 0, layers - 1) +
+                      walk_products(&g->w, g->w.computed, layers - 1) +
                           (3 + s->rows->count) * walk_products(&g->w, g->lowest, layers));
     if (walk_forward(&g->w, layers - 1, NULL, NULL, err) < 0)
         return -1;

@@ -82,12 +82,11 @@ int kl_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *e
 {
     const struct lm_arch *c = nn_arch(s->model);
     const struct backend_sizes sizes = scoring_sizes(s);
-    size_t tiles = s->end_tile - s->first_tile;
     uint64_t state = scoring_act_bytes(s, c->hidden_size), rows = s->rows->count;
     uint64_t each = state + (uint64_t)s->tiles->rows * sizeof(double);
     *out = (struct scoring_bytes){
         .model = nn_buffer_bytes(c, s->b, s->tiles->rows, 1),
-        .kept = (uint64_t)(c->num_hidden_layers + 1) * tiles * state,
+        .kept = scoring_kept_bytes(s),
         .operands = operand_bytes(s, &sizes),
         .sums = rows * 2 * MODEL_GROUPS * (uint64_t)scoring_most_samples(s) * sizeof(double),
         .tiles_at_once = 1,
@@ -422,7 +421,7 @@ static int run(struct kl *k, const struct scoring *s, struct aq_err *err)
     if (set_up(k, s, err) < 0)
         return -1;
     /* a layer costs one pass of all layers after it for each row and group */
-    uint64_t total = walk_products(&k->w, 0, layers);
+    uint64_t total = walk_products(&k->w, k->w.computed, layers);
     for (int64_t l = lowest; l < layers; l++)
         total += suffix_products(k, l) * (uint64_t)nn_layer(s->model, l)->group_count * k->w.count;
     aq_progress_begin(&k->w.progress, "scoring", total);

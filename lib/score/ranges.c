@@ -1,21 +1,23 @@
 #include "score/ranges.h"
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/msg.h"
 #include "nn/experts.h"
-#include "score/walk.h"
-#include "store/range_file.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* Each sample is measured in three parts, any of which may be empty. */
 enum { PAD_ROW, FIRST_ROW, REST, PARTS };
 
 /* Device memory of the pass. */
 struct pass {
-    struct walk w;
+    struct walk *w;
+    size_t tiles; /* that hold samples of the last prefix */
     struct backend *b;
     struct ranges *r;
     struct backend_tile **parts;  /* [tiles]: the tile's rows, a "sample" for every part */
@@ -34,20 +36,18 @@ static size_t amax_bytes(const struct ranges *r)
 static void pass_close(struct pass *p)
 {
     const struct backend_ops *op = p->b->ops;
-    for (size_t i = 0; p->parts && i < p->w.job.tiles->count; i++)
+    for (size_t i = 0; i < p->tiles; i++) {
         if (p->parts[i])
             op->tile_free(p->b, p->parts[i]);
-    for (size_t i = 0; p->inner && i < p->w.job.tiles->count; i++)
         if (p->inner[i])
             op->tile_free(p->b, p->inner[i]);
+    }
     free(p->parts);
     free(p->inner);
     op->free(p->b, p->amax, amax_bytes(p->r));
     for (int i = 0; i < MODEL_INPUTS; i++)
         op->free(p->b, p->channel[i], p->channel_bytes[i]);
     free(p->host);
-    if (p->w.op)
-        walk_close(&p->w);
 }
 
 /* The rows of a tile, `each` for a token, with the parts of each sample for samples. */
@@ -95,14 +95,11 @@ static int64_t widest(const struct model_groups *g, int64_t layers, int input)
     return most;
 }
 
-static int pass_open(struct pass *p, const struct walk_job *job, struct aq_err *err)
+static int pass_open(struct pass *p, struct aq_err *err)
 {
     const struct backend_ops *op = p->b->ops;
-    if (walk_open(&p->w, job, err) < 0)
-        return -1;
-    int32_t each = (int32_t)nn_arch(job->model)->experts_per_token;
-    p->parts = xcalloc(job->tiles->count, sizeof(struct backend_tile *));
-    p->inner = xcalloc(job->tiles->count, sizeof(struct backend_tile *));
+    const struct tiles *tiles = p->w->job.tiles;
+    int32_t each = (int32_t)nn_arch(p->w->job.model)->experts_per_token;
     p->host = xmalloc(amax_bytes(p->r));
     p->amax = op->alloc(p->b, amax_bytes(p->r), "ranges", err);
     if (!p->amax)
@@ -116,11 +113,11 @@ static int pass_open(struct pass *p, const struct walk_job *job, struct aq_err *
         if (!p->channel[i])
             return -1;
     }
-    for (size_t i = 0; i < job->tiles->count; i++) {
-        p->parts[i] = parts_of(p->b, &job->tiles->items[i], 1, err);
+    for (size_t i = 0; i < p->tiles; i++) {
+        p->parts[i] = parts_of(p->b, &tiles->items[i], 1, err);
         if (!p->parts[i])
             return -1;
-        if (each && !(p->inner[i] = parts_of(p->b, &job->tiles->items[i], each, err)))
+        if (each && !(p->inner[i] = parts_of(p->b, &tiles->items[i], each, err)))
             return -1;
     }
     return 0;
@@ -161,10 +158,10 @@ static int collect_layer(struct pass *p, int64_t layer, struct aq_err *err)
 static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struct nn_acts *acts)
 {
     const struct ranges *r = p->r;
-    const struct tile *t = &p->w.job.tiles->items[tile];
+    const struct tile *t = &p->w->job.tiles->items[tile];
     size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
     int64_t last = t->sample + t->desc.samples;
-    const struct model_layer *shape = nn_layer(p->w.job.model, layer);
+    const struct model_layer *shape = nn_layer(p->w->job.model, layer);
     int inner = shape->experts_input[EXPERT_DOWN];
     for (size_t i = first; i < end; i++) {
         int64_t cols = r->model->inputs[i].cols, in = (int64_t)(i - first);
@@ -188,7 +185,8 @@ static void count_routes(const struct pass *p, int64_t layer, const struct tile 
 {
     const struct ranges *r = p->r;
     size_t k = 0;
-    for (int32_t s = 0; s < t->desc.samples && r->routed[layer]; s++) {
+    for (int32_t s = 0; s < t->desc.samples && t->sample + s < r->samples && r->routed[layer];
+         s++) {
         while (t->sample + s >= r->prefixes[k])
             k++;
         nn_routes_count(routes, t->desc.first[s] + (t->desc.pad[s] ? 1 : 0), t->desc.first[s + 1],
@@ -208,13 +206,15 @@ static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *
                    struct aq_err *err)
 {
     struct pass *p = arg;
+    if (tile >= p->tiles)
+        return 0;
     if (tile == 0)
         for (int i = 0; i < MODEL_INPUTS; i++)
             if (p->channel[i])
                 p->b->ops->zero(p->b, p->channel[i], p->channel_bytes[i]);
     measure_tile(p, layer, tile, acts);
-    count_routes(p, layer, &p->w.job.tiles->items[tile], acts->routes);
-    if (tile + 1 < p->w.job.tiles->count)
+    count_routes(p, layer, &p->w->job.tiles->items[tile], acts->routes);
+    if (tile + 1 < p->tiles)
         return 0;
     add_up_routes(p->r, layer);
     return collect_layer(p, layer, err);
@@ -239,30 +239,57 @@ static void take_room(struct ranges *r, const struct tiles *tiles, const struct 
         r->channel[i] = xcalloc(r->prefix_count * (size_t)r->model->inputs[i].cols, sizeof(float));
 }
 
-int ranges_compute(struct ranges *r, const struct model_groups *model, struct nn_model *m,
-                   struct backend *b, const struct tiles *tiles, const int64_t *prefixes,
-                   size_t prefix_count, const char *spill_dir, struct aq_err *err)
+int ranges_compute(struct ranges *r, const struct model_groups *model, struct walk *w,
+                   const int64_t *prefixes, size_t prefix_count, struct aq_err *err)
 {
-    struct pass p = {.b = b, .r = r};
-    const struct walk_job job = {.b = b,
-                                 .model = m,
-                                 .tiles = tiles,
-                                 .end_tile = tiles->count,
-                                 .spilled = spill_dir != NULL,
-                                 .spill_dir = spill_dir};
+    const struct tiles *tiles = w->job.tiles;
+    const struct nn_model *m = w->job.model;
+    struct pass p = {.w = w, .b = w->b, .r = r};
     *r = (struct ranges){
         .model = model, .samples = prefixes[prefix_count - 1], .prefix_count = prefix_count};
+    while (p.tiles < tiles->count && tiles->items[p.tiles].sample < r->samples)
+        p.tiles++;
+    p.parts = xcalloc(p.tiles, sizeof(struct backend_tile *));
+    p.inner = xcalloc(p.tiles, sizeof(struct backend_tile *));
     r->prefixes = xcalloc(prefix_count, sizeof *r->prefixes);
     memcpy(r->prefixes, prefixes, prefix_count * sizeof *prefixes);
     take_room(r, tiles, m);
-    int status = pass_open(&p, &job, err);
+    int status = pass_open(&p, err);
     if (status == 0) {
-        aq_progress_begin(&p.w.progress, "ranges", walk_products(&p.w, 0, nn_layers(m)));
-        status = walk_forward(&p.w, nn_layers(m), measure, &p, err);
-        aq_progress_end(&p.w.progress);
+        aq_progress_begin(&w->progress, "ranges", walk_products(w, 0, nn_layers(m)));
+        status = walk_forward(w, nn_layers(m), measure, &p, err);
+        aq_progress_end(&w->progress);
+        w->done = 0;
     }
     pass_close(&p);
     return status;
+}
+
+void ranges_say_unseen(const struct ranges *r)
+{
+    struct routed worst = {0};
+    int64_t at = 0, layers = 0, experts = 0;
+    for (int64_t l = 0; l < r->model->layers; l++) {
+        if (!r->routed[l])
+            continue;
+        /* of the largest prefix, which has the fewest unseen */
+        const struct routed n =
+            routed_of(r->routed[l] + (int64_t)(r->prefix_count - 1) * r->experts, r->experts);
+        layers += n.unseen > 0;
+        experts += n.unseen;
+        if (n.unseen > worst.unseen) {
+            worst = n;
+            at = l;
+        }
+    }
+    if (!layers)
+        return;
+    if (routed_partly(&worst))
+        aq_warn("no token reaches %" PRId64 " experts of %" PRId64 " layers, %" PRId64
+                " of %" PRId64 " in layer %" PRId64 ": they are scored on part of their weights",
+                experts, layers, worst.unseen, worst.experts, at);
+    else
+        aq_note(0, "no token reaches %" PRId64 " experts of %" PRId64 " layers", experts, layers);
 }
 
 void ranges_release(struct ranges *r)
@@ -325,32 +352,74 @@ static int write_tensors(struct st_writer *w, const struct range_tensor *all, si
     return status;
 }
 
-int ranges_write(const struct ranges *r, const char *path, struct json *aq, struct aq_err *err)
+static struct json *describe(const struct ranges *r, const struct range_user *of)
 {
-    size_t count;
-    struct range_tensor *all = list_tensors(r, &count);
-    struct st_writer *w = st_writer_new();
-    struct json *meta = json_new_object();
-    struct aq_buf text = AQ_BUF_INIT;
-    char digest[AQ_SHA256_HEX];
+    struct json *aq = json_new_object();
+    json_add_string(aq, "schema", RANGES_SCHEMA);
+    struct json *list = json_add_array(aq, "prefixes");
+    for (size_t i = 0; i < r->prefix_count; i++)
+        (void)json_push(list, json_new_int(r->prefixes[i]));
+    json_add_string(aq, "lm", of->lm);
+    json_add_string(aq, "tokens", of->tokens);
+    json_add_string(aq, "backend", of->backend);
+    json_add_string(aq, "dtype", of->dtype);
     model_groups_write(r->model, aq);
-    int status = range_file_seal(aq, all, count, digest, err);
-    if (status == 0) {
-        json_add_string(aq, "digest", digest);
-        status = json_write(&text, aq, JSON_COMPACT, err);
+    return aq;
+}
+
+/*
+ * Is there a whole file of this digest, which is over all that such a file holds? Another one may
+ * be replaced afterwards, but not what is an input of this run already.
+ */
+static bool is_there(const char *path, const char *digest)
+{
+    struct range_file f;
+    struct stat st;
+    bool is = false;
+    if (!path || stat(path, &st) < 0 || aq_is_input(&st))
+        return false;
+    if (range_file_open(&f, path, NULL) == 0) {
+        const char *own = json_string(json_get(f.meta, "digest"));
+        is = own && strcmp(own, digest) == 0;
+        range_file_close(&f);
     }
+    aq_rewrite_input(path);
+    return is;
+}
+
+static int write_file(const char *path, const struct json *aq, const struct range_tensor *all,
+                      size_t count, struct aq_err *err)
+{
+    struct aq_buf text = AQ_BUF_INIT;
+    int status = json_write(&text, aq, JSON_COMPACT, err);
     if (status == 0) {
+        struct st_writer *w = st_writer_new();
+        struct json *meta = json_new_object();
         json_add_string(meta, "aq", aq_buf_str(&text));
         st_writer_metadata(w, meta);
         status = write_tensors(w, all, count, path, err);
-    } else {
-        json_free(meta);
+        st_writer_free(w);
+    }
+    aq_buf_release(&text);
+    return status;
+}
+
+int ranges_write(const struct ranges *r, const char *path, const struct range_user *of,
+                 bool keep_equal, struct aq_err *err)
+{
+    size_t count;
+    struct range_tensor *all = list_tensors(r, &count);
+    struct json *aq = describe(r, of);
+    char digest[AQ_SHA256_HEX];
+    int status = range_file_seal(aq, all, count, digest, err);
+    if (status == 0) {
+        json_add_string(aq, "digest", digest);
+        if (!keep_equal || !is_there(path, digest))
+            status = write_file(path, aq, all, count, err);
     }
     for (size_t i = 0; i < count; i++)
         free(all[i].name);
     free(all);
-    aq_buf_release(&text);
     json_free(aq);
-    st_writer_free(w);
     return status;
 }

@@ -12,9 +12,10 @@
 
 #include "backend/backend.h"
 #include "base/err.h"
-#include "io/json.h"
 #include "nn/model.h"
 #include "nn/tile.h"
+#include "score/walk.h"
+#include "store/range_file.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -48,16 +49,17 @@ struct ranges_job {
 int ranges_run(const struct ranges_job *job, struct aq_err *err) AQ_MUST_CHECK;
 
 /*
- * The tiles hold the samples of the last prefix and no others. spill_dir: keep the states of the
- * tiles in a file there; NULL: in memory. A value that is not finite is AQ_ERUN and names layer,
- * input and sample. model is borrowed.
+ * Goes through all layers with a walk that was just opened over the samples of the last prefix and,
+ * maybe, more. A value that is not finite is AQ_ERUN and names layer, input and sample. model is
+ * borrowed.
  */
-int ranges_compute(struct ranges *r, const struct model_groups *model, struct nn_model *m,
-                   struct backend *b, const struct tiles *tiles, const int64_t *prefixes,
-                   size_t prefix_count, const char *spill_dir, struct aq_err *err) AQ_MUST_CHECK;
-/* aq: the metadata of the file but for inputs, groups and digest, taken over. */
-int ranges_write(const struct ranges *r, const char *path, struct json *aq,
-                 struct aq_err *err) AQ_MUST_CHECK;
+int ranges_compute(struct ranges *r, const struct model_groups *model, struct walk *w,
+                   const int64_t *prefixes, size_t prefix_count, struct aq_err *err) AQ_MUST_CHECK;
+/* One line about experts that no token reaches, if there are any. */
+void ranges_say_unseen(const struct ranges *r);
+/* of: what they were made from. keep_equal: a file that is there with these bytes is left alone. */
+int ranges_write(const struct ranges *r, const char *path, const struct range_user *of,
+                 bool keep_equal, struct aq_err *err) AQ_MUST_CHECK;
 void ranges_release(struct ranges *r);
 
 #endif

@@ -1,17 +1,13 @@
 /* The job of `aq-calib ranges`: files in, one file out. */
 #include "base/file.h"
 #include "base/mem.h"
-#include "base/msg.h"
 #include "model/lm.h"
 #include "score/dtype.h"
 #include "score/prefixes.h"
 #include "score/ranges.h"
 #include "score/samples.h"
-#include "score/walk.h"
-#include "store/range_file.h"
 #include "text/tokens.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,20 +21,6 @@ struct ranges_inputs {
     struct tiles tiles;
     bool bf16;
 };
-
-static struct json *describe(const struct ranges_inputs *in)
-{
-    struct json *aq = json_new_object();
-    json_add_string(aq, "schema", RANGES_SCHEMA);
-    struct json *list = json_add_array(aq, "prefixes");
-    for (size_t i = 0; i < in->prefixes.count; i++)
-        (void)json_push(list, json_new_int(in->prefixes.items[i]));
-    json_add_string(aq, "lm", in->lm.digest);
-    json_add_string(aq, "tokens", in->tokens.digest);
-    json_add_string(aq, "backend", in->backend->identity);
-    json_add_string(aq, "dtype", compute_dtype_name(in->bf16));
-    return aq;
-}
 
 static int check_prefixes(const struct ranges_inputs *in, struct aq_err *err)
 {
@@ -74,43 +56,31 @@ static char *spill_dir(const struct ranges_inputs *in)
     return out && strcmp(out, "-") != 0 ? aq_path_dir(out) : xstrdup(".");
 }
 
-/* One line, however many layers there are; of the largest prefix, which has the fewest unseen. */
-static void say_unseen(const struct ranges *r)
-{
-    struct routed worst = {0};
-    int64_t at = 0, layers = 0, experts = 0;
-    for (int64_t l = 0; l < r->model->layers; l++) {
-        if (!r->routed[l])
-            continue;
-        const struct routed n =
-            routed_of(r->routed[l] + (int64_t)(r->prefix_count - 1) * r->experts, r->experts);
-        layers += n.unseen > 0;
-        experts += n.unseen;
-        if (n.unseen > worst.unseen) {
-            worst = n;
-            at = l;
-        }
-    }
-    if (!layers)
-        return;
-    if (routed_partly(&worst))
-        aq_warn("no token reaches %" PRId64 " experts of %" PRId64 " layers, %" PRId64
-                " of %" PRId64 " in layer %" PRId64 ": they are scored on part of their weights",
-                experts, layers, worst.unseen, worst.experts, at);
-    else
-        aq_note(0, "no token reaches %" PRId64 " experts of %" PRId64 " layers", experts, layers);
-}
-
 static int measure(struct ranges_inputs *in, struct aq_err *err)
 {
     struct ranges r = {0};
+    struct walk w = {0};
     char *dir = spill_dir(in);
-    int status = ranges_compute(&r, &in->lm.groups, in->model, in->backend, &in->tiles,
-                                in->prefixes.items, in->prefixes.count, dir, err);
+    const struct walk_job job = {.b = in->backend,
+                                 .model = in->model,
+                                 .tiles = &in->tiles,
+                                 .end_tile = in->tiles.count,
+                                 .spilled = dir != NULL,
+                                 .spill_dir = dir};
+    const struct range_user of = {.lm = in->lm.digest,
+                                  .tokens = in->tokens.digest,
+                                  .backend = in->backend->identity,
+                                  .dtype = compute_dtype_name(in->bf16)};
+    int status = walk_open(&w, &job, err);
     if (status == 0)
-        say_unseen(&r);
-    if (status == 0)
-        status = ranges_write(&r, in->job->output, describe(in), err);
+        status =
+            ranges_compute(&r, &in->lm.groups, &w, in->prefixes.items, in->prefixes.count, err);
+    if (w.op)
+        walk_close(&w);
+    if (status == 0) {
+        ranges_say_unseen(&r);
+        status = ranges_write(&r, in->job->output, &of, false, err);
+    }
     ranges_release(&r);
     free(dir);
     return status;

@@ -185,8 +185,9 @@ static void print_reading(const struct scoring *s, const struct scoring_bytes *b
 static void print_work(const struct scoring *s, const struct count *n)
 {
     double tiles = (double)(s->end_tile - s->first_tile);
+    double measured = s->measures ? (double)s->passing : tiles;
     double passes = n->rows_open ? tiles * cost_passes(s) : 0;
-    double ranges = s->needs_ranges && !s->ranges ? tiles * cost_forward(s) : 0;
+    double ranges = s->needs_ranges && !s->ranges ? measured * cost_forward(s) : 0;
     double all = ranges + passes + n->operations, rate = product_rate(s);
     printf("work\n");
     if (ranges > 0)

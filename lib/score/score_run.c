@@ -7,6 +7,7 @@
 #include "model/lm.h"
 #include "score/dtype.h"
 #include "score/prefixes.h"
+#include "score/ranges.h"
 #include "score/routes.h"
 #include "score/samples.h"
 #include "score/score_plan.h"
@@ -34,7 +35,8 @@ struct scoring_run {
     struct json *identity, *range_digests, *solved_digests;
     struct store_writer *store;
     struct scoring s;
-    bool *own; /* of a shard: scoring.own */
+    struct walk measured; /* scoring.measured */
+    bool *own;            /* of a shard: scoring.own */
     struct prefixes prefixes;
     int64_t samples; /* the first of them that are scored */
     bool bf16, kl_div, needs_ranges;
@@ -69,6 +71,26 @@ static int check_batches(const struct scoring_run *r, struct aq_err *err)
     return 0;
 }
 
+/* Ranges are those of all samples, whatever the batches of dynamic ones. */
+static int check_measure(const struct scoring_run *r, struct aq_err *err)
+{
+    int64_t which, jobs;
+    if (!r->o->measure)
+        return 0;
+    if (shard_parse(r->o->shard, &which, &jobs, err) < 0)
+        return -1;
+    if (r->o->ranges)
+        return aq_err_set(err, AQ_EUSAGE, "--measure and --ranges exclude each other");
+    if (jobs > 1)
+        return aq_err_set(err, AQ_EUSAGE, "--measure goes through all samples: not with --shard");
+    if (r->o->dynamic_batch)
+        return aq_err_set(err, AQ_EUSAGE, "--measure has no batches: not with --dynamic-batch");
+    if (r->prefixes.count == 0)
+        return aq_err_set(err, AQ_EUSAGE, "'%s' names no sizes: --prefix is needed",
+                          aq_show(r->o->tokens));
+    return 0;
+}
+
 /* ---- opening ---- */
 
 static int open_inputs(struct scoring_run *r, struct aq_err *err)
@@ -96,29 +118,41 @@ static int open_inputs(struct scoring_run *r, struct aq_err *err)
         r->samples = r->tokens.samples;
     }
     score_rows_make(&r->rows, &r->candidates, r->prefixes.items, r->prefixes.count, r->samples);
-    return check_batches(r, err);
+    return check_measure(r, err) < 0 ? -1 : check_batches(r, err);
+}
+
+static bool needs_ranges(const struct scoring_run *r)
+{
+    for (size_t i = 0; i < r->rows.count; i++)
+        if (r->rows.items[i].prefix > 0)
+            return true;
+    return false;
+}
+
+/* Who uses the ranges, and where this call makes them, what of. */
+static struct range_user range_user_of(const struct scoring_run *r)
+{
+    return (struct range_user){.lm = r->lm.digest,
+                               .tokens = r->tokens.digest,
+                               .model = &r->lm.groups,
+                               .backend = r->backend->identity,
+                               .dtype = compute_dtype_name(r->bf16)};
 }
 
 static int open_ranges(struct scoring_run *r, struct aq_err *err)
 {
+    const char *path = r->o->measure ? r->o->measure : r->o->ranges;
     r->range_digests = json_new_object();
-    bool needed = false;
-    for (size_t i = 0; i < r->rows.count; i++)
-        needed |= r->rows.items[i].prefix > 0;
-    r->needs_ranges = needed;
-    if (!needed || (r->o->dry_run && !r->o->ranges))
+    if (!r->needs_ranges || (r->o->dry_run && !r->o->ranges))
         return 0;
-    if (!r->o->ranges)
+    if (!path)
         return aq_err_set(err, AQ_EUSAGE,
                           "some candidates have a static activation range: --ranges is needed");
-    const struct range_user user = {.lm = r->lm.digest,
-                                    .tokens = r->tokens.digest,
-                                    .model = &r->lm.groups,
-                                    .backend = r->backend->identity,
-                                    .dtype = compute_dtype_name(r->bf16)};
-    if (range_file_open(&r->ranges, r->o->ranges, err) < 0 ||
+    const struct range_user user = range_user_of(r);
+    if (range_file_open(&r->ranges, path, err) < 0 ||
         range_file_matches(&r->ranges, &user, err) < 0)
         return -1;
+    r->s.ranges = &r->ranges;
     for (size_t i = 0; i < r->prefixes.count; i++) {
         char key[24], digest[AQ_SHA256_HEX];
         int position = range_file_prefix(&r->ranges, r->prefixes.items[i], err);
@@ -164,6 +198,8 @@ static int open_solved(struct scoring_run *r, struct aq_err *err)
         if (r->lm.groups.inputs[i].cols > widest)
             widest = r->lm.groups.inputs[i].cols;
     r->hidden = xcalloc((size_t)widest, sizeof *r->hidden);
+    r->s.solved = &r->solved;
+    r->s.hidden = r->hidden;
     return 0;
 }
 
@@ -267,6 +303,37 @@ static int take_shard(struct scoring_run *r, struct aq_err *err)
     return 0;
 }
 
+/*
+ * Ranges of the activations of all prefixes, from the forward pass that scoring goes on with: the
+ * file has the bytes of aq-calib ranges.
+ */
+static int measure_ranges(struct scoring_run *r, struct aq_err *err)
+{
+    const struct range_user of = range_user_of(r);
+    struct ranges made = {0};
+    if (scoring_walk_measuring(&r->s, &r->measured, err) < 0)
+        return -1;
+    r->s.measured = &r->measured;
+    int bad = ranges_compute(&made, &r->lm.groups, &r->measured, r->prefixes.items,
+                             r->prefixes.count, err);
+    if (bad == 0) {
+        ranges_say_unseen(&made);
+        bad = ranges_write(&made, r->o->measure, &of, true, err);
+    }
+    ranges_release(&made);
+    return bad;
+}
+
+/* Tiles of the largest prefix that are not scored. */
+static size_t passing_tiles(const struct scoring_run *r)
+{
+    size_t n = 0, at = r->s.end_tile;
+    int64_t end = r->prefixes.count ? r->prefixes.items[r->prefixes.count - 1] : 0;
+    for (; r->o->measure && at < r->tiles.count && r->tiles.items[at].sample < end; at++)
+        n++;
+    return n;
+}
+
 /* ---- the call ---- */
 
 static int compute(struct scoring_run *r, struct aq_err *err)
@@ -290,9 +357,9 @@ static int compute(struct scoring_run *r, struct aq_err *err)
 static int run(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
-    if (open_inputs(r, err) < 0 || open_model(r, err) < 0 || open_ranges(r, err) < 0 ||
-        open_solved(r, err) < 0)
+    if (open_inputs(r, err) < 0 || open_model(r, err) < 0)
         return -1;
+    r->needs_ranges = needs_ranges(r);
     r->identity = identity_of(r);
     r->spill_dir = o->store ? aq_path_dir(o->store) : NULL; /* nothing is spilled by a plan */
     r->s = (struct scoring){.b = r->backend,
@@ -301,16 +368,16 @@ static int run(struct scoring_run *r, struct aq_err *err)
                             .tiles = &r->tiles,
                             .candidates = &r->candidates,
                             .rows = &r->rows,
-                            .ranges = r->ranges.path ? &r->ranges : NULL,
-                            .solved = r->solved.path ? &r->solved : NULL,
                             .to_bf16 = r->bf16 && strcmp(o->operand_rounding, "dtype") == 0,
-                            .hidden = r->hidden,
                             .kl_div = r->kl_div,
                             .needs_ranges = r->needs_ranges,
                             .memory = o->memory,
                             .spill_dir = r->spill_dir};
-    if (take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
+    if (open_solved(r, err) < 0 || (!o->measure && open_ranges(r, err) < 0) ||
+        take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
         return -1;
+    r->s.measures = o->measure != NULL;
+    r->s.passing = passing_tiles(r);
     aq_note(1, "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows",
             r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,
             r->candidates.count, r->rows.count);
@@ -320,6 +387,9 @@ static int run(struct scoring_run *r, struct aq_err *err)
         routes_dump(&r->s, r->samples, r->lm.digest, r->tokens.digest, o->routes, err) < 0)
         return -1;
     if (scoring_makes(&r->s) && !(r->s.pool = aq_pool_new(o->threads, err)))
+        return -1;
+    if (o->measure &&
+        (measure_ranges(r, err) < 0 || open_ranges(r, err) < 0 || scoring_fits(&r->s, err) < 0))
         return -1;
     if (open_store(r, err) < 0)
         return -1;
@@ -332,6 +402,8 @@ int score_run(const struct score_options *o, struct aq_err *err)
     struct scoring_run r = {.o = o, .kl_div = strcmp(o->method, "kl_div") == 0};
     int bad = run(&r, err);
     store_writer_free(r.store);
+    if (r.measured.op)
+        walk_close(&r.measured);
     aq_pool_free(r.s.pool);
     nn_close(r.model);
     backend_close(r.backend);

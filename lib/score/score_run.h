@@ -12,6 +12,7 @@ enum { SCORE_RESULT_VERSION = 6 };
 
 struct score_options {
     const char *lm, *tokens, *ranges; /* files; ranges may be NULL if nothing needs them */
+    const char *measure;              /* measured first and written there; NULL: not wanted */
     const char *solved;               /* likewise */
     const char *prefixes;             /* "16,128,512"; NULL: the sizes of the tokens */
     int64_t score_samples;            /* 0: all */

@@ -107,21 +107,51 @@ int32_t scoring_most_samples(const struct scoring *s)
     return most;
 }
 
+static struct walk_job walk_job_of(const struct scoring *s)
+{
+    return (struct walk_job){.b = s->b,
+                             .model = s->model,
+                             .tiles = s->tiles,
+                             .first_tile = s->first_tile,
+                             .end_tile = s->end_tile + s->passing,
+                             .keep = true,
+                             .passing = s->passing,
+                             .spill_dir = s->spill_dir};
+}
+
+uint64_t scoring_kept_bytes(const struct scoring *s)
+{
+    const struct walk_job job = walk_job_of(s);
+    return (uint64_t)walk_slots(&job) * scoring_act_bytes(s, nn_arch(s->model)->hidden_size);
+}
+
+int scoring_walk_measuring(const struct scoring *s, struct walk *w, struct aq_err *err)
+{
+    struct scoring_bytes plan;
+    struct walk_job job = walk_job_of(s);
+    if ((s->kl_div ? kl_plan : gradient_plan)(s, &plan, err) < 0 ||
+        scoring_has_room(s, &plan, err) < 0)
+        return -1;
+    job.spilled = plan.spilled > 0;
+    return walk_open(w, &job, err);
+}
+
 int scoring_walk(const struct scoring *s, struct walk *w, bool spilled, struct aq_err *err)
 {
     bool *wanted = xcalloc(s->tiles->count, sizeof *wanted);
+    int r = 0;
     for (size_t t = s->first_tile; t < s->end_tile; t++)
         wanted[t] = scoring_tile_lacks(s, t);
-    const struct walk_job job = {.b = s->b,
-                                 .model = s->model,
-                                 .tiles = s->tiles,
-                                 .first_tile = s->first_tile,
-                                 .end_tile = s->end_tile,
-                                 .wanted = wanted,
-                                 .keep = true,
-                                 .spilled = spilled,
-                                 .spill_dir = s->spill_dir};
-    int r = walk_open(w, &job, err);
+    if (s->measured) {
+        *w = *s->measured;
+        *s->measured = (struct walk){0};
+        walk_narrow(w, wanted);
+    } else {
+        struct walk_job job = walk_job_of(s);
+        job.wanted = wanted;
+        job.spilled = spilled;
+        r = walk_open(w, &job, err);
+    }
     free(wanted);
     return r;
 }
@@ -418,7 +448,7 @@ struct backend_sizes scoring_sizes(const struct scoring *s)
 
 int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan, struct aq_err *err)
 {
-    if (s->b->ops != &backend_cpu_ops)
+    if (s->b->ops != &backend_cpu_ops || s->measured) /* asked before ranges were measured */
         return 0;
     uint64_t kept = plan->spilled ? 0 : plan->kept;
     uint64_t sum = kept + plan->batch + plan->operands + plan->sums + plan->scratch + plan->outputs;

@@ -42,6 +42,9 @@ struct scoring {
     const bool *own;             /* [tiles][rows]: the shard; NULL: everything */
     bool kl_div;                 /* else gradient */
     bool needs_ranges;           /* ranges is NULL only in a plan then */
+    bool measures;               /* activation ranges, in the forward pass */
+    size_t passing;              /* tiles after end_tile that this pass goes through as well */
+    struct walk *measured;       /* the pass that measured them, for the method to go on with */
     uint64_t memory;             /* limit in bytes; 0: none */
     const char *spill_dir;
 };
@@ -71,9 +74,14 @@ int64_t scoring_lowest_layer(const struct scoring *s);
 size_t scoring_act_bytes(const struct scoring *s, int64_t cols);
 /* Samples of the shard's fullest tile. */
 int32_t scoring_most_samples(const struct scoring *s);
-/* Opens the walk over the tiles that lack something. */
+/* Opens the walk over the tiles that lack something, or takes over the one that measured ranges. */
 int scoring_walk(const struct scoring *s, struct walk *w, bool spilled,
                  struct aq_err *err) AQ_MUST_CHECK;
+/* Opens the walk that measures ranges: over all tiles, with what scoring needs of it kept. */
+int scoring_walk_measuring(const struct scoring *s, struct walk *w,
+                           struct aq_err *err) AQ_MUST_CHECK;
+/* Bytes of the kept inputs of layers. */
+uint64_t scoring_kept_bytes(const struct scoring *s);
 /* The tile as the quantizer of a row's activation sees it: a dynamic range is that of a sample, or
    of a batch where the tiles are made of batches. */
 const struct backend_tile *scoring_quantized_tile(const struct scoring *s, const struct walk *w,

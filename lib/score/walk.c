@@ -37,10 +37,21 @@ static int take_tiles(struct walk *w, const bool *wanted, struct aq_err *err)
     return 0;
 }
 
-int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err)
+/* Tiles of which the inputs of all layers are kept. */
+static int64_t kept_tiles(const struct walk_job *job)
+{
+    return job->keep ? (int64_t)(job->end_tile - job->first_tile - job->passing) : 0;
+}
+
+int64_t walk_slots(const struct walk_job *job)
 {
     int64_t tiles = (int64_t)(job->end_tile - job->first_tile);
-    int64_t slots = job->keep ? (nn_layers(job->model) + 1) * tiles : tiles;
+    return tiles + nn_layers(job->model) * kept_tiles(job);
+}
+
+int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err)
+{
+    int64_t slots = walk_slots(job);
     *w = (struct walk){.job = *job, .b = job->b, .op = job->b->ops};
     w->job.wanted = NULL;
     w->state_bytes = walk_act_bytes(job->tiles->rows, w->b, nn_arch(job->model)->hidden_size);
@@ -56,17 +67,35 @@ int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err)
     return 0;
 }
 
+static void drop_tile(struct walk *w, size_t t)
+{
+    if (w->tiles[t])
+        w->op->tile_free(w->b, w->tiles[t]);
+    if (w->batches[t])
+        w->op->tile_free(w->b, w->batches[t]);
+    w->tiles[t] = w->batches[t] = NULL;
+}
+
+void walk_narrow(struct walk *w, const bool *wanted)
+{
+    size_t kept = w->job.end_tile - w->job.passing;
+    for (size_t t = w->job.first_tile; t < w->job.end_tile; t++) {
+        if (!w->tiles[t] || (t < kept && wanted[t]))
+            continue;
+        drop_tile(w, t);
+        w->count--;
+    }
+    w->job.end_tile = kept;
+    w->job.passing = 0;
+}
+
 void walk_close(struct walk *w)
 {
     for (int i = 0; i < 2; i++)
         if (w->scratch[i])
             w->op->free(w->b, w->scratch[i], w->state_bytes);
-    for (size_t t = 0; w->tiles && t < w->job.tiles->count; t++) {
-        if (w->tiles[t])
-            w->op->tile_free(w->b, w->tiles[t]);
-        if (w->batches[t])
-            w->op->tile_free(w->b, w->batches[t]);
-    }
+    for (size_t t = 0; w->tiles && t < w->job.tiles->count; t++)
+        drop_tile(w, t);
     kept_free(w->kept);
     free(w->tiles);
     free(w->batches);
@@ -75,10 +104,9 @@ void walk_close(struct walk *w)
 
 int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile)
 {
-    int64_t slot = (int64_t)(tile - w->job.first_tile);
-    if (w->job.keep)
-        slot += layer * (int64_t)(w->job.end_tile - w->job.first_tile);
-    return slot;
+    int64_t at = (int64_t)(tile - w->job.first_tile), kept = kept_tiles(&w->job);
+    /* after the kept ones, of all layers, come those of which one layer's is kept */
+    return at < kept ? layer * kept + at : nn_layers(w->job.model) * kept + at;
 }
 
 uint64_t walk_layer_products(const struct model_layer *l)
@@ -127,7 +155,7 @@ const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, stru
         return NULL;
     /* with one slot a tile, the output takes the place of the input; the last output is not wanted
      */
-    bool last = !w->job.keep && layer + 1 == nn_layers(w->job.model);
+    bool last = to == walk_slot(w, layer, tile) && layer + 1 == nn_layers(w->job.model);
     void *out = last ? NULL : kept_place(w->kept, to, w->scratch[1]);
     const struct nn_acts *acts =
         nn_layer_forward(w->job.model, layer, w->tiles[tile], in, out, NULL);
@@ -139,6 +167,8 @@ const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, stru
 int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struct aq_err *err)
 {
     int64_t all = nn_layers(w->job.model);
+    if (layers <= w->computed)
+        return 0;
     if (embed(w, err) < 0)
         return -1;
     for (int64_t l = 0; l < layers; l++) {
@@ -153,6 +183,7 @@ int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struc
             walk_advance(w, walk_layer_products(nn_layer(w->job.model, l)));
         }
     }
+    w->computed = layers;
     return 0;
 }
 

@@ -19,6 +19,7 @@ struct walk_job {
     size_t first_tile, end_tile;
     const bool *wanted;    /* [tiles]; NULL: all of them */
     bool keep;             /* the inputs of all layers; otherwise of one layer at a time */
+    size_t passing;        /* with `keep`: the last tiles, of which one layer's input is kept */
     bool spilled;          /* keep them in a file */
     const char *spill_dir; /* of that file */
 };
@@ -34,6 +35,7 @@ struct walk {
     size_t state_bytes;
     int32_t max_samples; /* of a tile */
     size_t count;        /* tiles wanted */
+    int64_t computed;    /* layers whose outputs walk_forward has kept */
     struct aq_progress progress;
     uint64_t done; /* in products of one linear with one tile */
 };
@@ -44,12 +46,17 @@ size_t walk_act_bytes(int64_t rows, const struct backend *b, int64_t cols);
 /* walk_close also after a failure. */
 int walk_open(struct walk *w, const struct walk_job *job, struct aq_err *err) AQ_MUST_CHECK;
 void walk_close(struct walk *w);
+/* Inputs of layers that it keeps: slots of one tile and layer. */
+int64_t walk_slots(const struct walk_job *job);
+/* Goes on with those tiles alone that are kept and wanted: `passing` is 0 afterwards. */
+void walk_narrow(struct walk *w, const bool *wanted);
 /* Slot of a layer's input; layer == layers: the output of the last. */
 int64_t walk_slot(const struct walk *w, int64_t layer, size_t tile);
 /* Called for every tile of a layer that was just computed; acts are valid during the call. */
 typedef int walk_fn(void *arg, int64_t layer, size_t tile, const struct nn_acts *acts,
                     struct aq_err *err);
-/* Embeds, then computes the first `layers` layers. each: may be NULL. */
+/* Embeds, then computes the first `layers` layers, unless they have been computed. each: may be
+   NULL. */
 int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg,
                  struct aq_err *err) AQ_MUST_CHECK;
 /* From a layer's input to the next slot. */

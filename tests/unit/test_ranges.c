@@ -94,17 +94,9 @@ static void round_trip(const char *name, const struct ranges *r)
     int fd = mkstemp(path);
     struct range_file file;
     struct quant_range range;
-    struct json *aq = json_new_object(), *list;
-    json_add_string(aq, "schema", RANGES_SCHEMA);
-    list = json_add_array(aq, "prefixes");
-    json_push(list, json_new_int(prefixes[0]));
-    json_push(list, json_new_int(prefixes[1]));
-    json_add_string(aq, "lm", "x");
-    json_add_string(aq, "tokens", "y");
-    json_add_string(aq, "backend", "z");
-    json_add_string(aq, "dtype", "fp32");
+    const struct range_user of = {.lm = "x", .tokens = "y", .backend = "z", .dtype = "fp32"};
     must(fd < 0 ? -1 : 0, "mkstemp");
-    must(ranges_write(r, path, aq, &err), "write");
+    must(ranges_write(r, path, &of, false, &err), "write");
     must(range_file_open(&file, path, &err), "read");
     int64_t cols = r->model->inputs[INPUT].cols;
     int good = file.model.layers == r->model->layers && file.samples == r->samples;
@@ -142,6 +134,7 @@ static void run_case(const char *name, int threads)
     struct tiles tiles;
     struct backend *b;
     struct nn_model *m;
+    struct walk w;
     struct ranges r;
     struct model_groups groups;
     struct backend_config config = {.threads = threads};
@@ -150,8 +143,10 @@ static void run_case(const char *name, int threads)
     must(backend_open(&b, "cpu", &config, &err), "backend");
     must(nn_open(&m, &c.source, b, tiles.rows, 0, &err), "model");
     model_groups_make(&groups, c.source.arch, NULL);
-    must(ranges_compute(&r, &groups, m, b, &tiles, prefixes, AQ_COUNT(prefixes), NULL, &err),
-         "ranges");
+    const struct walk_job job = {.b = b, .model = m, .tiles = &tiles, .end_tile = tiles.count};
+    must(walk_open(&w, &job, &err), "walk");
+    must(ranges_compute(&r, &groups, &w, prefixes, AQ_COUNT(prefixes), &err), "ranges");
+    walk_close(&w);
     compare(name, &c.file, &r, &tiles);
     round_trip(name, &r);
     ranges_release(&r);
