@@ -190,8 +190,10 @@ static void print_work(const struct scoring *s, const struct count *n)
     double ranges = s->needs_ranges && !s->ranges ? measured * cost_forward(s) : 0;
     double all = ranges + passes + n->operations, rate = product_rate(s);
     printf("work\n");
-    if (ranges > 0)
-        printf("  %-34s %12.3f TFLOP\n", "activation ranges", ranges / 1e12);
+    if (ranges > 0 || s->measures)
+        printf("  %-34s %12.3f TFLOP\n",
+               s->measures ? "activation ranges, beyond forward" : "activation ranges",
+               ranges / 1e12);
     printf("  %-34s %12.3f TFLOP\n  %-34s %12.3f TFLOP\n",
            s->kl_div ? "forward" : "forward and backward", passes / 1e12, "scores",
            n->operations / 1e12);
