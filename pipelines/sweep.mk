@@ -278,7 +278,7 @@ $(error a file of the checkpoint has a name with other letters than A-Z a-z 0-9 
 of the directory)
 endif
 $(LM): $(weights) $(ARGS)/extract
-	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm -o $@ $(CKPT)
+	$(call say,EXTRACT,$@)mkdir -p $(@D); $(AQ_BIN)/aq-extract-lm $(if $(MOE_SPLIT),--moe-split) -o $@ $(CKPT)
 tokenizer := $(wildcard $(CKPT)/tokenizer.json $(CKPT)/vocab.json $(CKPT)/merges.txt)
 $(TOKENS): $(CAPTIONS) $(tokenizer) $(ARGS)/calib-$(DATASET)
 	$(call say,TOKENS,$@)mkdir -p $(@D); $(AQ_BIN)/aq-calib tokens --tokenizer $(CKPT) --seq-len $(SEQ_LEN) \

@@ -15,6 +15,7 @@ enum { RESULT_VERSION = 1 };
 static struct {
     const char *digest, *materialize, *shapes;
     uint64_t shard_bytes;
+    bool moe_split;
 } o = {.digest = "sample", .shard_bytes = LM_SHARD_BYTES};
 
 static const char *const digests[] = {"sample", "full", NULL};
@@ -23,6 +24,8 @@ static const struct aq_opt options[] = {
     {"digest", 0, AQ_OPT_CHOICE, &o.digest, "KIND",
      "sample: headers and 12 KiB a tensor (default); full: also\none of all bytes, for --verify",
      digests},
+    {"moe-split", 0, AQ_OPT_FLAG, &o.moe_split, NULL,
+     "gate with up and down of a layer's experts are a group each\n(autoquant.moe_split)"},
     {"materialize", 0, AQ_OPT_TEXT, &o.materialize, "OUT",
      "also write the language model as a checkpoint of its own"},
     {"shapes", 0, AQ_OPT_TEXT, &o.shapes, "OUT",
@@ -44,8 +47,11 @@ static int extract(struct lm *lm, const char *dir, enum lm_digest kind, struct a
 {
     struct aq_buf notes = AQ_BUF_INIT;
     char *found = hub_directory(dir);
-    int r = lm_extract(lm, found, kind, &notes, err);
+    /* the whole is read once, under the groups that it is for */
+    int r = lm_extract(lm, found, o.moe_split ? LM_DIGEST_SAMPLE : kind, &notes, err);
     free(found);
+    if (r == 0 && o.moe_split)
+        lm_split_experts(lm, kind);
     if (r == 0 && notes.len)
         print_notes(&notes);
     aq_buf_release(&notes);
@@ -90,7 +96,8 @@ static const struct aq_tool tool = {
     .name = "aq-extract-lm",
     .summary = "find the language model in a checkpoint",
     .usage =
-        "aq-extract-lm [--digest sample|full] [--materialize OUT] [--shapes OUT] [-o FILE] DIR",
+        "aq-extract-lm [--digest sample|full] [--moe-split] [--materialize OUT]\n"
+        "        [--shapes OUT] [-o FILE] DIR",
     .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
                "lm.json, says where every tensor is; nothing is copied. With --materialize\n"
                "the language model is also written to OUT, and lm.json describes OUT.",

@@ -75,7 +75,7 @@ static const struct option_rule rules[] = {
     {"autoquant", "count_vision", K_BOOL, 0},
     {"autoquant", "disabled_layers", K_STRINGS, OR_NULL},
     {"autoquant", "shared_scale", K_BOOL, 0},
-    {"autoquant", "moe_split", K_FALSE, 0},
+    {"autoquant", "moe_split", K_BOOL, 0},
     {"autoquant", "cost_model", K_CHOICE, 0, CHOICES("weight", "active")},
     {"autoquant", "awq_shared", K_CHOICE, 0, CHOICES("joint", "own")},
     {"autoquant", "awq_samples", K_CHOICE, 0, CHOICES("all", "quarter")},

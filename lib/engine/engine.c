@@ -420,7 +420,8 @@ static bool cut_by_cols(const struct engine_group *g, int module)
 {
     if (strcmp(g->kind, "experts") == 0)
         return module == g->modules - 1;
-    return strcmp(g->kind, "o") == 0 || strcmp(g->kind, "down") == 0;
+    return strcmp(g->kind, "o") == 0 || strcmp(g->kind, "down") == 0 ||
+           strcmp(g->kind, "experts.down") == 0;
 }
 
 /* Do the modules from 0 to count - 1 hold one whose shard meets the condition? */

@@ -9,7 +9,8 @@ static bool is_normed(const struct json *group, const char *kind)
     const struct json *norm = json_find(group, "norm");
     if (norm && json_type(norm) == JSON_BOOL)
         return json_bool(norm);
-    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 || strcmp(kind, "experts") == 0;
+    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 ||
+           strcmp(kind, "experts") == 0 || strcmp(kind, "experts.gate_up") == 0;
 }
 
 int engine_group_read(struct engine_group *g, const struct json *group, const char *where,

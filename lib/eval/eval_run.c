@@ -65,8 +65,8 @@ static bool uses_ranges(const struct eval_call *r)
         for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
             if (o->linears[k].ranged)
                 return true;
-        for (int64_t l = 0; o->kind == EVAL_MANIFEST && l < o->layers; l++)
-            if (o->experts[l].ranged)
+        for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * EXPERT_HALVES; k++)
+            if (o->experts[k].ranged)
                 return true;
     }
     return false;
@@ -79,8 +79,8 @@ static bool uses_solved(const struct eval_call *r)
         for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * MODEL_LINEARS; k++)
             if (quant_is_solved(&o->linears[k].w))
                 return true;
-        for (int64_t l = 0; o->kind == EVAL_MANIFEST && l < o->layers; l++)
-            if (quant_is_solved(&o->experts[l].w))
+        for (int64_t k = 0; o->kind == EVAL_MANIFEST && k < o->layers * EXPERT_HALVES; k++)
+            if (quant_is_solved(&o->experts[k].w))
                 return true;
     }
     return false;

@@ -325,24 +325,16 @@ static struct eval_linear *linear_of(struct eval_operand *o, const struct model_
     return NULL;
 }
 
-/* All experts of a layer have one treatment of what they read, and one range: engines load no other
-   mixture. */
+/* All experts of a layer have one treatment of what they read, and one range. */
 static int note_expert(struct checkpoint_reading *r, const struct model_place *p,
                        const char *module, const struct eval_linear *l)
 {
-    struct eval_experts *x = &r->o->experts[p->layer];
-    bool down = p->tensor->role == ROLE_EXPERT_DOWN;
-    bool first = p->expert == 0 && p->tensor->role == ROLE_EXPERT_GATE;
-    struct quant_range *range = down ? &x->inner : &x->in;
-    if (first) {
-        x->swapped = l->swapped;
-        x->a = l->a;
-        x->ranged = l->ranged;
-    }
+    int half = p->tensor->role == ROLE_EXPERT_DOWN ? EXPERT_DOWN : EXPERT_GATE_UP;
+    struct eval_linear *x = &r->o->experts[p->layer * EXPERT_HALVES + half];
     if (p->expert == 0 && p->tensor->role != ROLE_EXPERT_UP)
-        *range = l->range;
+        *x = *l;
     if (x->swapped == l->swapped && quant_same(&x->a, &l->a) && x->ranged == l->ranged &&
-        range->amax == l->range.amax)
+        x->range.amax == l->range.amax)
         return 0;
     return aq_err_set(r->err, AQ_EINPUT,
                       "'%s': '%s' reads its input otherwise than the other experts of its layer",

@@ -19,7 +19,7 @@ void eval_operand_take_linears(struct eval_operand *o, const struct lm_arch *arc
 {
     o->layers = arch->num_hidden_layers;
     o->linears = xcalloc((size_t)(o->layers * MODEL_LINEARS) + 1, sizeof *o->linears);
-    o->experts = xcalloc((size_t)o->layers + 1, sizeof *o->experts);
+    o->experts = xcalloc((size_t)(o->layers * EXPERT_HALVES) + 1, sizeof *o->experts);
     for (int64_t i = 0; i < o->layers * MODEL_LINEARS; i++)
         o->linears[i].same_as = -1;
 }
@@ -102,22 +102,6 @@ static int take_range(struct eval_linear *l, const struct eval_reference *ref, i
     return 0;
 }
 
-/* The range of one input of experts, its channels copied. */
-static int expert_range(const struct eval_experts *x, const struct eval_reference *ref,
-                        int64_t prefix, int64_t input, struct quant_range *out, struct aq_err *err)
-{
-    struct eval_linear l = {.w = x->w, .a = x->a};
-    int64_t cols = ref->lm->groups.inputs[input].cols;
-    int r = 0;
-    memcpy(l.id, x->id, sizeof l.id);
-    if (x->ranged)
-        r = take_range(&l, ref, prefix, input, cols, err);
-    if (r == 0 && x->w.methods.scaling)
-        r = take_factor(&l, ref, input, cols, err);
-    *out = l.range;
-    return r;
-}
-
 /* What a calibrated candidate is made of must be there. */
 static int check_solved(const struct eval_operand *o, const struct eval_reference *ref,
                         const struct quant_spec *w, const char *id, const char *group,
@@ -135,30 +119,46 @@ static int check_solved(const struct eval_operand *o, const struct eval_referenc
     return 0;
 }
 
-static int apply_experts(struct eval_operand *o, const struct eval_reference *ref,
-                         const struct manifest_choice *c, int64_t prefix,
-                         const struct model_group *g, struct aq_err *err)
+/* One half of a layer's experts under a candidate; input: what it reads. */
+static int apply_half(struct eval_operand *o, const struct eval_reference *ref,
+                      const struct manifest_choice *c, int64_t prefix, const char *group,
+                      int64_t input, struct eval_linear *x, struct aq_err *err)
 {
-    struct eval_experts *x = &o->experts[g->layer];
-    if (strcmp(c->candidate, "NONE") == 0)
-        return 0;
+    int64_t cols = ref->lm->groups.inputs[input].cols;
     if (quant_parse(c->weight, &x->w, err) < 0 || quant_parse_act(c->act, &x->a, err) < 0)
         return aq_err_prefix(err, "%s: candidate '%s'", aq_show(o->path), aq_show(c->candidate));
     x->w.group = 0; /* each expert's gate and up are one matrix */
     x->swapped = x->w.steps > 0 || x->a.steps > 0;
     treatment_id(c->weight, c->act, x->id);
-    if (check_solved(o, ref, &x->w, x->id, g->name, err) < 0)
+    if (check_solved(o, ref, &x->w, x->id, group, err) < 0)
         return -1;
-    x->ranged = treatment_ranged(&x->a);
-    if (x->ranged && !ref->ranges)
-        return aq_err_set(err, AQ_EUSAGE,
-                          "'%s' has a static activation range in %s: --ranges is needed",
-                          aq_show(o->path), aq_show(g->name));
-    struct quant_range *ranges[] = {&x->in, &x->inner};
-    for (int h = 0; h < EXPERT_HALVES; h++)
-        if (expert_range(x, ref, prefix, g->inputs[h], ranges[h], err) < 0)
+    if (treatment_ranged(&x->a)) {
+        if (!ref->ranges)
+            return aq_err_set(err, AQ_EUSAGE,
+                              "'%s' has a static activation range in %s: --ranges is needed",
+                              aq_show(o->path), aq_show(group));
+        if (take_range(x, ref, prefix, input, cols, err) < 0)
             return -1;
-    x->inner.factor = NULL; /* the rows of up are divided by that scale */
+    }
+    return x->w.methods.scaling ? take_factor(x, ref, input, cols, err) : 0;
+}
+
+static int apply_experts(struct eval_operand *o, const struct eval_reference *ref,
+                         const struct manifest_choice *c, int64_t prefix,
+                         const struct model_group *g, const struct model_layer *shape, int of_layer,
+                         struct aq_err *err)
+{
+    struct eval_linear *x = &o->experts[g->layer * EXPERT_HALVES];
+    if (strcmp(c->candidate, "NONE") == 0)
+        return 0;
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        int64_t input =
+            (int64_t)ref->lm->groups.first_input[g->layer] + shape->experts_input[h];
+        if (shape->groups[of_layer].half[h] &&
+            apply_half(o, ref, c, prefix, g->name, input, &x[h], err) < 0)
+            return -1;
+    }
+    x[EXPERT_DOWN].range.factor = NULL; /* the rows of up are divided by that scale */
     return 0;
 }
 
@@ -170,10 +170,10 @@ int eval_operand_apply(struct eval_operand *o, const struct eval_reference *ref,
     const struct model_groups *groups = &ref->lm->groups;
     const struct model_group *g = &groups->items[group];
     struct model_layer shape;
-    if (g->experts)
-        return apply_experts(o, ref, c, prefix, g, err);
     model_layer_describe(&shape, &ref->lm->arch, g->layer);
     int of_layer = (int)(group - groups->first[g->layer]);
+    if (g->experts)
+        return apply_experts(o, ref, c, prefix, g, &shape, of_layer, err);
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
     struct eval_linear *all = &o->linears[g->layer * MODEL_LINEARS], *lead = &all[first];
     int64_t cols = groups->inputs[g->inputs[0]].cols;
@@ -360,10 +360,8 @@ static void free_ranges(struct eval_operand *o)
                 o->linears[k].range.hidden = NULL;
         free((void *)hidden);
     }
-    for (int64_t l = 0; o->experts && l < o->layers; l++) {
-        free((void *)o->experts[l].in.hidden);
-        free((void *)o->experts[l].inner.hidden);
-    }
+    for (int64_t i = 0; o->experts && i < o->layers * EXPERT_HALVES; i++)
+        free((void *)o->experts[i].range.hidden);
     free(o->experts);
 }
 

@@ -31,7 +31,7 @@ extern const char *const eval_kind_names[]; /* "manifest", "lm", "checkpoint", "
 
 struct eval_file; /* of a checkpoint or a GGUF: eval/file.h */
 
-/* One linear of one layer. */
+/* One linear of one layer, or one half of its experts. */
 struct eval_linear {
     bool swapped;           /* else as the source has it */
     struct quant_spec w, a; /* of no steps: as it is */
@@ -40,15 +40,6 @@ struct eval_linear {
         range;             /* of a static activation; hidden is owned, factor the solved file's */
     char id[TREATMENT_ID]; /* of the treatments */
     int same_as;           /* an earlier linear of the layer with the same x and `a`; -1 */
-};
-
-/* The experts of one layer. */
-struct eval_experts {
-    bool swapped;
-    struct quant_spec w, a;
-    bool ranged;
-    struct quant_range in, inner; /* hidden is owned, factor the solved file's */
-    char id[TREATMENT_ID];        /* of the treatments */
 };
 
 struct eval_operand {
@@ -61,7 +52,7 @@ struct eval_operand {
     bool has_source;              /* false: the reference's weights */
     const struct lm_arch *arch;   /* of its weights */
     struct eval_linear *linears;  /* [layers][MODEL_LINEARS]; NULL: all as they are */
-    struct eval_experts *experts; /* [layers]; there if linears is */
+    struct eval_linear *experts;  /* [layers][EXPERT_HALVES]; there if linears is */
     int64_t layers;
     const struct model_groups *groups; /* of a manifest: the reference's */
     struct solved_file *solved;        /* what its calibrated candidates are made of; or NULL */

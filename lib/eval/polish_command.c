@@ -306,8 +306,9 @@ static struct eval_operand copy_recipe(struct command *c, const size_t *choice)
     recipes_set(&c->recipes, c->options);
     o.linears = xcalloc(n + 1, sizeof *o.linears);
     memcpy(o.linears, c->recipes.mixed.linears, n * sizeof *o.linears);
-    o.experts = xcalloc((size_t)o.layers + 1, sizeof *o.experts);
-    memcpy(o.experts, c->recipes.mixed.experts, (size_t)o.layers * sizeof *o.experts);
+    n = (size_t)(o.layers * EXPERT_HALVES);
+    o.experts = xcalloc(n + 1, sizeof *o.experts);
+    memcpy(o.experts, c->recipes.mixed.experts, n * sizeof *o.experts);
     return o;
 }
 

@@ -46,8 +46,8 @@ int eval_swaps_open(struct eval_swaps *s, struct backend *b, const struct eval_o
         const struct eval_operand *o = &operands[i];
         if (o->linears && o->arch->experts && take_experts(s, o->arch, tile_rows, err) < 0)
             return -1;
-        for (int64_t layer = 0; o->linears && layer < o->layers; layer++)
-            if (quant_has_method(&o->experts[layer].w))
+        for (int64_t k = 0; o->linears && k < o->layers * EXPERT_HALVES; k++)
+            if (quant_has_method(&o->experts[k].w))
                 experts_made = made_experts_bytes(o->arch, b);
         for (int64_t layer = 0; o->linears && layer < o->layers; layer++) {
             struct model_layer shape;
@@ -139,20 +139,19 @@ static const struct nn_expert_swap *prepare_experts(struct eval_swaps *s, struct
                                                     const struct eval_operand *o, int64_t layer,
                                                     struct nn_expert_swap *room)
 {
-    const struct eval_experts *x = &o->experts[layer];
-    const struct quant_range *ranges[] = {&x->in, &x->inner};
+    const struct eval_linear *x = &o->experts[layer * EXPERT_HALVES];
     *room = s->experts;
     for (int h = 0; h < EXPERT_HALVES; h++) {
-        room->w[h] = &x->w;
-        room->a[h] = &x->a;
-        room->range[h] = x->ranged || ranges[h]->factor ? ranges[h] : NULL;
+        room->w[h] = &x[h].w;
+        room->a[h] = &x[h].a;
+        room->range[h] = x[h].ranged || x[h].range.factor ? &x[h].range : NULL;
+        s->made_experts.id[h] = x[h].id;
     }
     s->made_experts.from = (struct made_from){
         .b = s->b, .model = m, .groups = o->groups, .solved = o->solved, .pool = s->pool};
-    s->made_experts.id = x->id;
     room->quantize = made_expert;
     room->arg = &s->made_experts;
-    return x->swapped ? room : NULL;
+    return x[EXPERT_GATE_UP].swapped || x[EXPERT_DOWN].swapped ? room : NULL;
 }
 
 int eval_swaps_layer(struct eval_swaps *s, struct nn_model *m, const struct eval_operand *operand,

@@ -357,7 +357,8 @@ static int read_experts(struct lm_arch *a, const struct jref *v, struct aq_arena
         return -1;
     arch_take_experts(a, strings);
     int8_t *sparse = NULL;
-    if (read_layers(a, v, "layer_sparse", 0, 1, strings, &sparse, err) < 0)
+    if (jref_maybe_bool(v, "moe_split", &a->moe_split, err) < 0 ||
+        read_layers(a, v, "layer_sparse", 0, 1, strings, &sparse, err) < 0)
         return -1;
     if (sparse)
         memcpy(a->layer_sparse, sparse, (size_t)a->num_hidden_layers);
@@ -458,6 +459,8 @@ void arch_write(struct json *v, const struct lm_arch *a)
     if (!a->experts)
         return;
     write_members(v, a, experts, AQ_COUNT(experts));
+    if (a->moe_split)
+        json_add_bool(v, "moe_split", true);
     write_layers(v, "layer_sparse", a->layer_sparse, a->num_hidden_layers);
 }
 
@@ -542,6 +545,8 @@ void arch_digest_line(const struct lm_arch *a, struct aq_buf *line)
         aq_buf_addf(line, " %s=", experts[i].key);
         add_value(line, a, &experts[i]);
     }
+    if (a->experts && a->moe_split) /* files of before it was there keep their digests */
+        aq_buf_adds(line, " moe_split=1");
     add_layers(line, "layer_sparse", a->layer_sparse, a->num_hidden_layers);
     aq_buf_addc(line, '\n');
 }

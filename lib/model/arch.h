@@ -74,6 +74,7 @@ struct lm_arch {
     /* A mixture of experts; experts 0: none. */
     int64_t experts, experts_per_token, moe_intermediate_size;
     bool norm_topk;         /* the weights of a token's experts add up to 1 */
+    bool moe_split;         /* gate with up and down of the experts are a group each */
     int8_t *layer_sparse;   /* 1: experts instead of an MLP */
     int8_t *experts_layout; /* enum arch_experts: how the checkpoint has them; in no digest */
 };

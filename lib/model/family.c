@@ -534,17 +534,25 @@ static void add_linear(struct model_layer *l, const struct lm_arch *a, int tenso
     l->linear_count++;
 }
 
+/* The last group of the family's list is that of the experts; split, it becomes two. */
 static void add_experts(struct model_layer *l, const struct lm_arch *a)
 {
+    static const char *const half_kinds[EXPERT_HALVES] = {"experts.gate_up", "experts.down"};
     l->experts = (int)a->experts;
     l->experts_group = l->group_count - 1;
-    l->experts_groups = 1;
+    l->experts_groups = a->moe_split ? EXPERT_HALVES : 1;
+    l->group_count = l->experts_group + l->experts_groups;
+    assert(l->group_count <= MODEL_GROUPS);
     l->experts_input[EXPERT_GATE_UP] = GATE_UP;
     l->experts_input[EXPERT_DOWN] = DOWN;
-    l->groups[l->experts_group].first = l->linear_count;
-    l->groups[l->experts_group].input = GATE_UP;
-    l->groups[l->experts_group].half[EXPERT_GATE_UP] = true;
-    l->groups[l->experts_group].half[EXPERT_DOWN] = true;
+    for (int h = EXPERT_HALVES - 1; h >= 0; h--) {
+        int g = l->experts_group + (a->moe_split ? h : 0);
+        l->groups[g].first = l->linear_count;
+        l->groups[g].input = l->experts_input[h];
+        l->groups[g].half[h] = true;
+        if (a->moe_split)
+            l->groups[g].kind = half_kinds[h];
+    }
     l->inputs[GATE_UP].cols = a->hidden_size;
     l->inputs[DOWN].cols = a->moe_intermediate_size;
     l->weights += 3 * a->experts * a->moe_intermediate_size * a->hidden_size;

@@ -174,7 +174,8 @@ struct model_layer {
         const char *kind;   /* "qkv" */
         int first, linears; /* its linears are neighbours; the first gives it its name */
         int input;
-        /* of experts: whether it has each expert's gate with up, and its down */
+        /* of experts: whether it has each expert's gate with up, and its down; both unless
+           arch.moe_split */
         bool half[EXPERT_HALVES];
     } groups[MODEL_GROUPS];
     int group_count;

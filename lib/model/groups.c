@@ -27,7 +27,8 @@ static void init(struct model_groups *g, int64_t layers)
 /* Kinds that follow a norm in most families. */
 static bool usually_normed(const char *kind)
 {
-    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 || strcmp(kind, "experts") == 0;
+    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 ||
+           strcmp(kind, "experts") == 0 || strcmp(kind, "experts.gate_up") == 0;
 }
 
 /* ---- from a model ---- */
@@ -96,31 +97,44 @@ static void add_expert_module(struct model_groups *g, const struct lm *lm, const
     aq_buf_release(&tail_name);
 }
 
-static void make_experts(struct model_groups *g, const struct lm *lm, const struct lm_arch *a,
-                         const struct model_layer *l, int64_t layer)
+/* The modules of one half of the experts. */
+static void add_half(struct model_groups *g, const struct lm *lm, const struct lm_arch *a,
+                     struct model_group *to, int half)
 {
-    struct model_group *to = &g->items[g->count++];
-    *to = (struct model_group){
-        .layer = layer,
-        .kind = l->groups[l->experts_group].kind,
-        .member_count = 1,
-        .input_count = 2,
-        .experts = a->experts,
-        .normed = model_layer_norm_before(l, l->experts_input[EXPERT_GATE_UP]) >= 0,
-        .cost_weight = (double)a->experts_per_token / (double)a->experts};
-    to->members = take(g, 1, sizeof *to->members);
-    to->modules = take(g, 3, sizeof *to->modules);
-    to->inputs = take(g, 2, sizeof *to->inputs);
-    for (int h = 0; h < EXPERT_HALVES; h++)
-        to->inputs[h] = (int)g->first_input[layer] + l->experts_input[h];
-    to->name = to->members[0] = aq_arena_printf(&g->arena, "layers.%" PRId64 ".mlp.experts", layer);
-    if (arch_layout(a, layer) == EXPERTS_EACH) {
+    bool each = arch_layout(a, to->layer) == EXPERTS_EACH;
+    if (half == EXPERT_DOWN) {
+        add_expert_module(g, lm, a, to, each ? ROLE_EXPERT_DOWN : ROLE_EXPERTS_DOWN);
+    } else if (each) {
         add_expert_module(g, lm, a, to, ROLE_EXPERT_GATE);
         add_expert_module(g, lm, a, to, ROLE_EXPERT_UP);
-        add_expert_module(g, lm, a, to, ROLE_EXPERT_DOWN);
     } else {
         add_expert_module(g, lm, a, to, ROLE_EXPERTS_GATE_UP);
-        add_expert_module(g, lm, a, to, ROLE_EXPERTS_DOWN);
+    }
+}
+
+/* A group of experts: both halves, or one of them. */
+static void make_experts(struct model_groups *g, const struct lm *lm, const struct lm_arch *a,
+                         const struct model_layer *l, int64_t layer, int kind)
+{
+    struct model_group *to = &g->items[g->count++];
+    *to = (struct model_group){.layer = layer,
+                               .kind = l->groups[kind].kind,
+                               .member_count = 1,
+                               .experts = a->experts,
+                               .normed = model_layer_norm_before(l, l->groups[kind].input) >= 0,
+                               .cost_weight =
+                                   (double)a->experts_per_token / (double)a->experts};
+    to->members = take(g, 1, sizeof *to->members);
+    to->modules = take(g, 3, sizeof *to->modules);
+    to->inputs = take(g, EXPERT_HALVES, sizeof *to->inputs);
+    /* "experts", "experts.gate_up" and "experts.down" are names, too */
+    to->name = to->members[0] =
+        aq_arena_printf(&g->arena, "layers.%" PRId64 ".mlp.%s", layer, to->kind);
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        if (!l->groups[kind].half[h])
+            continue;
+        to->inputs[to->input_count++] = (int)g->first_input[layer] + l->experts_input[h];
+        add_half(g, lm, a, to, h);
     }
 }
 
@@ -141,8 +155,8 @@ void model_groups_make(struct model_groups *g, const struct lm_arch *a, const st
                 aq_arena_printf(&g->arena, "layers.%" PRId64 ".%s", l, layer.inputs[i].name), l,
                 layer.inputs[i].cols};
         for (int k = 0; k < layer.group_count; k++)
-            if (k == layer.experts_group)
-                make_experts(g, lm, a, &layer, l);
+            if (layer.experts && k >= layer.experts_group)
+                make_experts(g, lm, a, &layer, l, k);
             else
                 make_group(g, lm, &layer, l, k);
     }

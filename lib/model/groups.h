@@ -10,7 +10,8 @@
  *
  * members are names for analysis, without a prefix; modules are the checkpoint's own names. A group
  * of experts has "experts": their number, one member ("layers.0.mlp.experts"), and two inputs: what
- * they read, and what is between gate and down. "{e}" in a module is the number of an expert.
+ * they read, and what is between gate and down. Split, they are two groups with an input each:
+ * "layers.0.mlp.experts.gate_up" and "...down". "{e}" in a module is the number of an expert.
  * "norm": false is written where no norm is in front of qkv or gate_up, as in OLMo 2.
  */
 #ifndef AQ_MODEL_GROUPS_H

@@ -454,6 +454,23 @@ static int drop_rest(struct extraction *x)
     return r;
 }
 
+static void make_groups(struct lm *lm, enum lm_digest kind)
+{
+    model_groups_make(&lm->groups, &lm->arch, lm);
+    lm_compute_digest(lm, LM_DIGEST_SAMPLE, lm->digest);
+    if (kind == LM_DIGEST_FULL)
+        lm_compute_digest(lm, LM_DIGEST_FULL, lm->full);
+}
+
+void lm_split_experts(struct lm *lm, enum lm_digest kind)
+{
+    if (!lm->arch.experts)
+        return;
+    lm->arch.moe_split = true;
+    model_groups_release(&lm->groups);
+    make_groups(lm, kind);
+}
+
 int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_buf *notes,
                struct aq_err *err)
 {
@@ -469,10 +486,7 @@ int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_bu
     lm->root = aq_arena_strdup(&lm->strings, dir);
     if (lm_map(lm, err) < 0)
         goto out;
-    model_groups_make(&lm->groups, &lm->arch, lm);
-    lm_compute_digest(lm, LM_DIGEST_SAMPLE, lm->digest);
-    if (kind == LM_DIGEST_FULL)
-        lm_compute_digest(lm, LM_DIGEST_FULL, lm->full);
+    make_groups(lm, kind);
     aq_buf_add(notes, aq_buf_str(&x.ckpt.notes), x.ckpt.notes.len);
     compare_heads(&x, notes);
     r = 0;

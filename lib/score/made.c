@@ -378,7 +378,7 @@ static const float *column_scale(const struct made_experts *m, int64_t layer, in
     const struct made_from *from = &m->from;
     const struct model_layer *shape = nn_layer(from->model, layer);
     size_t input = from->groups->first_input[layer] + (size_t)shape->experts_input[half];
-    return solved_scale(from->solved, m->id, input, cols, err);
+    return solved_scale(from->solved, m->id[half], input, cols, err);
 }
 
 /* The lower half of the rows, those of up, divide down's input by its scale. */
@@ -389,7 +389,7 @@ static int scale_up(const struct made_experts *m, int64_t layer, const struct ba
     const struct model_layer *shape = nn_layer(from->model, layer);
     size_t input = from->groups->first_input[layer] + (size_t)shape->experts_input[EXPERT_DOWN];
     int64_t up = w->rows / 2;
-    const float *rows = solved_factor(from->solved, m->id, input, up, err);
+    const float *rows = solved_factor(from->solved, m->id[EXPERT_GATE_UP], input, up, err);
     for (int64_t r = 0; rows && r < up; r++)
         for (int64_t c = 0; c < w->cols; c++)
             values[(up + r) * w->cols + c] *= rows[r];
@@ -413,7 +413,7 @@ static int make_expert(const struct made_experts *m, struct made_place *p,
     const struct made_from *from = &m->from;
     const struct backend_weight *w = nn_expert_weight(from->model, layer, expert, half);
     struct quant_spec rest = *spec;
-    struct solved_place at = {m->id, group_of_half(from, layer, half), 0, expert,
+    struct solved_place at = {m->id[half], group_of_half(from, layer, half), 0, expert,
                               nn_arch(from->model)->experts};
     drop_device(from->b, &p->made);
     float *values = take_values(&p->made, (size_t)(w->rows * w->cols));
@@ -458,14 +458,14 @@ int made_expert(void *arg, struct backend_operand *op, const struct quant_spec *
     }
     struct made_place *p = &m->places[expert % m->at_once * EXPERT_HALVES + half];
     if (p->model != model || p->layer != layer || p->expert != expert ||
-        strcmp(p->id, m->id) != 0) {
+        strcmp(p->id, m->id[half]) != 0) {
         p->model = NULL;
         if (make_expert(m, p, spec, layer, expert, half, err) < 0)
             return aq_err_prefix(err, "layers.%lld: expert %d", (long long)layer, expert);
         p->model = model;
         p->layer = layer;
         p->expert = expert;
-        memcpy(p->id, m->id, sizeof p->id);
+        memcpy(p->id, m->id[half], sizeof p->id);
     }
     b->ops->quantize_weight(b, op, &p->made.w, &p->made.rest);
     return 0;

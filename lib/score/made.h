@@ -51,7 +51,7 @@ void made_release(struct backend *b, struct made *made);
  */
 struct made_experts {
     struct made_from from;
-    const char *id; /* of the treatments */
+    const char *id[EXPERT_HALVES]; /* of the treatments of both halves */
     int at_once;
     struct made_place *places; /* [at_once][EXPERT_HALVES] */
 };

@@ -289,8 +289,8 @@ void scoring_swap(const struct scoring_experts *e, const struct candidate *c,
         swap->w[h] = &e->w[h];
         swap->a[h] = &e->a[h];
         swap->range[h] = e->range[h];
+        made->id[h] = c->id;
     }
-    made->id = c->id;
     swap->quantize = made_expert;
     swap->arg = made;
 }

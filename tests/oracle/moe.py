@@ -6,7 +6,8 @@
 A case is one of tests/oracle/families, which families.py made. For every mixture: the input n, where transformers' router sends each
 token, its weights, and the gradient g at the output y. A treatment quantizes the input, each expert's gate and up as one
 matrix, what is between gate and down, and down; the routing stays. The score of a sample is the sum over its tokens and the outputs
-of (g (yq - y))^2.
+of (g (yq - y))^2. `half/0` and `half/1` are the scores where only gate with up and their input, or only down and its input, are
+quantized (autoquant.moe_split).
 """
 import importlib.util
 import os
@@ -57,21 +58,22 @@ def routes(mlp, n, text):
     return sel, top / top.sum(-1, keepdim=True) if norm else top
 
 
-def mixture(mlp, n, sel, w, wt, at, amax):
-    """y; with a list for amax, also the largest of what is between gate and down."""
+def mixture(mlp, n, sel, w, wt, at, amax, halves=(0, 1)):
+    """y; without wt, also the largest of what is between gate and down, in amax."""
+    at = [at if h in halves else "none" for h in (0, 1)]
     y = torch.zeros_like(n)
     gate_up, down = expert_weights(mlp)
     for e in range(gate_up.shape[0]):
         rows, place = torch.where(sel == e)
         if not len(rows):
             continue
-        gu = weight(gate_up[e], wt) if wt else gate_up[e]
-        d = weight(down[e], wt) if wt else down[e]
-        a, b = (activation(n[rows], at, amax[0]) @ gu.t()).chunk(2, -1)
+        gu = weight(gate_up[e], wt) if wt and 0 in halves else gate_up[e]
+        d = weight(down[e], wt) if wt and 1 in halves else down[e]
+        a, b = (activation(n[rows], at[0], amax[0]) @ gu.t()).chunk(2, -1)
         u = F.silu(a) * b
         if not wt:
             amax[1] = max(amax[1], u.abs().max().item())
-        y[rows] += w[rows, place][:, None] * (activation(u, at, amax[1]) @ d.t())
+        y[rows] += w[rows, place][:, None] * (activation(u, at[1], amax[1]) @ d.t())
     return y
 
 
@@ -111,8 +113,9 @@ def make(name):
         out[f"w/{layer}"] = w.gather(1, order.indices).float()
         out[f"amax/{layer}"] = torch.tensor(amax)
         for k, (wt, at) in enumerate(TREATMENTS):
-            d = (g * (mixture(mlp, n, sel, w, wt, at, amax) - y)) ** 2
-            out[f"score/{k}/{layer}"] = torch.stack([d[a:b].sum() for a, b in zip(offsets, offsets[1:])])
+            for key, halves in (("score", (0, 1)), ("half/0", (0,)), ("half/1", (1,))):
+                d = (g * (mixture(mlp, n, sel, w, wt, at, amax, halves) - y)) ** 2
+                out[f"{key}/{k}/{layer}"] = torch.stack([d[a:b].sum() for a, b in zip(offsets, offsets[1:])])
     meta = {"torch": torch.__version__, "transformers": transformers.__version__, "case": name,
             "treatments": ";".join("|".join(t) for t in TREATMENTS)}
     os.makedirs(os.path.join(HERE, "moe"), exist_ok=True)

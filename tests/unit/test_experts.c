@@ -135,9 +135,10 @@ static void run_close(struct run *r)
     lm_close(&r->lm);
 }
 
-/* Scores of one treatment of a layer's experts; sums: [samples] of the host. */
+/* Scores of one treatment of a layer's experts, or of one half of them (half < 0: both); sums:
+   [samples] of the host. */
 static void score(struct run *r, int64_t l, const struct nn_acts *a, const char *w, const char *act,
-                  const float amax[2], double *sums)
+                  const float amax[2], int half, double *sums)
 {
     const struct backend_ops *op = r->b->ops;
     const struct lm_arch *c = &r->lm.arch;
@@ -147,9 +148,15 @@ static void score(struct run *r, int64_t l, const struct nn_acts *a, const char 
     struct quant_range in = {.amax = amax[0]}, inner = {.amax = amax[1]};
     must(quant_parse(w, &ws, &err), w);
     must(quant_parse_act(act, &as, &err), act);
-    bool ranged = strstr(act, "static") != NULL;
-    struct nn_expert_swap swap = {
-        .w = {&ws, &ws}, .a = {&as, &as}, .range = {ranged ? &in : NULL, ranged ? &inner : NULL}};
+    const struct quant_spec none = {0};
+    const struct quant_range *ranges[EXPERT_HALVES] = {&in, &inner};
+    struct nn_expert_swap swap = {.by = NULL};
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        bool is = half < 0 || half == h;
+        swap.w[h] = is ? &ws : &none;
+        swap.a[h] = is ? &as : &none;
+        swap.range[h] = is && strstr(act, "static") ? ranges[h] : NULL;
+    }
     must(nn_expert_operands_new(&swap, c, r->b, r->tiles.rows, &err), "operands");
     float *yq = op->alloc(r->b, r->h_bytes, "yq", &err);
     op->zero(r->b, yq, r->h_bytes);
@@ -192,6 +199,27 @@ static void compare_routes(const struct run *r, const char *name, int64_t l,
     tap_ok(worst < 1e-6, "%s: layer %d: weights of the experts (%.1e)", name, (int)l, worst);
 }
 
+/* Relative distance of the scores from the vectors' tensor `key`; half: as of score(). */
+static void compare_score(struct run *r, const char *name, int64_t l, const struct nn_acts *a,
+                          const char *w, const char *act, const float amax[2], int half,
+                          const char *key)
+{
+    static const char *const what[] = {"gate and up", "down", "experts"};
+    double sums[64], far = 0, all = 0;
+    const struct st_tensor *t = st_need(&r->vectors, key, ST_F64, 1, &err);
+    must(t ? 0 : -1, key);
+    score(r, l, a, w, act, amax, half, sums);
+    for (int64_t i = 0; i < r->source.samples; i++) {
+        double e;
+        memcpy(&e, (const char *)t->data + i * 8, sizeof e);
+        all += e * e;
+        far += (sums[i] - e) * (sums[i] - e);
+    }
+    far = sqrt(far / all);
+    tap_ok(all > 0 && far < 1e-4, "%s: layer %d: %s: %s | %s (%.1e)", name, (int)l,
+           what[half < 0 ? EXPERT_HALVES : half], w, act, far);
+}
+
 static void compare_scores(struct run *r, const char *name, int64_t l, const struct nn_acts *a)
 {
     char *list = xstrdup(st_meta(&r->vectors, "treatments")), *rest = list, *one;
@@ -203,20 +231,13 @@ static void compare_scores(struct run *r, const char *name, int64_t l, const str
     memcpy(amax, t->data, sizeof amax);
     for (int k = 0; (one = strsep(&rest, ";")); k++) {
         char *act = strchr(one, '|');
-        double sums[64], far = 0, all = 0;
         *act++ = '\0';
         (void)snprintf(key, sizeof key, "score/%d/%d", k, (int)l);
-        t = st_need(&r->vectors, key, ST_F64, 1, &err);
-        must(t ? 0 : -1, key);
-        score(r, l, a, one, act, amax, sums);
-        for (int64_t i = 0; i < r->source.samples; i++) {
-            double e;
-            memcpy(&e, (const char *)t->data + i * 8, sizeof e);
-            all += e * e;
-            far += (sums[i] - e) * (sums[i] - e);
+        compare_score(r, name, l, a, one, act, amax, -1, key);
+        for (int h = 0; h < EXPERT_HALVES; h++) {
+            (void)snprintf(key, sizeof key, "half/%d/%d/%d", h, k, (int)l);
+            compare_score(r, name, l, a, one, act, amax, h, key);
         }
-        far = sqrt(far / all);
-        tap_ok(all > 0 && far < 1e-4, "%s: layer %d: %s | %s (%.1e)", name, (int)l, one, act, far);
     }
     free(list);
 }
