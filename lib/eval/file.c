@@ -446,6 +446,19 @@ static int same_number(struct eval_file *f, const char *arch, const char *key, d
     return r;
 }
 
+static int same_experts(struct eval_file *f, const char *arch, const struct lm_arch *a,
+                        struct aq_err *err)
+{
+    return a->experts == 0 ? 0
+           : same_number(f, arch, "expert_count", (double)a->experts, err) < 0 ||
+                   same_number(f, arch, "expert_used_count", (double)a->experts_per_token, err) <
+                       0 ||
+                   same_number(f, arch, "expert_feed_forward_length",
+                               (double)a->moe_intermediate_size, err) < 0
+               ? -1
+               : 0;
+}
+
 static int check_gguf(struct eval_file *f, const struct lm *lm, const char **arch,
                       struct aq_err *err)
 {
@@ -458,8 +471,9 @@ static int check_gguf(struct eval_file *f, const struct lm *lm, const char **arc
                           aq_show(f->gguf.path), own ? aq_show(own) : "", a->family->name);
     return same_number(f, own, "block_count", (double)a->num_hidden_layers, err) < 0 ||
                    same_number(f, own, "embedding_length", (double)a->hidden_size, err) < 0 ||
-                   same_number(f, own, "feed_forward_length", (double)a->intermediate_size, err) <
-                       0 ||
+                   same_number(f, own, "feed_forward_length", (double)gguf_feed_forward(a, own),
+                               err) < 0 ||
+                   same_experts(f, own, a, err) < 0 ||
                    same_number(f, own, "attention.head_count", (double)a->num_attention_heads,
                                err) < 0 ||
                    same_number(f, own, "attention.head_count_kv", (double)a->num_key_value_heads,
@@ -471,68 +485,120 @@ static int check_gguf(struct eval_file *f, const struct lm *lm, const char **arc
                : 0;
 }
 
-static int gguf_second(const struct eval_file *f, const char *tensor, float *out,
-                       struct aq_err *err)
+/* The second levels of a tensor's `count` matrices. */
+static const float *gguf_second(const struct eval_file *f, const char *tensor, uint64_t count,
+                                struct aq_err *err)
 {
     char *name = xasprintf("%.*s.scale", (int)(strlen(tensor) - strlen(".weight")), tensor);
     const struct gguf_tensor *t = gguf_find(&f->gguf, name);
-    int r = t && t->type == GGUF_F32 && t->elements == 1
-                ? 0
-                : aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing or not one number",
-                             aq_show(f->gguf.path), aq_show(name));
-    if (r == 0)
-        memcpy(out, t->data, sizeof *out);
+    bool fits = t && t->type == GGUF_F32 && t->elements == count;
+    if (!fits)
+        aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing or not %llu numbers",
+                   aq_show(f->gguf.path), aq_show(name), (unsigned long long)count);
     free(name);
-    return r;
+    return fits ? t->data : NULL;
 }
 
-static int read_gguf_tensor(struct eval_file *f, const char *arch, const char *name, int rank,
-                            const uint64_t *shape, struct aq_err *err)
+/* A tensor of the file as one matrix of the model: its own, or that of one expert. */
+static int take_gguf_matrix(struct eval_file *f, const struct gguf_tensor *t, const char *theirs,
+                            const struct gguf_form *form, int64_t expert, struct coded *c,
+                            struct aq_err *err)
 {
-    struct aq_buf theirs = AQ_BUF_INIT;
+    uint64_t count = expert < 0 ? 1 : t->shape[0];
+    const float *second = NULL;
+    size_t bytes = (size_t)(t->end - t->begin) / count, at = expert < 0 ? 0 : (size_t)expert;
+    if (t->type == GGUF_NVFP4 && !(second = gguf_second(f, theirs, count, err)))
+        return -1;
+    *c = (struct coded){.form = CODED_GGUF,
+                        .rows = t->rank > 1 ? (int64_t)t->shape[t->rank - 2] : 1,
+                        .cols = (int64_t)t->shape[t->rank - 1],
+                        .codes = (const char *)t->data + at * bytes,
+                        .second = 1,
+                        .type = t->type,
+                        .heads = form->heads,
+                        .plus = form->plus};
+    if (second)
+        memcpy(&c->second, (const char *)second + at * sizeof c->second, sizeof c->second);
+    return 0;
+}
+
+static int read_gguf_tensor(struct eval_file *f, const char *arch, const struct model_place *p,
+                            struct aq_err *err)
+{
+    struct aq_buf theirs = AQ_BUF_INIT, name = AQ_BUF_INIT, all = AQ_BUF_INIT;
     struct gguf_form form;
-    int r = gguf_tensor_name(&f->arch, arch, name, &theirs, &form, err);
+    int rank;
+    uint64_t shape[MODEL_RANK];
+    model_place_describe(p, &f->arch, &name, &rank, shape);
+    if (p->expert >= 0) { /* the file has all of them in one */
+        aq_buf_addf(&all, "layers.%" PRId64 ".%s", p->layer, p->tensor->name);
+        memmove(shape + 1, shape, 2 * sizeof *shape);
+        shape[0] = (uint64_t)f->arch.experts;
+        rank = 3;
+    }
+    int r = gguf_tensor_name(&f->arch, arch, all.len ? all.data : name.data, &theirs, &form, err);
     const struct gguf_tensor *t = r == 0 ? gguf_find(&f->gguf, theirs.data) : NULL;
-    struct coded *c = add_weight(f, name);
+    struct coded *c = add_weight(f, name.data);
     if (r == 0 && !t)
         r = aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' is missing", aq_show(f->gguf.path),
                        theirs.data);
     if (t && (t->rank != rank || memcmp(t->shape, shape, (size_t)rank * sizeof *shape) != 0))
         r = aq_err_set(err, AQ_EINPUT, "%s: tensor '%s' has another shape than the reference's",
                        aq_show(f->gguf.path), theirs.data);
-    if (r == 0 && t) {
-        *c = (struct coded){.form = CODED_GGUF,
-                            .rows = rank == 2 ? (int64_t)shape[0] : 1,
-                            .cols = (int64_t)shape[rank - 1],
-                            .codes = t->data,
-                            .second = 1,
-                            .type = t->type,
-                            .heads = form.heads,
-                            .plus = form.plus};
-        if (t->type == GGUF_NVFP4)
-            r = gguf_second(f, theirs.data, &c->second, err);
-    }
+    if (r == 0)
+        r = take_gguf_matrix(f, t, theirs.data, &form, p->expert, c, err);
     aq_buf_release(&theirs);
+    aq_buf_release(&name);
+    aq_buf_release(&all);
     return r;
 }
 
 static int read_gguf(struct eval_file *f, const char *arch, struct aq_err *err)
 {
-    struct aq_buf name = AQ_BUF_INIT;
     size_t count;
     int r = 0;
     /* a file may have a head of its own where the source has none */
     f->arch.tie_word_embeddings = gguf_find(&f->gguf, "output.weight") == NULL;
+    f->arch.experts_layout = NULL; /* by expert, whatever the source's form is */
     struct model_place *places = model_layout(&f->arch, &count);
-    for (size_t i = 0; i < count && r == 0; i++) {
-        int rank;
-        uint64_t shape[MODEL_RANK];
-        model_place_describe(&places[i], &f->arch, &name, &rank, shape);
-        r = read_gguf_tensor(f, arch, name.data, rank, shape, err);
-    }
+    for (size_t i = 0; i < count && r == 0; i++)
+        r = read_gguf_tensor(f, arch, &places[i], err);
     free(places);
-    aq_buf_release(&name);
     return r;
+}
+
+/* What llama.cpp makes of the input of one weight. */
+static int serve_weight(struct eval_file *f, const struct eval_reference *ref, const char *name,
+                        struct eval_linear *e, struct aq_err *err)
+{
+    const struct coded *c = weight_of(f, name);
+    const char *act = "none";
+    if ((c && served_coded(&ref->served, LAYOUT_GGUF, name, c, &act, err) < 0) ||
+        quant_parse_act(act, &e->a, err) < 0)
+        return -1;
+    e->swapped = e->a.steps > 0;
+    return 0;
+}
+
+/* The experts of a layer are in one tensor for gate, up and down each. */
+static int serve_experts(struct eval_operand *o, struct eval_file *f,
+                         const struct eval_reference *ref, int64_t layer, struct aq_err *err)
+{
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        struct eval_linear *e = &o->experts[layer * EXPERT_HALVES + h], other = *e;
+        struct nn_expert_name first = {layer, 0, h == EXPERT_DOWN};
+        char names[NN_EXPERT_PARTS][NN_EXPERT_NAME_MAX];
+        int count = nn_expert_parts(&first, names);
+        if (serve_weight(f, ref, names[0], e, err) < 0 ||
+            serve_weight(f, ref, names[count - 1], &other, err) < 0)
+            return -1;
+        if (!quant_same(&e->a, &other.a))
+            return aq_err_set(err, AQ_EINPUT,
+                              "%s: layer %" PRId64 ": gate and up of the experts have types whose "
+                              "inputs are quantized differently",
+                              aq_show(f->gguf.path), layer);
+    }
+    return 0;
 }
 
 /* The named engine's activations; without one they are as they are. */
@@ -541,26 +607,19 @@ static int serve_gguf(struct eval_operand *o, struct eval_file *f, const struct 
 {
     if (!ref->served.engine)
         return 0;
-    if (f->arch.experts)
-        return aq_err_set(err, AQ_EINPUT,
-                          "%s: what an engine makes of the experts of a GGUF file "
-                          "is not computed",
-                          aq_show(f->gguf.path));
     eval_operand_take_linears(o, &f->arch);
     for (int64_t layer = 0; layer < o->layers; layer++) {
         struct model_layer shape;
         model_layer_describe(&shape, &f->arch, layer);
         for (int l = 0; l < shape.linear_count; l++) {
-            struct eval_linear *e = &o->linears[layer * MODEL_LINEARS + l];
             char *name = xasprintf("layers.%" PRId64 ".%s.weight", layer, shape.linears[l].name);
-            const struct coded *c = weight_of(f, name);
-            const char *act = "none";
-            int bad = c ? served_coded(&ref->served, LAYOUT_GGUF, name, c, &act, err) : 0;
+            int bad = serve_weight(f, ref, name, &o->linears[layer * MODEL_LINEARS + l], err);
             free(name);
-            if (bad < 0 || quant_parse_act(act, &e->a, err) < 0)
+            if (bad < 0)
                 return -1;
-            e->swapped = e->a.steps > 0;
         }
+        if (shape.experts && serve_experts(o, f, ref, layer, err) < 0)
+            return -1;
     }
     eval_operand_share(o);
     return 0;

@@ -25,7 +25,11 @@ enum {
     TWO_ROPES = 1 << 9, /* layers with a window rotate at their own frequency */
     TIED = 1 << 10,     /* has no head of its own */
     UNTIED = 1 << 11,   /* must have one */
-    NO_ROPE_4 = 1 << 12 /* every fourth layer does not rotate */
+    NO_ROPE_4 = 1 << 12, /* every fourth layer does not rotate */
+    EXPERTS = 1 << 13,   /* in every layer */
+    SUM_FREE = 1 << 14,  /* weights of a token's experts are as they are; else they add up to 1 */
+    MOE_SIZE = 1 << 15,  /* has a key for what is between gate and down of an expert */
+    UNGROUPED = 1 << 16, /* norms of q and k are over whole rows, both of hidden_size */
 };
 
 static const struct architecture {
@@ -39,6 +43,11 @@ static const struct architecture {
     {"qwen3", "qwen3vl", SECTIONS, 0, 0, 0},
     {"llama", "llama", ALTERNATES | LLAMA_KEYS | FREQUENCIES, BIAS_QKV | BIAS_O | BIAS_MLP, 0, 0},
     {"mistral", "llama", ALTERNATES | LLAMA_KEYS | FREQUENCIES, 0, 0, 0},
+    {"qwen3_moe", "qwen3moe", EXPERTS | MOE_SIZE, 0, 0, 0},
+    {"qwen3_vl_moe", "qwen3moe", EXPERTS | MOE_SIZE, 0, 0, 0},
+    {"qwen3_vl_moe", "qwen3vlmoe", EXPERTS | MOE_SIZE | SECTIONS, 0, 0, 0},
+    {"mixtral", "llama", ALTERNATES | LLAMA_KEYS | FREQUENCIES | EXPERTS, 0, 0, 0},
+    {"olmoe", "olmoe", PLAIN_HEADS | UNTIED | EXPERTS | SUM_FREE | UNGROUPED, 0, 0, 0},
     {"qwen2", "qwen2", PLAIN_HEADS, BIAS_QKV, 0, 0},
     {"smollm3", "smollm3", ALTERNATES | LLAMA_KEYS | NO_ROPE_4, 0, 0, 0},
     {"phi3", "phi3", PLAIN_HEADS | PARTIAL, 0, 0, 0},
@@ -97,6 +106,10 @@ static const char *const roles[MODEL_ROLES] = {
     [ROLE_MLP_POST_NORM] = "post_ffw_norm",
     [ROLE_Q_NORM] = "attn_q_norm",
     [ROLE_K_NORM] = "attn_k_norm",
+    [ROLE_ROUTER] = "ffn_gate_inp",
+    [ROLE_EXPERT_GATE] = "ffn_gate_exps", /* of all experts in one tensor, (experts, out, in) */
+    [ROLE_EXPERT_UP] = "ffn_up_exps",
+    [ROLE_EXPERT_DOWN] = "ffn_down_exps",
 };
 
 /* What comes after "layers.N.", and the length of "N"; NULL: another name. */
@@ -115,6 +128,13 @@ static const struct model_tensor *find_tensor(const struct model_family *f, cons
         if (strcmp(f->tensors[i].name, name) == 0)
             return &f->tensors[i];
     return NULL;
+}
+
+int64_t gguf_feed_forward(const struct lm_arch *a, const char *arch)
+{
+    const struct architecture *x = find_architecture(a->family->name, arch);
+    bool own = x && (x->flags & EXPERTS) && !(x->flags & MOE_SIZE);
+    return own || a->intermediate_size == 0 ? a->moe_intermediate_size : a->intermediate_size;
 }
 
 int gguf_tensor_name(const struct lm_arch *a, const char *arch, const char *name,
@@ -210,12 +230,32 @@ static int check_rope(const struct lm_arch *a, const struct architecture *x, str
     }
 }
 
+static int check_experts(const struct lm_arch *a, const struct architecture *x, struct aq_err *err)
+{
+    if (!(x->flags & EXPERTS))
+        return 0;
+    for (int64_t i = 0; i < a->num_hidden_layers; i++)
+        if (!arch_sparse(a, i))
+            return cannot(x, err, "layers without experts");
+    if (a->experts == 1)
+        return cannot(x, err, "a single expert");
+    if (a->norm_topk == ((x->flags & SUM_FREE) != 0))
+        return cannot(x, err,
+                      a->norm_topk ? "weights of a token's experts that add up to 1"
+                                   : "weights of a token's experts that do not add up to 1");
+    return 0;
+}
+
 static int check_model(const struct lm_arch *a, const struct architecture *x, struct aq_err *err)
 {
     if (a->bias & ~x->biases)
         return cannot(x, err, "biases of these linears");
     if ((x->flags & PLAIN_HEADS) && a->num_attention_heads * a->head_dim != a->hidden_size)
         return cannot(x, err, "a head_dim that is not hidden_size / num_attention_heads");
+    if ((x->flags & UNGROUPED) && a->num_attention_heads != a->num_key_value_heads)
+        return cannot(x, err, "fewer heads of keys than of queries");
+    if (check_experts(a, x, err) < 0)
+        return -1;
     if (!(x->flags & SCALES) && !near(a->attn_scale, usual_scale(a, x)))
         return cannot(x, err, "attention scaled otherwise than by the root of the head's size");
     if ((x->flags & ATTN_CAP) && (a->attn_cap == 0 || a->logit_cap == 0))
@@ -354,7 +394,13 @@ static int add_arch_keys(const struct keys *k, const struct lm_arch *a,
     add_u32(k, "block_count", a->num_hidden_layers);
     add_u32(k, "context_length", context);
     add_u32(k, "embedding_length", a->hidden_size);
-    add_u32(k, "feed_forward_length", a->intermediate_size);
+    add_u32(k, "feed_forward_length", gguf_feed_forward(a, k->arch));
+    if (x->flags & EXPERTS) {
+        add_u32(k, "expert_count", a->experts);
+        add_u32(k, "expert_used_count", a->experts_per_token);
+    }
+    if (x->flags & MOE_SIZE)
+        add_u32(k, "expert_feed_forward_length", a->moe_intermediate_size);
     add_u32(k, "attention.head_count", a->num_attention_heads);
     add_u32(k, "attention.head_count_kv", a->num_key_value_heads);
     add_u32(k, "attention.key_length", a->head_dim);

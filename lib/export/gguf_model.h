@@ -16,6 +16,9 @@
  */
 const char *gguf_arch(const struct lm *lm, const char *given, struct aq_err *err);
 
+/* The value of "feed_forward_length": of an architecture without a key for experts, theirs. */
+int64_t gguf_feed_forward(const struct lm_arch *a, const char *arch);
+
 /* How the file's tensor differs from the model's. */
 struct gguf_form {
     /* Rows of each head's two halves, which are rotated together, alternate: gguf_source_row says
@@ -25,7 +28,8 @@ struct gguf_form {
 };
 
 /*
- * "blk.3.attn_q.weight" for "layers.3.self_attn.q_proj.weight". form: NULL or what to do with it.
+ * "blk.3.attn_q.weight" for "layers.3.self_attn.q_proj.weight"; of experts the number is "{e}", and
+ * the tensor is that of all of them. form: NULL or what to do with it.
  * -1 with AQ_EINPUT: no such name.
  */
 int gguf_tensor_name(const struct lm_arch *a, const char *arch, const char *name,

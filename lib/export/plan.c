@@ -48,6 +48,24 @@ static int refuse_head(const struct export_plan *p, struct aq_err *err)
     return 0;
 }
 
+/* What a group has of each expert. */
+static void find_parts(const struct lm *lm, struct export_group *g)
+{
+    const struct model_group *m = g->model;
+    struct model_layer shape;
+    if (!m->experts)
+        return;
+    model_layer_describe(&shape, &lm->arch, m->layer);
+    const bool *half = shape.groups[m - lm->groups.items - lm->groups.first[m->layer]].half;
+    g->part = half[EXPERT_GATE_UP] ? PART_GATE : PART_DOWN;
+    g->parts = (half[EXPERT_DOWN] ? EXPERT_PARTS : PART_DOWN) - g->part;
+}
+
+enum expert_part export_plan_part(const struct export_group *g, int module)
+{
+    return (enum expert_part)(g->part + module % g->parts);
+}
+
 static int read_recipe(struct export_plan *p, struct aq_err *err)
 {
     const struct manifest *m = &p->manifest;
@@ -60,6 +78,7 @@ static int read_recipe(struct export_plan *p, struct aq_err *err)
         struct export_group *g = &p->groups[i];
         struct manifest_choice c;
         g->model = &p->lm.groups.items[i];
+        find_parts(&p->lm, g);
         if (manifest_choice(m, g->model->name, &c, err) < 0)
             return -1;
         g->candidate = c.candidate;
@@ -199,9 +218,12 @@ static int open_solved(struct export_plan *p, struct aq_err *err)
 /* Beside the norm's: what the router and the rows of up take. */
 static int take_expert_scales(struct export_plan *p, struct export_group *g, struct aq_err *err)
 {
-    size_t inner = (size_t)g->model->inputs[EXPERT_DOWN];
+    struct model_layer shape;
+    model_layer_describe(&shape, &p->lm.arch, g->model->layer);
+    size_t first = p->lm.groups.first_input[g->model->layer];
+    size_t inner = first + (size_t)shape.experts_input[EXPERT_DOWN];
     int64_t cols = p->lm.groups.inputs[inner].cols;
-    g->router = lm_router_beside(&p->lm, (size_t)g->model->inputs[EXPERT_GATE_UP])->source;
+    g->router = lm_router_beside(&p->lm, (size_t)g->model->inputs[0])->source;
     g->inner_scale = solved_scale(p->solved, g->id, inner, cols, err);
     g->inner_factor = solved_factor(p->solved, g->id, inner, cols, err);
     return g->inner_scale && g->inner_factor ? 0 : -1;
@@ -238,12 +260,12 @@ static int take_scales(struct export_plan *p, struct aq_err *err)
 void export_plan_scales(const struct export_group *g, int module, const float **cols,
                         const float **rows)
 {
-    int part = module % EXPERT_PARTS; /* of experts */
+    enum expert_part part = g->parts ? export_plan_part(g, module) : PART_GATE;
     *cols = g->scale;
     *rows = NULL;
-    if (g->inner_scale && part == EXPERT_PARTS - 1)
+    if (g->inner_scale && part == PART_DOWN)
         *cols = g->inner_scale;
-    else if (g->inner_scale && part == 1)
+    else if (g->inner_scale && part == PART_UP)
         *rows = g->inner_factor;
 }
 
@@ -305,7 +327,8 @@ static int take_ranges(struct export_plan *p, struct aq_err *err)
         if (!g->verdict.scheme.name[0] || !scheme_is_calibrated(&g->verdict.scheme))
             continue;
         struct quant_range range;
-        float *to[] = {&g->input_amax, &g->inner_amax};
+        bool inner = g->part == PART_DOWN; /* it is of downs alone */
+        float *to[] = {inner ? &g->inner_amax : &g->input_amax, &g->inner_amax};
         for (int k = 0; k < g->model->input_count && k < 2; k++) {
             range_file_get(&p->ranges, g->model->inputs[k], at, &range);
             if (!(range.amax > 0))
@@ -330,37 +353,37 @@ int export_plan_numbers(struct export_plan *p, struct aq_err *err)
 /* "<stem>.{e}.gate_proj" and so on, in place of "<stem>.gate_up_proj" and "<stem>.down_proj". */
 static int take_apart(struct export_plan *p, struct export_group *g, struct aq_err *err)
 {
-    static const char *const parts[EXPERT_PARTS] = {"gate_proj", "up_proj", "down_proj"};
+    static const char *const names[EXPERT_PARTS] = {"gate_proj", "up_proj", "down_proj"};
     const struct model_group *m = g->model;
-    const struct model_module *gate_up = &m->modules[0], *down = &m->modules[1];
-    const int64_t rows[EXPERT_PARTS] = {gate_up->rows / 2, gate_up->rows / 2, down->rows};
-    const int64_t cols[EXPERT_PARTS] = {gate_up->cols, gate_up->cols, down->cols};
-    for (int k = 0; k < 2; k++) {
-        const struct ckpt_tensor *t = ckpt_find(&p->ckpt, m->modules[k].name);
-        const struct model_module *one = &m->modules[k];
+    const char *stem = m->modules[0].name;
+    g->turned = arch_layout(&p->lm.arch, m->layer) == EXPERTS_TRANSPOSED;
+    g->apart = xmalloc(sizeof *g->apart);
+    *g->apart = *m;
+    g->apart->module_count = g->parts;
+    g->apart->modules = xcalloc((size_t)g->parts, sizeof *g->apart->modules);
+    for (int k = 0; k < g->parts; k++) {
+        enum expert_part part = export_plan_part(g, k);
+        int half = part == PART_DOWN ? EXPERT_DOWN : EXPERT_GATE_UP;
+        const struct model_module *one = &m->modules[half == EXPERT_DOWN ? m->module_count - 1 : 0];
+        const struct ckpt_tensor *t = ckpt_find(&p->ckpt, one->name);
         if (!t || t->t->rank != 3 ||
             t->t->elements != (uint64_t)(m->experts * one->rows * one->cols))
             return aq_err_set(err, AQ_EINPUT, "'%s': tensor '%s' is missing or of another size",
                               aq_show(p->ckpt.dir), aq_show(one->name));
-        g->fused[k] = t;
-    }
-    g->turned = arch_layout(&p->lm.arch, m->layer) == EXPERTS_TRANSPOSED;
-    g->apart = xmalloc(sizeof *g->apart);
-    *g->apart = *m;
-    g->apart->module_count = EXPERT_PARTS;
-    g->apart->modules = xcalloc(EXPERT_PARTS, sizeof *g->apart->modules);
-    for (int k = 0; k < EXPERT_PARTS; k++)
+        g->fused[half] = t;
         g->apart->modules[k] = (struct model_module){
-            xasprintf("%.*s{e}.%s", (int)targets_parent(gate_up->name), gate_up->name, parts[k]),
-            rows[k], cols[k]};
+            xasprintf("%.*s{e}.%s", (int)targets_parent(stem), stem, names[part]),
+            half == EXPERT_DOWN ? one->rows : one->rows / 2, one->cols};
+    }
     g->model = g->apart;
     return 0;
 }
 
-/* Engines read experts one by one, and of a checkpoint all or none of them. */
+/* Engines read quantized experts one by one, and of a checkpoint all or none of them; in a GGUF
+   file gate and up are tensors of their own. */
 static int take_experts_apart(struct export_plan *p, struct aq_err *err)
 {
-    bool any = false;
+    bool any = p->layout == LAYOUT_GGUF;
     for (size_t i = 0; i < p->count; i++)
         any |= p->groups[i].model->experts && p->groups[i].verdict.quantized;
     for (size_t i = 0; i < p->count && any; i++) {
@@ -376,12 +399,14 @@ struct export_group *export_plan_apart(const struct export_plan *p, const char *
                                        int *end)
 {
     for (size_t i = 0; i < p->count; i++)
-        for (int k = 0; k < 2 && p->groups[i].apart; k++)
-            if (strcmp(p->groups[i].fused[k]->t->name, tensor) == 0) {
-                *from = k ? EXPERT_PARTS - 1 : 0;
-                *end = k ? EXPERT_PARTS : EXPERT_PARTS - 1;
-                return &p->groups[i];
-            }
+        for (int h = 0; h < EXPERT_HALVES && p->groups[i].apart; h++) {
+            struct export_group *g = &p->groups[i];
+            if (!g->fused[h] || strcmp(g->fused[h]->t->name, tensor) != 0)
+                continue;
+            *from = h == EXPERT_DOWN ? g->parts - 1 : 0;
+            *end = h == EXPERT_DOWN ? g->parts : PART_DOWN;
+            return g;
+        }
     return NULL;
 }
 
@@ -398,12 +423,13 @@ void export_source_of(const struct export_plan *p, const struct export_group *g,
         out->dtype = t->dtype;
         return;
     }
-    int part = module % EXPERT_PARTS, down = part == EXPERT_PARTS - 1;
-    const struct st_tensor *t = g->fused[down]->t;
+    enum expert_part part = export_plan_part(g, module);
+    bool down = part == PART_DOWN;
+    const struct st_tensor *t = g->fused[down ? EXPERT_DOWN : EXPERT_GATE_UP]->t;
     size_t size = st_dtype_bits(t->dtype) / 8;
-    int64_t high = down ? m->rows : 2 * m->rows, above = part == 1 ? m->rows : 0;
+    int64_t high = down ? m->rows : 2 * m->rows, above = part == PART_UP ? m->rows : 0;
     const char *expert =
-        (const char *)t->data + (size_t)(module / EXPERT_PARTS * high * m->cols) * size;
+        (const char *)t->data + (size_t)(module / g->parts * high * m->cols) * size;
     out->dtype = t->dtype;
     out->data = expert + (size_t)(above * m->cols) * size;
     if (!g->turned)
@@ -450,10 +476,10 @@ static struct export_module module_at(struct export_group *g, int k)
 {
     struct export_module m = {g, &g->modules[k], 0, g->module_count, false};
     if (g->model->experts) { /* an expert's gate and up are one matrix to the quantizers */
-        int each = g->model->module_count, own = k % each;
-        m.inner = own == each - 1;
+        int own = k % g->parts;
+        m.inner = export_plan_part(g, k) == PART_DOWN;
         m.first = m.inner ? k : k - own;
-        m.end = m.inner ? k + 1 : k - own + each - 1;
+        m.end = m.inner ? k + 1 : k - own + PART_DOWN;
     }
     return m;
 }
@@ -594,7 +620,7 @@ void export_plan_close(struct export_plan *p)
         for (int k = 0; g->own && k < g->module_count; k++)
             free((void *)g->own[k].name);
         free(g->own);
-        for (int k = 0; g->apart && k < EXPERT_PARTS; k++)
+        for (int k = 0; g->apart && k < g->parts; k++)
             free((void *)g->apart->modules[k].name);
         if (g->apart)
             free(g->apart->modules);

@@ -9,6 +9,7 @@
 #include "base/pool.h"
 #include "engine/engine.h"
 #include "model/checkpoint.h"
+#include "model/family.h"
 #include "model/lm.h"
 #include "select/manifest.h"
 #include "store/candidate.h"
@@ -30,6 +31,9 @@ struct export_request {
     int threads; /* 0: one for each CPU */
 };
 
+/* The matrices of an expert, as which they are written. */
+enum expert_part { PART_GATE, PART_UP, PART_DOWN, EXPERT_PARTS };
+
 struct export_group {
     const struct model_group *model;
     const char *candidate;    /* "NONE": unquantized */
@@ -37,12 +41,13 @@ struct export_group {
     struct engine_verdict verdict;
     const struct model_module *modules; /* model's; of experts: those of every expert, in turn */
     int module_count;
-    struct model_module *own; /* the same, where they are made here */
+    int part, parts;          /* of experts: each has `parts` modules, from this enum expert_part on */
+    struct model_module *own; /* modules, where they are made here */
     /* Experts that the checkpoint has in two tensors, gate with up and down: `model` is a copy that
        names the matrices of each, as which they are written. NULL: nothing is taken apart. */
     struct model_group *apart;
-    const struct ckpt_tensor *fused[2];
-    bool turned; /* these are (experts, in, out) */
+    const struct ckpt_tensor *fused[EXPERT_HALVES]; /* NULL: a half that the group does not have */
+    bool turned;                                    /* these are (experts, in, out) */
     /* Calibrated ranges of what the modules read, where the scheme needs them. inner: of experts'
        down. */
     float input_amax, inner_amax;
@@ -76,8 +81,6 @@ struct export_plan {
     struct export_module *by_name; /* in the order of `modules` */
     struct aq_pool *pool;          /* of who writes weights; NULL before export_plan_start */
 };
-
-enum { EXPERT_PARTS = 3 }; /* gate, up, down */
 
 struct export_module {
     struct export_group *group;
@@ -118,8 +121,10 @@ struct export_module export_plan_module(const struct export_plan *p, const struc
                                         int module);
 void export_source_of(const struct export_plan *p, const struct export_group *g, int module,
                       struct export_source *out);
+/* Which matrix of its expert a module is. */
+enum expert_part export_plan_part(const struct export_group *g, int module);
 /* The group of a tensor that holds all experts and is taken apart, NULL: it is not. Of each expert
-   it has modules *from <= k < *end of the expert's three. */
+   it has modules *from <= k < *end of the group's parts. */
 struct export_group *export_plan_apart(const struct export_plan *p, const char *tensor, int *from,
                                        int *end);
 

@@ -195,7 +195,7 @@ static int check_apart(struct check *c, const struct export_group *g, int from, 
 {
     for (int e = 0; e < g->model->experts; e++)
         for (int k = from; k < end; k++) {
-            const struct export_module m = export_plan_module(c->p, g, e * EXPERT_PARTS + k);
+            const struct export_module m = export_plan_module(c->p, g, e * g->parts + k);
             char *name = xasprintf("%s.weight", m.model->name);
             c->m = &m;
             int r = g->verdict.quantized                    ? check_module(c)

@@ -214,16 +214,17 @@ static int take_expert(const struct export_plan *p, const struct export_module *
 {
     const struct export_group *g = m->group;
     size_t group = (size_t)(g - p->groups);
-    int module = (int)(m->model - g->modules), part = module % EXPERT_PARTS, first;
-    int64_t expert = module / EXPERT_PARTS, experts = g->model->experts;
+    int module = (int)(m->model - g->modules), first;
+    enum expert_part part = export_plan_part(g, module);
+    int64_t expert = module / g->parts, experts = g->model->experts;
     const struct quant_spec spec = coder_spec(c);
     int half = m->inner ? EXPERT_DOWN : EXPERT_GATE_UP;
     int count = model_group_half(&p->lm.groups.items[group], half, &first);
     bool fused = half == EXPERT_GATE_UP && count == 1;
-    int64_t rows = fused ? 2 * c->rows : c->rows, before = fused && part == 1 ? c->rows : 0;
+    int64_t rows = fused ? 2 * c->rows : c->rows, before = fused && part == PART_UP ? c->rows : 0;
     int64_t row_bytes = quant_code_row_bytes(&spec, c->cols);
     struct quant_grid all;
-    module = half == EXPERT_DOWN || fused ? first : first + part;
+    module = half == EXPERT_DOWN || fused ? first : first + (int)part;
     (void)quant_weight_grid(&spec, c->rows, c->cols, &c->grid);
     (void)quant_weight_grid(&spec, rows, c->cols, &all);
     if (fused && all.rows_each < rows && c->rows % all.rows_each)
@@ -448,7 +449,7 @@ static int write_apart(struct shard *s, const struct export_group *g, int from, 
 {
     for (int e = 0; e < g->model->experts; e++)
         for (int k = from; k < end; k++) {
-            int module = e * EXPERT_PARTS + k;
+            int module = e * g->parts + k;
             const struct export_module m = export_plan_module(s->p, g, module);
             size_t elements = (size_t)(m.model->rows * m.model->cols);
             struct export_source source;
@@ -530,7 +531,7 @@ static int declare_apart(struct shard *s, const struct export_group *g, int from
     int first = -1;
     for (int e = 0; e < g->model->experts; e++)
         for (int k = from; k < end; k++) {
-            const struct model_module *m = &g->modules[e * EXPERT_PARTS + k];
+            const struct model_module *m = &g->modules[e * g->parts + k];
             const uint64_t shape[] = {(uint64_t)m->rows, (uint64_t)m->cols};
             int h;
             if (g->verdict.quantized) {

@@ -488,7 +488,7 @@ int64_t model_dim_size(const struct lm_arch *a, enum model_dim d)
 
 /* ---- one layer ---- */
 
-static bool is_expert(const struct model_tensor *t)
+bool model_is_expert(const struct model_tensor *t)
 {
     return t->where == IN_EACH || t->where == IN_FUSED;
 }
@@ -572,7 +572,7 @@ void model_layer_describe(struct model_layer *out, const struct lm_arch *a, int6
         out->tensor_of[r] = out->linear_of[r] = -1;
     for (int i = 0; i < f->tensor_count; i++) {
         const struct model_tensor *t = &f->tensors[i];
-        if (!has_tensor(a, t, layer) || is_expert(t))
+        if (!has_tensor(a, t, layer) || model_is_expert(t))
             continue;
         assert(out->tensor_count < MODEL_TENSORS);
         int at = out->tensor_count++;
@@ -671,6 +671,15 @@ void model_place_describe(const struct model_place *p, const struct lm_arch *a, 
     shape[0] = out;
     shape[1] = in;
     shape[2] = 1;
+}
+
+const char *model_role_name(const struct model_family *f, enum model_role role)
+{
+    int i = 0;
+    while (i < f->tensor_count && f->tensors[i].role != role)
+        i++;
+    assert(i < f->tensor_count);
+    return f->tensors[i].name;
 }
 
 const struct model_tensor *model_expert_tensor(const struct lm_arch *a, enum model_role role)

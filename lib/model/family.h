@@ -207,6 +207,10 @@ void model_place_describe(const struct model_place *p, const struct lm_arch *a, 
                           int *rank, uint64_t shape[MODEL_RANK]);
 /* The name below the checkpoint's prefix. */
 void model_place_source(const struct model_place *p, struct aq_buf *name);
+/* Is it of one expert, or of all of them in one? */
+bool model_is_expert(const struct model_tensor *t);
+/* Its name without "layers.N.": "mlp.experts.{e}.up_proj.weight". The family has it. */
+const char *model_role_name(const struct model_family *f, enum model_role role);
 /* The tensor of a sparse layer's experts with this role, in the form that the layer has. */
 const struct model_tensor *model_expert_tensor(const struct lm_arch *a, enum model_role role);
 

@@ -22,6 +22,7 @@ import llama_cpp
 transformers.utils.logging.disable_progress_bar()
 NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+EXPERTS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 
 
 def load(source):
@@ -38,11 +39,18 @@ def decoded(model, path):
     layers = getattr(model.model, "language_model", model.model).layers
     for name, t in tensors.items():
         m = re.match(r"blk\.(\d+)\.(\w+)\.weight$", name)
-        if not m or m[2] not in NAMES:
+        if not m or m[2] not in (*NAMES, *EXPERTS):
             continue
         w = torch.from_numpy(gguf.dequantize(t.data, t.tensor_type).astype(np.float32).copy())
-        if name[:-7] + ".scale" in tensors:
-            w = w * float(tensors[name[:-7] + ".scale"].data[0])
+        if name[:-7] + ".scale" in tensors:  # of experts one each
+            w = w * torch.from_numpy(tensors[name[:-7] + ".scale"].data.copy()).reshape(-1, *[1] * (w.ndim - 1))
+        if m[2] in EXPERTS:  # transformers has gate above up
+            experts = layers[int(m[1])].mlp.experts
+            into = experts.down_proj if m[2] == EXPERTS[2] else experts.gate_up_proj
+            first = w.shape[1] if m[2] == EXPERTS[1] else 0
+            with torch.no_grad():
+                into[:, first:first + w.shape[1]] = w
+            continue
         if arch == "llama" and m[2] in heads:
             n = heads[m[2]]
             w = w.reshape(n, w.shape[0] // n // 2, 2, -1).swapaxes(1, 2).reshape(w.shape)
