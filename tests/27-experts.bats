@@ -256,17 +256,31 @@ PY
         for _ in 1 2; do aq 0 aq-score --lm lm.json --tokens tokens --device cpu --dump-routes routes -v -o $case.store q.json; done
         has "$stderr" "0 candidates computed"
         has "$stderr" "layer 1: tokens of an expert: "
-        python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" <<'PY'
+        # and the scores of the experts' halves, under autoquant.moe_split
+        aq 0 aq-extract-lm --moe-split -o split.json "$CASES/$case"
+        aq 0 aq-score --lm split.json --tokens tokens --device cpu -o split.store q.json
+        refused 3 "was made with another 'lm'" aq-score --lm split.json --tokens tokens --device cpu -o $case.store q.json
+        jq -r '.groups[] | "\(.layer) \(.kind)"' split.json >groups
+        python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" split.store <<'PY'
 import json, struct, sys
 def read(path):
     b = open(path, "rb").read()
     n = int.from_bytes(b[:8], "little")
     h = json.loads(b[8:8 + n])
-    kinds = {"I16": "h", "I32": "i", "F32": "f"}
+    kinds = {"I16": "h", "I32": "i", "F32": "f", "F64": "d"}
     return {k: struct.unpack("<%d%s" % ((v["data_offsets"][1] - v["data_offsets"][0]) // struct.calcsize(kinds[v["dtype"]]), kinds[v["dtype"]]),
                              b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]])
-            for k, v in h.items() if k.startswith(("sel/", "w/"))}
-found, expected = read(sys.argv[1]), read(sys.argv[2])
+            for k, v in h.items() if k.startswith(("sel/", "w/", "s/", "half/"))}
+found, expected, store = map(read, sys.argv[1:])
+sums, = (v for k, v in store.items() if k.startswith("s/"))
+groups = [line.split() for line in open("groups")]
+samples = len(sums) // len(groups)
+for g, (layer, kind) in enumerate(groups): # int8 weights alone: treatment 0 of moe.py
+    if kind in ("experts.gate_up", "experts.down"):
+        e = expected["half/%d/0/%s" % (kind == "experts.down", layer)]
+        s = sums[g * samples:(g + 1) * samples]
+        assert len(e) == samples and sum(e) > 0 and sum((a - b) ** 2 for a, b in zip(s, e)) < 1e-8 * sum(b * b for b in e), (layer, kind, s, e)
+expected = {k: v for k, v in expected.items() if k.startswith(("sel/", "w/"))}
 assert sorted(found) == sorted(expected), (sorted(found), sorted(expected))
 for k in found:
     assert len(found[k]) == len(expected[k]) > 0, k
@@ -442,8 +456,13 @@ PY
     unset AQ_CONF
     T=$BATS_TEST_TMPDIR/tmp
     cd "$REPO" || return
-    sweep=(make -f pipelines/sweep.mk MODEL=qwen3_moe_demo PAIRS='wfp8_afp8 wfp4_afp4' GRANS='default recipe_match_channel_token' SIZES=small TMP_ROOT="$T")
-    P=$T/model-experiments/lm_sensitivity/qwen3_moe_demo
+    mkdir "$BATS_TEST_TMPDIR/texts" # a short held-out one
+    cp datasets/demo/captions_small.txt "$BATS_TEST_TMPDIR/texts"
+    head -48 datasets/demo/captions_heldout.txt >"$BATS_TEST_TMPDIR/texts/captions_heldout.txt"
+    texts="dataset.captions_path='$BATS_TEST_TMPDIR/texts/captions_\${dataset.size}.txt'"
+    sweep=(make -f pipelines/sweep.mk MODEL=qwen3_moe_demo PAIRS='wfp8_afp8 wfp4_afp4' GRANS='default recipe_match_channel_token' SIZES=small TMP_ROOT="$T"
+        EXPERIMENT=moe OVERRIDES="$texts")
+    P=$T/model-experiments/moe/qwen3_moe_demo
     # FP8's codes and scales are those that were scored; where the processor has matrix units the recipe's products are made of
     # codes and the checkpoint's of values, which rounds sums in another order (2e-5 of the KL on one with AMX)
     aq 0 "${sweep[@]}" BITS=8 ENGINE=vllm:sm90 export eval
@@ -470,8 +489,15 @@ PY
     is "$(jq '[.quantization_config.quantized_layers | keys[] | select(endswith("mlp.gate"))] | length' "$config")" 0
     is "$(jq '[.quantization_config.ignore[] | select(endswith("mlp.gate"))] | length' "$config")" 4
     is "$(jq '[.. | objects | select(.name? == "layers.3.mlp.experts")] | length > 0' "$P"/select/6/small/*_quant_manifest.json)" true
-    refused 3 "models of family 'qwen3_moe' are not written as GGUF" aq-export --engine llamacpp --lm "$P/lm.json" -o "$T/x.gguf" \
-        "$P"/select/6/small/*_quant_manifest.json
+    # autoquant.moe_split: two groups, which llama.cpp may give two types; down keeps more bits than gate and up
+    aq 0 "${sweep[@]}" EXPERIMENT=split OVERRIDES="$texts autoquant.moe_split=true" PAIRS='wint8_afp16 wint4_afp16' GRANS=default BITS=6.25 ENGINE=llamacpp export eval
+    split=$T/model-experiments/split/qwen3_moe_demo/select/6.25/small
+    is "$(jq -c '[.selection.recipe | to_entries[] | select(.key | test("experts")) | (.key | capture("experts.(?<h>[a-z_]+)").h) + " " + .value.candidate] | unique' "$split"/*_quant_manifest.json)" \
+        '["down wint8_afp16/default","gate_up wint4_afp16/default"]'
+    aq 0 aq-report --md "$split"/*_quant_manifest.json
+    has "$output" "|layers.3.mlp.experts.gate_up|"
+    aq 0 aq-eval -q --reference "$T/model-experiments/split/qwen3_moe_demo/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/gguf.json" "$split"/export-llamacpp/*.gguf
+    jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -0.03 < . and . < 0.03' "$T/gguf.json" "$split/eval.json"
     # how many tokens each expert got, in scores, manifest and reports
     cd "$T" || return
     one=$(find "$P" -path '*wfp8_afp8*/small/scores.json' | head -1)

@@ -358,6 +358,40 @@ gguf_recipe() {
     is "$(jq -r .verdict <<<"$output" | sort | uniq -c | tr -s ' \n' ' ')" " 4 exact 24 near "
 }
 
+# Values, types and names: tests/oracle/export_gguf.py, as above.
+@test "GGUF of a mixture: all experts of a layer in one tensor, the bytes whose values the package gguf gave; read back as they were" {
+    local v=$REPO/tests/oracle/export/gguf_experts.json k
+    aq 0 aq-extract-lm --moe-split -o "$T/lm.json" models/qwen3_moe_demo/checkpoint
+    made() { # LM CYCLE
+        jq --argjson treatments "$(jq .treatments tests/export-gguf-experts.json)" --argjson cycle "$2" -f tests/manifest.jq "$1"
+    }
+    made "$T/lm.json" "$(jq .cycle tests/export-gguf-experts.json)" >"$T/mixed.json"
+    made "$T/lm.json" '["NONE"]' >"$T/plain.json"
+    made "$T/lm.json" '["NONE", "NONE", "q4", "NONE"]' >"$T/split.json"
+    for k in mixed plain; do aq 0 aq-export -q --engine llamacpp --lm "$T/lm.json" -o "$T/$k.gguf" "$T/$k.json"; done
+    "$O/tests/gguf_digest" "$T/mixed.gguf" >"$T/found"
+    jq -r '.tensors | to_entries[] | "\(.key) \(.value.type) \(.value.sha256)"' "$v" | diff - "$T/found"
+    is "$(jq -r '.values | to_entries[] | select(.value[1] != 0 and (.key | startswith("NVFP4") | not)) | .key' "$v")" ""
+    is "$(jq -c '.keys | [."general.architecture", ."qwen3moe.expert_count", ."qwen3moe.expert_used_count", ."qwen3moe.expert_feed_forward_length"]' "$v")" '["qwen3moe",8,2,128]'
+    head -4 datasets/demo/captions_heldout.txt >"$T/captions"
+    aq 0 aq-calib tokens -q --tokenizer models/qwen3_moe_demo/checkpoint -o "$T/tokens" "$T/captions"
+    aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" --device cpu -o "$T/ev" "$T/plain.gguf" "$T/mixed.json" "$T/mixed.gguf"
+    is "$(jq -c '[.all.kl.mean, .all.kl.max]' "$T/ev/1.json")" '[0,0]'
+    # scales in fp16: the file's weights are not quite those of the recipe
+    jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -0.05 < . and . < 0.05' "$T/ev/2.json" "$T/ev/3.json"
+    aq 0 aq-eval -q --reference "$T/lm.json" --domain t="$T/tokens" --device cpu --engine llamacpp -o "$T/served.json" "$T/mixed.gguf"
+    jq -s -e '.[0].all.kl.mean != .[1].all.kl.mean' "$T/ev/3.json" "$T/served.json"
+    # what llama.cpp's architectures cannot say
+    aq 0 aq-extract-lm -o "$T/tiny.json" tests/oracle/families/qwen3_moe
+    made "$T/tiny.json" '["NONE"]' >"$T/tiny"
+    refused 3 "architecture 'qwen3moe' has no way to say: layers without experts" aq-export -q --engine llamacpp --lm "$T/tiny.json" -o "$T/x.gguf" "$T/tiny"
+    # engines that make one layer of all experts take one scheme for them
+    for k in vllm:sm90 sglang:sm90 trtllm:sm100 transformers; do
+        aq 3 aq-export -q --check --engine $k --lm "$T/lm.json" "$T/split.json"
+        has "$stderr" "layers.0.mlp.experts.gate_up: candidate 'q4' (int4:block(-1:128):static | none) is 'no' for ${k%:*}: the experts of a layer have one scheme here"
+    done
+}
+
 @test "GGUF: llama.cpp's logits of these very files are within 1e-5 nats of transformers'" {
     local v=$REPO/tests/oracle/export/llama.json
     gguf_recipe >"$T/coded.json"

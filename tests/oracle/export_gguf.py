@@ -3,7 +3,10 @@
     pip install gguf==0.19.0 numpy
     python tests/oracle/export_gguf.py tests/export-gguf.json FILE.gguf SOURCE tests/oracle/export/gguf.json
 
-FILE was written by aq-export from SOURCE for the recipe named first. Fails if gguf.dequantize gives other values than the blocks
+    python tests/oracle/export_gguf.py tests/export-gguf-experts.json FILE.gguf models/qwen3_moe_demo/checkpoint tests/oracle/export/gguf_experts.json
+
+FILE was written by aq-export from SOURCE for the recipe named first; with a `cycle`, the groups of a mixture take it in turn, gate with up
+and down of the experts as a group each. Fails if gguf.dequantize gives other values than the blocks
 should hold. Writes a digest of every tensor, so that the same bytes can be known again without Python.
 """
 import hashlib, json, re, sys
@@ -14,7 +17,8 @@ from importlib.metadata import version
 f32, f16 = np.float32, np.float16
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate",
          "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+         "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate": "ffn_gate_inp", "mlp.experts.gate_proj": "ffn_gate_exps",
+         "mlp.experts.up_proj": "ffn_up_exps", "mlp.experts.down_proj": "ffn_down_exps"}
 E4 = np.array([(m / 8 * 2.0**-6 if e == 0 else (1 + m / 8) * 2.0**(e - 7)) for e in range(16) for m in range(8)][:127])
 E2, EDGE = np.array([0, .5, 1, 1.5, 2, 3, 4, 6], f32), np.array([.25, .75, 1.25, 1.75, 2.5, 3.5, 5], f32)
 
@@ -71,11 +75,42 @@ def expected(w, text):
     return y.reshape(r, c).astype(f32)
 
 
-def main(mix, path, source, out):
-    mix, S, r = json.load(open(mix)), read(source), gguf.GGUFReader(path)
-    T, bad, stats = {t.name: t for t in r.tensors}, [], {}
+PARTS = ("gate_proj", "up_proj", "down_proj")
+
+
+def stacked(S):
+    """Tensors of experts one above the other, under the name without a number."""
+    out = {}
     for k, w in S.items():
-        m = re.match(r"model\.language_model\.(.*)\.weight$", k)
+        m = re.match(r"(.*\.mlp)\.experts\.(\d+)\.(\w+)\.weight$", k)
+        if m:
+            out.setdefault(f"{m[1]}.experts.{m[3]}.weight", {})[int(m[2])] = w
+        else:
+            out[k] = w
+    return {k: np.stack([w[e] for e in sorted(w)]) if isinstance(w, dict) else w for k, w in out.items()}
+
+
+def cycled(cycle, layers):
+    groups = [f"layers.{l}.{g}" for l in range(layers) for g in ("self_attn.q_proj", "self_attn.o_proj", "mlp.experts.gate_up", "mlp.experts.down")]
+    return [[f"^{re.escape(g)}$", cycle[i % len(cycle)]] for i, g in enumerate(groups)]
+
+
+def expected_experts(S, name, w, text):
+    """An expert's gate and up are one matrix, with one range where it spans a tensor."""
+    if name.endswith("down_proj.weight"):
+        return np.stack([expected(x, text) for x in w])
+    both = [np.concatenate(x) for x in zip(*(S[re.sub(r"(gate|up)_proj", p, name)] for p in PARTS[:2]))]
+    first = w.shape[1] if "up_proj" in name else 0
+    return np.stack([expected(x, text)[first:first + w.shape[1]] for x in both])
+
+
+def main(mix, path, source, out):
+    mix, S, r = json.load(open(mix)), stacked(read(source)), gguf.GGUFReader(path)
+    T, bad, stats = {t.name: t for t in r.tensors}, [], {}
+    if "cycle" in mix:
+        mix["recipe"] = cycled(mix["cycle"], json.load(open(source + "/config.json"))["num_hidden_layers"])
+    for k, w in S.items():
+        m = re.match(r"model\.(?:language_model\.)?(.*)\.weight$", k)
         if not m:
             continue
         n, l = m[1], re.match(r"layers\.(\d+)\.(.*)", m[1])
@@ -84,13 +119,14 @@ def main(mix, path, source, out):
         x = gguf.dequantize(t.data, t.tensor_type).reshape(w.shape).astype(f32)
         text = "none"
         if l:
-            first = {"self_attn.k_proj": "self_attn.q_proj", "self_attn.v_proj": "self_attn.q_proj", "mlp.up_proj": "mlp.gate_proj"}
+            first = {"mlp.experts.gate_proj": "mlp.experts.gate_up", "mlp.experts.up_proj": "mlp.experts.gate_up",
+                     "mlp.experts.down_proj": "mlp.experts.down", "self_attn.k_proj": "self_attn.q_proj", "self_attn.v_proj": "self_attn.q_proj", "mlp.up_proj": "mlp.gate_proj"}
             c = [c for p, c in mix["recipe"] if re.search(p, f"layers.{l[1]}.{first.get(l[2], l[2])}")]
-            if c and w.ndim == 2:
-                text = mix["treatments"][c[-1]][0]
+            if c and w.ndim > 1:
+                text = mix["treatments"].get(c[-1], ["none"])[0]
         if name + ".scale" in T:
-            x = (x * f32(T.pop(name + ".scale").data[0])).astype(f32)
-        y = w if text == "none" else expected(w, text)
+            x = (x * T.pop(name + ".scale").data.astype(f32).reshape(-1, *[1] * (x.ndim - 1))).astype(f32)
+        y = w if text == "none" else expected_experts(S, k, w, text) if w.ndim == 3 else expected(w, text)
         e = stats.setdefault(f"{t.tensor_type.name} {text}", [0, 0, 0.0])
         e[0] += w.size
         e[1] += int((x != y).sum())
