@@ -286,7 +286,7 @@ quick() {
     for o in autoquant.effective_bits={0,-1,17,1e999,nan,null,true,[8]} autoquant.batch_size={0,-1,1.5,x,null,99999999999} \
         autoquant.score_size={0,x} dataset.calib_seq_len={0,-5,x} dataset.max_calib_samples={0,-1,x,1.5} dataset.size={nope,[a],5,..} \
         autoquant.method=foo autoquant.device={gpu,cuda:x,cuda:-1} autoquant.normalization=x autoquant.cost=x autoquant.solver=x \
-        autoquant.fp4_block=32 autoquant.monotone=yes autoquant.include_lm_head={true,x} autoquant.moe_split={true,x} autoquant.operand_rounding=x autoquant.disabled_layers={x,[1]} dataset.padding=x \
+        autoquant.fp4_block=32 autoquant.monotone=yes autoquant.include_lm_head={true,x} autoquant.moe_split={1,x} autoquant.operand_rounding=x autoquant.disabled_layers={x,[1]} dataset.padding=x \
         model.dtype=int8 model.name={a/b,..,5} quant_pair.name=x/y quant_pair.format_name=nope quant_pair.experimental=1 quant_pair=[] \
         output_layout.mode=foo runner.output_dir=5 runner.report_only=1 dataset=5 autoquant=[] experiment=a/b \
         quant_granularity.quant_cfg_overrides=5 dataset.size_to_max_samples=5 dataset.size_to_max_samples.large={0,x} ~quant_granularity ~autoquant ~model; do

@@ -258,10 +258,10 @@ PY
         has "$stderr" "layer 1: tokens of an expert: "
         # and the scores of the experts' halves, under autoquant.moe_split
         aq 0 aq-extract-lm --moe-split -o split.json "$CASES/$case"
-        aq 0 aq-score --lm split.json --tokens tokens --device cpu -o split.store q.json
+        aq 0 aq-score --lm split.json --tokens tokens --device cpu -o split.$case q.json
         refused 3 "was made with another 'lm'" aq-score --lm split.json --tokens tokens --device cpu -o $case.store q.json
         jq -r '.groups[] | "\(.layer) \(.kind)"' split.json >groups
-        python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" split.store <<'PY'
+        python3 - routes "$REPO/tests/oracle/moe/$case.safetensors" split.$case <<'PY'
 import json, struct, sys
 def read(path):
     b = open(path, "rb").read()
