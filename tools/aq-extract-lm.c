@@ -95,9 +95,8 @@ static const char *const schemas[] = {LM_SCHEMA, NULL};
 static const struct aq_tool tool = {
     .name = "aq-extract-lm",
     .summary = "find the language model in a checkpoint",
-    .usage =
-        "aq-extract-lm [--digest sample|full] [--moe-split] [--materialize OUT]\n"
-        "        [--shapes OUT] [-o FILE] DIR",
+    .usage = "aq-extract-lm [--digest sample|full] [--moe-split] [--materialize OUT]\n"
+             "        [--shapes OUT] [-o FILE] DIR",
     .details = "DIR holds config.json and model.safetensors or its shards. The product,\n"
                "lm.json, says where every tensor is; nothing is copied. With --materialize\n"
                "the language model is also written to OUT, and lm.json describes OUT.",

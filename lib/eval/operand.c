@@ -152,8 +152,7 @@ static int apply_experts(struct eval_operand *o, const struct eval_reference *re
     if (strcmp(c->candidate, "NONE") == 0)
         return 0;
     for (int h = 0; h < EXPERT_HALVES; h++) {
-        int64_t input =
-            (int64_t)ref->lm->groups.first_input[g->layer] + shape->experts_input[h];
+        int64_t input = (int64_t)ref->lm->groups.first_input[g->layer] + shape->experts_input[h];
         if (shape->groups[of_layer].half[h] &&
             apply_half(o, ref, c, prefix, g->name, input, &x[h], err) < 0)
             return -1;

@@ -48,11 +48,11 @@ struct eval_operand {
     char digest[AQ_SHA256_HEX];
     struct lm *own; /* of EVAL_LM */
     struct eval_file *file;
-    struct nn_source source;      /* of an operand with weights of its own */
-    bool has_source;              /* false: the reference's weights */
-    const struct lm_arch *arch;   /* of its weights */
-    struct eval_linear *linears;  /* [layers][MODEL_LINEARS]; NULL: all as they are */
-    struct eval_linear *experts;  /* [layers][EXPERT_HALVES]; there if linears is */
+    struct nn_source source;     /* of an operand with weights of its own */
+    bool has_source;             /* false: the reference's weights */
+    const struct lm_arch *arch;  /* of its weights */
+    struct eval_linear *linears; /* [layers][MODEL_LINEARS]; NULL: all as they are */
+    struct eval_linear *experts; /* [layers][EXPERT_HALVES]; there if linears is */
     int64_t layers;
     const struct model_groups *groups; /* of a manifest: the reference's */
     struct solved_file *solved;        /* what its calibrated candidates are made of; or NULL */

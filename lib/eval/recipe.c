@@ -123,12 +123,13 @@ static void set_group(struct recipes *r, size_t row, int candidate)
     int first = shape.groups[of_layer].first, count = shape.groups[of_layer].linears;
     struct eval_linear *to = &r->mixed.linears[g->layer * MODEL_LINEARS];
     if (g->experts) {
+        struct eval_linear none = {.same_as = -1};
         for (int h = 0; h < EXPERT_HALVES; h++) {
             size_t at = (size_t)(g->layer * EXPERT_HALVES + h);
+            const struct eval_linear *from =
+                candidate == SEL_NONE ? &none : &r->candidates[candidate].experts[at];
             if (shape.groups[of_layer].half[h])
-                r->mixed.experts[at] = candidate == SEL_NONE
-                                           ? (struct eval_linear){.same_as = -1}
-                                           : r->candidates[candidate].experts[at];
+                r->mixed.experts[at] = *from;
         }
         return;
     }

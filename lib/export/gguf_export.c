@@ -76,11 +76,8 @@ static enum gguf_type coded_type(const struct scheme *s)
 static void describe_tensor(const struct export_plan *p, const struct lm_tensor *t, bool router,
                             struct entry *e)
 {
-    *e = (struct entry){.name = t->name,
-                        .t = t,
-                        .m = export_plan_find(p, t->source),
-                        .rank = t->rank,
-                        .scale = -1};
+    *e = (struct entry){
+        .name = t->name, .t = t, .m = export_plan_find(p, t->source), .rank = t->rank, .scale = -1};
     memcpy(e->shape, t->shape, sizeof e->shape);
     e->quantized = e->m != NULL;
     e->type = e->m                     ? coded_type(&e->m->group->verdict.scheme)
@@ -101,9 +98,9 @@ static void describe_experts(const struct export_plan *p, int64_t layer, struct 
             struct entry *e = &all->items[all->count++];
             export_source_of(p, g, k, &from);
             free(from.owned);
-            *e = (struct entry){.name = aq_arena_printf(&all->names, "layers.%lld.%s",
-                                                        (long long)layer,
-                                                        model_role_name(a->family, roles[part])),
+            *e = (struct entry){.name =
+                                    aq_arena_printf(&all->names, "layers.%lld.%s", (long long)layer,
+                                                    model_role_name(a->family, roles[part])),
                                 .g = g,
                                 .part = part,
                                 .quantized = g->verdict.quantized,
@@ -299,8 +296,8 @@ static int write_experts(struct gguf_job *j, struct aq_err *err)
         j->before = (uint64_t)x * each;
         r = write_matrix(j, e->quantized ? &m : NULL, x, err);
         if (!j->from.owned)
-            aq_map_drop(j->from.data, (size_t)(j->rows * j->cols) *
-                                          st_dtype_bits(j->from.dtype) / 8);
+            aq_map_drop(j->from.data,
+                        (size_t)(j->rows * j->cols) * st_dtype_bits(j->from.dtype) / 8);
         free(j->from.owned);
     }
     return r;

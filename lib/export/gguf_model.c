@@ -22,9 +22,9 @@ enum {
     PLAIN_HEADS = 1 << 6, /* heads x head_dim must be hidden_size */
     ATTN_CAP = 1 << 7,
     LOGIT_CAP = 1 << 8,
-    TWO_ROPES = 1 << 9, /* layers with a window rotate at their own frequency */
-    TIED = 1 << 10,     /* has no head of its own */
-    UNTIED = 1 << 11,   /* must have one */
+    TWO_ROPES = 1 << 9,  /* layers with a window rotate at their own frequency */
+    TIED = 1 << 10,      /* has no head of its own */
+    UNTIED = 1 << 11,    /* must have one */
     NO_ROPE_4 = 1 << 12, /* every fourth layer does not rotate */
     EXPERTS = 1 << 13,   /* in every layer */
     SUM_FREE = 1 << 14,  /* weights of a token's experts are as they are; else they add up to 1 */

@@ -41,7 +41,7 @@ struct export_group {
     struct engine_verdict verdict;
     const struct model_module *modules; /* model's; of experts: those of every expert, in turn */
     int module_count;
-    int part, parts;          /* of experts: each has `parts` modules, from this enum expert_part on */
+    int part, parts; /* of experts: each has `parts` modules, from this enum expert_part on */
     struct model_module *own; /* modules, where they are made here */
     /* Experts that the checkpoint has in two tensors, gate with up and down: `model` is a copy that
        names the matrices of each, as which they are written. NULL: nothing is taken apart. */

@@ -122,8 +122,7 @@ static void make_experts(struct model_groups *g, const struct lm *lm, const stru
                                .member_count = 1,
                                .experts = a->experts,
                                .normed = model_layer_norm_before(l, l->groups[kind].input) >= 0,
-                               .cost_weight =
-                                   (double)a->experts_per_token / (double)a->experts};
+                               .cost_weight = (double)a->experts_per_token / (double)a->experts};
     to->members = take(g, 1, sizeof *to->members);
     to->modules = take(g, 3, sizeof *to->modules);
     to->inputs = take(g, EXPERT_HALVES, sizeof *to->inputs);

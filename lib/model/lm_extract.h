@@ -16,8 +16,8 @@
 int lm_extract(struct lm *lm, const char *dir, enum lm_digest kind, struct aq_buf *notes,
                struct aq_err *err) AQ_MUST_CHECK;
 
-/* autoquant.moe_split: makes the groups of the experts' halves and the digests anew. A model without
-   experts stays as it is. */
+/* autoquant.moe_split: makes the groups of the experts' halves and the digests anew. A model
+   without experts stays as it is. */
 void lm_split_experts(struct lm *lm, enum lm_digest kind);
 
 /* ---- for other readers of checkpoints ---- */
