@@ -11,7 +11,7 @@
                                                         their polish of these recipes: single flips, CREEP a share of the bits to spare;
                                                         to OUT-CREEP.json
     rivals.py menu FLIPS.json NUMBER                    the recipe of one of them as a menu of aq-select
-    rivals.py compare PART NAMES.json                   divergences of the operands, and differences of arms paired by sample
+    rivals.py compare PART...                           divergences of the operands, and differences of arms paired by sample
 
 April: 1/2 <H, dW^2>, H the sum over samples of the squared gradient of the sample's loss on its own labels (PrismaQuant's
 sensitivity_probe.py and measure_quant_cost.py of April 2026). AURA: 1/2 mean over K probes of <gW, dW>^2, gW the gradient of the
@@ -335,21 +335,30 @@ def ratio(sums, n):
     return r, math.sqrt(m / (m - 1) * ((sums - r * n) ** 2).sum()) / total
 
 
-def compare(part, names):
-    """names: {"arms": [[arm, budget], ...] in the order of the operands, "pairs": [[arm, other], ...]}."""
-    t, meta = tensors(part)
-    names = read_json(names)
-    n, sums = [], [[] for _ in names["arms"]]
-    for d in json.loads(meta["aq"])["done"]:
-        at = t[f"{d}/offsets"]
-        keep = at[1:] > at[:-1]
-        n.append((at[1:] - at[:-1])[keep])
-        for k, s in enumerate(sums):
-            s.append(np.add.reduceat(np.append(t[f"{k + 1}/{d}/kl"], 0), at[:-1])[keep])
-    n = np.concatenate(n).astype(float)
-    by = {tuple(name): np.concatenate(s) for name, s in zip(names["arms"], sums)}
+PAIRS = [["aq", "april"], ["aq", "aura"], ["aq", "random1"], ["aq", "random2"], ["aq", "pairs-published"], ["aq", "pairs-own"], ["polish", "aq"],
+         ["polish", "pairs-own"], ["polish", "flips-own-0"], ["polish", "flips-published-0"], ["aq-published", "flips-published-0.05"],
+         ["aq-own", "flips-own-0.05"]]
+
+
+def compare(*parts):
+    """Parts of aq-eval over one text; beside each a file [[arm, budget], ...] in the order of its operands."""
+    by, counts = {}, []
+    for part in parts:
+        t, meta = tensors(part)
+        names = read_json(part + ".json")
+        n, sums = [], [[] for _ in names]
+        for d in json.loads(meta["aq"])["done"]:
+            at = t[f"{d}/offsets"]
+            keep = at[1:] > at[:-1]
+            n.append((at[1:] - at[:-1])[keep])
+            for k, s in enumerate(sums):
+                s.append(np.add.reduceat(np.append(t[f"{k + 1}/{d}/kl"], 0), at[:-1])[keep])
+        counts.append(np.concatenate(n).astype(float))
+        by.update((tuple(name), np.concatenate(s)) for name, s in zip(names, sums))
+    n = counts[0]
+    assert all(np.array_equal(n, c) for c in counts), "parts of different texts"
     out = {"positions": int(n.sum()), "samples": len(n), "kl": [[*name, *ratio(s, n)] for name, s in by.items()], "differences": []}
-    for a, b in names["pairs"]:
+    for a, b in PAIRS:
         each = {budget: by[a, budget] - by[b, budget] for arm, budget in by if arm == a and (b, budget) in by}
         for budget, d in [*each.items(), ("sum", sum(each.values()))] if each else []:
             out["differences"].append([a, b, budget, *ratio(d, n)])
