@@ -195,7 +195,8 @@ replay() {
         --domain text="$F/tokens" --domain again="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
     is "$status" 1
     [ ! -e "$T/e.json" ]
-    aq 0 aq-eval --device cpu --reference "$F/lm.json" --domain text="$F/tokens" --domain again="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
+    # what goes on writes checkpoints too
+    aq 0 aq-eval --device cpu --memory $memory --reference "$F/lm.json" --domain text="$F/tokens" --domain again="$F/tokens" --ranges "$F/ranges" -o "$T/e.json" "$F/m.json"
     [[ $stderr =~ ([0-9]+)" of 8 tiles were done before" ]]
     [ "${BASH_REMATCH[1]}" -gt 0 ]
     is "$(jq -c .domains.again "$T/e.json")" "$(jq -c .all "$F/whole.json")"

@@ -205,6 +205,7 @@ static size_t resume(struct eval_call *r)
         return tile;
     if (eval_part_read(&old, r->unfinished, &ignored) < 0) {
         aq_note(0, "starting over: %s", ignored.msg);
+        aq_rewrite_input(r->unfinished);
         return tile;
     }
     if (json_equal(old.identity, r->part.identity) && old.count == r->part.count) {
@@ -220,6 +221,7 @@ static size_t resume(struct eval_call *r)
         aq_note(0, "starting over: '%s' is of another evaluation", aq_show(r->unfinished));
     }
     eval_part_release(&old);
+    aq_rewrite_input(r->unfinished); /* further tiles go there */
     return tile;
 }
 
