@@ -36,29 +36,51 @@ static double moment(const double *moments, int64_t n, const float *scale, int64
     return scale ? x / ((double)scale[i] * (double)scale[j]) : x;
 }
 
-static int find_order(struct gptq_factor *f, const double *moments, const float *scale,
-                      bool plain_order, struct aq_err *err)
+static int find_order(const double *diagonal, int64_t n, bool plain_order, int64_t *order,
+                      struct aq_err *err)
 {
-    struct diagonal *d = xcalloc((size_t)f->n, sizeof *d);
+    struct diagonal *d = xcalloc((size_t)n, sizeof *d);
     int r = 0;
-    for (int64_t i = 0; i < f->n && r == 0; i++) {
-        d[i] = (struct diagonal){moment(moments, f->n, scale, i, i), i};
+    for (int64_t i = 0; i < n && r == 0; i++) {
+        d[i] = (struct diagonal){diagonal[i], i};
         if (!isfinite(d[i].value) || d[i].value < 0)
             r = aq_err_set(err, AQ_ERUN, "the second moment of column %lld is %g", (long long)i,
                            d[i].value);
     }
     if (r == 0 && !plain_order)
-        qsort(d, (size_t)f->n, sizeof *d, by_value);
-    for (int64_t i = 0; i < f->n; i++)
-        f->order[i] = d[i].column;
+        qsort(d, (size_t)n, sizeof *d, by_value);
+    for (int64_t i = 0; i < n; i++)
+        order[i] = d[i].column;
     free(d);
     return r;
+}
+
+int gptq_find_factor(const struct gptq_factoring *by, const double *diagonal, int64_t n,
+                     const struct quant_methods *methods, int64_t *order, double *damp,
+                     struct aq_err *err)
+{
+    enum { TRIALS = 4 };
+    double mean = 0;
+    if (find_order(diagonal, n, methods->plain_order, order, err) < 0)
+        return -1;
+    for (int64_t i = n - 1; i >= 0; i--)
+        mean += (diagonal[order[i]] > 0 ? diagonal[order[i]] : 1) / (double)n;
+    *damp = methods->damp;
+    for (int i = 0; i < TRIALS; i++, *damp *= 10) {
+        int r = by->factor(by->arg, order, *damp * mean, err);
+        if (r <= 0)
+            return r;
+    }
+    return aq_err_set(err, AQ_ERUN,
+                      "the second moments have no factor, though %g of their mean was added",
+                      *damp / 10);
 }
 
 struct filling {
     struct gptq_factor *f;
     const double *moments;
     const float *scale;
+    double added; /* to the diagonal */
 };
 
 enum { FILL_ROWS = 16 };
@@ -75,7 +97,7 @@ static void fill_unit(void *arg, int64_t unit, int worker)
         double *row = f->u + i * n;
         for (int64_t k = 0; k <= i; k++)
             row[k] = moment(j->moments, n, j->scale, at, f->order[n - 1 - k]);
-        row[i] = row[i] > 0 ? row[i] : 1;
+        row[i] = (row[i] > 0 ? row[i] : 1) + j->added;
     }
 }
 
@@ -93,29 +115,29 @@ static void reverse_unit(void *arg, int64_t unit, int worker)
     }
 }
 
-/*
- * U with U'U = H^-1 is the inverse of R, upper triangular with RR' = H: and that is the Cholesky
- * factor of H with rows and columns from the last to the first, read in the same way. So the lower
- * triangle of the reversed H is factored and inverted, and U is that inverse reversed.
- */
-static int try_factor(struct gptq_factor *f, struct aq_pool *pool, const double *moments,
-                      const float *scale, double damp)
+struct trying {
+    struct gptq_factor *f;
+    struct aq_pool *pool;
+    const double *moments;
+    const float *scale;
+};
+
+static int try_factor(void *arg, const int64_t *order, double added, struct aq_err *err)
 {
+    const struct trying *t = arg;
+    struct gptq_factor *f = t->f;
     int64_t n = f->n, units = (n + FILL_ROWS - 1) / FILL_ROWS;
-    struct filling fill = {f, moments, scale};
-    double mean = 0;
-    aq_pool_run(pool, units, fill_unit, &fill);
-    for (int64_t i = 0; i < n; i++)
-        mean += f->u[i * n + i] / (double)n;
-    for (int64_t i = 0; i < n; i++)
-        f->u[i * n + i] += damp * mean;
-    if (dense_cholesky(pool, f->u, n) >= 0)
-        return -1;
-    dense_invert_lower(pool, f->u, n);
-    aq_pool_run(pool, units, reverse_unit, &fill);
+    struct filling fill = {f, t->moments, t->scale, added};
+    (void)order; /* the factor's own */
+    (void)err;
+    aq_pool_run(t->pool, units, fill_unit, &fill);
+    if (dense_cholesky(t->pool, f->u, n) >= 0)
+        return 1;
+    dense_invert_lower(t->pool, f->u, n);
+    aq_pool_run(t->pool, units, reverse_unit, &fill);
     for (int64_t i = 0; i < n; i++)
         if (!(f->u[i * n + i] > 0) || !isfinite(f->u[i * n + i]))
-            return -1;
+            return 1;
     return 0;
 }
 
@@ -123,20 +145,18 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
                 const float *scale, const struct quant_methods *methods, double *damp,
                 struct aq_err *err)
 {
-    enum { TRIALS = 4 };
+    struct trying t = {f, pool, moments, scale};
+    const struct gptq_factoring by = {try_factor, &t};
     *f = (struct gptq_factor){.n = n, .order = xcalloc((size_t)n, sizeof *f->order)};
     f->u = aq_big_alloc(factor_bytes(n), "a factor of second moments", err);
     if (!f->u)
         return -1;
-    if (find_order(f, moments, scale, methods->plain_order, err) < 0)
-        return -1;
-    *damp = methods->damp;
-    for (int i = 0; i < TRIALS; i++, *damp *= 10)
-        if (try_factor(f, pool, moments, scale, *damp) == 0)
-            return 0;
-    return aq_err_set(err, AQ_ERUN,
-                      "the second moments have no factor, though %g of their mean was added",
-                      *damp / 10);
+    double *diagonal = xmalloc((size_t)n * sizeof *diagonal);
+    for (int64_t i = 0; i < n; i++)
+        diagonal[i] = moment(moments, n, scale, i, i);
+    int r = gptq_find_factor(&by, diagonal, n, methods, f->order, damp, err);
+    free(diagonal);
+    return r;
 }
 
 void gptq_factor_release(struct gptq_factor *f)

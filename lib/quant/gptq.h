@@ -13,7 +13,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The moments of an input made ready: U, upper triangular, U'U the inverse of what they become. */
+/*
+ * The moments of an input made ready: U, upper triangular, U'U the inverse of what they become. U
+ * is the inverse of R, upper triangular with RR' = H: and that is the Cholesky factor of H with
+ * rows and columns from the last to the first, read in the same way. So the lower triangle of the
+ * reversed H is factored and inverted, and U is that inverse reversed.
+ */
 struct gptq_factor {
     int64_t n;
     int64_t *order; /* [n]: column i is the order[i]-th of the weight */
@@ -31,6 +36,19 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
                 const float *scale, const struct quant_methods *methods, double *damp,
                 struct aq_err *err) AQ_MUST_CHECK;
 void gptq_factor_release(struct gptq_factor *f);
+
+/*
+ * The same for whoever computes the factor. diagonal: [n], of the moments after the scaling, where
+ * the order of columns comes from; 0 counts as 1. Afterwards `factor` is called, with more and more
+ * to add to the diagonal, until it returns 0: 1 says that there is no factor, -1 that it failed.
+ */
+struct gptq_factoring {
+    int (*factor)(void *arg, const int64_t *order, double added, struct aq_err *err);
+    void *arg;
+};
+int gptq_find_factor(const struct gptq_factoring *by, const double *diagonal, int64_t n,
+                     const struct quant_methods *methods, int64_t *order, double *damp,
+                     struct aq_err *err) AQ_MUST_CHECK;
 
 /*
  * The range nearest to this one whose scale, the range over the largest code, is a number that bf16

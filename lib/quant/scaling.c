@@ -50,13 +50,12 @@ static float usable_scale(const struct scaled_input *in, float scale)
 
 /* W / c, x c with c = b^(1 - alpha) / a^alpha: a the largest input, b the largest weight of a
    column, over all weights that read it. */
-void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
-                   const struct scaled_weight *w, int count, double alpha, float *scale)
+int smooth_scales_by(const struct scaling_by *by, const struct scaled_input *in, double alpha,
+                     float *scale, struct aq_err *err)
 {
     float *most = xcalloc((size_t)in->cols, sizeof *most);
-    struct columns j = {.in = in, .w = w, .count = count, .each = COLUMNS, .most = most};
-    run_columns(pool, &j, most_unit);
-    for (int64_t c = 0; c < in->cols; c++) {
+    int r = by->most(by->arg, most, err);
+    for (int64_t c = 0; c < in->cols && r == 0; c++) {
         double a = (double)in->amax[c], b = (double)most[c];
         float factor = 1; /* of a column that is 0 on either side */
         if (a > 0x1p-31 && b > 0)
@@ -64,6 +63,7 @@ void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
         scale[c] = usable_scale(in, 1 / factor);
     }
     free(most);
+    return r;
 }
 
 static void measure_unit(void *arg, int64_t unit, int worker)
@@ -87,17 +87,12 @@ static void measure_unit(void *arg, int64_t unit, int worker)
         j->mean[c] /= (double)rows;
 }
 
-/* Mean over all rows of |w| over the largest of its block. */
-static void weight_measure(struct aq_pool *pool, const struct scaled_input *in,
-                           const struct scaled_weight *w, int count, const struct quant_step *step,
-                           double *mean)
+/* Columns of the blocks whose largest magnitudes the weights' are measured by. */
+static int64_t measured_block(const struct quant_step *step, int64_t cols)
 {
     bool blocks =
         step->scope == QUANT_BLOCK || step->scope == QUANT_NVFP4 || step->scope == QUANT_MX;
-    int64_t block = blocks && step->block_cols < in->cols ? step->block_cols : in->cols;
-    struct columns j = {.in = in, .w = w, .count = count, .block = block, .mean = mean};
-    j.each = block < COLUMNS ? COLUMNS / block * block : block;
-    run_columns(pool, &j, measure_unit);
+    return blocks && step->block_cols < cols ? step->block_cols : cols;
 }
 
 static void trial_scale(const struct scaled_input *in, const double *weight, double exponent,
@@ -122,9 +117,14 @@ struct sampled {
     const char *name;
 };
 
+int64_t awq_row_step(int64_t rows, int all_rows)
+{
+    return all_rows ? 1 : (rows + AWQ_ROWS - 1) / AWQ_ROWS;
+}
+
 static void sample_rows(const struct scaled_weight *w, int64_t cols, bool all, struct sampled *out)
 {
-    int64_t step = all ? 1 : (w->rows + AWQ_ROWS - 1) / AWQ_ROWS;
+    int64_t step = awq_row_step(w->rows, all);
     *out = (struct sampled){.rows = (w->rows + step - 1) / step, .name = w->name};
     out->w = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
     out->scaled = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
@@ -168,29 +168,6 @@ static void round_unit(void *arg, int64_t unit, int worker)
             to[c] /= j->scale[c];
 }
 
-/* The squared error of the outputs, weights alone quantized, after this scaling. */
-static int awq_loss(struct aq_pool *pool, const struct scaled_input *in, const struct sampled *all,
-                    int count, const struct quant_spec *spec, const float *scale, double *loss,
-                    struct aq_err *err)
-{
-    *loss = 0;
-    for (int i = 0; i < count; i++) {
-        const struct sampled *s = &all[i];
-        struct quant_plan *plan = NULL;
-        const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, in->cols, s->name};
-        struct trying j = {.s = s, .cols = in->cols, .scale = scale, .m = &m};
-        int64_t units = (s->rows + TRY_ROWS - 1) / TRY_ROWS;
-        aq_pool_run(pool, units, scale_unit, &j);
-        if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
-            return -1;
-        j.plan = plan;
-        aq_pool_run(pool, units, round_unit, &j);
-        quant_plan_free(plan);
-        *loss += moments_error(pool, in->moments, in->cols, s->scaled, s->w, s->rows);
-    }
-    return 0;
-}
-
 /* The trial k: -1 does not scale, else the k-th exponent of the grid. */
 static void take_trial(const struct scaled_input *in, const double *weight,
                        const struct quant_methods *m, int k, float *scale, double *exponent)
@@ -202,23 +179,19 @@ static void take_trial(const struct scaled_input *in, const double *weight,
         scale[c] = 1;
 }
 
-int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct scaled_weight *w,
-               int count, const struct quant_spec *spec, float *scale, double *exponent,
-               struct aq_err *err)
+int awq_scales_by(const struct scaling_by *by, const struct scaled_input *in,
+                  const struct quant_spec *spec, float *scale, double *exponent, struct aq_err *err)
 {
-    struct sampled *all = xcalloc((size_t)count, sizeof *all);
     struct quant_spec plain = *spec;
     size_t cols = (size_t)in->cols;
     double *weight = xcalloc(cols, sizeof *weight), best = INFINITY, at, loss;
     float *trial = xcalloc(cols, sizeof *trial);
-    int r = 0, last = (int)lround(1 / spec->methods.alpha);
+    int last = (int)lround(1 / spec->methods.alpha);
     plain.methods = (struct quant_methods){0};
-    weight_measure(pool, in, w, count, &spec->step[0], weight);
-    for (int i = 0; i < count; i++)
-        sample_rows(&w[i], in->cols, spec->methods.quarter, &all[i]);
+    int r = by->measure(by->arg, measured_block(&spec->step[0], in->cols), weight, err);
     for (int k = spec->methods.plain_grid ? 0 : -1; k <= last && r == 0; k++) {
         take_trial(in, weight, &spec->methods, k, trial, &at);
-        r = awq_loss(pool, in, all, count, &plain, trial, &loss, err);
+        r = by->error(by->arg, &plain, spec->methods.quarter, trial, &loss, err);
         if (r == 0 && loss < best) {
             best = loss;
             *exponent = at;
@@ -227,12 +200,103 @@ int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct
     }
     if (r == 0 && !isfinite(best))
         r = aq_err_set(err, AQ_ERUN, "no scale leaves a finite error");
-    for (int i = 0; i < count; i++) {
-        free(all[i].w);
-        free(all[i].scaled);
-    }
-    free(all);
     free(weight);
     free(trial);
+    return r;
+}
+
+/* ---- by the host ---- */
+
+struct host_scaling {
+    struct aq_pool *pool;
+    const struct scaled_input *in;
+    const struct scaled_weight *w;
+    int count;
+    struct sampled *sampled; /* [count]; NULL: not yet */
+};
+
+static int host_most(void *arg, float *most, struct aq_err *err)
+{
+    const struct host_scaling *h = arg;
+    struct columns j = {.in = h->in, .w = h->w, .count = h->count, .each = COLUMNS, .most = most};
+    (void)err;
+    run_columns(h->pool, &j, most_unit);
+    return 0;
+}
+
+static int host_measure(void *arg, int64_t block, double *mean, struct aq_err *err)
+{
+    const struct host_scaling *h = arg;
+    struct columns j = {.in = h->in, .w = h->w, .count = h->count, .block = block, .mean = mean};
+    (void)err;
+    j.each = block < COLUMNS ? COLUMNS / block * block : block;
+    run_columns(h->pool, &j, measure_unit);
+    return 0;
+}
+
+static void take_samples(struct host_scaling *h, bool all)
+{
+    h->sampled = xcalloc((size_t)h->count, sizeof *h->sampled);
+    for (int i = 0; i < h->count; i++)
+        sample_rows(&h->w[i], h->in->cols, all, &h->sampled[i]);
+}
+
+static void drop_samples(struct host_scaling *h)
+{
+    for (int i = 0; i < h->count && h->sampled; i++) {
+        free(h->sampled[i].w);
+        free(h->sampled[i].scaled);
+    }
+    free(h->sampled);
+}
+
+/* The squared error of the outputs, weights alone quantized, after this scaling. */
+static int host_error(void *arg, const struct quant_spec *spec, int all_rows, const float *scale,
+                      double *error, struct aq_err *err)
+{
+    struct host_scaling *h = arg;
+    int64_t cols = h->in->cols;
+    if (!h->sampled)
+        take_samples(h, all_rows);
+    *error = 0;
+    for (int i = 0; i < h->count; i++) {
+        const struct sampled *s = &h->sampled[i];
+        struct quant_plan *plan = NULL;
+        const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, cols, s->name};
+        struct trying j = {.s = s, .cols = cols, .scale = scale, .m = &m};
+        int64_t units = (s->rows + TRY_ROWS - 1) / TRY_ROWS;
+        aq_pool_run(h->pool, units, scale_unit, &j);
+        if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
+            return -1;
+        j.plan = plan;
+        aq_pool_run(h->pool, units, round_unit, &j);
+        quant_plan_free(plan);
+        *error += moments_error(h->pool, h->in->moments, cols, s->scaled, s->w, s->rows);
+    }
+    return 0;
+}
+
+static struct scaling_by by_host(struct host_scaling *h)
+{
+    return (struct scaling_by){host_most, host_measure, host_error, h};
+}
+
+void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
+                   const struct scaled_weight *w, int count, double alpha, float *scale)
+{
+    struct host_scaling h = {.pool = pool, .in = in, .w = w, .count = count};
+    const struct scaling_by by = by_host(&h);
+    struct aq_err err = {0}; /* the host does not fail */
+    (void)!smooth_scales_by(&by, in, alpha, scale, &err);
+}
+
+int awq_scales(struct aq_pool *pool, const struct scaled_input *in, const struct scaled_weight *w,
+               int count, const struct quant_spec *spec, float *scale, double *exponent,
+               struct aq_err *err)
+{
+    struct host_scaling h = {.pool = pool, .in = in, .w = w, .count = count};
+    const struct scaling_by by = by_host(&h);
+    int r = awq_scales_by(&by, in, spec, scale, exponent, err);
+    drop_samples(&h);
     return r;
 }

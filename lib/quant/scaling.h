@@ -29,7 +29,27 @@ struct scaled_input {
     bool powers;           /* scales must be powers of two, with which no product rounds */
 };
 
-/* scale: [cols], set. */
+/*
+ * Who computes what the scales are found from: the largest magnitude of each column over all
+ * weights, [cols]; the mean over all rows of |w| over the largest magnitude of its block, [cols];
+ * the squared error of the outputs with scaled weights quantized by `spec`, over every
+ * awq_row_step-th row of each weight.
+ */
+struct scaling_by {
+    int (*most)(void *arg, float *most, struct aq_err *err);
+    int (*measure)(void *arg, int64_t block, double *mean, struct aq_err *err);
+    int (*error)(void *arg, const struct quant_spec *spec, int all_rows, const float *scale,
+                 double *error, struct aq_err *err);
+    void *arg;
+};
+int64_t awq_row_step(int64_t rows, int all_rows);
+int smooth_scales_by(const struct scaling_by *by, const struct scaled_input *in, double alpha,
+                     float *scale, struct aq_err *err) AQ_MUST_CHECK;
+int awq_scales_by(const struct scaling_by *by, const struct scaled_input *in,
+                  const struct quant_spec *spec, float *scale, double *exponent,
+                  struct aq_err *err) AQ_MUST_CHECK;
+
+/* By the host. scale: [cols], set. */
 void smooth_scales(struct aq_pool *pool, const struct scaled_input *in,
                    const struct scaled_weight *w, int count, double alpha, float *scale);
 /*
