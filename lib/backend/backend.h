@@ -28,10 +28,11 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 12 };
+enum { BACKEND_ABI = 13 };
 
 struct backend;
-struct quant_spec; /* both quant/quant.h: plain numbers, readable by plugins */
+struct quant_spec; /* all three quant/quant.h: plain numbers, readable by plugins */
+struct quant_step;
 struct quant_range;
 
 /* What a plugin may ask of its host; it links with nothing of ours. */
@@ -382,6 +383,49 @@ struct backend_ops {
      */
     void (*moments)(struct backend *b, const struct backend_tile *t, double *square,
                     double *magnitudes, const void *x, int64_t cols);
+
+    /* ---- numbers of calibrated candidates ---- */
+    /*
+     * What lib/quant's gptq.h and scaling.h compute on the host, operation by operation but for the
+     * order of sums in double. All are NULL in a backend without `moments`. They return 0 or -1,
+     * and wait for their results, which are host memory. A weight, which must be loaded, is taken
+     * in fp32, its columns multiplied by scale, host [cols] (NULL: by 1). square: second moments,
+     * device F64 (n, n), both triangles.
+     */
+    /* Device memory that these ops take for a candidate of a weight of this size, whose errors
+       scaled_error takes over `sampled` rows; beside factors and moments. */
+    uint64_t (*solve_bytes)(const struct backend *b, const struct quant_spec *spec, int64_t rows,
+                            int64_t cols, int64_t sampled);
+    /* Copies the lower triangle of square to the upper one. diagonal: [n], set. */
+    int (*moments_end)(struct backend *b, double *square, int64_t n, double *diagonal,
+                       struct aq_err *err);
+    /* u, device F64 (n, n): the factor of gptq.h of square with `added` on its diagonal, columns in
+       this order, [n], moments divided by the scales. 1: there is none. */
+    int (*gptq_factor)(struct backend *b, double *u, const double *square, int64_t n,
+                       const int64_t *order, const float *scale, double added, struct aq_err *err);
+    /* Codes under ranges, [grid of the spec], as they are stored: packed, (rows, row bytes), set.
+       Columns pass their errors on in blocks of the backend's own size. */
+    int (*gptq_codes)(struct backend *b, const double *u, const int64_t *order,
+                      const struct backend_weight *w, const float *scale,
+                      const struct quant_spec *spec, const float *ranges, uint8_t *packed,
+                      struct aq_err *err);
+    /* The largest magnitude of each cell of the step's grid: ranges, [cells], set. */
+    int (*weight_ranges)(struct backend *b, const struct backend_weight *w, const float *scale,
+                         const struct quant_step *step, float *ranges, struct aq_err *err);
+    /* Ranges [grid], the largest magnitudes, become clip_ranges'. */
+    int (*clip_ranges)(struct backend *b, const double *square, const struct backend_weight *w,
+                       const float *scale, const struct quant_spec *spec, float *ranges,
+                       struct aq_err *err);
+    /* mean [cols], set: the mean over the rows of all weights of |w| over the largest magnitude of
+       its block of columns. */
+    int (*weight_measure)(struct backend *b, const struct backend_weight *const *w, int count,
+                          int64_t block, double *mean, struct aq_err *err);
+    /* The squared error of the outputs of every step[i]-th row of w[i], its columns multiplied by
+       scale, quantized by spec and divided again. */
+    int (*scaled_error)(struct backend *b, const double *square,
+                        const struct backend_weight *const *w, const int64_t *step, int count,
+                        const struct quant_spec *spec, const float *scale, double *error,
+                        struct aq_err *err);
 };
 
 /* Every backend's own struct begins with this. */

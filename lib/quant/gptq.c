@@ -115,7 +115,7 @@ static void reverse_unit(void *arg, int64_t unit, int worker)
     }
 }
 
-struct trying {
+struct attempt {
     struct gptq_factor *f;
     struct aq_pool *pool;
     const double *moments;
@@ -124,7 +124,7 @@ struct trying {
 
 static int try_factor(void *arg, const int64_t *order, double added, struct aq_err *err)
 {
-    const struct trying *t = arg;
+    const struct attempt *t = arg;
     struct gptq_factor *f = t->f;
     int64_t n = f->n, units = (n + FILL_ROWS - 1) / FILL_ROWS;
     struct filling fill = {f, t->moments, t->scale, added};
@@ -145,7 +145,7 @@ int gptq_factor(struct gptq_factor *f, struct aq_pool *pool, const double *momen
                 const float *scale, const struct quant_methods *methods, double *damp,
                 struct aq_err *err)
 {
-    struct trying t = {f, pool, moments, scale};
+    struct attempt t = {f, pool, moments, scale};
     const struct gptq_factoring by = {try_factor, &t};
     *f = (struct gptq_factor){.n = n, .order = xcalloc((size_t)n, sizeof *f->order)};
     f->u = aq_big_alloc(factor_bytes(n), "a factor of second moments", err);

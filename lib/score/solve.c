@@ -10,6 +10,7 @@
 #include "score/samples.h"
 #include "score/solve_experts.h"
 #include "score/solve_layer.h"
+#include "score/solver.h"
 #include "score/walk.h"
 #include "store/range_file.h"
 #include "text/tokens.h"
@@ -37,14 +38,15 @@ struct solve_call {
     struct walk walk;
     int64_t prefix;
     int position; /* of the prefix in the ranges */
-    bool bf16, moments, quarter;
+    bool bf16, needs_moments, needs_quarter;
     struct json *identity; /* of a layer's file: all but layers, tensors and digest */
     char *parts;           /* directory of the layers' files */
     /* of the layer at work */
     struct input_stats inputs[MODEL_INPUTS];
     float *amax[MODEL_INPUTS];
-    double *device[MODEL_INPUTS]; /* sums of |x|, then moments; NULL: the host adds them up */
-    size_t device_bytes[MODEL_INPUTS], moments_bytes[MODEL_INPUTS];
+    double *magnitudes[MODEL_INPUTS]; /* device [cols]: sums of |x|; NULL: the host adds up */
+    double *quarter[MODEL_INPUTS];    /* (cols, cols): a quarter's moments, added up by the host */
+    size_t mean_bytes[MODEL_INPUTS], moments_bytes[MODEL_INPUTS];
     float *host;  /* a tile's input as the device has it */
     double *rows; /* the rows of it that hold text */
     struct expert_inputs experts;
@@ -72,8 +74,8 @@ static int open_candidates(struct solve_call *r, struct aq_err *err)
     if (bad < 0)
         return -1;
     r->done = xcalloc(r->candidates.count + 1, sizeof *r->done);
-    r->moments = solve_needs_moments(&r->candidates);
-    r->quarter = solve_needs_quarter(&r->candidates);
+    r->needs_moments = solve_needs_moments(&r->candidates);
+    r->needs_quarter = solve_needs_quarter(&r->candidates);
     if (r->candidates.count == 0)
         aq_note(0, "none of the candidates has anything to solve");
     return 0;
@@ -148,7 +150,7 @@ static void warn_of_tokens(const struct solve_call *r)
             name = g->inputs[i].name;
         }
     aq_note(1, "%" PRId64 " tokens; input '%s' has %" PRId64 " columns", tokens, name, widest);
-    if (r->moments && r->candidates.count && tokens < ENOUGH * widest)
+    if (r->needs_moments && r->candidates.count && tokens < ENOUGH * widest)
         aq_warn("%" PRId64 " tokens are fewer than %d for each of the %" PRId64
                 " columns of input '%s': calibrated candidates fit this text more than others",
                 tokens, ENOUGH, widest, name);
@@ -165,7 +167,7 @@ static struct json *describe(const struct solve_call *r)
     json_add_string(aq, "lm", r->lm.digest);
     json_add_string(aq, "tokens", r->tokens.digest);
     json_add_int(aq, "prefix", r->prefix);
-    if (r->quarter)
+    if (r->needs_quarter)
         json_add_int(aq, "batch", r->job->batch);
     json_add_string(aq, "ranges", digest);
     json_add_string(aq, "backend", r->backend->identity);
@@ -324,17 +326,16 @@ static void begin_layer(struct solve_call *r, int64_t layer)
         in->tokens = 0;
         if (is_of_experts(r, layer, (int)(i - first)))
             continue;
-        if (r->quarter) {
-            memset(in->quarter, 0, n * n * sizeof *in->quarter);
+        if (r->needs_quarter) {
+            memset(r->quarter[i - first], 0, n * n * sizeof(double));
             memset(in->quarter_mean, 0, n * sizeof *in->quarter_mean);
         }
-        if (r->device[i - first]) {
-            r->backend->ops->zero(r->backend, r->device[i - first], r->device_bytes[i - first]);
-            continue;
-        }
-        memset(in->mean, 0, n * sizeof *in->mean);
         if (in->moments)
-            memset(in->moments, 0, n * n * sizeof *in->moments);
+            r->backend->ops->zero(r->backend, in->moments, n * n * sizeof *in->moments);
+        if (r->magnitudes[i - first])
+            r->backend->ops->zero(r->backend, r->magnitudes[i - first], n * sizeof(double));
+        else
+            memset(in->mean, 0, n * sizeof *in->mean);
     }
 }
 
@@ -396,8 +397,9 @@ static int64_t *batch_rows(const struct solve_call *r)
 }
 
 /* Adds a tile's part of the quarter; the host has its input. */
-static void add_quarter(struct solve_call *r, const struct tile *t, struct input_stats *in)
+static void add_quarter(struct solve_call *r, const struct tile *t, int input)
 {
+    struct input_stats *in = &r->inputs[input];
     int64_t *rows = batch_rows(r), n = 0;
     for (int32_t s = 0; s < t->desc.samples; s++) {
         int64_t batch = (t->sample + s) / r->job->batch;
@@ -413,7 +415,7 @@ static void add_quarter(struct solve_call *r, const struct tile *t, struct input
             }
         }
     }
-    dense_add_square(r->pool, in->quarter, r->rows, n, in->cols);
+    dense_add_square(r->pool, r->quarter[input], r->rows, n, in->cols);
     free(rows);
 }
 
@@ -428,17 +430,15 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
         if (is_of_experts(r, layer, i))
             continue;
         struct input_stats *in = &r->inputs[i];
-        double *device = r->device[i];
         size_t bytes = (size_t)r->tiles.rows * (size_t)in->cols * r->backend->act_size;
-        if (r->quarter && t->sample < quarter_batches(r) * r->job->batch) {
+        if (r->needs_quarter && t->sample < quarter_batches(r) * r->job->batch) {
             if (r->backend->ops->download(r->backend, r->host, acts->x[i], bytes, err) < 0)
                 return aq_err_prefix(err, "layer %" PRId64, layer);
-            add_quarter(r, t, in);
+            add_quarter(r, t, i);
         }
-        if (device) {
-            r->backend->ops->moments(r->backend, r->walk.tiles[tile],
-                                     in->moments ? device + in->cols : NULL, device, acts->x[i],
-                                     in->cols);
+        if (r->magnitudes[i]) {
+            r->backend->ops->moments(r->backend, r->walk.tiles[tile], in->moments, r->magnitudes[i],
+                                     acts->x[i], in->cols);
             in->tokens += text_rows(t);
             continue;
         }
@@ -454,19 +454,31 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
     return 0;
 }
 
-/* What the device has added up of an input. */
-static int fetch_sums(struct solve_call *r, int input, struct aq_err *err)
+/* The moments of all samples, complete and both triangles. */
+static int end_sums(struct solve_call *r, int input, struct aq_err *err)
 {
     struct input_stats *in = &r->inputs[input];
-    const double *from = r->device[input];
-    size_t n = (size_t)in->cols;
-    if (!from)
+    if (!r->magnitudes[input]) {
+        if (in->moments)
+            dense_mirror(r->pool, in->moments, in->cols);
         return 0;
-    if (r->backend->ops->download(r->backend, in->mean, from, n * sizeof *from, err) < 0)
+    }
+    if (r->backend->ops->download(r->backend, in->mean, r->magnitudes[input],
+                                  (size_t)in->cols * sizeof *in->mean, err) < 0)
         return -1;
-    if (!in->moments)
-        return 0;
-    return r->backend->ops->download(r->backend, in->moments, from + n, n * n * sizeof *from, err);
+    return in->moments
+               ? r->backend->ops->moments_end(r->backend, in->moments, in->cols, in->diagonal, err)
+               : 0;
+}
+
+/* Those of the quarter, where the solver is. */
+static void end_quarter(struct solve_call *r, int input)
+{
+    struct input_stats *in = &r->inputs[input];
+    size_t n = (size_t)in->cols;
+    dense_mirror(r->pool, r->quarter[input], in->cols);
+    if (in->quarter != r->quarter[input])
+        r->backend->ops->upload(r->backend, in->quarter, r->quarter[input], n * n * sizeof(double));
 }
 
 /* Its sums, from where they are added up. */
@@ -480,12 +492,12 @@ static int take_sums(struct solve_call *r, int64_t layer, int input, struct aq_e
             expert_inputs_mean(&r->experts, half, in->mean);
         return 0;
     }
-    if (in->tokens && fetch_sums(r, input, err) < 0)
+    if (in->tokens && end_sums(r, input, err) < 0)
         return aq_err_prefix(err, "layer %" PRId64, layer);
     for (int64_t c = 0; c < in->cols; c++)
         in->mean[c] /= in->tokens ? (double)in->tokens : 1;
-    if (in->moments)
-        dense_mirror(r->pool, in->moments, in->cols);
+    if (r->quarter[input])
+        end_quarter(r, input);
     return 0;
 }
 
@@ -507,8 +519,6 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
             if (!isfinite(in->mean[c]))
                 return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in column %" PRId64,
                                   g->inputs[i].name, c);
-        if (r->quarter && in->quarter)
-            dense_mirror(r->pool, in->quarter, in->cols);
     }
     return write_layer(r, layer, err);
 }
@@ -539,7 +549,9 @@ static uint64_t moments_bytes(const struct solve_call *r)
                 sum += (uint64_t)g->inputs[i].cols * (uint64_t)g->inputs[i].cols * sizeof(double);
         most = sum > most ? sum : most;
     }
-    return (r->moments ? most : 0) + (r->quarter ? most : 0);
+    /* a quarter's are added up by the host, wherever they are used */
+    int quarters = !r->needs_quarter ? 0 : solver_on_device(r->backend) ? 2 : 1;
+    return (r->needs_moments ? most : 0) + (uint64_t)quarters * most;
 }
 
 /* Of a tile's input on the host, as the device has it and in double. */
@@ -558,7 +570,7 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
     const struct lm_arch *a = &r->lm.arch;
     uint64_t states = r->tiles.count * walk_act_bytes(r->tiles.rows, r->backend, a->hidden_size);
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
-                    rows_bytes(r) + solve_layer_bytes(r->model, &r->candidates) +
+                    rows_bytes(r) + solve_layer_bytes(r->model, r->backend, &r->candidates) +
                     expert_inputs_bytes(a, tokens_of(r), r->tiles.rows);
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)
@@ -567,6 +579,74 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
                           "need %.0f MB",
                           (double)r->job->memory / 1e6, ceil((double)rest / 1e6));
     return 0;
+}
+
+/* (n, n) in the solver's memory. */
+static int take_square(struct solve_call *r, double **to, size_t bytes, const char *what,
+                       struct aq_err *err)
+{
+    *to = solver_on_device(r->backend) ? r->backend->ops->alloc(r->backend, bytes, what, err)
+                                       : aq_big_alloc(bytes, what, err);
+    return *to ? 0 : -1;
+}
+
+static void drop_square(struct solve_call *r, double *p, size_t bytes)
+{
+    if (p && solver_on_device(r->backend))
+        r->backend->ops->free(r->backend, p, bytes);
+    else
+        aq_big_free(p, bytes);
+}
+
+static int take_quarter(struct solve_call *r, int input, size_t n, struct aq_err *err)
+{
+    static const char what[] = "the moments of a quarter of the batches";
+    struct input_stats *in = &r->inputs[input];
+    in->quarter_mean = xcalloc(n, sizeof *in->quarter_mean);
+    r->quarter[input] = aq_big_alloc(r->moments_bytes[input], what, err);
+    if (!r->quarter[input])
+        return -1;
+    in->quarter = r->quarter[input];
+    if (!solver_on_device(r->backend))
+        return 0;
+    in->quarter = NULL;
+    return take_square(r, &in->quarter, r->moments_bytes[input], what, err);
+}
+
+/* Of an input with n columns. */
+static int take_input(struct solve_call *r, int input, size_t n, struct aq_err *err)
+{
+    struct input_stats *in = &r->inputs[input];
+    r->moments_bytes[input] = n * n * sizeof(double);
+    in->diagonal = xcalloc(n, sizeof *in->diagonal);
+    if (r->needs_moments &&
+        take_square(r, &in->moments, r->moments_bytes[input], "the moments of an input", err) < 0)
+        return -1;
+    if (r->needs_quarter && take_quarter(r, input, n, err) < 0)
+        return -1;
+    if (!solver_on_device(r->backend))
+        return 0;
+    r->mean_bytes[input] = n * sizeof(double);
+    r->magnitudes[input] =
+        r->backend->ops->alloc(r->backend, r->mean_bytes[input], "magnitudes of an input", err);
+    return r->magnitudes[input] ? 0 : -1;
+}
+
+static void drop_input(struct solve_call *r, int input)
+{
+    struct input_stats *in = &r->inputs[input];
+    size_t bytes = r->moments_bytes[input];
+    if (in->quarter != r->quarter[input])
+        drop_square(r, in->quarter, bytes);
+    aq_big_free(r->quarter[input], bytes);
+    if (r->backend)
+        drop_square(r, in->moments, bytes);
+    if (r->magnitudes[input])
+        r->backend->ops->free(r->backend, r->magnitudes[input], r->mean_bytes[input]);
+    free(in->quarter_mean);
+    free(in->diagonal);
+    free(in->mean);
+    free(r->amax[input]);
 }
 
 static int take_room(struct solve_call *r, struct aq_err *err)
@@ -584,31 +664,12 @@ static int take_room(struct solve_call *r, struct aq_err *err)
             if (!is_of_experts(r, layer, i) && g->inputs[at].cols > cols)
                 cols = g->inputs[at].cols;
         }
-        size_t n = (size_t)cols;
         r->inputs[i].mean = xcalloc((size_t)all + 1, sizeof *r->inputs[i].mean);
         r->amax[i] = xcalloc((size_t)all + 1, sizeof *r->amax[i]);
-        if (n == 0)
-            continue;
-        r->moments_bytes[i] = n * n * sizeof(double);
-        if (r->moments && !(r->inputs[i].moments =
-                                aq_big_alloc(r->moments_bytes[i], "the moments of an input", err)))
-            return -1;
-        if (r->quarter) {
-            r->inputs[i].quarter_mean = xcalloc(n, sizeof *r->inputs[i].quarter_mean);
-            r->inputs[i].quarter =
-                aq_big_alloc(r->moments_bytes[i], "the moments of a quarter of the batches", err);
-            if (!r->inputs[i].quarter)
-                return -1;
-        }
-        if (!r->backend->ops->moments)
-            continue;
-        r->device_bytes[i] = (n + (r->moments ? n * n : 0)) * sizeof(double);
-        r->device[i] =
-            r->backend->ops->alloc(r->backend, r->device_bytes[i], "second moments", err);
-        if (!r->device[i])
+        if (cols && take_input(r, i, (size_t)cols, err) < 0)
             return -1;
     }
-    if (r->backend->ops->moments && !r->quarter)
+    if (solver_on_device(r->backend) && !r->needs_quarter)
         return 0;
     uint64_t elements = rows_bytes(r) / (sizeof *r->host + sizeof *r->rows);
     r->host = xmalloc(elements * sizeof *r->host);
@@ -670,7 +731,7 @@ static void gather_experts(const struct solve_call *r, const struct solved_file 
         return;
     }
     json_add(meta, "experts", list);
-    if (few && r->moments)
+    if (few && r->needs_moments)
         aq_warn("%" PRId64 " of %" PRId64
                 " experts got fewer tokens than they have columns (%" PRId64
                 " got none): these are calibrated over the tokens of all experts of their layer",
@@ -775,17 +836,8 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
 {
     struct solve_call r = {.job = job, .prefix = job->prefix};
     int bad = run(&r, err);
-    for (int i = 0; i < MODEL_INPUTS; i++) {
-        if (r.inputs[i].moments)
-            aq_big_free(r.inputs[i].moments, r.moments_bytes[i]);
-        if (r.inputs[i].quarter)
-            aq_big_free(r.inputs[i].quarter, r.moments_bytes[i]);
-        free(r.inputs[i].quarter_mean);
-        free(r.inputs[i].mean);
-        free(r.amax[i]);
-        if (r.device[i])
-            r.backend->ops->free(r.backend, r.device[i], r.device_bytes[i]);
-    }
+    for (int i = 0; i < MODEL_INPUTS; i++)
+        drop_input(&r, i);
     expert_inputs_close(&r.experts);
     free(r.host);
     free(r.rows);

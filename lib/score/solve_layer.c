@@ -3,11 +3,8 @@
 #include "base/mem.h"
 #include "base/msg.h"
 #include "model/fold.h"
-#include "quant/dense.h"
-#include "quant/gptq.h"
-#include "quant/scaling.h"
-#include "score/made.h"
 #include "score/solve_experts.h"
+#include "score/solver.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -56,13 +53,9 @@ static struct readers readers_of(const struct layer_job *job, int input)
     return r;
 }
 
-/* Its columns multiplied by scale [cols], or NULL. */
-static float *wide_linear(const struct layer_job *job, int linear, const float *scale)
+static struct layer_solver solver_of(const struct layer_job *job)
 {
-    const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
-    float *wide = xmalloc((size_t)(w->rows * w->cols) * sizeof *wide);
-    made_widen(job->pool, job->backend, w, scale, wide);
-    return wide;
+    return (struct layer_solver){job->pool, job->backend};
 }
 
 /*
@@ -85,23 +78,14 @@ static int find_scales(const struct layer_job *job, const struct readers *r,
                        const struct input_stats *in, const struct quant_spec *spec, float *scale,
                        struct aq_err *err)
 {
-    struct scaled_weight w[MODEL_LINEARS];
+    const struct layer_solver by = solver_of(job);
+    const struct backend_weight *w[MODEL_LINEARS];
     bool quarter = spec->methods.quarter;
     const struct scaled_input input = {in->cols, quarter ? in->quarter : in->moments,
                                        quarter ? in->quarter_mean : in->mean, in->amax, false};
-    double exponent;
-    int bad = 0;
-    for (int i = 0; i < r->count; i++) {
-        const struct backend_weight *from = nn_weight(job->model, job->layer, r->linear[i]);
-        w[i] = (struct scaled_weight){wide_linear(job, r->linear[i], NULL), from->rows, from->name};
-    }
-    if (spec->methods.scaling == QUANT_SMOOTH)
-        smooth_scales(job->pool, &input, w, r->count, spec->methods.alpha, scale);
-    else
-        bad = awq_scales(job->pool, &input, w, r->count, spec, scale, &exponent, err);
     for (int i = 0; i < r->count; i++)
-        free((void *)w[i].w);
-    return bad;
+        w[i] = nn_weight(job->model, job->layer, r->linear[i]);
+    return solver_scales(&by, &input, w, r->count, spec, scale, err);
 }
 
 /* ---- one candidate ---- */
@@ -158,12 +142,13 @@ static int take_factor(const struct layer_job *job, const struct input_stats *in
                        const struct quant_methods *m, const float *scale, struct kept_factor *kept,
                        struct aq_err *err)
 {
+    const struct layer_solver by = solver_of(job);
     double damp;
     if (kept->there && !scale && !kept->of.scaling && same_factor(&kept->of, m))
         return 0;
-    gptq_factor_release(&kept->f);
+    solver_factor_release(&by, &kept->f);
     kept->there = false;
-    if (gptq_factor(&kept->f, job->pool, in->moments, in->cols, scale, m, &damp, err) < 0)
+    if (solver_factor(&by, &kept->f, in->moments, in->diagonal, in->cols, scale, m, &damp, err) < 0)
         return aq_err_prefix(err, "input '%s'", input);
     if (damp > m->damp)
         aq_warn("input '%s': its second moments had no factor before %g of their mean was added",
@@ -173,55 +158,29 @@ static int take_factor(const struct layer_job *job, const struct input_stats *in
     return 0;
 }
 
-enum { PACK_ROWS = 64 };
-
-struct packing {
-    const struct quant_spec *spec;
-    const int8_t *codes;
-    uint8_t *packed;
-    int64_t rows, cols, row_bytes;
-};
-
-static void pack_unit(void *arg, int64_t unit, int worker)
-{
-    const struct packing *j = arg;
-    int64_t end = (unit + 1) * PACK_ROWS < j->rows ? (unit + 1) * PACK_ROWS : j->rows;
-    (void)worker;
-    for (int64_t r = unit * PACK_ROWS; r < end; r++)
-        quant_pack_codes(j->spec, j->codes + r * j->cols, j->cols, j->packed + r * j->row_bytes);
-}
-
 static int solve_linear(const struct layer_job *job, const struct candidate *c, int linear,
                         const struct input_stats *in, const float *scale,
                         const struct gptq_factor *f, struct solved_items *out, struct aq_err *err)
 {
+    const struct layer_solver by = solver_of(job);
     const struct model_layer *m = nn_layer(job->model, job->layer);
     const struct backend_weight *w = nn_weight(job->model, job->layer, linear);
     int of_layer = m->linears[linear].group;
     size_t group = job->groups->first[job->layer] + (size_t)of_layer;
     int module = linear - m->groups[of_layer].first;
     struct quant_grid grid;
-    float *wide = wide_linear(job, linear, scale);
     (void)quant_weight_grid(&c->ws, w->rows, w->cols, &grid);
     float *ranges = xcalloc((size_t)(grid.grid_rows * grid.grid_cols), sizeof *ranges);
     int r;
     if (c->ws.methods.choice == QUANT_CLIP) {
-        r = clip_ranges(job->pool, in->moments, scale, &c->ws, wide, w->rows, w->cols, ranges, err);
-        for (int64_t i = 0; i < grid.grid_rows * grid.grid_cols; i++)
-            ranges[i] = quant_stored_range(&c->ws, ranges[i]);
+        r = solver_clip(&by, in->moments, w, scale, &c->ws, ranges, err);
     } else {
-        int8_t *codes = xmalloc((size_t)(w->rows * w->cols));
         int64_t row_bytes = quant_code_row_bytes(&c->ws, w->cols);
-        gptq_ranges(&c->ws, wide, w->rows, w->cols, ranges);
-        r = gptq_codes(job->pool, f, &c->ws, wide, w->rows, ranges, codes, err);
         uint8_t *packed = xmalloc((size_t)(w->rows * row_bytes));
-        struct packing j = {&c->ws, codes, packed, w->rows, w->cols, row_bytes};
-        aq_pool_run(job->pool, r == 0 ? (w->rows + PACK_ROWS - 1) / PACK_ROWS : 0, pack_unit, &j);
-        free(codes);
+        r = solver_codes(&by, f, w, scale, &c->ws, ranges, packed, err);
         solved_items_add(out, xasprintf("codes/%s/%zu.%d", c->id, group, module), ST_U8, 0, w->rows,
                          row_bytes, packed);
     }
-    free(wide);
     solved_items_add(out, xasprintf("range/%s/%zu.%d", c->id, group, module), ST_F32, 0,
                      grid.grid_rows, grid.grid_cols, ranges);
     return r < 0 ? aq_err_prefix(err, "%s", aq_show(w->name)) : 0;
@@ -296,6 +255,7 @@ static int solve_input(const struct layer_job *job, const struct candidate *c, i
 
 int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq_err *err)
 {
+    const struct layer_solver by = solver_of(job);
     const struct model_layer *m = nn_layer(job->model, job->layer);
     int r = 0;
     for (int i = 0; i < m->input_count && r == 0; i++) {
@@ -305,7 +265,7 @@ int solve_layer(const struct layer_job *job, struct solved_items *out, struct aq
         for (size_t c = 0; c < job->candidates->count && r == 0; c++)
             if (!job->done[c])
                 r = solve_input(job, &job->candidates->items[c], i, &kept, out, err);
-        gptq_factor_release(&kept.factor.f);
+        solver_factor_release(&by, &kept.factor.f);
         free(kept.scale.scale);
     }
     if (m->experts && r == 0)
@@ -334,29 +294,18 @@ bool solve_needs_moments(const struct candidates *c)
     return false;
 }
 
-static uint64_t largest_block(const struct candidates *c)
+uint64_t solve_layer_bytes(const struct nn_model *m, const struct backend *b,
+                           const struct candidates *c)
 {
-    int32_t most = 0;
-    for (size_t i = 0; i < c->count; i++)
-        most = c->items[i].ws.methods.block > most ? c->items[i].ws.methods.block : most;
-    return (uint64_t)most;
-}
-
-uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c)
-{
-    uint64_t most = solve_experts_bytes(nn_arch(m)), block = largest_block(c);
+    uint64_t most = solve_experts_bytes(nn_arch(m));
     for (int64_t layer = 0; layer < nn_layers(m); layer++) {
         const struct model_layer *shape = nn_layer(m, layer);
-        for (int l = 0; l < shape->linear_count; l++) {
-            uint64_t rows = (uint64_t)shape->linears[l].rows,
-                     cols = (uint64_t)shape->linears[l].cols;
-            uint64_t wide = rows > cols ? rows : cols;
-            /* the factor; the weight in fp32 and fp64, its codes and scales; errors of a block;
-               packed operands of a product */
-            uint64_t bytes = cols * cols * 8 + rows * cols * 15 +
-                             rows * 8 * (block < cols ? block : cols) + (wide + cols) * DENSE_K * 8;
-            most = bytes > most ? bytes : most;
-        }
+        for (int l = 0; l < shape->linear_count; l++)
+            for (size_t i = 0; i < c->count; i++) {
+                uint64_t bytes = solver_bytes(b, &c->items[i].ws, shape->linears[l].rows,
+                                              shape->linears[l].cols);
+                most = bytes > most ? bytes : most;
+            }
     }
     return most;
 }

@@ -12,17 +12,19 @@
 /* What was measured of an input. */
 struct input_stats {
     int64_t cols, tokens;
-    double *moments;   /* (cols, cols): sum of x x', both triangles; NULL: nobody needs it */
+    /* (cols, cols): sum of x x', both triangles, in the solver's memory; NULL: nobody needs it */
+    double *moments;
+    double *diagonal;  /* [cols]: theirs; set on a device alone */
     double *mean;      /* [cols]: mean of |x| */
     const float *amax; /* [cols]: the largest |x|, from the ranges */
-    /* The same over a quarter of the batches by ModelOpt's rules: pads count, and each batch as
-       much as another. NULL: nobody needs them. */
+    /* Moments and means over a quarter of the batches by ModelOpt's rules: pads count, and each
+       batch as much as another. NULL: nobody needs them. */
     double *quarter, *quarter_mean;
 };
 
 struct layer_job {
     struct aq_pool *pool;
-    const struct backend *backend;
+    struct backend *backend;
     struct nn_model *model;
     const struct lm *lm;
     const struct model_groups *groups;
@@ -49,6 +51,7 @@ int solve_layer(const struct layer_job *job, struct solved_items *out,
 bool solve_needs_moments(const struct candidates *c);
 bool solve_needs_quarter(const struct candidates *c);
 /* Bytes that a layer takes at most beside the moments of its inputs. */
-uint64_t solve_layer_bytes(const struct nn_model *m, const struct candidates *c);
+uint64_t solve_layer_bytes(const struct nn_model *m, const struct backend *b,
+                           const struct candidates *c);
 
 #endif

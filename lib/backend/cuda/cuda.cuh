@@ -29,6 +29,7 @@ typedef __nv_bfloat16 bf16;
 
 struct uploader;   /* weights.cu */
 struct gemm_cache; /* gemm.cu */
+struct doubles_cache; /* doubles.cu */
 
 /* Device scratch by purpose; grows, never shrinks. */
 enum scratch {
@@ -44,6 +45,8 @@ enum scratch {
     SCRATCH_GEMM, /* cuBLASLt's workspace */
     SCRATCH_POINTERS, /* to the chunks of a product with the weights of experts */
     SCRATCH_MAPS,     /* of the weights of experts, for the copy engine */
+    SCRATCH_WIDE,     /* a weight in fp32 whose calibrated candidates are solved */
+    SCRATCH_SOLVE,    /* what they are solved with; each op has one room of it, cut into parts */
     SCRATCHES
 };
 
@@ -61,6 +64,7 @@ struct cuda_backend {
     int multiprocessors;
     bool blocks; /* products with scales of blocks have a kernel */
     struct gemm_cache *gemms;
+    struct doubles_cache *doubles;
     struct uploader *uploader;
     struct aq_err failed; /* the first failure since the last sync; code 0: none */
     uint64_t used, peak;  /* bytes held, limited by config.memory */
@@ -283,9 +287,56 @@ void cuda_score_output(struct backend *b, const struct backend_score_job *job, c
 void cuda_dots_end(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
                    int64_t stride, int count);
 
+/* ---- doubles.cu ---- */
+/*
+ * Row-major, in double: C (m, n) = alpha A (m, k) B (k, n) + beta C, rows lda, ldb, ldc apart.
+ * Transposed: what is stored is (k, m), (n, k). Batches are strides apart; batch 0 is one product.
+ */
+struct doubles {
+    int64_t m, n, k;
+    const double *a;
+    int64_t lda;
+    bool a_transposed;
+    const double *b;
+    int64_t ldb;
+    bool b_transposed;
+    double *c;
+    int64_t ldc;
+    double alpha, beta;
+    int batch;
+    int64_t a_stride, b_stride, c_stride;
+};
+struct doubles_cache *doubles_open(void);
+void doubles_close(struct doubles_cache *d);
+/* The algorithm follows from the shape and from how the addresses are aligned. */
+void doubles_run(struct cuda_backend *c, const struct doubles *p);
+
 /* ---- moments.cu ---- */
 void cuda_moments(struct backend *b, const struct backend_tile *t, double *square,
                   double *magnitudes, const void *x, int64_t cols);
+int cuda_moments_end(struct backend *b, double *square, int64_t n, double *diagonal,
+                     struct aq_err *err);
+
+/* ---- solve.cu ---- */
+uint64_t cuda_solve_bytes(const struct backend *b, const struct quant_spec *spec, int64_t rows,
+                          int64_t cols, int64_t sampled);
+int cuda_gptq_factor(struct backend *b, double *u, const double *square, int64_t n,
+                     const int64_t *order, const float *scale, double added, struct aq_err *err);
+int cuda_gptq_codes(struct backend *b, const double *u, const int64_t *order,
+                    const struct backend_weight *w, const float *scale,
+                    const struct quant_spec *spec, const float *ranges, uint8_t *packed,
+                    struct aq_err *err);
+int cuda_weight_ranges(struct backend *b, const struct backend_weight *w, const float *scale,
+                       const struct quant_step *step, float *ranges, struct aq_err *err);
+int cuda_clip_ranges(struct backend *b, const double *square, const struct backend_weight *w,
+                     const float *scale, const struct quant_spec *spec, float *ranges,
+                     struct aq_err *err);
+int cuda_weight_measure(struct backend *b, const struct backend_weight *const *w, int count,
+                        int64_t block, double *mean, struct aq_err *err);
+int cuda_scaled_error(struct backend *b, const double *square,
+                      const struct backend_weight *const *w, const int64_t *step, int count,
+                      const struct quant_spec *spec, const float *scale, double *error,
+                      struct aq_err *err);
 
 /* ---- small device helpers ---- */
 

@@ -29,6 +29,7 @@ struct gemm_cache {
 int gemm_open(struct cuda_backend *c, struct aq_err *err)
 {
     c->gemms = new gemm_cache;
+    c->doubles = doubles_open();
     cublasStatus_t s = cublasLtCreate(&c->lt);
     if (s != CUBLAS_STATUS_SUCCESS)
         return c->host.err_set(err, AQ_EBACKEND, "cannot use cuBLASLt: %s",
@@ -41,6 +42,7 @@ void gemm_close(struct cuda_backend *c)
     if (c->lt)
         (void)cublasLtDestroy(c->lt);
     delete c->gemms;
+    doubles_close(c->doubles);
 }
 
 /* The description of one product; cuBLAS is column-major, so that C^T = B' A^T. */

@@ -1,6 +1,6 @@
 /*
- * Second moments of activations in double: rows of text in double, then a product by cuBLASLt that
- * adds to what is there. A tile has one shape, so that equal tiles give equal bits in equal order.
+ * Second moments of activations in double: rows of text in double, then a product that adds to what
+ * is there. A tile has one shape, so that equal tiles give equal bits in equal order.
  */
 #include "backend/cuda/cuda.cuh"
 
@@ -27,55 +27,12 @@ __global__ static void add_magnitudes(double *sums, const double *x, int64_t row
     sums[i] = sum;
 }
 
-/* To cuBLAS a row-major x (rows, n) is a matrix of n rows. */
-static cublasStatus_t add_square(struct cuda_backend *c, double *sum, const double *x, int64_t rows,
-                                 int64_t n, void *workspace, size_t bytes)
-{
-    cublasLtMatmulDesc_t op = NULL;
-    cublasLtMatrixLayout_t in = NULL, out = NULL;
-    cublasLtMatmulPreference_t wish = NULL;
-    cublasLtMatmulHeuristicResult_t found = {};
-    cublasOperation_t trans = CUBLAS_OP_T;
-    double one = 1;
-    int count = 0;
-    cublasStatus_t s = cublasLtMatmulDescCreate(&op, CUBLAS_COMPUTE_64F, CUDA_R_64F);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_TRANSB, &trans, sizeof trans);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutCreate(&in, CUDA_R_64F, (uint64_t)n, (uint64_t)rows, n);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutCreate(&out, CUDA_R_64F, (uint64_t)n, (uint64_t)n, n);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulPreferenceCreate(&wish);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                 &bytes, sizeof bytes);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulAlgoGetHeuristic(c->lt, op, in, in, out, out, wish, 1, &found, &count);
-    if (s == CUBLAS_STATUS_SUCCESS && count == 0)
-        s = CUBLAS_STATUS_NOT_SUPPORTED;
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmul(c->lt, op, &one, x, in, x, in, &one, sum, out, sum, out, &found.algo,
-                           workspace, bytes, c->stream);
-    if (wish)
-        (void)cublasLtMatmulPreferenceDestroy(wish);
-    if (in)
-        (void)cublasLtMatrixLayoutDestroy(in);
-    if (out)
-        (void)cublasLtMatrixLayoutDestroy(out);
-    if (op)
-        (void)cublasLtMatmulDescDestroy(op);
-    return s;
-}
-
 void cuda_moments(struct backend *b, const struct backend_tile *t, double *square,
                   double *magnitudes, const void *x, int64_t cols)
 {
     struct cuda_backend *c = cuda_of(b);
-    const size_t workspace_bytes = (size_t)32 << 20;
     double *wide = (double *)cuda_scratch(c, SCRATCH_X, (size_t)(t->rows * cols) * sizeof *wide);
-    void *workspace = cuda_scratch(c, SCRATCH_GEMM, workspace_bytes);
-    if (!wide || !workspace)
+    if (!wide)
         return;
     widen_rows<<<(unsigned)t->rows, THREADS, 0, c->stream>>>(wide, (const float *)x, cols,
                                                              t->sample_of, t->first, t->pad);
@@ -83,8 +40,45 @@ void cuda_moments(struct backend *b, const struct backend_tile *t, double *squar
         magnitudes, wide, t->rows, cols);
     if (!cuda_launched(c, "magnitudes") || !square)
         return;
-    cublasStatus_t s = add_square(c, square, wide, t->rows, cols, workspace, workspace_bytes);
-    if (s != CUBLAS_STATUS_SUCCESS && cuda_good(c))
-        c->host.err_set(&c->failed, AQ_ERUN, "second moments of %lld columns: %s", (long long)cols,
-                        cublasLtGetStatusString(s));
+    struct doubles p = {cols, cols, t->rows, wide, cols, true, wide, cols, false, square, cols};
+    p.alpha = p.beta = 1;
+    doubles_run(c, &p);
+}
+
+/* Blocks of 32 x 32 elements of the upper triangle, each from the one below the diagonal. */
+__global__ static void mirror_kernel(double *s, int64_t n)
+{
+    __shared__ double part[WARP][WARP + 1];
+    int64_t col = (int64_t)blockIdx.x * WARP, row = (int64_t)blockIdx.y * WARP;
+    int x = (int)threadIdx.x, y = (int)threadIdx.y;
+    if (row > col)
+        return;
+    if (col + y < n && row + x < n)
+        part[y][x] = s[(col + y) * n + row + x];
+    __syncthreads();
+    if (row + y < n && col + x < n && row + y < col + x)
+        s[(row + y) * n + col + x] = part[x][y];
+}
+
+__global__ static void diagonal_kernel(double *to, const double *s, int64_t n)
+{
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < n)
+        to[i] = s[i * n + i];
+}
+
+int cuda_moments_end(struct backend *b, double *square, int64_t n, double *diagonal,
+                     struct aq_err *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    size_t bytes = (size_t)n * sizeof *diagonal;
+    double *device = (double *)cuda_scratch(c, SCRATCH_SOLVE, bytes);
+    unsigned blocks = (unsigned)((n + WARP - 1) / WARP);
+    if (device) {
+        mirror_kernel<<<dim3(blocks, blocks), dim3(WARP, WARP), 0, c->stream>>>(square, n);
+        diagonal_kernel<<<(unsigned)((n + THREADS - 1) / THREADS), THREADS, 0, c->stream>>>(
+            device, square, n);
+        (void)cuda_launched(c, "moments");
+    }
+    return b->ops->download(b, diagonal, device, bytes, err);
 }

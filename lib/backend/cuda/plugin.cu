@@ -370,6 +370,14 @@ const struct backend_ops cuda_ops = {
     cuda_score,
     cuda_dots_end,
     cuda_moments,
+    cuda_solve_bytes,
+    cuda_moments_end,
+    cuda_gptq_factor,
+    cuda_gptq_codes,
+    cuda_weight_ranges,
+    cuda_clip_ranges,
+    cuda_weight_measure,
+    cuda_scaled_error,
 };
 
 extern "C" __attribute__((visibility("default"))) const struct backend_ops *aq_backend_plugin(void)

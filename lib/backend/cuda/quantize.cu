@@ -198,8 +198,8 @@ static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct 
     }
 }
 
-static bool find_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
-                        const struct device_step *s)
+bool step_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                 const struct device_step *s)
 {
     size_t bytes = (size_t)(m->count * s->cells) * sizeof *cells;
     if (!cuda_check(c, cudaMemsetAsync(cells, 0, bytes, c->stream), "zeroing ranges"))
@@ -213,14 +213,11 @@ static bool find_ranges(struct cuda_backend *c, uint32_t *cells, const struct so
 
 /* ---- scales ---- */
 
-static const float tiny_amax = 0x1p-24F; /* ranges up to this count as zero */
-
 __device__ static void range_scales(const struct device_step &s, float amax, float *mul,
                                     float *back)
 {
     if (s.op == STEP_INT) {
-        *mul = amax <= tiny_amax ? 0 : s.hi / amax;
-        *back = amax <= tiny_amax ? 1 : *mul;
+        int_scales(s.hi, amax, mul, back);
     } else if (s.t.scope == QUANT_BLOCK && s.t.dynamic) {
         float recip = 1 / (amax > 1e-10F ? amax : 1e-10F); /* as lib/quant's act_block_scales */
         *mul = recip * s.format.max;
@@ -346,7 +343,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
     if (!mul)
         return false;
     if (m->is_weight || s->t.dynamic || blocks) {
-        if (!find_ranges(c, bits, m, s))
+        if (!step_ranges(c, bits, m, s))
             return false;
         j.cells = bits;
     }
@@ -356,7 +353,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
         tensor.scope = QUANT_TENSOR;
         tensor.dynamic = !m->is_weight;
         struct device_step whole = step_of(&tensor, m->is_weight, m->rows, m->cols, m->samples);
-        if (!find_ranges(c, top, m, &whole))
+        if (!step_ranges(c, top, m, &whole))
             return false;
         j.top = top;
         j.tops = whole.cells;

@@ -78,6 +78,19 @@ static inline size_t form_bytes(enum form f)
     return f == FORM_TERMS ? 6 : f == FORM_F32 || f == FORM_F32_VIA_BF16 ? 4 : 2;
 }
 
+#ifdef __CUDACC__
+
+static const float tiny_amax = 0x1p-24F; /* ranges up to this count as zero */
+
+/* Of integers: to codes, and back. */
+__device__ static inline void int_scales(float hi, float amax, float *mul, float *back)
+{
+    *mul = amax <= tiny_amax ? 0 : hi / amax;
+    *back = amax <= tiny_amax ? 1 : *mul;
+}
+
+#endif
+
 struct device_step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
                            int32_t samples);
 /* Scales in SCRATCH_RANGES, valid until the next call. bad: raised by a weight that is not finite,
@@ -86,6 +99,9 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
                  struct scales *out, int32_t *bad, int32_t number);
 void step_apply(struct cuda_backend *c, const struct sources *m, const struct device_step *s,
                 const struct scales *scales, const struct quantized *q);
+/* The largest magnitude of each cell, as bits, whose order does not matter. */
+bool step_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                 const struct device_step *s);
 /* Bytes of SCRATCH_RANGES that a step takes. */
 size_t step_room(const struct device_step *s, int64_t count, int32_t samples);
 
