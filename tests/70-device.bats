@@ -99,6 +99,15 @@ EOF
     [[ $output != *"not ok"* ]]
 }
 
+# Sums in double come in another order, so that a code or a choice on the border of two may be the other one: counted, and ranges and
+# scales to the bit.
+# bats test_tags=gpu
+@test "what calibrated candidates are solved from: factors, codes, clipped ranges and AWQ's scales against the host" {
+    aq 0 "$O/tests/solve_parity"
+    [[ $output != *"not ok"* ]]
+    grep 'codes differ' <<<"$output" >&3
+}
+
 # The programs that compare the CPU with float64, on the GPU: logits, loss and gradients of every family; of mixtures where tokens
 # go, the router's part of the gradient, scores of the experts, ties, and that a row's bits do not depend on the rows beside it.
 # bats test_tags=gpu

@@ -343,7 +343,8 @@ struct backend_ops {
                                            int is_weight, struct aq_err *err);
     void (*operand_free)(struct backend *b, struct backend_operand *op);
     /* w stays in use for as long as the operand holds it. A spec without steps leaves it unchanged;
-       an operand that already holds this weight with this spec costs nothing. */
+       an operand that already holds this weight with this spec costs nothing. Without methods, but
+       for those of `searches`. */
     void (*quantize_weight)(struct backend *b, struct backend_operand *op,
                             const struct backend_weight *w, const struct quant_spec *spec);
     /*
@@ -449,6 +450,7 @@ struct backend {
     size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
     size_t weight_size; /* bytes that an operand may take for each element of its weight */
     int weights_bf16;   /* weights that are not `exact` are rounded to bf16 when they are loaded */
+    int searches;       /* quantize_weight takes treatments with sweep and 4o6 */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

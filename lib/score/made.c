@@ -305,6 +305,13 @@ static int load_values(const struct made_from *from, struct made *made,
     return from->b->ops->weights_load(from->b, &made_w, 1, err);
 }
 
+/* Methods that the backend computes itself. */
+static bool by_backend(const struct backend *b, const struct quant_spec *spec)
+{
+    return b->searches && !spec->methods.scaling &&
+           (spec->methods.choice == QUANT_SWEEP || spec->methods.choice == QUANT_4O6);
+}
+
 int made_quantize(const struct made_from *from, struct made *made, struct backend_operand *op,
                   int64_t layer, int linear, const struct quant_spec *spec, const char *id,
                   struct aq_err *err)
@@ -314,7 +321,7 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     int group = m->linears[linear].group;
     struct quant_spec rest;
     const float *scale = NULL;
-    if (!quant_has_method(spec)) {
+    if (!quant_has_method(spec) || by_backend(from->b, spec)) {
         if (nn_group_spec(from->model, layer, group, spec, &rest, err) < 0)
             return -1;
         from->b->ops->quantize_weight(from->b, op, w, &rest);

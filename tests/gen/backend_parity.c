@@ -712,6 +712,9 @@ static const char *const weight_treatments[] = {
     "e2m3:mx(32):dynamic",
     "int8:mx(32):dynamic",
     "int4:block(-1:16):static+e4m3:tensor:static",
+    "sweep/e2m1:nvfp4(16):dynamic",
+    "sweep/e2m1:nvfp4(20):dynamic",
+    "4o6/e2m1:nvfp4(16):dynamic",
 };
 static const char *const act_treatments[] = {
     "none",

@@ -167,8 +167,9 @@ static bool run_steps(struct cuda_backend *c, struct backend_operand *op,
         struct quantized q = {between, form_between(c), w->rows * w->cols, NULL, NULL, 0, NULL};
         struct scales scales;
         if (last)
-            q = quantized{op->data, op->form, w->rows * w->cols, op->row_scale, op->ratio,
-                          blocks_stride(w->rows), NULL};
+            q = quantized{op->data,      op->form,  w->rows * w->cols,
+                          op->row_scale, op->ratio, blocks_stride(w->rows),
+                          NULL};
         if (!step_scales(c, &m, &s, &scales, c->bad, number))
             return false;
         step_apply(c, &m, &s, &scales, &q);
@@ -187,22 +188,38 @@ static void copy_step(struct device_step *s, int64_t cols)
     s->grid_cols = 1;
 }
 
-/* Numbers made on the host in the form of products. */
+/* fp32 numbers that were made of the weight, in the form of products. */
 static bool take_exact(struct cuda_backend *c, struct backend_operand *op,
-                       const struct backend_weight *w)
+                       const struct backend_weight *w, const void *values)
 {
     struct device_step s;
     const struct scales none = {};
     op->form = form_exact(c);
     if (!weight_room(c, op, (size_t)(w->rows * w->cols) * form_bytes(op->form)))
         return false;
-    const struct sources m = {1, 0, 1, w->rows, w->cols, {cuda_weight(c, w)}};
+    const struct sources m = {1, 0, 1, w->rows, w->cols, {values}};
     const struct quantized q = {op->data, op->form, w->rows * w->cols, NULL, NULL};
     if (!m.at[0])
         return false;
     copy_step(&s, w->cols);
     step_apply(c, &m, &s, &none, &q);
     return cuda_good(c);
+}
+
+/* Block scales that are searched for. */
+static bool take_searched(struct cuda_backend *c, struct backend_operand *op,
+                          const struct backend_weight *w, const void *from)
+{
+    struct sources m = {1, cuda_weight_is_bf16(c, w), 1, w->rows, w->cols, {from}};
+    float *values =
+        (float *)cuda_scratch(c, SCRATCH_BEFORE, (size_t)(w->rows * w->cols) * sizeof *values);
+    int32_t number = (int32_t)c->quantized->size();
+    if (!values)
+        return false;
+    m.range[0] = m.is_bf16 ? num_from_bf16(num_to_bf16(op->spec.group_amax)) : op->spec.group_amax;
+    c->quantized->push_back(w->name);
+    return search_nvfp4(c, &m, &op->spec, rounds(c), values, number) &&
+           take_exact(c, op, w, values);
 }
 
 /* Does the operand hold planes of its own? Otherwise it is the loaded weight. */
@@ -222,7 +239,11 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
     op->w = NULL;
     op->version = w->version;
     op->spec = *spec;
-    if (spec->steps > 0) {
+    if (spec->methods.choice != QUANT_NEAREST) {
+        const void *from = cuda_weight(c, w);
+        if (!from || !check_weight(c, w, spec) || !take_searched(c, op, w, from))
+            return;
+    } else if (spec->steps > 0) {
         const void *from = cuda_weight(c, w);
         const struct quant_step *last = &spec->step[spec->steps - 1];
         op->form = form_of(c, last, w->cols);
@@ -234,7 +255,7 @@ void cuda_quantize_weight(struct backend *b, struct backend_operand *op,
         op->ratio = op->form == FORM_BLOCKS ? (float *)((char *)op->data + bytes) : NULL;
         if (!run_steps(c, op, w, from))
             return;
-    } else if (has_planes(c, spec, w) && !take_exact(c, op, w)) {
+    } else if (has_planes(c, spec, w) && !take_exact(c, op, w, cuda_weight(c, w))) {
         return;
     }
     op->w = w;

@@ -113,6 +113,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.act_size = sizeof(float);
     c->base.weight_size = form_bytes(config->bf16 ? FORM_TERMS : FORM_F32);
     c->base.weights_bf16 = config->bf16;
+    c->base.searches = 1;
     c->base.threads = 1;
     c->base.batch_bytes = (uint64_t)6 << 30;
     c->base.tile_tokens = usual_rows;

@@ -102,6 +102,9 @@ void step_apply(struct cuda_backend *c, const struct sources *m, const struct de
 /* The largest magnitude of each cell, as bits, whose order does not matter. */
 bool step_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
                  const struct device_step *s);
+/* search.cu: a weight (rows, cols) under sweep or 4o6, in fp32. m->range[0]: as of step_scales. */
+bool search_nvfp4(struct cuda_backend *c, const struct sources *m, const struct quant_spec *spec,
+                  bool to_bf16, float *to, int32_t number);
 /* Bytes of SCRATCH_RANGES that a step takes. */
 size_t step_room(const struct device_step *s, int64_t count, int32_t samples);
 
