@@ -284,11 +284,14 @@ agrees() {
     demo cpu cpu fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges
     demo cuda cuda fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
     demo cuda16 cuda bf16 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
-    solve() { aq-calib solve -q --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device "$1" --dtype "$2" --ranges "$m/ranges-$1-$2" -o "$3" "${quant[@]}"; }
+    solve() { aq-calib solve -q --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device "$1" --dtype "$2" --ranges "$m/ranges-$1-$2" -o "$3" "${@:4}" "${quant[@]}"; }
     solve cpu fp32 solved
     solve cuda fp32 own
     solve cuda fp32 again
     cmp own again
+    refused 1 "the moments of a layer and its factor need" solve cuda fp32 small --memory 1M
+    solve cuda fp32 small --memory "$(sed -nE 's/.*need ([0-9]+) MB.*/\1/p' <<<"$stderr")M"
+    cmp own small
     local options=(--prefix 128 --score-samples 128 --solved "$PWD/solved")
     demo c cpu fp32 "${options[@]}" "${quant[@]}"
     demo fp32 cuda fp32 "${options[@]}" "${quant[@]}"
@@ -304,6 +307,18 @@ agrees() {
     aq 0 "$O/tests/store_diff" c alone 128
     echo "# solved by the GPU, at most: $(sort -k5 -g <<<"$output" | tail -n 1)" >&3
     awk '$5 + 0 > 5e-2 { bad = 1 } END { exit bad }' <<<"$output"
+    # ModelOpt's quarter of the batches, and scales of each linear's own
+    local quarter=()
+    for f in wint4_afp16_awq wint8_aint8_smooth; do
+        AQ_CONF=$REPO/conf aq-resolve -q quant_pair=$f autoquant.awq_shared=own autoquant.awq_samples=quarter | aq-overlay - -o "calibrated/quarter-$f.json"
+        quarter+=("calibrated/quarter-$f.json")
+    done
+    [[ $(jq -r .treatment.w "${quarter[0]}") = awq*own,quarter* ]]
+    for n in cpu cuda; do
+        aq-calib solve -q --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device $n --dtype fp32 --ranges "$m/ranges-$n-fp32" -o quarter-$n "${quarter[@]}"
+        demo q-$n $n fp32 --prefix 128 --score-samples 128 --solved "$PWD/quarter-$n" "${quarter[@]}"
+    done
+    agrees q-cpu q-cuda 128 5e-2 1e-1 5e-2
     demo kl-cpu cpu fp32 --method kl_div --prefix 128 --score-samples 8 --solved "$PWD/solved" "${quant[@]}"
     demo kl-cuda cuda fp32 --method kl_div --prefix 128 --score-samples 8 --solved "$PWD/solved" "${quant[@]}"
     agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-3

@@ -421,29 +421,34 @@ int64_t scoring_layer_elements(const struct scoring *s)
     return most;
 }
 
-struct backend_sizes scoring_sizes(const struct scoring *s)
+struct backend_sizes scoring_sizes_of(struct nn_model *model, const struct backend *b, int32_t rows)
 {
-    struct backend_sizes sizes = {.rows = s->tiles->rows};
-    for (int64_t layer = 0; layer < nn_layers(s->model); layer++) {
-        const struct model_layer *m = nn_layer(s->model, layer);
+    struct backend_sizes sizes = {.rows = rows};
+    for (int64_t layer = 0; layer < nn_layers(model); layer++) {
+        const struct model_layer *m = nn_layer(model, layer);
         for (int l = 0; l < m->linear_count; l++) {
-            int64_t rows = m->linears[l].rows, cols = m->linears[l].cols, n = rows * cols;
-            sizes.outputs = rows > sizes.outputs ? rows : sizes.outputs;
+            int64_t outputs = m->linears[l].rows, cols = m->linears[l].cols, n = outputs * cols;
+            sizes.outputs = outputs > sizes.outputs ? outputs : sizes.outputs;
             sizes.inputs = cols > sizes.inputs ? cols : sizes.inputs;
             sizes.weight = n > sizes.weight ? n : sizes.weight;
         }
         for (int down = 0; down < 2 && m->experts; down++) {
-            const struct backend_weight *w = nn_expert_weight(s->model, layer, 0, down);
+            const struct backend_weight *w = nn_expert_weight(model, layer, 0, down);
             int64_t n = w->rows * w->cols;
             sizes.outputs = w->rows > sizes.outputs ? w->rows : sizes.outputs;
             sizes.inputs = w->cols > sizes.inputs ? w->cols : sizes.inputs;
             sizes.weight = n > sizes.weight ? n : sizes.weight;
         }
     }
-    nn_expert_sizes(&sizes, nn_arch(s->model), s->b);
-    sizes.layer_bytes = nn_layer_bytes(s->model);
-    sizes.end_bytes = nn_end_bytes(s->model);
+    nn_expert_sizes(&sizes, nn_arch(model), b);
+    sizes.layer_bytes = nn_layer_bytes(model);
+    sizes.end_bytes = nn_end_bytes(model);
     return sizes;
+}
+
+struct backend_sizes scoring_sizes(const struct scoring *s)
+{
+    return scoring_sizes_of(s->model, s->b, s->tiles->rows);
 }
 
 int scoring_has_room(const struct scoring *s, const struct scoring_bytes *plan, struct aq_err *err)

@@ -155,6 +155,8 @@ struct scoring_bytes {
 };
 /* The largest operands of this model. */
 struct backend_sizes scoring_sizes(const struct scoring *s);
+struct backend_sizes scoring_sizes_of(struct nn_model *model, const struct backend *b,
+                                      int32_t rows);
 /*
  * On a backend that computes in the process's own memory: can all of the plan be had? Asked before
  * the work starts, for some of it is taken only when an op first needs it. The activations of a

@@ -8,6 +8,7 @@
 #include "quant/dense.h"
 #include "score/dtype.h"
 #include "score/samples.h"
+#include "score/scoring.h"
 #include "score/solve_experts.h"
 #include "score/solve_layer.h"
 #include "score/solver.h"
@@ -172,7 +173,8 @@ static struct json *describe(const struct solve_call *r)
     json_add_string(aq, "ranges", digest);
     json_add_string(aq, "backend", r->backend->identity);
     json_add_string(aq, "dtype", compute_dtype_name(r->bf16));
-    json_add_int(aq, "result_version", SOLVE_RESULT_VERSION);
+    json_add_int(aq, "result_version",
+                 solver_on_device(r->backend) ? SOLVE_DEVICE_RESULT_VERSION : SOLVE_RESULT_VERSION);
     return aq;
 }
 
@@ -572,6 +574,10 @@ static int plan_memory(const struct solve_call *r, bool *spilled, struct aq_err 
     uint64_t rest = nn_buffer_bytes(a, r->backend, r->tiles.rows, 0) + moments_bytes(r) +
                     rows_bytes(r) + solve_layer_bytes(r->model, r->backend, &r->candidates) +
                     expert_inputs_bytes(a, tokens_of(r), r->tiles.rows);
+    if (solver_on_device(r->backend)) { /* where the model's weights are copies */
+        const struct backend_sizes sizes = scoring_sizes_of(r->model, r->backend, r->tiles.rows);
+        rest += r->backend->ops->scratch_bytes(r->backend, &sizes);
+    }
     *spilled = r->job->memory && states + rest > r->job->memory;
     if (r->job->memory && rest > r->job->memory)
         return aq_err_set(err, AQ_ERUN,
