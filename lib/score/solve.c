@@ -645,8 +645,7 @@ static void drop_input(struct solve_call *r, int input)
     if (in->quarter != r->quarter[input])
         drop_square(r, in->quarter, bytes);
     aq_big_free(r->quarter[input], bytes);
-    if (r->backend)
-        drop_square(r, in->moments, bytes);
+    drop_square(r, in->moments, bytes);
     if (r->magnitudes[input])
         r->backend->ops->free(r->backend, r->magnitudes[input], r->mean_bytes[input]);
     free(in->quarter_mean);
@@ -842,7 +841,7 @@ int solve_run(const struct solve_job *job, struct aq_err *err)
 {
     struct solve_call r = {.job = job, .prefix = job->prefix};
     int bad = run(&r, err);
-    for (int i = 0; i < MODEL_INPUTS; i++)
+    for (int i = 0; i < MODEL_INPUTS && r.backend; i++) /* nothing is taken before it is open */
         drop_input(&r, i);
     expert_inputs_close(&r.experts);
     free(r.host);
