@@ -213,6 +213,11 @@ PY
         aq 0 aq-calib ranges --lm lm.json --prefix 5 --device cpu -o ranges tokens
         aq 0 aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 5 --device cpu -o $case.store q.json
     done
+    # a model of one layer, whose last is its first
+    "$O"/tests/random_checkpoint --kind qwen3_moe --layers 1 one
+    aq 0 aq-extract-lm -o lm.json one
+    aq 0 aq-calib ranges --lm lm.json --prefix 5 --device cpu -o ranges tokens
+    aq 0 aq-score --lm lm.json --tokens tokens --ranges ranges --prefix 5 --device cpu -o one.store q.json
 }
 
 @test "dimensions of 30B-A3B: extracted without its bytes; the plan says what memory and disk cost" {

@@ -167,7 +167,7 @@ const struct nn_acts *walk_step(struct walk *w, int64_t layer, size_t tile, stru
 int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struct aq_err *err)
 {
     int64_t all = nn_layers(w->job.model);
-    if (layers <= w->computed)
+    if (w->embedded && layers <= w->computed)
         return 0;
     if (embed(w, err) < 0)
         return -1;
@@ -184,6 +184,7 @@ int walk_forward(struct walk *w, int64_t layers, walk_fn *each, void *arg, struc
         }
     }
     w->computed = layers;
+    w->embedded = true;
     return 0;
 }
 

@@ -36,6 +36,7 @@ struct walk {
     int32_t max_samples; /* of a tile */
     size_t count;        /* tiles wanted */
     int64_t computed;    /* layers whose outputs walk_forward has kept */
+    bool embedded;       /* and the first layer's inputs: computed may be 0 */
     struct aq_progress progress;
     uint64_t done; /* in products of one linear with one tile */
 };
