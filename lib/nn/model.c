@@ -1,6 +1,7 @@
 #include "nn/model.h"
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "model/rope.h"
 #include "nn/experts.h"
 #include "quant/quant.h"
@@ -88,6 +89,7 @@ struct nn_model {
     bool ends_loaded;
     struct backend_weight *slices;              /* of the head; NULL: not in use */
     const struct backend_weight **part_weights; /* [experts of a part]: room for a call */
+    struct aq_pool *makers; /* of weights that are not in the map; NULL: none was made yet */
     char *arena;
     size_t arena_bytes;
     void *buf[EXTRAS];
@@ -491,14 +493,56 @@ int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct qua
 
 /* ---- weights on the device ---- */
 
+struct making {
+    const struct nn_source *source;
+    struct backend_weight **w;
+    struct aq_err *failed; /* [weights]: of class 0 where it did not */
+};
+
+static void make_unit(void *arg, int64_t unit, int worker)
+{
+    const struct making *j = arg;
+    struct aq_err err = {0};
+    (void)worker;
+    if (j->source->make(j->source->arg, j->w[unit], &err) < 0)
+        j->failed[unit] = err;
+}
+
+/* Copies and decodes are made by several threads, as the backend's device waits for them. */
+enum { MAKERS = 8 };
+
+static int open_makers(struct nn_model *m, struct aq_err *err)
+{
+    int cpus = aq_pool_cpus(), threads = cpus < MAKERS ? cpus : MAKERS;
+    if (!m->makers)
+        m->makers = aq_pool_new(m->b->ops == &backend_cpu_ops ? m->b->threads : threads, err);
+    return m->makers ? 0 : -1;
+}
+
 /* Weights that are not in the map, before they are loaded and after they are released. */
 static int make_weights(struct nn_model *m, struct backend_weight *const *w, int count,
                         struct aq_err *err)
 {
+    struct making j = {.source = &m->source, .w = xcalloc((size_t)count + 1, sizeof *j.w)};
+    int missing = 0, bad = 0;
     for (int i = 0; i < count; i++)
-        if (!w[i]->host && m->source.make(m->source.arg, w[i], err) < 0)
-            return -1;
-    return 0;
+        if (!w[i]->host)
+            j.w[missing++] = w[i];
+    j.failed = xcalloc((size_t)missing + 1, sizeof *j.failed);
+    if (missing > 0)
+        bad = open_makers(m, err);
+    if (missing > 0 && bad == 0)
+        aq_pool_run(m->makers, missing, make_unit, &j);
+    for (int i = 0; i < missing && bad == 0; i++) {
+        if (!j.failed[i].code)
+            continue;
+        bad = -1;
+        if (err)
+            *err = j.failed[i];
+    }
+    free(j.w);
+    free(j.failed);
+    return bad;
 }
 
 static void drop_weights(struct nn_model *m, struct backend_weight *const *w, int count)
@@ -708,6 +752,7 @@ void nn_close(struct nn_model *m)
     nn_drop_head(m);
     m->b->ops->free(m->b, m->arena, m->arena_bytes);
     nn_routes_free(m->kinds[1].acts.routes);
+    aq_pool_free(m->makers);
     for (int64_t l = 0; l < m->arch.num_hidden_layers; l++)
         free(m->layers[l].experts);
     free(m->layers);

@@ -39,7 +39,7 @@ struct nn_source {
     /*
      * For weights that are made when they are needed, those whose host `find` leaves NULL: `make`
      * sets it before the weight is brought to the device, `drop` takes it away again afterwards.
-     * Both NULL: there are none.
+     * Both NULL: there are none. `make` is called from several threads, for a weight each.
      */
     int (*make)(void *arg, struct backend_weight *w, struct aq_err *err);
     void (*drop)(void *arg, struct backend_weight *w);
