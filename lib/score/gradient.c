@@ -15,6 +15,8 @@
  * takes the gradient through it, which gives dL/dY. The last layer is computed only there, together
  * with the head. Several tiles wait until they are scored together (a batch), so that a weight is
  * quantized once for all of them; the backend's plan of memory limits their number.
+ *
+ * On a device, the results of a layer are written to the store while it computes the next one.
  */
 #include "score/scoring.h"
 
@@ -37,6 +39,13 @@ struct batch_tile {
     struct nn_routes *routes; /* of its own; the first place of a batch uses the model's */
 };
 
+/* Results in gradient.host that are not in the store yet. */
+struct waiting {
+    int64_t layer;
+    size_t *tiles; /* of the places */
+    size_t places; /* 0: none */
+};
+
 struct gradient {
     const struct scoring *s;
     struct backend *b;
@@ -52,10 +61,12 @@ struct gradient {
     char *outputs;    /* device: [rows at once][place]: outputs of a mixture, (rows, hidden) */
     struct made made; /* what `weight` is quantized from, where a method changes it */
     struct made_experts made_experts;
-    double *sums;     /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
-    double *dots;     /* device, in the same memory after sums: [place][row][tile rows] (Yq - Y)
-                         dL/dY added up over a group's outputs; zero between groups */
-    double *host;     /* [row][STORE_PARTS][MODEL_GROUPS][samples]: the sums of one place */
+    double *sums;  /* device: [place][row][STORE_PARTS][MODEL_GROUPS][samples of the tile] */
+    double *dots;  /* device, in the same memory after sums: [place][row][tile rows] (Yq - Y)
+                      dL/dY added up over a group's outputs; zero between groups */
+    double *host;  /* [place][row][STORE_PARTS][MODEL_GROUPS][samples]: sums, downloaded */
+    bool overlaps; /* the backend computes by itself; otherwise there is one place in host */
+    struct waiting waiting;
     size_t cell_sums; /* doubles of one place and row in sums: those of the fullest tile */
     double loss;      /* of the tiles so far */
     int64_t labels;   /* their targets */
@@ -225,7 +236,10 @@ static int set_up(struct gradient *g, struct aq_err *err)
         return -1;
     g->cell_sums = cell_sums(s);
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
-    g->host = xcalloc(s->rows->count * g->cell_sums, sizeof *g->host);
+    g->overlaps = g->b->ops != &backend_cpu_ops;
+    g->waiting.tiles = xcalloc(g->plan.tiles_at_once, sizeof *g->waiting.tiles);
+    g->host = xcalloc((g->overlaps ? g->plan.tiles_at_once : 1) * s->rows->count * g->cell_sums,
+                      sizeof *g->host);
     if (!g->sums)
         return -1;
     size_t dots = g->plan.tiles_at_once * s->rows->count * (size_t)s->tiles->rows;
@@ -258,6 +272,7 @@ static void tear_down(struct gradient *g)
     if (g->w.op)
         walk_close(&g->w);
     free(g->places);
+    free(g->waiting.tiles);
     free(g->host);
 }
 
@@ -294,8 +309,6 @@ static void end_head(struct gradient *g)
     nn_drop_ends(g->s->model);
 }
 
-/* ---- backward ---- */
-
 static size_t cell_at(const struct gradient *g, size_t place, size_t row)
 {
     return (place * g->s->rows->count + row) * g->cell_sums;
@@ -328,6 +341,64 @@ static struct backend_score_job job_of(const struct gradient *g, size_t place, s
                                       .dots = row_dots(g, place, row)};
 }
 
+/* ---- results ---- */
+
+static double *host_of(const struct gradient *g, size_t place)
+{
+    return g->host + (g->overlaps ? cell_at(g, place, 0) : 0);
+}
+
+static int fetch_place(struct gradient *g, int64_t layer, size_t place, struct aq_err *err)
+{
+    size_t bytes = g->s->rows->count * g->cell_sums * sizeof(double);
+    if (g->op->download(g->b, host_of(g, place), g->sums + cell_at(g, place, 0), bytes, err) < 0)
+        return aq_err_prefix(err, "layer %" PRId64, layer);
+    return 0;
+}
+
+static int save_place(struct gradient *g, int64_t layer, size_t place, size_t tile,
+                      struct aq_err *err)
+{
+    const struct scoring *s = g->s;
+    size_t rows = s->rows->count;
+    size_t samples = (size_t)s->tiles->items[tile].desc.samples;
+    for (size_t r = 0; r < rows; r++) {
+        if (!scoring_lacks(s, r, layer, tile))
+            continue;
+        const double *sums = host_of(g, place) + r * g->cell_sums;
+        struct scoring_result res;
+        for (size_t p = 0; p < STORE_PARTS; p++)
+            res.parts[p] = sums + p * MODEL_GROUPS * samples;
+        if (scoring_save(s, r, layer, tile, &res, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void say_done(int64_t layer)
+{
+    aq_note(2, "layer %" PRId64 " done (kept in the store)", layer);
+}
+
+/* Into the store with what waits, but for a layer that is not finished: its notes and its sync come
+   with its last tiles. */
+static int write_waiting(struct gradient *g, bool finished, struct aq_err *err)
+{
+    size_t places = g->waiting.places;
+    g->waiting.places = 0;
+    for (size_t i = 0; i < places; i++)
+        if (save_place(g, g->waiting.layer, i, g->waiting.tiles[i], err) < 0)
+            return -1;
+    if (places == 0 || !finished)
+        return 0;
+    if (store_checkpoint(g->s->store, err) < 0)
+        return -1;
+    say_done(g->waiting.layer);
+    return 0;
+}
+
+/* ---- backward ---- */
+
 static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p,
                          struct aq_err *err)
 {
@@ -342,6 +413,8 @@ static int backward_tile(struct gradient *g, int64_t layer, struct batch_tile *p
     if (at)
         carve_place(g, nn_layer(m, layer), p, g->batch + (at - 1) * place_bytes(g->s));
     if (layer == last) {
+        if (write_waiting(g, false, err) < 0) /* the losses come to its place */
+            return -1;
         dh = g->w.scratch[1];
         acts = nn_last_backward(m, t, h, g->sums, dh, layer > g->lowest, into);
         if (take_loss(g, p->tile, err) < 0)
@@ -590,24 +663,21 @@ static void end_group(struct gradient *g, int group, size_t places)
                         (int)g->s->rows->count);
 }
 
-static int save_place(struct gradient *g, int64_t layer, size_t place, struct aq_err *err)
+/* What a batch of tiles has left. The store is written at once where nothing else would go on
+   meanwhile. */
+static int take_results(struct gradient *g, int64_t layer, size_t places, struct aq_err *err)
 {
-    const struct scoring *s = g->s;
-    size_t tile = g->places[place].tile, rows = s->rows->count;
-    size_t samples = (size_t)s->tiles->items[tile].desc.samples;
-    if (g->op->download(g->b, g->host, g->sums + cell_at(g, place, 0),
-                        rows * g->cell_sums * sizeof(double), err) < 0)
-        return aq_err_prefix(err, "layer %" PRId64, layer);
-    for (size_t r = 0; r < rows; r++) {
-        if (!scoring_lacks(s, r, layer, tile))
-            continue;
-        const double *sums = g->host + r * g->cell_sums;
-        struct scoring_result res;
-        for (size_t p = 0; p < STORE_PARTS; p++)
-            res.parts[p] = sums + p * MODEL_GROUPS * samples;
-        if (scoring_save(s, r, layer, tile, &res, err) < 0)
+    if (write_waiting(g, layer != g->waiting.layer, err) < 0)
+        return -1;
+    for (size_t i = 0; i < places; i++) {
+        size_t tile = g->places[i].tile;
+        if (fetch_place(g, layer, i, err) < 0 ||
+            (!g->overlaps && save_place(g, layer, i, tile, err) < 0))
             return -1;
+        g->waiting.tiles[i] = tile;
     }
+    g->waiting.layer = layer;
+    g->waiting.places = g->overlaps ? places : 0;
     return 0;
 }
 
@@ -633,6 +703,8 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
     for (int l = 0; l < m->linear_count && bad == 0; l++) {
         int group = m->linears[l].group;
         bad = score_linear(g, layer, l, places, &jobs, handled, err);
+        if (bad == 0 && l == 0) /* while the device works */
+            bad = write_waiting(g, layer != g->waiting.layer, err);
         if (bad == 0 && l + 1 == m->groups[group].first + m->groups[group].linears)
             end_group(g, group, places);
         walk_advance(&g->w, g->s->rows->count * places);
@@ -646,9 +718,7 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
     free(jobs.items);
     free(jobs.held);
     free(handled);
-    for (size_t i = 0; i < places && bad == 0; i++)
-        bad = save_place(g, layer, i, err);
-    return bad;
+    return bad < 0 ? -1 : take_results(g, layer, places, err);
 }
 
 static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
@@ -670,7 +740,12 @@ static int backward_layer(struct gradient *g, int64_t layer, struct aq_err *err)
     }
     if (places && score_batch(g, layer, places, err) < 0)
         return -1;
-    return store_checkpoint(g->s->store, err);
+    if (g->waiting.places)
+        return 0;
+    if (store_checkpoint(g->s->store, err) < 0)
+        return -1;
+    say_done(layer);
+    return 0;
 }
 
 static int run(struct gradient *g, struct aq_err *err)
@@ -695,15 +770,16 @@ static int run(struct gradient *g, struct aq_err *err)
             return -1;
         if (l == layers - 1)
             end_head(g);
-        aq_note(2, "layer %" PRId64 " done (kept in the store)", l);
     }
-    return g->op->sync(g->b, err);
+    return write_waiting(g, true, err) < 0 ? -1 : g->op->sync(g->b, err);
 }
 
 int gradient_run(const struct scoring *s, struct aq_err *err)
 {
     struct gradient g = {.s = s, .b = s->b, .op = s->b->ops};
     int r = run(&g, err);
+    if (r < 0) /* what was finished before is kept */
+        (void)write_waiting(&g, true, NULL);
     aq_progress_end(&g.w.progress);
     tear_down(&g);
     return r;
