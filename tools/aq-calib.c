@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 3 };
+enum { RESULT_VERSION = 4 };
 
 /* ---- tokens ---- */
 

@@ -65,6 +65,17 @@ static int count_positions(struct eval_domain *one, struct aq_err *err)
     return 0;
 }
 
+int64_t eval_domains_tokens(const struct eval_domains *d)
+{
+    int64_t most = 0;
+    for (size_t i = 0; i < d->count; i++) {
+        const struct tokens *t = &d->items[i].tokens;
+        int64_t n = t->offsets[t->samples];
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 int eval_domains_tile(struct eval_domains *d, int32_t rows, int64_t vocab, int64_t max_positions,
                       struct aq_err *err)
 {

@@ -35,6 +35,8 @@ struct eval_place {
 /* Reads NAME=TOKENS words. Without tiles. */
 int eval_domains_open(struct eval_domains *d, const struct aq_names *words,
                       struct aq_err *err) AQ_MUST_CHECK;
+/* Tokens of the longest domain. */
+int64_t eval_domains_tokens(const struct eval_domains *d);
 /* rows: of the backend; max_positions as in struct tile_source. */
 int eval_domains_tile(struct eval_domains *d, int32_t rows, int64_t vocab, int64_t max_positions,
                       struct aq_err *err) AQ_MUST_CHECK;

@@ -271,7 +271,8 @@ int eval_pass_open(struct eval_pass **out, const struct eval_pass_job *job, stru
     p->lm = nn_source_of_lm((struct lm *)job->lm);
     p->routing = job->routing && routes_alike(p);
     if (open_backends(p, err) < 0 ||
-        eval_domains_tile(job->domains, tiles_tokens(p->b, &job->lm->arch),
+        eval_domains_tile(job->domains,
+                          tiles_tokens(p->b, &job->lm->arch, eval_domains_tokens(job->domains)),
                           job->lm->arch.vocab_size, max_positions(p), err) < 0 ||
         open_streams(p, err) < 0 || take_sides(p, err) < 0 ||
         eval_swaps_open(&p->swaps, p->b, job->operands, job->count, job->domains->rows, err) < 0)

@@ -119,7 +119,8 @@ int trials_open(struct trials **out, const struct trial_job *job, struct aq_err 
     *out = t;
     t->job = *job;
     if (backend_open(&t->b, job->device, &config, err) < 0 ||
-        eval_domains_tile(job->domains, tiles_tokens(t->b, &job->lm->arch),
+        eval_domains_tile(job->domains,
+                          tiles_tokens(t->b, &job->lm->arch, eval_domains_tokens(job->domains)),
                           job->lm->arch.vocab_size, arch_max_length(&job->lm->arch), err) < 0 ||
         nn_open(&t->model, &source, t->b, job->domains->rows, 0, err) < 0 ||
         eval_swaps_open(&t->swaps, t->b, job->operands, job->count, job->domains->rows, err) < 0)

@@ -152,9 +152,12 @@ static void fill_tile(struct tile *t, const struct tile_source *src, int64_t fir
         fill_batches(t, src->batch);
 }
 
-int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a)
+int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a, int64_t total)
 {
-    return a->experts && b->expert_tile_tokens ? b->expert_tile_tokens : b->tile_tokens;
+    int64_t most = a->experts ? b->expert_tile_tokens : 0, each = b->tile_tokens;
+    if (total < most)
+        most = (total + each - 1) / each * each;
+    return (int32_t)(most > each ? most : each);
 }
 
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,

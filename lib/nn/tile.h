@@ -57,7 +57,8 @@ struct tiles {
  * samples without an id, ids outside 0..vocab-1 and samples longer than seq_len are AQ_EINPUT; a
  * sample without a target is kept (labels 0).
  */
-int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a); /* for such a model */
+/* For such a model and a file of `total` tokens, all of its samples: no more than they need. */
+int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a, int64_t total);
 int tiles_build(struct tiles *t, const struct tile_source *src, int32_t tokens, int64_t vocab,
                 struct aq_err *err) AQ_MUST_CHECK;
 void tiles_release(struct tiles *t);

@@ -13,7 +13,8 @@ int sample_tiles(struct tiles *out, const struct sample_set *set, const struct l
                                        .pad_id = t->pad_id,
                                        .batch = set->batch,
                                        .max_positions = arch_max_length(a)};
-    if (tiles_build(out, &source, tiles_tokens(b, a), a->vocab_size, err) < 0)
+    if (tiles_build(out, &source, tiles_tokens(b, a, t->offsets[t->samples]), a->vocab_size, err) <
+        0)
         return aq_err_prefix(err, "'%s'", aq_show(set->path));
     return 0;
 }

@@ -82,8 +82,9 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.act_size = sizeof(float);
     c->base.batch_bytes = UINT64_C(1) << 30;
     c->base.tile_tokens = 512;
+    c->base.expert_tile_tokens = 2048;
     c->base.inputs_at_once = 1;
-    c->base.expert_rows = 32;    /* whole groups of the matrix units */
+    c->base.expert_rows = 64;    /* whole groups of the matrix units */
     c->base.experts_at_once = 1; /* its rows stay in the caches from product to product */
     c->host = *host;
     c->config = *config;
