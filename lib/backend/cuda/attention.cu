@@ -4,6 +4,10 @@
  * stores the probabilities and the gradients at the scores of some heads at a time; a second
  * kernel, one block per row and key head, then adds up dk and dv over later rows in ascending
  * order, so that no two blocks add to the same number and the bits do not depend on timing.
+ *
+ * Of longer samples a block makes TILE_ROWS rows of a head, which read keys and values through
+ * shared memory together. All sums have the terms and the order that they have in a warp of its
+ * own, so that a row's bits do not depend on which kernel makes it.
  */
 #include "backend/cuda/cuda.cuh"
 
@@ -23,8 +27,10 @@ struct attention {
     int heads, kv_heads, dim;
     int kv_from, end_head; /* of the turn */
     int longest;           /* sample */
-    float scale, cap;      /* cap 0: none */
-    int window;            /* 0: none */
+    int samples;
+    int64_t rows;
+    float scale, cap; /* cap 0: none */
+    int window;       /* 0: none */
     int round;
 };
 
@@ -51,11 +57,16 @@ __device__ static int64_t warp_head(const struct attention &a)
     return a.kv_from * (a.heads / a.kv_heads) + (int64_t)blockIdx.y * blockDim.y + threadIdx.y;
 }
 
+__device__ static float larger(float top, float z)
+{
+    return z > top || isnan(z) ? z : top;
+}
+
 __device__ static float warp_max(float v)
 {
     for (int k = WARP / 2; k > 0; k /= 2) {
         float other = __shfl_xor_sync(0xffffffffu, v, k);
-        v = other > v || isnan(other) ? other : v;
+        v = larger(v, other);
     }
     return v;
 }
@@ -72,9 +83,31 @@ template <int n> __device__ static float warp_dot(const float *x, const float *y
 }
 
 /* The first key that the row sees. */
-__device__ static int64_t first_seen(const struct attention &a, const struct row_span &sp)
+__device__ static int64_t first_seen(const struct attention &a, int64_t at)
 {
-    return a.window > 0 && sp.at >= a.window ? sp.at - a.window + 1 : 0;
+    return a.window > 0 && at >= a.window ? at - a.window + 1 : 0;
+}
+
+/* Where a lane that begins at or after `first` does. */
+__device__ static int64_t lane_begin(int64_t first, int lane)
+{
+    return first + (WARP + lane - first % WARP) % WARP;
+}
+
+/* p[s], first <= s <= at, become exp(p[s] - top) over their sum; top: of the lane. By a warp. */
+__device__ static void softmax(float *p, float top, int64_t first, int64_t at, int lane)
+{
+    int64_t begin = lane_begin(first, lane);
+    top = warp_max(top);
+    double sum = 0;
+    for (int64_t s = begin; s <= at; s += WARP) {
+        p[s] = expf(p[s] - top);
+        sum += p[s];
+    }
+    float inverse = (float)(1 / warp_sum(sum));
+    for (int64_t s = begin; s <= at; s += WARP)
+        p[s] *= inverse;
+    __syncwarp();
 }
 
 /* p[s] for every s that the row sees: softmax of scale q . k_s, capped where there is a cap; then
@@ -86,7 +119,7 @@ __device__ static void probabilities(const struct attention &a, const struct row
     int64_t ld = (int64_t)a.kv_heads * a.dim;
     const float *k = a.k + sp.first * ld + kv * a.dim;
     float top = -INFINITY;
-    int64_t first = first_seen(a, sp), begin = first + (WARP + threadIdx.x - first % WARP) % WARP;
+    int64_t first = first_seen(a, sp.at);
     for (int64_t s = first; s <= sp.at; s++) {
         float z = warp_dot<n>(q, k + s * ld, a.dim) * a.scale;
         if (threadIdx.x == s % WARP) {
@@ -97,19 +130,10 @@ __device__ static void probabilities(const struct attention &a, const struct row
                     slope[s] = 1 - t * t;
             }
             p[s] = z;
-            top = z > top || isnan(z) ? z : top;
+            top = larger(top, z);
         }
     }
-    top = warp_max(top);
-    double sum = 0;
-    for (int64_t s = begin; s <= sp.at; s += WARP) {
-        p[s] = expf(p[s] - top);
-        sum += p[s];
-    }
-    float inverse = (float)(1 / warp_sum(sum));
-    for (int64_t s = begin; s <= sp.at; s += WARP)
-        p[s] *= inverse;
-    __syncwarp();
+    softmax(p, top, first, sp.at, (int)threadIdx.x);
 }
 
 /* out[i] = sum over first <= s <= at of p[s] x[s][i]; x: (rows of the sample, ld apart) */
@@ -151,8 +175,228 @@ template <int n> __global__ static void forward_kernel(struct attention a)
     }
     float *p = shared + threadIdx.y * a.longest;
     probabilities<n>(a, sp, a.q + at, kv, p, NULL);
-    gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, first_seen(a, sp), sp, a.dim,
+    gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, first_seen(a, sp.at), sp, a.dim,
               a.round);
+}
+
+/* ---- rows that share keys ---- */
+
+enum { TILE_ROWS = 32, TILE_KEYS = 64, TILE_THREADS = 128, SIDE = 4, APART = TILE_KEYS / SIDE };
+/* Shorter samples leave most of a tile empty. */
+enum { LEAST_TILED = 48 };
+
+typedef struct floats<SIDE> quad;
+
+/* n rows of x, ld apart, into `to` (rows, dim), the rest zeros. Swizzled: the quads of a row are
+   where rows one after another do not use the same banks. */
+template <int dim, int rows, bool swizzled>
+__device__ static void load_tile(quad *to, const float *x, int64_t ld, int64_t n)
+{
+    enum { COLUMNS = dim / SIDE };
+#pragma unroll 8
+    for (int i = (int)threadIdx.x; i < rows * COLUMNS; i += TILE_THREADS) {
+        int r = i / COLUMNS, c = i % COLUMNS;
+        quad none = {};
+        to[r * COLUMNS + (swizzled ? c ^ (r % 8) : c)] =
+            r < n ? ((const quad *)(x + r * ld))[c] : none;
+    }
+}
+
+__device__ static constexpr int reversed(int leaf) /* of three bits */
+{
+    return leaf % 2 * 4 + leaf / 2 % 2 * 2 + leaf / 4;
+}
+
+/*
+ * The part of SIDE x SIDE dots that lanes 4 k + t of a warp make, 0 <= k < 8, added up as warp_sum
+ * would: k in the order of reversed bits, from `leaf` on. q: the first row at quad t; k: the first
+ * key at quads t and t + 4 in their swizzled places.
+ */
+template <int dim, int leaf, int leaves>
+__device__ static void add_lanes(float (&sum)[SIDE][SIDE], const quad *q, const quad *const (&k)[2])
+{
+    enum { COLUMNS = dim / SIDE, C = reversed(leaf) * 4 };
+    if constexpr (leaves == 1) {
+#pragma unroll
+        for (int more = 0; more < COLUMNS; more += WARP) {
+            quad x[SIDE], y[SIDE];
+#pragma unroll
+            for (int r = 0; r < SIDE; r++) {
+                x[r] = q[r * COLUMNS + C + more];
+                y[r] = k[C / 4 % 2][r * APART * COLUMNS + C / 8 * 8 + more];
+            }
+#pragma unroll
+            for (int r = 0; r < SIDE; r++)
+#pragma unroll
+                for (int j = 0; j < SIDE; j++) {
+                    float s = x[r].e[0] * y[j].e[0];
+                    s = more ? sum[r][j] + s : s;
+#pragma unroll
+                    for (int e = 1; e < SIDE; e++)
+                        s += x[r].e[e] * y[j].e[e];
+                    sum[r][j] = s;
+                }
+        }
+    } else {
+        enum { OTHER = leaf + leaves / 2 };
+        add_lanes<dim, leaf, leaves / 2>(sum, q, k);
+        if constexpr (reversed(OTHER) * 4 < COLUMNS) {
+            float other[SIDE][SIDE];
+            add_lanes<dim, OTHER, leaves / 2>(other, q, k);
+#pragma unroll
+            for (int r = 0; r < SIDE; r++)
+#pragma unroll
+                for (int j = 0; j < SIDE; j++)
+                    sum[r][j] += other[r][j];
+        }
+    }
+}
+
+__device__ static void add_to(float (&sum)[SIDE][SIDE], const float (&x)[SIDE][SIDE], bool first)
+{
+#pragma unroll
+    for (int r = 0; r < SIDE; r++)
+#pragma unroll
+        for (int j = 0; j < SIDE; j++)
+            sum[r][j] = first ? x[r][j] : sum[r][j] + x[r][j];
+}
+
+/* sum[r][j] = q_(row + r) . k_(key + APART j), in warp_dot's order of sums. */
+template <int dim>
+__device__ static void tile_dots(float (&sum)[SIDE][SIDE], const quad *q, const quad *k, int row,
+                                 int key)
+{
+    enum { COLUMNS = dim / SIDE };
+    float half[SIDE][SIDE];
+#pragma unroll 1
+    for (int turn = 0; turn < 4; turn++) {
+        int t = turn % 2 * 2 + turn / 2, at = t ^ (key % 8);
+        const quad *from = k + key * COLUMNS;
+        const quad *const places[2] = {from + at, from + (at ^ 4)};
+        float part[SIDE][SIDE];
+        add_lanes<dim, 0, 8>(part, q + row * COLUMNS + t, places);
+        add_to(half, part, turn % 2 == 0);
+        if (turn % 2 == 1)
+            add_to(sum, half, turn == 1);
+    }
+}
+
+/* What a block works on: rows begin <= at < end of a sample, which see keys from `from` on. */
+struct row_tile {
+    int64_t start, begin, end, from;
+    int width; /* of p */
+};
+
+/* p (TILE_ROWS, width) = scores of all keys that are seen, key `from` first */
+template <int dim>
+__device__ static void tile_scores(const struct attention &a, const struct row_tile &t,
+                                   const float *k, int64_t ld, const quad *q, quad *room, float *p)
+{
+    int row = (int)threadIdx.x / APART * SIDE, column = (int)threadIdx.x % APART;
+    for (int64_t at = t.from; at < t.end; at += TILE_KEYS) {
+        __syncthreads();
+        load_tile<dim, TILE_KEYS, true>(room, k + (t.start + at) * ld, ld, t.end - at);
+        __syncthreads();
+        float z[SIDE][SIDE];
+        tile_dots<dim>(z, q, room, row, column);
+        for (int r = 0; r < SIDE; r++)
+            for (int j = 0; j < SIDE; j++) {
+                int64_t key = at + column + j * APART, reader = t.begin + row + r;
+                if (key > reader || reader >= t.end)
+                    continue;
+                float score = z[r][j] * a.scale;
+                p[(row + r) * t.width + (key - t.from)] =
+                    a.cap > 0 ? a.cap * tanhf(score / a.cap) : score;
+            }
+    }
+    __syncthreads();
+}
+
+/* A warp after the other takes a row; what it does not see becomes 0. */
+__device__ static void tile_softmax(const struct attention &a, const struct row_tile &t, float *p)
+{
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    for (int64_t at = t.begin + warp; at < t.end; at += TILE_THREADS / WARP) {
+        float *row = p + (at - t.begin) * t.width - t.from, top = -INFINITY;
+        int64_t first = first_seen(a, at);
+        for (int64_t s = lane_begin(first, lane); s <= at; s += WARP)
+            top = larger(top, row[s]);
+        softmax(row, top, first, at, lane);
+        for (int64_t s = t.from + lane; s < t.from + t.width; s += WARP)
+            if (s < first || s > at)
+                row[s] = 0;
+    }
+}
+
+template <int dim>
+__device__ static void tile_outputs(const struct attention &a, const struct row_tile &t,
+                                    const float *v, int64_t ld, const float *p, quad *room,
+                                    float *o, int64_t o_ld)
+{
+    enum { COLUMNS = dim / SIDE, EACH = TILE_ROWS * COLUMNS / TILE_THREADS };
+    int column = (int)threadIdx.x % COLUMNS, row = (int)threadIdx.x / COLUMNS * EACH;
+    quad sum[EACH] = {};
+    for (int64_t at = t.from; at < t.end; at += TILE_KEYS) {
+        int n = (int)(t.end - at < TILE_KEYS ? t.end - at : TILE_KEYS);
+        __syncthreads();
+        load_tile<dim, TILE_KEYS, false>(room, v + (t.start + at) * ld, ld, n);
+        __syncthreads();
+        for (int s = 0; s < n; s += SIDE) {
+            quad x[SIDE];
+#pragma unroll
+            for (int i = 0; i < SIDE; i++)
+                x[i] = room[(s + i) * COLUMNS + column];
+#pragma unroll
+            for (int r = 0; r < EACH; r++) {
+                quad w = *(const quad *)(p + (row + r) * t.width + (at - t.from) + s);
+#pragma unroll
+                for (int i = 0; i < SIDE; i++)
+#pragma unroll
+                    for (int e = 0; e < SIDE; e++)
+                        sum[r].e[e] += w.e[i] * x[i].e[e];
+            }
+        }
+    }
+    for (int r = 0; r < EACH && t.begin + row + r < t.end; r++) {
+        for (int e = 0; a.round && e < SIDE; e++)
+            sum[r].e[e] = round_bf16(sum[r].e[e]);
+        ((quad *)(o + (t.start + t.begin + row + r) * o_ld))[column] = sum[r];
+    }
+}
+
+/* Block x: a tile of rows of a sample, the last, which see most, first; `tiles` for each sample,
+   and as many for what follows the last one. */
+template <int dim>
+__global__ static void __launch_bounds__(TILE_THREADS, 2)
+    forward_tile_kernel(struct attention a, int tiles, int width)
+{
+    extern __shared__ float shared[]; /* q (TILE_ROWS, dim), keys or values (TILE_KEYS, dim), p */
+    quad *q = (quad *)shared, *room = q + TILE_ROWS * dim / SIDE;
+    float *p = shared + (TILE_ROWS + TILE_KEYS) * dim;
+    int64_t head = blockIdx.y, kv = head / (a.heads / a.kv_heads);
+    int64_t o_ld = (int64_t)a.heads * dim, ld = (int64_t)a.kv_heads * dim;
+    int sample = (int)blockIdx.x / tiles, tile = tiles - 1 - (int)blockIdx.x % tiles;
+    float *o = a.o + head * dim;
+    if (sample == a.samples) {
+        for (int64_t row = a.first[sample] + tile; row < a.rows; row += tiles)
+            clear(o + row * o_ld, dim);
+        return;
+    }
+    int64_t first = a.first[sample], pad = a.pad[sample] ? 1 : 0,
+            n = a.first[sample + 1] - first - pad;
+    struct row_tile t = {first + pad, (int64_t)tile * TILE_ROWS};
+    if (tile == 0 && pad)
+        clear(o + first * o_ld, dim);
+    if (t.begin >= n)
+        return;
+    t.end = t.begin + TILE_ROWS < n ? t.begin + TILE_ROWS : n;
+    t.from = first_seen(a, t.begin);
+    t.width = width;
+    load_tile<dim, TILE_ROWS, false>(q, a.q + (t.start + t.begin) * o_ld + head * dim, o_ld,
+                                     t.end - t.begin);
+    tile_scores<dim>(a, t, a.k + kv * dim, ld, q, room, p);
+    tile_softmax(a, t, p);
+    tile_outputs<dim>(a, t, a.v + kv * dim, ld, p, room, o, o_ld);
 }
 
 /* dq of a row and head; its rows of p and ds for the second kernel. */
@@ -170,7 +414,7 @@ template <int n> __global__ static void backward_query_kernel(struct attention a
     }
     float *p = shared + (a.cap > 0 ? 3 : 2) * threadIdx.y * a.longest, *ds = p + a.longest;
     float *slope = a.cap > 0 ? ds + a.longest : NULL;
-    int64_t first = first_seen(a, sp), begin = first + (WARP + threadIdx.x - first % WARP) % WARP;
+    int64_t first = first_seen(a, sp.at), begin = lane_begin(first, (int)threadIdx.x);
     probabilities<n>(a, sp, a.q + at, kv, p, slope);
     const float *v = a.v + sp.first * ld + kv * a.dim, *k = a.k + sp.first * ld + kv * a.dim;
     double sum = 0;
@@ -233,6 +477,8 @@ static struct attention attention_of(const struct backend_tile *t, const void *q
     a.dim = as->dim;
     a.end_head = as->heads;
     a.longest = t->longest;
+    a.samples = t->samples;
+    a.rows = t->rows;
     a.scale = as->scale;
     a.cap = as->cap;
     a.window = as->window;
@@ -276,6 +522,39 @@ static bool allow(struct cuda_backend *c, const void *kernel, size_t bytes)
     return cuda_check(c, e, "attention over a sample this long");
 }
 
+typedef void tile_kernel(struct attention a, int tiles, int width);
+
+static tile_kernel *tile_kernel_of(int dim)
+{
+    return dim == 64    ? forward_tile_kernel<64>
+           : dim == 128 ? forward_tile_kernel<128>
+           : dim == 256 ? forward_tile_kernel<256>
+                        : NULL;
+}
+
+/* False: these samples are not for tiles, or there is a failure. */
+static bool forward_in_tiles(struct cuda_backend *c, const struct backend_tile *t,
+                             const struct attention *a)
+{
+    tile_kernel *kernel = tile_kernel_of(a->dim);
+    int tiles = (t->longest + TILE_ROWS - 1) / TILE_ROWS, seen = t->longest, most = 0;
+    if (a->window > 0 && a->window + TILE_ROWS - 1 < seen)
+        seen = a->window + TILE_ROWS - 1;
+    int width = (seen + SIDE - 1) / SIDE * SIDE;
+    size_t bytes =
+        ((size_t)(TILE_ROWS + TILE_KEYS) * (size_t)a->dim + (size_t)TILE_ROWS * (size_t)width) *
+        sizeof(float);
+    (void)cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->config.device);
+    if (!kernel || t->longest < LEAST_TILED || bytes > (size_t)most ||
+        !allow(c, (const void *)kernel, bytes))
+        return false;
+    (void)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared);
+    kernel<<<dim3((unsigned)(tiles * (t->samples + 1)), (unsigned)a->heads), TILE_THREADS, bytes,
+             c->stream>>>(*a, tiles, width);
+    return true;
+}
+
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
                             const void *k, const void *v, const struct backend_attention *as)
 {
@@ -285,9 +564,13 @@ void cuda_attention_forward(struct backend *b, const struct backend_tile *t, voi
     a.round = c->config.bf16;
     struct launch l = launch_of(t, &a, as->heads, 1);
     auto kernel = l.quads ? forward_kernel<4> : forward_kernel<1>;
-    if (!cuda_good(c) || !allow(c, (const void *)kernel, l.shared))
+    if (!cuda_good(c))
         return;
-    kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
+    if (!l.quads || !forward_in_tiles(c, t, &a)) {
+        if (!cuda_good(c) || !allow(c, (const void *)kernel, l.shared))
+            return;
+        kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
+    }
     (void)cuda_launched(c, "attention");
 }
 
