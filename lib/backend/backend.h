@@ -121,6 +121,12 @@ struct backend_head {
     float divisor, cap;             /* 1 and 0: as they are */
 };
 
+/* A tile's logits, in an order that is the backend's. */
+struct backend_logits {
+    void *z;  /* device F32 [rows x vocabulary] */
+    int made; /* 0: the next call makes them */
+};
+
 /*
  * The rows of one unit of work. Samples lie one after another without gaps, row first[i] to
  * first[i + 1] - 1; rows from first[samples] on hold no token. If pad[i], the sample's first row
@@ -277,9 +283,11 @@ struct backend_ops {
     void (*loss)(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
                  const void *h, const struct backend_head *head);
     /* KL(reference || changed) of each row's distribution over the vocabulary: kl[i] is device
-       F64 [rows] (set), hq[i] the changed input of the head. Equal inputs give exactly 0. */
+       F64 [rows] (set), hq[i] the changed input of the head. Equal inputs give exactly 0. kept:
+       NULL, or where the reference's logits stay for further calls, which need no h then. */
     void (*kl)(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-               const void *const *hq, int count, const struct backend_head *head);
+               const void *const *hq, int count, const struct backend_head *head,
+               struct backend_logits *kept);
     /* z: (rows, vocabulary) in fp32; for small vocabularies. */
     void (*logits)(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                    const struct backend_head *head);

@@ -13,6 +13,8 @@
 #include <string.h>
 
 enum { TILES_AT_ONCE = 64 };
+/* Kept logits of the reference, where no limit is set. */
+static const uint64_t logits_usual = UINT64_C(4) << 30;
 
 struct trials {
     struct trial_job job;
@@ -28,7 +30,9 @@ struct trials {
     void *scratch, *reference; /* states on their way from and to the file */
     char *states;              /* [room] */
     double *dev_sums, *host_sums;
-    bool have_reference;
+    /* Of the first tiles, as many as fit: logits of the unquantized model. */
+    struct backend_logits *logits;
+    size_t logits_count, logits_bytes; /* bytes: of each */
 };
 
 static int64_t slot_of(const struct trials *t, size_t tile, int64_t boundary)
@@ -69,6 +73,22 @@ static uint64_t fixed_bytes(const struct trials *t)
            t->swaps.made_bytes + nn_buffer_bytes(nn_arch(t->model), t->b, t->job.domains->rows, 0);
 }
 
+/* Without room for them they are made again for every trial. */
+static void take_logits(struct trials *t, uint64_t room)
+{
+    t->logits_bytes =
+        (size_t)t->job.domains->rows * (size_t)nn_arch(t->model)->vocab_size * sizeof(float);
+    t->logits = xcalloc(t->tile_count + 1, sizeof *t->logits);
+    while (t->logits_count < t->tile_count && room / t->logits_bytes > t->logits_count) {
+        void *z = t->b->ops->alloc(t->b, t->logits_bytes, "logits of the reference", NULL);
+        if (!z)
+            break;
+        t->logits[t->logits_count++].z = z;
+    }
+    aq_note(1, "logits of the reference are kept for %zu of %zu tiles", t->logits_count,
+            t->tile_count);
+}
+
 static int take_room(struct trials *t, struct aq_err *err)
 {
     const struct lm_arch *a = nn_arch(t->model);
@@ -94,7 +114,10 @@ static int take_room(struct trials *t, struct aq_err *err)
     t->scratch = t->states ? t->b->ops->alloc(t->b, t->state_bytes, "a kept state", err) : NULL;
     t->reference = t->scratch ? t->b->ops->alloc(t->b, t->state_bytes, "a kept state", err) : NULL;
     t->dev_sums = t->reference ? t->b->ops->alloc(t->b, t->sums_bytes, "divergences", err) : NULL;
-    return t->dev_sums ? 0 : -1;
+    if (!t->dev_sums)
+        return -1;
+    take_logits(t, !t->job.memory ? logits_usual : kept > limit ? 0 : limit - kept);
+    return 0;
 }
 
 static int take_tiles(struct trials *t, struct aq_err *err)
@@ -148,8 +171,11 @@ void trials_close(struct trials *t)
             b->ops->free(b, t->reference, t->state_bytes);
         if (t->dev_sums)
             b->ops->free(b, t->dev_sums, t->sums_bytes);
+        for (size_t i = 0; i < t->logits_count; i++)
+            b->ops->free(b, t->logits[i].z, t->logits_bytes);
         eval_swaps_close(&t->swaps);
     }
+    free(t->logits);
     kept_free(t->kept);
     nn_close(t->model);
     backend_close(b);
@@ -254,11 +280,12 @@ static int measure(struct trials *t, const struct trial_batch *b, double *sums, 
         size_t tile = b->first + i;
         void *changed = state_at(t, i);
         double *dev = t->dev_sums;
-        const void *h =
-            kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err);
-        if (!h)
+        struct backend_logits *logits = tile < t->logits_count ? &t->logits[tile] : NULL;
+        const void *h = NULL;
+        if ((!logits || !logits->made) &&
+            !(h = kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err)))
             return -1;
-        nn_kl(t->model, t->tiles[tile], h, &changed, &dev, 1);
+        nn_kl(t->model, t->tiles[tile], h, &changed, &dev, 1, logits);
         if (add_up(t, tile, sums, err) < 0)
             return -1;
     }

@@ -1384,15 +1384,16 @@ const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_
 }
 
 void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,
-           double *const *kl, int count)
+           double *const *kl, int count, struct backend_logits *kept)
 {
     const struct backend_ops *op = m->b->ops;
     const struct backend_norm n = norm_of(m, &m->ends[NORM], 1);
     const struct backend_head head = head_of_model(m);
-    op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &n);
+    if (!kept || !kept->made)
+        op->rmsnorm_forward(m->b, t, m->acts.x[0], h, &n);
     for (int i = 0; i < count; i++)
         op->rmsnorm_forward(m->b, t, hq[i], hq[i], &n);
-    op->kl(m->b, t, kl, m->acts.x[0], (const void *const *)hq, count, &head);
+    op->kl(m->b, t, kl, m->acts.x[0], (const void *const *)hq, count, &head, kept);
 }
 
 void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, const void *h)

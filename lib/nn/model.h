@@ -130,9 +130,10 @@ const struct nn_acts *nn_last_backward(struct nn_model *m, const struct backend_
    after every pass over a tile. */
 int nn_check(struct nn_model *m, struct aq_err *err) AQ_MUST_CHECK;
 /* KL of each row against the unchanged output h (rows, hidden), for `count` changed outputs hq[i]
-   of the same shape, which are overwritten: kl[i] is device F64 [rows]. */
+   of the same shape, which are overwritten: kl[i] is device F64 [rows]. kept: NULL, or where the
+   logits of h stay; h is not read once they are made. */
 void nn_kl(struct nn_model *m, const struct backend_tile *t, const void *h, void *const *hq,
-           double *const *kl, int count);
+           double *const *kl, int count, struct backend_logits *kept);
 /*
  * The head by slices of the vocabulary: logits of NN_SLICE ids at a time. nn_use_head brings the
  * last norm and the head, until nn_drop_head; with a tied head, first let the ends go.

@@ -277,7 +277,7 @@ static int measure(struct kl *k, size_t tile, struct aq_err *err)
         hq[i] = state_at(k, place);
         sums[i] = sums_at(k, place);
     }
-    nn_kl(m, k->w.tiles[tile], h, hq, sums, (int)k->count + 1);
+    nn_kl(m, k->w.tiles[tile], h, hq, sums, (int)k->count + 1, NULL);
     int r = k->w.op->sync(k->w.b, err);
     free(hq);
     free(sums);

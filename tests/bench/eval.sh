@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Divergences, random weights. On a GPU: positions of one recipe in bf16 with operands of one and of three products and windows of 512
 # tokens, divergences of all groups one by one, and trials of a polish. On two processors, in the dimensions of SmolLM2-135M: 16,384
-# positions of one recipe, and exchanges of a polish on 4,096. WHAT='positions kl_div trials cpu' chooses; POSITIONS=1000000 measures
-# all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
+# positions of one recipe, and exchanges of a polish on 4,096. WHAT='positions kl_div trials cpu exchanges' chooses; POSITIONS=1000000
+# measures all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
 export PATH="$PWD/$O/bin:$PATH" AQ_CONF=$PWD/conf LC_ALL=C
 gpu=
 ! nvidia-smi -L >/dev/null 2>&1 || gpu='positions kl_div trials'
-WHAT=${WHAT:-$gpu cpu} POSITIONS=${POSITIONS:-100000}
+WHAT=${WHAT:-$gpu cpu exchanges} POSITIONS=${POSITIONS:-100000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -97,18 +97,27 @@ trials() {
     trials_of '16,384 positions, dimensions of 0.6B' '60 s for 600' 600 "$work/06b.json" 28 16384 --device cuda --dtype bf16 --time "${SECONDS_EACH:-60}"
 }
 
-cpu() { # on two processors of those that there are
+two_processors() { # of those that there are, and the model that they work on
     local two
     two=$(taskset -cp $$ | sed 's/.*: //' | tr , '\n' | awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }' | head -n 2 | paste -sd,)
     taskset -cp "$two" $BASHPID >/dev/null
     lscpu | sed -n 's/^Model name: */two of: /p'
+    [ -e "$work/135m.json" ] && return
     "$O/tests/random_checkpoint" --kind qwen3 --hidden 576 --intermediate 1536 --layers 30 --heads 9 --kv-heads 3 --head-dim 64 --vocab 49152 --scale 0.05 "$work/135m"
     aq-extract-lm -q -o "$work/135m.json" "$work/135m"
+}
+
+cpu() {
+    two_processors
     recipe int4 "$work/135m.json" 'int4:block(-1:128):static'
     text windows 33 512 1 49152
     seconds '16,384 positions of one recipe, dimensions of SmolLM2, two processors' '120 s' aq-eval -q --device cpu --reference "$work/135m.json" \
         --domain t="$work/windows" -o "$work/eval.json" "$work/int4.json"
-    trials_of '4,096 positions, dimensions of SmolLM2' '6 s for each' 11 "$work/135m.json" 30 4096 --device cpu
+}
+
+exchanges() {
+    two_processors
+    trials_of '4,096 positions, dimensions of SmolLM2' '6 s for each' "${EXCHANGES:-11}" "$work/135m.json" 30 4096 --device cpu
 }
 
 [ -z "$gpu" ] || nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

@@ -469,12 +469,20 @@ static void check_head(int bf16, float divisor, float cap)
     tap_ok(far < 1e-6, "%s loss, / %g, cap %g (%.1e)", bf16 ? "bf16" : "fp32", divisor, cap, far);
     check_buffer(&dh, bf16 ? 4e-3 : 1e-6, "gradient of the loss");
     check_buffer(&z, 1e-6, "logits");
-    buffer_free(&z);
     for (int i = 0; i < SIDES; i++) {
         double *kl[2] = {sums.at[i], (double *)sums.at[i] + ROWS};
         const void *changed[2] = {hq.at[i], h.at[i]};
-        be[i]->ops->kl(be[i], tile[i], kl, h.at[i], changed, 2, &head[i]);
+        be[i]->ops->kl(be[i], tile[i], kl, h.at[i], changed, 2, &head[i], NULL);
         must(be[i]->ops->download(be[i], found[i], sums.at[i], sizeof found[i], &err));
+        struct backend_logits kept = {.z = z.at[i]};
+        double again[2][2][ROWS];
+        for (int turn = 0; turn < 2; turn++) {
+            be[i]->ops->kl(be[i], tile[i], kl, turn ? NULL : h.at[i], changed, 2, &head[i], &kept);
+            must(be[i]->ops->download(be[i], again[turn], sums.at[i], sizeof again[turn], &err));
+        }
+        tap_ok(!memcmp(again[0], found[i], sizeof found[i]) &&
+                   !memcmp(again[1], found[i], sizeof found[i]),
+               "KL from kept logits has the same bits");
     }
     int zero = 1;
     far = 0;
@@ -483,11 +491,91 @@ static void check_head(int bf16, float divisor, float cap)
         zero &= found[GPU][1][r] == 0;
     }
     tap_ok(far < 1e-4 && zero, "%s KL (%.1e)", bf16 ? "bf16" : "fp32", far);
+    buffer_free(&z);
     buffer_free(&h);
     buffer_free(&dh);
     buffer_free(&hq);
     buffer_free(&sums);
     weight_free(&w);
+}
+
+/* ---- attention over longer samples, whose rows share keys ---- */
+
+enum { LONG_SAMPLES = 3, LONG_ROWS = 300, SHORT = 40, LONG_HEADS = 4, LONG_KV = 2 };
+
+/* `to` [side] = outputs (rows, heads x dim) of the first samples */
+static void attend(float *const *to, int samples, const float *const *in,
+                   const struct backend_attention *a)
+{
+    static const int32_t first[] = {0, SHORT, 138, 288};
+    static const uint8_t pad[] = {0, 1, 0};
+    static int32_t ids[LONG_ROWS];
+    int32_t rows = samples == LONG_SAMPLES ? LONG_ROWS : first[samples];
+    const struct backend_tile_desc d = {rows, samples, first, pad, ids, ids, ids};
+    const int64_t q = (int64_t)rows * a->heads * a->dim, k = (int64_t)rows * a->kv_heads * a->dim;
+    const size_t bytes[] = {(size_t)q * 4, (size_t)q * 4, (size_t)k * 4, (size_t)k * 4};
+    for (int i = 0; i < SIDES; i++) {
+        struct backend_tile *t = be[i]->ops->tile_new(be[i], &d, &err);
+        void *room[4];
+        must(t ? 0 : -1);
+        for (int n = 0; n < 4; n++) {
+            room[n] = be[i]->ops->alloc(be[i], bytes[n], "a test", &err);
+            must(room[n] ? 0 : -1);
+            be[i]->ops->upload(be[i], room[n], in[n], bytes[n]);
+        }
+        be[i]->ops->attention_forward(be[i], t, room[0], room[1], room[2], room[3], a);
+        must(be[i]->ops->download(be[i], to[i], room[0], bytes[0], &err));
+        for (int n = 0; n < 4; n++)
+            be[i]->ops->free(be[i], room[n], bytes[n]);
+        be[i]->ops->tile_free(be[i], t);
+    }
+}
+
+/* Against the CPU; and a sample has the same bits beside longer ones as alone. */
+static void check_long_attention(int bf16)
+{
+    static const struct {
+        int dim, window;
+        float cap;
+    } cases[] = {{64, 0, 0}, {128, 0, 0}, {256, 0, 0}, {128, 50, 1.7F}, {64, 20, 0}, {96, 0, 0}};
+    for (size_t c = 0; c < AQ_COUNT(cases); c++) {
+        const struct backend_attention a = {.heads = LONG_HEADS,
+                                            .kv_heads = LONG_KV,
+                                            .dim = cases[c].dim,
+                                            .scale = 0.3F,
+                                            .cap = cases[c].cap,
+                                            .window = cases[c].window};
+        int64_t n = (int64_t)LONG_ROWS * a.heads * a.dim;
+        float *in[4], *all[SIDES], *alone[SIDES];
+        for (int k = 0; k < 4; k++) {
+            in[k] = xmalloc((size_t)n * sizeof(float));
+            for (int64_t i = 0; i < n; i++)
+                in[k][i] = k == 0 ? sentinel : uniform();
+        }
+        for (int i = 0; i < SIDES; i++) {
+            all[i] = xmalloc((size_t)n * sizeof(float));
+            alone[i] = xmalloc((size_t)n * sizeof(float));
+        }
+        attend(all, LONG_SAMPLES, (const float *const *)in, &a);
+        attend(alone, 1, (const float *const *)in, &a);
+        double diff = 0, norm = 0;
+        for (int64_t i = 0; i < n; i++) {
+            double d = (double)all[GPU][i] - all[CPU][i];
+            diff += d * d;
+            norm += (double)all[CPU][i] * all[CPU][i];
+        }
+        tap_ok(sqrt(diff / norm) <= (bf16 ? 4e-3 : 2e-6),
+               "%s attention over long samples, %d columns, window %d, cap %g (%.1e)",
+               bf16 ? "bf16" : "fp32", a.dim, a.window, (double)a.cap, sqrt(diff / norm));
+        tap_ok(!memcmp(all[GPU], alone[GPU], (size_t)(SHORT * a.heads * a.dim) * sizeof(float)),
+               "a short sample beside them has the bits that it has alone");
+        for (int k = 0; k < 4; k++)
+            free(in[k]);
+        for (int i = 0; i < SIDES; i++) {
+            free(all[i]);
+            free(alone[i]);
+        }
+    }
 }
 
 /* Two slices, the second with the sides in turn, against the host's way; and logits against
@@ -1114,6 +1202,7 @@ static void check_mode(int bf16, int rounding)
         check_head(bf16, 1, 0);
         check_head(bf16, 8, 0);
         check_head(bf16, 0.5F, 3);
+        check_long_attention(bf16);
         check_score("int8:axis0:static", "int8:tensor:static", bf16);
         check_score("int4:block(-1:32):static", "e4m3:token:dynamic", bf16);
         check_score("e4m3:axis1:static", "none", bf16);

@@ -544,7 +544,16 @@ static void test_kl(double divisor, double cap)
     double *const found[COUNT] = {kl[0], kl[1]};
     struct backend_head head = {&bw, (float)divisor, (float)cap};
     struct dims d = {.cols = COLS, .out = VOCAB, .w = w, .scale = 1 / divisor, .cap = cap};
-    be->ops->kl(be, tile, found, gh.data, hq, COUNT, &head);
+    be->ops->kl(be, tile, found, gh.data, hq, COUNT, &head, NULL);
+    struct backend_logits kept = {.z = xmalloc((size_t)(ROWS * VOCAB) * sizeof(float))};
+    double again[2][COUNT][ROWS];
+    for (int turn = 0; turn < 2; turn++) { /* made, and used without the reference's input */
+        double *const to[COUNT] = {again[turn][0], again[turn][1]};
+        be->ops->kl(be, tile, to, turn ? NULL : gh.data, hq, COUNT, &head, &kept);
+    }
+    tap_ok(kept.made && !memcmp(again[0], again[1], sizeof kl) && !memcmp(kl, again[0], sizeof kl),
+           "KL from kept logits has the same bits");
+    free(kept.z);
     double far = 0;
     int zero = 1;
     for (int r = 0; r < USED; r++) {

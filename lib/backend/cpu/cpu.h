@@ -141,7 +141,8 @@ void cpu_linear_backward(struct backend *b, const struct backend_tile *t, void *
 void cpu_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
               const void *h, const struct backend_head *head);
 void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-            const void *const *hq, int count, const struct backend_head *head);
+            const void *const *hq, int count, const struct backend_head *head,
+            struct backend_logits *kept);
 void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                 const struct backend_head *head);
 struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile *t,

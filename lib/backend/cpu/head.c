@@ -39,6 +39,7 @@ struct head_job {
     const void *const *hq;
     struct partial *changed; /* (count, units, rows) */
     int count;
+    struct backend_logits *kept; /* of h; NULL: nowhere */
 };
 
 static int64_t block_cols(const struct head_job *j, int64_t unit)
@@ -248,7 +249,10 @@ static void kl_unit(void *arg, int64_t unit, int worker)
     float *zq = z + j->width * j->rows;
     const float *panel = block_weights(j, unit, room);
     int64_t cols = block_cols(j, unit);
-    block_logits(j, unit, j->h, panel, z, cols);
+    if (j->kept)
+        z = (float *)j->kept->z + unit * j->width * j->rows;
+    if (!j->kept || !j->kept->made)
+        block_logits(j, unit, j->h, panel, z, cols);
     for (int k = 0; k < j->count; k++) {
         block_logits(j, unit, j->hq[k], panel, zq, cols);
         for (int32_t r = 0; r < j->rows; r++) {
@@ -268,11 +272,13 @@ static void kl_unit(void *arg, int64_t unit, int worker)
 }
 
 void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-            const void *const *hq, int count, const struct backend_head *head)
+            const void *const *hq, int count, const struct backend_head *head,
+            struct backend_logits *kept)
 {
     struct head_job j = job_of(b, t, head, h);
     j.hq = hq;
     j.count = count;
+    j.kept = kept;
     j.width = cpu_unit_cols(j.w->rows, j.w->cols);
     j.units = cpu_units(j.w->rows, j.w->cols);
     size_t parts = (size_t)count * (size_t)j.units * (size_t)t->rows;
@@ -282,6 +288,8 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
     j.parts = (void *)j.c->shared.data;
     j.changed = j.parts + parts;
     aq_pool_run(j.c->pool, j.units, kl_unit, &j);
+    if (kept)
+        kept->made = 1;
     for (int k = 0; k < count; k++) {
         for (int32_t r = 0; r < t->rows; r++) {
             int64_t at = k * j.units * t->rows;

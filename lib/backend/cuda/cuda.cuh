@@ -3,8 +3,9 @@
  *
  * Activations are fp32. In bf16, inputs of linears are rounded to bf16 where they are made, so that
  * a product and its quantized twin see the same numbers; products take bf16 operands and sum in
- * fp32. Quantized operands are codes that bf16 holds exactly with a scale a row, or on Hopper a scale
- * a block, or an fp32 value split into three bf16 terms. In fp32 everything is an fp32 product.
+ * fp32. Quantized operands are codes that bf16 holds exactly with a scale a row, or on Hopper a
+ * scale a block, or an fp32 value split into three bf16 terms. In fp32 everything is an fp32
+ * product.
  *
  * All work of a backend is on one stream; weights come in on a second. No kernel adds floating
  * point numbers in an order that depends on timing, and a product's algorithm follows from its
@@ -42,7 +43,7 @@ enum scratch {
     SCRATCH_PARTS, /* partial sums */
     SCRATCH_ATTENTION,
     SCRATCH_HEAD,
-    SCRATCH_GEMM, /* cuBLASLt's workspace */
+    SCRATCH_GEMM,     /* cuBLASLt's workspace */
     SCRATCH_POINTERS, /* to the chunks of a product with the weights of experts */
     SCRATCH_MAPS,     /* of the weights of experts, for the copy engine */
     SCRATCH_WIDE,     /* a weight in fp32 whose calibrated candidates are solved */
@@ -81,8 +82,8 @@ struct cuda_backend {
 struct backend_tile {
     int32_t rows, samples, longest, used; /* used: rows that belong to a sample */
     int32_t chunk;                        /* rows of a product; divides rows */
-    std::vector<int32_t> ends;            /* [samples + 1]: ends[i] rows belong to the first i samples */
-    int64_t squares;                      /* sum of the samples' lengths squared */
+    std::vector<int32_t> ends; /* [samples + 1]: ends[i] rows belong to the first i samples */
+    int64_t squares;           /* sum of the samples' lengths squared */
     /* device */
     int32_t *first, *ids, *pos, *target, *sample_of; /* sample_of: -1 after the last */
     uint8_t *pad;
@@ -251,7 +252,8 @@ void cuda_attention_backward(struct backend *b, const struct backend_tile *t, vo
 void cuda_loss(struct backend *b, const struct backend_tile *t, double *loss, void *dh,
                const void *h, const struct backend_head *head);
 void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-             const void *const *hq, int count, const struct backend_head *head);
+             const void *const *hq, int count, const struct backend_head *head,
+             struct backend_logits *kept);
 void cuda_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                  const struct backend_head *head);
 void cuda_compare(struct backend *b, const struct backend_tile *t, struct backend_side *sides,

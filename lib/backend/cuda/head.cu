@@ -266,7 +266,8 @@ __global__ static void kl_result_kernel(double *kl, const struct partial *p,
 }
 
 void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl, const void *h,
-             const void *const *hq, int count, const struct backend_head *head)
+             const void *const *hq, int count, const struct backend_head *head,
+             struct backend_logits *kept)
 {
     struct cuda_backend *c = cuda_of(b);
     const struct backend_weight *w = head->w;
@@ -275,11 +276,12 @@ void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl,
     float *z = (float *)cuda_scratch(c, SCRATCH_Z, 2 * block * sizeof(float));
     struct partial *parts = (struct partial *)cuda_scratch(
         c, SCRATCH_HEAD, 2 * (size_t)count * rows * sizeof(struct partial));
+    const bool made = kept && kept->made;
     /* every input once, in the compute type */
     size_t size = c->config.bf16 ? sizeof(bf16) : 0;
     char *typed = (char *)cuda_scratch(c, SCRATCH_PARTS, (size_t)(count + 1) * hidden * size);
     std::vector<const void *> x((size_t)count + 1);
-    for (int k = 0; k <= count && typed && z && parts; k++) {
+    for (int k = made ? 1 : 0; k <= count && typed && z && parts; k++) {
         const void *from = gemm_input(c, k ? hq[k - 1] : h, (int64_t)hidden);
         x[(size_t)k] = size ? typed + (size_t)k * hidden * size : from;
         if (size && from)
@@ -289,19 +291,22 @@ void cuda_kl(struct backend *b, const struct backend_tile *t, double *const *kl,
                              "copying");
     }
     for (int64_t at = 0; at < w->rows && cuda_good(c); at += d.width) {
-        logits(&d, x[0], at, z);
+        float *reference = kept ? (float *)kept->z + (int64_t)rows * at : z;
+        if (!made)
+            logits(&d, x[0], at, reference);
         for (int k = 0; k < count; k++) {
             logits(&d, x[(size_t)k + 1], at, z + block);
-            kl_kernel<<<t->rows, THREADS, 0, c->stream>>>(parts + (size_t)(2 * k) * rows,
-                                                          parts + (size_t)(2 * k + 1) * rows, z,
-                                                          z + block, at, chunk_cols(&d, at));
+            kl_kernel<<<t->rows, THREADS, 0, c->stream>>>(
+                parts + (size_t)(2 * k) * rows, parts + (size_t)(2 * k + 1) * rows, reference,
+                z + block, at, chunk_cols(&d, at));
         }
     }
     for (int k = 0; k < count && cuda_good(c); k++)
         kl_result_kernel<<<(unsigned)(t->rows + THREADS - 1) / THREADS, THREADS, 0, c->stream>>>(
             kl[k], parts + (size_t)(2 * k) * rows, parts + (size_t)(2 * k + 1) * rows, t->sample_of,
             t->rows);
-    (void)cuda_launched(c, "KL");
+    if (cuda_launched(c, "KL") && kept)
+        kept->made = 1;
 }
 
 /* ---- logits ---- */
