@@ -70,6 +70,8 @@ struct cuda_backend {
     struct aq_err failed; /* the first failure since the last sync; code 0: none */
     uint64_t used, peak;  /* bytes held, limited by config.memory */
     struct scratch_room scratch[SCRATCHES];
+    /* Whose planes SCRATCH_X and SCRATCH_ROWS hold: the next product may read the same. */
+    const struct backend_operand *in_scratch;
     /* The first weight, in the order of quantizing, that is not finite; INT32_MAX: none. */
     int32_t *bad, *bad_host;
     std::vector<const char *> *quantized;           /* names of weights, by the same numbers */

@@ -4,6 +4,18 @@
 
 #include "backend/cuda/quantize.cuh"
 
+/* A side of a product: planes of (rows, cols) whose sum is the operand, times row_scale if any. */
+struct planes {
+    const void *data;
+    int terms;
+    int64_t plane; /* elements from a term to the next */
+    const float *row_scale;
+    /* of a side with a scale for each block of columns, as in struct blocks_side; block 0: none */
+    int64_t block;
+    const float *ratio;
+    int64_t stride;
+};
+
 struct backend_operand {
     bool is_weight;
     struct quant_spec spec;
@@ -29,18 +41,9 @@ struct backend_operand {
     size_t scaled_bytes;
     bool is_scaled;  /* x is `scaled` */
     double *clipped; /* waits to be raised; NULL: done, or not asked for */
-};
-
-/* A side of a product: planes of (rows, cols) whose sum is the operand, times row_scale if any. */
-struct planes {
-    const void *data;
-    int terms;
-    int64_t plane; /* elements from a term to the next */
-    const float *row_scale;
-    /* of a side with a scale for each block of columns, as in struct blocks_side; block 0: none */
-    int64_t block;
-    const float *ratio;
-    int64_t stride;
+    /* while it is the backend's in_scratch: of this many rows */
+    struct planes made;
+    int64_t made_rows;
 };
 
 /* False after a failure. */

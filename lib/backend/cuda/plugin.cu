@@ -203,6 +203,8 @@ void cuda_give(struct cuda_backend *c, void *p, size_t bytes)
 void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
 {
     struct scratch_room *r = &c->scratch[s];
+    if (s == SCRATCH_X || s == SCRATCH_ROWS)
+        c->in_scratch = NULL; /* the caller writes there */
     if (!cuda_good(c))
         return NULL;
     if (bytes <= r->bytes && r->data)
