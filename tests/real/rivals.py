@@ -11,6 +11,8 @@
                                                         their polish of these recipes: single flips, CREEP a share of the bits to spare;
                                                         to OUT-CREEP.json
     rivals.py menu FLIPS.json NUMBER                    the recipe of one of them as a menu of aq-select
+    rivals.py errors CHECKPOINT LM.json TOKENS          squared errors of the outputs that INT4 (blocks of 128) and INT8 (a scale a row)
+                                                        weights make, summed over each group and the text
     rivals.py compare PART...                           divergences of the operands, and differences of arms paired by sample
 
 April: 1/2 <H, dW^2>, H the sum over samples of the squared gradient of the sample's loss on its own labels (PrismaQuant's
@@ -154,6 +156,39 @@ def scores(checkpoint, lm, tokens, probes):
                 aura[i, c] += dot * dot / 2 / count / probes
     print(json.dumps({"positions": count, "samples": len(samples), "probes": probes, "torch": torch.__version__,
                       "april": april.tolist(), "aura": aura.tolist()}))
+
+
+# ---- errors of outputs ----
+
+def whole_numbers(torch, w, most, block):
+    rest = -w.shape[1] % block  # the last block may be a short one
+    b = torch.nn.functional.pad(w, (0, rest)).reshape(w.shape[0], -1, block)
+    s = b.abs().amax(-1, keepdim=True) / most
+    s = torch.where(s == 0, torch.ones_like(s), s)
+    return ((b / s).round().clamp(-most - 1, most) * s).reshape(w.shape[0], -1)[:, :w.shape[1]]
+
+
+def errors(checkpoint, lm, tokens):
+    torch, model = open_model(checkpoint, lambda t: t.float32)
+    groups, modules = read_json(lm)["groups"], dict(model.named_modules())
+    sums = [[0.0, 0.0] for _ in groups]
+
+    def hook(sum_of, away):
+        def add(_, inputs):
+            for c, d in enumerate(away):
+                sum_of[c] += torch.nn.functional.linear(inputs[0][0, :-1], d).double().pow(2).sum().item()
+        return add
+
+    with torch.no_grad():
+        for g, sum_of in zip(groups, sums):
+            for name in g["modules"]:
+                w = modules[name].weight
+                away = [whole_numbers(torch, w, 7, 128) - w, whole_numbers(torch, w, 127, w.shape[1]) - w]
+                modules[name].register_forward_pre_hook(hook(sum_of, away))
+        for s in samples_of(tokens):
+            if len(s) > 1:
+                model(input_ids=torch.tensor([s], device=model.device), use_cache=False)
+    print(json.dumps(sums))
 
 
 # ---- measured divergences ----
@@ -375,6 +410,8 @@ def main():
                 print(*s)
     elif what == "scores":
         scores(args[0], args[1], args[2], int(args[3]))
+    elif what == "errors":
+        errors(*args)
     elif what == "blocks":
         blocks(args[0], args[1], args[2], args[3].split(","), args[4], published)
     elif what == "flips":
