@@ -15,8 +15,8 @@ trap 'rm -rf "$work"' EXIT
 
 # text NAME SAMPLES LENGTH SEED [VOCABULARY]: tokens at random
 text() {
-    awk -v n="$2" -v tokens="$3" -v seed="$4" -v ids="${5:-49000}" 'BEGIN { srand(seed)
-        for (i = 0; i < n; i++) { line = ""; for (k = 0; k < tokens; k++) line = line int(rand() * ids) " "; print line } }' |
+    awk -v n="$2" -v tokens="$3" -v seed="$4" -v ids="${5:-49000}" 'BEGIN { x = seed # srand() does not repeat itself in every awk
+        for (i = 0; i < n; i++) { line = ""; for (k = 0; k < tokens; k++) { x = x * 16807 % 2147483647; line = line x % ids " " } print line } }' |
         "$O/tests/make_tokens" --sizes "$2" -o "$work/$1"
 }
 
