@@ -116,7 +116,8 @@ static int take_room(struct trials *t, struct aq_err *err)
     t->dev_sums = t->reference ? t->b->ops->alloc(t->b, t->sums_bytes, "divergences", err) : NULL;
     if (!t->dev_sums)
         return -1;
-    take_logits(t, !t->job.memory ? logits_usual : kept > limit ? 0 : limit - kept);
+    /* half of what a limit leaves: weights stay on a device in the other */
+    take_logits(t, !t->job.memory ? logits_usual : kept > limit ? 0 : (limit - kept) / 2);
     return 0;
 }
 
