@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Seconds of calibrated candidates at the dimensions of Qwen3-VL-4B's language model: aq-calib solve of each method alone and of all, then
 # aq-score of all candidates, for 6.7k tokens in 512 samples. Random weights, LAYERS=2 of 36 layers: what grows with layers is the difference
-# between LAYERS and one. DEVICE=cuda (aim: all within 60 s on an H200), DTYPE=bf16. Needs 1.6 GB of disk in $TMPDIR and 4 GB of memory.
+# between LAYERS and one; ALONE= leaves out the methods alone. DEVICE=cuda (aim: all of 36 layers within 60 s on an H200), DTYPE=bf16. Needs
+# 1.6 GB of disk in $TMPDIR (36 layers: 11 GB) and 4 GB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
@@ -46,7 +47,7 @@ score() {
 }
 for n in 1 "$layers"; do
     model "$n"
-    [ -n "${ALONE:-1}" ] && [ "$n" = "$layers" ] && for pair in wint4_afp16_gptq wint4_afp16_awq wint8_aint8_smooth clip; do
+    [ -n "${ALONE-1}" ] && [ "$n" = "$layers" ] && for pair in wint4_afp16_gptq wint4_afp16_awq wint8_aint8_smooth clip; do
         timed "$n" "solve $pair" solve "$work/q/$pair.json"
     done
     timed "$n" 'solve all' solve "$work"/q/*.json
