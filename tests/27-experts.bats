@@ -119,6 +119,10 @@ PY
     is "$(jq -c '.groups[6] | [.name, .modules, .experts, .inputs, .shapes, .weights, .cost_weight]' lm.json)" \
         '["layers.1.mlp.experts",["model.layers.1.mlp.experts.{e}.gate_proj","model.layers.1.mlp.experts.{e}.up_proj","model.layers.1.mlp.experts.{e}.down_proj"],8,[6,7],[[16,24],[16,24],[24,16]],9216,0.25]'
     is "$(jq -c '[.inputs[6:8][] | [.name, .cols]]' lm.json)" '[["layers.1.gate_up",24],["layers.1.down",16]]'
+    aq 0 aq-extract-lm --moe-split -o split.json "$CASES/qwen3_moe"
+    is "$(jq -c '.groups[6:8][] | [.name, .kind, .modules, .experts, .inputs, .weights, .cost_weight]' split.json)" \
+        '["layers.1.mlp.experts.gate_up","experts.gate_up",["model.layers.1.mlp.experts.{e}.gate_proj","model.layers.1.mlp.experts.{e}.up_proj"],8,[6],6144,0.25]
+["layers.1.mlp.experts.down","experts.down",["model.layers.1.mlp.experts.{e}.down_proj"],8,[7],3072,0.25]'
     # the router is in no group
     is "$(jq '[.groups[] | .modules[] | select(endswith("mlp.gate"))] | length' lm.json)" 0
 }
