@@ -366,7 +366,8 @@ $(COPIES): $(P)/%/.published: $(P)/%/report.html $(P)/%/composed-config.yaml $(P
 	$(call say,PUBLISH,$*)$(PIPELINES)/publish $(P)/$*
 endif
 
-sweep: $(CONFIGURED) $(REPORTS) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(if $(MANIFESTS),$(P)/explore.html) $(COPIES)
+# The pages over all cells take one process each: they come first, so that under -j the reports of cells are made beside them.
+sweep: $(CONFIGURED) $(if $(MANIFESTS),$(P)/explore.html) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(REPORTS) $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)
 sweep: ; @echo '$(words $(SCORES)) cells, $(words $(UNSUPPORTED)) unsupported: $(P)/summary.md'$(if $(findstring s,$(make_letters)),,; \

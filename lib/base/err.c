@@ -107,8 +107,8 @@ static size_t show_one(char *out, size_t cap, const unsigned char *s, size_t lef
 const char *aq_show_n(const char *text, unsigned long len)
 {
     enum { RING = 8, CAP = 240 };
-    static char ring[RING][CAP];
-    static int next;
+    static _Thread_local char ring[RING][CAP];
+    static _Thread_local int next;
     char *out = ring[next];
     next = (next + 1) % RING;
     size_t at = 0;

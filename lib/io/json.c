@@ -207,8 +207,8 @@ static void add_place(struct aq_buf *out, const struct jref *r)
 const char *jref_show(const struct jref *r)
 {
     enum { RING = 4, CAP = 600 };
-    static char ring[RING][CAP];
-    static int next;
+    static _Thread_local char ring[RING][CAP];
+    static _Thread_local int next;
     char *text = ring[next];
     next = (next + 1) % RING;
     struct aq_buf b = AQ_BUF_INIT;

@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "base/msg.h"
+#include "base/pool.h"
 #include "io/json_digest.h"
 #include "io/product.h"
 #include "io/run_schema.h"
@@ -680,19 +681,25 @@ static char *quant_of(const char *dir)
     return path;
 }
 
-struct collection {
-    const struct collect_source *from;
-    struct found found;
-    size_t written;
-    struct aq_err first;
+struct collected {
+    char *dir;
+    struct aq_err why; /* code 0: written, or as it was */
 };
 
-static int write_cell(struct collection *w, const char *dir, struct aq_err *err)
+struct collection {
+    const struct collect_source *from;
+    struct collected *cells;
+    size_t count, cap;
+    struct found *found; /* [threads] */
+};
+
+static int write_cell(const struct collect_source *from, const char *dir, struct found *found,
+                      struct aq_err *err)
 {
     char *run = aq_path_join(dir, "run.json"), *quant = quant_of(dir);
     char *scores = aq_path_join(dir, "scores.json");
     struct aq_buf text = AQ_BUF_INIT;
-    struct json *v = collect(w->from, run, quant, &w->found, err);
+    struct json *v = collect(from, run, quant, found, err);
     int r = -1;
     if (v && json_write(&text, v, JSON_NEWLINE, err) == 0)
         r = aq_write_if_changed(scores, text.data, text.len, err);
@@ -704,34 +711,81 @@ static int write_cell(struct collection *w, const char *dir, struct aq_err *err)
     return r;
 }
 
-static int collect_one(void *arg, const char *dir, struct aq_err *err)
+static int list_cell(void *arg, const char *dir, struct aq_err *err)
 {
     struct collection *w = arg;
-    struct aq_err own = {0};
     (void)err;
-    if (write_cell(w, dir, &own) == 0) {
-        w->written++;
-        return 0;
-    }
-    if (w->first.code)
-        aq_warn("%s", own.msg);
-    else
-        w->first = own;
+    AQ_GROW(w->cells, w->count, w->cap);
+    w->cells[w->count++] = (struct collected){.dir = xstrdup(dir)};
     return 0;
+}
+
+static void collect_unit(void *arg, int64_t unit, int worker)
+{
+    struct collection *w = arg;
+    struct collected *c = &w->cells[unit];
+    (void)write_cell(w->from, c->dir, &w->found[worker], &c->why);
+}
+
+static void found_add(struct found *to, const struct found *f, int64_t groups)
+{
+    for (int64_t g = 0; g < groups; g++)
+        to->flat_groups[g] |= f->flat_groups[g];
+    if (f->pad_high < 0)
+        return;
+    to->pad_low = to->pad_high < 0 ? f->pad_low : fmin(to->pad_low, f->pad_low);
+    to->pad_high = fmax(to->pad_high, f->pad_high);
+}
+
+/* The first failure is the call's, those after it are warnings. */
+static int say_failures(const struct collection *w, size_t *written, struct aq_err *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < w->count; i++) {
+        const struct aq_err *why = &w->cells[i].why;
+        *written += why->code == 0;
+        if (why->code && r == 0)
+            *err = *why;
+        else if (why->code)
+            aq_warn("%s", why->msg);
+        r = why->code ? -1 : r;
+    }
+    return r;
+}
+
+/* Cells have nothing in common but what is only read. */
+static int collect_listed(struct collection *w, size_t *written, struct aq_err *err)
+{
+    struct aq_pool *pool = aq_pool_new(0, NULL);
+    if (!pool && !(pool = aq_pool_new(1, err)))
+        return -1;
+    int threads = aq_pool_threads(pool);
+    int64_t groups = w->from->store->shape.groups;
+    w->found = xcalloc((size_t)threads, sizeof *w->found);
+    for (int i = 0; i < threads; i++)
+        w->found[i] = found_new(w->from->store);
+    aq_pool_run(pool, (int64_t)w->count, collect_unit, w);
+    aq_pool_free(pool);
+    for (int i = 1; i < threads; i++)
+        found_add(&w->found[0], &w->found[i], groups);
+    found_say(w->from->store, &w->found[0]);
+    for (int i = 0; i < threads; i++)
+        free(w->found[i].flat_groups);
+    free(w->found);
+    return say_failures(w, written, err);
 }
 
 int collect_cells(const struct collect_source *from, const char *cells_path, size_t *written,
                   struct aq_err *err)
 {
-    struct collection w = {.from = from, .found = found_new(from->store)};
-    int r = each_cell(cells_path, collect_one, &w, err);
-    found_say(from->store, &w.found);
-    free(w.found.flat_groups);
-    *written = w.written;
-    if (r == 0 && w.first.code) {
-        *err = w.first;
-        r = -1;
-    }
+    struct collection w = {.from = from};
+    *written = 0;
+    int r = each_cell(cells_path, list_cell, &w, err);
+    if (r == 0)
+        r = collect_listed(&w, written, err);
+    for (size_t i = 0; i < w.count; i++)
+        free(w.cells[i].dir);
+    free(w.cells);
     return r;
 }
 
