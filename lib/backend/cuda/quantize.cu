@@ -155,6 +155,39 @@ __global__ static void block_ranges(uint32_t *cells, struct sources m, struct de
     }
 }
 
+/* The same where `lanes` threads with n neighbours each have a cell. */
+template <typename T, int n>
+__global__ static void group_ranges(uint32_t *cells, struct sources m, struct device_step s,
+                                    int skip_nan, int lanes)
+{
+    int job = (int)blockIdx.y;
+    int64_t row = blockIdx.x, cell = row_cell(m, s, job, row);
+    if (cell < 0 || !row_taken(m, job, row))
+        return;
+    const T *x = (const T *)m.at[job] + row * m.cols;
+    unsigned packs = (unsigned)m.cols / n;
+    for (unsigned first = threadIdx.x / WARP * WARP; first < packs; first += THREADS) {
+        unsigned at = first + threadIdx.x % WARP;
+        uint32_t top = 0;
+        if (at < packs) {
+            float v[n];
+            fetch_some<T, n>(v, x, (int64_t)at * n);
+            for (int k = 0; k < n; k++) {
+                uint32_t u = magnitude_bits(v[k]);
+                top = skip_nan && u > 0x7f800000u ? top : max(top, u);
+            }
+        }
+        for (int k = lanes / 2; k > 0; k /= 2)
+            top = max(top, __shfl_xor_sync(0xffffffffu, top, k));
+        if (at >= packs || at % (unsigned)lanes)
+            continue;
+        if (s.groups == CELL_BLOCKS && s.rows_each == 1)
+            cells[cell + at / (unsigned)lanes] = top;
+        else
+            atomicMax(&cells[cell + at / (unsigned)lanes], top);
+    }
+}
+
 enum { STRIP = 64 }; /* rows of a block of the next kernel */
 
 /* A cell a column. */
@@ -190,7 +223,12 @@ static void launch_ranges(struct cuda_backend *c, uint32_t *cells, const struct 
         column_ranges<T><<<grid, THREADS, 0, c->stream>>>(cells, *m);
     } else if (s->grid_cols > 1) {
         int skip_nan = !m->is_weight && scales_in_blocks(&s->t);
-        block_ranges<T><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s, skip_nan);
+        int64_t lanes = s->block / MANY;
+        if (aligned(m, s->block, MANY) && lanes <= WARP && (lanes & (lanes - 1)) == 0)
+            group_ranges<T, MANY>
+                <<<rows, THREADS, 0, c->stream>>>(cells, *m, *s, skip_nan, (int)lanes);
+        else
+            block_ranges<T><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s, skip_nan);
     } else if (aligned(m, s->block, MANY)) {
         row_ranges<T, MANY><<<rows, THREADS, 0, c->stream>>>(cells, *m, *s);
     } else {

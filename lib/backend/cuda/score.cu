@@ -1,7 +1,7 @@
 /*
  * Products of quantized operands, and scores made from them. Tiles that share a weight go through
  * one product, each with the chunks of rows that hold wanted samples; the kernel after it scales a
- * result, compares it with the reference and sums. One block owns a row of up to SHARING jobs with
+ * result, compares it with the reference and sums. One warp owns a row of up to SHARING jobs with
  * one reference; its sums, in double, are made in a fixed order, and a second kernel adds up each
  * sample's rows.
  */
@@ -194,67 +194,98 @@ __device__ static double effect(float z, float scale, float y, float dy)
     return (double)(z * scale - y) * (double)dy;
 }
 
-/* A row of `jobs` jobs that share the reference, which is read once; dots: any of them wants its
-   dot form. */
+/* A power of two that is at least n, of up to 8. */
+__device__ static constexpr int room_for(int n)
+{
+    return n > 4 ? 8 : n > 2 ? 4 : n;
+}
+
+/*
+ * Sums of `values` numbers over a warp, a power of two of them. At each of the first steps a lane
+ * gives away half of its numbers for its partner's share of the other half, so that lane
+ * i * (32 / values) ends with the sum of number i, added up as warp_sum adds.
+ */
+template <int values> __device__ static double warp_sums(double (&v)[values])
+{
+    int lane = (int)(threadIdx.x % WARP), k = WARP / 2;
+#pragma unroll
+    for (int half = values / 2; half > 0; half /= 2, k /= 2) {
+        bool upper = lane & k;
+#pragma unroll
+        for (int i = 0; i < half; i++) {
+            double given = upper ? v[i] : v[i + half], kept = upper ? v[i + half] : v[i];
+            v[i] = kept + __shfl_xor_sync(0xffffffffu, given, k);
+        }
+    }
+    for (; k > 0; k /= 2)
+        v[0] += __shfl_xor_sync(0xffffffffu, v[0], k);
+    return v[0];
+}
+
+/* A row of `jobs` jobs that share the reference, which is read once; lane i takes packs i, i + 32,
+   ... dots: any of the jobs wants its dot form. */
 template <int n, int jobs, bool dots>
-__device__ static void score_row(const struct score_jobs &j, int job)
+__device__ static void score_row(const struct score_jobs &j, int job, int64_t row)
 {
     typedef struct floats<n> pack;
-    int64_t row = blockIdx.x, all[jobs];
+    enum { VALUES = room_for(jobs) * (dots ? 2 : 1) };
     const pack *z[jobs];
     const pack *y = (const pack *)(j.y[job] + row * j.out);
     const pack *dy = (const pack *)(j.dy[job] + row * j.out);
-    unsigned packs = (unsigned)j.out / n;
+    unsigned packs = (unsigned)j.out / n, lane = threadIdx.x % WARP;
     float row_scale[jobs];
-    double sum[jobs] = {}, dot[jobs] = {};
+    double sum[VALUES] = {}; /* of each job; from the middle on, their dots */
     for (int i = 0; i < jobs; i++) {
-        all[i] = j.base[job + i] + row;
-        z[i] = (const pack *)(j.z + all[i] * j.out);
-        row_scale[i] = j.row_scale ? j.row_scale[all[i]] : 1;
+        int64_t all = j.base[job + i] + row;
+        z[i] = (const pack *)(j.z + all * j.out);
+        row_scale[i] = j.row_scale ? j.row_scale[all] : 1;
     }
-    for (unsigned at = threadIdx.x; at < packs; at += THREADS) {
-        pack b = y[at], g = dy[at], scale;
+#pragma unroll 2
+    for (unsigned at = lane; at < packs; at += WARP) {
+        pack b = y[at], g = dy[at], scale, a[jobs];
+#pragma unroll
+        for (int i = 0; i < jobs; i++)
+            a[i] = z[i][at];
         for (int k = 0; k < n; k++)
             scale.e[k] = j.col_scale ? j.col_scale[at * n + k] : 1;
 #pragma unroll
         for (int i = 0; i < jobs; i++) {
-            pack a = z[i][at];
             for (int k = 0; k < n; k++) {
-                double d = effect(a.e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
+                double d = effect(a[i].e[k] * scale.e[k], row_scale[i], b.e[k], g.e[k]);
                 sum[i] += d * d;
                 if (dots)
-                    dot[i] += d;
+                    sum[VALUES / 2 + i] += d;
             }
         }
     }
-    for (int i = 0; i < jobs; i++) {
-        double all_of_row = block_sum(sum[i]);
-        if (threadIdx.x == 0)
-            j.parts[all[i]] = all_of_row;
-        if (!dots || !j.dots[job + i])
-            continue;
-        double effect_of_row = block_sum(dot[i]);
-        if (threadIdx.x == 0)
-            j.dots[job + i][row] += effect_of_row;
-    }
+    double own = warp_sums<VALUES>(sum);
+    int value = (int)(lane / (WARP / VALUES)), of = dots ? value % (VALUES / 2) : value;
+    if (lane % (WARP / VALUES) || of >= jobs)
+        return;
+    if (value == of)
+        j.parts[j.base[job + of] + row] = own;
+    else if (j.dots[job + of])
+        j.dots[job + of][row] += own;
 }
 
-/* One block per row of a group. */
+/* One warp per row of a group. */
 template <int n, bool dots>
-__global__ static void score_kernel(struct score_jobs j, struct score_groups g)
+__global__ static void score_kernel(const __grid_constant__ struct score_jobs j,
+                                    const __grid_constant__ struct score_groups g)
 {
     int job = g.first[blockIdx.y];
-    if ((int64_t)blockIdx.x >= j.used[job])
+    int64_t row = (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    if (row >= j.used[job])
         return;
     switch (g.count[blockIdx.y]) {
     case 1:
-        return score_row<n, 1, dots>(j, job);
+        return score_row<n, 1, dots>(j, job, row);
     case 2:
-        return score_row<n, 2, dots>(j, job);
+        return score_row<n, 2, dots>(j, job, row);
     case 3:
-        return score_row<n, 3, dots>(j, job);
+        return score_row<n, 3, dots>(j, job, row);
     default:
-        return score_row<n, SHARING, dots>(j, job);
+        return score_row<n, SHARING, dots>(j, job, row);
     }
 }
 
@@ -325,7 +356,7 @@ static struct wanted wanted_of(const struct backend_score_job *job)
 static void compare(struct cuda_backend *c, struct score_jobs *j, const struct wanted *jobs,
                     int count)
 {
-    enum { SAMPLES = THREADS / WARP }; /* of a block */
+    enum { SAMPLES = THREADS / WARP }; /* of a block, or rows */
     int32_t most = 0;
     int64_t longest = 0, base = 0;
     bool dots = false;
@@ -345,7 +376,7 @@ static void compare(struct cuda_backend *c, struct score_jobs *j, const struct w
         longest = std::max(longest, jobs[i].rows);
     }
     struct score_groups g = groups_of(j, count);
-    dim3 rows((unsigned)longest, (unsigned)g.groups);
+    dim3 rows((unsigned)((longest + SAMPLES - 1) / SAMPLES), (unsigned)g.groups);
     dim3 samples((unsigned)((most + SAMPLES - 1) / SAMPLES), (unsigned)count);
     auto kernel = quads(j, count) ? (dots ? score_kernel<4, true> : score_kernel<4, false>)
                                   : (dots ? score_kernel<1, true> : score_kernel<1, false>);
