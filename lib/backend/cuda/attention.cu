@@ -538,7 +538,7 @@ static bool forward_in_tiles(struct cuda_backend *c, const struct backend_tile *
 {
     tile_kernel *kernel = tile_kernel_of(a->dim);
     int tiles = (t->longest + TILE_ROWS - 1) / TILE_ROWS, seen = t->longest, most = 0;
-    if (a->window > 0 && a->window + TILE_ROWS - 1 < seen)
+    if (a->window > 0 && a->window < seen - (TILE_ROWS - 1))
         seen = a->window + TILE_ROWS - 1;
     int width = (seen + SIDE - 1) / SIDE * SIDE;
     size_t bytes =
