@@ -207,7 +207,7 @@ static void test_bad_moments(void)
 {
     struct quant_spec spec = spec_of("gptq{128,0.01,static,plain}/int4:axis0:static");
     struct aq_err err = {0};
-    struct gptq_factor f;
+    struct gptq_factor f = {0};
     double s[16] = {0}, damp; /* an input that is always 0 */
     int r = gptq_factor(&f, pools[0], s, 4, NULL, &spec.methods, &damp, &err);
     tap_ok(r == 0 && damp == 0.01, "columns without any input have a factor");

@@ -534,7 +534,7 @@ static void test_kl(double divisor, double cap)
 {
     enum { COLS = 13, VOCAB = 1103, COUNT = 2 };
     double *w = random_doubles(VOCAB * COLS), *h = random_doubles(ROWS * COLS);
-    double *changed = random_doubles(ROWS * COLS), kl[COUNT][ROWS];
+    double *changed = random_doubles(ROWS * COLS), kl[COUNT][ROWS] = {0};
     float *room;
     struct backend_weight bw = weight_of(w, VOCAB, COLS, &room);
     for (int i = 0; i < ROWS * COLS; i++)
@@ -546,7 +546,7 @@ static void test_kl(double divisor, double cap)
     struct dims d = {.cols = COLS, .out = VOCAB, .w = w, .scale = 1 / divisor, .cap = cap};
     be->ops->kl(be, tile, found, gh.data, hq, COUNT, &head, NULL);
     struct backend_logits kept = {.z = xmalloc((size_t)(ROWS * VOCAB) * sizeof(float))};
-    double again[2][COUNT][ROWS];
+    double again[2][COUNT][ROWS] = {0};
     for (int turn = 0; turn < 2; turn++) { /* made, and used without the reference's input */
         double *const to[COUNT] = {again[turn][0], again[turn][1]};
         be->ops->kl(be, tile, to, turn ? NULL : gh.data, hq, COUNT, &head, &kept);
