@@ -129,8 +129,8 @@ int scoring_walk_measuring(const struct scoring *s, struct walk *w, struct aq_er
 {
     struct scoring_bytes plan;
     struct walk_job job = walk_job_of(s);
-    if ((s->kl_div ? kl_plan : gradient_plan)(s, &plan, err) < 0 ||
-        scoring_has_room(s, &plan, err) < 0)
+    int r = s->kl_div ? kl_plan(s, &plan, err) : gradient_plan(s, &plan, err);
+    if (r < 0 || scoring_has_room(s, &plan, err) < 0)
         return -1;
     job.spilled = plan.spilled > 0;
     return walk_open(w, &job, err);
