@@ -72,7 +72,6 @@ cells() { jq -r ".cells[] | select($1) | .dir" "$P/cells.json"; }
     for f in "${files[@]}"; do names+=(-o -name "$f"); done
     # one cell in twelve: the others are to stay untouched
     find tmp -path '*/default/*' \( -false "${names[@]}" \) -delete
-    rm $P/summary.*
     mkdir kept && mv models datasets kept/
     run sweep reports -j2
     mv kept/* .
