@@ -3,7 +3,6 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "export/gguf_model.h"
-#include "io/gguf.h"
 
 #include <assert.h>
 #include <math.h>
@@ -22,7 +21,7 @@ bool coder_needs_range(const struct scheme *s)
     return coder_shares_range(s) || s->one_range;
 }
 
-static enum gguf_type gguf_type_of(const struct scheme *s)
+enum gguf_type codes_gguf_type(const struct scheme *s)
 {
     switch (s->codes) {
     case CODES_Q8_0:
@@ -41,7 +40,7 @@ uint64_t coder_code_bytes(const struct coder *c, int64_t rows)
 {
     uint64_t r = (uint64_t)rows, cols = (uint64_t)c->cols;
     if (c->layout == LAYOUT_GGUF) {
-        const struct gguf_type_info *t = gguf_type_info(gguf_type_of(&c->scheme));
+        const struct gguf_type_info *t = gguf_type_info(codes_gguf_type(&c->scheme));
         return r * (cols / (uint64_t)t->block) * (uint64_t)t->block_bytes;
     }
     switch (c->scheme.codes) {
@@ -641,7 +640,7 @@ void coder_decode(const struct coder *c, const void *codes, const void *scales, 
 {
     if (c->layout == LAYOUT_GGUF) {
         size_t n = (size_t)((r1 - r0) * c->cols);
-        gguf_dequantize(gguf_type_of(&c->scheme),
+        gguf_dequantize(codes_gguf_type(&c->scheme),
                         (const char *)codes + coder_code_bytes(c, 1) * (uint64_t)r0, n, out);
         float gs = coder_second_level(c);
         for (size_t i = 0; c->scheme.codes == CODES_NVFP4 && i < n; i++)

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "engine/scheme.h"
+#include "io/gguf.h"
 #include "io/safetensors.h"
 #include "quant/quant.h"
 
@@ -35,6 +36,8 @@ struct coder {
     struct quant_grid grid;
 };
 
+/* The type of a tensor of such codes in a GGUF file. */
+enum gguf_type codes_gguf_type(const struct scheme *s);
 /* Does the scheme need the largest weight of all members of the group, or of this weight? */
 bool coder_shares_range(const struct scheme *s);
 bool coder_needs_range(const struct scheme *s);

@@ -5,12 +5,12 @@
 #include "base/num.h"
 #include "base/pool.h"
 #include "base/progress.h"
+#include "export/codes.h"
 #include "export/gguf_model.h"
 #include "export/weights.h"
 #include "model/family.h"
 #include "model/fold.h"
 
-#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,21 +57,6 @@ static enum gguf_type plain_type(enum st_dtype dtype)
     return dtype == ST_BF16 ? GGUF_BF16 : dtype == ST_F16 ? GGUF_F16 : GGUF_F32;
 }
 
-static enum gguf_type coded_type(const struct scheme *s)
-{
-    switch (s->codes) {
-    case CODES_Q8_0:
-        return GGUF_Q8_0;
-    case CODES_Q4_0:
-        return GGUF_Q4_0;
-    case CODES_MXFP4:
-        return GGUF_MXFP4;
-    default:
-        assert(s->codes == CODES_NVFP4);
-        return GGUF_NVFP4;
-    }
-}
-
 /* Norms and routers are F32, as llama.cpp's own converter writes them. */
 static void describe_tensor(const struct export_plan *p, const struct lm_tensor *t, bool router,
                             struct entry *e)
@@ -80,7 +65,7 @@ static void describe_tensor(const struct export_plan *p, const struct lm_tensor 
         .name = t->name, .t = t, .m = export_plan_find(p, t->source), .rank = t->rank, .scale = -1};
     memcpy(e->shape, t->shape, sizeof e->shape);
     e->quantized = e->m != NULL;
-    e->type = e->m                     ? coded_type(&e->m->group->verdict.scheme)
+    e->type = e->m                     ? codes_gguf_type(&e->m->group->verdict.scheme)
               : t->rank == 1 || router ? GGUF_F32
                                        : plain_type(t->dtype);
 }
@@ -107,7 +92,7 @@ static void describe_experts(const struct export_plan *p, int64_t layer, struct 
                                 .rank = MODEL_RANK,
                                 .shape = {(uint64_t)a->experts, (uint64_t)g->modules[k].rows,
                                           (uint64_t)g->modules[k].cols},
-                                .type = g->verdict.quantized ? coded_type(&g->verdict.scheme)
+                                .type = g->verdict.quantized ? codes_gguf_type(&g->verdict.scheme)
                                                              : plain_type(from.dtype),
                                 .scale = -1};
         }
