@@ -186,7 +186,7 @@ static void check_codes(const struct input *in, const struct pair *w, const floa
            "%lld: %s: the same ranges", (long long)n, text);
     /* a column's code on the border of two may change some of those after it in its row */
     tap_ok(differ * 100000 <= (size_t)(rows * n), "%lld: %s: %zu of %lld codes differ",
-           (long long)n, text, differ, (long long)(rows * n));
+           (long long)n, text, differ, (long long)rows * n);
     for (int i = 0; i < SIDES; i++) {
         free(packed[i]);
         free(codes[i]);

@@ -30,12 +30,6 @@ static double uniform(void)
     return (double)(int64_t)(seed ^ seed >> 29) / 9223372036854775808.0;
 }
 
-/* Through void: the very bits are what is compared. */
-static int same_bits(const void *a, const void *b, size_t bytes)
-{
-    return memcmp(a, b, bytes) == 0;
-}
-
 static void must(int status)
 {
     if (status < 0) {

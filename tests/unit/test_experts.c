@@ -284,11 +284,6 @@ static void test_forms(void)
 
 enum { EXPERTS = 4, K = 2, ROWS = 256 };
 
-static bool same_bits(const void *a, const void *b, size_t n)
-{
-    return memcmp(a, b, n) == 0;
-}
-
 static struct backend_tile *plain_tile(struct backend *b, int32_t used)
 {
     static int32_t zeros[ROWS];

@@ -147,7 +147,7 @@ static void hold_cell(const struct json *row, const struct json *format, const s
     }
 }
 
-static bool same_bits(const struct json *row, const struct json *quant, const char *column)
+static bool bits_agree(const struct json *row, const struct json *quant, const char *column)
 {
     if (!truth_of(row, "valid") || has_layer_names(text_of(row, "format")))
         return true;
@@ -180,7 +180,7 @@ static void test_cells(const struct json *vectors, const char *column, bool all)
         } else {
             if (all)
                 hold_cell(row, format, merged, quant, &wrong);
-            wrong.bits += !same_bits(row, quant, column);
+            wrong.bits += !bits_agree(row, quant, column);
         }
         json_free(merged);
         json_free(quant);
