@@ -260,7 +260,7 @@ static int write_matrix(struct gguf_job *j, const struct export_module *m, int64
                        err) < 0)
             return -1;
     }
-    aq_pool_run(j->p->pool, (j->rows + CODES_TILE - 1) / CODES_TILE, tile_unit, j);
+    aq_pool_run(j->p->pool, aq_div_up(j->rows, CODES_TILE), tile_unit, j);
     if (j->failed >= 0 && err)
         *err = j->err;
     return j->failed >= 0 ? -1 : 0;

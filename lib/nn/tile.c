@@ -156,7 +156,7 @@ int32_t tiles_tokens(const struct backend *b, const struct lm_arch *a, int64_t t
 {
     int64_t most = a->experts ? b->expert_tile_tokens : 0, each = b->tile_tokens;
     if (total < most)
-        most = (total + each - 1) / each * each;
+        most = aq_round_up(total, each);
     return (int32_t)(most > each ? most : each);
 }
 

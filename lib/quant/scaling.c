@@ -28,7 +28,7 @@ enum { COLUMNS = 256 };
 
 static void run_columns(struct aq_pool *pool, struct columns *j, aq_pool_fn *fn)
 {
-    aq_pool_run(pool, (j->in->cols + j->each - 1) / j->each, fn, j);
+    aq_pool_run(pool, aq_div_up(j->in->cols, j->each), fn, j);
 }
 
 static void most_unit(void *arg, int64_t unit, int worker)
@@ -119,13 +119,13 @@ struct sampled {
 
 int64_t awq_row_step(int64_t rows, int all_rows)
 {
-    return all_rows ? 1 : (rows + AWQ_ROWS - 1) / AWQ_ROWS;
+    return all_rows ? 1 : aq_div_up(rows, AWQ_ROWS);
 }
 
 static void sample_rows(const struct scaled_weight *w, int64_t cols, bool all, struct sampled *out)
 {
     int64_t step = awq_row_step(w->rows, all);
-    *out = (struct sampled){.rows = (w->rows + step - 1) / step, .name = w->name};
+    *out = (struct sampled){.rows = aq_div_up(w->rows, step), .name = w->name};
     out->w = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
     out->scaled = xmalloc((size_t)(out->rows * cols) * sizeof *out->w);
     for (int64_t i = 0; i < out->rows; i++)
@@ -264,7 +264,7 @@ static int host_error(void *arg, const struct quant_spec *spec, int all_rows, co
         struct quant_plan *plan = NULL;
         const struct quant_matrix m = {s->scaled, NUM_F32, s->rows, cols, s->name};
         struct trying j = {.s = s, .cols = cols, .scale = scale, .m = &m};
-        int64_t units = (s->rows + TRY_ROWS - 1) / TRY_ROWS;
+        int64_t units = aq_div_up(s->rows, TRY_ROWS);
         aq_pool_run(h->pool, units, scale_unit, &j);
         if (quant_plan_weight(&plan, spec, &m, QUANT_UNROUNDED, err) < 0)
             return -1;

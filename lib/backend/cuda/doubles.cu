@@ -2,11 +2,9 @@
  * Products in double by cuBLASLt. The algorithm is asked for once per shape and alignment, which
  * follow from a call's place in its op: equal ops give equal bits on one kind of GPU.
  */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/matmul.cuh"
 
 #include <array>
-
-static const size_t workspace_bytes = (size_t)32 << 20;
 
 enum { KEYS = 16 };
 typedef std::array<int64_t, KEYS> doubles_key;
@@ -41,33 +39,21 @@ static uint32_t alignment_of(const double *p, int64_t stride, int batch)
     return first < second ? first : second;
 }
 
-/* cuBLAS is column-major, so that C' = B' A': B of ours is its A. */
-struct doubles_call {
-    cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t a, b, c;
-    cublasLtMatmulPreference_t wish;
-};
-
 /* A row-major matrix of `rows` rows, which to cuBLAS has as many columns. */
 static cublasStatus_t layout_new(cublasLtMatrixLayout_t *out, int64_t rows, int64_t cols,
                                  int64_t ld, int batch, int64_t stride)
 {
-    int32_t count = batch;
     cublasStatus_t s =
         cublasLtMatrixLayoutCreate(out, CUDA_R_64F, (uint64_t)cols, (uint64_t)rows, ld);
     if (s == CUBLAS_STATUS_SUCCESS && batch)
-        s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
-                                             sizeof count);
-    if (s == CUBLAS_STATUS_SUCCESS && batch)
-        s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                             &stride, sizeof stride);
+        s = matmul_batch(*out, batch, stride);
     return s;
 }
 
-static cublasStatus_t call_new(struct doubles_call *k, const struct doubles *p)
+static cublasStatus_t call_new(struct matmul_call *k, const struct doubles *p)
 {
     cublasOperation_t trans = CUBLAS_OP_T;
-    *k = doubles_call{};
+    *k = matmul_call{};
     cublasStatus_t s = cublasLtMatmulDescCreate(&k->op, CUBLAS_COMPUTE_64F, CUDA_R_64F);
     if (s == CUBLAS_STATUS_SUCCESS && p->b_transposed)
         s = cublasLtMatmulDescSetAttribute(k->op, CUBLASLT_MATMUL_DESC_TRANSA, &trans,
@@ -86,41 +72,30 @@ static cublasStatus_t call_new(struct doubles_call *k, const struct doubles *p)
     return s;
 }
 
-static void call_free(struct doubles_call *k)
-{
-    if (k->wish)
-        (void)cublasLtMatmulPreferenceDestroy(k->wish);
-    if (k->a)
-        (void)cublasLtMatrixLayoutDestroy(k->a);
-    if (k->b)
-        (void)cublasLtMatrixLayoutDestroy(k->b);
-    if (k->c)
-        (void)cublasLtMatrixLayoutDestroy(k->c);
-    if (k->op)
-        (void)cublasLtMatmulDescDestroy(k->op);
-}
-
-static cublasStatus_t ask(struct cuda_backend *c, struct doubles_call *k, const uint32_t align[3],
+static cublasStatus_t ask(struct cuda_backend *c, struct matmul_call *k, const uint32_t align[3],
                           cublasLtMatmulAlgo_t *algo)
 {
     static const cublasLtMatmulPreferenceAttributes_t which[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     const uint32_t bytes[] = {align[1], align[0], align[2], align[2]};
+    cublasLtMatmulPreference_t wish = NULL;
     cublasLtMatmulHeuristicResult_t found = {};
     size_t most = workspace_bytes;
     int count = 0;
-    cublasStatus_t s = cublasLtMatmulPreferenceCreate(&k->wish);
+    cublasStatus_t s = cublasLtMatmulPreferenceCreate(&wish);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulPreferenceSetAttribute(k->wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+        s = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                  &most, sizeof most);
     for (int i = 0; i < 4 && s == CUBLAS_STATUS_SUCCESS; i++)
-        s = cublasLtMatmulPreferenceSetAttribute(k->wish, which[i], &bytes[i], sizeof bytes[i]);
+        s = cublasLtMatmulPreferenceSetAttribute(wish, which[i], &bytes[i], sizeof bytes[i]);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulAlgoGetHeuristic(c->lt, k->op, k->a, k->b, k->c, k->c, k->wish, 1, &found,
+        s = cublasLtMatmulAlgoGetHeuristic(c->lt, k->op, k->a, k->b, k->c, k->c, wish, 1, &found,
                                            &count);
     if (s == CUBLAS_STATUS_SUCCESS && count == 0)
         s = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (wish)
+        (void)cublasLtMatmulPreferenceDestroy(wish);
     *algo = found.algo;
     return s;
 }
@@ -134,7 +109,7 @@ void doubles_run(struct cuda_backend *c, const struct doubles *p)
                              p->ldc,         p->batch, p->a_stride, p->b_stride,  p->c_stride,
                              align[0],       align[1], align[2],    p->beta != 0, p->a_transposed,
                              p->b_transposed};
-    struct doubles_call k = {};
+    struct matmul_call k = {};
     cublasLtMatmulAlgo_t algo;
     void *workspace = cuda_scratch(c, SCRATCH_GEMM, workspace_bytes);
     if (!workspace || p->m == 0 || p->n == 0 || p->k == 0)
@@ -151,7 +126,7 @@ void doubles_run(struct cuda_backend *c, const struct doubles *p)
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmul(c->lt, k.op, &p->alpha, p->b, k.a, p->a, k.b, &p->beta, p->c, k.c, p->c,
                            k.c, &algo, workspace, workspace_bytes, c->stream);
-    call_free(&k);
+    matmul_call_free(&k);
     if (s != CUBLAS_STATUS_SUCCESS && cuda_good(c))
         c->host.err_set(&c->failed, AQ_ERUN, "product in double of %lld x %lld x %lld: %s",
                         (long long)p->m, (long long)p->n, (long long)p->k,

@@ -4,7 +4,7 @@
  * depend on how many chunks share the call. With experts each chunk has a weight of its own, and the
  * batch is one of addresses.
  */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/matmul.cuh"
 
 #include <tuple>
 
@@ -17,8 +17,6 @@ int64_t gemm_chunk(int64_t tile_rows)
 {
     return tile_rows % CHUNK_ROWS == 0 ? CHUNK_ROWS : tile_rows;
 }
-
-static const size_t workspace_bytes = (size_t)32 << 20;
 
 typedef std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, bool> gemm_key;
 
@@ -45,12 +43,6 @@ void gemm_close(struct cuda_backend *c)
     doubles_close(c->doubles);
 }
 
-/* The description of one product; cuBLAS is column-major, so that C^T = B' A^T. */
-struct matmul_call {
-    cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t a, b, c; /* B of ours is its A */
-};
-
 /* stride: elements from one of the batch to the next; ADDRESSES: each has its own. */
 enum { ADDRESSES = -1 };
 
@@ -67,11 +59,7 @@ static cublasStatus_t layout_new(cublasLtMatrixLayout_t *out, cudaDataType_t typ
             s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_MODE, &mode,
                                                  sizeof mode);
     } else if (s == CUBLAS_STATUS_SUCCESS && batch > 1) {
-        s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
-                                             sizeof count);
-        if (s == CUBLAS_STATUS_SUCCESS)
-            s = cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
-                                                 &stride, sizeof stride);
+        s = matmul_batch(*out, batch, stride);
     }
     return s;
 }
@@ -97,18 +85,6 @@ static cublasStatus_t call_new(struct matmul_call *out, const struct gemm *g, in
         s = layout_new(&out->c, CUDA_R_32F, g->n, g->chunk, batch,
                        listed ? ADDRESSES : g->chunk * g->n);
     return s;
-}
-
-static void call_free(struct matmul_call *k)
-{
-    if (k->a)
-        (void)cublasLtMatrixLayoutDestroy(k->a);
-    if (k->b)
-        (void)cublasLtMatrixLayoutDestroy(k->b);
-    if (k->c)
-        (void)cublasLtMatrixLayoutDestroy(k->c);
-    if (k->op)
-        (void)cublasLtMatmulDescDestroy(k->op);
 }
 
 /* cuBLAS takes addresses for multiples of 256 bytes unless it is told otherwise. */
@@ -160,7 +136,7 @@ static cublasStatus_t ask(struct cuda_backend *c, const struct gemm *g, cublasLt
         s = CUBLAS_STATUS_NOT_SUPPORTED;
     if (wish)
         (void)cublasLtMatmulPreferenceDestroy(wish);
-    call_free(&usual);
+    matmul_call_free(&usual);
     *algo = found.algo;
     return s;
 }
@@ -236,7 +212,7 @@ void gemm_run(struct cuda_backend *c, const struct gemm *g)
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmul(c->lt, k.op, &one, at.w, k.a, at.x, k.b, g->accumulate ? &one : &zero,
                            at.y, k.c, at.y, k.c, &algo, workspace, workspace_bytes, c->stream);
-    call_free(&k);
+    matmul_call_free(&k);
     if (s != CUBLAS_STATUS_SUCCESS && cuda_good(c))
         c->host.err_set(&c->failed, AQ_ERUN, "product of %lld x %lld x %lld: %s", (long long)g->m,
                         (long long)g->n, (long long)g->k, cublasLtGetStatusString(s));
