@@ -1,16 +1,14 @@
 /* A group of linears as scores and manifests describe it. */
 #include "engine/engine.h"
+#include "io/group_norm.h"
 
-#include <string.h>
-
-/* Does a norm give the input? Files of before the member say so by the kind. */
+/* Does a norm give the input? */
 static bool is_normed(const struct json *group, const char *kind)
 {
     const struct json *norm = json_find(group, "norm");
     if (norm && json_type(norm) == JSON_BOOL)
         return json_bool(norm);
-    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 ||
-           strcmp(kind, "experts") == 0 || strcmp(kind, "experts.gate_up") == 0;
+    return group_norm_usual(kind);
 }
 
 int engine_group_read(struct engine_group *g, const struct json *group, const char *where,

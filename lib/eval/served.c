@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 #include "export/gguf_model.h"
+#include "io/group_norm.h"
 
 #include <string.h>
 
@@ -95,7 +96,7 @@ int served_coded(const struct eval_served *s, enum scheme_layout layout, const c
     }
     if (c->form == CODED_PLAIN)
         return 0;
-    asked.normed = strcmp(asked.kind, "qkv") == 0 || strcmp(asked.kind, "gate_up") == 0;
+    asked.normed = group_norm_usual(asked.kind);
     if (!coded_treatment(c, weight))
         return aq_err_set(err, AQ_EINPUT,
                           "%s: what %s computes with zero points or shuffled groups is not known",

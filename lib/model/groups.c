@@ -1,6 +1,7 @@
 #include "model/groups.h"
 
 #include "base/mem.h"
+#include "io/group_norm.h"
 #include "model/family.h"
 #include "model/fold.h"
 #include "model/lm.h"
@@ -22,13 +23,6 @@ static void init(struct model_groups *g, int64_t layers)
     g->layers = layers;
     g->first = take(g, (size_t)layers + 1, sizeof *g->first);
     g->first_input = take(g, (size_t)layers + 1, sizeof *g->first_input);
-}
-
-/* Kinds that follow a norm in most families. */
-static bool usually_normed(const char *kind)
-{
-    return strcmp(kind, "qkv") == 0 || strcmp(kind, "gate_up") == 0 ||
-           strcmp(kind, "experts") == 0 || strcmp(kind, "experts.gate_up") == 0;
 }
 
 /* ---- from a model ---- */
@@ -301,7 +295,7 @@ static int read_group(struct model_groups *g, struct model_group *to, int64_t la
         return -1;
     to->name = aq_arena_strdup(&g->arena, name);
     to->kind = aq_arena_strdup(&g->arena, kind);
-    to->normed = usually_normed(kind);
+    to->normed = group_norm_usual(kind);
     if (jref_maybe_bool(at, "norm", &to->normed, err) < 0)
         return -1;
     if (read_members(g, to, at, err) < 0 || read_modules(g, to, at, err) < 0 ||
@@ -408,7 +402,7 @@ void model_group_write(const struct model_group *m, struct json *v)
     }
     json_add_int(v, "weights", m->weights);
     json_add_double(v, "cost_weight", m->cost_weight);
-    if (usually_normed(m->kind) && !m->normed)
+    if (group_norm_usual(m->kind) && !m->normed)
         json_add_bool(v, "norm", false);
 }
 
