@@ -366,7 +366,14 @@ $(COPIES): $(P)/%/.published: $(P)/%/report.html $(P)/%/composed-config.yaml $(P
 	$(call say,PUBLISH,$*)$(PIPELINES)/publish $(P)/$*
 endif
 
-# The pages over all cells take one process each: they come first, so that under -j the reports of cells are made beside them.
+# The pages over all cells take one process each: they come first, so that under -j the reports of cells are made beside them. While a
+# manifest is missing make passes the pages over and would start every report before it looks at them again: reports wait for the last
+# one, but under -k, where a cell that fails keeps no other from its report.
+ifeq ($(findstring k,$(make_letters)),)
+.PHONY: chosen
+chosen: $(MANIFESTS)
+$(REPORTS): | chosen
+endif
 sweep: $(CONFIGURED) $(if $(MANIFESTS),$(P)/explore.html) $(P)/summary.md $(P)/summary.tsv $(P)/summary.html $(REPORTS) $(COPIES)
 # a recipe of a phony target would always be something to do: under -q there is none
 ifeq ($(findstring q,$(looking_only)),)

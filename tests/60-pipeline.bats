@@ -26,7 +26,7 @@ calls() { grep -c "^$1" "$AQ_STUB_LOG" || true; }
 forget() { : >"$AQ_STUB_LOG"; }
 
 @test "first run: each thing once; second run: nothing" {
-    aq 0 sweep
+    aq 0 sweep -j2
     is "$(calls aq-extract-lm)" 1
     is "$(calls 'aq-calib tokens')" 1
     is "$(calls 'aq-calib ranges')" 0 # in one pass with the scores
@@ -35,6 +35,8 @@ forget() { : >"$AQ_STUB_LOG"; }
     is "$(calls 'aq-score collect')" 1
     is "$(calls aq-select)" 4
     is "$(calls 'aq-report --all')" 4
+    # the pages over all cells first, with the reports beside them
+    is "$(grep '^aq-report' "$AQ_STUB_LOG" | sed -n 1,2p | cut -d' ' -f2 | sort | xargs)" 'explore summary'
     [ -e $P/wint8_aint8/default/medium/int8_autoquant_lm_default_quant_manifest.json ]
     [ -e $P/wfp8_afp8/default/small/composed-config.yaml ]
     forget
