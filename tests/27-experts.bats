@@ -472,12 +472,13 @@ PY
     sweep=(make -f pipelines/sweep.mk MODEL=qwen3_moe_demo PAIRS='wfp8_afp8 wfp4_afp4' GRANS='default recipe_match_channel_token' SIZES=small TMP_ROOT="$T"
         EXPERIMENT=moe OVERRIDES="$texts")
     P=$T/model-experiments/moe/qwen3_moe_demo
-    # FP8's codes and scales are those that were scored; where the processor has matrix units the recipe's products are made of
-    # codes and the checkpoint's of values, which rounds sums in another order (2e-5 of the KL on one with AMX)
+    # FP8's codes and scales are those that were scored. Matrix units would make the recipe's products of codes and the checkpoint's of
+    # values: sums rounded in another order, and of so few captions one input on another code is half a percent of the KL.
+    export AQ_MATRIX=plain
     aq 0 "${sweep[@]}" BITS=8 ENGINE=vllm:sm90 export eval
     S=$P/select/8/small
     aq 0 aq-eval --reference "$P/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/ev.json" "$S/export-vllm-sm90"
-    jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-4 < . and . < 1e-4' "$T/ev.json" "$S/eval.json"
+    jq -s -e '(.[0].all.kl.mean / .[1].all.kl.mean - 1) | -1e-6 < . and . < 1e-6' "$T/ev.json" "$S/eval.json"
     is "$(jq '.all.kl.mean > 0' "$T/ev.json")" true
     is "$(jq '.all.kl.routing.mean | . > 0 and . < 1' "$T/ev.json")" true
     # and a calibrated pair, whose codes are solved expert by expert

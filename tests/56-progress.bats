@@ -1,6 +1,6 @@
 # What a person sees on a terminal while long steps run.
 load helpers
-slow=(SIZES=large PAIRS=wint8_aint8 GRANS=default THREADS=1 "OVERRIDES=autoquant.method=kl_div autoquant.score_size=16")
+slow=(SIZES=large PAIRS=wint8_aint8 GRANS=default THREADS=1 "OVERRIDES=autoquant.method=kl_div autoquant.score_size=64")
 
 setup_file() {
     export T=$BATS_FILE_TMPDIR AQ_CONF=$REPO/conf AQ_BIN=$BIN
