@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 4 };
+enum { RESULT_VERSION = 5 };
 
 /* ---- tokens ---- */
 

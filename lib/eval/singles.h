@@ -20,7 +20,7 @@
 #include "eval/inputs.h"
 #include "select/select_pairs.h"
 
-enum { SINGLES_RESULT_VERSION = 1 };
+enum { SINGLES_RESULT_VERSION = 2 };
 
 struct singles_options {
     struct eval_where where;

@@ -9,30 +9,10 @@
  * shared memory together. All sums have the terms and the order that they have in a warp of its
  * own, so that a row's bits do not depend on which kernel makes it.
  */
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/attention.cuh"
 
 enum { MOST_WARPS = 4, KEY_THREADS = 128 };
 static const size_t matrices_bytes = (size_t)256 << 20, usual_shared = (size_t)48 << 10;
-
-struct attention {
-    const int32_t *sample_of, *first;
-    const uint8_t *pad;
-    const int64_t *square_at;
-    int64_t squares;
-    const float *q, *d_o; /* (rows, heads x dim) */
-    const float *k, *v;   /* (rows, kv_heads x dim) */
-    float *o, *dq;        /* as q */
-    float *dk, *dv;       /* as k */
-    float *p, *ds;        /* [heads of the turn][squares]: of a sample (n, n), row by row */
-    int heads, kv_heads, dim;
-    int kv_from, end_head; /* of the turn */
-    int longest;           /* sample */
-    int samples;
-    int64_t rows;
-    float scale, cap; /* cap 0: none */
-    int window;       /* 0: none */
-    int round;
-};
 
 /* A row's sample without its pad row; n = 0: the row sees nothing. */
 struct row_span {
@@ -80,12 +60,6 @@ template <int n> __device__ static float warp_dot(const float *x, const float *y
             sum += a.e[k] * b.e[k];
     }
     return warp_sum(sum);
-}
-
-/* The first key that the row sees. */
-__device__ static int64_t first_seen(const struct attention &a, int64_t at)
-{
-    return a.window > 0 && at >= a.window ? at - a.window + 1 : 0;
 }
 
 /* Where a lane that begins at or after `first` does. */
@@ -173,6 +147,8 @@ template <int n> __global__ static void forward_kernel(struct attention a)
         clear(a.o + at, a.dim);
         return;
     }
+    if (sp.n >= a.by_matrices)
+        return;
     float *p = shared + threadIdx.y * a.longest;
     probabilities<n>(a, sp, a.q + at, kv, p, NULL);
     gather<n>(a.o + at, p, a.v + sp.first * ld + kv * a.dim, ld, first_seen(a, sp.at), sp, a.dim,
@@ -477,6 +453,7 @@ static struct attention attention_of(const struct backend_tile *t, const void *q
     a.dim = as->dim;
     a.end_head = as->heads;
     a.longest = t->longest;
+    a.by_matrices = INT_MAX;
     a.samples = t->samples;
     a.rows = t->rows;
     a.scale = as->scale;
@@ -497,14 +474,13 @@ static bool aligned(const void *p)
     return (uintptr_t)p % (4 * sizeof(float)) == 0;
 }
 
-static struct launch launch_of(const struct backend_tile *t, const struct attention *a, int heads,
-                               int arrays)
+static struct launch launch_of(const struct attention *a, int heads, int arrays)
 {
-    size_t each = (size_t)t->longest * sizeof(float) * (size_t)arrays;
+    size_t each = (size_t)a->longest * sizeof(float) * (size_t)arrays;
     size_t fit = usual_shared / (each ? each : 1);
     unsigned warps = fit < 1 ? 1 : fit > MOST_WARPS ? MOST_WARPS : (unsigned)fit;
     struct launch l;
-    l.grid = dim3((unsigned)t->rows, ((unsigned)heads + warps - 1) / warps);
+    l.grid = dim3((unsigned)a->rows, ((unsigned)heads + warps - 1) / warps);
     l.block = dim3(WARP, warps);
     l.shared = each * warps;
     l.quads = a->dim % 4 == 0 && aligned(a->q) && aligned(a->k) && aligned(a->v) && aligned(a->o) &&
@@ -512,8 +488,7 @@ static struct launch launch_of(const struct backend_tile *t, const struct attent
     return l;
 }
 
-/* Shared memory beyond what every launch may have must be asked for. */
-static bool allow(struct cuda_backend *c, const void *kernel, size_t bytes)
+bool attention_allow(struct cuda_backend *c, const void *kernel, size_t bytes)
 {
     if (bytes <= usual_shared)
         return true;
@@ -546,13 +521,37 @@ static bool forward_in_tiles(struct cuda_backend *c, const struct backend_tile *
         sizeof(float);
     (void)cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->config.device);
     if (!kernel || t->longest < LEAST_TILED || bytes > (size_t)most ||
-        !allow(c, (const void *)kernel, bytes))
+        !attention_allow(c, (const void *)kernel, bytes))
         return false;
     (void)cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                cudaSharedmemCarveoutMaxShared);
     kernel<<<dim3((unsigned)(tiles * (t->samples + 1)), (unsigned)a->heads), TILE_THREADS, bytes,
              c->stream>>>(*a, tiles, width);
     return true;
+}
+
+/* Has the tile a sample of fewer rows, its pad row not counted? */
+static bool has_shorter(const struct backend_tile *t, int rows)
+{
+    for (int32_t i = 0; i < t->samples; i++)
+        if (t->ends[(size_t)i + 1] - t->ends[(size_t)i] <= rows)
+            return true;
+    return t->longest < rows;
+}
+
+static void forward(struct cuda_backend *c, const struct backend_tile *t, struct attention *a)
+{
+    const bool quads = launch_of(a, a->heads, 1).quads;
+    if (quads)
+        a->by_matrices = attention_by_matrices(c, a);
+    if (!cuda_good(c) || (quads && a->by_matrices == INT_MAX && forward_in_tiles(c, t, a)) ||
+        !has_shorter(t, a->by_matrices))
+        return;
+    a->longest = a->longest < a->by_matrices ? a->longest : a->by_matrices;
+    const struct launch l = launch_of(a, a->heads, 1);
+    auto kernel = quads ? forward_kernel<4> : forward_kernel<1>;
+    if (cuda_good(c) && attention_allow(c, (const void *)kernel, l.shared))
+        kernel<<<l.grid, l.block, l.shared, c->stream>>>(*a);
 }
 
 void cuda_attention_forward(struct backend *b, const struct backend_tile *t, void *o, const void *q,
@@ -562,15 +561,8 @@ void cuda_attention_forward(struct backend *b, const struct backend_tile *t, voi
     struct attention a = attention_of(t, q, k, v, as);
     a.o = (float *)o;
     a.round = c->config.bf16;
-    struct launch l = launch_of(t, &a, as->heads, 1);
-    auto kernel = l.quads ? forward_kernel<4> : forward_kernel<1>;
-    if (!cuda_good(c))
-        return;
-    if (!l.quads || !forward_in_tiles(c, t, &a)) {
-        if (!cuda_good(c) || !allow(c, (const void *)kernel, l.shared))
-            return;
-        kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
-    }
+    if (cuda_good(c))
+        forward(c, t, &a);
     (void)cuda_launched(c, "attention");
 }
 
@@ -594,10 +586,10 @@ void cuda_attention_backward(struct backend *b, const struct backend_tile *t, vo
     a.dv = (float *)dv;
     for (a.kv_from = 0; a.kv_from < kv_heads; a.kv_from += turn) {
         int now = kv_heads - a.kv_from < turn ? kv_heads - a.kv_from : turn;
-        struct launch l = launch_of(t, &a, now * per, as->cap > 0 ? 3 : 2);
+        struct launch l = launch_of(&a, now * per, as->cap > 0 ? 3 : 2);
         auto kernel = l.quads ? backward_query_kernel<4> : backward_query_kernel<1>;
         a.end_head = (a.kv_from + now) * per;
-        if (!allow(c, (const void *)kernel, l.shared))
+        if (!attention_allow(c, (const void *)kernel, l.shared))
             return;
         kernel<<<l.grid, l.block, l.shared, c->stream>>>(a);
         backward_key_kernel<<<dim3((unsigned)t->rows, (unsigned)now), KEY_THREADS, 0, c->stream>>>(
