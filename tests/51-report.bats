@@ -595,6 +595,10 @@ sweep() {
     sweep
     echo '{' >broken.json
     refused 3 "broken.json:" aq-report summary --md wint4_aint8-small.json broken.json wint8_aint8-small.json
+    # of several the first, in whatever order threads come to them
+    echo '[]' >other.json
+    refused 3 "broken.json:" aq-report summary --md $(printf 'wint4_aint8-small.json %.0s' {1..40}) broken.json other.json other.json
+    refused 3 "broken.json:" aq-report sweep --tsv $(printf 'wint4_aint8-small.json %.0s' {1..40}) broken.json other.json other.json
     aq 0 aq-report summary --md -k wint4_aint8-small.json broken.json wint8_aint8-small.json
     has "$stderr" "warning: broken.json:"
     has "$output" "2 cells, 1 left out"

@@ -194,3 +194,15 @@ void aq_pool_run(struct aq_pool *p, int64_t units, aq_pool_fn *fn, void *arg)
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);
 }
+
+void aq_pool_once(int64_t units, aq_pool_fn *fn, void *arg)
+{
+    enum { MOST = 8 };
+    int threads = aq_pool_cpus() < MOST ? aq_pool_cpus() : MOST;
+    struct aq_pool *p = aq_pool_new(units > threads ? threads : units > 0 ? (int)units : 1, NULL);
+    if (p)
+        aq_pool_run(p, units, fn, arg);
+    for (int64_t u = 0; u < units && !p; u++)
+        fn(arg, u, 0);
+    aq_pool_free(p);
+}

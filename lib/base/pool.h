@@ -31,5 +31,8 @@ int aq_pool_threads(const struct aq_pool *p);
 int aq_pool_cpus(void);
 /* Returns when all units are done. Not to be called from within a unit. */
 void aq_pool_run(struct aq_pool *p, int64_t units, aq_pool_fn *fn, void *arg);
+/* The same with a pool for these units alone, of eight threads at most, as other processes may be
+   busy beside it; one after another where no thread can start. */
+void aq_pool_once(int64_t units, aq_pool_fn *fn, void *arg);
 
 #endif

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/names.h"
 #include "base/msg.h"
+#include "base/pool.h"
 #include "report/cell_list.h"
 #include "report/report.h"
 #include "solve/ranks.h"
@@ -287,23 +288,55 @@ static bool same_normalization(const struct summary_cell *a, const struct summar
 
 /* ---- all together ---- */
 
+struct cell_read {
+    int status;
+    struct aq_err why;
+};
+
+struct cells_read {
+    struct summary_cell *cells;
+    const char *const *paths;
+    struct cell_read *of; /* [cells] */
+};
+
+static void read_unit(void *arg, int64_t unit, int worker)
+{
+    (void)worker;
+    const struct cells_read *r = arg;
+    struct cell_read *o = &r->of[unit];
+    o->status = read_cell(&r->cells[unit], r->paths[unit], &o->why);
+}
+
+/* All that can be read to s->cells, their paths to `read`; the first error ends it but for
+   keep_going. */
+static int read_cells(struct summary *s, const char *const *paths, size_t count, bool keep_going,
+                      const char **read, struct aq_err *err)
+{
+    struct cells_read r = {s->cells, paths, xcalloc(count + 1, sizeof *r.of)};
+    int status = 0;
+    aq_pool_once((int64_t)count, read_unit, &r);
+    for (size_t i = 0; i < count; i++) {
+        if (r.of[i].status == 0) {
+            s->cells[s->count] = s->cells[i];
+            read[s->count++] = paths[i];
+        } else if (keep_going) {
+            aq_warn("%s", r.of[i].why.msg);
+            skip_broken(s, r.of[i].why.msg);
+        } else if (status == 0) {
+            *err = r.of[i].why;
+            status = -1;
+        }
+    }
+    free(r.of);
+    return status;
+}
+
 int summary_read(struct summary *s, const char *const *paths, size_t count, const char *cells_json,
                  bool keep_going, struct aq_err *err)
 {
     const char **read = xcalloc(count + 1, sizeof *read);
-    int bad = 0;
     *s = (struct summary){.cells = xcalloc(count + 1, sizeof *s->cells)};
-    for (size_t i = 0; i < count && bad == 0; i++) {
-        if (read_cell(&s->cells[s->count], paths[i], err) == 0) {
-            read[s->count++] = paths[i];
-            continue;
-        }
-        bad = keep_going ? 0 : -1;
-        if (bad == 0) {
-            aq_warn("%s", err->msg);
-            skip_broken(s, err->msg);
-        }
-    }
+    int bad = read_cells(s, paths, count, keep_going, read, err);
     if (bad == 0 && cells_json)
         bad = read_cells_json(s, cells_json, read, err);
     free(read);

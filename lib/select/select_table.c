@@ -7,6 +7,7 @@
 #include "base/names.h"
 #include "io/json_digest.h"
 #include "base/msg.h"
+#include "base/pool.h"
 
 #include <fnmatch.h>
 #include <math.h>
@@ -377,15 +378,47 @@ static enum sel_monotone monotone_of_run(const struct sel_cell *c)
     return v && json_type(v) == JSON_BOOL && json_bool(v) ? SEL_MONOTONE_V40 : SEL_MONOTONE_OFF;
 }
 
+struct file_read {
+    int status;
+    struct aq_err why;
+};
+
+struct files_read {
+    struct sel_cell *cells;
+    const char *const *paths;
+    struct file_read *of; /* [cells] */
+};
+
+static void read_unit(void *arg, int64_t unit, int worker)
+{
+    (void)worker;
+    const struct files_read *r = arg;
+    struct file_read *o = &r->of[unit];
+    o->status = sel_cell_read(&r->cells[unit], r->paths[unit], &o->why);
+}
+
+/* Files have nothing in common, and parsing hundreds is most of what pages over a sweep take. The
+   first that is wrong is the call's error, whichever was read first. */
+static int read_cells(struct sel_table *t, const char *const *paths, struct aq_err *err)
+{
+    struct files_read r = {t->cells, paths, xcalloc(t->cell_count + 1, sizeof *r.of)};
+    size_t bad = 0;
+    aq_pool_once((int64_t)t->cell_count, read_unit, &r);
+    while (bad < t->cell_count && r.of[bad].status == 0)
+        bad++;
+    int status = r.of[bad].status; /* 0 after the last */
+    if (status < 0)
+        *err = r.of[bad].why;
+    free(r.of);
+    return status;
+}
+
 int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
                    const struct sel_table_options *o, struct aq_err *err)
 {
-    *t = (struct sel_table){.cells = xcalloc(count + 1, sizeof *t->cells)};
-    for (size_t i = 0; i < count; i++) {
-        t->cell_count++;
-        if (sel_cell_read(&t->cells[i], paths[i], err) < 0)
-            return -1;
-    }
+    *t = (struct sel_table){.cells = xcalloc(count + 1, sizeof *t->cells), .cell_count = count};
+    if (read_cells(t, paths, err) < 0)
+        return -1;
     t->cost = o->engine ? SEL_COST_STORAGE : t->cells[0].cost;
     for (int rule = 0; o->cost && rule < SEL_COSTS; rule++)
         if (strcmp(o->cost, sel_cost_names[rule]) == 0)
