@@ -281,6 +281,8 @@ agrees() {
         ! jq -e .supported calibrated/$f.json >/dev/null || quant+=("calibrated/$f.json")
     done
     [ "${#quant[@]}" -ge 4 ]
+    AQ_CONF=$REPO/conf aq-resolve -q quant_pair=wint8_aint8 | jq '._aq.format.algorithm = {method: "mse"}' | aq-overlay - -o calibrated/mse.json
+    quant+=(calibrated/mse.json)
     demo cpu cpu fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges
     demo cuda cuda fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
     demo cuda16 cuda bf16 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
@@ -323,8 +325,8 @@ agrees() {
     demo kl-cuda cuda fp32 --method kl_div --prefix 128 --score-samples 8 --solved "$PWD/solved" "${quant[@]}"
     agrees kl-cpu kl-cuda 8 1e-2 1e-1 1e-3
     # a recipe of all of them, measured: the KL of what the scores are of
-    jq --argjson treatments "$(jq -n '[inputs | {key: .label, value: [.treatment.w, .treatment.a]}] | from_entries' "${quant[@]}")" \
-        --argjson cycle "$(jq -nc '[inputs | .label]' "${quant[@]}")" -f "$REPO/tests/manifest.jq" "$m/lm.json" >recipe.json
+    jq --argjson treatments "$(jq -n '[inputs | [.treatment.w, .treatment.a]] | to_entries | map({key: "c\(.key)", value}) | from_entries' "${quant[@]}")" \
+        --argjson cycle "$(jq -nc '[inputs] | keys | map("c\(.)")' "${quant[@]}")" -f "$REPO/tests/manifest.jq" "$m/lm.json" >recipe.json
     for n in cpu cuda; do
         aq 0 aq-eval -q --device $n --dtype fp32 --reference "$m/lm.json" --domain text="$m/tokens" --ranges "$m/ranges-$n-fp32" --solved solved \
             -o kl-$n.json recipe.json

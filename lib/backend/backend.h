@@ -458,7 +458,7 @@ struct backend {
     size_t input_size;  /* bytes of their elements in operands; 0: they are part of scratch_bytes */
     size_t weight_size; /* bytes that an operand may take for each element of its weight */
     int weights_bf16;   /* weights that are not `exact` are rounded to bf16 when they are loaded */
-    int searches;       /* quantize_weight takes treatments with sweep and 4o6 */
+    int searches;       /* quantize_weight takes treatments with mse, sweep and 4o6 */
 };
 
 /* The plugin's one symbol, "aq_backend_plugin". The table is static storage of the plugin. */

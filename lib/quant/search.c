@@ -4,6 +4,7 @@
  * with the smallest squared error. Sums in double, in the order of rows and columns; the first of
  * equal errors wins. The grids of trials are in docs/quantizers.md.
  */
+#include "quant/multiples.h"
 #include "quant/plan.h"
 
 #include "base/mem.h"
@@ -12,27 +13,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-enum { AQ_TRIALS = 101, MODELOPT_TRIALS = 39, E4M3_SCALES = 126 };
+enum { E4M3_SCALES = 126 };
 
 static int no_memory(const struct quant_matrix *w, struct aq_err *err)
 {
     return aq_err_set(err, AQ_ERUN, "%s: no memory for a search of scales", aq_show(w->name));
-}
-
-/* Multiples that are tried: 0.5, 0.505 to 1, or ModelOpt's linspace(0.25, 4, 39) in fp32. */
-static int multiples(bool modelopt, float out[AQ_TRIALS])
-{
-    if (!modelopt) {
-        for (int i = 0; i < AQ_TRIALS; i++)
-            out[i] = (float)(100 + i) / 200;
-        return AQ_TRIALS;
-    }
-    /* PyTorch counts from either end, each half from its own */
-    const float step = 3.75F / (MODELOPT_TRIALS - 1);
-    for (int i = 0; i < MODELOPT_TRIALS; i++)
-        out[i] = i < MODELOPT_TRIALS / 2 ? 0.25F + step * (float)i
-                                         : 4.0F - step * (float)(MODELOPT_TRIALS - 1 - i);
-    return MODELOPT_TRIALS;
 }
 
 /* A row being tried under many scales. */
@@ -125,8 +110,8 @@ int plan_search_mse(const struct quant_plan *p, const struct quant_matrix *w, fl
                     struct aq_err *err)
 {
     const struct plan_step *s = &p->step[0];
-    float multiple[AQ_TRIALS];
-    size_t trials = (size_t)multiples(p->methods.modelopt_grid, multiple);
+    float multiple[QUANT_MULTIPLES];
+    size_t trials = (size_t)quant_multiples(p->methods.modelopt_grid, multiple);
     size_t cells = (size_t)s->grid_cols, n = cells * trials;
     struct rows_room room = {0};
     float *mul = malloc(n * sizeof *mul), *back = malloc(n * sizeof *back);

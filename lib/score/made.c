@@ -284,16 +284,31 @@ static float *take_values(struct made *made, size_t elements)
     return made->values;
 }
 
+/* Searches that the backend makes itself. */
+static bool by_backend(const struct backend *b, const struct quant_spec *spec)
+{
+    enum quant_choice choice = spec->methods.choice;
+    return b->searches && (choice == QUANT_MSE || choice == QUANT_SWEEP || choice == QUANT_4O6);
+}
+
+/* Does the backend take the loaded weight as it is? */
+static bool takes_weight(const struct backend *b, const struct quant_spec *spec)
+{
+    return !spec->methods.scaling && (spec->methods.choice == QUANT_NEAREST || by_backend(b, spec));
+}
+
 /* Brings the values to the device, as (rows, cols) of w. rest: what was to be done, with the choice
-   done. */
+   done, unless it is the backend's. */
 static int load_values(const struct made_from *from, struct made *made,
                        const struct backend_weight *w, const struct quant_spec *rest,
                        struct aq_err *err)
 {
     made->rest = *rest;
-    if (rest->methods.choice != QUANT_NEAREST)
-        made->rest = (struct quant_spec){0};
-    made->rest.methods = (struct quant_methods){0};
+    if (!by_backend(from->b, rest)) {
+        if (rest->methods.choice != QUANT_NEAREST)
+            made->rest = (struct quant_spec){0};
+        made->rest.methods = (struct quant_methods){0};
+    }
     struct backend_weight *made_w = &made->w;
     *made_w = (struct backend_weight){.host = made->values,
                                       .dtype = NUM_F32,
@@ -305,13 +320,6 @@ static int load_values(const struct made_from *from, struct made *made,
     return from->b->ops->weights_load(from->b, &made_w, 1, err);
 }
 
-/* Methods that the backend computes itself. */
-static bool by_backend(const struct backend *b, const struct quant_spec *spec)
-{
-    return b->searches && !spec->methods.scaling &&
-           (spec->methods.choice == QUANT_SWEEP || spec->methods.choice == QUANT_4O6);
-}
-
 int made_quantize(const struct made_from *from, struct made *made, struct backend_operand *op,
                   int64_t layer, int linear, const struct quant_spec *spec, const char *id,
                   struct aq_err *err)
@@ -321,7 +329,7 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     int group = m->linears[linear].group;
     struct quant_spec rest;
     const float *scale = NULL;
-    if (!quant_has_method(spec) || by_backend(from->b, spec)) {
+    if (takes_weight(from->b, spec)) {
         if (nn_group_spec(from->model, layer, group, spec, &rest, err) < 0)
             return -1;
         from->b->ops->quantize_weight(from->b, op, w, &rest);
@@ -345,7 +353,7 @@ int made_quantize(const struct made_from *from, struct made *made, struct backen
     float *values = take_values(made, (size_t)(w->rows * w->cols));
     if (rest.methods.choice != QUANT_GPTQ) /* whose codes are there */
         made_widen(from->pool, from->b, w, scale, values);
-    if (choose(from, &rest, w, w->rows, &at, values, err) < 0)
+    if (!by_backend(from->b, &rest) && choose(from, &rest, w, w->rows, &at, values, err) < 0)
         return aq_err_prefix(err, "layers.%lld", (long long)layer);
     if (load_values(from, made, w, &rest, err) < 0)
         return -1;
@@ -441,6 +449,8 @@ static int make_expert(const struct made_experts *m, struct made_place *p,
         at.module = first;
         rows /= count;
     }
+    if (by_backend(from->b, &rest))
+        count = 0;
     for (int k = 0; k < count; k++, at.module++)
         if (choose(from, &rest, w, rows, &at, values + k * rows * w->cols, err) < 0)
             return -1;
@@ -453,7 +463,7 @@ int made_expert(void *arg, struct backend_operand *op, const struct quant_spec *
     struct made_experts *m = arg;
     struct backend *b = m->from.b;
     struct nn_model *model = m->from.model;
-    if (!quant_has_method(spec)) {
+    if (takes_weight(b, spec)) {
         struct quant_spec own = *spec;
         own.group = 0;
         b->ops->quantize_weight(b, op, nn_expert_weight(model, layer, expert, half), &own);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Seconds of calibrated candidates at the dimensions of Qwen3-VL-4B's language model: aq-calib solve of each method alone and of all, then
-# aq-score of all candidates, for 6.7k tokens in 512 samples. Random weights, LAYERS=2 of 36 layers: what grows with layers is the difference
-# between LAYERS and one; ALONE= leaves out the methods alone. DEVICE=cuda (aim: all of 36 layers within 60 s on an H200), DTYPE=bf16. Needs
-# 1.6 GB of disk in $TMPDIR (36 layers: 11 GB) and 4 GB of memory.
+# aq-score of the methods that need no solving alone and of all candidates, for 6.7k tokens in 512 samples. Random weights, LAYERS=2 of 36
+# layers: what grows with layers is the difference between LAYERS and one; ALONE= leaves out the methods alone. DEVICE=cuda (aim: all of 36
+# layers within 60 s on an H200), DTYPE=bf16. Needs 1.6 GB of disk in $TMPDIR (36 layers: 11 GB) and 4 GB of memory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
@@ -18,6 +18,10 @@ for pair in wint4_afp16 wint4_afp16_gptq wint4_afp16_awq wint8_aint8 wint8_aint8
     aq-resolve -q quant_pair=$pair | aq-overlay - -o "$work/q/$pair.json"
 done
 aq-resolve -q quant_pair=wint4_afp16_awq | jq '._aq.format.algorithm.method = "awq_full"' | aq-overlay - -o "$work/q/clip.json"
+for pair in wint4_afp16 wint8_aint8; do
+    aq-resolve -q quant_pair=$pair | jq '._aq.format.algorithm = {method: "mse"}' | aq-overlay - -o "$work/q/${pair}_mse.json"
+done
+aq-overlay --format NVFP4_FOUR_OVER_SIX_CFG -o "$work/q/four_over_six.json"
 now() { printf '%s' "$EPOCHREALTIME"; }
 spent() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.2f", b - a }'; }
 model() { # model LAYERS: $work/lm.json and ranges
@@ -49,6 +53,9 @@ for n in 1 "$layers"; do
     model "$n"
     [ -n "${ALONE-1}" ] && [ "$n" = "$layers" ] && for pair in wint4_afp16_gptq wint4_afp16_awq wint8_aint8_smooth clip; do
         timed "$n" "solve $pair" solve "$work/q/$pair.json"
+    done
+    [ -n "${ALONE-1}" ] && [ "$n" = "$layers" ] && for pair in wint4_afp16_mse wint8_aint8_mse wfp4_afp16_sweep four_over_six; do
+        timed "$n" "score $pair" score "$work/q/$pair.json"
     done
     timed "$n" 'solve all' solve "$work"/q/*.json
     timed "$n" 'score all' score "$work"/q/*.json

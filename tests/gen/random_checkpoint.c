@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/opt.h"
+#include "base/pool.h"
 #include "io/safetensors.h"
 #include "model/family.h"
 #include "model/lm.h"
@@ -63,6 +64,7 @@ struct plan {
     const struct options *o;
     struct shape s;
     enum st_dtype dtype;
+    struct aq_pool *pool;
     struct aq_arena strings;
     struct tensor *items;
     size_t count, cap;
@@ -136,9 +138,11 @@ static void plan_language(struct plan *p, const char *prefix)
 
 /* ---- values ---- */
 
+#define STEP UINT64_C(0x9e3779b97f4a7c15)
+
 static uint64_t next_random(uint64_t *state)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15; /* splitmix64 */
+    uint64_t z = *state += STEP; /* splitmix64 */
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
     z = (z ^ z >> 27) * 0x94d049bb133111eb;
     return z ^ z >> 31;
@@ -194,31 +198,49 @@ static bool named(const struct aq_names *parts, const struct tensor *t)
     return false;
 }
 
-static int write_values(const struct plan *p, struct st_writer *w, const struct tensor *t,
-                        struct aq_err *err)
+enum { BLOCK = 1 << 20, BLOCKS = 64 }; /* bytes; made together */
+
+struct filling {
+    const struct plan *p;
+    const struct tensor *t;
+    unsigned char *to; /* of element `first` */
+    uint64_t seed, first, bytes;
+};
+
+/* A block of values. The state of splitmix64 counts, so that any element can be the next. */
+static void fill_unit(void *arg, int64_t unit, int worker)
 {
-    enum { BLOCK = 1 << 20 };
+    const struct filling *j = arg;
+    const struct plan *p = j->p;
+    const struct tensor *t = j->t;
     size_t size = st_dtype_bits(p->dtype) / 8, n = strlen(t->name);
     bool norm = t->rank == 1 && n > 7 && strcmp(t->name + n - 7, ".weight") == 0;
     bool zero = named(&p->o->zeros, t), sign = named(&p->o->signs, t);
     float scale = norm ? 0.1F : (float)p->o->scale, centre = norm ? 1 : 0;
-    uint64_t start = AQ_HASH_START ^ (uint64_t)p->o->seed * 0x9e3779b97f4a7c15;
-    uint64_t state = aq_hash(start, t->name, n);
-    unsigned char *block = xmalloc(BLOCK);
-    int r = 0;
-    for (uint64_t at = 0; at < t->bytes && r == 0;) {
-        size_t take = t->bytes - at < BLOCK ? t->bytes - at : BLOCK;
-        for (size_t i = 0; i < take; i += size) {
-            float x = normal(&state);
-            store(block + i, p->dtype,
-                  zero   ? 0
-                  : sign ? copysignf(0x1p-5F, x)
-                         : centre + scale * x);
-        }
-        r = st_write(w, t->handle, at, block, take, err);
-        at += take;
+    uint64_t from = (uint64_t)unit * BLOCK;
+    uint64_t to = j->bytes - from < BLOCK ? j->bytes : from + BLOCK;
+    uint64_t state = j->seed + (j->first + from / size) * STEP;
+    (void)worker;
+    for (uint64_t i = from; i < to; i += size) {
+        float x = normal(&state);
+        store(j->to + i, p->dtype, zero ? 0 : sign ? copysignf(0x1p-5F, x) : centre + scale * x);
     }
-    free(block);
+}
+
+static int write_values(const struct plan *p, struct st_writer *w, const struct tensor *t,
+                        struct aq_err *err)
+{
+    uint64_t start = AQ_HASH_START ^ (uint64_t)p->o->seed * STEP, most = (uint64_t)BLOCK * BLOCKS;
+    struct filling j = {.p = p, .t = t, .seed = aq_hash(start, t->name, strlen(t->name))};
+    int r = 0;
+    j.to = xmalloc(t->bytes < most ? t->bytes : most);
+    for (uint64_t at = 0; at < t->bytes && r == 0; at += j.bytes) {
+        j.bytes = t->bytes - at < most ? t->bytes - at : most;
+        j.first = at / (st_dtype_bits(p->dtype) / 8);
+        aq_pool_run(p->pool, aq_div_up((int64_t)j.bytes, BLOCK), fill_unit, &j);
+        r = st_write(w, t->handle, at, j.to, j.bytes, err);
+    }
+    free(j.to);
     return r;
 }
 
@@ -410,6 +432,8 @@ static int write_checkpoint(const struct options *o, const char *dir, struct aq_
         plan_vision(&p);
     plan_language(&p, o->prefix ? o->prefix : vl ? "model.language_model." : "model.");
     int r = aq_make_dirs(dir, err);
+    if (r == 0 && !o->sparse && !o->config_only && !(p.pool = aq_pool_new(0, err)))
+        r = -1;
     if (r == 0)
         r = write_config(&p, dir, err);
     if (r == 0 && !o->config_only)
@@ -417,6 +441,7 @@ static int write_checkpoint(const struct options *o, const char *dir, struct aq_
     for (size_t i = 0; i < p.count; i++)
         free(p.items[i].name);
     free(p.items);
+    aq_pool_free(p.pool);
     aq_arena_release(&p.strings);
     return r;
 }

@@ -207,7 +207,21 @@ static bool take_exact(struct cuda_backend *c, struct backend_operand *op,
     return cuda_good(c);
 }
 
-/* Block scales that are searched for. */
+/* Under the best multiples of its ranges. */
+static bool search_mse(struct cuda_backend *c, const struct sources *m,
+                       const struct quant_spec *spec, float *to, int32_t number)
+{
+    struct device_step s = step_of(&spec->step[0], 1, m->rows, m->cols, 1);
+    const struct quantized q = {to, form_between(c), m->rows * m->cols, NULL, NULL, 0, NULL};
+    struct scales scales;
+    s.search = spec->methods.modelopt_grid ? SEARCH_MODELOPT : SEARCH_OWN;
+    if (!step_scales(c, m, &s, &scales, c->bad, number))
+        return false;
+    step_apply(c, m, &s, &scales, &q);
+    return cuda_good(c);
+}
+
+/* Ranges or block scales that are searched for. */
 static bool take_searched(struct cuda_backend *c, struct backend_operand *op,
                           const struct backend_weight *w, const void *from)
 {
@@ -219,7 +233,9 @@ static bool take_searched(struct cuda_backend *c, struct backend_operand *op,
         return false;
     m.range[0] = m.is_bf16 ? num_from_bf16(num_to_bf16(op->spec.group_amax)) : op->spec.group_amax;
     c->quantized->push_back(w->name);
-    return search_nvfp4(c, &m, &op->spec, rounds(c), values, number) &&
+    return (op->spec.methods.choice == QUANT_MSE
+                ? search_mse(c, &m, &op->spec, values, number)
+                : search_nvfp4(c, &m, &op->spec, rounds(c), values, number)) &&
            take_exact(c, op, w, values);
 }
 

@@ -251,22 +251,6 @@ bool step_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *
 
 /* ---- scales ---- */
 
-__device__ static void range_scales(const struct device_step &s, float amax, float *mul,
-                                    float *back)
-{
-    if (s.op == STEP_INT) {
-        int_scales(s.hi, amax, mul, back);
-    } else if (s.t.scope == QUANT_BLOCK && s.t.dynamic) {
-        float recip = 1 / (amax > 1e-10F ? amax : 1e-10F); /* as lib/quant's act_block_scales */
-        *mul = recip * s.format.max;
-        *back = 1 / *mul;
-    } else {
-        float recip = 1 / (amax <= tiny_amax ? 1 : amax);
-        *mul = recip * s.format.max;
-        *back = 1 / *mul;
-    }
-}
-
 /* A block's scale is e4m3 x whole; of it, and of the two apart. */
 struct nvfp4 {
     float scale, e4m3, whole;
@@ -381,7 +365,7 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
     if (!mul)
         return false;
     if (m->is_weight || s->t.dynamic || blocks) {
-        if (!step_ranges(c, bits, m, s))
+        if (!step_ranges(c, bits, m, s) || (s->search && !search_ranges(c, bits, m, s)))
             return false;
         j.cells = bits;
     }
@@ -403,28 +387,6 @@ bool step_scales(struct cuda_backend *c, const struct sources *m, const struct d
 }
 
 /* ---- elements ---- */
-
-__device__ static float code_of(const struct device_step &s, float x, float mul, float back)
-{
-    float q;
-    switch (s.op) {
-    case STEP_INT:
-        q = rintf(x * mul);
-        return q < s.lo ? s.lo : q > s.hi ? s.hi : q;
-    case STEP_FLOAT:
-        return num_round(x * mul, s.format);
-    case STEP_RATIO:
-        q = fabsf(num_round(fabsf(x) / back, s.format));
-        return isfinite(back) ? (x >= 0 ? q : -q) : back;
-    default:
-        return x;
-    }
-}
-
-__device__ static float value_of(const struct device_step &s, float code, float back)
-{
-    return s.op == STEP_COPY ? code : s.op == STEP_INT ? code / back : code * back;
-}
 
 /* Beyond the last code by more than its rounding. */
 __device__ static bool is_clipped(const struct device_step &s, float x, float mul, float back,

@@ -27,6 +27,9 @@ struct sources {
 
 enum step_op { STEP_COPY, STEP_INT, STEP_FLOAT, STEP_RATIO }; /* enum kernel_op of lib/quant */
 
+/* Which multiples of their largest magnitudes ranges become, by `mse`. */
+enum range_search { SEARCH_NONE, SEARCH_OWN, SEARCH_MODELOPT };
+
 enum cell_rows { CELL_ALL_ROWS, CELL_SAMPLES, CELL_BLOCKS };
 
 /* A step made ready. Scales have a cell per group of rows and block of columns. */
@@ -39,6 +42,7 @@ struct device_step {
     int64_t rows_each; /* CELL_BLOCKS */
     int64_t block, grid_cols;
     int64_t cells; /* of one matrix */
+    enum range_search search;
 };
 
 /* What becomes of an element. */
@@ -89,6 +93,44 @@ __device__ static inline void int_scales(float hi, float amax, float *mul, float
     *back = amax <= tiny_amax ? 1 : *mul;
 }
 
+__device__ static inline void range_scales(const struct device_step &s, float amax, float *mul,
+                                    float *back)
+{
+    if (s.op == STEP_INT) {
+        int_scales(s.hi, amax, mul, back);
+    } else if (s.t.scope == QUANT_BLOCK && s.t.dynamic) {
+        float recip = 1 / (amax > 1e-10F ? amax : 1e-10F); /* as lib/quant's act_block_scales */
+        *mul = recip * s.format.max;
+        *back = 1 / *mul;
+    } else {
+        float recip = 1 / (amax <= tiny_amax ? 1 : amax);
+        *mul = recip * s.format.max;
+        *back = 1 / *mul;
+    }
+}
+
+__device__ static inline float code_of(const struct device_step &s, float x, float mul, float back)
+{
+    float q;
+    switch (s.op) {
+    case STEP_INT:
+        q = rintf(x * mul);
+        return q < s.lo ? s.lo : q > s.hi ? s.hi : q;
+    case STEP_FLOAT:
+        return num_round(x * mul, s.format);
+    case STEP_RATIO:
+        q = fabsf(num_round(fabsf(x) / back, s.format));
+        return isfinite(back) ? (x >= 0 ? q : -q) : back;
+    default:
+        return x;
+    }
+}
+
+__device__ static inline float value_of(const struct device_step &s, float code, float back)
+{
+    return s.op == STEP_COPY ? code : s.op == STEP_INT ? code / back : code * back;
+}
+
 #endif
 
 struct device_step step_of(const struct quant_step *t, int is_weight, int64_t rows, int64_t cols,
@@ -102,6 +144,9 @@ void step_apply(struct cuda_backend *c, const struct sources *m, const struct de
 /* The largest magnitude of each cell, as bits, whose order does not matter. */
 bool step_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
                  const struct device_step *s);
+/* search.cu: the ranges of one weight, largest magnitudes as bits, become multiples of them. */
+bool search_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                   const struct device_step *s);
 /* search.cu: a weight (rows, cols) under sweep or 4o6, in fp32. m->range[0]: as of step_scales. */
 bool search_nvfp4(struct cuda_backend *c, const struct sources *m, const struct quant_spec *spec,
                   bool to_bf16, float *to, int32_t number);

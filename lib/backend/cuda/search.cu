@@ -1,8 +1,129 @@
 /*
- * Block scales of NVFP4 weights by the squared error of their elements: sweep and four over six, as
- * lib/quant/search.c finds them, with its sums in its order: a thread has a block.
+ * Ranges and block scales of weights by the squared error of their elements, as lib/quant/search.c
+ * finds them, with its sums in its order.
  */
 #include "backend/cuda/quantize.cuh"
+
+#include "quant/multiples.h"
+
+/* ---- ranges by multiples of their largest magnitudes: a thread has a trial of a range ---- */
+
+enum { TRIALS = (QUANT_MULTIPLES + WARP - 1) / WARP * WARP }; /* threads of a block */
+
+struct multiplying {
+    const void *w; /* (rows, cols) */
+    int is_bf16;
+    int64_t rows, cols, each; /* each: rows of a range */
+    struct device_step s;
+    uint32_t *cells; /* [ranges] */
+    double *sums;    /* [rows][trials], of ranges over whole rows; NULL: none */
+    int trials;
+    float multiple[QUANT_MULTIPLES];
+};
+
+/* The range becomes the first multiple with the least error; a thread of the block has each. */
+__device__ static void keep_least(const struct multiplying &j, int64_t cell, double loss)
+{
+    __shared__ double least[TRIALS / WARP];
+    __shared__ int at[TRIALS / WARP];
+    int k = (int)threadIdx.x, lane = k % WARP, warp = k / WARP;
+    if (k >= j.trials)
+        loss = INFINITY;
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        double other = __shfl_down_sync(0xffffffffu, loss, step);
+        int from = __shfl_down_sync(0xffffffffu, k, step);
+        if (lane + step < WARP && (other < loss || (other == loss && from < k))) {
+            loss = other;
+            k = from;
+        }
+    }
+    if (lane == 0) {
+        least[warp] = loss;
+        at[warp] = k;
+    }
+    __syncthreads();
+    if (threadIdx.x)
+        return;
+    int best = 0;
+    for (int i = 1; i < TRIALS / WARP; i++)
+        if (least[i] < least[best])
+            best = i;
+    j.cells[cell] = __float_as_uint(bits_magnitude(j.cells[cell]) * j.multiple[at[best]]);
+}
+
+/* A block of threads has a range; where there are sums, a row, whose error is kept there. */
+__global__ static void multiples_kernel(struct multiplying j)
+{
+    __shared__ float some[TRIALS];
+    __shared__ double exact[TRIALS];
+    const struct device_step &s = j.s;
+    const int64_t unit = blockIdx.x, each = j.sums ? 1 : j.each;
+    const int64_t row = unit / s.grid_cols * each, first = unit % s.grid_cols * s.block;
+    const int64_t cell = j.sums ? row / j.each : unit;
+    const int64_t width = j.cols - first < s.block ? j.cols - first : s.block;
+    const int64_t all = width * (j.rows - row < each ? j.rows - row : each);
+    const int k = (int)threadIdx.x;
+    float mul, back;
+    double loss = 0, sum = 0;
+    range_scales(s, bits_magnitude(j.cells[cell]) * j.multiple[k < j.trials ? k : 0], &mul, &back);
+    for (int64_t from = 0, at = 0; from < all; from += TRIALS) {
+        __syncthreads();
+        if (from + k < all) {
+            const int64_t i = from + k;
+            some[k] = load_weight(j.w, j.is_bf16, (row + i / width) * j.cols + first + i % width);
+            exact[k] = (double)some[k];
+        }
+        __syncthreads();
+        const int count = (int)(all - from < TRIALS ? all - from : TRIALS);
+        for (int i = 0; i < count; i++) {
+            double e = (double)value_of(s, code_of(s, some[i], mul, back), back) - exact[i];
+            sum += e * e;
+            if (++at == width) { /* a row's errors come together first */
+                loss += sum;
+                sum = 0;
+                at = 0;
+            }
+        }
+    }
+    if (!j.sums)
+        keep_least(j, cell, loss);
+    else if (k < j.trials)
+        j.sums[unit * j.trials + k] = loss;
+}
+
+/* The rows' errors of a range in their order. */
+__global__ static void rows_kernel(struct multiplying j)
+{
+    const int64_t from = blockIdx.x * j.each;
+    const int64_t to = from + j.each < j.rows ? from + j.each : j.rows;
+    double loss = 0;
+    for (int64_t r = from; r < to && (int)threadIdx.x < j.trials; r++)
+        loss += j.sums[r * j.trials + (int)threadIdx.x];
+    keep_least(j, blockIdx.x, loss);
+}
+
+bool search_ranges(struct cuda_backend *c, uint32_t *cells, const struct sources *m,
+                   const struct device_step *s)
+{
+    struct multiplying j = {m->at[0], m->is_bf16, m->rows, m->cols};
+    j.each = s->groups == CELL_ALL_ROWS ? m->rows : s->rows_each;
+    j.s = *s;
+    j.cells = cells;
+    j.trials = quant_multiples(s->search == SEARCH_MODELOPT, j.multiple);
+    if (s->grid_cols > 1 || j.each == 1) {
+        multiples_kernel<<<(unsigned)s->cells, TRIALS, 0, c->stream>>>(j);
+        return cuda_launched(c, "a search of ranges");
+    }
+    j.sums = (double *)cuda_scratch(c, SCRATCH_PARTS,
+                                    (size_t)(m->rows * j.trials) * sizeof *j.sums);
+    if (!j.sums)
+        return false;
+    multiples_kernel<<<(unsigned)m->rows, TRIALS, 0, c->stream>>>(j);
+    rows_kernel<<<(unsigned)s->cells, TRIALS, 0, c->stream>>>(j);
+    return cuda_launched(c, "a search of ranges");
+}
+
+/* ---- NVFP4: sweep and four over six; a thread has a block ---- */
 
 enum { E4M3_SCALES = 126, USUAL = 16 /* elements of a block */ };
 
