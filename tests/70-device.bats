@@ -337,6 +337,27 @@ agrees() {
 }
 
 # bats test_tags=gpu
+@test "calibrated experts of the demo mixture: what the GPU solves is the same from run to run, and serves as well as what the CPU does" {
+    demo_inputs qwen3_moe_demo
+    local m=$T/qwen3_moe_demo quant=() p n
+    mkdir -p experts
+    for p in wint4_afp16_gptq wint4_afp16_awq wint8_aint8_smooth; do
+        AQ_CONF=$REPO/conf aq-resolve -q quant_pair=$p | aq-overlay - -o "experts/$p.json"
+        quant+=("experts/$p.json")
+    done
+    AQ_CONF=$REPO/conf aq-resolve -q quant_pair=wint4_afp16_awq | jq '._aq.format.algorithm.method = "awq_full"' | aq-overlay - -o experts/clip.json
+    quant+=(experts/clip.json)
+    for n in cpu cuda again; do
+        [ "$n" = again ] || demo "made-$n" "$n" fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges
+        aq 0 aq-calib solve --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device "${n/again/cuda}" --dtype fp32 \
+            --ranges "$m/ranges-${n/again/cuda}-fp32" -o "solved-$n" "${quant[@]}"
+    done
+    cmp solved-cuda solved-again
+    for n in cpu cuda; do demo $n cuda fp32 --prefix 128 --score-samples 128 --solved "$PWD/solved-$n" "${quant[@]}"; done
+    agrees cpu cuda 128 5e-2 1e-1 5e-2
+}
+
+# bats test_tags=gpu
 @test "aq-eval on the GPU: the same bytes from run to run, from 1, 3 and 7 shards, and within --memory; 0 against itself; the CPU's divergences" {
     demo_inputs
     local m=$T/qwen3_vl_demo d n k need

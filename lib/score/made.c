@@ -43,7 +43,7 @@ static void widen_unit(void *arg, int64_t unit, int worker)
     float *to = j->to + r0 * cols;
     (void)worker;
     num_widen((const char *)w->host + (size_t)r0 * row_bytes, w->dtype, n, to);
-    for (size_t i = 0; i < n && j->b->weights_bf16 && w->dtype != NUM_BF16; i++)
+    for (size_t i = 0; i < n && j->b->weights_bf16 && w->dtype != NUM_BF16 && !w->exact; i++)
         to[i] = num_from_bf16(num_to_bf16(to[i]));
     for (int64_t r = r0; r < r1 && j->scale; r++, to += cols)
         for (int64_t c = 0; c < cols; c++)

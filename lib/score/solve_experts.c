@@ -7,6 +7,7 @@
 #include "quant/gptq.h"
 #include "quant/scaling.h"
 #include "score/made.h"
+#include "score/solver.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -179,9 +180,11 @@ struct experts_work {
     const struct model_layer *m;
     struct candidate_work *all; /* those that are to be solved */
     size_t count;
-    double *layer[EXPERT_HALVES]; /* moments over the layer; NULL: nobody needs them */
-    double *own;                  /* of the expert at work */
-    int64_t *tokens;              /* [experts] */
+    struct layer_solver by;
+    /* moments over the layer, and of the expert at work; NULL: nobody needs them */
+    double *layer[EXPERT_HALVES], *own;
+    struct solver_moments layer_at[EXPERT_HALVES], own_at[EXPERT_HALVES];
+    int64_t *tokens; /* [experts] */
 };
 
 static const struct backend_weight *matrix_of(const struct experts_work *w, int expert, int half)
@@ -233,9 +236,31 @@ static float *column_maxima(const struct experts_work *w, int half)
     return most;
 }
 
-/* Some rows of every expert's matrix, spread evenly; caller frees w->w. */
-static void sample_expert(const struct experts_work *w, int expert, int half,
-                          struct scaled_weight *out)
+/* A matrix that was made of an expert's, in fp32, as a loaded weight; it takes the values. */
+static int load_made(const struct experts_work *w, const struct backend_weight *from, int64_t rows,
+                     float *values, struct backend_weight *out, struct aq_err *err)
+{
+    struct backend *b = w->job->backend;
+    *out = (struct backend_weight){.host = values,
+                                   .dtype = NUM_F32,
+                                   .rows = rows,
+                                   .cols = from->cols,
+                                   .name = from->name,
+                                   .exact = 1};
+    return b->ops->weights_load(b, &out, 1, err);
+}
+
+static void drop_made(const struct experts_work *w, struct backend_weight *m)
+{
+    struct backend *b = w->job->backend;
+    if (m->dev)
+        b->ops->weights_release(b, &m, 1);
+    free((void *)m->host);
+}
+
+/* Some rows of every expert's matrix, spread evenly. */
+static int sample_expert(const struct experts_work *w, int expert, int half,
+                         struct backend_weight *out, struct aq_err *err)
 {
     const struct backend_weight *from = matrix_of(w, expert, half);
     int64_t wish = AWQ_EXPERT_ROWS / w->job->experts->experts;
@@ -247,16 +272,33 @@ static void sample_expert(const struct experts_work *w, int expert, int half,
     for (int64_t r = 1; r < rows && step > 1; r++)
         memcpy(wide + r * from->cols, wide + r * step * from->cols,
                (size_t)from->cols * sizeof *wide);
-    *out = (struct scaled_weight){wide, rows, from->name};
+    return load_made(w, from, rows, wide, out, err);
+}
+
+static int search_awq(const struct experts_work *w, const struct candidate *c, int half,
+                      const struct scaled_input *in, float *scale, struct aq_err *err)
+{
+    int experts = w->job->experts->experts, taken = 0, bad = 0;
+    struct backend_weight *sampled = xcalloc((size_t)experts, sizeof *sampled);
+    const struct backend_weight **of = xcalloc((size_t)experts, sizeof(void *));
+    for (; taken < experts && bad == 0; taken++) {
+        of[taken] = &sampled[taken];
+        bad = sample_expert(w, taken, half, &sampled[taken], err);
+    }
+    if (bad == 0)
+        bad = solver_scales(&w->by, in, of, experts, &c->ws, scale, err);
+    while (taken > 0)
+        drop_made(w, &sampled[--taken]);
+    free(sampled);
+    free(of);
+    return bad;
 }
 
 static int find_scales(const struct experts_work *w, const struct candidate *c, int half,
                        float *scale, struct aq_err *err)
 {
     const struct input_stats *in = &w->job->inputs[w->m->experts_input[half]];
-    const struct scaled_input input = {in->cols, w->layer[half], in->mean, in->amax, true};
-    int experts = w->job->experts->experts, bad = 0;
-    double exponent;
+    const struct scaled_input input = {in->cols, w->layer_at[half].at, in->mean, in->amax, true};
     /* Column i of one expert's down has nothing to do with that of another: a joint search over
        outputs finds nothing for it, as ranges do. In a group without up no row could take it. */
     if (half == EXPERT_DOWN && (c->ws.methods.scaling == QUANT_AWQ || w->m->experts_groups > 1)) {
@@ -264,21 +306,13 @@ static int find_scales(const struct experts_work *w, const struct candidate *c, 
             scale[i] = 1;
         return 0;
     }
-    if (c->ws.methods.scaling == QUANT_SMOOTH) {
-        float *most = column_maxima(w, half);
-        smooth_scales(w->job->pool, &input, &(struct scaled_weight){most, 1, "experts"}, 1,
-                      c->ws.methods.alpha, scale);
-        free(most);
-    } else {
-        struct scaled_weight *sampled = xcalloc((size_t)experts, sizeof *sampled);
-        for (int e = 0; e < experts; e++)
-            sample_expert(w, e, half, &sampled[e]);
-        bad = awq_scales(w->job->pool, &input, sampled, experts, &c->ws, scale, &exponent, err);
-        for (int e = 0; e < experts; e++)
-            free((void *)sampled[e].w);
-        free(sampled);
-    }
-    return bad;
+    if (c->ws.methods.scaling == QUANT_AWQ)
+        return search_awq(w, c, half, &input, scale, err);
+    float *most = column_maxima(w, half);
+    smooth_scales(w->job->pool, &input, &(struct scaled_weight){most, 1, "experts"}, 1,
+                  c->ws.methods.alpha, scale);
+    free(most);
+    return 0;
 }
 
 static int scale_candidate(const struct experts_work *w, struct candidate_work *cw,
@@ -344,14 +378,15 @@ static void give_modules(const struct experts_work *w, struct candidate_work *cw
     }
 }
 
-static float *scaled_matrix(const struct experts_work *w, const struct candidate_work *cw,
-                            int expert, int half)
+/* The lower half of the rows, those of up, divide down's input by its scale; columns are left. */
+static float *divided_matrix(const struct experts_work *w, const struct candidate_work *cw,
+                             int expert, int half)
 {
     const struct backend_weight *m = matrix_of(w, expert, half);
-    const float *cols = cw->scale[half], *inner = cw->scale[EXPERT_DOWN];
+    const float *inner = cw->scale[EXPERT_DOWN];
     float *wide = xmalloc((size_t)(m->rows * m->cols) * sizeof *wide);
-    made_widen(w->job->pool, w->job->backend, m, cols, wide);
-    for (int64_t r = m->rows / 2; cols && half == EXPERT_GATE_UP && r < m->rows; r++)
+    made_widen(w->job->pool, w->job->backend, m, NULL, wide);
+    for (int64_t r = m->rows / 2; inner && half == EXPERT_GATE_UP && r < m->rows; r++)
         for (int64_t c = 0; c < m->cols; c++)
             wide[r * m->cols + c] *= 1 / inner[r - m->rows / 2];
     return wide;
@@ -359,28 +394,28 @@ static float *scaled_matrix(const struct experts_work *w, const struct candidate
 
 /* From the matrix of an expert as it is computed with to the modules of the checkpoint. */
 static void keep_numbers(const struct candidate_work *cw, int expert, int half,
-                         const struct quant_grid *grid, const float *ranges, const int8_t *codes,
-                         int64_t cols)
+                         const struct quant_grid *grid, const float *ranges, const uint8_t *codes)
 {
     for (int k = 0; k < cw->count[half]; k++) {
         const struct module_numbers *n = &cw->modules[half][k];
         int64_t each = n->grid.grid_rows * n->grid.grid_cols;
         int64_t from = grid->grid_rows > 1 ? k * each : 0; /* one range is that of both */
         memcpy(n->ranges + expert * each, ranges + from, (size_t)each * sizeof *ranges);
-        for (int64_t r = 0; codes && r < n->rows; r++)
-            quant_pack_codes(&cw->c->ws, codes + (k * n->rows + r) * cols, cols,
-                             n->codes + (expert * n->rows + r) * n->row_bytes);
+        size_t bytes = (size_t)(n->rows * n->row_bytes);
+        if (codes)
+            memcpy(n->codes + (size_t)expert * bytes, codes + (size_t)k * bytes, bytes);
     }
 }
 
 static int make_factor(const struct experts_work *w, const struct candidate_work *cw, int half,
-                       const double *moments, struct gptq_factor *f, struct aq_err *err)
+                       const struct solver_moments *moments, struct gptq_factor *f,
+                       struct aq_err *err)
 {
     const struct quant_methods *m = &cw->c->ws.methods;
     const char *input = w->job->groups->inputs[input_of(w, half)].name;
     double damp;
-    if (gptq_factor(f, w->job->pool, moments, w->job->experts->cols[half], cw->scale[half], m,
-                    &damp, err) < 0)
+    if (solver_factor(&w->by, f, moments->at, moments->diagonal, w->job->experts->cols[half],
+                      cw->scale[half], m, &damp, err) < 0)
         return aq_err_prefix(err, "input '%s'", input);
     if (damp > m->damp)
         aq_warn("input '%s': its second moments had no factor before %g of their mean was added",
@@ -395,10 +430,10 @@ static int take_factor(const struct experts_work *w, struct candidate_work *cw, 
 {
     *out = own ? of_expert : &cw->layer[half];
     if (own)
-        return make_factor(w, cw, half, w->own, of_expert, err);
+        return make_factor(w, cw, half, &w->own_at[half], of_expert, err);
     if (cw->layer_there[half])
         return 0;
-    if (make_factor(w, cw, half, w->layer[half], &cw->layer[half], err) < 0)
+    if (make_factor(w, cw, half, &w->layer_at[half], &cw->layer[half], err) < 0)
         return -1;
     cw->layer_there[half] = true;
     return 0;
@@ -412,27 +447,24 @@ static int solve_matrix(const struct experts_work *w, struct candidate_work *cw,
     struct gptq_factor of_expert = {.n = 0};
     const struct gptq_factor *f;
     struct quant_grid grid;
-    float *wide = scaled_matrix(w, cw, expert, half);
+    struct backend_weight made;
     (void)quant_weight_grid(&c->ws, m->rows, m->cols, &grid);
-    int64_t count = grid.grid_rows * grid.grid_cols;
-    float *ranges = xcalloc((size_t)count, sizeof *ranges);
-    int8_t *codes = takes_codes(c) ? xmalloc((size_t)(m->rows * m->cols)) : NULL;
-    int bad;
-    if (codes) {
+    float *ranges = xcalloc((size_t)(grid.grid_rows * grid.grid_cols), sizeof *ranges);
+    size_t row_bytes = (size_t)quant_code_row_bytes(&c->ws, m->cols);
+    uint8_t *codes = takes_codes(c) ? xmalloc((size_t)m->rows * row_bytes) : NULL;
+    int bad = load_made(w, m, m->rows, divided_matrix(w, cw, expert, half), &made, err);
+    if (bad == 0 && codes) {
         bad = take_factor(w, cw, half, own, &of_expert, &f, err);
-        gptq_ranges(&c->ws, wide, m->rows, m->cols, ranges);
         if (bad == 0)
-            bad = gptq_codes(w->job->pool, f, &c->ws, wide, m->rows, ranges, codes, err);
-        gptq_factor_release(&of_expert);
-    } else {
-        bad = clip_ranges(w->job->pool, own ? w->own : w->layer[half], cw->scale[half], &c->ws,
-                          wide, m->rows, m->cols, ranges, err);
-        for (int64_t i = 0; i < count; i++)
-            ranges[i] = quant_stored_range(&c->ws, ranges[i]);
+            bad = solver_codes(&w->by, f, &made, cw->scale[half], &c->ws, ranges, codes, err);
+        solver_factor_release(&w->by, &of_expert);
+    } else if (bad == 0) {
+        bad = solver_clip(&w->by, (own ? w->own_at : w->layer_at)[half].at, &made, cw->scale[half],
+                          &c->ws, ranges, err);
     }
     if (bad == 0)
-        keep_numbers(cw, expert, half, &grid, ranges, codes, m->cols);
-    free(wide);
+        keep_numbers(cw, expert, half, &grid, ranges, codes);
+    drop_made(w, &made);
     free(ranges);
     free(codes);
     return bad < 0 ? aq_err_prefix(err, "%s", aq_show(m->name)) : 0;
@@ -440,11 +472,12 @@ static int solve_matrix(const struct experts_work *w, struct candidate_work *cw,
 
 /* ---- the layer ---- */
 
-static int open_work(struct experts_work *w, const struct layer_job *job)
+static int open_work(struct experts_work *w, const struct layer_job *job, struct aq_err *err)
 {
     const struct expert_inputs *x = job->experts;
     bool awq = false, ranges = false;
-    *w = (struct experts_work){.job = job, .m = nn_layer(job->model, job->layer)};
+    *w = (struct experts_work){
+        .job = job, .m = nn_layer(job->model, job->layer), .by = {job->pool, job->backend}};
     w->tokens = count_tokens(x);
     w->all = xcalloc(job->candidates->count + 1, sizeof *w->all);
     for (size_t i = 0; i < job->candidates->count; i++) {
@@ -455,6 +488,8 @@ static int open_work(struct experts_work *w, const struct layer_job *job)
         awq |= c->ws.methods.scaling == QUANT_AWQ;
         ranges |= takes_ranges(c);
     }
+    int64_t most = x->cols[0] > x->cols[1] ? x->cols[0] : x->cols[1];
+    w->own = xmalloc((size_t)(most * most) * sizeof *w->own);
     for (int h = 0; h < EXPERT_HALVES; h++) {
         size_t bytes = (size_t)(x->cols[h] * x->cols[h]) * sizeof(double);
         bool few = false;
@@ -463,10 +498,10 @@ static int open_work(struct experts_work *w, const struct layer_job *job)
         if (awq || (ranges && few)) {
             w->layer[h] = xmalloc(bytes);
             take_moments(job, h, ALL, w->layer[h]);
+            if (solver_moments_set(&w->by, &w->layer_at[h], w->layer[h], x->cols[h], err) < 0)
+                return -1;
         }
     }
-    int64_t most = x->cols[0] > x->cols[1] ? x->cols[0] : x->cols[1];
-    w->own = xmalloc((size_t)(most * most) * sizeof *w->own);
     return 0;
 }
 
@@ -474,14 +509,17 @@ static void close_work(struct experts_work *w)
 {
     for (size_t i = 0; i < w->count; i++)
         for (int h = 0; h < EXPERT_HALVES; h++) {
-            gptq_factor_release(&w->all[i].layer[h]);
+            solver_factor_release(&w->by, &w->all[i].layer[h]);
             for (int k = 0; k < w->all[i].count[h]; k++) {
                 free(w->all[i].modules[h][k].ranges);
                 free(w->all[i].modules[h][k].codes);
             }
         }
-    for (int h = 0; h < EXPERT_HALVES; h++)
+    for (int h = 0; h < EXPERT_HALVES; h++) {
+        solver_moments_release(&w->by, &w->layer_at[h]);
+        solver_moments_release(&w->by, &w->own_at[h]);
         free(w->layer[h]);
+    }
     free(w->own);
     free(w->tokens);
     free(w->all);
@@ -494,8 +532,12 @@ static int solve_expert(struct experts_work *w, int expert, int half, struct aq_
         struct candidate_work *cw = &w->all[i];
         if (!takes_ranges(cw->c))
             continue;
-        if (own && !there)
+        if (own && !there) {
             take_moments(w->job, half, expert, w->own);
+            if (solver_moments_set(&w->by, &w->own_at[half], w->own, w->job->experts->cols[half],
+                                   err) < 0)
+                return -1;
+        }
         there = true;
         if (solve_matrix(w, cw, expert, half, own, err) < 0)
             return -1;
@@ -506,7 +548,7 @@ static int solve_expert(struct experts_work *w, int expert, int half, struct aq_
 int solve_experts(const struct layer_job *job, struct solved_items *out, struct aq_err *err)
 {
     struct experts_work w;
-    int bad = open_work(&w, job);
+    int bad = open_work(&w, job, err);
     for (size_t i = 0; i < w.count && bad == 0; i++) {
         bad = scale_candidate(&w, &w.all[i], out, err);
         for (int h = 0; h < EXPERT_HALVES && bad == 0 && takes_ranges(w.all[i].c); h++)
@@ -522,10 +564,29 @@ int solve_experts(const struct layer_job *job, struct solved_items *out, struct 
     return bad;
 }
 
-uint64_t solve_experts_bytes(const struct lm_arch *a)
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+uint64_t solve_experts_bytes(const struct lm_arch *a, const struct backend *b,
+                             const struct candidates *c)
 {
     uint64_t d = (uint64_t)a->hidden_size, m = (uint64_t)a->moe_intermediate_size;
-    uint64_t most = d > m ? d : m, matrix = 2 * m * d;
-    /* moments of the layer and of an expert, a factor; a matrix in fp32 and fp64 and its codes */
-    return a->experts ? (d * d + m * m + 2 * most * most) * 8 + matrix * 14 + 2 * m * 1024 : 0;
+    uint64_t squares = (d * d + m * m) * sizeof(double), most = larger(d, m);
+    uint64_t matrix = 2 * m * d * sizeof(float), factors = 0, sampled = 0, one = 0;
+    for (size_t i = 0; i < c->count && a->experts; i++) {
+        const struct quant_spec *spec = &c->items[i].ws;
+        one = larger(one, solver_bytes(b, spec, 2 * (int64_t)m, (int64_t)d));
+        one = larger(one, solver_bytes(b, spec, (int64_t)d, (int64_t)m));
+        factors += spec->methods.choice == QUANT_GPTQ;
+        if (spec->methods.scaling == QUANT_AWQ)
+            sampled = (AWQ_EXPERT_ROWS + (uint64_t)a->experts) * d * sizeof(float) + matrix;
+    }
+    /* the host's moments of the layer and of an expert; on a device both of each half, and the
+       matrix at work; the layer's factors; one candidate of one expert */
+    uint64_t device = solver_on_device(b) ? 2 * squares + matrix : 0;
+    return a->experts ? squares + most * most * sizeof(double) + device + factors * squares +
+                            larger(one + matrix, 2 * sampled)
+                      : 0;
 }

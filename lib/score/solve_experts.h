@@ -46,6 +46,7 @@ struct expert_counts expert_counts_of(const struct expert_inputs *x);
 int solve_experts(const struct layer_job *job, struct solved_items *out,
                   struct aq_err *err) AQ_MUST_CHECK;
 /* Bytes of a layer's work at most. */
-uint64_t solve_experts_bytes(const struct lm_arch *a);
+uint64_t solve_experts_bytes(const struct lm_arch *a, const struct backend *b,
+                             const struct candidates *c);
 
 #endif

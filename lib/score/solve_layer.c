@@ -297,7 +297,7 @@ bool solve_needs_moments(const struct candidates *c)
 uint64_t solve_layer_bytes(const struct nn_model *m, const struct backend *b,
                            const struct candidates *c)
 {
-    uint64_t most = solve_experts_bytes(nn_arch(m));
+    uint64_t most = solve_experts_bytes(nn_arch(m), b, c);
     for (int64_t layer = 0; layer < nn_layers(m); layer++) {
         const struct model_layer *shape = nn_layer(m, layer);
         for (int l = 0; l < shape->linear_count; l++)

@@ -28,6 +28,43 @@ static float *wide_weight(const struct layer_solver *s, const struct backend_wei
     return wide;
 }
 
+/* ---- moments of the host ---- */
+
+static size_t square_bytes(int64_t n)
+{
+    return (size_t)n * (size_t)n * sizeof(double);
+}
+
+int solver_moments_set(const struct layer_solver *s, struct solver_moments *m, double *host,
+                       int64_t n, struct aq_err *err)
+{
+    struct backend *b = s->backend;
+    if (!solver_on_device(b)) {
+        *m = (struct solver_moments){.at = host};
+        return 0;
+    }
+    if (m->bytes != square_bytes(n)) {
+        solver_moments_release(s, m);
+        m->at = b->ops->alloc(b, square_bytes(n), "second moments", err);
+        if (!m->at)
+            return -1;
+        m->bytes = square_bytes(n);
+        m->diagonal = xcalloc((size_t)n, sizeof *m->diagonal);
+    }
+    b->ops->upload(b, m->at, host, m->bytes);
+    for (int64_t i = 0; i < n; i++)
+        m->diagonal[i] = host[i * n + i];
+    return 0;
+}
+
+void solver_moments_release(const struct layer_solver *s, struct solver_moments *m)
+{
+    if (m->bytes)
+        s->backend->ops->free(s->backend, m->at, m->bytes);
+    free(m->diagonal);
+    *m = (struct solver_moments){.at = NULL};
+}
+
 /* ---- scales ---- */
 
 struct device_scaling {
@@ -64,10 +101,13 @@ static int device_error(void *arg, const struct quant_spec *spec, int all_rows, 
                         double *error, struct aq_err *err)
 {
     const struct device_scaling *d = arg;
-    int64_t step[MODEL_LINEARS];
+    int64_t *step = xcalloc((size_t)d->count, sizeof *step);
     for (int i = 0; i < d->count; i++)
         step[i] = awq_row_step(d->w[i]->rows, all_rows);
-    return d->b->ops->scaled_error(d->b, d->moments, d->w, step, d->count, spec, scale, error, err);
+    int r =
+        d->b->ops->scaled_error(d->b, d->moments, d->w, step, d->count, spec, scale, error, err);
+    free(step);
+    return r;
 }
 
 static int scales_by_device(const struct layer_solver *s, const struct scaled_input *in,
@@ -86,11 +126,11 @@ int solver_scales(const struct layer_solver *s, const struct scaled_input *in,
                   const struct backend_weight *const *w, int count, const struct quant_spec *spec,
                   float *scale, struct aq_err *err)
 {
-    struct scaled_weight wide[MODEL_LINEARS];
     double exponent;
     int bad = 0;
     if (solver_on_device(s->backend))
         return scales_by_device(s, in, w, count, spec, scale, err);
+    struct scaled_weight *wide = xcalloc((size_t)count, sizeof *wide);
     for (int i = 0; i < count; i++)
         wide[i] = (struct scaled_weight){wide_weight(s, w[i], NULL), w[i]->rows, w[i]->name};
     if (spec->methods.scaling == QUANT_SMOOTH)
@@ -99,15 +139,11 @@ int solver_scales(const struct layer_solver *s, const struct scaled_input *in,
         bad = awq_scales(s->pool, in, wide, count, spec, scale, &exponent, err);
     for (int i = 0; i < count; i++)
         free((void *)wide[i].w);
+    free(wide);
     return bad;
 }
 
 /* ---- factors ---- */
-
-static size_t factor_bytes(int64_t n)
-{
-    return (size_t)n * (size_t)n * sizeof(double);
-}
 
 struct device_factoring {
     struct backend *b;
@@ -131,7 +167,7 @@ int solver_factor(const struct layer_solver *s, struct gptq_factor *f, const dou
     if (!solver_on_device(b))
         return gptq_factor(f, s->pool, moments, n, scale, methods, damp, err);
     *f = (struct gptq_factor){.n = n, .order = xcalloc((size_t)n, sizeof *f->order)};
-    f->u = b->ops->alloc(b, factor_bytes(n), "a factor of second moments", err);
+    f->u = b->ops->alloc(b, square_bytes(n), "a factor of second moments", err);
     if (!f->u)
         return -1;
     struct device_factoring d = {b, f->u, moments, scale, n};
@@ -147,7 +183,7 @@ int solver_factor(const struct layer_solver *s, struct gptq_factor *f, const dou
 void solver_factor_release(const struct layer_solver *s, struct gptq_factor *f)
 {
     if (solver_on_device(s->backend) && f->u) {
-        s->backend->ops->free(s->backend, f->u, factor_bytes(f->n));
+        s->backend->ops->free(s->backend, f->u, square_bytes(f->n));
         f->u = NULL;
     }
     gptq_factor_release(f);
@@ -268,7 +304,7 @@ uint64_t solver_bytes(const struct backend *b, const struct quant_spec *spec, in
     if (!solver_on_device(b))
         return host_bytes(spec, rows, cols);
     /* a factor; and on the host the codes of a linear */
-    return (spec->methods.choice == QUANT_GPTQ ? factor_bytes(cols) : 0) +
+    return (spec->methods.choice == QUANT_GPTQ ? square_bytes(cols) : 0) +
            b->ops->solve_bytes(b, spec, rows, cols, sampled_rows(spec, rows)) +
            (uint64_t)(rows * cols);
 }

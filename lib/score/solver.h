@@ -25,6 +25,17 @@ bool solver_on_device(const struct backend *b);
 uint64_t solver_bytes(const struct backend *b, const struct quant_spec *spec, int64_t rows,
                       int64_t cols);
 
+/* Second moments (n, n) that the host added up, both triangles, in the memory of who solves. */
+struct solver_moments {
+    double *at;
+    double *diagonal; /* [n]; set on a device alone */
+    size_t bytes;     /* of the device; 0: it is the host's own array */
+};
+/* Takes other moments each time; host stays in use. */
+int solver_moments_set(const struct layer_solver *s, struct solver_moments *m, double *host,
+                       int64_t n, struct aq_err *err) AQ_MUST_CHECK;
+void solver_moments_release(const struct layer_solver *s, struct solver_moments *m);
+
 /* Of an input, for the linears that read it: the scales of a candidate with a scaling, [cols]. */
 int solver_scales(const struct layer_solver *s, const struct scaled_input *in,
                   const struct backend_weight *const *w, int count, const struct quant_spec *spec,
