@@ -335,7 +335,7 @@ def read(path):
     b = open(path, "rb").read()
     n = int.from_bytes(b[:8], "little")
     h = json.loads(b[8:8 + n])
-    kinds = {"I16": "h", "I32": "i", "F32": "f", "I64": "q"}
+    kinds = {"I16": "h", "I32": "i", "F32": "f", "F64": "d", "I64": "q"}
     return {k: struct.unpack("<%d%s" % ((v["data_offsets"][1] - v["data_offsets"][0]) // struct.calcsize(kinds[v["dtype"]]), kinds[v["dtype"]]),
                              b[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]]) for k, v in h.items() if k != "__metadata__"}
 routes, ranges, offsets = read("routes"), read("ranges"), read("tokens")["offsets"]

@@ -26,12 +26,12 @@ header() {
     tail -c +9 "$1" | head -c "$n"
 }
 
-# floats FILE TENSOR: its numbers, one a line.
+# floats FILE TENSOR [BYTES OF ONE]: its numbers, one a line.
 floats() {
-    local n begin end
+    local n begin end size=${3:-4}
     n=$(od -An -t u8 -N 8 "$1" | tr -d ' ')
     read -r begin end < <(header "$1" | jq -r --arg t "$2" '.[$t].data_offsets | "\(.[0]) \(.[1])"')
-    tail -c +$((9 + n + begin)) "$1" | head -c $((end - begin)) | od -An -v -t f4 -w4
+    tail -c +$((9 + n + begin)) "$1" | head -c $((end - begin)) | od -An -v -t "f$size" -w"$size"
 }
 
 @test "the file has a row for every input and a channel range for every size" {
@@ -39,6 +39,7 @@ floats() {
     is "$(header "$W/ranges" | jq -c '.rest | [.dtype, .shape]')" '["F32",[28,128]]'
     is "$(header "$W/ranges" | jq -c '."channel/27" | [.dtype, .shape]')" '["F32",[2,384]]'
     is "$(header "$W/ranges" | jq -c '."channel/1".shape')" '[2,384]'
+    is "$(header "$W/ranges" | jq -c '."mean/27" | [.dtype, .shape]')" '["F64",[2,384]]'
     is "$(header "$W/ranges" | jq -r '.__metadata__.aq' | jq -c '[.schema, .prefixes, .dtype]')" '["aq.ranges/2",[16,128],"bf16"]'
     # inputs and groups are those of lm.json
     is "$(header "$W/ranges" | jq -r '.__metadata__.aq' | jq -cS '.inputs, .groups')" "$(jq -cS '.inputs, .groups' "$W/lm.json")"
@@ -73,6 +74,10 @@ floats() {
 @test "a shorter prefix gives the same numbers" {
     ranges --prefix 16 -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
     cmp <(floats "$BATS_TEST_TMPDIR/r" channel/14) <(floats "$W/ranges" channel/14 | head -n 256)
+    cmp <(floats "$BATS_TEST_TMPDIR/r" mean/14 8) <(floats "$W/ranges" mean/14 8 | head -n 256)
+    # another size on the way changes no sum
+    ranges --prefix 16,77,128 -o "$BATS_TEST_TMPDIR/r" "$W/tokens"
+    cmp <(floats "$BATS_TEST_TMPDIR/r" mean/14 8 | tail -n 256) <(floats "$W/ranges" mean/14 8 | tail -n 256)
 }
 
 @test "with padding, the pad row has a range of its own; text rows keep theirs" {
@@ -108,6 +113,11 @@ floats() {
     refused 3 "ranges" aq-calib ranges --lm "$W/lm.json" "$W/ranges"
     head -c 1000 "$W/tokens" >"$BATS_TEST_TMPDIR/cut"
     refused 3 "cut" aq-calib ranges --lm "$W/lm.json" "$BATS_TEST_TMPDIR/cut"
+    # a file from before there were means
+    LC_ALL=C sed 's|"mean/5"|"meal/5"|' "$W/ranges" >"$BATS_TEST_TMPDIR/old"
+    aq-overlay --format INT8_DEFAULT_CFG -o "$BATS_TEST_TMPDIR/q"
+    refused 3 "tensor 'mean/5' is missing" aq-score --lm "$W/lm.json" --tokens "$W/tokens" --ranges "$BATS_TEST_TMPDIR/old" --device cpu -o "$BATS_TEST_TMPDIR/s" "$BATS_TEST_TMPDIR/q"
+    has "$stderr" "make it again with 'aq-calib ranges'"
 }
 
 @test "a limit that is too small is named before the work" {

@@ -259,10 +259,11 @@ static int run_ranges(const struct aq_cmdline *cl, struct aq_err *err)
 
 static const struct aq_tool ranges_command = {
     .name = "ranges",
-    .summary = "largest magnitudes of the activations at the inputs of the linears",
+    .summary = "magnitudes of the activations at the inputs of the linears",
     .usage = "aq-calib ranges --lm FILE [--prefix N,...] [OPTION...] -o FILE TOKENS",
-    .details = "One forward pass serves all sizes of a data set: ranges are kept per tensor and\n"
-               "sample, and per channel over the first N samples of each size.",
+    .details = "One forward pass serves all sizes of a data set: the largest magnitudes are kept\n"
+               "per tensor and sample, and with the mean ones per channel over the first N\n"
+               "samples of each size.",
     .example = "aq-calib ranges --lm lm.json --prefix 16,128 -o ranges.safetensors "
                "tokens.safetensors",
     .options = ranges_options,

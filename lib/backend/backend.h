@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 13 };
+enum { BACKEND_ABI = 14 };
 
 struct backend;
 struct quant_spec; /* all three quant/quant.h: plain numbers, readable by plugins */
@@ -346,6 +346,10 @@ struct backend_ops {
      */
     void (*amax)(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
                  int32_t from, int32_t to, float *per_sample, float *per_channel);
+    /* sums, device F64 [cols], += |x|, row after row of these samples. Of a tile whose samples are
+       parts of samples: those that are flagged as a pad are left out, all of their rows. */
+    void (*magnitudes)(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                       int32_t from, int32_t to, double *sums);
     /* Room for one quantized weight, or activation of a tile, of at most this size. */
     struct backend_operand *(*operand_new)(struct backend *b, int64_t rows, int64_t cols,
                                            int is_weight, struct aq_err *err);
@@ -386,12 +390,11 @@ struct backend_ops {
     void (*dots_end)(struct backend *b, const struct backend_tile *t, double *dots, double *sums,
                      int64_t stride, int count);
     /*
-     * square, device F64 (cols, cols), += the sum of x'x over the tile's rows of text; magnitudes,
-     * device F64 [cols], += that of |x|. square may be NULL. The op is NULL in a backend whose
-     * activations the host may as well add up.
+     * square, device F64 (cols, cols), += the sum of x'x over the tile's rows of text. The op is
+     * NULL in a backend whose activations the host may as well add up.
      */
-    void (*moments)(struct backend *b, const struct backend_tile *t, double *square,
-                    double *magnitudes, const void *x, int64_t cols);
+    void (*moments)(struct backend *b, const struct backend_tile *t, double *square, const void *x,
+                    int64_t cols);
 
     /* ---- numbers of calibrated candidates ---- */
     /*

@@ -25,7 +25,10 @@ struct pass {
     float *amax;                  /* [MODEL_INPUTS][samples][PARTS] of one layer */
     float *channel[MODEL_INPUTS]; /* [prefixes][cols], each over the samples new in the prefix */
     size_t channel_bytes[MODEL_INPUTS];
-    float *host; /* as amax */
+    double
+        *sums[MODEL_INPUTS]; /* [prefixes][cols], of magnitudes, over all samples of the prefix */
+    int64_t *text;           /* [prefixes]: rows of text */
+    float *host;             /* as amax */
 };
 
 static size_t amax_bytes(const struct ranges *r)
@@ -45,8 +48,11 @@ static void pass_close(struct pass *p)
     free(p->parts);
     free(p->inner);
     op->free(p->b, p->amax, amax_bytes(p->r));
-    for (int i = 0; i < MODEL_INPUTS; i++)
+    for (int i = 0; i < MODEL_INPUTS; i++) {
         op->free(p->b, p->channel[i], p->channel_bytes[i]);
+        op->free(p->b, p->sums[i], 2 * p->channel_bytes[i]);
+    }
+    free(p->text);
     free(p->host);
 }
 
@@ -63,6 +69,7 @@ static struct backend_tile *parts_of(struct backend *b, const struct tile *t, in
         first[s * PARTS + PAD_ROW] = from;
         first[s * PARTS + FIRST_ROW] = text;
         first[s * PARTS + REST] = text < end ? text + 1 : end;
+        pad[s * PARTS + PAD_ROW] = text > from;
         first[s * PARTS + PARTS] = end;
     }
     for (int32_t i = 0; i <= n; i++)
@@ -110,7 +117,8 @@ static int pass_open(struct pass *p, struct aq_err *err)
         if (p->channel_bytes[i] == 0)
             continue;
         p->channel[i] = op->alloc(p->b, p->channel_bytes[i], "ranges of channels", err);
-        if (!p->channel[i])
+        p->sums[i] = op->alloc(p->b, 2 * p->channel_bytes[i], "sums of magnitudes", err);
+        if (!p->channel[i] || !p->sums[i])
             return -1;
     }
     for (size_t i = 0; i < p->tiles; i++) {
@@ -124,6 +132,28 @@ static int pass_open(struct pass *p, struct aq_err *err)
 }
 
 /* ---- one layer ---- */
+
+/* The mean magnitudes of an input; each: rows of a token. */
+static int collect_means(struct pass *p, size_t input, int place, int64_t each, struct aq_err *err)
+{
+    const struct ranges *r = p->r;
+    int64_t cols = r->model->inputs[input].cols;
+    double *to = r->mean[input];
+    if (p->b->ops->download(p->b, to, p->sums[place], r->prefix_count * (size_t)cols * sizeof *to,
+                            err) < 0)
+        return -1;
+    for (size_t k = 0; k < r->prefix_count; k++)
+        for (int64_t c = 0; c < cols; c++)
+            *to++ /= p->text[k] ? (double)(p->text[k] * each) : 1;
+    return 0;
+}
+
+/* Rows of a token that an input's place in a layer has. */
+static int64_t rows_each(const struct pass *p, int64_t layer, int place)
+{
+    bool inner = place == nn_layer(p->w->job.model, layer)->experts_input[EXPERT_DOWN];
+    return inner ? nn_arch(p->w->job.model)->experts_per_token : 1;
+}
 
 /* Brings a layer's numbers to the host; a prefix includes those before it. */
 static int collect_layer(struct pass *p, int64_t layer, struct aq_err *err)
@@ -150,8 +180,23 @@ static int collect_layer(struct pass *p, int64_t layer, struct aq_err *err)
             return aq_err_prefix(err, "layer %" PRId64, layer);
         for (int64_t k = cols; k < all; k++)
             to[k] = to[k] > to[k - cols] ? to[k] : to[k - cols];
+        int place = (int)(i - first);
+        if (collect_means(p, i, place, rows_each(p, layer, place), err) < 0)
+            return aq_err_prefix(err, "layer %" PRId64, layer);
     }
     return 0;
+}
+
+/* Sums over the samples of a tile that are new in prefix k, on top of those of the prefix before;
+   from and to are parts. */
+static void add_magnitudes(struct pass *p, const struct backend_tile *parts, const void *x,
+                           int64_t cols, int64_t sample, size_t k, int32_t from, int32_t to,
+                           double *sums)
+{
+    double *own = sums + (int64_t)k * cols;
+    if (k && p->r->prefixes[k - 1] >= sample) /* the first tile that has any */
+        p->b->ops->copy(p->b, own, own - cols, (size_t)cols * sizeof *own);
+    p->b->ops->magnitudes(p->b, parts, x, cols, from, to, own);
 }
 
 /* Ranges of one tile's inputs; each sample counts for the first prefix that holds it. */
@@ -161,20 +206,21 @@ static void measure_tile(struct pass *p, int64_t layer, size_t tile, const struc
     const struct tile *t = &p->w->job.tiles->items[tile];
     size_t first = r->model->first_input[layer], end = r->model->first_input[layer + 1];
     int64_t last = t->sample + t->desc.samples;
-    const struct model_layer *shape = nn_layer(p->w->job.model, layer);
-    int inner = shape->experts_input[EXPERT_DOWN];
     for (size_t i = first; i < end; i++) {
         int64_t cols = r->model->inputs[i].cols, in = (int64_t)(i - first);
+        const struct backend_tile *parts =
+            rows_each(p, layer, (int)in) > 1 ? p->inner[tile] : p->parts[tile];
         float *amax = p->amax + (in * r->samples + t->sample) * PARTS;
         for (size_t k = 0; k < r->prefix_count; k++) {
             int64_t from = k ? r->prefixes[k - 1] : 0, to = r->prefixes[k];
             from = from > t->sample ? from : t->sample;
             to = to < last ? to : last;
-            if (from < to)
-                p->b->ops->amax(p->b, in == inner ? p->inner[tile] : p->parts[tile], acts->x[in],
-                                cols, (int32_t)(from - t->sample) * PARTS,
-                                (int32_t)(to - t->sample) * PARTS, amax,
-                                p->channel[in] + (int64_t)k * cols);
+            if (from >= to)
+                continue;
+            int32_t a = (int32_t)(from - t->sample) * PARTS, e = (int32_t)(to - t->sample) * PARTS;
+            p->b->ops->amax(p->b, parts, acts->x[in], cols, a, e, amax,
+                            p->channel[in] + (int64_t)k * cols);
+            add_magnitudes(p, parts, acts->x[in], cols, t->sample, k, a, e, p->sums[in]);
         }
     }
 }
@@ -210,8 +256,10 @@ static int measure(void *arg, int64_t layer, size_t tile, const struct nn_acts *
         return 0;
     if (tile == 0)
         for (int i = 0; i < MODEL_INPUTS; i++)
-            if (p->channel[i])
+            if (p->channel[i]) {
                 p->b->ops->zero(p->b, p->channel[i], p->channel_bytes[i]);
+                p->b->ops->zero(p->b, p->sums[i], 2 * p->channel_bytes[i]);
+            }
     measure_tile(p, layer, tile, acts);
     count_routes(p, layer, &p->w->job.tiles->items[tile], acts->routes);
     if (tile + 1 < p->tiles)
@@ -235,8 +283,27 @@ static void take_room(struct ranges *r, const struct tiles *tiles, const struct 
     if (tiles->has_pads)
         r->pad = xcalloc(inputs, sizeof *r->pad);
     r->channel = xcalloc(inputs, sizeof(float *));
-    for (size_t i = 0; i < inputs; i++)
-        r->channel[i] = xcalloc(r->prefix_count * (size_t)r->model->inputs[i].cols, sizeof(float));
+    r->mean = xcalloc(inputs, sizeof(double *));
+    for (size_t i = 0; i < inputs; i++) {
+        size_t columns = r->prefix_count * (size_t)r->model->inputs[i].cols;
+        r->channel[i] = xcalloc(columns, sizeof(float));
+        r->mean[i] = xcalloc(columns, sizeof(double));
+    }
+}
+
+/* Rows of text in each prefix. */
+static int64_t *count_text(const struct ranges *r, const struct tiles *tiles)
+{
+    int64_t *text = xcalloc(r->prefix_count, sizeof *text);
+    for (size_t t = 0; t < tiles->count; t++) {
+        const struct tile *tile = &tiles->items[t];
+        for (int32_t s = 0; s < tile->desc.samples; s++)
+            for (size_t k = 0; k < r->prefix_count; k++)
+                if (tile->sample + s < r->prefixes[k])
+                    text[k] +=
+                        tile->desc.first[s + 1] - tile->desc.first[s] - (tile->desc.pad[s] ? 1 : 0);
+    }
+    return text;
 }
 
 int ranges_compute(struct ranges *r, const struct model_groups *model, struct walk *w,
@@ -254,6 +321,7 @@ int ranges_compute(struct ranges *r, const struct model_groups *model, struct wa
     r->prefixes = xcalloc(prefix_count, sizeof *r->prefixes);
     memcpy(r->prefixes, prefixes, prefix_count * sizeof *prefixes);
     take_room(r, tiles, m);
+    p.text = count_text(r, tiles);
     int status = pass_open(&p, err);
     if (status == 0) {
         aq_progress_begin(&w->progress, "ranges", walk_products(w, 0, nn_layers(m)));
@@ -294,9 +362,12 @@ void ranges_say_unseen(const struct ranges *r)
 
 void ranges_release(struct ranges *r)
 {
-    for (size_t i = 0; r->channel && i < r->model->input_count; i++)
+    for (size_t i = 0; r->channel && i < r->model->input_count; i++) {
         free(r->channel[i]);
+        free(r->mean[i]);
+    }
     free(r->channel);
+    free(r->mean);
     for (int64_t l = 0; r->routed && l < r->model->layers; l++)
         free(r->routed[l]);
     free(r->routed);
@@ -314,19 +385,22 @@ static struct range_tensor *list_tensors(const struct ranges *r, size_t *count)
 {
     size_t inputs = r->model->input_count, n = 0;
     uint64_t samples = (uint64_t)r->samples;
-    struct range_tensor *all = xcalloc(inputs + 3 + (size_t)r->model->layers, sizeof *all);
-    all[n++] = (struct range_tensor){xstrdup("first"), 2, {inputs, samples}, r->first};
-    all[n++] = (struct range_tensor){xstrdup("rest"), 2, {inputs, samples}, r->rest};
+    struct range_tensor *all = xcalloc(2 * inputs + 3 + (size_t)r->model->layers, sizeof *all);
+    all[n++] = (struct range_tensor){xstrdup("first"), ST_F32, 2, {inputs, samples}, r->first};
+    all[n++] = (struct range_tensor){xstrdup("rest"), ST_F32, 2, {inputs, samples}, r->rest};
     if (r->pad)
-        all[n++] = (struct range_tensor){xstrdup("pad"), 1, {inputs, 1}, r->pad};
-    for (size_t i = 0; i < inputs; i++)
-        all[n++] = (struct range_tensor){xasprintf("channel/%zu", i),
-                                         2,
-                                         {r->prefix_count, (uint64_t)r->model->inputs[i].cols},
-                                         r->channel[i]};
+        all[n++] = (struct range_tensor){xstrdup("pad"), ST_F32, 1, {inputs, 1}, r->pad};
+    for (size_t i = 0; i < inputs; i++) {
+        uint64_t cols = (uint64_t)r->model->inputs[i].cols;
+        all[n++] = (struct range_tensor){
+            xasprintf("channel/%zu", i), ST_F32, 2, {r->prefix_count, cols}, r->channel[i]};
+        all[n++] = (struct range_tensor){
+            xasprintf("mean/%zu", i), ST_F64, 2, {r->prefix_count, cols}, r->mean[i]};
+    }
     for (int64_t l = 0; l < r->model->layers; l++)
         if (r->routed[l])
             all[n++] = (struct range_tensor){xasprintf("routed/%" PRId64, l),
+                                             ST_I32,
                                              2,
                                              {r->prefix_count, (uint64_t)r->experts},
                                              r->routed[l]};
@@ -339,13 +413,11 @@ static int write_tensors(struct st_writer *w, const struct range_tensor *all, si
 {
     int *handles = xcalloc(count, sizeof *handles), status;
     for (size_t i = 0; i < count; i++)
-        handles[i] =
-            st_declare(w, all[i].name, strncmp(all[i].name, "routed/", 7) == 0 ? ST_I32 : ST_F32,
-                       all[i].rank, all[i].shape);
+        handles[i] = st_declare(w, all[i].name, all[i].dtype, all[i].rank, all[i].shape);
     status = st_begin(w, path, err);
     for (size_t i = 0; i < count && status == 0; i++)
         status = st_write(w, handles[i], 0, all[i].data,
-                          all[i].shape[0] * all[i].shape[1] * RANGE_ELEMENT, err);
+                          all[i].shape[0] * all[i].shape[1] * st_dtype_bits(all[i].dtype) / 8, err);
     if (status == 0)
         status = st_commit(w, err);
     free(handles);

@@ -1,7 +1,7 @@
 /*
  * Ranges of the activations at the inputs of the linears, from one forward pass over all samples:
- * the largest magnitude per tensor and sample, and per channel for each prefix of the samples, so
- * that one pass serves all sizes of a data set. The file is described in store/range_file.h, which
+ * the largest magnitude per tensor and sample, and per channel for each prefix of the samples with
+ * the mean magnitude, so that one pass serves all sizes of a data set. The file is described in store/range_file.h, which
  * reads it.
  *
  * The first text row of a sample has a number of its own: many models put activations a thousand
@@ -29,6 +29,7 @@ struct ranges {
     float *rest;     /* [inputs][samples]: all other text rows */
     float *pad;      /* [inputs]; NULL without pad rows */
     float **channel; /* [inputs]: [prefixes][cols], pad rows included */
+    double **mean;   /* [inputs]: [prefixes][cols], pad rows left out */
     int64_t experts;
     int32_t **routed; /* [layers]: [prefixes][experts], tokens without pads; NULL: a dense layer */
 };

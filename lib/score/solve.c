@@ -45,9 +45,8 @@ struct solve_call {
     /* of the layer at work */
     struct input_stats inputs[MODEL_INPUTS];
     float *amax[MODEL_INPUTS];
-    double *magnitudes[MODEL_INPUTS]; /* device [cols]: sums of |x|; NULL: the host adds up */
-    double *quarter[MODEL_INPUTS];    /* (cols, cols): a quarter's moments, added up by the host */
-    size_t mean_bytes[MODEL_INPUTS], moments_bytes[MODEL_INPUTS];
+    double *quarter[MODEL_INPUTS]; /* (cols, cols): a quarter's moments, added up by the host */
+    size_t moments_bytes[MODEL_INPUTS];
     float *host;  /* a tile's input as the device has it */
     double *rows; /* the rows of it that hold text */
     struct expert_inputs experts;
@@ -334,10 +333,6 @@ static void begin_layer(struct solve_call *r, int64_t layer)
         }
         if (in->moments)
             r->backend->ops->zero(r->backend, in->moments, n * n * sizeof *in->moments);
-        if (r->magnitudes[i - first])
-            r->backend->ops->zero(r->backend, r->magnitudes[i - first], n * sizeof(double));
-        else
-            memset(in->mean, 0, n * sizeof *in->mean);
     }
 }
 
@@ -345,7 +340,6 @@ struct taking {
     const struct tile *tile;
     const float *from; /* (tile rows, cols) */
     double *to;        /* (rows of text, cols) */
-    double *mean;      /* [cols] */
     int64_t cols;
 };
 
@@ -363,10 +357,8 @@ static void take_unit(void *arg, int64_t unit, int worker)
     for (int32_t s = 0; s < d->samples; s++)
         for (int32_t k = d->first[s] + (d->pad[s] ? 1 : 0); k < d->first[s + 1]; k++) {
             const float *row = j->from + (int64_t)k * j->cols;
-            for (int64_t c = from; c < end; c++) {
+            for (int64_t c = from; c < end; c++)
                 to[c] = (double)row[c];
-                j->mean[c] += fabs(to[c]);
-            }
             to += j->cols;
         }
 }
@@ -438,20 +430,17 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
                 return aq_err_prefix(err, "layer %" PRId64, layer);
             add_quarter(r, t, i);
         }
-        if (r->magnitudes[i]) {
-            r->backend->ops->moments(r->backend, r->walk.tiles[tile], in->moments, r->magnitudes[i],
-                                     acts->x[i], in->cols);
-            in->tokens += text_rows(t);
+        in->tokens += text_rows(t);
+        if (in->moments && solver_on_device(r->backend))
+            r->backend->ops->moments(r->backend, r->walk.tiles[tile], in->moments, acts->x[i],
+                                     in->cols);
+        if (!in->moments || solver_on_device(r->backend))
             continue;
-        }
         if (r->backend->ops->download(r->backend, r->host, acts->x[i], bytes, err) < 0)
             return aq_err_prefix(err, "layer %" PRId64, layer);
-        struct taking j = {t, r->host, r->rows, in->mean, in->cols};
-        int64_t n = text_rows(t);
+        struct taking j = {t, r->host, r->rows, in->cols};
         aq_pool_run(r->pool, (in->cols + TAKE_COLUMNS - 1) / TAKE_COLUMNS, take_unit, &j);
-        if (in->moments)
-            dense_add_square(r->pool, in->moments, r->rows, n, in->cols);
-        in->tokens += n;
+        dense_add_square(r->pool, in->moments, r->rows, text_rows(t), in->cols);
     }
     return 0;
 }
@@ -460,17 +449,12 @@ static int add_tile(struct solve_call *r, int64_t layer, size_t tile, const stru
 static int end_sums(struct solve_call *r, int input, struct aq_err *err)
 {
     struct input_stats *in = &r->inputs[input];
-    if (!r->magnitudes[input]) {
-        if (in->moments)
-            dense_mirror(r->pool, in->moments, in->cols);
+    if (!in->moments)
         return 0;
-    }
-    if (r->backend->ops->download(r->backend, in->mean, r->magnitudes[input],
-                                  (size_t)in->cols * sizeof *in->mean, err) < 0)
-        return -1;
-    return in->moments
-               ? r->backend->ops->moments_end(r->backend, in->moments, in->cols, in->diagonal, err)
-               : 0;
+    if (solver_on_device(r->backend))
+        return r->backend->ops->moments_end(r->backend, in->moments, in->cols, in->diagonal, err);
+    dense_mirror(r->pool, in->moments, in->cols);
+    return 0;
 }
 
 /* Those of the quarter, where the solver is. */
@@ -488,16 +472,11 @@ static int take_sums(struct solve_call *r, int64_t layer, int input, struct aq_e
 {
     struct input_stats *in = &r->inputs[input];
     if (is_of_experts(r, layer, input)) {
-        int half = input == nn_layer(r->model, layer)->experts_input[EXPERT_DOWN];
         in->tokens = r->experts.tokens;
-        if (in->tokens)
-            expert_inputs_mean(&r->experts, half, in->mean);
         return 0;
     }
     if (in->tokens && end_sums(r, input, err) < 0)
         return aq_err_prefix(err, "layer %" PRId64, layer);
-    for (int64_t c = 0; c < in->cols; c++)
-        in->mean[c] /= in->tokens ? (double)in->tokens : 1;
     if (r->quarter[input])
         end_quarter(r, input);
     return 0;
@@ -517,10 +496,7 @@ static int end_layer(struct solve_call *r, int64_t layer, struct aq_err *err)
         range_file_get(&r->ranges, (int64_t)i, r->position, &range);
         memcpy(r->amax[i - first], range.hidden, (size_t)in->cols * sizeof(float));
         in->amax = r->amax[i - first];
-        for (int64_t c = 0; c < in->cols; c++)
-            if (!isfinite(in->mean[c]))
-                return aq_err_set(err, AQ_ERUN, "input '%s' is not finite in column %" PRId64,
-                                  g->inputs[i].name, c);
+        range_file_mean(&r->ranges, (int64_t)i, r->position, in->mean);
     }
     return write_layer(r, layer, err);
 }
@@ -628,14 +604,7 @@ static int take_input(struct solve_call *r, int input, size_t n, struct aq_err *
     if (r->needs_moments &&
         take_square(r, &in->moments, r->moments_bytes[input], "the moments of an input", err) < 0)
         return -1;
-    if (r->needs_quarter && take_quarter(r, input, n, err) < 0)
-        return -1;
-    if (!solver_on_device(r->backend))
-        return 0;
-    r->mean_bytes[input] = n * sizeof(double);
-    r->magnitudes[input] =
-        r->backend->ops->alloc(r->backend, r->mean_bytes[input], "magnitudes of an input", err);
-    return r->magnitudes[input] ? 0 : -1;
+    return r->needs_quarter ? take_quarter(r, input, n, err) : 0;
 }
 
 static void drop_input(struct solve_call *r, int input)
@@ -646,8 +615,6 @@ static void drop_input(struct solve_call *r, int input)
         drop_square(r, in->quarter, bytes);
     aq_big_free(r->quarter[input], bytes);
     drop_square(r, in->moments, bytes);
-    if (r->magnitudes[input])
-        r->backend->ops->free(r->backend, r->magnitudes[input], r->mean_bytes[input]);
     free(in->quarter_mean);
     free(in->diagonal);
     free(in->mean);

@@ -92,17 +92,6 @@ static int64_t input_rows(const struct expert_inputs *x, int half)
     return half == EXPERT_DOWN ? x->tokens * x->per_token : x->tokens;
 }
 
-void expert_inputs_mean(const struct expert_inputs *x, int half, double *mean)
-{
-    int64_t rows = input_rows(x, half), cols = x->cols[half];
-    memset(mean, 0, (size_t)cols * sizeof *mean);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++)
-            mean[c] += fabs((double)x->x[half][r * cols + c]);
-    for (int64_t c = 0; c < cols; c++)
-        mean[c] /= (double)rows;
-}
-
 /* Tokens of each expert; caller frees. */
 static int64_t *count_tokens(const struct expert_inputs *x)
 {

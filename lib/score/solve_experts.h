@@ -34,8 +34,6 @@ uint64_t expert_inputs_bytes(const struct lm_arch *a, int64_t tokens, int64_t ti
 int expert_inputs_add(struct expert_inputs *x, struct backend *b, const struct model_layer *m,
                       const struct tile *t, const struct nn_acts *acts,
                       struct aq_err *err) AQ_MUST_CHECK;
-/* Mean magnitudes of an input, [cols]. */
-void expert_inputs_mean(const struct expert_inputs *x, int half, double *mean);
 
 /* How many experts have tokens enough of their own. */
 struct expert_counts {

@@ -15,7 +15,7 @@ struct input_stats {
     /* (cols, cols): sum of x x', both triangles, in the solver's memory; NULL: nobody needs it */
     double *moments;
     double *diagonal;  /* [cols]: theirs; set on a device alone */
-    double *mean;      /* [cols]: mean of |x| */
+    double *mean;      /* [cols]: mean of |x|, from the ranges */
     const float *amax; /* [cols]: the largest |x|, from the ranges */
     /* Moments and means over a quarter of the batches by ModelOpt's rules: pads count, and each
        batch as much as another. NULL: nobody needs them. */

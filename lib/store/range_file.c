@@ -29,7 +29,7 @@ int range_file_seal(const struct json *aq, struct range_tensor *tensors, size_t 
         aq_buf_reset(&text);
         aq_buf_addf(&text, "\n%s %" PRIu64 " %" PRIu64 "\n", t->name, t->shape[0], t->shape[1]);
         aq_sha256_add(&s, aq_buf_str(&text), text.len);
-        aq_sha256_add(&s, t->data, t->shape[0] * t->shape[1] * RANGE_ELEMENT);
+        aq_sha256_add(&s, t->data, t->shape[0] * t->shape[1] * st_dtype_bits(t->dtype) / 8);
     }
     aq_sha256_hex(&s, out);
     aq_buf_release(&text);
@@ -47,8 +47,11 @@ static int check_seal(const struct range_file *r, const struct jref *root, struc
     struct range_tensor *all = xcalloc(r->file.count + 1, sizeof *all);
     for (size_t i = 0; i < r->file.count; i++) {
         const struct st_tensor *t = &r->file.tensors[i];
-        all[i] = (struct range_tensor){
-            xstrdup(t->name), t->rank, {t->shape[0], t->rank > 1 ? t->shape[1] : 1}, t->data};
+        all[i] = (struct range_tensor){xstrdup(t->name),
+                                       t->dtype,
+                                       t->rank,
+                                       {t->shape[0], t->rank > 1 ? t->shape[1] : 1},
+                                       t->data};
     }
     int status = range_file_seal(open, all, r->file.count, found, err);
     if (status == 0 && strcmp(found, digest) != 0) {
@@ -188,9 +191,41 @@ static int read_tensors(struct range_file *r, struct aq_err *err)
     uint64_t sparse = 0;
     for (int64_t l = 0; l < r->model.layers; l++)
         sparse += r->routed[l] != NULL;
-    if (r->file.count != inputs + 2 + pad + sparse)
+    if (r->file.count != 2 * inputs + 2 + pad + sparse)
         return aq_err_set(err, AQ_EINPUT, "%zu tensors, expected %" PRIu64, r->file.count,
-                          inputs + 2 + pad + sparse);
+                          2 * inputs + 2 + pad + sparse);
+    return 0;
+}
+
+/* "<kind>/<input>": [prefixes, columns of the input]; NULL with a message. */
+static const struct st_tensor *columns_tensor(const struct range_file *r, const char *kind,
+                                              size_t input, enum st_dtype dtype, struct aq_err *err)
+{
+    char name[32];
+    int64_t cols = r->model.inputs[input].cols;
+    (void)snprintf(name, sizeof name, "%s/%zu", kind, input);
+    const struct st_tensor *t = st_need(&r->file, name, dtype, 2, err);
+    if (!t) {
+        (void)aq_err_hint(err, "make it again with 'aq-calib ranges'");
+        return NULL;
+    }
+    if (t->shape[0] != r->prefix_count || t->shape[1] != (uint64_t)cols) {
+        (void)aq_err_set(err, AQ_EINPUT,
+                         "tensor '%s' is [%" PRIu64 ", %" PRIu64 "], expected [%zu, %" PRId64 "]",
+                         name, t->shape[0], t->shape[1], r->prefix_count, cols);
+        return NULL;
+    }
+    return t;
+}
+
+static int check_doubles(const struct st_tensor *t, struct aq_err *err)
+{
+    for (uint64_t i = 0; i < t->elements; i++) {
+        double x;
+        memcpy(&x, (const char *)t->data + i * sizeof x, sizeof x);
+        if (!(x >= 0) || isinf(x))
+            return aq_err_set(err, AQ_EINPUT, "tensor '%s' holds %g at %" PRIu64, t->name, x, i);
+    }
     return 0;
 }
 
@@ -198,21 +233,15 @@ static int find_channels(struct range_file *r, struct aq_err *err)
 {
     int64_t widest = 1;
     r->channel = xcalloc(r->model.input_count, sizeof(const struct st_tensor *));
+    r->mean = xcalloc(r->model.input_count, sizeof(const struct st_tensor *));
     for (size_t i = 0; i < r->model.input_count; i++) {
-        char name[32];
         int64_t cols = r->model.inputs[i].cols;
-        (void)snprintf(name, sizeof name, "channel/%zu", i);
-        const struct st_tensor *t = st_need(&r->file, name, ST_F32, 2, err);
-        if (!t)
+        r->channel[i] = columns_tensor(r, "channel", i, ST_F32, err);
+        if (!r->channel[i] || check_floats(r->channel[i], err) < 0)
             return -1;
-        if (t->shape[0] != r->prefix_count || t->shape[1] != (uint64_t)cols)
-            return aq_err_set(err, AQ_EINPUT,
-                              "tensor '%s' is [%" PRIu64 ", %" PRIu64 "], expected [%zu, %" PRId64
-                              "]",
-                              name, t->shape[0], t->shape[1], r->prefix_count, cols);
-        if (check_floats(t, err) < 0)
+        r->mean[i] = columns_tensor(r, "mean", i, ST_F64, err);
+        if (!r->mean[i] || check_doubles(r->mean[i], err) < 0)
             return -1;
-        r->channel[i] = t;
         widest = cols > widest ? cols : widest;
     }
     r->hidden = xcalloc((size_t)widest, sizeof *r->hidden);
@@ -228,7 +257,7 @@ int range_file_open(struct range_file *r, const char *path, struct aq_err *err)
     int status = read_meta(r, err);
     if (status == 0) {
         struct jref root = jref_root(r->meta, "metadata");
-        status = find_routed(r, err) < 0 || read_tensors(r, err) < 0 || find_channels(r, err) < 0
+        status = find_routed(r, err) < 0 || find_channels(r, err) < 0 || read_tensors(r, err) < 0
                      ? -1
                      : check_seal(r, &root, err);
     }
@@ -246,6 +275,7 @@ void range_file_close(struct range_file *r)
     json_free(r->meta);
     model_groups_release(&r->model);
     free(r->channel);
+    free(r->mean);
     free(r->routed);
     free(r->first);
     free(r->rest);
@@ -330,6 +360,13 @@ void range_file_get(struct range_file *r, int64_t input, int position, struct qu
     memcpy(r->hidden, (const char *)t->data + (size_t)position * bytes, bytes);
     *out = (struct quant_range){.amax = r->pad ? fmaxf(amax, r->pad[input]) : amax,
                                 .hidden = r->hidden};
+}
+
+void range_file_mean(const struct range_file *r, int64_t input, int position, double *mean)
+{
+    const struct st_tensor *t = r->mean[input];
+    size_t bytes = t->shape[1] * sizeof *mean;
+    memcpy(mean, (const char *)t->data + (size_t)position * bytes, bytes);
 }
 
 double range_file_ratio(const struct range_file *r, int64_t input, int position)

@@ -6,6 +6,8 @@
  *     rest         F32 [inputs, samples]  all other text rows
  *     pad          F32 [inputs]           of the pad row; with max_length only
  *     channel/<i>  F32 [prefixes, in]     per column, pads included
+ *     mean/<i>     F64 [prefixes, in]     mean magnitude per column, pads left out; of the inputs
+ *                                         of experts over the rows that are routed to them
  *     routed/<l>   I32 [prefixes, experts]  of layer l with experts: tokens of each, without pads
  *     metadata "aq"  {"schema": "aq.ranges/2", "prefixes": [16, ...], "lm", "tokens", "backend",
  *                    "dtype", "inputs", "groups" (as lm.json has them), "digest": of all this}
@@ -38,7 +40,7 @@ struct range_file {
     size_t prefix_count;
     /* digests of what it was made from, and what it was computed with */
     const char *lm, *tokens, *backend, *dtype;
-    const struct st_tensor **channel; /* [inputs] */
+    const struct st_tensor **channel, **mean; /* [inputs] */
     const struct st_tensor **routed;  /* [layers]; NULL: no experts */
     float *first, *rest;              /* [inputs, samples] */
     float *pad;                       /* [inputs]; NULL: none */
@@ -62,6 +64,8 @@ int range_file_matches(const struct range_file *r, const struct range_user *user
 int range_file_prefix(const struct range_file *r, int64_t prefix, struct aq_err *err) AQ_MUST_CHECK;
 /* The range of an input over a prefix; out->hidden stays valid until the next call. */
 void range_file_get(struct range_file *r, int64_t input, int position, struct quant_range *out);
+/* Mean magnitudes of an input over a prefix: mean, [cols], set. */
+void range_file_mean(const struct range_file *r, int64_t input, int position, double *mean);
 /* Largest of the first text rows over a prefix, divided by the largest of all others; NAN: those
    are 0, or there are none. */
 double range_file_ratio(const struct range_file *r, int64_t input, int position);
@@ -72,10 +76,9 @@ void range_file_digest(struct range_file *r, int position, char out[AQ_SHA256_HE
 
 /* ---- writing ---- */
 
-enum { RANGE_ELEMENT = 4 }; /* bytes, of every tensor */
-
 struct range_tensor {
     char *name;
+    enum st_dtype dtype;
     int rank;
     uint64_t shape[2]; /* shape[1] is 1 for a vector */
     const void *data;

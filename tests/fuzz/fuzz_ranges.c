@@ -21,9 +21,13 @@ static void check(struct range_file *r)
             range_file_get(r, (int64_t)i, (int)p, &one);
             if (!(one.amax >= 0) || isinf(one.amax) || ratio < 0)
                 abort();
+            double *mean = malloc((size_t)r->model.inputs[i].cols * sizeof *mean + 1);
+            range_file_mean(r, (int64_t)i, (int)p, mean);
             for (int64_t c = 0; c < r->model.inputs[i].cols; c++)
-                if (!(one.hidden[c] >= 0) || isinf(one.hidden[c]))
+                if (!(one.hidden[c] >= 0) || isinf(one.hidden[c]) || !(mean[c] >= 0) ||
+                    isinf(mean[c]))
                     abort();
+            free(mean);
         }
         range_file_digest(r, (int)p, digest);
         if (range_file_prefix(r, r->prefixes[p], NULL) != (int)p)

@@ -589,6 +589,30 @@ static void check_long_attention(int bf16)
     }
 }
 
+/* The same rows in the same order in double: the same bits. */
+static void check_magnitudes(void)
+{
+    enum { COLS = 131 };
+    struct buffer x = buffer_new(COLS, 0);
+    double *found[SIDES];
+    for (int i = 0; i < SIDES; i++) {
+        size_t bytes = COLS * sizeof(double);
+        double *sums = be[i]->ops->alloc(be[i], bytes, "sums", &err);
+        found[i] = xcalloc(COLS, sizeof(double));
+        must(sums ? 0 : -1);
+        be[i]->ops->zero(be[i], sums, bytes);
+        be[i]->ops->magnitudes(be[i], tile[i], x.at[i], COLS, 0, 2, sums);
+        be[i]->ops->magnitudes(be[i], tile[i], x.at[i], COLS, 2, SAMPLES, sums);
+        must(be[i]->ops->download(be[i], found[i], sums, bytes, &err));
+        be[i]->ops->free(be[i], sums, bytes);
+    }
+    tap_ok(found[CPU][0] > 1 && same_bits(found[CPU], found[GPU], COLS * sizeof(double)),
+           "sums of magnitudes");
+    free(found[CPU]);
+    free(found[GPU]);
+    buffer_free(&x);
+}
+
 /* Two slices, the second with the sides in turn, against the host's way; and logits against
    themselves. */
 static void check_compare(void)
@@ -1233,6 +1257,7 @@ static void check_mode(int bf16, int rounding)
         check_experts(bf16, 1);
         check_score_output();
         check_compare();
+        check_magnitudes();
     }
     check_made("none", "none", bf16, rounding);
     check_made("none", "int8:token:dynamic", bf16, rounding);

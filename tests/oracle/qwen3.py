@@ -3,7 +3,7 @@
 tests/unit/test_ranges.c.
 
 Computes in float64 with transformers: logits, summed loss of each sample, the gradient of that
-sum at the output of every linear, and the largest magnitudes at their inputs. Writes one safetensors file a case, weights included
+sum at the output of every linear, and the largest and mean magnitudes at their inputs. Writes one safetensors file a case, weights included
 (bf16 values, so that the model under test reads exactly the same numbers).
 
     tests/oracle/qwen3.py         rewrites tests/oracle/qwen3/*.safetensors
@@ -144,6 +144,8 @@ def run(model, samples, seq_len):
     for key, xs in inputs.items():
         rows = [torch.cat(xs[:p]).max(dim=0).values for p in PREFIXES]
         out[f"channel/{key}"] = torch.stack(rows).float()
+        text = [x[len(x) - len(ids):] for x, ids in zip(xs, samples)]
+        out[f"mean/{key}"] = torch.stack([torch.cat(text[:p]).mean(dim=0) for p in PREFIXES])
     return out
 
 

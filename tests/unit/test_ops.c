@@ -603,6 +603,20 @@ static void test_small_ops(void)
         good &= per_channel[c] == top;
     }
     tap_ok(good, "amax per sample and per channel");
+
+    double sums[COLS + 1], expected[COLS];
+    for (int c = 0; c <= COLS; c++)
+        sums[c] = 0.25 * c;
+    be->ops->magnitudes(be, tile, g.data, COLS, 1, SAMPLES, sums);
+    good = sums[COLS] == 0.25 * COLS;
+    for (int c = 0; c < COLS; c++) {
+        expected[c] = 0.25 * c;
+        for (int s = 1; s < SAMPLES; s++)
+            for (int r = starts[s]; r < starts[s + 1] && !pads[s]; r++)
+                expected[c] += fabs((double)g.data[r * COLS + c]);
+    }
+    tap_ok(good && same_bits(sums, expected, sizeof expected),
+           "magnitudes: sums over samples, without those that are pads");
     g.data[starts[2] * COLS + 7] = NAN;
     be->ops->amax(be, tile, g.data, COLS, 0, SAMPLES, per_sample, per_channel);
     tap_ok(isnan(per_sample[2]) && !isnan(per_sample[1]) && isnan(per_channel[7]),

@@ -47,6 +47,23 @@ static void add_pads(float *all, const struct ranges *r, const struct tiles *til
             }
 }
 
+/* Largest error of the means, relative to a sum of numbers as large as their largest. */
+static double means_far(const struct st_file *f, const struct ranges *r, size_t input)
+{
+    char key[64];
+    int64_t cols = r->model->inputs[input].cols;
+    (void)snprintf(key, sizeof key, "mean/%s", r->model->inputs[input].name + strlen("layers."));
+    const struct st_tensor *t = st_need(f, key, ST_F64, 2, &err);
+    must(t ? 0 : -1, key);
+    double far = 0;
+    for (uint64_t i = 0; i < t->elements; i++) {
+        double e, found = r->mean[input][i];
+        memcpy(&e, (const char *)t->data + i * sizeof e, sizeof e);
+        far = fmax(far, fabs(found - e) / (double)r->channel[input][i]);
+    }
+    return t->elements == AQ_COUNT(prefixes) * (uint64_t)cols ? far : INFINITY;
+}
+
 static void compare(const char *name, const struct st_file *f, const struct ranges *r,
                     const struct tiles *tiles)
 {
@@ -55,7 +72,7 @@ static void compare(const char *name, const struct st_file *f, const struct rang
     must(amax ? 0 : -1, name);
     float *found = amax_of(r);
     add_pads(found, r, tiles);
-    double far = farthest(found, amax), worst = 0;
+    double far = farthest(found, amax), worst = 0, mean = 0;
     free(found);
     tap_ok(far < 1e-5, "%s: per tensor and sample (%.1e)", name, far);
     tap_ok(!pad == !r->pad && (!pad || farthest(r->pad, pad) < 1e-5), "%s: of the pad row", name);
@@ -65,8 +82,10 @@ static void compare(const char *name, const struct st_file *f, const struct rang
         const struct st_tensor *t = st_need(f, key, ST_F32, 2, &err);
         must(t ? 0 : -1, key);
         worst = fmax(worst, farthest(r->channel[i], t));
+        mean = fmax(mean, means_far(f, r, i));
     }
     tap_ok(worst < 1e-5, "%s: per channel of each prefix (%.1e)", name, worst);
+    tap_ok(mean < 1e-5, "%s: means per channel of each prefix, without pads (%.1e)", name, mean);
 }
 
 /* Ranges of another model, of other tokens, or computed otherwise are not taken for these. */
@@ -117,6 +136,10 @@ static void round_trip(const char *name, const struct ranges *r)
         }
         good &= memcmp(range.hidden, r->channel[INPUT] + position * cols,
                        (size_t)cols * sizeof(float)) == 0;
+        double *mean = xcalloc((size_t)cols, sizeof *mean);
+        range_file_mean(&file, INPUT, position, mean);
+        good &= same_bits(mean, r->mean[INPUT] + position * cols, (size_t)cols * sizeof *mean);
+        free(mean);
         good &= range_file_ratio(&file, INPUT, position) == (double)first / (double)rest;
         range_file_digest(&file, position, digest[position]);
     }

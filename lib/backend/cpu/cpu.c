@@ -325,6 +325,7 @@ const struct backend_ops backend_cpu_ops = {
     .experts_quantized = cpu_experts_quantized,
     .score_output = cpu_score_output,
     .amax = cpu_amax,
+    .magnitudes = cpu_magnitudes,
     .operand_new = cpu_operand_new,
     .operand_free = cpu_operand_free,
     .quantize_weight = cpu_quantize_weight,

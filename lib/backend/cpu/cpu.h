@@ -169,6 +169,8 @@ void cpu_part_dot(struct backend *b, const struct backend_tile *part, float *q, 
                   const void *f, int64_t cols);
 void cpu_score_output(struct backend *b, const struct backend_score_job *job, const void *yq,
                       int64_t cols);
+void cpu_magnitudes(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                    int32_t from, int32_t to, double *sums);
 void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
               int32_t from, int32_t to, float *per_sample, float *per_channel);
 struct backend_operand *cpu_operand_new(struct backend *b, int64_t rows, int64_t cols,

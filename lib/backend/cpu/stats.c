@@ -1,4 +1,4 @@
-/* Largest magnitudes of activations, per sample and per channel. */
+/* Largest magnitudes of activations, per sample and per channel, and sums of magnitudes. */
 #include "backend/cpu/cpu.h"
 #include "quant/quant.h"
 
@@ -54,4 +54,33 @@ void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, in
         for (int64_t u = 0; u < units; u++)
             per_sample[s] = larger(per_sample[s], j.parts[u * t->samples + s]);
     }
+}
+
+struct sums_job {
+    const struct backend_tile *t;
+    const float *x;
+    int64_t cols;
+    int32_t from, to;
+    double *sums;
+};
+
+static void sums_unit(void *arg, int64_t unit, int worker)
+{
+    const struct sums_job *j = arg;
+    int64_t begin = unit * CHANNELS;
+    int64_t end = begin + CHANNELS < j->cols ? begin + CHANNELS : j->cols;
+    (void)worker;
+    for (int32_t s = j->from; s < j->to; s++)
+        for (int32_t r = j->t->first[s]; r < j->t->first[s + 1] && !j->t->pad[s]; r++)
+            for (int64_t c = begin; c < end; c++)
+                j->sums[c] += fabs((double)j->x[r * j->cols + c]);
+}
+
+void cpu_magnitudes(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                    int32_t from, int32_t to, double *sums)
+{
+    struct cpu_backend *c = cpu_of(b);
+    struct sums_job j = {t, x, cols, from, to, sums};
+    if (cpu_begin(c, 0, 0))
+        aq_pool_run(c->pool, (cols + CHANNELS - 1) / CHANNELS, sums_unit, &j);
 }

@@ -316,8 +316,10 @@ void doubles_close(struct doubles_cache *d);
 void doubles_run(struct cuda_backend *c, const struct doubles *p);
 
 /* ---- moments.cu ---- */
-void cuda_moments(struct backend *b, const struct backend_tile *t, double *square,
-                  double *magnitudes, const void *x, int64_t cols);
+void cuda_magnitudes(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                     int32_t from, int32_t to, double *sums);
+void cuda_moments(struct backend *b, const struct backend_tile *t, double *square, const void *x,
+                  int64_t cols);
 int cuda_moments_end(struct backend *b, double *square, int64_t n, double *diagonal,
                      struct aq_err *err);
 

@@ -1,5 +1,5 @@
 /*
- * Second moments of activations in double: rows of text in double, then a product that adds to what
+ * Sums of magnitudes and second moments of activations in double. Second moments: rows of text in double, then a product that adds to what
  * is there. A tile has one shape, so that equal tiles give equal bits in equal order.
  */
 #include "backend/cuda/cuda.cuh"
@@ -15,20 +15,40 @@ __global__ static void widen_rows(double *to, const float *x, int64_t cols,
         to[row * cols + i] = text ? (double)x[row * cols + i] : 0;
 }
 
-/* sums [cols] += |x|, a thread a column, rows in their order. */
-__global__ static void add_magnitudes(double *sums, const double *x, int64_t rows, int64_t cols)
+enum { NARROW = 64, AT_ONCE = 8 };
+
+/* sums [cols] += |x|, a thread a column, rows in their order; several are fetched at once. */
+__global__ static void add_magnitudes(double *sums, const float *x, int64_t cols,
+                                      const int32_t *sample_of, const int32_t *first,
+                                      const uint8_t *pad, int32_t from, int32_t to)
 {
-    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    const int64_t i = (int64_t)blockIdx.x * NARROW + threadIdx.x, end = first[to];
     if (i >= cols)
         return;
     double sum = sums[i];
-    for (int64_t r = 0; r < rows; r++)
-        sum += fabs(x[r * cols + i]);
+    for (int64_t r = first[from]; r < end; r += AT_ONCE) {
+        float v[AT_ONCE];
+        for (int k = 0; k < AT_ONCE; k++)
+            v[k] = r + k < end && !pad[sample_of[r + k]] ? x[(r + k) * cols + i] : 0;
+        for (int k = 0; k < AT_ONCE; k++)
+            sum += fabs((double)v[k]);
+    }
     sums[i] = sum;
 }
 
-void cuda_moments(struct backend *b, const struct backend_tile *t, double *square,
-                  double *magnitudes, const void *x, int64_t cols)
+void cuda_magnitudes(struct backend *b, const struct backend_tile *t, const void *x, int64_t cols,
+                     int32_t from, int32_t to, double *sums)
+{
+    struct cuda_backend *c = cuda_of(b);
+    if (!cuda_good(c) || from >= to)
+        return;
+    add_magnitudes<<<(unsigned)((cols + NARROW - 1) / NARROW), NARROW, 0, c->stream>>>(
+        sums, (const float *)x, cols, t->sample_of, t->first, t->pad, from, to);
+    (void)cuda_launched(c, "magnitudes");
+}
+
+void cuda_moments(struct backend *b, const struct backend_tile *t, double *square, const void *x,
+                  int64_t cols)
 {
     struct cuda_backend *c = cuda_of(b);
     double *wide = (double *)cuda_scratch(c, SCRATCH_X, (size_t)(t->rows * cols) * sizeof *wide);
@@ -36,9 +56,7 @@ void cuda_moments(struct backend *b, const struct backend_tile *t, double *squar
         return;
     widen_rows<<<(unsigned)t->rows, THREADS, 0, c->stream>>>(wide, (const float *)x, cols,
                                                              t->sample_of, t->first, t->pad);
-    add_magnitudes<<<(unsigned)((cols + THREADS - 1) / THREADS), THREADS, 0, c->stream>>>(
-        magnitudes, wide, t->rows, cols);
-    if (!cuda_launched(c, "magnitudes") || !square)
+    if (!cuda_launched(c, "rows of text"))
         return;
     struct doubles p = {cols, cols, t->rows, wide, cols, true, wide, cols, false, square, cols};
     p.alpha = p.beta = 1;

@@ -364,6 +364,7 @@ const struct backend_ops cuda_ops = {
     cuda_experts_quantized,
     cuda_score_output,
     cuda_amax,
+    cuda_magnitudes,
     cuda_operand_new,
     cuda_operand_free,
     cuda_quantize_weight,
