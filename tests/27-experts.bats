@@ -504,6 +504,8 @@ PY
     split=$T/model-experiments/split/qwen3_moe_demo/select/6.25/small
     is "$(jq -c '[.selection.recipe | to_entries[] | select(.key | test("experts")) | (.key | capture("experts.(?<h>[a-z_]+)").h) + " " + .value.candidate] | unique' "$split"/*_quant_manifest.json)" \
         '["down wint8_afp16/default","gate_up wint4_afp16/default"]'
+    refused 3 "the engine serves no candidate of 8 of 16 groups: layers.0.mlp.experts.gate_up: the experts of a layer have one scheme here" \
+        aq-select --config-dir conf --strict --engine vllm --effective-bits 6.25 "$T"/model-experiments/split/qwen3_moe_demo/w*/default/small/scores.json
     aq 0 aq-report --md "$split"/*_quant_manifest.json
     has "$output" "|layers.3.mlp.experts.gate_up|"
     aq 0 aq-eval -q --reference "$T/model-experiments/split/qwen3_moe_demo/lm.json" --domain held="$P/demo_captions/heldout.safetensors" --dtype bf16 --device cpu -o "$T/gguf.json" "$split"/export-llamacpp/*.gguf

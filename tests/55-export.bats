@@ -503,6 +503,8 @@ modelopt_recipe() {
     is "$(jq -c '[.layer_sensitivity[].storage_bits] | unique' "$T/gguf.json")" "[[4.5,16]]"
     aq 0 aq-export -q --engine llamacpp --lm "$F/lm.json" -o "$T/model.gguf" "$T/gguf.json"
     refused 2 "unknown engine" aq-select --engine vlm "$T/wint4_afp16.json"
+    refused 3 "the smallest reachable is 16.0; the engine serves no candidate of 28 of 28 groups: layers.0.self_attn.q_proj: " \
+        aq-select --strict --engine vllm:sm90 --effective-bits 4.2 "$T/wint4_aint8.json"
     printf -- '- {match: "layers.0.*", only: [wint4_aint8/default]}\n' >"$T/menu.yaml"
     refused 3 "leaves no format" aq-select --engine vllm:sm90 --menu "$T/menu.yaml" "$T"/wint4_a{int8,fp16}.json
     jq 'del(.selection.candidates)' "$T/bound.json" >"$T/bare.json"

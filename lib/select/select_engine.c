@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct sel_engine {
@@ -31,7 +32,7 @@ void sel_engine_close(struct sel_engine *e)
 }
 
 int sel_engine_serves(const struct sel_engine *e, const struct sel_candidate *c,
-                      const struct sel_row *row, bool *serves, double *bits, struct aq_err *err)
+                      const struct sel_row *row, struct sel_served *out, struct aq_err *err)
 {
     struct engine_group g = {.arch = "",
                              .weight = json_find_string(c->facts, "w"),
@@ -47,7 +48,8 @@ int sel_engine_serves(const struct sel_engine *e, const struct sel_candidate *c,
     if (engine_group_read(&g, row->model, row->name, err) < 0)
         return -1;
     engine_judge(e->engine, &e->target, engine_default_layout(e->engine), &g, &v);
-    *serves = v.verdict <= VERDICT_NEAR;
-    *bits = v.scheme.storage_bits;
+    *out = (struct sel_served){.serves = v.verdict <= VERDICT_NEAR, .bits = v.scheme.storage_bits};
+    if (!out->serves)
+        (void)snprintf(out->why, sizeof out->why, "%s", v.reason);
     return 0;
 }

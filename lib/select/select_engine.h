@@ -10,13 +10,17 @@ struct sel_engine;
 struct sel_engine *sel_engine_open(const char *conf_dir, const char *engine, struct aq_err *err);
 void sel_engine_close(struct sel_engine *e); /* NULL is fine */
 
+struct sel_served {
+    bool serves;   /* exactly or nearly as it was scored */
+    double bits;   /* of a weight in the engine's file, where it does */
+    char why[240]; /* not; empty where it does */
+};
 /*
- * Is a candidate of this group served exactly or nearly as it was scored? bits: of a weight in the
- * engine's file, where it is. AQ_EINPUT: an input that does not say what its candidates do, or
- * which shapes the groups have.
+ * What becomes of a candidate of this group. AQ_EINPUT: an input that does not say what its
+ * candidates do, or which shapes the groups have.
  */
 int sel_engine_serves(const struct sel_engine *e, const struct sel_candidate *c,
-                      const struct sel_row *row, bool *serves, double *bits,
+                      const struct sel_row *row, struct sel_served *out,
                       struct aq_err *err) AQ_MUST_CHECK;
 
 #endif

@@ -113,19 +113,39 @@ static int cost_of_rules(struct sel_run *r, struct aq_err *err)
 
 /* ---- messages ---- */
 
+/* Groups that an engine leaves nothing but 16 bits, where there are such. */
+static char *unserved_groups(const struct sel_table *t)
+{
+    const struct sel_row *first = NULL;
+    size_t n = 0;
+    for (size_t g = 0; g < t->count; g++) {
+        n += t->rows[g].unserved != NULL;
+        first = first ? first : t->rows[g].unserved ? &t->rows[g] : NULL;
+    }
+    return first ? xasprintf("; the engine serves no candidate of %zu of %zu groups: %s: %s", n,
+                             t->count, aq_show(first->name), first->unserved)
+                 : xstrdup("");
+}
+
 static int check_reached(const struct sel_run *r, struct aq_err *err)
 {
     char asked[AQ_FMT_MAX], least[AQ_FMT_MAX];
+    int status = 0;
     if (r->choice.satisfied)
         return 0;
+    char *unserved = unserved_groups(&r->table);
     aq_fmt_double(sel_budget_bits(&r->budget, &r->table), asked);
     aq_fmt_double(sel_units_to_bits(&r->problem, r->problem.lo), least);
     if (r->q->strict)
-        return aq_err_set(err, AQ_EINPUT,
-                          "%s: the budget of %s bits is out of reach: the smallest reachable is %s",
-                          aq_show(r->table.cells[0].path), asked, least);
-    aq_warn("the budget of %s bits is out of reach: the smallest reachable is %s", asked, least);
-    return 0;
+        status =
+            aq_err_set(err, AQ_EINPUT,
+                       "%s: the budget of %s bits is out of reach: the smallest reachable is %s%s",
+                       aq_show(r->table.cells[0].path), asked, least, unserved);
+    else
+        aq_warn("the budget of %s bits is out of reach: the smallest reachable is %s%s", asked,
+                least, unserved);
+    free(unserved);
+    return status;
 }
 
 static void report_precision(const struct sel_run *r, double gap)

@@ -212,22 +212,32 @@ static int cost_unknown(const struct sel_table *t, const struct sel_cell *c, str
                        sel_cost_names[c->cost], sel_cost_names[c->cost]);
 }
 
+/* The first reason, until a candidate is served. */
+static void take_reason(struct sel_row *row, const struct sel_served *found)
+{
+    if (found->serves) {
+        free(row->unserved);
+        row->unserved = NULL;
+    } else if (row->count == 1) {
+        row->unserved = xstrdup(found->why);
+    }
+}
+
 /* What the engine's file makes of an option: whether it may be chosen, and its bits. */
 static int ask_engine(const struct sel_table *t, const struct sel_table_options *o,
                       struct sel_row *row, struct sel_option *option, struct aq_err *err)
 {
-    bool serves;
-    double bits;
+    struct sel_served found;
     if (!o->engine)
         return 0;
-    if (sel_engine_serves(o->engine, &t->candidates[option->candidate], row, &serves, &bits, err) <
-        0)
+    if (sel_engine_serves(o->engine, &t->candidates[option->candidate], row, &found, err) < 0)
         return -1;
-    option->banned = !serves;
-    if (!serves || o->cost)
+    option->banned = !found.serves;
+    take_reason(row, &found);
+    if (!found.serves || o->cost)
         return 0;
-    option->bits = option->storage_bits = bits;
-    option->cost = bits / 16 * row->weights * row->share;
+    option->bits = option->storage_bits = found.bits;
+    option->cost = found.bits / 16 * row->weights * row->share;
     return 0;
 }
 
@@ -435,9 +445,11 @@ int sel_table_read(struct sel_table *t, const char *const *paths, size_t count,
 
 void sel_table_release(struct sel_table *t)
 {
-    for (size_t g = 0; g < t->count; g++)
+    for (size_t g = 0; g < t->count; g++) {
         for (size_t i = 0; i < t->rows[g].count; i++)
             free(t->rows[g].options[i].format);
+        free(t->rows[g].unserved);
+    }
     for (size_t i = 0; i < t->candidate_count; i++)
         free(t->candidates[i].label);
     for (size_t i = 0; i < t->cell_count; i++)

@@ -38,6 +38,7 @@ struct sel_row {
     double share; /* of them that the cost counts: less than 1 of experts under cost model active */
     struct sel_option *options;
     size_t count;
+    char *unserved; /* why the engine serves none of its candidates; NULL: it does serve one */
 };
 
 struct sel_table {
