@@ -96,6 +96,20 @@ score() {
     [ -n "$before" ] && [ ! -e "$T/killed.part" ]
 }
 
+@test "some of the layers: kept until all are there; what is no range of layers" {
+    aq 0 aq-calib solve --device cpu --lm "$F/lm.json" --tokens "$F/tokens" --ranges "$F/ranges" --layers 2-2 -o "$T/some" "$F"/{smooth,full,awq,gptq}.json
+    has "$stderr" "layers 2 to 2 are in '$T/some.part'; '$T/some' is written once 2 more are"
+    [ ! -e "$T/some" ]
+    is "$(cd "$T/some.part" && echo *)" 2.safetensors
+    aq 0 solve --layers 0-1 -o "$T/some" "$F"/{smooth,full,awq,gptq}.json
+    cmp "$T/some" "$F/solved"
+    [ ! -e "$T/some.part" ]
+    local bad
+    for bad in 1 x 0-3 2-1 -1-2 1-2x '' 00000000000-1; do
+        refused 2 "--layers: expected A-B with A <= B < 3, the layers of the model, not '$bad'" solve --layers "$bad" -o "$T/x" "$F/gptq.json"
+    done
+}
+
 @test "aq-score: GPTQ, AWQ and searched ranges below rounding; a store knows what it was made of" {
     aq 0 score --solved "$F/solved" -o "$T/store" "$F"/{rtn,gptq,awq,full,int8,smooth,mse,rtnfp4,sweep}.json
     aq 0 score --threads 1 --solved "$F/solved" -o "$T/again" "$F"/{rtn,gptq,awq,full,int8,smooth,mse,rtnfp4,sweep}.json

@@ -288,6 +288,9 @@ static const struct aq_opt solve_options[] = {
     {"prefix", 0, AQ_OPT_INT, &s.job.prefix, "N",
      "solve over the first N samples: a size that the ranges\nhave (default: the largest)", NULL, 1,
      INT32_MAX},
+    {"layers", 0, AQ_OPT_TEXT, &s.job.layers, "A-B",
+     "solve these layers alone, counted from 0, and keep them;\nthe product is written once all "
+     "are there"},
     {"batch", 0, AQ_OPT_INT, &s.job.batch, "N",
      "samples of a batch (8), for AWQ over a quarter of them\n(autoquant.awq_samples)", NULL, 1,
      INT32_MAX},

@@ -38,7 +38,8 @@ struct solve_call {
     struct tiles tiles;
     struct walk walk;
     int64_t prefix;
-    int position; /* of the prefix in the ranges */
+    int position;                   /* of the prefix in the ranges */
+    int64_t first_layer, end_layer; /* of this run */
     bool bf16, needs_moments, needs_quarter;
     struct json *identity; /* of a layer's file: all but layers, tensors and digest */
     char *parts;           /* directory of the layers' files */
@@ -222,6 +223,29 @@ static size_t count_open(const struct solve_call *r)
 
 /* ---- layers' files ---- */
 
+static int read_layers(struct solve_call *r, struct aq_err *err)
+{
+    const char *text = r->job->layers;
+    char *end;
+    r->first_layer = 0;
+    r->end_layer = r->lm.groups.layers;
+    if (!text)
+        return 0;
+    size_t a = strspn(text, "0123456789"),
+           b = text[a] == '-' ? strspn(text + a + 1, "0123456789") : 0;
+    if (a && a < 10 && b && b < 10 && !text[a + 1 + b]) {
+        r->first_layer = strtoll(text, &end, 10);
+        r->end_layer = strtoll(end + 1, NULL, 10) + 1;
+        if (r->first_layer < r->end_layer && r->end_layer <= r->lm.groups.layers)
+            return 0;
+    }
+    return aq_err_set(err, AQ_EUSAGE,
+                      "--layers: expected A-B with A <= B < %" PRId64
+                      ", the layers of the model, not "
+                      "'%s'",
+                      r->lm.groups.layers, aq_show(text));
+}
+
 static struct json *layer_meta(const struct solve_call *r, int64_t first, int64_t end)
 {
     struct json *aq = json_copy(r->identity), *list;
@@ -261,6 +285,24 @@ static bool layer_is_there(const struct solve_call *r, int64_t layer)
     }
     free(path);
     return there;
+}
+
+/* One after the last layer of this run that is to be solved; 0: there is none. */
+static int64_t end_of_work(const struct solve_call *r)
+{
+    int64_t end = r->end_layer;
+    while (end > r->first_layer && layer_is_there(r, end - 1))
+        end--;
+    return end > r->first_layer ? end : 0;
+}
+
+/* Layers that are not there, whose run it may ever be. */
+static int64_t count_missing(const struct solve_call *r)
+{
+    int64_t n = 0;
+    for (int64_t l = 0; l < r->lm.groups.layers; l++)
+        n += !layer_is_there(r, l);
+    return n;
 }
 
 /* Over whose tokens a layer's experts are solved: those with fewer than columns over all. */
@@ -318,7 +360,7 @@ static void begin_layer(struct solve_call *r, int64_t layer)
 {
     const struct model_groups *g = &r->lm.groups;
     size_t first = g->first_input[layer];
-    r->keep_layer = layer_is_there(r, layer);
+    r->keep_layer = layer < r->first_layer || layer >= r->end_layer || layer_is_there(r, layer);
     r->experts.tokens = 0;
     for (size_t i = first; i < g->first_input[layer + 1]; i++) {
         struct input_stats *in = &r->inputs[i - first];
@@ -758,7 +800,8 @@ static void remove_parts(const struct solve_call *r)
 
 /* ---- all ---- */
 
-static int compute(struct solve_call *r, struct aq_err *err)
+/* The layers before `end` that are not there. */
+static int solve_layers(struct solve_call *r, int64_t end, struct aq_err *err)
 {
     bool spilled;
     if (plan_memory(r, &spilled, err) < 0 || take_room(r, err) < 0 ||
@@ -772,14 +815,28 @@ static int compute(struct solve_call *r, struct aq_err *err)
                                  .spill_dir = r->parts};
     int bad = walk_open(&r->walk, &job, err);
     if (bad == 0) {
-        aq_progress_begin(&r->walk.progress, "solving",
-                          walk_products(&r->walk, 0, nn_layers(r->model)));
-        bad = walk_forward(&r->walk, nn_layers(r->model), measure, r, err);
+        aq_progress_begin(&r->walk.progress, "solving", walk_products(&r->walk, 0, end));
+        bad = walk_forward(&r->walk, end, measure, r, err);
         aq_progress_end(&r->walk.progress);
     }
     if (r->walk.op)
         walk_close(&r->walk);
-    return bad == 0 ? write_product(r, err) : -1;
+    return bad;
+}
+
+/* *missing: layers that other runs have to solve before there is a product. */
+static int compute(struct solve_call *r, int64_t *missing, struct aq_err *err)
+{
+    int64_t end = end_of_work(r);
+    if (end && solve_layers(r, end, err) < 0)
+        return -1;
+    *missing = count_missing(r);
+    if (*missing)
+        return 0;
+    if (write_product(r, err) < 0)
+        return -1;
+    remove_parts(r);
+    return 0;
 }
 
 static int run(struct solve_call *r, struct aq_err *err)
@@ -787,18 +844,26 @@ static int run(struct solve_call *r, struct aq_err *err)
     const struct solve_job *job = r->job;
     if (open_candidates(r, err) < 0 || compute_dtype_parse(job->dtype, &r->bf16, err) < 0 ||
         lm_open(&r->lm, job->lm, err) < 0 || (job->verify && lm_verify(&r->lm, job->lm, err) < 0) ||
-        tokens_open(&r->tokens, job->tokens, err) < 0 || open_model(r, err) < 0)
+        read_layers(r, err) < 0 || tokens_open(&r->tokens, job->tokens, err) < 0 ||
+        open_model(r, err) < 0)
         return -1;
     r->identity = describe(r);
     r->parts = xasprintf("%s.part", job->output);
     if (open_old(r, err) < 0)
         return -1;
     size_t open = count_open(r);
+    int64_t missing = 0;
     if (open || !r->old.path) {
         warn_of_tokens(r);
-        if (compute(r, err) < 0)
+        if (compute(r, &missing, err) < 0)
             return -1;
-        remove_parts(r);
+    }
+    if (missing) {
+        aq_note(0,
+                "layers %" PRId64 " to %" PRId64 " are in '%s'; '%s' is written once %" PRId64
+                " more are",
+                r->first_layer, r->end_layer - 1, aq_show(r->parts), aq_show(job->output), missing);
+        return 0;
     }
     aq_note(0, "%zu candidates solved, %zu were there", open, r->candidates.count - open);
     return 0;

@@ -21,6 +21,7 @@ struct solve_job {
     const char *lm, *tokens, *ranges; /* files */
     int64_t prefix;                   /* samples; 0: all */
     int64_t batch;                    /* samples of a batch, for AWQ over a quarter of them */
+    const char *layers;               /* "A-B": these alone; NULL: all */
     const char *output;
     const char *device, *dtype;
     uint64_t memory; /* 0: no limit */
