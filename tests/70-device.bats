@@ -105,7 +105,7 @@ EOF
 @test "what calibrated candidates are solved from: factors, codes, clipped ranges and AWQ's scales against the host" {
     aq 0 "$O/tests/solve_parity"
     [[ $output != *"not ok"* ]]
-    grep 'codes differ' <<<"$output" >&3
+    grep 'codes differ' <<<"$output" | sed 's/^/# /' >&3
 }
 
 # The programs that compare the CPU with float64, on the GPU: logits, loss and gradients of every family; of mixtures where tokens
