@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 5 };
+enum { RESULT_VERSION = 6 };
 
 /* ---- tokens ---- */
 
