@@ -9,8 +9,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-/* Ops of a small model take some 50 us; a sleep and a wake-up would cost as much again. */
-enum { SPINS = 4000 };
+/* Some 20 us. Ops of a small model take 50, and a sleep and a wake-up would cost as much again; but
+   where other work has taken the CPU of a thread that the others wait for, spinning for longer is
+   time that nobody has. */
+enum { SPINS = 1000 };
 
 struct worker {
     struct aq_pool *pool;

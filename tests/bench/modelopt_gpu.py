@@ -6,7 +6,7 @@
 A model with the dimensions of Qwen3-VL-4B's language model and random weights; samples in batches of 8, padded on the left
 to 512 and one call a format, as the published sweep drives it; then its best settings: all formats in one call, batches of
 64 samples padded to their longest. TOKENS is a product of aq-calib tokens. BATCHES=24: of the first kind FP8 alone, on 8 and 24
-batches, every batch being the same work; the time of all follows from the two. LAYERS, HIDDEN and SAMPLES in the environment make a
+batches, every batch being the same work; the time of all follows from the two. BATCHES=0: the best settings alone. LAYERS, HIDDEN and SAMPLES in the environment make a
 smaller trial, also without a GPU.
 """
 import copy
@@ -84,10 +84,10 @@ def run(what, formats, data):
 def as_upstream(rows):
     padded = batches(rows, 8, 512)
     what = "padded to 512, batches of 8"
-    some = int(os.environ.get("BATCHES", 0))
-    if not some:
-        for f in FORMATS:
-            run(f"{f}, {what}", [f], padded)
+    some = int(os.environ.get("BATCHES", -1))
+    for f in FORMATS if some < 0 else []:
+        run(f"{f}, {what}", [f], padded)
+    if some <= 0:
         return
     few, more = (run(f"{FORMATS[0]}, {what}, {n} of {len(padded)}", FORMATS[:1], padded[:n]) for n in (some // 3, some))
     each = (more - few) / (some - some // 3)

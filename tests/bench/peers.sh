@@ -2,7 +2,9 @@
 # Other tools that score a model's layers, on the same GPU, tokens and dimensions, where $AQ_ORACLE_PYTHON (default: python3) can import
 # them: ModelOpt's auto_quantize and AutoRound's AutoScheme, each as it comes and at its best, against aq-score over the same formats.
 # aq's times are of whole processes, with the weights read and the ranges measured; theirs of the call alone, the model being loaded.
-# Random weights in the dimensions of Qwen3-VL-4B's language model, the 512 captions of ../shared/data. Needs 8 GB of disk in $TMPDIR.
+# Random weights in the dimensions of Qwen3-VL-4B's language model (CHECKPOINT=DIR: of that one), the 512 captions of ../shared/data. Needs
+# 8 GB of disk in $TMPDIR. ModelOpt compiles kernels at its first call, a minute; RUNS=3: aq's times are medians of so many; BATCHES: as
+# modelopt_gpu.py says.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
@@ -12,9 +14,10 @@ python=${AQ_ORACLE_PYTHON:-python3} device=${DEVICE:-cuda} data=../shared/data
 [ -d $data ] || { echo "no captions in $data: nothing to measure"; exit 0; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+runs=${RUNS:-3}
 # shellcheck disable=SC2086
-"$O/tests/random_checkpoint" --preset 4b --vision-depth 0 ${SHAPE:-} "$work/model"
-aq-extract-lm -q -o "$work/lm.json" "$work/model"
+[ -n "${CHECKPOINT:-}" ] || "$O/tests/random_checkpoint" --preset 4b --vision-depth 0 ${SHAPE:-} "$work/model"
+aq-extract-lm -q -o "$work/lm.json" "${CHECKPOINT:-$work/model}"
 mkdir "$work/tokenizer"
 gzip -dc $data/qwen3-tokenizer/tokenizer.json.gz >"$work/tokenizer/tokenizer.json"
 cp $data/qwen3-tokenizer/tokenizer_config.json "$work/tokenizer"
@@ -25,15 +28,15 @@ quant() { # quant FORMAT GRANULARITY: its file
     [ -e "$to" ] || aq-overlay --strict --format "$1" --granularity "$2" -o "$to"
     echo "$to"
 }
-ours() { # ours NAME QUANT.json...: ranges and scores from nothing, the median of three, to $work/aq
+ours() { # ours NAME QUANT.json...: ranges and scores from nothing, the median of the runs, to $work/aq
     local name=$1 took=() TIMEFORMAT=%R
     shift
-    for _ in 1 2 3; do
+    for ((i = 0; i < runs; i++)); do
         rm -f "$work/store" "$work/ranges"
         took+=("$({ time aq-score -q --device "$device" --dtype bf16 --lm "$work/lm.json" --tokens "$work/tokens" --measure "$work/ranges" \
             --prefix 512 --score-samples 512 -o "$work/store" "$@"; } 2>&1)")
     done
-    printf '%s %s\n' "$name" "$(printf '%s\n' "${took[@]}" | sort -g | sed -n 2p)" | tee -a "$work/aq"
+    printf '%s %s\n' "$name" "$(printf '%s\n' "${took[@]}" | sort -g | sed -n "$(((runs + 1) / 2))p")" | tee -a "$work/aq"
 }
 fp8=$(quant FP8_DEFAULT_CFG default)
 ours fp8 "$fp8"
