@@ -9,6 +9,8 @@ For each linear NAME ("a", "b": the output of a, through SiLU, is the input of b
     NAME/gptq     INT4 blocks of 128 after GPTQ (block 128, damping 0.01, columns as they come), dequantized
     NAME/mse4, NAME/mse8     INT4 blocks of 128, INT8 per row with ranges found by mean squared error, dequantized
     NAME/awq      AWQ-lite's scales for INT4 blocks of 128 (1 / pre_quant_scale), NAME/alpha the exponent
+    NAME/clip     ranges of INT4 blocks of 128 after AWQ's clip, whose losses take 64 rows of a batch: all of them here
+    NAME/full     the same after AWQ-lite with the scales NAME/fullscale, of the scaled weight
     NAME/smooth1, NAME/smooth5    SmoothQuant's factors of the input (pre_quant_scale) for alpha 1 and 0.5
 and in float64, by numpy, what ModelOpt does not have on a CPU:
     NAME/static   GPTQ with columns by falling second moment, dequantized (llm-compressor's actorder: static)
@@ -81,6 +83,11 @@ def dequantized(module):
         return module.weight_quantizer(module.weight).detach().numpy().astype(f32)
 
 
+def amax(module):
+    """Of every block, (rows, blocks)."""
+    return module.weight_quantizer.amax.detach().numpy().astype(f32).reshape(module.weight.shape[0], -1)
+
+
 for n in "ab":
     m = quantize(mtq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG, {"method": "gptq"}, G[n])
     out[n + "/gptq"] = getattr(m, n).weight.detach().numpy().astype(f32)
@@ -91,6 +98,11 @@ for n in "ab":
     m = quantize(mtq.INT4_AWQ_CFG, {"method": "awq_lite", "alpha_step": 0.1, "debug": True}, G[n])
     out[n + "/awq"] = (1 / getattr(m, n).input_quantizer._pre_quant_scale.numpy().ravel()).astype(f32)
     out[n + "/alpha"] = np.array([getattr(m, n).awq_lite.best_alpha], f32)
+    m = quantize(mtq.INT4_AWQ_CFG, {"method": "awq_clip"}, G[n])
+    out[n + "/clip"] = amax(getattr(m, n))
+    m = quantize(mtq.INT4_AWQ_CFG, {"method": "awq_full", "alpha_step": 0.1}, G[n])
+    out[n + "/full"] = amax(getattr(m, n))
+    out[n + "/fullscale"] = (1 / getattr(m, n).input_quantizer._pre_quant_scale.numpy().ravel()).astype(f32)
     for alpha, key in ((1.0, "smooth1"), (0.5, "smooth5")):
         m = quantize(mtq.INT8_SMOOTHQUANT_CFG, {"method": "smoothquant", "alpha": alpha})
         out[n + "/" + key] = getattr(m, n).input_quantizer._pre_quant_scale.numpy().ravel().astype(f32)

@@ -342,6 +342,37 @@ static void test_search(const char *linear, const char *name, const char *text)
     free(expected.at);
 }
 
+/* Ranges that ModelOpt clips, of the weight as it is or after AWQ's scales. */
+static void test_clip_vectors(const char *linear, int block, const char *name, const char *scales)
+{
+    char text[96];
+    struct aq_err err = {0};
+    struct array w = load(linear, "w"), x = load(linear, "x"), expected = load(linear, name);
+    struct array scale = scales ? load(linear, scales) : (struct array){NULL, 0, 0};
+    (void)snprintf(text, sizeof text, "clip/int4:block(-1:%d):static", block);
+    struct quant_spec spec = spec_of(text);
+    double *wide = doubles(&x), *s = moments_of(pools[0], wide, x.rows, w.cols);
+    int64_t n = w.rows * (w.cols / block), other = 0, clipped = 0;
+    float *ranges = xcalloc((size_t)n, sizeof *ranges);
+    for (int64_t i = 0; i < w.rows * w.cols && scales; i++)
+        w.at[i] *= scale.at[i % w.cols];
+    int r = clip_ranges(pools[1], s, scale.at, &spec, w.at, w.rows, w.cols, ranges, &err);
+    for (int64_t i = 0; i < n; i++) {
+        other += !(fabsf(ranges[i] / expected.at[i] - 1) < 1e-5F);
+        clipped += ranges[i] < quant_absmax(w.at + i * block, NUM_F32, (size_t)block);
+    }
+    tap_ok(r == 0 && expected.rows * expected.cols == n && other == 0 && clipped > n / 4,
+           "%s, %s: %s, %lld ranges of %lld clipped, %lld of ModelOpt's are others", linear, name,
+           text, (long long)clipped, (long long)n, (long long)other);
+    free(ranges);
+    free(wide);
+    free(s);
+    free(w.at);
+    free(x.at);
+    free(expected.at);
+    free(scale.at);
+}
+
 /* Ranges after clip: no block's error through its own columns is larger than unclipped. */
 static void test_clip(void)
 {
@@ -423,6 +454,10 @@ int main(void)
         test_search(*name, "gpu_4o6", "4o6/e2m1:nvfp4(16):dynamic");
     }
     test_clip();
+    test_clip_vectors("a", 128, "clip", NULL);
+    test_clip_vectors("b", 32, "clip", NULL);
+    test_clip_vectors("a", 128, "full", "fullscale");
+    test_clip_vectors("b", 32, "full", "fullscale");
     for (int i = 0; i < FILES; i++)
         st_close(&files[i]);
     aq_pool_free(pools[0]);
