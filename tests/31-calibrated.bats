@@ -171,7 +171,8 @@ score() {
     [[ $stderr != *"fewer than 4"* ]]
     head -n 5 "$F/ids" | "$O"/tests/make_tokens --sizes 5 -o "$T/few"
     aq-calib ranges -q --device cpu --lm "$F/lm.json" --prefix 5 -o "$T/fr" "$T/few"
-    run --separate-stderr aq-calib solve --device cpu --lm "$F/lm.json" --tokens "$T/few" --ranges "$T/fr" -o "$T/y" "$F/gptq.json"
+    run --separate-stderr aq-calib solve -v --device cpu --lm "$F/lm.json" --tokens "$T/few" --ranges "$T/fr" -o "$T/y" "$F/gptq.json"
+    has "$stderr" "input 'layers.0.down': 0.812 tokens for each of its 128 columns"
     [[ $stderr = *"tokens are fewer than 4 for each of the 128 columns of input 'layers.0."* ]]
 }
 

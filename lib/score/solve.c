@@ -145,12 +145,14 @@ static void warn_of_tokens(const struct solve_call *r)
     const struct model_groups *g = &r->lm.groups;
     int64_t tokens = tokens_of(r), widest = 0;
     const char *name = "";
-    for (size_t i = g->first_input[0]; i < g->first_input[1]; i++)
+    for (size_t i = g->first_input[0]; i < g->first_input[1]; i++) {
+        aq_note(1, "input '%s': %.3g tokens for each of its %" PRId64 " columns", g->inputs[i].name,
+                (double)tokens / (double)g->inputs[i].cols, g->inputs[i].cols);
         if (g->inputs[i].cols > widest) {
             widest = g->inputs[i].cols;
             name = g->inputs[i].name;
         }
-    aq_note(1, "%" PRId64 " tokens; input '%s' has %" PRId64 " columns", tokens, name, widest);
+    }
     if (r->needs_moments && r->candidates.count && tokens < ENOUGH * widest)
         aq_warn("%" PRId64 " tokens are fewer than %d for each of the %" PRId64
                 " columns of input '%s': calibrated candidates fit this text more than others",
