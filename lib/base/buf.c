@@ -53,17 +53,21 @@ void aq_buf_addc(struct aq_buf *b, char c)
 
 void aq_buf_addf(struct aq_buf *b, const char *fmt, ...)
 {
+    enum { USUAL = 80 }; /* longer text is formatted once more */
     va_list ap, again;
+    aq_buf_reserve(b, USUAL);
+    size_t room = b->cap - b->len;
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(b->data + b->len, room, fmt, ap);
     va_end(ap);
-    if (n > 0) {
+    if (n > 0 && (size_t)n >= room) {
         aq_buf_reserve(b, (size_t)n);
         (void)vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
-        b->len += (size_t)n;
     }
     va_end(again);
+    b->len += n > 0 ? (size_t)n : 0;
+    b->data[b->len] = '\0';
 }
 
 char *aq_buf_detach(struct aq_buf *b)

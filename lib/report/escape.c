@@ -20,7 +20,15 @@ static void escape(struct aq_buf *out, const char *text, const char *(*special)(
 {
     const unsigned char *p = (const unsigned char *)text;
     size_t left = strlen(text);
-    while (left) {
+    for (;;) {
+        size_t plain = 0; /* nearly all text is kept, a run at a time */
+        while (plain < left && p[plain] >= 0x20 && p[plain] < 0x7f && !special((char)p[plain]))
+            plain++;
+        aq_buf_add(out, p, plain);
+        p += plain;
+        left -= plain;
+        if (left == 0)
+            return;
         uint32_t c;
         int n = aq_utf8_decode(p, left, &c);
         const char *other = n == 1 && c >= 0x20 && c < 0x7f ? special((char)c) : NULL;

@@ -134,20 +134,38 @@ void svg_hatchings(struct aq_buf *out)
 
 /* ---- shapes ---- */
 
-/* Positions with at most one decimal, without trailing zeros. */
+/* Positions with at most one decimal, without trailing zeros, as "%.1f" rounds them. */
 static void add_number(struct aq_buf *out, double x)
 {
-    char text[48];
-    (void)snprintf(text, sizeof text, "%.1f", x);
-    size_t n = strlen(text);
-    if (n > 2 && text[n - 1] == '0')
-        text[n - 2] = '\0';
-    aq_buf_adds(out, strcmp(text, "-0") == 0 ? "0" : text);
+    char text[48], *at = text + sizeof text;
+    double tenths = x * 10, nearest = nearbyint(tenths);
+    if (fabs(tenths) >= 1e8 || fabs(tenths - nearest) > 0.49) { /* large, or nearly a tie */
+        (void)snprintf(text, sizeof text, "%.1f", x);
+        size_t n = strlen(text);
+        if (n > 2 && text[n - 1] == '0')
+            text[n - 2] = '\0';
+        aq_buf_adds(out, strcmp(text, "-0") == 0 ? "0" : text);
+        return;
+    }
+    unsigned n = (unsigned)fabs(nearest), whole = n / 10;
+    *--at = '\0';
+    if (n % 10) {
+        *--at = (char)('0' + n % 10);
+        *--at = '.';
+    }
+    do
+        *--at = (char)('0' + whole % 10);
+    while ((whole /= 10) > 0);
+    if (nearest < 0)
+        *--at = '-';
+    aq_buf_adds(out, at);
 }
 
 static void add_attribute(struct aq_buf *out, const char *name, double x)
 {
-    aq_buf_addf(out, " %s=\"", name);
+    aq_buf_addc(out, ' ');
+    aq_buf_adds(out, name);
+    aq_buf_adds(out, "=\"");
     add_number(out, x);
     aq_buf_addc(out, '"');
 }

@@ -122,6 +122,15 @@ static void test_buffers(void)
         aq_buf_addf(&b, "%03d,", i);
     tap_ok(b.len == 4000 && memcmp(b.data + 3996, "999,", 5) == 0, "a buffer grows");
     aq_buf_reset(&b);
+    size_t wrong = 0;
+    for (int n = 0; n < 300; n++) { /* shorter than the room that is left, as long, longer */
+        struct aq_buf fresh = AQ_BUF_INIT;
+        aq_buf_addf(&fresh, "%*sx", n, "");
+        wrong +=
+            fresh.len != (size_t)n + 1 || strlen(fresh.data) != fresh.len || fresh.data[n] != 'x';
+        aq_buf_release(&fresh);
+    }
+    tap_ok(wrong == 0, "formatted text of any length is whole");
     aq_buf_add(&b, "a\0b", 3);
     tap_ok(b.len == 3 && b.data[1] == '\0' && b.data[3] == '\0', "bytes, and a NUL after them");
     char *p = aq_buf_detach(&b);
