@@ -214,7 +214,7 @@ static const struct st_tensor *find(struct solved_file *s, const char *name, enu
     return t;
 }
 
-/* Finite numbers that are not negative; scales must also not be 0. */
+/* Finite numbers that are not negative; scales must also have a finite inverse. */
 static const float *find_numbers(struct solved_file *s, const char *name, int64_t count,
                                  bool positive, struct solved_tensor **seen, struct aq_err *err)
 {
@@ -225,12 +225,13 @@ static const float *find_numbers(struct solved_file *s, const char *name, int64_
         return (*seen)->numbers;
     float *numbers = xcalloc((size_t)count + 1, sizeof *numbers);
     memcpy(numbers, t->data, (size_t)count * sizeof *numbers);
-    (*seen)->numbers = numbers;
     for (int64_t i = 0; i < count; i++)
-        if (!isfinite(numbers[i]) || numbers[i] < 0 || (positive && numbers[i] == 0)) {
+        if (!isfinite(numbers[i]) || numbers[i] < 0 || (positive && !isfinite(1 / numbers[i]))) {
             (void)damaged(s, name, "holds a number that is not finite and positive", err);
+            free(numbers);
             return NULL;
         }
+    (*seen)->numbers = numbers;
     return numbers;
 }
 
