@@ -30,7 +30,7 @@ setup() {
     T=$BATS_TEST_TMPDIR
 }
 
-# conf DIR: a configuration of four formats
+# conf DIR: a configuration of a few formats
 conf() {
     mkdir -p "$1/format" "$1/quant_granularity"
     cp conf/quant_granularity/* "$1/quant_granularity"
@@ -44,6 +44,9 @@ Y
 quant_cfg: {"*weight_quantizer": {num_bits: [2, 1], block_sizes: {-1: 16, type: dynamic, scale_bits: [4, 3]}, enable: true}, "*input_quantizer": {enable: false}}
 Y
     sed 's/type: dynamic/type: static/' "$1/FP4" >"$1/FP4S"
+    cat >"$1/FP8" <<'Y'
+quant_cfg: {"*weight_quantizer": {num_bits: [4, 3], axis: null}, "*input_quantizer": {num_bits: [4, 3], axis: null}}
+Y
 }
 
 # quant NAME FORMAT ALGORITHM: $F/NAME.json
@@ -262,11 +265,12 @@ E
 @test "any method with any granularity that allows it, and the reason where not" {
     # what allows it is read from the treatment of plain rounding
     local method granularity format w a allowed n=0 both=()
-    local -A algorithm=([smooth]='{method: smoothquant, alpha: 0.5}' [awq]=awq_lite [clip]=awq_clip [gptq]=gptq [mse]=mse)
-    for format in INT4 INT8; do
+    local -A base=([INT4]=rtn [INT8]=int8 [FP8]=fp8) algorithm=([smooth]='{method: smoothquant, alpha: 0.5}' [awq]=awq_lite [clip]=awq_clip [gptq]=gptq [mse]=mse)
+    quant fp8 FP8 max
+    for format in "${!base[@]}"; do
         for granularity in "$F"/conf/quant_granularity/*.yaml; do
             granularity=$(basename -s .yaml "$granularity")
-            IFS=$'\t' read -r w a <<<"$(aq-overlay -q --config-dir "$F/conf" --format "T_$([ $format = INT4 ] && echo rtn || echo int8)" --granularity "$granularity" | jq -r 'if .supported then [.treatment.w, .treatment.a] | @tsv else "" end')"
+            IFS=$'\t' read -r w a <<<"$(aq-overlay -q --config-dir "$F/conf" --format "T_${base[$format]}" --granularity "$granularity" | jq -r 'if .supported then [.treatment.w, .treatment.a] | @tsv else "" end')"
             [ -n "$w" ] || continue
             for method in "${!algorithm[@]}"; do
                 case $method in
@@ -274,7 +278,7 @@ E
                 awq) [[ $w = *axis1:* || $a = *axis-1* ]] && allowed='^$' || allowed=. ;;
                 clip) allowed='^int[0-9]:block\(-1:[0-9]+\):static$' ;;
                 gptq) allowed='^int[0-9]:(tensor|axis0|block\(-1:[0-9]+\)):static$' ;;
-                mse) allowed='^int[0-9]:(tensor|axis0|axis1|block\([^)]*\)):static$' ;;
+                mse) allowed='^(int[0-9]|e4m3):(tensor|axis0|axis1|block\([^)]*\)):static$' ;;
                 esac
                 { cat "$F/conf/$format"; printf 'algorithm: %s\n' "${algorithm[$method]}"; } >"$F/conf/format/T_any.yaml"
                 aq-overlay -q --config-dir "$F/conf" --format T_any --granularity "$granularity" >"$T/any.json"
@@ -289,5 +293,5 @@ E
             done
         done
     done
-    [ $n -ge 50 ] && is "${both[*]}" "1 1"
+    [ $n -ge 100 ] && is "${both[*]}" "1 1"
 }

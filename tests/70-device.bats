@@ -354,6 +354,10 @@ agrees() {
             --ranges "$m/ranges-${n/again/cuda}-fp32" -o "solved-$n" "${quant[@]}"
     done
     cmp solved-cuda solved-again
+    small() { aq-calib solve -q --lm "$m/lm.json" --tokens "$m/tokens" --prefix 128 --device cuda --dtype fp32 --ranges "$m/ranges-cuda-fp32" -o small --memory "$1" "${quant[@]}"; }
+    refused 1 "the moments of a layer and its factor need" small 400M
+    small "$(sed -nE 's/.*need ([0-9]+) MB.*/\1/p' <<<"$stderr")M"
+    cmp solved-cuda small
     for n in cpu cuda; do demo $n cuda fp32 --prefix 128 --score-samples 128 --solved "$PWD/solved-$n" "${quant[@]}"; done
     agrees cpu cuda 128 5e-2 1e-1 5e-2
 }
