@@ -47,11 +47,11 @@ uint64_t store_cell_check(const struct store_key *key, int64_t layer, int64_t ti
 
 static bool all_zero(const void *data, size_t size, const struct store_cell *c)
 {
-    for (size_t g = 0; g < c->groups; g++) {
+    size_t n = c->samples * size;
+    for (size_t g = 0; g < c->groups && n > 0; g++) {
         const char *p = (const char *)data + g * c->stride * size;
-        for (size_t i = 0; i < c->samples * size; i++)
-            if (p[i])
-                return false;
+        if (p[0] || memcmp(p, p + 1, n - 1) != 0)
+            return false;
     }
     return true;
 }
