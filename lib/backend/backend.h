@@ -77,6 +77,9 @@ struct backend_weight {
     /* fp32 numbers made from the model's weight, not the weight itself: also a backend that
        computes in bf16 takes them as they are. */
     int exact;
+    /* NULL, or where the rows from rows / 2 on are instead, any alignment: an expert's up
+       projection, which most checkpoints have apart from its gate. */
+    const void *lower;
 };
 
 /*

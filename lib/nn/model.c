@@ -479,7 +479,7 @@ int nn_group_spec(struct nn_model *m, int64_t layer, int group, const struct qua
         int first = shape->groups[group].first, end = first + shape->groups[group].linears;
         for (int l = first; l < end; l++) {
             const struct backend_weight *w = nn_weight(m, layer, l);
-            const struct quant_matrix x = {w->host, w->dtype, w->rows, w->cols, w->name};
+            const struct quant_matrix x = {w->host, w->dtype, w->rows, w->cols, w->name, w->lower};
             float own;
             if (quant_weight_amax(&x, &own, err) < 0)
                 return -1;
@@ -1150,9 +1150,33 @@ int nn_experts_add(struct nn_model *m, int64_t layer, const struct nn_routes *r,
     return 0;
 }
 
-/* block_y (rows, hidden) from the block's input, which enter_branch left in place. */
+/* Part i's share of DX and of the gradients of its weights, from block_dy and from what its forward
+   pass has just left. */
+static void part_backward(struct nn_model *m, int64_t layer, const struct nn_routes *r, int i)
+{
+    const struct backend_ops *op = m->b->ops;
+    const struct backend_tile *part = r->parts[i];
+    const void *dy = m->acts.block_dy;
+    int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
+    void **buf = m->buf;
+    op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
+    op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
+    op->part_dot(m->b, part, r->q, dy, buf[EXP_F], d);
+    op->part_take(m->b, part, buf[EXP_DF], dy, d, r->w);
+    op->experts_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], part_weights(m, layer, r, i, 1));
+    op->glu_backward(m->b, part, buf[EXP_DGATE], buf[EXP_DUP], buf[EXP_DU], buf[EXP_GATE],
+                     buf[EXP_UP], moe, act_of(m));
+    op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, 0, buf[EXP_DGATE], moe, 0, moe);
+    op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, moe, buf[EXP_DUP], moe, 0, moe);
+    op->experts_backward(m->b, part, buf[EXP_X], buf[EXP_DGATE_UP],
+                         part_weights(m, layer, r, i, 0));
+    op->part_add(m->b, part, buf[DX], buf[EXP_X], d, NULL);
+}
+
+/* block_y (rows, hidden) from the block's input, which enter_branch left in place. `through`:
+   block_dy is known, and each part's share of DX is made while the part is there. */
 static int experts_forward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
-                           const struct nn_swap *swap)
+                           const struct nn_swap *swap, bool through)
 {
     const struct backend_ops *op = m->b->ops;
     const struct model_layer *s = &m->shape;
@@ -1171,6 +1195,8 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
     if (nn_routes_sort(r, t, &m->failed) < 0)
         return -1;
     op->zero(m->b, m->acts.block_y, hidden_bytes(m));
+    if (through)
+        op->zero(m->b, m->buf[DX], hidden_bytes(m));
     if (m->acts.x[inner])
         op->zero(m->b, m->acts.x[inner],
                  (size_t)m->rows * (size_t)(r->per_token * m->arch.moe_intermediate_size) *
@@ -1190,39 +1216,31 @@ static int experts_forward(struct nn_model *m, int64_t layer, const struct backe
             op->part_put(m->b, part, m->acts.x[inner], m->buf[EXP_U],
                          m->arch.moe_intermediate_size);
         op->part_add(m->b, part, m->acts.block_y, m->buf[EXP_F], m->arch.hidden_size, r->w);
+        if (through)
+            part_backward(m, layer, r, i);
     }
     return 0;
 }
 
 /* DX, the gradient at the block's input, from block_dy, the one at its output, both (rows, hidden):
-   through the experts and the router. */
-static void experts_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t)
+   through the experts and the router. `through`: the experts' part is there already. */
+static void experts_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
+                             bool through)
 {
     const struct backend_ops *op = m->b->ops;
-    const struct model_layer *s = &m->shape;
-    const void *n = m->acts.x[s->experts_input[EXPERT_GATE_UP]], *dy = m->acts.block_dy;
+    const void *n = m->acts.x[m->shape.experts_input[EXPERT_GATE_UP]];
     struct nn_routes *r = m->acts.routes;
-    int64_t d = m->arch.hidden_size, moe = m->arch.moe_intermediate_size;
     void **buf = m->buf;
-    op->zero(m->b, buf[DX], hidden_bytes(m));
-    for (int i = 0; i < r->part_count; i++) {
-        const struct backend_tile *part = r->parts[i];
-        if (!part)
+    if (!through)
+        op->zero(m->b, buf[DX], hidden_bytes(m));
+    for (int i = 0; i < r->part_count && !through; i++) {
+        if (!r->parts[i])
             continue;
-        nn_experts_take(m, r, i, n);
-        part_forward(m, layer, r, i);
-        op->cols_copy(m->b, part, buf[EXP_GATE], moe, 0, buf[EXP_GATE_UP], 2 * moe, 0, moe);
-        op->cols_copy(m->b, part, buf[EXP_UP], moe, 0, buf[EXP_GATE_UP], 2 * moe, moe, moe);
-        op->part_dot(m->b, part, r->q, dy, buf[EXP_F], d);
-        op->part_take(m->b, part, buf[EXP_DF], dy, d, r->w);
-        op->experts_backward(m->b, part, buf[EXP_DU], buf[EXP_DF], part_weights(m, layer, r, i, 1));
-        op->glu_backward(m->b, part, buf[EXP_DGATE], buf[EXP_DUP], buf[EXP_DU], buf[EXP_GATE],
-                         buf[EXP_UP], moe, act_of(m));
-        op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, 0, buf[EXP_DGATE], moe, 0, moe);
-        op->cols_copy(m->b, part, buf[EXP_DGATE_UP], 2 * moe, moe, buf[EXP_DUP], moe, 0, moe);
-        op->experts_backward(m->b, part, buf[EXP_X], buf[EXP_DGATE_UP],
-                             part_weights(m, layer, r, i, 0));
-        op->part_add(m->b, part, buf[DX], buf[EXP_X], d, NULL);
+        if (r->part_count > 1) { /* the only one is still there */
+            nn_experts_take(m, r, i, n);
+            part_forward(m, layer, r, i);
+        }
+        part_backward(m, layer, r, i);
     }
     op->route_backward(m->b, t, buf[ROUTER], r->p, r->sel, r->w, r->q, r->experts, r->per_token,
                        m->arch.norm_topk);
@@ -1231,15 +1249,19 @@ static void experts_backward(struct nn_model *m, int64_t layer, const struct bac
 
 /* ---- MLP, the dense one or the experts ---- */
 
-/* The input of down, from MID; with experts the whole block. */
+/* The input of down, from MID; with experts the whole block, and where dh, the gradient at the
+   layer's output, is not NULL the way back through them too. */
 static struct gate_up mlp_inside(struct nn_model *m, int64_t layer, const struct backend_tile *t,
-                                 const struct nn_swap *swap)
+                                 const struct nn_swap *swap, const void *dh)
 {
     bool fused = has(&m->shape, ROLE_GATE_UP);
     if (m->shape.experts) {
         int in = m->shape.experts_input[EXPERT_GATE_UP];
         enter_branch(m, layer, t, ROLE_MLP_NORM, m->acts.x[in], m->buf[MID]);
-        (void)experts_forward(m, layer, t, swap); /* m->failed says what went wrong */
+        if (dh)
+            reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, m->acts.block_dy, dh, NULL);
+        /* m->failed says what went wrong */
+        (void)experts_forward(m, layer, t, swap, dh != NULL);
         return (struct gate_up){0};
     }
     enter_branch(m, layer, t, ROLE_MLP_NORM, x_of(m, fused ? ROLE_GATE_UP : ROLE_GATE),
@@ -1266,17 +1288,19 @@ static void layer_output(struct nn_model *m, int64_t layer, const struct backend
                                   : with_bias(m, layer, t, ROLE_DOWN, m->buf[DOWN_OUT]));
 }
 
-/* dh (rows, hidden): the gradient at the layer's output becomes the one at MID. */
+/* dh (rows, hidden): the gradient at the layer's output becomes the one at MID. `through`: the
+   experts are passed already. */
 static void mlp_backward(struct nn_model *m, int64_t layer, const struct backend_tile *t,
-                         const struct gate_up *in, void *dh)
+                         const struct gate_up *in, void *dh, bool through)
 {
     const struct backend_ops *op = m->b->ops;
     bool fused = has(&m->shape, ROLE_GATE_UP);
     int64_t ff = m->arch.intermediate_size;
     void **buf = m->buf;
     if (m->shape.experts) {
-        reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, m->acts.block_dy, dh, m->acts.block_y);
-        experts_backward(m, layer, t);
+        if (!through)
+            reenter_branch(m, layer, t, ROLE_MLP_POST_NORM, m->acts.block_dy, dh, m->acts.block_y);
+        experts_backward(m, layer, t, through);
         exit_branch(m, layer, t, ROLE_MLP_NORM, dh, buf[DX], buf[MID]);
         return;
     }
@@ -1311,7 +1335,7 @@ const struct nn_acts *nn_layer_forward(struct nn_model *m, int64_t layer,
 {
     enter_layer(m, layer);
     (void)attention_forward(m, layer, t, h_in, swap);
-    (void)mlp_inside(m, layer, t, swap);
+    (void)mlp_inside(m, layer, t, swap, NULL);
     if (!m->shape.experts) {
         input_ready(m, ROLE_DOWN, swap);
         if (h_out)
@@ -1357,12 +1381,14 @@ static const struct nn_acts *backward(struct nn_model *m, int64_t layer,
     if (into)
         m->acts = *into;
     struct qkv in = attention_forward(m, layer, t, h_in, NULL);
-    struct gate_up mlp = mlp_inside(m, layer, t, NULL);
+    /* once the gradient is known, each expert's products serve both ways */
+    bool through = m->shape.experts && !loss && !has(&m->shape, ROLE_MLP_POST_NORM);
+    struct gate_up mlp = mlp_inside(m, layer, t, NULL, through ? dh : NULL);
     if (!m->shape.experts)
         linear(m, layer, t, ROLE_DOWN, NULL);
     if (loss)
         head_backward(m, t, loss, dh);
-    mlp_backward(m, layer, t, &mlp, dh);
+    mlp_backward(m, layer, t, &mlp, dh, through);
     attention_backward(m, layer, t, h_in, &in, dh, to_input);
     if (into)
         enter_layer(m, layer);

@@ -10,8 +10,8 @@
 
 /*
  * One expert's matrix as it is computed with: "layers.3.mlp.experts.5.gate_up" is (2 M, hidden),
- * gate above up, "...down" (hidden, M). Where the checkpoint has it so, in one piece, the map
- * serves; else it is put together, or transposed, while its layer is at work.
+ * gate above up, "...down" (hidden, M). The map serves where the checkpoint has it so, in one piece
+ * or in two; else it is transposed while its layer is at work.
  */
 bool nn_expert_name(const char *name, struct nn_expert_name *out)
 {
@@ -96,7 +96,8 @@ static int find_matrix(struct lm *lm, const struct nn_expert_name *e, const char
     struct matrix_parts p;
     if (parts_of(lm, e, &p, err) < 0)
         return -1;
-    *w = (struct backend_weight){.host = p.count == 1 && !p.transposed ? p.data[0] : NULL,
+    *w = (struct backend_weight){.host = p.transposed ? NULL : p.data[0],
+                                 .lower = p.count > 1 ? p.data[1] : NULL,
                                  .dtype = st_num_type(p.dtype),
                                  .rows = p.rows * p.count,
                                  .cols = p.cols,
@@ -112,15 +113,11 @@ static int make_expert(void *arg, struct backend_weight *w, struct aq_err *err)
         return aq_err_set(err, AQ_EINPUT, "there is no tensor '%s'", w->name);
     if (parts_of(arg, &e, &p, err) < 0)
         return -1;
-    size_t size = num_bytes(w->dtype), part = (size_t)(p.rows * p.cols) * size;
-    char *all = aq_big_alloc(part * (size_t)p.count, "the weights of an expert", err);
+    size_t size = num_bytes(w->dtype);
+    char *all = aq_big_alloc((size_t)(p.rows * p.cols) * size, "the weights of an expert", err);
     if (!all)
         return -1;
-    for (int i = 0; i < p.count; i++)
-        if (p.transposed)
-            matrix_turn(all + (size_t)i * part, p.data[i], p.rows, p.cols, p.ld, size);
-        else
-            memcpy(all + (size_t)i * part, p.data[i], part);
+    matrix_turn(all, p.data[0], p.rows, p.cols, p.ld, size);
     w->host = all;
     return 0;
 }
@@ -132,7 +129,7 @@ static void drop_expert(void *arg, struct backend_weight *w)
     struct matrix_parts p;
     struct aq_err ignored;
     if (!w->host || !nn_expert_name(w->name, &e) || parts_of(arg, &e, &p, &ignored) < 0 ||
-        (p.count == 1 && !p.transposed))
+        !p.transposed)
         return;
     aq_big_free((void *)w->host, (size_t)(w->rows * w->cols) * num_bytes(w->dtype));
     w->host = NULL;

@@ -222,6 +222,23 @@ static void copy_rows(const struct kernel_run *run, struct quant_stats *stats)
     kernels_active()->quantize(&r);
 }
 
+/* Rows without a treatment, as they come. */
+static void copy_matrix(const struct quant_matrix *x, int64_t r0, int64_t r1, char *to,
+                        enum kernel_out out, struct quant_stats *stats)
+{
+    int64_t upper = x->lower ? x->rows / 2 : x->rows;
+    for (int64_t end; r0 < r1; r0 = end) {
+        end = r0 < upper && upper < r1 ? upper : r1;
+        struct kernel_run run = {.from = quant_matrix_row(x, r0),
+                                 .to = to,
+                                 .in = x->dtype,
+                                 .out = out,
+                                 .n = (size_t)((end - r0) * x->cols)};
+        to += run.n * kernel_out_size(out);
+        copy_rows(&run, stats);
+    }
+}
+
 /* The amax over the rows of this call, where the treatment asks for it. */
 static const float *call_range(const struct quant_plan *p, const struct quant_matrix *x, int64_t r0,
                                int64_t r1, float *amax)
@@ -245,13 +262,7 @@ static void apply_rows(const struct quant_plan *p, const struct quant_matrix *x,
     size_t out_row = (size_t)p->cols * kernel_out_size(out);
     if (p->steps == 0) {
         assert(x->dtype != NUM_F16);
-        const char *from = (const char *)x->data + (size_t)(r0 * x->cols) * num_bytes(x->dtype);
-        struct kernel_run run = {.from = from,
-                                 .to = to,
-                                 .in = x->dtype,
-                                 .out = out,
-                                 .n = (size_t)(r1 - r0) * (size_t)p->cols};
-        copy_rows(&run, stats);
+        copy_matrix(x, r0, r1, to, out, stats);
         return;
     }
     float amax;

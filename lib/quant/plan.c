@@ -197,7 +197,7 @@ float *plan_row_room(const struct quant_matrix *x)
 
 const void *plan_matrix_row(const struct quant_matrix *x, int64_t r, float *wide, enum num_type *in)
 {
-    const char *row = (const char *)x->data + (size_t)(r * x->cols) * num_bytes(x->dtype);
+    const char *row = quant_matrix_row(x, r);
     *in = x->dtype;
     if (x->dtype != NUM_F16)
         return row;

@@ -120,7 +120,14 @@ struct quant_matrix {
     enum num_type dtype; /* NUM_F16: of a weight only, and never of a result */
     int64_t rows, cols;
     const char *name; /* for messages */
+    const void *lower; /* NULL, or where a weight's rows from rows / 2 on are instead */
 };
+static inline const char *quant_matrix_row(const struct quant_matrix *x, int64_t r)
+{
+    int64_t upper = x->lower ? x->rows / 2 : x->rows;
+    const char *half = (const char *)(r < upper ? x->data : x->lower);
+    return half + (size_t)((r < upper ? r : r - upper) * x->cols) * num_bytes(x->dtype);
+}
 
 /* Dequantized values as they come, or rounded to the compute type after every step. */
 enum quant_rounding { QUANT_UNROUNDED, QUANT_TO_BF16 };

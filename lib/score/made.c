@@ -39,10 +39,12 @@ static void widen_unit(void *arg, int64_t unit, int worker)
     const struct widening *j = arg;
     const struct backend_weight *w = j->w;
     int64_t cols = w->cols, r0 = unit * ROWS, r1 = end_row(unit, w->rows);
-    size_t n = (size_t)((r1 - r0) * cols), row_bytes = (size_t)cols * num_bytes(w->dtype);
+    const struct quant_matrix from = {w->host, w->dtype, w->rows, cols, w->name, w->lower};
+    size_t n = (size_t)((r1 - r0) * cols);
     float *to = j->to + r0 * cols;
     (void)worker;
-    num_widen((const char *)w->host + (size_t)r0 * row_bytes, w->dtype, n, to);
+    for (int64_t r = r0; r < r1; r++)
+        num_widen(quant_matrix_row(&from, r), w->dtype, (size_t)cols, to + (r - r0) * cols);
     for (size_t i = 0; i < n && j->b->weights_bf16 && w->dtype != NUM_BF16 && !w->exact; i++)
         to[i] = num_from_bf16(num_to_bf16(to[i]));
     for (int64_t r = r0; r < r1 && j->scale; r++, to += cols)

@@ -12,6 +12,7 @@
 #include "backend/cpu/matrix.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "quant/quant.h"
 
 #include <stdbool.h>
 
@@ -94,6 +95,8 @@ static inline int64_t cpu_units(int64_t cols, int64_t depth)
     return aq_div_up(cols, cpu_unit_cols(cols, depth));
 }
 
+/* A loaded weight where it is. */
+struct quant_matrix cpu_weight_matrix(const struct backend_weight *w);
 /* dst (rows, cols) in fp32, ld = cols, from rows row.. and columns col.. of w. */
 void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows, int64_t col,
                       int64_t cols, float *dst);

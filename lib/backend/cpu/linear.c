@@ -28,26 +28,34 @@ int64_t cpu_unit_cols(int64_t cols, int64_t depth)
     return width < cols ? width : cols;
 }
 
+struct quant_matrix cpu_weight_matrix(const struct backend_weight *w)
+{
+    return (struct quant_matrix){w->dev, w->dtype, w->rows, w->cols, w->name, w->lower};
+}
+
 void cpu_weight_panel(const struct backend_weight *w, int64_t row, int64_t rows, int64_t col,
                       int64_t cols, float *dst)
 {
-    const char *from = w->dev;
-    for (int64_t r = 0; r < rows; r++, dst += cols) {
-        int64_t at = (row + r) * w->cols + col;
+    const struct quant_matrix from = cpu_weight_matrix(w);
+    for (int64_t r = row; r < row + rows; r++, dst += cols) {
+        const char *at = quant_matrix_row(&from, r) + (size_t)col * num_bytes(w->dtype);
         if (w->dtype == NUM_BF16)
-            simd()->widen_bf16(dst, from + at * 2, cols);
+            simd()->widen_bf16(dst, at, cols);
         else if (w->dtype == NUM_F16)
-            simd()->widen_f16(dst, from + at * 2, cols);
+            simd()->widen_f16(dst, at, cols);
         else
-            memcpy(dst, from + at * 4, (size_t)cols * sizeof *dst);
+            memcpy(dst, at, (size_t)cols * sizeof *dst);
     }
 }
 
 const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_t rows, float *room)
 {
-    const float *map = w->dev;
-    if (w->dtype == NUM_F32 && (uintptr_t)map % sizeof *map == 0)
-        return map + row * w->cols;
+    const struct quant_matrix from = cpu_weight_matrix(w);
+    const char *first = quant_matrix_row(&from, row);
+    const char *last = quant_matrix_row(&from, row + rows - 1);
+    bool gapless = last - first == (rows - 1) * w->cols * (int64_t)sizeof(float);
+    if (w->dtype == NUM_F32 && gapless && (uintptr_t)first % sizeof(float) == 0)
+        return (const void *)first;
     cpu_weight_panel(w, row, rows, 0, w->cols, room);
     return room;
 }

@@ -124,7 +124,7 @@ void cpu_quantize_weight(struct backend *b, struct backend_operand *op,
     op->w = w;
     op->version = w->version;
     op->spec = *spec;
-    op->source = (struct quant_matrix){w->dev, w->dtype, w->rows, w->cols, w->name};
+    op->source = cpu_weight_matrix(w);
     if (spec->steps == 0)
         op->unit = w->dtype == NUM_BF16 ? 1 : 0;
     if (spec->steps == 0 || !cpu_begin(c, 0, 0))

@@ -37,9 +37,10 @@ struct device_weight {
 
 struct chunk {
     struct device_weight *w;
-    const char *from; /* the weight in the map */
+    const char *from; /* in the map: the weight, or its lower half */
     enum num_type from_type, to_type;
     size_t at, bytes; /* of the weight on the device */
+    size_t begin;     /* `from` on the device */
 };
 
 struct uploader {
@@ -66,10 +67,10 @@ static void convert(void *to, enum num_type to_type, const char *from,
 static void fill_stage(void *stage, const struct chunk *k)
 {
     if (k->from_type == k->to_type) {
-        memcpy(stage, k->from + k->at, k->bytes);
+        memcpy(stage, k->from + (k->at - k->begin), k->bytes);
         return;
     }
-    size_t size = num_bytes(k->to_type), first = k->at / size;
+    size_t size = num_bytes(k->to_type), first = (k->at - k->begin) / size;
     convert(stage, k->to_type, k->from + first * num_bytes(k->from_type), k->from_type,
             k->bytes / size);
 }
@@ -244,6 +245,18 @@ static void say_rounded(struct cuda_backend *c, const struct backend_weight *w)
     c->said_rounded = true;
 }
 
+/* A piece of a weight, in chunks. */
+static void queue_piece(struct uploader *u, struct chunk all)
+{
+    for (size_t at = 0; at < all.bytes; at += chunk_bytes) {
+        struct chunk k = all;
+        k.at += at;
+        k.bytes = all.bytes - at < chunk_bytes ? all.bytes - at : chunk_bytes;
+        k.w->chunks_left++;
+        u->queue.push_back(k);
+    }
+}
+
 int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int count,
                       struct aq_err *err)
 {
@@ -267,13 +280,14 @@ int cuda_weights_load(struct backend *b, struct backend_weight *const *w, int co
         c->base.weights_read +=
             (uint64_t)w[i]->rows * (uint64_t)w[i]->cols * num_bytes(w[i]->dtype);
         d->sent = d->waited = false;
-        d->chunks_left = (bytes + chunk_bytes - 1) / chunk_bytes;
+        d->chunks_left = 0;
         w[i]->dev = d;
+        size_t upper = w[i]->lower ? bytes / 2 : bytes;
         std::lock_guard<std::mutex> hold(u->lock);
-        for (size_t at = 0; at < bytes; at += chunk_bytes) {
-            size_t n = bytes - at < chunk_bytes ? bytes - at : chunk_bytes;
-            u->queue.push_back(chunk{d, (const char *)w[i]->host, w[i]->dtype, type, at, n});
-        }
+        queue_piece(u, chunk{d, (const char *)w[i]->host, w[i]->dtype, type, 0, upper, 0});
+        if (w[i]->lower)
+            queue_piece(u, chunk{d, (const char *)w[i]->lower, w[i]->dtype, type, upper,
+                                 bytes - upper, upper});
         u->work.notify_all();
     }
     return 0;
