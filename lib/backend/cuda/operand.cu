@@ -445,19 +445,23 @@ struct clipped_jobs {
     int64_t base[BATCH], rows[BATCH]; /* of its counts */
 };
 
+/* A warp has a sample, and its lanes the experts in turn. */
 __global__ static void raise_clipped(struct clipped_jobs j, const uint32_t *counts)
 {
     int job = (int)blockIdx.y;
-    int32_t s = (int32_t)(blockIdx.x * THREADS + threadIdx.x);
+    int32_t s = (int32_t)((blockIdx.x * THREADS + threadIdx.x) / WARP);
     if (!j.to[job] || s >= j.samples[job] || j.first[job][s + 1] > j.rows[job])
         return;
-    uint64_t sum = 0;
-    for (int e = 0; e < j.experts[job]; e++) {
+    unsigned long long sum = 0;
+    for (int e = (int)(threadIdx.x % WARP); e < j.experts[job]; e += WARP) {
         const int32_t *first = j.first[job] + e * j.samples[job] + s;
         for (int32_t r = first[0]; r < first[1]; r++)
             sum += counts[j.base[job] + r];
     }
-    j.to[job][s] += (double)sum;
+    for (int k = WARP / 2; k > 0; k /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, k);
+    if (threadIdx.x % WARP == 0)
+        j.to[job][s] += (double)sum;
 }
 
 static void raise_waiting(struct cuda_backend *c, struct backend_operand *const *x,
@@ -476,7 +480,7 @@ static void raise_waiting(struct cuda_backend *c, struct backend_operand *const 
         most = j.samples[i] > most ? j.samples[i] : most;
         forget_clipped(c, x[i]);
     }
-    dim3 grid((unsigned)((most + THREADS - 1) / THREADS), (unsigned)count);
+    dim3 grid((unsigned)((most + THREADS / WARP - 1) / (THREADS / WARP)), (unsigned)count);
     raise_clipped<<<grid, THREADS, 0, c->stream>>>(j, counts);
     (void)cuda_launched(c, "counting clipped elements");
 }
