@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 14 };
+enum { BACKEND_ABI = 15 };
 
 struct backend;
 struct quant_spec; /* all three quant/quant.h: plain numbers, readable by plugins */

@@ -6,6 +6,7 @@
 #include "tap.h"
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "io/safetensors.h"
 #include "model/family.h"
 #include "model/lm_extract.h"
@@ -393,6 +394,83 @@ static void test_places(struct backend *b)
     b->ops->tile_free(b, t);
 }
 
+/* ---- products of numbers whose sums are exact, at shapes that no block divides ---- */
+
+enum { PRODUCT_OUT = 104, PRODUCT_IN = 304 };
+
+/* n multiples of 1/64 below 2: exact in bf16, and sums of 304 products in fp32. */
+static float *small_numbers(int64_t n, uint32_t seed)
+{
+    float *x = xmalloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)(int32_t)((seed = seed * 1664525 + 1013904223) >> 24) / 64 - 2;
+    return x;
+}
+
+/* y (count, out) = x (count, depth) w, where w[k][o] is w[k * step_k + o * step_o] */
+static bool is_product(const float *y, const float *x, const float *w, int count, int out, int depth,
+                       int step_k, int step_o)
+{
+    for (int r = 0; r < count; r++)
+        for (int o = 0; o < out; o++) {
+            double sum = 0;
+            for (int k = 0; k < depth; k++)
+                sum += (double)x[r * depth + k] * w[k * step_k + o * step_o];
+            if ((double)y[r * out + o] != sum)
+                return false;
+        }
+    return true;
+}
+
+/* A matrix in one piece, or its lower half elsewhere, both at odd addresses. */
+static void test_products(struct backend *b)
+{
+    enum { OUT = PRODUCT_OUT, IN = PRODUCT_IN, HALF = OUT / 2 * IN };
+    static const int32_t counts[] = {1, 16, 17, 40};
+    static char whole[2 * OUT * IN + 1], upper[sizeof whole], lower[2 * HALF + 1];
+    float *w = small_numbers((int64_t)OUT * IN, 3), *x = small_numbers((int64_t)ROWS * IN, 5);
+    for (int i = 0; i < OUT * IN; i++) {
+        uint16_t code = num_to_bf16(w[i]);
+        memcpy(whole + 1 + 2 * i, &code, 2);
+        memcpy(i < HALF ? upper + 1 + 2 * i : lower + 1 + 2 * (i - HALF), &code, 2);
+    }
+    struct backend_weight one = {
+        .host = whole + 1, .dtype = NUM_BF16, .rows = OUT, .cols = IN, .name = "w"};
+    struct backend_weight apart = one, *list[] = {&one, &apart};
+    apart.host = upper + 1;
+    apart.lower = lower + 1;
+    struct backend_tile *t = plain_tile(b, ROWS);
+    size_t bytes = (size_t)ROWS * IN * sizeof *x;
+    float *dev_x = put(b, x, bytes), *dev_y = put(b, NULL, bytes);
+    must(b->ops->weights_load(b, list, 2, &err), "weights");
+    for (size_t c = 0; c < AQ_COUNT(counts); c++) {
+        int32_t slots[ROWS], count = counts[c];
+        for (int32_t i = 0; i < count; i++)
+            slots[i] = i;
+        struct backend_tile *part = b->ops->tile_part(b, t, slots, &count, 1, 1, &err);
+        for (int i = 0; i < 2; i++) {
+            const struct backend_weight *of[] = {list[i]};
+            b->ops->experts_forward(b, part, dev_y, dev_x, of);
+            float *y = get(b, dev_y, bytes);
+            b->ops->experts_backward(b, part, dev_y, dev_x, of);
+            float *dx = get(b, dev_y, bytes);
+            tap_ok(is_product(y, x, w, count, OUT, IN, 1, IN) &&
+                       is_product(dx, x, w, count, IN, OUT, IN, 1),
+                   "%d rows, weight in %d pieces: both products are exact", (int)count, i + 1);
+            free(y);
+            free(dx);
+        }
+        b->ops->tile_free(b, part);
+    }
+    must(b->ops->sync(b, &err), "products");
+    b->ops->weights_release(b, list, 2);
+    b->ops->free(b, dev_x, bytes);
+    b->ops->free(b, dev_y, bytes);
+    b->ops->tile_free(b, t);
+    free(w);
+    free(x);
+}
+
 /* ---- experts one at a time, and together ---- */
 
 enum { TOGETHER_OUT = 48, TOGETHER_IN = 72 };
@@ -523,6 +601,7 @@ int main(int argc, char **argv)
         must(backend_open(&b, device, &config, &err), "backend");
         test_ties(b);
         test_places(b);
+        test_products(b);
         test_together(b);
         backend_close(b);
     }

@@ -1,6 +1,7 @@
 /* Opening, memory, tiles, weights, and the table itself. */
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/blas.h"
+#include "backend/cpu/chain.h"
 #include "backend/cpu/operand.h"
 #include "base/mem.h"
 
@@ -84,7 +85,8 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
     c->base.tile_tokens = 512;
     c->base.expert_tile_tokens = 2048;
     c->base.inputs_at_once = 1;
-    c->base.expert_rows = 64;    /* whole groups of the matrix units */
+    /* what is filled up is only moved where products take any rows; else products of the BLAS */
+    c->base.expert_rows = chain_kernel() ? 16 : 64;
     c->base.experts_at_once = 1; /* its rows stay in the caches from product to product */
     c->host = *host;
     c->config = *config;
@@ -111,7 +113,7 @@ static int cpu_open(struct backend **out, const struct backend_host *host,
 /*
  * A worker's scratch holds a block of weights (PANEL_FLOATS of linear.c, or 128 rows), a strip of
  * them being quantized, and the block's results. Partial sums of scores, two a row (squares and the
- * dot form), are shared. Weights stay in the map.
+ * dot form), are shared, as is the input of a product with an expert. Weights stay in the map.
  */
 static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
@@ -124,7 +126,8 @@ static uint64_t cpu_scratch_bytes(const struct backend *b, const struct backend_
                     (cpu_has_terms(c) ? MATRIX_TERMS * sizeof(uint16_t) : sizeof(float));
     each += MATRIX_STRIP * inputs * (sizeof(float) + MATRIX_TERMS * sizeof(uint16_t));
     each += rows * block_cols * 2 * sizeof(float);
-    return base + (uint64_t)b->threads * each + 2 * jobs * units * rows * sizeof(double);
+    uint64_t part = (uint64_t)s->part_rows * (uint64_t)s->part_inputs * sizeof(float);
+    return base + part + (uint64_t)b->threads * each + 2 * jobs * units * rows * sizeof(double);
 }
 
 static void *cpu_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)

@@ -133,26 +133,6 @@ void cpu_part_dot(struct backend *b, const struct backend_tile *part, float *q, 
     run_part(b, &(struct part_job){part, dot_row, q, g, NULL, f, cols, false});
 }
 
-/* ---- products: a part has one expert ---- */
-
-void cpu_experts_forward(struct backend *b, const struct backend_tile *part, void *y, const void *x,
-                         const struct backend_weight *const *w)
-{
-    cpu_linear_forward(b, part, y, x, w[0]);
-}
-
-void cpu_experts_backward(struct backend *b, const struct backend_tile *part, void *dx,
-                          const void *dy, const struct backend_weight *const *w)
-{
-    cpu_linear_backward(b, part, dx, dy, w[0], 0);
-}
-
-void cpu_experts_quantized(struct backend *b, const struct backend_tile *part, void *y,
-                           const struct backend_operand *x, const struct backend_operand *const *w)
-{
-    cpu_linear_quantized(b, part, y, x, w[0]);
-}
-
 /* ---- the router ---- */
 
 struct route_job {
