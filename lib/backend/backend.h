@@ -54,6 +54,7 @@ struct backend_config {
     int device;           /* index among the devices of this backend */
     int threads;          /* CPU: 0 means all that the process may use */
     uint64_t memory;      /* limit in bytes; 0: none */
+    uint64_t kept_until;  /* bytes in use beyond which no released weight is kept; 0: by itself */
     int bf16;             /* compute type of model.dtype; the CPU computes in fp32 either way */
     int operand_rounding; /* round dequantized operands to the compute type first */
     enum backend_matrix matrix;

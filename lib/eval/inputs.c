@@ -102,6 +102,7 @@ struct backend_config eval_inputs_config(const struct eval_inputs *in)
 {
     return (struct backend_config){.struct_size = sizeof(struct backend_config),
                                    .threads = (int)in->where->threads,
+                                   .kept_until = in->where->memory,
                                    .bf16 = in->bf16};
 }
 

@@ -119,7 +119,7 @@ struct quant_matrix {
     const void *data;
     enum num_type dtype; /* NUM_F16: of a weight only, and never of a result */
     int64_t rows, cols;
-    const char *name; /* for messages */
+    const char *name;  /* for messages */
     const void *lower; /* NULL, or where a weight's rows from rows / 2 on are instead */
 };
 static inline const char *quant_matrix_row(const struct quant_matrix *x, int64_t r)

@@ -209,6 +209,7 @@ static int open_model(struct scoring_run *r, struct aq_err *err)
     struct backend_config config = {
         .struct_size = sizeof config,
         .threads = (int)o->threads,
+        .kept_until = o->memory,
         .bf16 = r->bf16,
         .operand_rounding = strcmp(o->operand_rounding, "dtype") == 0,
         .matrix = o->plain_products ? BACKEND_MATRIX_PLAIN : BACKEND_MATRIX_AUTO,

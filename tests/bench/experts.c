@@ -1,7 +1,8 @@
 /*
- * The bare products of one cell of one layer of Qwen3-30B-A3B, 2,048 tokens: what sgemm alone takes for the forward pass, the gradient
- * and the quantized outputs, with fp32 weights, each expert's rows in one call on one thread and all experts over the threads. Prints
- * seconds of the wall and of the processors.
+ * The bare products of one cell of one layer of Qwen3-30B-A3B, 2,048 tokens: what sgemm alone takes
+ * for the forward pass, the gradient and the quantized outputs, with fp32 weights, each expert's
+ * rows in one call on one thread and all experts over the threads. Prints seconds of the wall and
+ * of the processors.
  */
 #include "bare.h"
 
@@ -11,7 +12,8 @@ enum { HIDDEN = 2048, Q = 4096, KV = 512, INNER = 768, EXPERTS = 128, TOKENS = 2
 enum { ROWS = TOKENS * ACTIVE / EXPERTS, KINDS = 8 /* of experts: more than the caches hold */ };
 
 struct layer {
-    const float *x, *w; /* numbers; products take them from the beginning, weights as many as there are */
+    const float *x,
+        *w; /* numbers; products take them from the beginning, weights as many as there are */
     float *y;
     int threads;
 };
@@ -22,9 +24,11 @@ static int64_t weights(void)
 }
 
 /* y (rows, out) = x (rows, depth) w'; with `back` w is (depth, out). */
-static void product(const struct layer *l, int64_t rows, int64_t out, int64_t depth, int back, const float *w, float *y)
+static void product(const struct layer *l, int64_t rows, int64_t out, int64_t depth, int back,
+                    const float *w, float *y)
 {
-    blas_gemm(BLAS_N, back ? BLAS_N : BLAS_T, rows, out, depth, l->x, depth, w, back ? out : depth, 0, y, out);
+    blas_gemm(BLAS_N, back ? BLAS_N : BLAS_T, rows, out, depth, l->x, depth, w, back ? out : depth,
+              0, y, out);
 }
 
 static void expert_unit(void *arg, int64_t unit, int worker)
@@ -68,7 +72,9 @@ int main(void)
     struct aq_pool *pool = aq_pool_new(0, &err);
     must(pool != NULL);
     int threads = aq_pool_threads(pool);
-    struct layer l = {.x = random_floats((int64_t)TOKENS * Q, 1), .w = random_floats(KINDS * weights(), 0.02F), .threads = threads};
+    struct layer l = {.x = random_floats((int64_t)TOKENS * Q, 1),
+                      .w = random_floats(KINDS * weights(), 0.02F),
+                      .threads = threads};
     l.y = random_floats((int64_t)threads * TOKENS * Q, 0);
     aq_pool_run(pool, threads, dense_unit, &l); /* the BLAS's buffers are there now */
     double wall = aq_now(), processors = processor_seconds();

@@ -1,4 +1,5 @@
-/* Every instruction set's tile of results is the chains of fused multiply-adds that chain.h defines. */
+/* Every instruction set's tile of results is the chains of fused multiply-adds that chain.h
+ * defines. */
 #include "tap.h"
 
 #include "backend/cpu/chain.h"
@@ -17,7 +18,8 @@ static void fill(float *x, int n, uint32_t seed)
 
 static void check(const char *name, chain_fn *tile, int half, int first)
 {
-    float a[CHAIN_ROWS * AHEAD], b[K * CHAIN_COLS], c[CHAIN_ROWS * ROOM], expected[CHAIN_ROWS * ROOM];
+    float a[CHAIN_ROWS * AHEAD], b[K * CHAIN_COLS], c[CHAIN_ROWS * ROOM],
+        expected[CHAIN_ROWS * ROOM];
     fill(a, CHAIN_ROWS * AHEAD, 1);
     fill(b, K * CHAIN_COLS, 2);
     fill(c, CHAIN_ROWS * ROOM, 3);

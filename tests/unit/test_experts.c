@@ -408,8 +408,8 @@ static float *small_numbers(int64_t n, uint32_t seed)
 }
 
 /* y (count, out) = x (count, depth) w, where w[k][o] is w[k * step_k + o * step_o] */
-static bool is_product(const float *y, const float *x, const float *w, int count, int out, int depth,
-                       int step_k, int step_o)
+static bool is_product(const float *y, const float *x, const float *w, int count, int out,
+                       int depth, int step_k, int step_o)
 {
     for (int r = 0; r < count; r++)
         for (int o = 0; o < out; o++) {

@@ -1,7 +1,8 @@
 /*
- * Products in fp32 of a few rows, such as those that a mixture sends to one expert. A BLAS packs its operands for every call,
- * and what it makes of a row depends on how many there are; here each result is one chain of fused multiply-adds over K,
- * whatever the rest of the product is and whichever instructions make it.
+ * Products in fp32 of a few rows, such as those that a mixture sends to one expert. A BLAS packs
+ * its operands for every call, and what it makes of a row depends on how many there are; here each
+ * result is one chain of fused multiply-adds over K, whatever the rest of the product is and
+ * whichever instructions make it.
  */
 #ifndef AQ_BACKEND_CPU_CHAIN_H
 #define AQ_BACKEND_CPU_CHAIN_H
@@ -15,8 +16,9 @@ enum {
 };
 
 /*
- * c (CHAIN_ROWS, CHAIN_COLS), rows ldc apart: the chains of c, or of zeros where `first`, go on over k steps of
- * a (CHAIN_ROWS, k), rows lda apart, and b (k, CHAIN_COLS), gapless. half: only the first half of the columns.
+ * c (CHAIN_ROWS, CHAIN_COLS), rows ldc apart: the chains of c, or of zeros where `first`, go on
+ * over k steps of a (CHAIN_ROWS, k), rows lda apart, and b (k, CHAIN_COLS), gapless. half: only the
+ * first half of the columns.
  */
 typedef void chain_fn(int64_t k, const float *a, int64_t lda, const float *b, float *c, int64_t ldc,
                       int half, int first);

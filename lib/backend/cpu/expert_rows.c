@@ -1,6 +1,7 @@
 /*
- * Products of a part's rows with its expert's matrices, by chain.h where the machine has it. An expert gets some hundred rows of
- * a tile, so that its matrix is read from the map, widened and multiplied a block at a time, once for all of them.
+ * Products of a part's rows with its expert's matrices, by chain.h where the machine has it. An
+ * expert gets some hundred rows of a tile, so that its matrix is read from the map, widened and
+ * multiplied a block at a time, once for all of them.
  */
 #include "backend/cpu/chain.h"
 #include "backend/cpu/operand.h"
@@ -102,8 +103,8 @@ static void forward(struct rows_product *p)
 /* ---- backward: a tile has rows of x and columns of w ---- */
 
 /* Rows k0 to k0 + k of w in strips of CHAIN_COLS columns from `at` on; zeros beyond the last. */
-static void pack_columns(const struct rows_product *p, int64_t at, int64_t cols, int64_t k0, int64_t k,
-                         float *strips, float *row)
+static void pack_columns(const struct rows_product *p, int64_t at, int64_t cols, int64_t k0,
+                         int64_t k, float *strips, float *row)
 {
     memset(row, 0, COLUMNS * sizeof *row);
     for (int64_t t = 0; t < k; t++) {
@@ -114,8 +115,8 @@ static void pack_columns(const struct rows_product *p, int64_t at, int64_t cols,
 }
 
 /* A tile at the edge: rows of x and columns of w are there. */
-static void edge_tile(const struct rows_product *p, int64_t k0, int64_t k, int64_t row, int64_t rows,
-                      const float *strip, float *y, int64_t cols)
+static void edge_tile(const struct rows_product *p, int64_t k0, int64_t k, int64_t row,
+                      int64_t rows, const float *strip, float *y, int64_t cols)
 {
     float a[CHAIN_ROWS * CHAIN_K] = {0}, c[CHAIN_ROWS * CHAIN_COLS] = {0};
     for (int64_t i = 0; i < rows; i++) {
@@ -138,7 +139,8 @@ static void backward_unit(void *arg, int64_t unit, int worker)
         pack_columns(p, at, n, k0, k, strips, row);
         for (int64_t s = 0; s < n; s += CHAIN_COLS)
             for (int64_t r = 0; r < p->used; r += CHAIN_ROWS) {
-                int64_t rows = aq_least(CHAIN_ROWS, p->used - r), cols = aq_least(CHAIN_COLS, n - s);
+                int64_t rows = aq_least(CHAIN_ROWS, p->used - r),
+                        cols = aq_least(CHAIN_COLS, n - s);
                 float *y = p->y + r * p->out + at + s;
                 if (rows == CHAIN_ROWS && cols == CHAIN_COLS)
                     p->tile(k, p->x + r * p->depth + k0, p->depth, strips + s * CHAIN_K, y, p->out,

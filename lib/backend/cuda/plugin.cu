@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of device memory, what a context takes: beside what is taken here. */
+static const uint64_t context_bytes = UINT64_C(550) << 20;
+
 bool cuda_check(struct cuda_backend *c, cudaError_t e, const char *what)
 {
     if (e != cudaSuccess && cuda_good(c))
@@ -127,6 +130,8 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.experts_bytes = (uint64_t)4 << 30;
     c->host = *host;
     c->config = *config;
+    if (config->kept_until > context_bytes)
+        c->config.kept_until -= context_bytes;
     c->quantized = new std::vector<const char *>;
     c->waiting = new std::vector<struct backend_operand *>;
     c->frequencies = new std::map<std::vector<float>, float *>;
@@ -159,16 +164,20 @@ static void *take_refused(struct cuda_backend *c, size_t bytes, const char *purp
     return NULL;
 }
 
+static bool beyond(const struct cuda_backend *c, uint64_t limit, size_t bytes)
+{
+    return limit && (bytes > limit || c->used > limit - bytes);
+}
+
 static bool beyond_limit(const struct cuda_backend *c, size_t bytes)
 {
-    uint64_t limit = c->config.memory;
-    return limit && (bytes > limit || c->used > limit - bytes);
+    return beyond(c, c->config.memory, bytes);
 }
 
 /* Weights that are kept for a later pass make room. */
 void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err)
 {
-    while (beyond_limit(c, bytes) && uploader_spare(c)) {
+    while ((beyond_limit(c, bytes) || beyond(c, c->config.kept_until, bytes)) && uploader_spare(c)) {
     }
     if (beyond_limit(c, bytes)) {
         (void)c->host.err_set(
@@ -220,18 +229,18 @@ void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
 /*
  * Two layers of weights, one in use and one being loaded, and the ends; a weight in its widest
  * quantized form, before it (fp32), and its scales; inputs and results of the products of a turn;
- * the head's logits; attention's matrices. The device's own part is what a context takes.
+ * the head's logits; attention's matrices; and the context.
  */
 static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
-    const uint64_t context = UINT64_C(550) << 20, turn = cuda_turn_bytes;
+    const uint64_t turn = cuda_turn_bytes;
     uint64_t result = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
     uint64_t input = (uint64_t)s->rows * (uint64_t)s->inputs * form_bytes(FORM_TERMS);
     uint64_t results = result > turn ? result : turn, inputs = input > turn ? input : turn;
     uint64_t part = (uint64_t)s->part_rows * (uint64_t)s->part_inputs * form_bytes(FORM_TERMS);
     bool widens = b->weight_size != form_bytes(FORM_TERMS); /* fp32 */
     uint64_t widened = widens ? (uint64_t)s->part_weights * sizeof(float) : 0;
-    return context + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
+    return context_bytes + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
            (inputs > part ? inputs : part) + widened + (UINT64_C(320) << 20);
 }
 

@@ -143,7 +143,9 @@ int uploader_open(struct cuda_backend *c, struct aq_err *err)
                                cudaGetErrorString(e));
     size_t available = 0, total = 0;
     (void)cudaMemGetInfo(&available, &total);
-    u->keep = c->config.memory ? c->config.memory : available / 2;
+    u->keep = c->config.memory       ? c->config.memory
+              : c->config.kept_until ? c->config.kept_until
+                                     : available / 2;
     unsigned cores = std::thread::hardware_concurrency();
     unsigned threads = cores / 2 < 1 ? 1 : cores / 2 > MOST_THREADS ? MOST_THREADS : cores / 2;
     for (unsigned i = 0; i < threads; i++)
