@@ -10,8 +10,8 @@
 #include <string.h>
 
 enum {
-    OUTPUTS = 4 * CHAIN_ROWS,  /* of a unit forward */
-    COLUMNS = 16 * CHAIN_COLS, /* of a unit backward */
+    OUTPUTS = 4 * CHAIN_ROWS, /* of a unit forward */
+    COLUMNS = 8 * CHAIN_COLS, /* of a unit backward, at most */
 };
 
 struct rows_product {
@@ -23,6 +23,7 @@ struct rows_product {
     int64_t out, depth;                      /* of the product */
     const float *x;                          /* (rows, depth) */
     float *y;                                /* (rows, out) */
+    int64_t width;                           /* columns of a unit backward */
     float *strips; /* x forward: CHAIN_COLS rows, a step of K after the other, then the next rows */
 };
 
@@ -132,7 +133,7 @@ static void edge_tile(const struct rows_product *p, int64_t k0, int64_t k, int64
 static void backward_unit(void *arg, int64_t unit, int worker)
 {
     const struct rows_product *p = arg;
-    int64_t at = unit * COLUMNS, n = aq_least(COLUMNS, p->out - at);
+    int64_t at = unit * p->width, n = aq_least(p->width, p->out - at);
     float *strips = cpu_scratch(p->c, worker), *row = strips + COLUMNS * CHAIN_K;
     for (int64_t k0 = 0; k0 < p->depth; k0 += CHAIN_K) {
         int64_t k = aq_least(CHAIN_K, p->depth - k0);
@@ -153,10 +154,14 @@ static void backward_unit(void *arg, int64_t unit, int worker)
         memset(p->y + r * p->out + at, 0, (size_t)n * sizeof *p->y);
 }
 
+/* As many units for each thread: no result depends on how columns are shared. */
 static void backward(struct rows_product *p)
 {
+    int64_t threads = p->c->base.threads;
+    int64_t units = threads * aq_div_up(p->out, threads * COLUMNS);
+    p->width = aq_round_up(aq_div_up(p->out, units), CHAIN_COLS);
     if (cpu_begin(p->c, (size_t)(COLUMNS * (CHAIN_K + 1)) * sizeof(float), 0))
-        aq_pool_run(p->c->pool, aq_div_up(p->out, COLUMNS), backward_unit, p);
+        aq_pool_run(p->c->pool, aq_div_up(p->out, p->width), backward_unit, p);
 }
 
 /* ---- the ops: a part has one expert ---- */
