@@ -2,6 +2,7 @@
 #include "base/fmt.h"
 #include "base/mem.h"
 #include "base/names.h"
+#include "base/pool.h"
 #include "report/cell_list.h"
 #include "report/engines.h"
 #include "report/escape.h"
@@ -164,37 +165,90 @@ static int add_corners(struct aq_buf *out, const struct sel_table *t, struct aq_
     return 0;
 }
 
-/* What the engine is asked about a group; false: the manifest does not say enough. */
-static bool ask_about(const struct sel_row *row, const struct sel_candidate *c,
-                      struct engine_group *q)
+/* Which options of a table each engine serves as they were scored, or nearly so. */
+struct servable {
+    const struct engines *engines;
+    const struct sel_table *t;
+    struct engine_target targets[REPORT_ENGINES];
+    bool *row_known; /* [rows]: the manifest says enough for the engines to be asked */
+    bool *option;    /* [options][engines] */
+};
+
+/* What engines are asked about a candidate for the group that q was read from. */
+static bool ask_about(struct engine_group *q, const struct sel_candidate *c)
 {
-    struct aq_err none = {0};
-    *q = (struct engine_group){.arch = "",
-                               .weight = json_find_string(c->facts, "w"),
-                               .act = json_find_string(c->facts, "a")};
-    return q->weight && q->act && row->model &&
-           engine_group_read(q, row->model, row->name, &none) == 0;
+    q->weight = json_find_string(c->facts, "w");
+    q->act = json_find_string(c->facts, "a");
+    return q->weight && q->act;
 }
 
-/* Allows what the engine serves as it was scored, or nearly so; false: nothing, or not known. */
-static bool allow_for(struct sel_table *t, const struct engine *e, const char *name,
-                      struct aq_err *err)
+static bool *served_option(const struct servable *s, const struct sel_option *o)
 {
-    struct engine_target target;
+    return s->option + (o - s->t->options) * REPORT_ENGINES;
+}
+
+static void judge_row(void *arg, int64_t unit, int worker)
+{
+    (void)worker;
+    const struct servable *s = arg;
+    const struct sel_row *row = &s->t->rows[unit];
+    struct engine_group q = {.arch = ""};
+    struct aq_err none = {0};
+    bool known = row->model && engine_group_read(&q, row->model, row->name, &none) == 0;
+    for (size_t i = 0; i < row->count && known; i++) {
+        const struct sel_option *o = &row->options[i];
+        if (o->candidate == SEL_NONE)
+            continue;
+        known = ask_about(&q, &s->t->candidates[o->candidate]);
+        for (int e = 0; e < REPORT_ENGINES && known; e++) {
+            const struct engine *rules = s->engines->rules[e];
+            struct engine_verdict v;
+            if (!rules)
+                continue;
+            engine_judge(rules, &s->targets[e], engine_default_layout(rules), &q, &v);
+            served_option(s, o)[e] = v.quantized && v.verdict <= VERDICT_NEAR;
+        }
+    }
+    s->row_known[unit] = known;
+}
+
+/* Hundreds of groups times hundreds of candidates times engines; false: not all can be asked about.
+ */
+static bool served_init(struct servable *s, const struct explorer *x, const struct sel_table *t,
+                        struct aq_err *err)
+{
+    size_t options = 0;
+    bool known = true;
+    *s = (struct servable){.engines = &x->engines, .t = t};
+    for (int e = 0; e < REPORT_ENGINES; e++)
+        if (engine_target_parse(engines_names[e].name, &s->targets[e], err) < 0)
+            return false;
+    for (size_t g = 0; g < t->count; g++)
+        options += t->rows[g].count;
+    s->row_known = xcalloc(t->count + 1, sizeof *s->row_known);
+    s->option = xcalloc((options + 1) * REPORT_ENGINES, sizeof *s->option);
+    aq_pool_once((int64_t)t->count, judge_row, s);
+    for (size_t g = 0; g < t->count; g++)
+        known = known && s->row_known[g];
+    return known;
+}
+
+static void served_release(struct servable *s)
+{
+    free(s->row_known);
+    free(s->option);
+}
+
+/* Allows what the engine serves; false: nothing. */
+static bool allow_for(struct sel_table *t, const struct servable *s, int engine)
+{
     bool any = false;
-    if (engine_target_parse(name, &target, err) < 0)
-        return false;
     for (size_t g = 0; g < t->count; g++)
         for (size_t i = 0; i < t->rows[g].count; i++) {
             struct sel_option *o = &t->rows[g].options[i];
-            struct engine_group q;
-            struct engine_verdict v;
             if (o->candidate == SEL_NONE)
                 continue;
-            if (!ask_about(&t->rows[g], &t->candidates[o->candidate], &q))
-                return false;
-            engine_judge(e, &target, engine_default_layout(e), &q, &v);
-            o->allowed = v.quantized && v.verdict <= VERDICT_NEAR;
+            o->allowed = served_option(s, o)[engine];
             any = any || o->allowed;
         }
     return any;
@@ -213,18 +267,21 @@ static int add_engines(struct aq_buf *out, const struct explorer *x, struct sel_
                        size_t size, struct aq_err *err)
 {
     int status = 0;
-    for (int e = 0; e < REPORT_ENGINES && status == 0; e++) {
+    struct servable served;
+    bool known = served_init(&served, x, t, err);
+    for (int e = 0; e < REPORT_ENGINES && known && status == 0; e++) {
         const struct engine *rules = x->engines.rules[e];
-        const char *name = engines_names[e].name;
-        if (!rules || !allow_for(t, rules, name, err))
+        if (!rules || !allow_for(t, &served, e))
             continue;
-        aq_buf_addf(out, ",\n{\"size\":%zu,\"engine\":\"%s\",\"version\":", size, name);
+        aq_buf_addf(out, ",\n{\"size\":%zu,\"engine\":\"%s\",\"version\":", size,
+                    engines_names[e].name);
         add_text(out, engine_version(rules));
         aq_buf_adds(out, ",\"corners\":");
         status = add_corners(out, t, err);
         aq_buf_addc(out, '}');
     }
     allow_all(t);
+    served_release(&served);
     return status;
 }
 
