@@ -10,6 +10,7 @@
     rivals.py flips CHECKPOINT LM.json TOKENS SINGLES CREEP,... TRIALS OUT MANIFEST... [published]
                                                         their polish of these recipes: single flips, CREEP a share of the bits to spare;
                                                         to OUT-CREEP.json
+    rivals.py alone SINGLES                             divergences of single groups, [group][candidate] in nats per position
     rivals.py menu FLIPS.json NUMBER                    the recipe of one of them as a menu of aq-select
     rivals.py errors CHECKPOINT LM.json TOKENS          squared errors of the outputs that INT4 (blocks of 128) and INT8 (a scale a row)
                                                         weights make, summed over each group and the text
@@ -370,7 +371,8 @@ def ratio(sums, n):
     return r, math.sqrt(m / (m - 1) * ((sums - r * n) ** 2).sum()) / total
 
 
-PAIRS = [["aq", "april"], ["aq", "aura"], ["aq", "random1"], ["aq", "random2"], ["aq", "pairs-published"], ["aq", "pairs-own"], ["polish", "aq"],
+PAIRS = [["aq", "april"], ["aq", "aura"], ["aq", "random"], ["singles", "aq"], ["singles", "pairs-own"], ["sums", "pairs-own"],
+         ["from-singles", "flips-own-0"], ["from-covered", "flips-own-0"], ["aq", "pairs-published"], ["aq", "pairs-own"], ["polish", "aq"],
          ["polish", "pairs-own"], ["polish", "flips-own-0"], ["polish", "flips-published-0"], ["aq-published", "flips-published-0.05"],
          ["aq-own", "flips-own-0.05"]]
 
@@ -390,6 +392,8 @@ def compare(*parts):
                 s.append(np.add.reduceat(np.append(t[f"{k + 1}/{d}/kl"], 0), at[:-1])[keep])
         counts.append(np.concatenate(n).astype(float))
         by.update((tuple(name), np.concatenate(s)) for name, s in zip(names, sums))
+    for budget in {b for arm, b in by if arm.startswith("random")}:
+        by["random", budget] = np.mean([s for (arm, b), s in by.items() if arm.startswith("random") and b == budget], 0)
     n = counts[0]
     assert all(np.array_equal(n, c) for c in counts), "parts of different texts"
     out = {"positions": int(n.sum()), "samples": len(n), "kl": [[*name, *ratio(s, n)] for name, s in by.items()], "differences": []}
@@ -420,6 +424,9 @@ def main():
             found = flips(m, args[3], float(creep), int(args[5]), args[7:])
             with open(f"{args[6]}-{creep}.json", "w") as f:
                 json.dump(found, f)
+    elif what == "alone":
+        t, _ = tensors(args[0])
+        print(json.dumps((t["kl"].sum(-1) / t["positions"].sum()).tolist()))
     elif what == "menu":
         print(json.dumps([{"match": k, "pin": v} for k, v in read_json(args[0])[int(args[1])]["recipe"].items()]))
     elif what == "compare":
