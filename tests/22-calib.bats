@@ -46,7 +46,7 @@ bad() {
     is "$(meta t.st | jq -c 'del(.digest, .provenance)')" \
         '{"schema":"aq.tokens/2","sizes":{"small":16,"medium":128,"large":512},"padding":"max_length","seq_len":40,"pad_id":320,"truncated":'"$(meta t.st | jq .truncated)"',"tokenizer":'"$(meta t.st | jq .tokenizer)"'}'
     is "$(meta t.st | jq -r .tokenizer)" "$(vocabulary "$TINY/tokenizer.json" | sha256sum | cut -d' ' -f1)"
-    is "$(meta t.st | jq -c .provenance)" '{"tool":"aq-calib","result_version":7,"inputs":{"tokenizer":"'"$(cat "$TINY"/tokenizer_config.json "$TINY"/tokenizer.json | sha256sum | cut -d' ' -f1)"'","captions":"'"$(sha256sum <"$DEMO/captions_large.txt" | cut -d' ' -f1)"'"}}'
+    is "$(meta t.st | jq -c .provenance)" '{"tool":"aq-calib","result_version":8,"inputs":{"tokenizer":"'"$(cat "$TINY"/tokenizer_config.json "$TINY"/tokenizer.json | sha256sum | cut -d' ' -f1)"'","captions":"'"$(sha256sum <"$DEMO/captions_large.txt" | cut -d' ' -f1)"'"}}'
     aq-calib tokens -t "$TINY" --seq-len 40 -o u.st --size few="$DEMO/captions_small.txt" --size many="$DEMO/captions_large.txt"
     is "$(meta u.st | jq -c .sizes)" '{"few":16,"many":512}'
     is "$(ids t.st | sha256sum)" "$(ids u.st | sha256sum)"

@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RESULT_VERSION = 7 };
+enum { RESULT_VERSION = 8 };
 
 /* ---- tokens ---- */
 

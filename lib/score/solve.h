@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 /* Incremented when equal inputs may give other numbers: by the host, and where a device solves. */
-enum { SOLVE_RESULT_VERSION = 4, SOLVE_DEVICE_RESULT_VERSION = 6 };
+enum { SOLVE_RESULT_VERSION = 4, SOLVE_DEVICE_RESULT_VERSION = 7 };
 
 struct solve_job {
     const char *lm, *tokens, *ranges; /* files */

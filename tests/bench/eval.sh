@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Divergences, random weights. On a GPU: positions of one recipe in bf16 with operands of one and of three products and windows of 512
 # tokens, divergences of all groups one by one, and trials of a polish. On two processors, in the dimensions of SmolLM2-135M: 16,384
-# positions of one recipe, and exchanges of a polish on 4,096. WHAT='positions kl_div trials cpu exchanges' chooses; POSITIONS=1000000
+# positions of one recipe, and exchanges of a polish on 4,096 tokens. WHAT='positions kl_div trials cpu exchanges' chooses; POSITIONS=1000000
 # measures all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -65,9 +65,10 @@ kl_div() {
         --lm "$work/4b.json" --tokens "$work/captions" --prefix 512 --score-samples 512 -o "$work/store" "$work/quant.json"
 }
 
-# polish LM LAYERS POSITIONS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts have 32 samples
+# polish LM LAYERS TOKENS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts have 32 samples,
+# of which whole numbers fill a tile
 polish() {
-    local lm=$1 layers=$2 length=$(($3 / 32 + 1)) bits t
+    local lm=$1 layers=$2 length=$(($3 / 32)) bits t
     shift 3
     for bits in 4 8; do
         jq -n -f tests/scores.jq --arg name "wint${bits}_afp16/default" --argjson bits $bits --argjson seed $bits --argjson layers "$layers" |
@@ -94,7 +95,7 @@ trials_of() {
 trials() {
     "$O/tests/random_checkpoint" --kind qwen3 --preset 2b --hidden 1024 --intermediate 3072 --layers 28 --heads 16 --kv-heads 8 "$work/06b"
     aq-extract-lm -q -o "$work/06b.json" "$work/06b"
-    trials_of '16,384 positions, dimensions of 0.6B' '60 s for 600' 600 "$work/06b.json" 28 16384 --device cuda --dtype bf16 --time "${SECONDS_EACH:-60}"
+    trials_of '16,384 tokens, dimensions of 0.6B' '60 s for 600' 600 "$work/06b.json" 28 16384 --device cuda --dtype bf16 --time "${SECONDS_EACH:-60}"
 }
 
 two_processors() { # of those that there are, and the model that they work on
@@ -117,7 +118,7 @@ cpu() {
 
 exchanges() {
     two_processors
-    trials_of '4,096 positions, dimensions of SmolLM2' '6 s for each' "${EXCHANGES:-11}" "$work/135m.json" 30 4096 --device cpu
+    trials_of '4,096 tokens, dimensions of SmolLM2' '6 s for each' "${EXCHANGES:-11}" "$work/135m.json" 30 4096 --device cpu
 }
 
 [ -z "$gpu" ] || nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

@@ -293,6 +293,36 @@ OP(no_rope_back)
 {
     b->ops->norm_rope_backward(b, t, p[0], p[1], NULL, HEADS, DIM, NULL, NULL);
 }
+/* Heads that a warp takes whole; more of them than a block has warps. */
+enum { WIDE_HEADS = 10 };
+static void rope_wide(struct backend *b, struct backend_tile *t, const struct backend_norm *norm,
+                      void **p, int dim, bool turned)
+{
+    static float frequency[128];
+    for (int i = 0; i < dim / 2; i++)
+        frequency[i] = expf((float)-i / 16);
+    const struct backend_rope all = {frequency, dim, 1.19F};
+    b->ops->norm_rope_forward(b, t, p[0], p[1], WIDE_HEADS, dim, norm, turned ? &all : NULL);
+}
+OP(rope_64)
+{
+    rope_wide(b, t, NULL, p, 64, true);
+}
+OP(rope_128)
+{
+    struct backend_norm n = norm_of(w, 0);
+    rope_wide(b, t, &n, p, 128, true);
+}
+OP(norm_128)
+{
+    struct backend_norm n = norm_of(w, 0);
+    rope_wide(b, t, &n, p, 128, false);
+}
+OP(rope_256)
+{
+    struct backend_norm n = norm_of(w, 1);
+    rope_wide(b, t, &n, p, 256, true);
+}
 OP(attention)
 {
     struct backend_attention a = attention_of(HEADS, 0, 0);
@@ -332,6 +362,19 @@ OP(attention_window_back)
 {
     struct backend_attention a = attention_of(KV, 0, 35);
     b->ops->attention_backward(b, t, p[0], p[1], p[2], p[3], p[4], p[5], p[5], &a);
+}
+enum { EVEN = 52 }; /* columns that are read four at a time */
+OP(swiglu_even)
+{
+    b->ops->glu_forward(b, t, p[0], p[1], p[2], EVEN, BACKEND_SILU);
+}
+OP(geglu_even)
+{
+    b->ops->glu_forward(b, t, p[0], p[1], p[2], EVEN, BACKEND_GELU_TANH);
+}
+OP(add_even)
+{
+    b->ops->add(b, t, p[0], p[1], EVEN, 0.22F);
 }
 OP(swiglu)
 {
@@ -392,6 +435,16 @@ static const struct call calls[] = {
      rope_one_plus_back},
     {"rope alone", {QD, QD}, 1, 1, 1, 1e-6, rope_alone},
     {"rope alone, backward", {QD, QD}, 1, 1, 1, 1e-6, rope_alone_back},
+    {"rope of 64", {WIDE_HEADS * 64, WIDE_HEADS * 64}, 1, 1, 1, 1e-6, rope_64},
+    {"norm and rope of 128", {WIDE_HEADS * 128, WIDE_HEADS * 128}, 1, 1, 128, 1e-6, rope_128},
+    {"norm of 128", {WIDE_HEADS * 128, WIDE_HEADS * 128}, 1, 1, 128, 1e-6, norm_128},
+    {"norm, 1 + w, and rope of 256",
+     {WIDE_HEADS * 256, WIDE_HEADS * 256},
+     1,
+     1,
+     256,
+     1e-6,
+     rope_256},
     {"neither norm nor rope", {QD, QD}, 1, 1, 1, 0, no_rope},
     {"neither norm nor rope, backward", {QD, QD}, 1, 1, 1, 0, no_rope_back},
     {"attention", {QD, QD, KD, KD}, 1, 1, 1, 2e-6, attention},
@@ -414,6 +467,10 @@ static const struct call calls[] = {
      1,
      5e-6,
      attention_narrow_back},
+    {"swiglu, whole quads", {EVEN, EVEN, EVEN}, 1, 1, 1, 1e-6, swiglu_even},
+    {"geglu, whole quads", {EVEN, EVEN, EVEN}, 1, 1, 1, 1e-6, geglu_even},
+    {"add, whole quads", {EVEN, EVEN}, 1, 1, 1, 1e-6, add_even},
+    {"linear, whole quads", {EVEN, EVEN}, 1, EVEN, EVEN, 1e-6, linear},
     {"swiglu", {INNER, INNER, INNER}, 1, 1, 1, 1e-6, swiglu},
     {"swiglu of a pair", {INNER, 2 * INNER}, 1, 1, 1, 1e-6, swiglu_pair},
     {"swiglu backward", {INNER, INNER, INNER, INNER, INNER}, 2, 1, 1, 1e-6, swiglu_back},

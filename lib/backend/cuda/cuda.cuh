@@ -28,8 +28,8 @@
 
 typedef __nv_bfloat16 bf16;
 
-struct uploader;   /* weights.cu */
-struct gemm_cache; /* gemm.cu */
+struct uploader;      /* weights.cu */
+struct gemm_cache;    /* gemm.cu */
 struct doubles_cache; /* doubles.cu */
 
 /* Device scratch by purpose; grows, never shrinks. */
@@ -354,6 +354,12 @@ enum { WARP = 32, THREADS = 256 };
 template <int n> struct alignas(n * sizeof(float)) floats {
     float e[n];
 };
+
+/* Can all rows of these be read and written four numbers at a time? */
+static inline bool in_quads(int64_t cols, const void *a, const void *b, const void *c)
+{
+    return cols % 4 == 0 && ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % 16 == 0;
+}
 
 __device__ static inline float load_weight(const void *w, int is_bf16, int64_t i)
 {

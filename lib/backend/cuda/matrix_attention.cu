@@ -181,37 +181,66 @@ __device__ static void make_scores(struct rows_state<dim> &s, const struct side<
     }
 }
 
-/* Scores become exp(score - top), that of keys that are not seen 0; o and sum follow the new top.
-   at: the first key, row: the lane's first row. */
-template <int dim>
-__device__ static void make_exps(struct rows_state<dim> &s, const struct attention &a, int64_t at,
-                                 int64_t row)
+/* 2^x; what is below the normal numbers is 0 */
+__device__ static float power_of_two(float x)
 {
-    int column = (int)threadIdx.x % 4 * 2;
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* How products become powers of two. */
+struct scoring {
+    float scale, cap; /* of q . k; cap 0: none */
+    bool apart;       /* they come first: a cap, or larger products that are not larger scores */
+    float log2e;      /* of what is left; else of the scale too */
+    int window;       /* 0: none */
+};
+
+/* Row `reader` of a half (rows g, g + 8) sees keys from first to itself. Scores that it does not
+   see are -infinity; -infinity is returned if it sees none. at: the first key. */
+template <int dim>
+__device__ static float half_top(struct rows_state<dim> &s, const struct scoring &c, int half,
+                                 bool masked, int at, int reader)
+{
+    int column = at + (int)threadIdx.x % 4 * 2;
+    int first = c.window > 0 && reader >= c.window ? reader - c.window + 1 : 0;
+    float top = -INFINITY;
+#pragma unroll
+    for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float &z = s.z[n][2 * half + e];
+            if (c.apart)
+                z = c.cap > 0 ? c.cap * tanhf(z * c.scale / c.cap) : z * c.scale;
+            if (masked) {
+                int key = column + n * 8 + e;
+                z = key <= reader && key >= first ? z : -INFINITY;
+            }
+            top = fmaxf(top, z);
+        }
+    top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+    return fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+}
+
+/* Scores become exp(score - top), that of keys that are not seen 0; o and sum follow the new top.
+   at: the first key, row: the lane's first row, both of the sample; masked: some row of the warp
+   does not see some of these keys. */
+template <int dim>
+__device__ static void make_exps(struct rows_state<dim> &s, const struct scoring &c, bool masked,
+                                 int at, int row)
+{
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int64_t reader = row + 8 * half, first = first_seen(a, reader);
-        float top = -INFINITY;
+        float top = fmaxf(s.top[half], half_top<dim>(s, c, half, masked, at, row + 8 * half));
+        float from = top == -INFINITY ? 0 : top * c.log2e; /* it has seen no key yet */
+        float shrink = power_of_two(__fmaf_rn(s.top[half], c.log2e, -from));
+        float sum = s.sum[half] * shrink;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                int64_t key = at + n * 8 + column + e % 2;
-                float z = s.z[n][e] * a.scale;
-                z = a.cap > 0 ? a.cap * tanhf(z / a.cap) : z;
-                s.z[n][e] = z = key <= reader && key >= first ? z : -INFINITY;
-                top = fmaxf(top, z);
-            }
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-        top = fmaxf(top, s.top[half]);
-        float from = top == -INFINITY ? 0 : top; /* it sees none of these keys */
-        float shrink = expf(s.top[half] - from), sum = s.sum[half] * shrink;
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s.z[n][e] = expf(s.z[n][e] - from);
+                s.z[n][e] = power_of_two(__fmaf_rn(s.z[n][e], c.log2e, -from));
                 sum += s.z[n][e];
             }
 #pragma unroll
@@ -310,27 +339,29 @@ __global__ static void __launch_bounds__(FLASH_THREADS, dim > 128 ? 1 : 2)
     if (tile == 0 && pad)
         clear_row(o + (start - 1) * o_ld, dim);
     int64_t end = begin + ROWS < n ? begin + ROWS : n, plane = a.rows * ld;
-    int64_t row = begin + (int)threadIdx.x / WARP * WARP_ROWS + (int)threadIdx.x % WARP / 4;
-    int64_t last = begin + (int)threadIdx.x / WARP * WARP_ROWS + WARP_ROWS - 1; /* of the warp */
+    int first = (int)begin + (int)threadIdx.x / WARP * WARP_ROWS; /* row of the warp */
+    int last = first + WARP_ROWS - 1, row = first + (int)threadIdx.x % WARP / 4;
+    const bool apart = a.cap > 0 || !(a.scale > 0);
+    const struct scoring scoring = {a.scale, a.cap, apart, (apart ? 1 : a.scale) * 1.44269504F,
+                                    a.window};
     const bf16 *keys = terms + start * ld + kv * dim, *values = keys + 2 * plane;
     struct rows_state<dim> s = {
     };
     s.top[0] = s.top[1] = -INFINITY;
-    int64_t at = first_seen(a, begin) / KEYS * KEYS;
-    k.fetch(keys + at * ld, keys + plane + at * ld, ld, (int)(n - at < KEYS ? n - at : KEYS));
+    int at = (int)first_seen(a, begin) / KEYS * KEYS, length = (int)n;
+    k.fetch(keys + at * ld, keys + plane + at * ld, ld, length - at);
     q.take(a.q + (start + begin) * o_ld + head * dim, o_ld, (int)(end - begin));
     for (; at < end; at += KEYS) {
-        int64_t next = at + KEYS, seen = (last - at) / 16 + 1; /* 16 at a time, some to be masked */
-        int pairs = (int)(seen < KEYS / 16 ? seen : KEYS / 16);
+        int next = at + KEYS, seen = (last - at) / 16 + 1; /* 16 at a time, some to be masked */
+        int pairs = seen < KEYS / 16 ? seen : KEYS / 16;
+        bool masked = next - 1 > first || (a.window > 0 && last - at >= a.window);
         fetched();
-        v.fetch(values + at * ld, values + plane + at * ld, ld,
-                (int)(n - at < KEYS ? n - at : KEYS));
+        v.fetch(values + at * ld, values + plane + at * ld, ld, length - at);
         make_scores<dim>(s, q, k, pairs);
-        make_exps<dim>(s, a, at, row);
+        make_exps<dim>(s, scoring, masked, at, row);
         fetched();
         if (next < end)
-            k.fetch(keys + next * ld, keys + plane + next * ld, ld,
-                    (int)(n - next < KEYS ? n - next : KEYS));
+            k.fetch(keys + next * ld, keys + plane + next * ld, ld, length - next);
         add_outputs<dim>(s, v, pairs);
     }
     store_outputs<dim>(s, o + start * o_ld, o_ld, row, n);

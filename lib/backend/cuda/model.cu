@@ -31,11 +31,18 @@ void cuda_embed(struct backend *b, const struct backend_tile *t, void *h,
     (void)cuda_launched(c, "embed");
 }
 
+/* w numbers at a time */
+template <int w>
 __global__ static void add_kernel(float *y, const float *x, int64_t n, float factor)
 {
+    typedef struct floats<w> pack;
     int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        y[i] += x[i] * factor;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / w; i += step) {
+        pack a = ((pack *)y)[i], b = ((const pack *)x)[i];
+        for (int k = 0; k < w; k++)
+            a.e[k] += b.e[k] * factor;
+        ((pack *)y)[i] = a;
+    }
 }
 
 void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const void *x, int64_t cols,
@@ -44,8 +51,9 @@ void cuda_add(struct backend *b, const struct backend_tile *t, void *y, const vo
     struct cuda_backend *c = cuda_of(b);
     if (!cuda_good(c))
         return;
-    add_kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)y, (const float *)x, t->rows * cols,
-                                                       factor);
+    auto kernel = in_quads(t->rows * cols, y, x, NULL) ? add_kernel<4> : add_kernel<1>;
+    kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>((float *)y, (const float *)x, t->rows * cols,
+                                                   factor);
     (void)cuda_launched(c, "add");
 }
 
@@ -196,7 +204,7 @@ void cuda_rmsnorm_backward(struct backend *b, const struct backend_tile *t, void
     (void)cuda_launched(c, "rmsnorm backward");
 }
 
-/* ---- norm and rotation of heads: a block has a row and head ---- */
+/* ---- norm and rotation of heads ---- */
 
 /* Each head of `dim` elements: pairs (k, k + half), and what is beyond them. */
 struct rope_args {
@@ -206,9 +214,10 @@ struct rope_args {
     float factor;
 };
 
-__device__ static void angle_of(const struct rope_args &rope, int k, float *c, float *s)
+__device__ static void angle_of(const struct rope_args &rope, int64_t row, int k, float *c,
+                                float *s)
 {
-    float angle = (float)rope.pos[blockIdx.x / rope.heads] * rope.frequency[k];
+    float angle = (float)rope.pos[row] * rope.frequency[k];
     *c = cosf(angle) * rope.factor;
     *s = sinf(angle) * rope.factor;
 }
@@ -224,12 +233,73 @@ __global__ static void rope_forward_kernel(float *y, const float *x, struct norm
     __syncthreads();
     for (int k = threadIdx.x; k < rope.half; k += blockDim.x) {
         float c, s, a = v[k], e = v[k + rope.half];
-        angle_of(rope, k, &c, &s);
+        angle_of(rope, blockIdx.x / rope.heads, k, &c, &s);
         y[at + k] = a * c - e * s;
         y[at + k + rope.half] = e * c + a * s;
     }
     for (int i = 2 * rope.half + threadIdx.x; i < rope.dim; i += blockDim.x)
         y[at + i] = v[i];
+}
+
+/*
+ * The same for heads of 32 x parts numbers that are rotated whole or not at all: a block has a row,
+ * a warp one head after another, a lane numbers lane, lane + 32, ... The sum of squares has the
+ * order that block_sum makes of one number a thread.
+ */
+template <int parts>
+__global__ static void rope_warps_kernel(float *y, const float *x, struct norm_args p,
+                                         struct rope_args rope)
+{
+    enum { HALF = parts / 2 };
+    int lane = (int)threadIdx.x % WARP;
+    float c[HALF], s[HALF], w[parts];
+#pragma unroll
+    for (int k = 0; k < HALF; k++)
+        if (rope.half)
+            angle_of(rope, blockIdx.x, k * WARP + lane, &c[k], &s[k]);
+#pragma unroll
+    for (int k = 0; k < parts; k++)
+        w[k] = p.w ? norm_weight(p, k * WARP + lane) : 1;
+    for (int head = (int)threadIdx.x / WARP; head < rope.heads; head += THREADS / WARP) {
+        int64_t at = ((int64_t)blockIdx.x * rope.heads + head) * rope.dim + lane;
+        float v[parts];
+#pragma unroll
+        for (int k = 0; k < parts; k++)
+            v[k] = x[at + k * WARP];
+        if (p.w) {
+            double sum = 0;
+#pragma unroll
+            for (int k = 0; k < parts; k++)
+                sum += warp_sum((double)v[k] * v[k]);
+            float r = (float)(1 / sqrt(sum / (double)p.n + p.eps));
+#pragma unroll
+            for (int k = 0; k < parts; k++)
+                v[k] = w[k] * (v[k] * r);
+        }
+#pragma unroll
+        for (int k = 0; k < HALF; k++)
+            if (rope.half) {
+                float a = v[k], e = v[k + HALF];
+                v[k] = a * c[k] - e * s[k];
+                v[k + HALF] = e * c[k] + a * s[k];
+            }
+#pragma unroll
+        for (int k = 0; k < parts; k++)
+            y[at + k * WARP] = v[k];
+    }
+}
+
+typedef void rope_kernel(float *y, const float *x, struct norm_args p, struct rope_args rope);
+
+/* NULL: not for these heads. */
+static rope_kernel *rope_warps_of(const struct rope_args *r)
+{
+    if (r->half && r->half != r->dim / 2)
+        return NULL;
+    return r->dim == 64    ? rope_warps_kernel<2>
+           : r->dim == 128 ? rope_warps_kernel<4>
+           : r->dim == 256 ? rope_warps_kernel<8>
+                           : NULL;
 }
 
 __global__ static void rope_backward_kernel(float *dx, const float *dy, const float *x,
@@ -239,7 +309,7 @@ __global__ static void rope_backward_kernel(float *dx, const float *dy, const fl
     int64_t at = (int64_t)blockIdx.x * rope.dim;
     for (int k = threadIdx.x; k < rope.half; k += blockDim.x) {
         float c, s, a = dy[at + k], e = dy[at + k + rope.half];
-        angle_of(rope, k, &c, &s);
+        angle_of(rope, blockIdx.x / rope.heads, k, &c, &s);
         g[k] = a * c + e * s;
         g[k + rope.half] = e * c - a * s;
         if (p.w) {
@@ -306,8 +376,12 @@ void cuda_norm_rope_forward(struct backend *b, const struct backend_tile *t, voi
     struct rope_args r = rope_args_of(c, t, heads, dim, rope);
     if (!norm_args_of(c, norm, &p) || !cuda_good(c))
         return;
-    rope_forward_kernel<<<t->rows * heads, rope_threads(dim), (size_t)dim * sizeof(float),
-                          c->stream>>>((float *)y, (const float *)x, p, r);
+    rope_kernel *warps = rope_warps_of(&r);
+    if (warps)
+        warps<<<(unsigned)t->rows, THREADS, 0, c->stream>>>((float *)y, (const float *)x, p, r);
+    else
+        rope_forward_kernel<<<t->rows * heads, rope_threads(dim), (size_t)dim * sizeof(float),
+                              c->stream>>>((float *)y, (const float *)x, p, r);
     (void)cuda_launched(c, "rotation");
 }
 
@@ -339,14 +413,19 @@ template <int act> __device__ static float glu(float a, float up, int round)
     return round ? round_bf16(v) : v;
 }
 
-/* y = act(gate) * up, all (rows, cols) */
-template <int act>
+/* y = act(gate) * up, all (rows, cols), w numbers at a time */
+template <int act, int w>
 __global__ static void glu_forward_kernel(float *y, const float *gate, const float *up, int64_t n,
                                           int round)
 {
+    typedef struct floats<w> pack;
     int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        y[i] = glu<act>(gate[i], up[i], round);
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / w; i += step) {
+        pack a = ((const pack *)gate)[i], b = ((const pack *)up)[i];
+        for (int k = 0; k < w; k++)
+            a.e[k] = glu<act>(a.e[k], b.e[k], round);
+        ((pack *)y)[i] = a;
+    }
 }
 
 /* A block has a row; gate_up (rows, 2 x cols). */
@@ -382,8 +461,12 @@ void cuda_glu_forward(struct backend *b, const struct backend_tile *t, void *y, 
                       const void *up, int64_t cols, enum backend_act act)
 {
     struct cuda_backend *c = cuda_of(b);
-    auto kernel = act == BACKEND_SILU ? glu_forward_kernel<BACKEND_SILU>
-                                      : glu_forward_kernel<BACKEND_GELU_TANH>;
+    bool silu = act == BACKEND_SILU;
+    auto one =
+        silu ? glu_forward_kernel<BACKEND_SILU, 1> : glu_forward_kernel<BACKEND_GELU_TANH, 1>;
+    auto four =
+        silu ? glu_forward_kernel<BACKEND_SILU, 4> : glu_forward_kernel<BACKEND_GELU_TANH, 4>;
+    auto kernel = in_quads(t->rows * cols, y, gate, up) ? four : one;
     if (!cuda_good(c))
         return;
     kernel<<<MANY_BLOCKS, THREADS, 0, c->stream>>>(

@@ -57,14 +57,23 @@ static void multiply(struct cuda_backend *c, const struct planes *x, const struc
 
 /* ---- a quantized linear ---- */
 
+/* A block has a row, w numbers at a time. */
+template <int w>
 __global__ static void scale_kernel(float *y, int64_t n, const float *row_scale,
                                     const float *col_scale)
 {
-    int64_t row = blockIdx.x;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) {
-        float v = y[row * n + i];
-        v = row_scale ? v * row_scale[row] : v;
-        y[row * n + i] = col_scale ? v * col_scale[i] : v;
+    typedef struct floats<w> pack;
+    const float of_row = row_scale ? row_scale[blockIdx.x] : 1;
+    y += blockIdx.x * n;
+    for (int64_t i = threadIdx.x; i < n / w; i += THREADS) {
+        pack v = ((pack *)y)[i], scale = {};
+        if (col_scale)
+            scale = ((const pack *)col_scale)[i];
+        for (int k = 0; k < w; k++) {
+            v.e[k] *= of_row;
+            v.e[k] = col_scale ? v.e[k] * scale.e[k] : v.e[k];
+        }
+        ((pack *)y)[i] = v;
     }
 }
 
@@ -82,8 +91,8 @@ void cuda_linear_quantized(struct backend *b, const struct backend_tile *t, void
     multiply(c, &xp, &wp, &shape);
     if (!cuda_good(c) || (!xp.row_scale && !wp.row_scale))
         return;
-    scale_kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)y, shape.n, xp.row_scale,
-                                                     wp.row_scale);
+    auto kernel = in_quads(shape.n, y, wp.row_scale, NULL) ? scale_kernel<4> : scale_kernel<1>;
+    kernel<<<t->rows, THREADS, 0, c->stream>>>((float *)y, shape.n, xp.row_scale, wp.row_scale);
     (void)cuda_launched(c, "scaling a product");
 }
 
@@ -105,8 +114,7 @@ __global__ static void scale_part_kernel(float *y, int64_t n, const float *row_s
    addresses and scales. Weights as they are may be converted, into one room for all. */
 static bool expert_planes(struct cuda_backend *c, const struct backend_tile *part,
                           const struct backend_operand *const *w, struct planes *out,
-                          const void **at, const float **ratios,
-                          struct expert_addresses *col_scale)
+                          const void **at, const float **ratios, struct expert_addresses *col_scale)
 {
     const struct backend_weight *plain[MOST_EXPERTS] = {};
     bool any_plain = false, any = false;

@@ -57,8 +57,8 @@ struct uploader {
 };
 
 /* n elements at any address to bf16 or fp32. */
-static void convert(void *to, enum num_type to_type, const char *from,
-                    enum num_type from_type, size_t n)
+static void convert(void *to, enum num_type to_type, const char *from, enum num_type from_type,
+                    size_t n)
 {
     for (size_t i = 0; i < n; i++)
         num_write(to, to_type, i, num_read(from, from_type, i));
@@ -340,11 +340,20 @@ __global__ static void widen(float *to, const bf16 *from, int64_t n)
         to[i] = __bfloat162float(from[i]);
 }
 
-__global__ static void narrow(bf16 *to, const float *from, int64_t n)
+/* w numbers at a time */
+template <int w> __global__ static void narrow(bf16 *to, const float *from, int64_t n)
 {
+    struct alignas(w * sizeof(bf16)) narrowed {
+        bf16 e[w];
+    };
     int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        to[i] = __float2bfloat16_rn(from[i]);
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / w; i += step) {
+        struct floats<w> x = ((const struct floats<w> *)from)[i];
+        struct narrowed y;
+        for (int k = 0; k < w; k++)
+            y.e[k] = __float2bfloat16_rn(x.e[k]);
+        ((struct narrowed *)to)[i] = y;
+    }
 }
 
 enum { CONVERT_BLOCKS = 1056 };
@@ -380,7 +389,8 @@ bool cuda_weights_typed(struct cuda_backend *c, const struct backend_weight *con
         each = (size_t)(w[i]->rows * w[i]->cols);
         widened++;
     }
-    float *room = widened ? (float *)cuda_scratch(c, SCRATCH_W, widened * each * sizeof *room) : NULL;
+    float *room =
+        widened ? (float *)cuda_scratch(c, SCRATCH_W, widened * each * sizeof *room) : NULL;
     for (int i = 0; i < count && widened && room; i++) {
         if (!w[i] || cuda_weight_is_bf16(c, w[i]) == (c->config.bf16 != 0))
             continue;
@@ -398,6 +408,7 @@ const void *gemm_input(struct cuda_backend *c, const void *x, int64_t elements)
     void *to = cuda_scratch(c, SCRATCH_X, (size_t)elements * sizeof(bf16));
     if (!to)
         return NULL;
-    narrow<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((bf16 *)to, (const float *)x, elements);
+    auto kernel = in_quads(elements, to, x, NULL) ? narrow<4> : narrow<1>;
+    kernel<<<CONVERT_BLOCKS, THREADS, 0, c->stream>>>((bf16 *)to, (const float *)x, elements);
     return cuda_launched(c, "converting an input") ? to : NULL;
 }
