@@ -29,6 +29,8 @@ struct singles {
     float *sketches; /* (all, positions, SKETCH) */
     double *cov;     /* (all, all) */
     float *z[2];     /* logits of a slice: reference, changed */
+    double *tops;    /* [tiles][rows]: the reference's largest logits */
+    bool *topped;    /* [tiles]: are they there? */
     void *dev_z, *dev_x[2];
     size_t z_bytes, x_bytes;
     struct aq_progress progress;
@@ -110,11 +112,12 @@ static int sketch_tile(struct singles *s, const struct trial_output *t, struct s
     int64_t ids;
     nn_head_input(t->model, t->tile, s->dev_x[0], t->reference);
     nn_head_input(t->model, t->tile, s->dev_x[1], t->changed);
-    for (int64_t i = 0; (ids = nn_slice_ids(t->model, i)) > 0; i++) {
+    for (int64_t i = 0; !s->topped[t->number] && (ids = nn_slice_ids(t->model, i)) > 0; i++) {
         if (slice_of(s, t, i, 0, err) < 0)
             return -1;
         sketch_top(k, s->pool, s->z[0], ids);
     }
+    s->topped[t->number] = true;
     for (int64_t i = 0; (ids = nn_slice_ids(t->model, i)) > 0; i++) {
         if (slice_of(s, t, i, 0, err) < 0 || slice_of(s, t, i, 1, err) < 0)
             return -1;
@@ -145,7 +148,8 @@ static int keep_tile(struct singles *s, const struct trial_output *t, const stru
 static int measure_tile(void *arg, const struct trial_output *t, struct aq_err *err)
 {
     struct singles *s = arg;
-    struct sketch *k = sketch_new(t->desc->rows, t->desc->target);
+    struct sketch *k = sketch_new(t->desc->rows, t->desc->target,
+                                  s->tops + t->number * (size_t)s->in.domains.rows);
     int r = sketch_tile(s, t, k, err);
     if (r == 0)
         r = keep_tile(s, t, k, err);
@@ -183,6 +187,11 @@ static int take_buffers(struct singles *s, struct aq_err *err)
     s->x_bytes = rows * (size_t)s->in.lm.arch.hidden_size * b->act_size;
     s->z[0] = xmalloc(s->z_bytes);
     s->z[1] = xmalloc(s->z_bytes);
+    size_t tiles = s->in.domains.first_tile[1];
+    s->topped = xcalloc(tiles + 1, sizeof *s->topped);
+    s->tops = xcalloc(tiles * rows + 1, sizeof *s->tops);
+    for (size_t i = 0; i < tiles * rows; i++)
+        s->tops[i] = -INFINITY;
     s->dev_z = b->ops->alloc(b, s->z_bytes, "logits", err);
     s->dev_x[0] = s->dev_z ? b->ops->alloc(b, s->x_bytes, "an input of the head", err) : NULL;
     s->dev_x[1] = s->dev_x[0] ? b->ops->alloc(b, s->x_bytes, "an input of the head", err) : NULL;
@@ -385,5 +394,7 @@ int eval_singles(const struct singles_options *o, struct aq_err *err)
     free(s.cov);
     free(s.z[0]);
     free(s.z[1]);
+    free(s.tops);
+    free(s.topped);
     return r;
 }

@@ -9,26 +9,25 @@ enum { ROWS = 8 /* of a unit of work */ };
 
 /* Sums over the ids so far, with e = exp(z - top). */
 struct sketch_sums {
-    double top, sum, moved, changed;     /* of e, e dz, e exp(dz) */
+    double sum, moved, changed;          /* of e, e dz, e exp(dz) */
     double plain[SKETCH], by_dz[SKETCH]; /* signed, of sqrt(e) and sqrt(e) dz */
 };
 
 struct sketch {
     int32_t rows;
     const int32_t *target;
+    double *top;            /* [rows] */
     struct sketch_sums *of; /* [rows] */
     int64_t at;             /* ids so far */
     const float *z, *zq;    /* of the slice at work */
     int64_t ids;
 };
 
-struct sketch *sketch_new(int32_t rows, const int32_t *target)
+struct sketch *sketch_new(int32_t rows, const int32_t *target, double *top)
 {
     struct sketch *s = xcalloc(1, sizeof *s);
-    *s = (struct sketch){.rows = rows, .target = target};
+    *s = (struct sketch){.rows = rows, .target = target, .top = top};
     s->of = xcalloc((size_t)rows + 1, sizeof *s->of);
-    for (int32_t r = 0; r < rows; r++)
-        s->of[r].top = -INFINITY;
     return s;
 }
 
@@ -56,14 +55,14 @@ static void top_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     for (int32_t r = (int32_t)unit * ROWS; r < end; r++)
         for (int64_t i = 0; s->target[r] >= 0 && i < s->ids; i++)
-            s->of[r].top = fmax(s->of[r].top, s->z[r * s->ids + i]);
+            s->top[r] = fmax(s->top[r], s->z[r * s->ids + i]);
 }
 
-static void add_ids(struct sketch_sums *x, const float *z, const float *zq, int64_t first,
-                    int64_t ids)
+static void add_ids(struct sketch_sums *x, double top, const float *z, const float *zq,
+                    int64_t first, int64_t ids)
 {
     for (int64_t i = 0; i < ids; i++) {
-        double dz = (double)zq[i] - z[i], root = exp(0.5 * (z[i] - x->top)), e = root * root;
+        double dz = (double)zq[i] - z[i], root = exp(0.5 * (z[i] - top)), e = root * root;
         uint32_t place = place_of(first + i);
         double sign = place < SKETCH ? 1 : -1;
         x->sum += e;
@@ -81,7 +80,7 @@ static void rows_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     for (int32_t r = (int32_t)unit * ROWS; r < end; r++)
         if (s->target[r] >= 0)
-            add_ids(&s->of[r], s->z + r * s->ids, s->zq + r * s->ids, s->at, s->ids);
+            add_ids(&s->of[r], s->top[r], s->z + r * s->ids, s->zq + r * s->ids, s->at, s->ids);
 }
 
 void sketch_top(struct sketch *s, struct aq_pool *pool, const float *z, int64_t ids)

@@ -18,8 +18,9 @@ enum { SKETCH = 64 };
 
 struct sketch;
 
-/* target: [rows], borrowed; rows with -1 are left out. */
-struct sketch *sketch_new(int32_t rows, const int32_t *target);
+/* Both borrowed: target [rows]; rows with -1 are left out. top [rows]: the reference's largest
+   logits; -infinity before sketch_top, and another sketch of these rows needs it no more. */
+struct sketch *sketch_new(int32_t rows, const int32_t *target, double *top);
 void sketch_free(struct sketch *s); /* NULL is fine */
 /* First pass, over all slices: the reference's largest logits. Then the second: both. */
 void sketch_top(struct sketch *s, struct aq_pool *pool, const float *z, int64_t ids);
