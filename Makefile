@@ -233,7 +233,7 @@ fuzz-smoke: $(FUZZERS)
 # the pipelines refuse variables that they do not know, such as CUDA=0
 demo: MAKEOVERRIDES :=
 demo: all
-	$(Q)AQ_BIN=$(abspath $(O))/bin $(MAKE) --no-print-directory -f pipelines/demo.mk
+	$(Q)AQ_BIN=$(O)/bin $(MAKE) --no-print-directory -f pipelines/demo.mk
 
 ## eval: receipts of recipes on held-out text, of the embedded model and of SmolLM2 where test-real built it; PYTHON confirms them
 .PHONY: eval
@@ -274,7 +274,7 @@ format:
 	$(Q)clang-format -i $(C_FILES)
 ## compdb: compile_commands.json for editors
 compdb:
-	$(Q)printf '%s\n' $(filter %.c,$(C_FILES)) | jq -Rn --arg dir '$(CURDIR)' \
+	$(Q)printf '%s\n' $(filter %.c,$(C_FILES)) | jq -Rn --arg dir "$$PWD" \
 	    --arg cc $(call quote,$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(DATADIRS)) \
 	    '[inputs | {directory: $$dir, file: ., command: "\($$cc) -c \(.)"}]' >compile_commands.json
 

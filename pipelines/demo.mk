@@ -20,5 +20,5 @@ demo:
 	@printf '%s\n' '' 'report:   $(TOP)/report.html' 'summary:  $(P)/summary.md' \
 	  'explore:  $(P)/explore.html (all cells on one page, and the best recipe for any budget)' \
 	  'model:    $(P)/select/6/large/export-vllm-sm90 (6 bits a weight: vLLM, SGLang and transformers load it; CHECK.md there says as what)' \
-	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md' \
-	  'tools:    export PATH=$(abspath $(AQ_BIN)):$$PATH'
+	  'tables:   $(P)/<pair>/<granularity>/<size>/per-layer-sensitivity.md'
+	@printf 'tools:    export PATH=%q:$$PATH\n' "$$(realpath $(AQ_BIN))"

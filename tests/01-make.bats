@@ -83,6 +83,27 @@ built() {
     done
 }
 
+@test "make demo from a directory whose name is shell text, or has blanks" {
+    house() { # house NAME: a directory that has everything
+        mkdir "$1"
+        cp "$REPO/Makefile" "$1"
+        ln -s "$REPO"/{pipelines,conf,models,datasets,lib,tools,tests,docs,packaging} "$1"
+        ln -s "${BIN%/bin}" "$1/build"
+    }
+    local d
+    for d in "a';>canary;'b" 'a;>canary' "x;>canary;\$x'y"; do
+        house "$d"
+        aq 0 make -s -C "$d" -o all demo TMP_ROOT="$PWD/one"
+        has "$output" "tools:    export PATH=$(printf %q "$(realpath "$BIN")"):\$PATH"
+        is "$(find "$PWD" -name canary)" ""
+    done
+    house 'a b;>canary'
+    run make -C "$PWD/a b;>canary" -o all demo
+    [ "$status" -eq 2 ]
+    has "$output" "the path '$PWD/a b;>canary' contains blanks, which make cannot handle"
+    is "$(find "$PWD" -name canary)" ""
+}
+
 @test "compdb: every C file once, with a command that compiles it" {
     tree
     mkdir -p tests/unit && cp "$REPO"/tests/unit/tap.h "$REPO"/tests/unit/test_base.c tests/unit/
