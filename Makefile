@@ -223,7 +223,7 @@ $(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/fuzz/libaq.a
 fuzz: $(FUZZERS)
 FUZZ_SECONDS ?= 5
 ## mutants: does a test notice? MUTANTS="word ..." picks from tests/mutants.list
-mutants: all
+mutants: all test-bin
 	$(Q)O=$(O) tests/mutants $(call typed,MUTANTS)
 ## fuzz-smoke: every fuzzer for FUZZ_SECONDS (5) from its seeds
 fuzz-smoke: $(FUZZERS)
