@@ -497,6 +497,19 @@ PY
     is "$(jq -c '[.quantization_config.quantized_layers | to_entries[] | select(.key | contains(".experts."))
         | [(.key | capture("layers.(?<l>[0-9]+)").l), .value.quant_algo]] | group_by(.[0]) | map([length, (map(.[1]) | unique | length)]) | unique' "$config")" '[[24,1]]'
     is "$(jq '[.quantization_config.quantized_layers | keys[] | select(endswith("mlp.gate"))] | length' "$config")" 0
+    # gate and up of an expert are one product there, and have one second scale
+    is "$(python3 - "${config%/*}/model.safetensors" <<'PY'
+import json, struct, sys
+with open(sys.argv[1], "rb") as f:
+    n = struct.unpack("<Q", f.read(8))[0]
+    h = json.loads(f.read(n))
+    def scale(k):
+        f.seek(8 + n + h[k]["data_offsets"][0])
+        return f.read(4)
+    gates = [k for k in h if ".experts." in k and k.endswith("gate_proj.weight_scale_2")]
+    print(len(gates), all(scale(k) == scale(k.replace("gate_proj", "up_proj")) for k in gates))
+PY
+    )" '16 True'
     is "$(jq '[.quantization_config.ignore[] | select(endswith("mlp.gate"))] | length' "$config")" 4
     is "$(jq '[.. | objects | select(.name? == "layers.3.mlp.experts")] | length > 0' "$P"/select/6/small/*_quant_manifest.json)" true
     # autoquant.moe_split: two groups, which llama.cpp may give two types; down keeps more bits than gate and up
