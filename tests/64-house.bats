@@ -24,6 +24,8 @@ demo() { make -s -f pipelines/sweep.mk PAIRS="wfp8_afp8 wint4_aint8" SIZES=small
         localedef -c -i "$l" -f UTF-8 "$locales/$l.UTF-8" 2>/dev/null || [ -d "$locales/$l.UTF-8" ] || skip "localedef has no source of $l"
         is "$(LOCPATH=$locales LC_ALL=$l.UTF-8 locale decimal_point)" ,
     done
+    # the tests' own, which the shells of the pipelines would inherit with their language
+    unset -f awk grep od sed sort
     # products name their directory, so all have the same one
     LC_ALL=C aq 0 demo t
     mv t c
@@ -35,10 +37,10 @@ demo() { make -s -f pipelines/sweep.mk PAIRS="wfp8_afp8 wint4_aint8" SIZES=small
     done
     # the ranking that make demo prints
     LC_ALL=C aq 0 make -s -f pipelines/demo.mk
-    local first=${output#*cells}
+    local first=${output##*the five layers}
     aq 0 env LOCPATH="$locales" LC_ALL=de_DE.UTF-8 make -s -f pipelines/demo.mk
-    is "${output#*cells}" "$first"
-    has "$output" "layers.3.mlp.down_proj"
+    is "${output##*the five layers}" "$first"
+    has "$first" "layers.3.mlp.down_proj"
 }
 
 @test "what killed runs left is removed by the next run" {
