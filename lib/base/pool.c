@@ -208,3 +208,33 @@ void aq_pool_once(int64_t units, aq_pool_fn *fn, void *arg)
         fn(arg, u, 0);
     aq_pool_free(p);
 }
+
+struct aq_trying {
+    aq_pool_try_fn *fn;
+    void *arg;
+    struct aq_tried *of; /* [units] */
+};
+
+static void try_unit(void *arg, int64_t unit, int worker)
+{
+    const struct aq_trying *t = arg;
+    (void)worker;
+    t->of[unit].status = t->fn(t->arg, unit, &t->of[unit].why);
+}
+
+struct aq_tried *aq_pool_try(int64_t units, aq_pool_try_fn *fn, void *arg)
+{
+    struct aq_trying t = {fn, arg, xcalloc((size_t)units + 1, sizeof *t.of)};
+    aq_pool_once(units, try_unit, &t);
+    return t.of;
+}
+
+int aq_tried_error(const struct aq_tried *t, int64_t units, struct aq_err *err)
+{
+    for (int64_t u = 0; u < units; u++)
+        if (t[u].status < 0) {
+            *err = t[u].why;
+            return -1;
+        }
+    return 0;
+}

@@ -35,4 +35,15 @@ void aq_pool_run(struct aq_pool *p, int64_t units, aq_pool_fn *fn, void *arg);
    busy beside it; one after another where no thread can start. */
 void aq_pool_once(int64_t units, aq_pool_fn *fn, void *arg);
 
+/* What a unit that may fail came to: 0, or -1 and why. */
+struct aq_tried {
+    int status;
+    struct aq_err why;
+};
+typedef int aq_pool_try_fn(void *arg, int64_t unit, struct aq_err *err);
+/* aq_pool_once with units that may fail: [units], caller frees. */
+struct aq_tried *aq_pool_try(int64_t units, aq_pool_try_fn *fn, void *arg);
+/* The error of the first unit that failed, whichever was made first; 0: none failed. */
+int aq_tried_error(const struct aq_tried *t, int64_t units, struct aq_err *err);
+
 #endif

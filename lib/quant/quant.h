@@ -128,6 +128,11 @@ static inline const char *quant_matrix_row(const struct quant_matrix *x, int64_t
     const char *half = (const char *)(r < upper ? x->data : x->lower);
     return half + (size_t)((r < upper ? r : r - upper) * x->cols) * num_bytes(x->dtype);
 }
+/* Do rows r to end lie one right after the other? */
+static inline bool quant_matrix_gapless(const struct quant_matrix *x, int64_t r, int64_t end)
+{
+    return !x->lower || end <= x->rows / 2 || r >= x->rows / 2;
+}
 
 /* Dequantized values as they come, or rounded to the compute type after every step. */
 enum quant_rounding { QUANT_UNROUNDED, QUANT_TO_BF16 };

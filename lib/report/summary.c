@@ -288,23 +288,15 @@ static bool same_normalization(const struct summary_cell *a, const struct summar
 
 /* ---- all together ---- */
 
-struct cell_read {
-    int status;
-    struct aq_err why;
-};
-
 struct cells_read {
     struct summary_cell *cells;
     const char *const *paths;
-    struct cell_read *of; /* [cells] */
 };
 
-static void read_unit(void *arg, int64_t unit, int worker)
+static int read_unit(void *arg, int64_t unit, struct aq_err *err)
 {
-    (void)worker;
     const struct cells_read *r = arg;
-    struct cell_read *o = &r->of[unit];
-    o->status = read_cell(&r->cells[unit], r->paths[unit], &o->why);
+    return read_cell(&r->cells[unit], r->paths[unit], err);
 }
 
 /* All that can be read to s->cells, their paths to `read`; the first error ends it but for
@@ -312,22 +304,19 @@ static void read_unit(void *arg, int64_t unit, int worker)
 static int read_cells(struct summary *s, const char *const *paths, size_t count, bool keep_going,
                       const char **read, struct aq_err *err)
 {
-    struct cells_read r = {s->cells, paths, xcalloc(count + 1, sizeof *r.of)};
-    int status = 0;
-    aq_pool_once((int64_t)count, read_unit, &r);
+    struct cells_read r = {s->cells, paths};
+    struct aq_tried *tried = aq_pool_try((int64_t)count, read_unit, &r);
+    int status = keep_going ? 0 : aq_tried_error(tried, (int64_t)count, err);
     for (size_t i = 0; i < count; i++) {
-        if (r.of[i].status == 0) {
+        if (tried[i].status == 0) {
             s->cells[s->count] = s->cells[i];
             read[s->count++] = paths[i];
         } else if (keep_going) {
-            aq_warn("%s", r.of[i].why.msg);
-            skip_broken(s, r.of[i].why.msg);
-        } else if (status == 0) {
-            *err = r.of[i].why;
-            status = -1;
+            aq_warn("%s", tried[i].why.msg);
+            skip_broken(s, tried[i].why.msg);
         }
     }
-    free(r.of);
+    free(tried);
     return status;
 }
 

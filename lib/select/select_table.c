@@ -388,38 +388,25 @@ static enum sel_monotone monotone_of_run(const struct sel_cell *c)
     return v && json_type(v) == JSON_BOOL && json_bool(v) ? SEL_MONOTONE_V40 : SEL_MONOTONE_OFF;
 }
 
-struct file_read {
-    int status;
-    struct aq_err why;
-};
-
 struct files_read {
     struct sel_cell *cells;
     const char *const *paths;
-    struct file_read *of; /* [cells] */
 };
 
-static void read_unit(void *arg, int64_t unit, int worker)
+static int read_unit(void *arg, int64_t unit, struct aq_err *err)
 {
-    (void)worker;
     const struct files_read *r = arg;
-    struct file_read *o = &r->of[unit];
-    o->status = sel_cell_read(&r->cells[unit], r->paths[unit], &o->why);
+    return sel_cell_read(&r->cells[unit], r->paths[unit], err);
 }
 
 /* Files have nothing in common, and parsing hundreds is most of what pages over a sweep take. The
    first that is wrong is the call's error, whichever was read first. */
 static int read_cells(struct sel_table *t, const char *const *paths, struct aq_err *err)
 {
-    struct files_read r = {t->cells, paths, xcalloc(t->cell_count + 1, sizeof *r.of)};
-    size_t bad = 0;
-    aq_pool_once((int64_t)t->cell_count, read_unit, &r);
-    while (bad < t->cell_count && r.of[bad].status == 0)
-        bad++;
-    int status = r.of[bad].status; /* 0 after the last */
-    if (status < 0)
-        *err = r.of[bad].why;
-    free(r.of);
+    struct files_read r = {t->cells, paths};
+    struct aq_tried *tried = aq_pool_try((int64_t)t->cell_count, read_unit, &r);
+    int status = aq_tried_error(tried, (int64_t)t->cell_count, err);
+    free(tried);
     return status;
 }
 

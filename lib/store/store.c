@@ -279,25 +279,19 @@ static int damaged_cell(const struct store_row *r, int64_t layer, int64_t tile, 
     return aq_err_hint(err, "aq-score --repair, with the options that made it, computes it again");
 }
 
-/* A row's cells, looked through by one thread. */
-struct looked {
-    int status;
-    size_t damaged;
-    struct aq_err why;
-};
-
+/* damaged: cells of the row that are not there any more. */
 static int check_cells(const struct store *s, struct store_row *r, enum store_use use,
-                       struct looked *l)
+                       size_t *damaged, struct aq_err *err)
 {
     for (int64_t layer = 0; layer < s->shape.layers; layer++)
         for (int64_t tile = 0; tile < s->shape.tiles; tile++) {
             uint8_t *have = &r->have[layer * s->shape.tiles + tile];
             if (!is_sound(s, r, layer, tile, use)) {
                 if (use == STORE_WHOLE)
-                    return damaged_cell(r, layer, tile, &l->why);
-                l->damaged++;
+                    return damaged_cell(r, layer, tile, err);
+                ++*damaged;
                 *have = 0;
-            } else if (*have && check_values(s, r, layer, tile, &l->why) < 0) {
+            } else if (*have && check_values(s, r, layer, tile, err) < 0) {
                 return -1;
             }
         }
@@ -307,31 +301,26 @@ static int check_cells(const struct store *s, struct store_row *r, enum store_us
 struct rows_look {
     const struct store *s;
     enum store_use use;
-    struct looked *rows;
+    size_t *damaged; /* [rows] */
 };
 
-static void look_unit(void *arg, int64_t unit, int worker)
+static int look_unit(void *arg, int64_t unit, struct aq_err *err)
 {
-    (void)worker;
     const struct rows_look *k = arg;
-    k->rows[unit].status = check_cells(k->s, &k->s->rows[unit], k->use, &k->rows[unit]);
+    return check_cells(k->s, &k->s->rows[unit], k->use, &k->damaged[unit], err);
 }
 
 /* All rows in the order of the file: the first that is wrong is the error. Half a second for one
  * thread, where a file has some hundred megabytes. */
 static int check_rows(struct store *s, enum store_use use, struct aq_err *err)
 {
-    const struct rows_look k = {s, use, xcalloc(s->count + 1, sizeof *k.rows)};
-    size_t bad = 0;
-    aq_pool_once((int64_t)s->count, look_unit, (void *)&k);
+    struct rows_look k = {s, use, xcalloc(s->count + 1, sizeof *k.damaged)};
+    struct aq_tried *tried = aq_pool_try((int64_t)s->count, look_unit, &k);
     for (size_t i = 0; i < s->count; i++)
-        s->damaged += k.rows[i].damaged;
-    while (bad < s->count && k.rows[bad].status == 0)
-        bad++;
-    int status = k.rows[bad].status; /* 0 after the last */
-    if (status < 0)
-        *err = k.rows[bad].why;
-    free(k.rows);
+        s->damaged += k.damaged[i];
+    int status = aq_tried_error(tried, (int64_t)s->count, err);
+    free(tried);
+    free(k.damaged);
     return status;
 }
 

@@ -52,9 +52,8 @@ const float *cpu_weight_rows(const struct backend_weight *w, int64_t row, int64_
 {
     const struct quant_matrix from = cpu_weight_matrix(w);
     const char *first = quant_matrix_row(&from, row);
-    const char *last = quant_matrix_row(&from, row + rows - 1);
-    bool gapless = last - first == (rows - 1) * w->cols * (int64_t)sizeof(float);
-    if (w->dtype == NUM_F32 && gapless && (uintptr_t)first % sizeof(float) == 0)
+    if (w->dtype == NUM_F32 && quant_matrix_gapless(&from, row, row + rows) &&
+        (uintptr_t)first % sizeof(float) == 0)
         return (const void *)first;
     cpu_weight_panel(w, row, rows, 0, w->cols, room);
     return room;

@@ -71,12 +71,11 @@ static void strip_from_values(const struct backend_operand *w, const struct prod
                               int64_t row, int64_t rows, const struct strip_room *room, char *strip)
 {
     int64_t cols = w->source.cols, n = rows * cols;
-    const char *first = quant_matrix_row(&w->source, row), *codes = (const char *)room->codes;
-    bool gapless = quant_matrix_row(&w->source, row + rows - 1) - first == (rows - 1) * cols * 2;
+    const char *codes = (const char *)room->codes;
     if (w->plan || form->w_terms > 1)
         operand_to_bf16(w, form->w_terms, rows_in_fp32(w, row, rows, room->values), room->codes, n);
-    else if (gapless)
-        codes = first;
+    else if (quant_matrix_gapless(&w->source, row, row + rows))
+        codes = quant_matrix_row(&w->source, row);
     else
         for (int64_t r = 0; r < rows; r++)
             memcpy(room->codes + r * cols, quant_matrix_row(&w->source, row + r), (size_t)cols * 2);

@@ -25,7 +25,7 @@ static void amax_unit(void *arg, int64_t unit, int worker)
 {
     const struct amax_job *j = arg;
     int64_t begin = unit * CHANNELS;
-    int64_t end = begin + CHANNELS < j->cols ? begin + CHANNELS : j->cols;
+    int64_t end = aq_least(begin + CHANNELS, j->cols);
     (void)worker;
     size_t n = (size_t)(end - begin);
     for (int32_t s = j->from; s < j->to; s++) {
@@ -44,7 +44,7 @@ void cpu_amax(struct backend *b, const struct backend_tile *t, const void *x, in
               int32_t from, int32_t to, float *per_sample, float *per_channel)
 {
     struct cpu_backend *c = cpu_of(b);
-    int64_t units = (cols + CHANNELS - 1) / CHANNELS;
+    int64_t units = aq_div_up(cols, CHANNELS);
     if (!cpu_begin(c, 0, (size_t)(units * t->samples) * sizeof(float)))
         return;
     struct amax_job j = {t, x, cols, from, to, per_sample, per_channel, (void *)c->shared.data};
@@ -68,7 +68,7 @@ static void sums_unit(void *arg, int64_t unit, int worker)
 {
     const struct sums_job *j = arg;
     int64_t begin = unit * CHANNELS;
-    int64_t end = begin + CHANNELS < j->cols ? begin + CHANNELS : j->cols;
+    int64_t end = aq_least(begin + CHANNELS, j->cols);
     (void)worker;
     for (int32_t s = j->from; s < j->to; s++)
         for (int32_t r = j->t->first[s]; r < j->t->first[s + 1] && !j->t->pad[s]; r++)
@@ -82,5 +82,5 @@ void cpu_magnitudes(struct backend *b, const struct backend_tile *t, const void 
     struct cpu_backend *c = cpu_of(b);
     struct sums_job j = {t, x, cols, from, to, sums};
     if (cpu_begin(c, 0, 0))
-        aq_pool_run(c->pool, (cols + CHANNELS - 1) / CHANNELS, sums_unit, &j);
+        aq_pool_run(c->pool, aq_div_up(cols, CHANNELS), sums_unit, &j);
 }

@@ -1,6 +1,7 @@
 /*
- * Sums of magnitudes and second moments of activations in double. Second moments: rows of text in double, then a product that adds to what
- * is there. A tile has one shape, so that equal tiles give equal bits in equal order.
+ * Sums of magnitudes and second moments of activations in double. Second moments: rows of text in
+ * double, then a product that adds to what is there. A tile has one shape, so that equal tiles give
+ * equal bits in equal order.
  */
 #include "backend/cuda/cuda.cuh"
 
