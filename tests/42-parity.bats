@@ -148,7 +148,7 @@ choices() {
 @test "on a GPU: random model, samples padded to 40: kl_div" {
     tiny tiny max_length 40
     replay tiny-cuda kl_div 19 53
-    choices tiny-cuda kl_div 3 3
+    choices tiny-cuda kl_div 4 2
 }
 
 @test "on a GPU: random model, samples of equal length without padding" {

@@ -3,14 +3,14 @@ load helpers
 
 setup_file() {
     load helpers
-    export T=$BATS_FILE_TMPDIR
+    export T=$BATS_FILE_TMPDIR AQ_CONF=$REPO/conf
     "$O"/tests/random_checkpoint --kind qwen3 --layers 2 --hidden 128 --intermediate 256 --scale 0.08 "$T/model"
     aq-extract-lm -o "$T/lm.json" "$T/model"
     # a few tiles of any device
     for i in $(seq 250); do seq -s' ' $((i * 7 % 400)) $((i * 7 % 400 + 2 + i * 11 % 38)); done >"$T/ids"
     "$O"/tests/make_tokens --sizes 8,240 -o "$T/tokens" <"$T/ids"
-    for f in INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG; do AQ_CONF=$REPO/conf aq-overlay --format $f -o "$T/$f.json"; done
-    AQ_CONF=$REPO/conf aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/token.json"
+    for f in INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG; do aq-overlay --format $f -o "$T/$f.json"; done
+    aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/token.json"
 }
 
 setup() { cd "$BATS_TEST_TMPDIR" || return; }
@@ -166,9 +166,9 @@ demo_inputs() { # demo_inputs [MODEL]
     [ ! -e "$T/demo" ] || return 0
     mkdir -p "$T/demo/quant"
     for f in FP8_DEFAULT_CFG INT8_WEIGHT_ONLY_CFG NVFP4_WEIGHT_ONLY_CFG INT4_BLOCKWISE_WEIGHT_ONLY_CFG INT8_DEFAULT_CFG NVFP4_DEFAULT_CFG; do
-        AQ_CONF=$REPO/conf aq-overlay --format $f -o "$T/demo/quant/$f.json"
+        aq-overlay --format $f -o "$T/demo/quant/$f.json"
     done
-    AQ_CONF=$REPO/conf aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/demo/quant/token.json"
+    aq-overlay --format INT8_DEFAULT_CFG --granularity a_per_token_dynamic -o "$T/demo/quant/token.json"
 }
 
 # agrees EXPECTED FOUND SAMPLES WEIGHTS BOTH SUM: relative bounds on a layer group of rows with quantized weights alone, on one
@@ -229,7 +229,7 @@ agrees() {
 # bats test_tags=gpu
 @test "dynamic ranges over batches, on the GPU and on the CPU" {
     demo_inputs
-    AQ_CONF=$REPO/conf aq-overlay --format MXINT8_DEFAULT_CFG --granularity a_per_tensor_static -o batch.json
+    aq-overlay --format MXINT8_DEFAULT_CFG --granularity a_per_tensor_static -o batch.json
     local options=(--dtype fp32 --prefix 128 --score-samples 128 --dynamic-batch 8)
     demo cpu cpu fp32 "${options[@]}" batch.json
     demo cuda cuda fp32 "${options[@]}" batch.json
@@ -277,11 +277,11 @@ agrees() {
     local m=$T/qwen3_vl_demo quant=() f n solve
     mkdir -p calibrated
     for f in INT4_GPTQ_CFG INT4_AWQ_CFG INT8_SMOOTHQUANT_HALF_CFG NVFP4_WEIGHT_ONLY_SWEEP_CFG NVFP4_AWQ_FULL_CFG; do
-        AQ_CONF=$REPO/conf aq-overlay --format $f -o calibrated/$f.json
+        aq-overlay --format $f -o calibrated/$f.json
         ! jq -e .supported calibrated/$f.json >/dev/null || quant+=("calibrated/$f.json")
     done
     [ "${#quant[@]}" -ge 4 ]
-    AQ_CONF=$REPO/conf aq-resolve -q quant_pair=wint8_aint8 | jq '._aq.format.algorithm = {method: "mse"}' | aq-overlay - -o calibrated/mse.json
+    aq-resolve -q quant_pair=wint8_aint8 | jq '._aq.format.algorithm = {method: "mse"}' | aq-overlay - -o calibrated/mse.json
     quant+=(calibrated/mse.json)
     demo cpu cpu fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges
     demo cuda cuda fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json"
@@ -313,7 +313,7 @@ agrees() {
     # ModelOpt's quarter of the batches, and scales of each linear's own
     local quarter=()
     for f in wint4_afp16_awq wint8_aint8_smooth; do
-        AQ_CONF=$REPO/conf aq-resolve -q quant_pair=$f autoquant.awq_shared=own autoquant.awq_samples=quarter | aq-overlay - -o "calibrated/quarter-$f.json"
+        aq-resolve -q quant_pair=$f autoquant.awq_shared=own autoquant.awq_samples=quarter | aq-overlay - -o "calibrated/quarter-$f.json"
         quarter+=("calibrated/quarter-$f.json")
     done
     [[ $(jq -r .treatment.w "${quarter[0]}") = awq*own,quarter* ]]
@@ -343,10 +343,10 @@ agrees() {
     local m=$T/qwen3_moe_demo quant=() p n
     mkdir -p experts
     for p in wint4_afp16_gptq wint4_afp16_awq wint8_aint8_smooth; do
-        AQ_CONF=$REPO/conf aq-resolve -q quant_pair=$p | aq-overlay - -o "experts/$p.json"
+        aq-resolve -q quant_pair=$p | aq-overlay - -o "experts/$p.json"
         quant+=("experts/$p.json")
     done
-    AQ_CONF=$REPO/conf aq-resolve -q quant_pair=wint4_afp16_awq | jq '._aq.format.algorithm.method = "awq_full"' | aq-overlay - -o experts/clip.json
+    aq-resolve -q quant_pair=wint4_afp16_awq | jq '._aq.format.algorithm.method = "awq_full"' | aq-overlay - -o experts/clip.json
     quant+=(experts/clip.json)
     for n in cpu cuda again; do
         [ "$n" = again ] || demo "made-$n" "$n" fp32 --prefix 128 --score-samples 16 "$T/demo/quant/INT8_WEIGHT_ONLY_CFG.json" # makes the ranges

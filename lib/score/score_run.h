@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SCORE_RESULT_VERSION = 11 };
+enum { SCORE_RESULT_VERSION = 12 };
 
 struct score_options {
     const char *lm, *tokens, *ranges; /* files; ranges may be NULL if nothing needs them */

@@ -5,9 +5,10 @@
 
 A model with the dimensions of Qwen3-VL-4B's language model and random weights, two options (INT4 in groups of 128, and INT8,
 weights only), the head left alone. AutoScheme's loader joins texts to samples of one length and asks for a tokenizer: here it
-gets the ids of TOKENS, a product of aq-calib tokens, joined to samples of 256, its own length. First as it is by default (a block
-on the device at a time, batches of 8), then with the model kept on the device. Without a GPU, or with LAYERS, HIDDEN and SAMPLES
-in the environment, a smaller trial.
+gets the ids of TOKENS, a product of aq-calib tokens, joined to samples of 256, its own length. First with the model kept on the
+device, then as it is by default (a block on the device at a time, batches of 8). DEPTHS=6,12: models of so many layers, and the time
+of all 36 follows from the two, every layer being the same work. Without a GPU, or with LAYERS, HIDDEN and SAMPLES in the environment,
+a smaller trial.
 """
 import os
 import sys
@@ -35,9 +36,9 @@ def samples(path):
     return ids[: LENGTH * count].reshape(count, LENGTH)
 
 
-def model():
+def model(layers):
     hidden = int(os.environ.get("HIDDEN", 2560))
-    config = Qwen3Config(hidden_size=hidden, intermediate_size=hidden * 19 // 5, num_hidden_layers=int(os.environ.get("LAYERS", 36)),
+    config = Qwen3Config(hidden_size=hidden, intermediate_size=hidden * 19 // 5, num_hidden_layers=layers,
                          num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=151936, rope_theta=5e6,
                          rms_norm_eps=1e-6, tie_word_embeddings=True, dtype=torch.bfloat16)
     torch.manual_seed(0)
@@ -49,8 +50,8 @@ def model():
     return m
 
 
-def run(what, rows, **options):
-    m = model()
+def run(layers, rows, **options):
+    m = model(layers)
     names = [n for n, layer in m.named_modules() if isinstance(layer, torch.nn.Linear) and n != "lm_head"]
     delta_loss.get_dataloader = lambda *_, bs, **__: [{"input_ids": b, "attention_mask": torch.ones_like(b)} for b in rows.split(bs)]
     scheme = AutoScheme(avg_bits=6.0, options=list(OPTIONS), nsamples=len(rows), seqlen=LENGTH, device_map=DEVICE, **options)
@@ -61,18 +62,30 @@ def run(what, rows, **options):
     chosen = GenScheme(scheme, m, names, {}, tokenizer=object(), enable_torch_compile=False).get_layer_config()
     took = time.time() - start
     peak = f", peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if DEVICE == "cuda" else ""
-    print(f"AutoScheme, {' and '.join(OPTIONS)}, {what}: {took:.1f} s{peak}, {len(chosen)} layers", flush=True)
+    print(f"  {layers} layers: {took:.1f} s{peak}, {len(chosen)} linears", flush=True)
     del m
     if DEVICE == "cuda":
         torch.cuda.empty_cache()
+    return took
+
+
+def measure(what, rows, **options):
+    layers = int(os.environ.get("LAYERS", 36))
+    depths = [int(d) for d in os.environ.get("DEPTHS", str(layers)).split(",")]
+    took = [run(d, rows, **options) for d in depths]
+    found, how = took[-1], ""
+    if depths[-1] != layers:
+        found += (took[-1] - took[0]) / (depths[-1] - depths[0]) * (layers - depths[-1])
+        how = ", extrapolated"
+    print(f"AutoScheme, {' and '.join(OPTIONS)}, {what}, batches of 8: {found:.1f} s{how}", flush=True)
 
 
 def main():
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
     print("auto-round", auto_round.__version__, "torch", torch.__version__, name, flush=True)
     rows = samples(sys.argv[1])
-    run("a block at a time, batches of 8", rows, low_cpu_mem_usage=False)
-    run("model on the device, batches of 8", rows, low_gpu_mem_usage=False, batch_size=8)
+    measure("model on the device", rows, low_gpu_mem_usage=False, batch_size=8)
+    measure("a block at a time", rows, low_cpu_mem_usage=False)
 
 
 if __name__ == "__main__":

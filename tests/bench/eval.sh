@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Divergences, random weights. On a GPU: positions of one recipe in bf16 with operands of one and of three products and windows of 512
 # tokens, divergences of all groups one by one, and trials of a polish. On two processors, in the dimensions of SmolLM2-135M: 16,384
-# positions of one recipe, and exchanges of a polish on 4,096 tokens. WHAT='positions kl_div trials cpu exchanges' chooses; POSITIONS=1000000
+# positions of one recipe, and exchanges of a polish on 4,096 tokens, such as are refused early and such as are measured to the end on two
+# texts. WHAT='positions kl_div trials cpu exchanges accepted' chooses; POSITIONS=1000000
 # measures all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,7 +10,7 @@ O=${O:-build}
 export PATH="$PWD/$O/bin:$PATH" AQ_CONF=$PWD/conf LC_ALL=C
 gpu=
 ! nvidia-smi -L >/dev/null 2>&1 || gpu='positions kl_div trials'
-WHAT=${WHAT:-$gpu cpu exchanges} POSITIONS=${POSITIONS:-100000}
+WHAT=${WHAT:-$gpu cpu exchanges accepted} POSITIONS=${POSITIONS:-100000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -119,6 +120,30 @@ cpu() {
 exchanges() {
     two_processors
     trials_of '4,096 tokens, dimensions of SmolLM2' '6 s for each' "${EXCHANGES:-11}" "$work/135m.json" 30 4096 --device cpu
+}
+
+accepted() { # from a recipe at random, which nearly every exchange improves
+    local k n name first='' samples=32
+    two_processors
+    for k in search:3 confirm:4 measure:5; do text "${k%:*}" $samples 128 "${k#*:}" 49152; done
+    aq-overlay --format INT4_BLOCKWISE_WEIGHT_ONLY_CFG -o "$work/quant-4.json"
+    aq-overlay --format INT8_WEIGHT_ONLY_CFG -o "$work/quant-8.json"
+    aq-score -q --dtype fp32 --device cpu --lm "$work/135m.json" --tokens "$work/measure" --prefix $samples --score-samples $samples -o "$work/store" "$work"/quant-{4,8}.json
+    for n in 4 8; do
+        name=wint${n}_afp16
+        aq-resolve --config-name preset/lm_sensitivity model=smollm2_135m dataset=demo_captions dataset.size=large "quant_pair=$name" quant_granularity=default \
+            "autoquant.score_size=$samples" "dataset.size_to_max_samples.large=$samples" model.dtype=fp32 >"$work/run.json"
+        aq-score collect -q --run "$work/run.json" --quant "$work/quant-$n.json" "$work/store" >"$work/found-$n.json"
+    done
+    aq-select -q --unchecked --effective-bits 6 --random 2 --dir "$work/random" "$work"/found-{4,8}.json # the second is at random
+    for n in 1 "${ACCEPTED:-5}"; do
+        seconds "$n trials from a recipe at random, 4,096 tokens, dimensions of SmolLM2" '6 s for each of two measurements' aq-eval polish -q --device cpu \
+            --reference "$work/135m.json" --search s="$work/search" --confirm c="$work/confirm" --trials "$n" -o "$work/polished.json" "$work/random/2.json" \
+            "$work"/found-{4,8}.json
+        jq -r '.selection.polish | "    \(.trials) trials, \(.accepted) accepted: \(.stopped)"' "$work/polished.json"
+        first=${first:-$took}
+    done
+    awk -v a="$first" -v b="$took" -v n="${ACCEPTED:-5}" 'BEGIN { printf "    one measurement: %.2f s where all were accepted\n", (b - a) / (n - 1) / 2 }'
 }
 
 [ -z "$gpu" ] || nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

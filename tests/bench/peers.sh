@@ -4,7 +4,7 @@
 # aq's times are of whole processes, with the weights read and the ranges measured; theirs of the call alone, the model being loaded.
 # Random weights in the dimensions of Qwen3-VL-4B's language model (CHECKPOINT=DIR: of that one), the 512 captions of ../shared/data. Needs
 # 8 GB of disk in $TMPDIR. ModelOpt compiles kernels at its first call, a minute; RUNS=3: aq's times are medians of so many; BATCHES: as
-# modelopt_gpu.py says.
+# modelopt_gpu.py says, DEPTHS: as autoround_gpu.py does; PEERS="modelopt autoround" chooses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
@@ -44,11 +44,12 @@ ours formats "$fp8" "$(quant INT8_DEFAULT_CFG default)" "$(quant INT4_BLOCKWISE_
 ours options "$(quant INT4_BLOCKWISE_WEIGHT_ONLY_CFG default)" "$(quant INT8_WEIGHT_ONLY_CFG w_group128)"
 seconds() { awk -v name="$1" '$1 == name { print $2 }' "$work/aq"; }
 
-against() { # against NAME PATTERN WHAT: the seconds of the peer's line with PATTERN and of aq's NAME
-    sed -nE "s/^.*$2.*: ([0-9.]+) s.*/\1/p" "$work/peer" | awk -v o="$(seconds "$1")" -v what="$3" \
+against() { # against NAME PATTERN WHAT: the seconds of the peer's line with PATTERN before its colon, and of aq's NAME
+    sed -nE "s/^.*$2: ([0-9.]+) s.*/\1/p" "$work/peer" | awk -v o="$(seconds "$1")" -v what="$3" \
         '{ printf "%-64s %7.1f s, aq %5.2f s: %.0f times\n", what, $1, o, $1 / o }'
 }
 peer() { # peer MODULE SCRIPT
+    [[ " ${PEERS:-modelopt autoround} " == *" ${2%_gpu.py} "* ]] || return 1
     if ! "$python" -c "import $1" 2>/dev/null; then
         echo "skipped: $python cannot import $1"
         return 1
@@ -56,10 +57,10 @@ peer() { # peer MODULE SCRIPT
     "$python" "tests/bench/$2" "$work/tokens" 2>"$work/log" | tee "$work/peer" || { tail -n 5 "$work/log" >&2; return 1; }
 }
 if BATCHES=${BATCHES:-24} peer modelopt.torch.quantization modelopt_gpu.py; then
-    against fp8 extrapolated 'ModelOpt, FP8, padded to 512, batches of 8'
-    against formats 'all in one call' 'ModelOpt, three formats in one call, batches of 64, short padding'
+    against fp8 'padded to 512, batches of 8' 'ModelOpt, FP8, padded to 512, batches of 8'
+    against formats 'padded to their longest' 'ModelOpt, three formats in one call, batches of 64, short padding'
 fi
 if peer auto_round autoround_gpu.py; then
-    against options 'a block at a time' 'AutoScheme, two options, a block on the device at a time'
-    against options 'model on the device' 'AutoScheme, two options, model on the device'
+    against options 'a block at a time, batches of 8' 'AutoScheme, two options, a block on the device at a time'
+    against options 'model on the device, batches of 8' 'AutoScheme, two options, model on the device'
 fi

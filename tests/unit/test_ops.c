@@ -5,6 +5,7 @@
 #include "tap.h"
 
 #include "backend/backend.h"
+#include "backend/cpu/simd.h"
 #include "base/mem.h"
 #include "base/num.h"
 
@@ -571,6 +572,41 @@ static void test_kl(double divisor, double cap)
     free(room);
 }
 
+/* The sums behind a KL, whose exp is in double, against long double; n not of whole vectors. */
+static void test_divergence_sums(int64_t n)
+{
+    enum { MOST = 2000, SUMS = 3 };
+    float a[MOST], b[MOST];
+    double sums[SUMS], worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        a[i] = (float)(20 * uniform());
+        b[i] = (float)(a[i] + 0.1 * uniform());
+    }
+    a[n / 2] = -3000; /* an exp of 0 */
+    b[n / 3] = -2000; /* moved by far, with a weight that counts */
+    float top = -INFINITY, topq = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        top = fmaxf(top, a[i]);
+        topq = fmaxf(topq, b[i]);
+    }
+    simd()->divergence(sums, a, b, top, topq, n);
+    long double expected[SUMS] = {0}, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        long double e = expl((long double)a[i] - top), away = (long double)a[i] - b[i];
+        expected[0] += e;
+        expected[1] += e * away;
+        size += e * fabsl(away);
+        expected[2] += expl((long double)b[i] - topq);
+    }
+    for (int i = 0; i < SUMS; i++)
+        worst = fmax(worst, (double)(fabsl(sums[i] - expected[i]) / (i == 1 ? size : expected[i])));
+    /* an exp's last bit, and those of the sums */
+    tap_ok(worst < 1e-15, "sums of %lld exp (%.1e)", (long long)n, worst);
+    a[n - 1] = NAN;
+    simd()->divergence(sums, a, b, top, topq, n);
+    tap_ok(isnan(sums[0]) && isnan(sums[1]) && !isnan(sums[2]), "a NaN stays, on its side");
+}
+
 static void test_small_ops(void)
 {
     enum { COLS = 259 };
@@ -830,6 +866,8 @@ int main(void)
     test_loss(1103, 13, 0.5, 3);
     test_kl(1, 0);
     test_kl(0.5, 3);
+    for (int64_t n = 3; n < 2000; n = 3 * n + 1)
+        test_divergence_sums(n);
     test_small_ops();
     test_embed();
     test_fp16();

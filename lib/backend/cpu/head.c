@@ -257,16 +257,11 @@ static void kl_unit(void *arg, int64_t unit, int worker)
         block_logits(j, unit, j->hq[k], panel, zq, cols);
         for (int32_t r = 0; r < j->rows; r++) {
             const float *a = z + r * cols, *b = zq + r * cols;
-            double top = simd()->top(a, cols), topq = simd()->top(b, cols);
-            struct partial p = {top, 0, 0}, q = {topq, 0, 0};
-            for (int64_t i = 0; i < cols; i++) {
-                double e = exp(a[i] - top);
-                p.sum += e;
-                p.moved += e * ((double)a[i] - b[i]);
-                q.sum += exp(b[i] - topq);
-            }
-            j->parts[(k * j->units + unit) * j->rows + r] = p;
-            j->changed[(k * j->units + unit) * j->rows + r] = q;
+            float top = simd()->top(a, cols), topq = simd()->top(b, cols);
+            double sums[3];
+            simd()->divergence(sums, a, b, top, topq, cols);
+            j->parts[(k * j->units + unit) * j->rows + r] = (struct partial){top, sums[0], sums[1]};
+            j->changed[(k * j->units + unit) * j->rows + r] = (struct partial){topq, sums[2], 0};
         }
     }
 }
