@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { BACKEND_ABI = 15 };
+enum { BACKEND_ABI = 16 };
 
 struct backend;
 struct quant_spec; /* all three quant/quant.h: plain numbers, readable by plugins */
@@ -386,6 +386,12 @@ struct backend_ops {
     void (*score)(struct backend *b, const struct backend_operand *w,
                   const struct backend_score_job *jobs, int count);
     /*
+     * From here on quantized inputs of `score` are kept, in up to `bytes`, and serve its later calls:
+     * the numbers at an x stay what they are until the next call, which forgets all. 0: none are
+     * kept. NULL in a backend that keeps none.
+     */
+    void (*inputs_keep)(struct backend *b, uint64_t bytes);
+    /*
      * The dot form, after `score` has seen all members of a group: an error's first-order effect on
      * the loss at a row is the sum over the outputs of all members of (Yq - Y) dY, and this adds
      * the squares of that over each sample's rows. dots: device F64 (count, rows of the tile), set
@@ -459,6 +465,7 @@ struct backend {
     int32_t expert_tile_tokens;
     int inputs_at_once;  /* quantized inputs of a tile beyond which one call of score gains nothing
                           */
+    uint64_t keep_bytes; /* of quantized inputs, beyond which inputs_keep should not be asked */
     int32_t expert_rows; /* of a product with an expert's weight; divides tile_tokens */
     int experts_at_once; /* the most of a part */
     uint64_t experts_bytes; /* of the quantized weights of a part beyond which it gains nothing */

@@ -67,6 +67,7 @@ struct gradient {
     double *host;  /* [place][row][STORE_PARTS][MODEL_GROUPS][samples]: sums, downloaded */
     bool overlaps; /* the backend computes by itself; otherwise there is one place in host */
     struct waiting waiting;
+    size_t *order;    /* all rows: those with one weight treatment are neighbours */
     size_t cell_sums; /* doubles of one place and row in sums: those of the fullest tile */
     double loss;      /* of the tiles so far */
     int64_t labels;   /* their targets */
@@ -124,6 +125,15 @@ static size_t tiles_worth_it(const struct scoring *s, uint64_t place)
     return (size_t)ceil(sqrt(all / (double)place));
 }
 
+/* Room for quantized inputs from one weight treatment to the next: as if each row had its own, in
+   their widest form. */
+static uint64_t inputs_worth_it(const struct scoring *s, size_t tiles, int64_t cols)
+{
+    uint64_t each = (uint64_t)s->tiles->rows * (uint64_t)cols * s->b->weight_size;
+    uint64_t all = tiles * s->rows->count * each;
+    return all < s->b->keep_bytes ? all : s->b->keep_bytes;
+}
+
 int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_err *err)
 {
     const struct lm_arch *c = nn_arch(s->model);
@@ -169,6 +179,10 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
         out->outputs = (at_once < s->rows->count ? at_once : s->rows->count) * all;
     }
     out->operands = w_operand + out->tiles_at_once * act_operand;
+    out->inputs = inputs_worth_it(s, out->tiles_at_once, sizes.inputs);
+    uint64_t taken = (out->tiles_at_once - 1) * each + out->outputs;
+    if (room - taken < out->inputs || taken > room)
+        out->inputs = room > taken ? room - taken : 0;
     out->sums = out->tiles_at_once * sums;
     return 0;
 }
@@ -228,6 +242,54 @@ static int take_places(struct gradient *g, struct aq_err *err)
                : -1;
 }
 
+static const struct candidate *candidate_of(const struct scoring *s, size_t row)
+{
+    return &s->candidates->items[s->rows->items[row].candidate];
+}
+
+static bool same_weight(const struct scoring *s, size_t a, size_t b)
+{
+    return scoring_same_weight(candidate_of(s, a), candidate_of(s, b));
+}
+
+/* Inputs that a backend may quantize together are neighbours, in the same order under each weight
+   treatment: it finds them as they were under the one before. */
+static bool goes_before(const struct scoring *s, size_t a, size_t b)
+{
+    const struct quant_spec *p = &candidate_of(s, a)->as, *q = &candidate_of(s, b)->as;
+    const struct quant_step *x = &p->step[0], *y = &q->step[0];
+    if (p->steps != q->steps)
+        return p->steps > q->steps;
+    if (x->scope != y->scope)
+        return x->scope < y->scope;
+    if (x->dynamic != y->dynamic)
+        return x->dynamic < y->dynamic;
+    if (x->number != y->number || x->bits != y->bits)
+        return x->number != y->number ? x->number < y->number : x->bits < y->bits;
+    return a < b;
+}
+
+/* Weight treatments come in the order of their first rows. */
+static size_t *order_rows(const struct scoring *s)
+{
+    size_t n = 0, rows = s->rows->count, *order = xcalloc(rows, sizeof *order);
+    bool *taken = xcalloc(rows, sizeof *taken);
+    for (size_t first = 0; first < rows; first++) {
+        size_t begin = n;
+        for (size_t r = first; r < rows; r++) {
+            if (taken[r] || !same_weight(s, first, r))
+                continue;
+            size_t at = n++;
+            for (; at > begin && goes_before(s, r, order[at - 1]); at--)
+                order[at] = order[at - 1];
+            order[at] = r;
+            taken[r] = true;
+        }
+    }
+    free(taken);
+    return order;
+}
+
 static int set_up(struct gradient *g, struct aq_err *err)
 {
     const struct scoring *s = g->s;
@@ -235,6 +297,7 @@ static int set_up(struct gradient *g, struct aq_err *err)
         scoring_walk(s, &g->w, g->plan.spilled > 0, err) < 0)
         return -1;
     g->cell_sums = cell_sums(s);
+    g->order = order_rows(s);
     g->sums = g->op->alloc(g->b, g->plan.sums, "score sums", err);
     g->overlaps = g->b->ops != &backend_cpu_ops;
     g->waiting.tiles = xcalloc(g->plan.tiles_at_once, sizeof *g->waiting.tiles);
@@ -272,6 +335,7 @@ static void tear_down(struct gradient *g)
     if (g->w.op)
         walk_close(&g->w);
     free(g->places);
+    free(g->order);
     free(g->waiting.tiles);
     free(g->host);
 }
@@ -496,31 +560,49 @@ static bool row_lacks_here(const struct gradient *g, int64_t layer, size_t row, 
     return false;
 }
 
-/* All rows of one linear; rows with the same weight treatment share the quantized weight. */
-static int score_linear(struct gradient *g, int64_t layer, int l, size_t places, struct jobs *jobs,
-                        bool *handled, struct aq_err *err)
+/* One linear under `count` rows that share a weight treatment, of which the first is lacking. */
+static int score_linear(struct gradient *g, int64_t layer, int l, const size_t *rows, size_t count,
+                        size_t places, struct jobs *jobs, struct aq_err *err)
 {
     const struct scoring *s = g->s;
     const struct made_from from = scoring_made_from(s);
-    memset(handled, 0, s->rows->count * sizeof *handled);
-    for (size_t first = 0; first < s->rows->count; first++) {
-        if (handled[first] || !row_lacks_here(g, layer, first, places))
+    const struct candidate *c = &s->candidates->items[s->rows->items[rows[0]].candidate];
+    if (made_quantize(&from, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        if (!row_lacks_here(g, layer, rows[i], places))
             continue;
-        const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        if (made_quantize(&from, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
+        if (add_row(g, layer, l, rows[i], places, jobs, err) < 0)
             return -1;
-        for (size_t row = first; row < s->rows->count; row++) {
-            const struct candidate *d = &s->candidates->items[s->rows->items[row].candidate];
-            if (handled[row] || !scoring_same_weight(c, d))
-                continue;
-            handled[row] = true;
-            if (add_row(g, layer, l, row, places, jobs, err) < 0)
-                return -1;
-            if (jobs->inputs == g->b->inputs_at_once)
-                score_jobs(g, jobs);
-        }
-        score_jobs(g, jobs);
+        if (jobs->inputs == g->b->inputs_at_once)
+            score_jobs(g, jobs);
     }
+    score_jobs(g, jobs);
+    return 0;
+}
+
+/* Linears first..end - 1, which read one input, under all rows: a weight treatment at a time, so
+   that the linears after the first find their inputs quantized. */
+static int score_linears(struct gradient *g, int64_t layer, int first, int end, size_t places,
+                         struct jobs *jobs, struct aq_err *err)
+{
+    const size_t *order = g->order;
+    size_t alike, rows = g->s->rows->count;
+    if (g->op->inputs_keep)
+        g->op->inputs_keep(g->b, g->plan.inputs);
+    for (size_t at = 0; at < rows; at += alike) {
+        alike = 1;
+        while (at + alike < rows && same_weight(g->s, order[at], order[at + alike]))
+            alike++;
+        size_t from = 0;
+        while (from < alike && !row_lacks_here(g, layer, order[at + from], places))
+            from++;
+        for (int l = first; l < end && from < alike; l++)
+            if (score_linear(g, layer, l, &order[at + from], alike - from, places, jobs, err) < 0)
+                return -1;
+    }
+    if (g->op->inputs_keep) /* its numbers will be others */
+        g->op->inputs_keep(g->b, 0);
     return 0;
 }
 
@@ -539,24 +621,13 @@ static void *output_at(const struct gradient *g, size_t at, size_t place)
     return g->outputs + (at * g->plan.tiles_at_once + place) * bytes;
 }
 
-/* Rows that share a weight treatment come one after another. Returns how many there are. */
-static size_t order_rows(const struct gradient *g, int64_t layer, size_t places, size_t *order)
+/* Those of g->order that these places lack. Returns how many there are. */
+static size_t lacking_rows(const struct gradient *g, int64_t layer, size_t places, size_t *rows)
 {
-    const struct scoring *s = g->s;
     size_t n = 0;
-    bool *taken = xcalloc(s->rows->count, sizeof *taken);
-    for (size_t first = 0; first < s->rows->count; first++) {
-        const struct candidate *c = &s->candidates->items[s->rows->items[first].candidate];
-        for (size_t r = first; r < s->rows->count; r++) {
-            if (taken[r] ||
-                !scoring_same_weight(c, &s->candidates->items[s->rows->items[r].candidate]))
-                continue;
-            taken[r] = true;
-            if (row_lacks_here(g, layer, r, places))
-                order[n++] = r;
-        }
-    }
-    free(taken);
+    for (size_t i = 0; i < g->s->rows->count; i++)
+        if (row_lacks_here(g, layer, g->order[i], places))
+            rows[n++] = g->order[i];
     return n;
 }
 
@@ -598,7 +669,7 @@ static int add_experts(struct gradient *g, int64_t layer, int group, int i, size
 }
 
 /* Rows from the first on that share its weight treatment. */
-static size_t same_weight(const struct expert_row *rows, size_t count)
+static size_t alike_rows(const struct expert_row *rows, size_t count)
 {
     size_t n = 1;
     while (n < count && scoring_same_weight(rows[n].c, rows[0].c))
@@ -623,7 +694,7 @@ static int score_experts(struct gradient *g, int64_t layer, int group, size_t pl
     if (room == 0) /* the plan has room for one at least */
         return aq_err_set(err, AQ_ERUN, "no room for the outputs of experts");
     size_t *order = xcalloc(s->rows->count, sizeof *order);
-    size_t count = order_rows(g, layer, places, order);
+    size_t count = lacking_rows(g, layer, places, order);
     struct expert_row *rows = xcalloc(room, sizeof *rows);
     int bad = 0;
     for (size_t done = 0; done < count && bad == 0; done += room) {
@@ -633,7 +704,7 @@ static int score_experts(struct gradient *g, int64_t layer, int group, size_t pl
             bad = describe_row(g, layer, group, order[done + k], &rows[k], err);
         for (int i = 0; i < parts && bad == 0; i++)
             for (size_t k = 0, alike; k < n && bad == 0; k += alike) {
-                alike = same_weight(&rows[k], n - k);
+                alike = alike_rows(&rows[k], n - k);
                 bad = add_experts(g, layer, group, i, k, &rows[k], alike, places, err);
             }
         for (size_t k = 0; k < n && bad == 0; k++)
@@ -696,18 +767,18 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
                         .held = xcalloc(inputs, sizeof *jobs.held)};
     for (size_t i = 0; i < inputs; i++)
         jobs.held[i] = -1;
-    bool *handled = xcalloc(g->s->rows->count, sizeof *handled);
     g->op->zero(g->b, g->sums, places * g->s->rows->count * g->cell_sums * sizeof(double));
     const struct model_layer *m = nn_layer(g->s->model, layer);
     int bad = 0;
-    for (int l = 0; l < m->linear_count && bad == 0; l++) {
+    for (int l = 0, end; l < m->linear_count && bad == 0; l = end) {
         int group = m->linears[l].group;
-        bad = score_linear(g, layer, l, places, &jobs, handled, err);
+        end = m->groups[group].first + m->groups[group].linears;
+        bad = score_linears(g, layer, l, end, places, &jobs, err);
         if (bad == 0 && l == 0) /* while the device works */
             bad = write_waiting(g, layer != g->waiting.layer, err);
-        if (bad == 0 && l + 1 == m->groups[group].first + m->groups[group].linears)
+        if (bad == 0)
             end_group(g, group, places);
-        walk_advance(&g->w, g->s->rows->count * places);
+        walk_advance(&g->w, (size_t)(end - l) * g->s->rows->count * places);
     }
     for (int k = m->experts_group; k < m->group_count && m->experts && bad == 0; k++) {
         bad = score_experts(g, layer, k, places, err);
@@ -717,7 +788,6 @@ static int score_batch(struct gradient *g, int64_t layer, size_t places, struct 
     }
     free(jobs.items);
     free(jobs.held);
-    free(handled);
     return bad < 0 ? -1 : take_results(g, layer, places, err);
 }
 

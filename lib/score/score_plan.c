@@ -234,6 +234,8 @@ int score_plan_print(struct scoring *s, const char *path, const struct json *ide
     print_bytes(bytes.spilled ? "kept layer inputs, in a file" : "kept layer inputs", bytes.kept);
     print_bytes("tiles scored together", bytes.batch);
     print_bytes("quantized operands", bytes.operands);
+    if (bytes.inputs)
+        print_bytes("quantized inputs that are kept", bytes.inputs);
     if (bytes.outputs)
         print_bytes("outputs of experts", bytes.outputs);
     print_bytes("score sums", bytes.sums);

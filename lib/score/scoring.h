@@ -150,6 +150,7 @@ struct scoring_bytes {
     uint64_t operands; /* quantized weight and activations */
     uint64_t sums;     /* and other numbers of all rows; gradient: each row's dot form by token */
     uint64_t scratch;  /* what the backend takes by itself */
+    uint64_t inputs;   /* quantized ones that the backend may keep */
     uint64_t outputs;  /* of experts under some rows, over the tiles scored together */
     size_t tiles_at_once;
 };

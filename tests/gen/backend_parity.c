@@ -1103,6 +1103,112 @@ static void check_score(const char *wt, const char *at, int bf16)
     weight_free(&w);
 }
 
+/* ---- quantized inputs that are kept: the same bits, and none of numbers that are there no more ---- */
+
+static const char *const kept_acts[] = {"e4m3:tensor:static", "int8:tensor:static",
+                                        "int8:token:dynamic", "int8:axis-1:static", "none"};
+enum { KEPT = AQ_COUNT(kept_acts), KEPT_IN = 96, KEPT_OUT = 77 };
+
+struct kept_case {
+    struct pair w;
+    struct buffer x, y, dy, sums;
+};
+
+/* Scores and counts of clipped elements of all these inputs under one weight treatment. */
+struct kept_found {
+    double scores[KEPT][SAMPLES], clipped[KEPT][SAMPLES];
+};
+
+static struct kept_found score_inputs(const struct kept_case *k, const char *wt, float amax)
+{
+    struct backend *b = be[GPU];
+    struct quant_spec ws = spec_of(wt);
+    struct backend_operand *wo = b->ops->operand_new(b, KEPT_OUT, KEPT_IN, 1, &err), *xo[KEPT];
+    struct backend_score_job jobs[KEPT];
+    struct kept_found found;
+    float hidden[KEPT_IN];
+    double *sums = k->sums.at[GPU], *clipped = sums + KEPT * SAMPLES;
+    for (int i = 0; i < KEPT_IN; i++)
+        hidden[i] = amax * (float)(1 + i % 3) / 3;
+    struct quant_range range = {amax, hidden};
+    b->ops->zero(b, sums, sizeof found);
+    b->ops->quantize_weight(b, wo, &k->w.w[GPU], &ws);
+    for (int i = 0; i < (int)KEPT; i++) {
+        struct quant_spec as = spec_of(kept_acts[i]);
+        bool is_static = as.steps && !as.step[0].dynamic;
+        xo[i] = b->ops->operand_new(b, ROWS, KEPT_IN, 0, &err);
+        b->ops->quantize_act(b, xo[i], tile[GPU], k->x.at[GPU], KEPT_IN, &as,
+                             is_static ? &range : NULL, is_static ? clipped + i * SAMPLES : NULL);
+        jobs[i] = (struct backend_score_job){.tile = tile[GPU],
+                                             .x = xo[i],
+                                             .y = k->y.at[GPU],
+                                             .dy = k->dy.at[GPU],
+                                             .sums = sums + i * SAMPLES};
+    }
+    b->ops->score(b, wo, jobs, KEPT);
+    must(b->ops->download(b, &found, sums, sizeof found, &err));
+    b->ops->operand_free(b, wo);
+    for (int i = 0; i < (int)KEPT; i++)
+        b->ops->operand_free(b, xo[i]);
+    return found;
+}
+
+static bool same_found(const struct kept_found *a, const struct kept_found *b)
+{
+    return same_bits(a->scores[0], b->scores[0], sizeof a->scores) &&
+           same_bits(a->clipped[0], b->clipped[0], sizeof a->clipped);
+}
+
+static void check_kept(int bf16)
+{
+    static const struct {
+        const char *w;
+        float amax;
+    } turns[] = {{"int8:axis0:static", 0.9F},
+                 {"int4:tensor:static", 0.9F},
+                 {"int4:tensor:static", 0.5F},
+                 {"int8:axis0:static", 0.9F}};
+    enum { TURNS = AQ_COUNT(turns) };
+    static const uint64_t rooms[] = {0, 1 << 20, 40000};
+    const char *type = bf16 ? "bf16" : "fp32";
+    struct backend *b = be[GPU];
+    struct kept_case k = {weight_new(KEPT_OUT, KEPT_IN, NUM_BF16, 0.1F), buffer_new(KEPT_IN, bf16),
+                          buffer_new(KEPT_OUT, 0), buffer_new(KEPT_OUT, 0), buffer_new(8, 0)};
+    struct buffer other = buffer_new(KEPT_IN, bf16);
+    struct kept_found first[TURNS], now;
+    size_t bytes = (size_t)k.x.n * sizeof(float);
+    b->ops->linear_forward(b, tile[GPU], k.y.at[GPU], k.x.at[GPU], &k.w.w[GPU]);
+    for (size_t r = 0; r < AQ_COUNT(rooms); r++) {
+        bool same = true;
+        b->ops->inputs_keep(b, rooms[r]);
+        for (size_t i = 0; i < TURNS; i++) {
+            now = score_inputs(&k, turns[i].w, turns[i].amax);
+            if (r == 0)
+                first[i] = now;
+            same &= same_found(&now, &first[i]);
+        }
+        tap_ok(same && now.clipped[0][0] > 0, "%s: the same bits where inputs are kept in %d bytes",
+               type, (int)rooms[r]);
+    }
+    b->ops->inputs_keep(b, 1 << 20);
+    (void)score_inputs(&k, turns[0].w, turns[0].amax);
+    b->ops->copy(b, k.x.at[GPU], other.at[GPU], bytes);
+    now = score_inputs(&k, turns[0].w, turns[0].amax);
+    tap_ok(same_found(&now, &first[0]), "%s: kept inputs are not quantized again", type);
+    b->ops->inputs_keep(b, 1 << 20);
+    now = score_inputs(&k, turns[0].w, turns[0].amax);
+    b->ops->inputs_keep(b, 0);
+    struct kept_found fresh = score_inputs(&k, turns[0].w, turns[0].amax);
+    tap_ok(same_found(&now, &fresh) && !same_found(&now, &first[0]),
+           "%s: nor kept where their numbers are others", type);
+    buffer_free(&k.x);
+    buffer_free(&k.y);
+    buffer_free(&k.dy);
+    buffer_free(&k.sums);
+    buffer_free(&other);
+    weight_free(&k.w);
+}
+
 /* ---- calibrated candidates: fp32 numbers made on the host, and inputs whose columns are scaled
  * ----
  */
@@ -1308,6 +1414,7 @@ static void check_mode(int bf16, int rounding)
         check_score("e4m3:axis1:static", "none", bf16);
         check_score("e2m1:nvfp4(16):dynamic", "e2m1:nvfp4(16):dynamic", bf16);
         check_score("e4m3:tensor:static", "int8:tensor:dynamic", bf16);
+        check_kept(bf16);
         if (bf16)
             check_all_blocks();
         check_experts(bf16, 0);

@@ -31,6 +31,7 @@ typedef __nv_bfloat16 bf16;
 struct uploader;      /* weights.cu */
 struct gemm_cache;    /* gemm.cu */
 struct doubles_cache; /* doubles.cu */
+struct kept_inputs;   /* kept.cu */
 
 /* Device scratch by purpose; grows, never shrinks. */
 enum scratch {
@@ -72,6 +73,7 @@ struct cuda_backend {
     struct scratch_room scratch[SCRATCHES];
     /* Whose planes SCRATCH_X and SCRATCH_ROWS hold: the next product may read the same. */
     const struct backend_operand *in_scratch;
+    struct kept_inputs *kept;
     /* The first weight, in the order of quantizing, that is not finite; INT32_MAX: none. */
     int32_t *bad, *bad_host;
     std::vector<const char *> *quantized;           /* names of weights, by the same numbers */
@@ -272,6 +274,11 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
                        const struct quant_range *range, double *clipped);
 /* Raises the counts that no product has raised yet. */
 void cuda_flush_clipped(struct cuda_backend *c);
+
+/* ---- kept.cu ---- */
+struct kept_inputs *kept_open();
+void kept_close(struct cuda_backend *c);
+void cuda_inputs_keep(struct backend *b, uint64_t bytes);
 
 /* ---- score.cu ---- */
 /* Of the results of a turn of products, and of the inputs quantized together; one job may exceed

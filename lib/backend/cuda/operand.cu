@@ -5,6 +5,7 @@
 #include "backend/cuda/operand.cuh"
 
 #include "backend/cuda/blocks.cuh"
+#include "backend/cuda/kept.cuh"
 
 #include <math.h>
 #include <string.h>
@@ -25,8 +26,11 @@ struct backend_operand *cuda_operand_new(struct backend *b, int64_t rows, int64_
             (float *)cuda_take(c, (size_t)rows * sizeof(float), "scales of a weight", err);
     else
         op->hidden = (float *)cuda_take(c, op->hidden_bytes, "ranges of columns", err);
+    if (!is_weight)
+        op->columns = new std::vector<float>;
     if (op->row_scale || op->hidden)
         return op;
+    delete op->columns;
     delete op;
     return NULL;
 }
@@ -66,6 +70,7 @@ void cuda_operand_free(struct backend *b, struct backend_operand *op)
     cuda_give(c, op->hidden, op->hidden_bytes);
     cuda_give(c, op->scaled, op->scaled_bytes);
     cuda_give(c, op->factor, op->hidden_bytes);
+    delete op->columns;
     delete op;
 }
 
@@ -384,7 +389,10 @@ void cuda_quantize_act(struct backend *b, struct backend_operand *op, const stru
     op->x = x;
     op->cols = cols;
     op->range = range ? range->amax : 0;
+    op->columns->clear();
     if (spec->steps && spec->step[0].scope == QUANT_HIDDEN)
+        op->columns->assign(range->hidden, range->hidden + cols);
+    if (op->columns->size())
         (void)cuda_check(c,
                          cudaMemcpyAsync(op->hidden, range->hidden, (size_t)cols * sizeof(float),
                                          cudaMemcpyHostToDevice, c->stream),
@@ -404,13 +412,20 @@ static enum form act_form(const struct cuda_backend *c, const struct backend_ope
     return c->config.bf16 ? FORM_BF16 : FORM_F32;
 }
 
+/* -1: it stays as it is */
+static int scope_of(const struct backend_operand *op)
+{
+    return op->spec.steps ? (int)op->spec.step[0].scope : -1;
+}
+
 bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
                      const struct backend_operand *b)
 {
     enum form form = a->t && b->t ? act_form(c, a) : FORM_F32;
     return a->t && b->t && a->t->rows == b->t->rows && a->cols == b->cols &&
            form == act_form(c, b) &&
-           (form != FORM_BLOCKS || a->spec.step[0].block_cols == b->spec.step[0].block_cols);
+           (form != FORM_BLOCKS || a->spec.step[0].block_cols == b->spec.step[0].block_cols) &&
+           (!kept_wanted(c) || scope_of(a) == scope_of(b));
 }
 
 size_t operand_row_bytes(const struct cuda_backend *c, const struct backend_operand *op)
@@ -536,47 +551,104 @@ static bool quantize_alike(struct cuda_backend *c, struct backend_operand *const
     return true;
 }
 
+/* What activations of one shape and form take, one after another. */
+struct acts_size {
+    int64_t rows;
+    size_t data, scales; /* bytes: planes, and scales and counts of rows with ratios of blocks */
+    bool counted;        /* does any wait for its clipped elements? */
+};
+
+/* False after a failure. */
+static bool acts_size(const struct cuda_backend *c, struct backend_operand *const *x,
+                      const int64_t *rows, int count, struct acts_size *out)
+{
+    *out = (struct acts_size){};
+    for (int i = 0; i < count; i++) {
+        if (!cuda_good(c) || !x[i]->t)
+            return false;
+        out->counted |= x[i]->clipped != NULL;
+        out->rows += rows[i];
+    }
+    out->data = (size_t)out->rows * operand_row_bytes(c, x[0]);
+    out->scales = (size_t)out->rows * 2 * sizeof(float);
+    if (act_form(c, x[0]) == FORM_BLOCKS)
+        out->scales += ratio_bytes(&x[0]->spec.step[0], out->rows, x[0]->cols);
+    return true;
+}
+
+/* clipped: [rows of all], set where counts are wanted. */
+static bool quantize_acts(struct cuda_backend *c, struct backend_operand *const *x,
+                          const int64_t *rows, int count, const struct acts_size *size, void *data,
+                          float *scales, struct planes *out, uint32_t **clipped)
+{
+    int64_t all = size->rows;
+    if (!data || !scales)
+        return false;
+    struct quantized q = {data, act_form(c, x[0]), all * x[0]->cols, scales, NULL, 0, NULL};
+    q.clipped = size->counted ? (uint32_t *)scales + all : NULL;
+    q.ratio = scales + 2 * all;
+    q.stride = blocks_stride(all);
+    if (!quantize_alike(c, x, rows, count, &q))
+        return false;
+    *out = planes{q.to, form_terms(q.form), q.plane};
+    scale_planes(out, q.form, &x[0]->spec.step[0], scales, q.ratio, all);
+    *clipped = q.clipped;
+    return cuda_good(c);
+}
+
 bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,
                   int count, struct planes *out)
 {
-    bool waiting = false;
-    int64_t all = 0;
+    struct acts_size size;
+    uint32_t *clipped = NULL;
     *out = planes{NULL, 1, 0};
     if (count == 1 && c->in_scratch == x[0] && x[0]->made_rows == rows[0] && !x[0]->clipped) {
         *out = x[0]->made;
         return cuda_good(c);
     }
-    for (int i = 0; i < count; i++) {
-        if (!cuda_good(c) || !x[i]->t)
-            return false;
-        waiting |= x[i]->clipped != NULL;
-        all += rows[i];
-    }
-    struct quantized q = {NULL, act_form(c, x[0]), all * x[0]->cols, NULL, NULL, 0, NULL};
-    const struct quant_step *step = &x[0]->spec.step[0];
-    size_t room = (size_t)all * 2 * sizeof(float);
-    if (q.form == FORM_BLOCKS)
-        room += ratio_bytes(step, all, x[0]->cols);
-    float *row_room = (float *)cuda_scratch(c, SCRATCH_ROWS, room);
-    q.to = cuda_scratch(c, SCRATCH_X, (size_t)all * operand_row_bytes(c, x[0]));
-    if (!row_room || !q.to)
+    if (!acts_size(c, x, rows, count, &size))
         return false;
-    q.row_scale = row_room;
-    q.clipped = waiting ? (uint32_t *)row_room + all : NULL;
-    q.ratio = row_room + 2 * all;
-    q.stride = blocks_stride(all);
-    if (!quantize_alike(c, x, rows, count, &q))
+    float *scales = (float *)cuda_scratch(c, SCRATCH_ROWS, size.scales);
+    void *data = cuda_scratch(c, SCRATCH_X, size.data);
+    if (!quantize_acts(c, x, rows, count, &size, data, scales, out, &clipped))
         return false;
-    if (waiting)
-        raise_waiting(c, x, rows, count, q.clipped);
-    out->data = q.to;
-    out->terms = form_terms(q.form);
-    out->plane = q.plane;
-    scale_planes(out, q.form, step, row_room, q.ratio, all);
+    if (clipped)
+        raise_waiting(c, x, rows, count, clipped);
     if (count == 1 && cuda_good(c)) {
         x[0]->made = *out;
-        x[0]->made_rows = all;
+        x[0]->made_rows = size.rows;
         c->in_scratch = x[0];
     }
+    return cuda_good(c);
+}
+
+bool operand_acts_kept(struct cuda_backend *c, struct backend_operand *const *x,
+                       const int64_t *rows, int count, struct planes *out)
+{
+    struct acts_size size;
+    bool scaled = false;
+    *out = planes{NULL, 1, 0};
+    if (!acts_size(c, x, rows, count, &size))
+        return false;
+    for (int i = 0; i < count; i++)
+        scaled |= x[i]->is_scaled; /* its x is the operand's own, and soon another's */
+    if (scaled || !kept_wanted(c))
+        return operand_acts(c, x, rows, count, out);
+    static const uint32_t none = 0;
+    const uint32_t *kept_counts = size.counted ? &none : NULL;
+    uint32_t *clipped = NULL;
+    if (!kept_find(c, x, rows, count, out, &kept_counts)) {
+        size_t scales_at = (size.data + 255) / 256 * 256;
+        char *room = (char *)kept_room(c, scales_at + size.scales);
+        if (!room)
+            return operand_acts(c, x, rows, count, out);
+        if (!quantize_acts(c, x, rows, count, &size, room, (float *)(room + scales_at), out,
+                           &clipped))
+            return false;
+        kept_add(c, x, rows, count, out, clipped);
+        kept_counts = clipped;
+    }
+    if (size.counted)
+        raise_waiting(c, x, rows, count, kept_counts);
     return cuda_good(c);
 }

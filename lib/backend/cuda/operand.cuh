@@ -36,6 +36,7 @@ struct backend_operand {
     float range;
     float *hidden; /* device, [cols] */
     size_t hidden_bytes;
+    std::vector<float> *columns; /* the same on the host; empty: there are none */
     float *scaled; /* device, (rows, cols): x with its columns multiplied; NULL: never asked for */
     float *factor; /* device, [cols]: by these */
     size_t scaled_bytes;
@@ -58,7 +59,11 @@ bool operand_has_planes(const struct cuda_backend *c, const struct backend_opera
  */
 bool operand_acts(struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,
                   int count, struct planes *out);
-/* May b follow a in one call of operand_acts? */
+/* The same, or the planes that were kept of them; what is quantized is kept where there is room. */
+bool operand_acts_kept(struct cuda_backend *c, struct backend_operand *const *x,
+                       const int64_t *rows, int count, struct planes *out);
+/* May b follow a in one call of operand_acts? Where inputs are kept, only if they are likely to
+   follow each other again, whatever the treatment of the weight. */
 bool operand_matches(const struct cuda_backend *c, const struct backend_operand *a,
                      const struct backend_operand *b);
 /* Bytes of a row of an activation in its form. */

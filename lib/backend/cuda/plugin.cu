@@ -47,6 +47,7 @@ static void cuda_close(struct backend *b)
         (void)cudaStreamSynchronize(c->stream);
     uploader_close(c);
     gemm_close(c);
+    kept_close(c);
     for (int i = 0; i < SCRATCHES; i++)
         cuda_give(c, c->scratch[i].data, c->scratch[i].bytes);
     for (auto &f : *c->frequencies)
@@ -93,6 +94,7 @@ static int open_device(struct cuda_backend *c, struct aq_err *err)
     (void)snprintf(c->base.identity, sizeof c->base.identity, "cuda/sm_%d%d%s/%s", prop.major,
                    prop.minor, c->blocks ? "a" : "", c->config.bf16 ? "bf16" : "fp32");
     c->multiprocessors = prop.multiProcessorCount;
+    c->base.keep_bytes = (uint64_t)prop.totalGlobalMem / 32;
     c->host.note(2, "GPU %d is '%s'", c->config.device, prop.name);
     *c->bad_host = INT32_MAX;
     (void)cudaMemcpyAsync(c->bad, c->bad_host, sizeof *c->bad, cudaMemcpyHostToDevice, c->stream);
@@ -121,7 +123,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->base.batch_bytes = (uint64_t)6 << 30;
     c->base.tile_tokens = usual_rows;
     c->base.chunk_rows = (int32_t)gemm_chunk(usual_rows);
-    c->base.inputs_at_once = 8;
+    c->base.inputs_at_once = 12; /* three numbers at three sizes, and three dynamic ones */
     c->base.expert_tile_tokens =
         4 * usual_rows; /* of 128 experts with 8 a token: 384 rows for each */
     /* 660 TFLOP/s of an H200 where 64 have 490 and 192 have 700; an expert's last are padded */
@@ -136,6 +138,7 @@ static int cuda_open(struct backend **out, const struct backend_host *host,
     c->waiting = new std::vector<struct backend_operand *>;
     c->frequencies = new std::map<std::vector<float>, float *>;
     c->rooms = new std::multimap<size_t, void *>;
+    c->kept = kept_open();
     if (open_device(c, err) < 0 || gemm_open(c, err) < 0 || uploader_open(c, err) < 0) {
         cuda_close(&c->base);
         return -1;
@@ -381,6 +384,7 @@ const struct backend_ops cuda_ops = {
     cuda_linear_quantized,
     cuda_products,
     cuda_score,
+    cuda_inputs_keep,
     cuda_dots_end,
     cuda_moments,
     cuda_solve_bytes,

@@ -453,7 +453,7 @@ static void score_together(struct cuda_backend *c, const struct backend_operand 
         inputs[i] = const_cast<backend_operand *>(jobs[i].job->x);
         rows[i] = jobs[i].rows;
     }
-    if (!operand_acts(c, inputs, rows, count, &x) || !operand_weight(c, w, &weight))
+    if (!operand_acts_kept(c, inputs, rows, count, &x) || !operand_weight(c, w, &weight))
         return;
     struct gemm shape = {0, w->w->rows, w->w->cols, jobs[0].job->tile->chunk};
     size_t size = c->config.bf16 ? sizeof(bf16) : sizeof(float);
@@ -494,6 +494,8 @@ void cuda_score(struct backend *b, const struct backend_operand *w,
         n = jobs_together(c, &all[(size_t)at], count - at);
         std::stable_sort(all.begin() + at, all.begin() + at + n,
                          [](const struct wanted &p, const struct wanted &q) {
+                             if (p.job->tile != q.job->tile) /* the same for all linears */
+                                 return std::less<const void *>()(p.job->tile, q.job->tile);
                              if (p.job->y != q.job->y)
                                  return std::less<const void *>()(p.job->y, q.job->y);
                              return p.used < q.used;
