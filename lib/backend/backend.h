@@ -386,9 +386,9 @@ struct backend_ops {
     void (*score)(struct backend *b, const struct backend_operand *w,
                   const struct backend_score_job *jobs, int count);
     /*
-     * From here on quantized inputs of `score` are kept, in up to `bytes`, and serve its later calls:
-     * the numbers at an x stay what they are until the next call, which forgets all. 0: none are
-     * kept. NULL in a backend that keeps none.
+     * From here on quantized inputs of `score` are kept, in up to `bytes`, and serve its later
+     * calls: the numbers at an x stay what they are until the next call, which forgets all. 0: none
+     * are kept. NULL in a backend that keeps none.
      */
     void (*inputs_keep)(struct backend *b, uint64_t bytes);
     /*

@@ -1103,7 +1103,8 @@ static void check_score(const char *wt, const char *at, int bf16)
     weight_free(&w);
 }
 
-/* ---- quantized inputs that are kept: the same bits, and none of numbers that are there no more ---- */
+/* ---- quantized inputs that are kept: the same bits, and none of numbers that are there no more
+ * ---- */
 
 static const char *const kept_acts[] = {"e4m3:tensor:static", "int8:tensor:static",
                                         "int8:token:dynamic", "int8:axis-1:static", "none"};
