@@ -169,7 +169,7 @@ setup() {
 
 @test "a store of another result_version is not used" {
     some s
-    LC_ALL=C sed -i 's/\\"result_version\\": *[0-9]*/\\"result_version\\": 12/' s
+    LC_ALL=C sed -i 's/\\"result_version\\": *[0-9]*/\\"result_version\\": 99/' s
     run --separate-stderr some s
     [ "$status" -eq 3 ]
 }
