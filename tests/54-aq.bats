@@ -149,6 +149,7 @@ gradient kl_div"
     is "$(grep -c '^%%' <<<"$output")" "$(grep -c '^%%' steps)"
     has "$output" "layer 0 at 16 bits adds"
     has "$output" "model,pair,granularity,size,layer,candidate"
+    jq -e '.selection.polish | .kept == "polished" and .held_out.difference + 2 * .held_out.se < 0' polished.json
     [ -s tmp/model-experiments/lm_sensitivity/qwen3_vl_demo/explore.html ]
 }
 
