@@ -368,8 +368,8 @@ static int take_loss(struct gradient *g, size_t at, struct aq_err *err)
 
 static void end_head(struct gradient *g)
 {
-    aq_note(1, "loss %.6f per token over %" PRId64 " tokens",
-            g->labels ? g->loss / (double)g->labels : 0, g->labels);
+    aq_note(1, "loss %.6f per token over %" PRId64 " tokens, forward pass and head after %.2f s",
+            g->labels ? g->loss / (double)g->labels : 0, g->labels, aq_now() - g->s->began);
     nn_drop_ends(g->s->model);
 }
 

@@ -347,7 +347,8 @@ static int compute(struct scoring_run *r, struct aq_err *err)
     if (open) {
         if ((r->s.kl_div ? kl_run : gradient_run)(&r->s, err) < 0)
             return -1;
-        aq_note(1, "weights loaded: %.1f MB", (double)nn_weight_bytes_read(r->model) / 1e6);
+        aq_note(1, "weights loaded: %.1f MB, all layers done after %.2f s",
+                (double)nn_weight_bytes_read(r->model) / 1e6, aq_now() - r->s.began);
     }
     if (store_commit(r->store, err) < 0)
         return -1;
@@ -358,6 +359,7 @@ static int compute(struct scoring_run *r, struct aq_err *err)
 static int run(struct scoring_run *r, struct aq_err *err)
 {
     const struct score_options *o = r->o;
+    double began = aq_now();
     if (open_inputs(r, err) < 0 || open_model(r, err) < 0)
         return -1;
     r->needs_ranges = needs_ranges(r);
@@ -373,15 +375,18 @@ static int run(struct scoring_run *r, struct aq_err *err)
                             .kl_div = r->kl_div,
                             .needs_ranges = r->needs_ranges,
                             .memory = o->memory,
-                            .spill_dir = r->spill_dir};
+                            .spill_dir = r->spill_dir,
+                            .began = began};
     if (open_solved(r, err) < 0 || (!o->measure && open_ranges(r, err) < 0) ||
         take_shard(r, err) < 0 || scoring_fits(&r->s, err) < 0)
         return -1;
     r->s.measures = o->measure != NULL;
     r->s.passing = passing_tiles(r);
-    aq_note(1, "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows",
+    aq_note(1,
+            "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows, open after "
+            "%.2f s",
             r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,
-            r->candidates.count, r->rows.count);
+            r->candidates.count, r->rows.count, aq_now() - began);
     if (o->dry_run)
         return score_plan_print(&r->s, o->store, r->identity, err);
     if (o->routes &&

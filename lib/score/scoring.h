@@ -47,6 +47,7 @@ struct scoring {
     struct walk *measured;       /* the pass that measured them, for the method to go on with */
     uint64_t memory;             /* limit in bytes; 0: none */
     const char *spill_dir;
+    double began; /* aq_now(), for messages */
 };
 
 /* Is the row wanted of the tile, and by this shard? */
