@@ -382,11 +382,12 @@ static int run(struct scoring_run *r, struct aq_err *err)
         return -1;
     r->s.measures = o->measure != NULL;
     r->s.passing = passing_tiles(r);
-    aq_note(1,
-            "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows, open after "
-            "%.2f s",
-            r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,
-            r->candidates.count, r->rows.count, aq_now() - began);
+    aq_note(
+        1,
+        "backend %s, %d threads, %zu tiles of %d tokens, %zu candidates in %zu rows, open after "
+        "%.2f s",
+        r->backend->identity, r->backend->threads, r->tiles.count, (int)r->tiles.rows,
+        r->candidates.count, r->rows.count, aq_now() - began);
     if (o->dry_run)
         return score_plan_print(&r->s, o->store, r->identity, err);
     if (o->routes &&
