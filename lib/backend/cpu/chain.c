@@ -104,3 +104,12 @@ chain_fn *chain_kernel(void)
 {
     return chain_avx512() ? chain_avx512() : chain_avx2();
 }
+
+const char *chain_suffix(void)
+{
+#if defined(__x86_64__)
+    if (!chain_kernel())
+        return "+blas-experts";
+#endif
+    return "";
+}

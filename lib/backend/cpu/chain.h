@@ -28,5 +28,8 @@ chain_fn *chain_avx512(void);
 chain_fn *chain_avx2(void);
 /* The best of them. */
 chain_fn *chain_kernel(void);
+/* What an identity says where experts' products are the BLAS's on one processor and this chain's on
+   another with the same BLAS; else "". */
+const char *chain_suffix(void);
 
 #endif

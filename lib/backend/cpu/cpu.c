@@ -69,9 +69,9 @@ static int choose_levels(struct cpu_backend *c, struct aq_err *err)
                           aq_show(cap));
     for (int kind = MATRIX_INT8; kind <= MATRIX_BF16; kind++)
         c->levels[kind] = matrix_best((enum matrix_kind)kind, most);
-    (void)snprintf(c->base.identity, sizeof c->base.identity, "cpu/%s/fp32%s%s", blas_name(),
+    (void)snprintf(c->base.identity, sizeof c->base.identity, "cpu/%s/fp32%s%s%s", blas_name(),
                    matrix_suffix(MATRIX_INT8, c->levels[MATRIX_INT8]),
-                   matrix_suffix(MATRIX_BF16, c->levels[MATRIX_BF16]));
+                   matrix_suffix(MATRIX_BF16, c->levels[MATRIX_BF16]), chain_suffix());
     return 0;
 }
 
