@@ -26,17 +26,6 @@ made() {
 
 singles() { aq-eval singles -q --device cpu --reference "$F/lm.json" --domain s="$F/text" "$@"; }
 
-# header FILE: of a safetensors file
-header() { tail -c +9 "$1" | head -c "$(od -An -tu8 -N8 "$1")"; }
-
-# numbers FILE TENSOR: its float64, one a line
-numbers() {
-    local begin size
-    begin=$(($(od -An -tu8 -N8 "$1") + 8 + $(header "$1" | jq --arg t "$2" '.[$t].data_offsets[0]')))
-    size=$(header "$1" | jq --arg t "$2" '.[$t].data_offsets | .[1] - .[0]')
-    od -An -tf8 -w8 -v -j "$begin" -N "$size" "$1"
-}
-
 @test "what each candidate of each group costs alone is what aq-eval measures" {
     is "$(header "$F/singles" | jq -c '[.kl.shape, .cov.shape, .["pair/0"].shape, .["pair/1"].shape]')" '[[8,2,60],[16,16],[8,8],[8,8]]'
     is "$(header "$F/singles" | jq -r '.__metadata__.aq' | jq -c '[.schema, .layers, (.candidates | map(.name))]')" \
@@ -63,11 +52,17 @@ numbers() {
         | if ($a / 2 | floor) == ($b / 2 | floor) then 0 else $cov[$a * 16 + $b] end]'
 }
 
-@test "the same bits for any number of threads" {
-    local n
+@test "the same bits for any number of threads, and within --memory" {
+    local n need
     for n in 1 2 8; do
         aq 0 singles --threads $n -o "$T/$n" "$F/4.json" "$F/8.json"
         cmp "$T/$n" "$F/singles"
+    done
+    refused 1 "--memory 1 MB is too little" singles --memory 1M -o "$T/s" "$F/4.json" "$F/8.json"
+    need=$(sed -nE 's/.*: ([0-9]+) MB are needed.*/\1/p' <<<"$stderr")000000
+    for n in "$need" $((need + 60000000)); do
+        aq 0 singles --memory "$n" -o "$T/s" "$F/4.json" "$F/8.json"
+        cmp "$T/s" "$F/singles"
     done
 }
 

@@ -401,6 +401,36 @@ agrees() {
 }
 
 # bats test_tags=gpu
+@test "aq-eval singles on the GPU: the same bytes from run to run; the CPU's numbers" {
+    demo_inputs
+    local m=$T/qwen3_vl_demo d n off bits
+    for bits in 4 8; do # of this model's groups, whatever they are
+        scores any wint${bits}_afp16/default $bits $bits "$(jq '[.groups[].layer] | max + 1' "$m/lm.json")"
+        sealed_jq --slurpfile lm "$m/lm.json" '.identity.lm = $lm[0].digest.sample | .groups = ([.groups, $lm[0].groups] | transpose | map(.[0] + .[1]))
+            | .weights.lm = ([.groups[].weights] | add)' any >$bits.json
+    done
+    head -n 100 "$REPO/datasets/demo/captions_medium.txt" >captions
+    aq-calib tokens -q --tokenizer "$REPO/models/qwen3_vl_demo/checkpoint" -o tokens captions
+    measure() { aq-eval singles -q --reference "$m/lm.json" --domain s=tokens "$@" 4.json 8.json; }
+    measure --device cpu --dtype fp32 -o cpu:fp32
+    for d in fp32 bf16; do
+        measure --device cuda --dtype $d -o cuda:$d
+        measure --device cuda --dtype $d -o again
+        cmp again cuda:$d
+    done
+    # the size of the differences by that of the numbers, which are few: sums over the samples, and over the positions
+    far() {
+        jq -n --argjson n "$1" --slurpfile a <(numbers cpu:fp32 "$2") --slurpfile b <(numbers cuda:fp32 "$2") '
+            def sums: [_nwise($n) | add]; [($a | sums), ($b | sums)] | transpose | (map(.[0] - .[1] | . * .) | add) / (map(.[0] | . * .) | add) | sqrt'
+    }
+    for n in 100:kl 1:cov; do
+        off=$(far "${n%:*}" "${n#*:}")
+        echo "# ${n#*:} of singles on the GPU: off by $off" >&3
+        jq -en --argjson x "$off" '$x < 1e-4'
+    done
+}
+
+# bats test_tags=gpu
 @test "compute-sanitizer finds nothing on a tiny model" {
     need_command compute-sanitizer
     # cuBLAS's bf16 kernels store through the copy engine, which initcheck and racecheck do not see

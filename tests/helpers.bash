@@ -82,6 +82,17 @@ sealed_jq() {
     jq "$@" | "$O"/tests/json_seal
 }
 
+# header FILE: of a safetensors file
+header() { tail -c +9 "$1" | head -c "$(od -An -tu8 -N8 "$1")"; }
+
+# numbers FILE TENSOR: its float64, one a line
+numbers() {
+    local begin size
+    begin=$(($(od -An -tu8 -N8 "$1") + 8 + $(header "$1" | jq --arg t "$2" '.[$t].data_offsets[0]')))
+    size=$(header "$1" | jq --arg t "$2" '.[$t].data_offsets | .[1] - .[0]')
+    od -An -tf8 -w8 -v -j "$begin" -N "$size" "$1"
+}
+
 need_shared() {
     [ -d "$SHARED/data" ] || skip "test data in ../shared is not here"
 }

@@ -25,16 +25,18 @@ struct singles {
     struct aq_pool *pool;
     size_t groups, candidates, all; /* all: groups x candidates */
     int64_t samples, positions;
-    double *kl;      /* (groups, candidates, samples) */
-    float *sketches; /* (all, positions, SKETCH) */
-    double *cov;     /* (all, all) */
-    float *z[2];     /* logits of a slice: reference, changed */
-    double *tops;    /* [tiles][rows]: the reference's largest logits */
-    bool *topped;    /* [tiles]: are they there? */
-    void *dev_z, *dev_x[2];
-    size_t z_bytes, x_bytes;
+    double *kl;             /* (groups, candidates, samples) */
+    float *sketches;        /* (all, positions, SKETCH) */
+    double *cov;            /* (all, all) */
+    struct sketch **sketch; /* [tiles]: of those at work, else NULL */
+    size_t together;        /* tiles at work at most */
+    double *row_kl;         /* of a tile: [rows] */
+    float *x, *row_sketch;  /* (rows, hidden), [rows][SKETCH] */
+    void *dev_x, *dev_kl;
+    size_t x_bytes, kl_bytes;
     struct aq_progress progress;
-    size_t now; /* which of all is measured */
+    size_t now;  /* which of all is measured */
+    size_t done; /* over all tiles */
 };
 
 /* ---- opening ---- */
@@ -46,6 +48,33 @@ static int check_options(const struct singles *s, struct aq_err *err)
             return aq_err_set(err, AQ_EINPUT, "not every candidate has a score for %s",
                               aq_show(s->table.rows[row].name));
     return 0;
+}
+
+/* Of what a limit leaves, the part for more tiles at work than one; and without a limit. */
+enum { SHARE = 4 };
+static const uint64_t sketches_usual = UINT64_C(8) << 30;
+
+/* Results do not depend on how many tiles are at work. --memory on a device is about the device's,
+   and what the host keeps counts only where it is the same. */
+static uint64_t beside(void *arg, const struct backend *b, uint64_t left)
+{
+    struct singles *s = arg;
+    const struct eval_domain *d = &s->in.domains.items[0];
+    const int64_t rows = s->in.domains.rows, hidden = s->in.lm.arch.hidden_size;
+    const uint64_t each = sketch_bytes(rows, hidden), tiles = s->in.domains.first_tile[1];
+    const bool here = b->ops == &backend_cpu_ops;
+    uint64_t least = sketch_room(rows, hidden, NN_SLICE), more = sketches_usual;
+    s->x_bytes = (size_t)(rows * hidden) * b->act_size;
+    s->kl_bytes = (size_t)rows * sizeof(double);
+    least += s->x_bytes + s->kl_bytes;
+    if (here)
+        least += each + sketch_host_room(rows, hidden, NN_SLICE) +
+                 s->table.count * s->table.candidate_count * SKETCH * sizeof(float) *
+                     (uint64_t)d->positions[d->tokens.samples];
+    if (here && left < UINT64_MAX)
+        more = left > least ? (left - least) / SHARE : 0;
+    s->together = (size_t)(more / each + 1 < tiles ? more / each + 1 : tiles);
+    return least + (here ? (s->together - 1) * each : 0);
 }
 
 static int take_room(struct singles *s, struct aq_err *err)
@@ -90,54 +119,48 @@ static int open_all(struct singles *s, struct aq_err *err)
                                   .lm = &s->in.lm,
                                   .domains = &s->in.domains,
                                   .operands = s->recipes.candidates,
-                                  .count = s->recipes.count};
+                                  .count = s->recipes.count,
+                                  .beside = beside,
+                                  .arg = s};
     r = trials_open(&s->trials, &job, err);
     free(dir);
     return r < 0 ? -1 : take_room(s, err);
 }
 
-/* ---- the head ---- */
+/* ---- one tile ---- */
 
-static int slice_of(struct singles *s, const struct trial_output *t, int64_t slice, int which,
-                    struct aq_err *err)
+/* The matrices of its positions. */
+static int sketch_tile(void *arg, const struct trial_output *t, struct aq_err *err)
 {
-    size_t bytes = (size_t)(t->desc->rows * nn_slice_ids(t->model, slice)) * sizeof(float);
-    nn_slice_logits(t->model, t->tile, slice, s->dev_z, s->dev_x[which]);
-    return t->b->ops->download(t->b, s->z[which], s->dev_z, bytes, err);
+    struct singles *s = arg;
+    struct sketch_job job = {
+        .b = t->b, .tile = t->tile, .desc = t->desc, .pool = s->pool, .x = s->dev_x};
+    while (nn_slice_ids(t->model, job.slices) > 0)
+        job.slices++;
+    struct backend_head *head = xcalloc((size_t)job.slices, sizeof *head);
+    for (int64_t i = 0; i < job.slices; i++)
+        head[i] = nn_slice_head(t->model, i);
+    job.head = head;
+    nn_head_input(t->model, t->tile, s->dev_x, t->reference);
+    const int r = sketch_new(&s->sketch[t->number], &job, err);
+    free(head);
+    return r;
 }
 
-static int sketch_tile(struct singles *s, const struct trial_output *t, struct sketch *k,
-                       struct aq_err *err)
-{
-    int64_t ids;
-    nn_head_input(t->model, t->tile, s->dev_x[0], t->reference);
-    nn_head_input(t->model, t->tile, s->dev_x[1], t->changed);
-    for (int64_t i = 0; !s->topped[t->number] && (ids = nn_slice_ids(t->model, i)) > 0; i++) {
-        if (slice_of(s, t, i, 0, err) < 0)
-            return -1;
-        sketch_top(k, s->pool, s->z[0], ids);
-    }
-    s->topped[t->number] = true;
-    for (int64_t i = 0; (ids = nn_slice_ids(t->model, i)) > 0; i++) {
-        if (slice_of(s, t, i, 0, err) < 0 || slice_of(s, t, i, 1, err) < 0)
-            return -1;
-        sketch_slice(k, s->pool, s->z[0], s->z[1], ids);
-    }
-    return 0;
-}
-
-static int keep_tile(struct singles *s, const struct trial_output *t, const struct sketch *k,
-                     struct aq_err *err)
+static int keep_tile(struct singles *s, const struct trial_output *t, struct aq_err *err)
 {
     const struct eval_place place = eval_domains_tile_at(&s->in.domains, t->number);
     const int64_t *positions = s->in.domains.items[0].positions;
     for (int32_t i = 0; i < t->desc->samples; i++) {
         int64_t sample = place.tile->sample + i, at = positions[sample];
         double *sum = &s->kl[s->now * (size_t)s->samples + (size_t)sample];
-        for (int32_t r = t->desc->first[i]; r < t->desc->first[i + 1]; r++)
-            if (t->desc->target[r] >= 0)
-                *sum += sketch_row(
-                    k, r, s->sketches + (s->now * (size_t)s->positions + (size_t)at++) * SKETCH);
+        for (int32_t r = t->desc->first[i]; r < t->desc->first[i + 1]; r++) {
+            if (t->desc->target[r] < 0)
+                continue;
+            *sum += s->row_kl[r];
+            memcpy(s->sketches + (s->now * (size_t)s->positions + (size_t)at++) * SKETCH,
+                   s->row_sketch + (size_t)r * SKETCH, SKETCH * sizeof(float));
+        }
         if (!isfinite(*sum))
             return aq_err_set(err, AQ_EINPUT, "the divergence is not finite in sample %" PRId64,
                               sample);
@@ -148,24 +171,26 @@ static int keep_tile(struct singles *s, const struct trial_output *t, const stru
 static int measure_tile(void *arg, const struct trial_output *t, struct aq_err *err)
 {
     struct singles *s = arg;
-    struct sketch *k = sketch_new(t->desc->rows, t->desc->target,
-                                  s->tops + t->number * (size_t)s->in.domains.rows);
-    int r = sketch_tile(s, t, k, err);
-    if (r == 0)
-        r = keep_tile(s, t, k, err);
-    sketch_free(k);
-    return r;
+    void *x = t->changed; /* then what the head reads */
+    double *kl = s->dev_kl;
+    nn_kl(t->model, t->tile, t->reference, &x, &kl, 1, t->logits);
+    if (t->b->ops->download(t->b, s->row_kl, s->dev_kl, s->kl_bytes, err) < 0 ||
+        t->b->ops->download(t->b, s->x, x, s->x_bytes, err) < 0)
+        return -1;
+    sketch_of(s->sketch[t->number], s->pool, s->x, s->row_sketch);
+    return keep_tile(s, t, err);
 }
 
 /* ---- all of them ---- */
 
-static int measure_one(struct singles *s, size_t row, int *option, struct aq_err *err)
+/* The candidates of one group, on tiles first <= i < end. */
+static int measure_group(struct singles *s, size_t row, int *option, size_t first, size_t end,
+                         struct aq_err *err)
 {
     const struct sel_row *x = &s->table.rows[row];
     int none = option[row];
     for (size_t i = 0; i < x->count; i++) {
-        const struct trial_range range = {0, s->in.domains.first_tile[1],
-                                          recipes_layer(&s->recipes, row)};
+        const struct trial_range range = {first, end, recipes_layer(&s->recipes, row)};
         if (x->options[i].candidate == SEL_NONE)
             continue;
         s->now = row * s->candidates + (size_t)x->options[i].candidate;
@@ -173,7 +198,7 @@ static int measure_one(struct singles *s, size_t row, int *option, struct aq_err
         recipes_set(&s->recipes, option);
         if (trials_outputs(s->trials, &s->recipes.mixed, &range, measure_tile, s, err) < 0)
             return -1;
-        aq_progress_update(&s->progress, s->now + 1);
+        aq_progress_update(&s->progress, ++s->done);
     }
     option[row] = none;
     return 0;
@@ -182,20 +207,22 @@ static int measure_one(struct singles *s, size_t row, int *option, struct aq_err
 static int take_buffers(struct singles *s, struct aq_err *err)
 {
     struct backend *b = trials_device(s->trials);
-    size_t rows = (size_t)s->in.domains.rows;
-    s->z_bytes = rows * NN_SLICE * sizeof(float);
-    s->x_bytes = rows * (size_t)s->in.lm.arch.hidden_size * b->act_size;
-    s->z[0] = xmalloc(s->z_bytes);
-    s->z[1] = xmalloc(s->z_bytes);
-    size_t tiles = s->in.domains.first_tile[1];
-    s->topped = xcalloc(tiles + 1, sizeof *s->topped);
-    s->tops = xcalloc(tiles * rows + 1, sizeof *s->tops);
-    for (size_t i = 0; i < tiles * rows; i++)
-        s->tops[i] = -INFINITY;
-    s->dev_z = b->ops->alloc(b, s->z_bytes, "logits", err);
-    s->dev_x[0] = s->dev_z ? b->ops->alloc(b, s->x_bytes, "an input of the head", err) : NULL;
-    s->dev_x[1] = s->dev_x[0] ? b->ops->alloc(b, s->x_bytes, "an input of the head", err) : NULL;
-    return s->dev_x[1] ? 0 : -1;
+    const size_t rows = (size_t)s->in.domains.rows;
+    s->sketch = xcalloc(s->in.domains.first_tile[1] + 1, sizeof(struct sketch *));
+    s->row_kl = xmalloc(s->kl_bytes);
+    s->x = xmalloc(s->x_bytes);
+    s->row_sketch = xcalloc(rows * SKETCH, sizeof *s->row_sketch);
+    s->dev_x = b->ops->alloc(b, s->x_bytes, "an input of the head", err);
+    s->dev_kl = s->dev_x ? b->ops->alloc(b, s->kl_bytes, "divergences", err) : NULL;
+    return s->dev_kl ? 0 : -1;
+}
+
+static void drop_sketches(struct singles *s)
+{
+    for (size_t i = 0; s->sketch && i < s->in.domains.first_tile[1]; i++) {
+        sketch_free(s->sketch[i]);
+        s->sketch[i] = NULL;
+    }
 }
 
 static int measure_all(struct singles *s, struct aq_err *err)
@@ -203,9 +230,17 @@ static int measure_all(struct singles *s, struct aq_err *err)
     int *option = xcalloc(s->table.count + 1, sizeof *option);
     int r = take_buffers(s, err);
     memcpy(option, s->recipes.choice, s->table.count * sizeof *option); /* nothing replaced */
-    aq_progress_begin(&s->progress, "measuring", s->all);
-    for (size_t row = 0; row < s->table.count && r == 0; row++)
-        r = measure_one(s, row, option, err);
+    const size_t tiles = s->in.domains.first_tile[1];
+    const size_t turns = (tiles + s->together - 1) / s->together;
+    aq_progress_begin(&s->progress, "measuring", s->all * turns);
+    for (size_t at = 0; at < tiles && r == 0; at += s->together) {
+        const struct trial_range range = {at, tiles - at < s->together ? tiles : at + s->together,
+                                          0};
+        drop_sketches(s);
+        r = trials_references(s->trials, &range, sketch_tile, s, err);
+        for (size_t row = 0; row < s->table.count && r == 0; row++)
+            r = measure_group(s, row, option, range.first, range.end, err);
+    }
     aq_progress_end(&s->progress);
     free(option);
     return r;
@@ -377,13 +412,11 @@ int eval_singles(const struct singles_options *o, struct aq_err *err)
         r = write_file(&s, err);
     }
     struct backend *b = s.trials ? trials_device(s.trials) : NULL;
-    if (b) {
-        if (s.dev_z)
-            b->ops->free(b, s.dev_z, s.z_bytes);
-        for (int i = 0; i < 2; i++)
-            if (s.dev_x[i])
-                b->ops->free(b, s.dev_x[i], s.x_bytes);
-    }
+    drop_sketches(&s);
+    if (b && s.dev_x)
+        b->ops->free(b, s.dev_x, s.x_bytes);
+    if (b && s.dev_kl)
+        b->ops->free(b, s.dev_kl, s.kl_bytes);
     trials_close(s.trials);
     recipes_close(&s.recipes);
     sel_table_release(&s.table);
@@ -392,9 +425,9 @@ int eval_singles(const struct singles_options *o, struct aq_err *err)
     free(s.kl);
     free(s.sketches);
     free(s.cov);
-    free(s.z[0]);
-    free(s.z[1]);
-    free(s.tops);
-    free(s.topped);
+    free(s.sketch);
+    free(s.row_kl);
+    free(s.x);
+    free(s.row_sketch);
     return r;
 }

@@ -20,7 +20,7 @@
 #include "eval/inputs.h"
 #include "select/select_pairs.h"
 
-enum { SINGLES_RESULT_VERSION = 3 };
+enum { SINGLES_RESULT_VERSION = 4 };
 
 struct singles_options {
     struct eval_where where;

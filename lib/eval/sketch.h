@@ -4,30 +4,44 @@
  * half of |v1 + v2|^2. Ids are thrown into SKETCH buckets with random signs, which keeps inner
  * products but for a spread of sqrt(2 / SKETCH) of each position.
  *
- * Logits come in slices of ids, as in eval/compare.h; a row's numbers depend on its own logits
- * alone.
+ * Logits are linear in what the head reads, but for a cap, which its slope stands for. So the
+ * vector is the change of the head's input times a matrix (hidden, SKETCH) of the position's own,
+ * which is made once for all changes and spares them the vocabulary.
  */
 #ifndef AQ_EVAL_SKETCH_H
 #define AQ_EVAL_SKETCH_H
 
+#include "backend/backend.h"
 #include "base/pool.h"
 
 #include <stdint.h>
 
 enum { SKETCH = 64 };
 
+/* Of one tile: these matrices. */
 struct sketch;
 
-/* Both borrowed: target [rows]; rows with -1 are left out. top [rows]: the reference's largest
-   logits; -infinity before sketch_top, and another sketch of these rows needs it no more. */
-struct sketch *sketch_new(int32_t rows, const int32_t *target, double *top);
+struct sketch_job {
+    struct backend *b;
+    const struct backend_tile *tile;
+    const struct backend_tile_desc *desc; /* rows without a target are left out */
+    struct aq_pool *pool;
+    const void *x;                   /* (rows, hidden), on the device: what the head reads */
+    const struct backend_head *head; /* slices of the head, loaded, in the order of their ids */
+    int64_t slices;
+};
+
+int sketch_new(struct sketch **out, const struct sketch_job *job, struct aq_err *err) AQ_MUST_CHECK;
 void sketch_free(struct sketch *s); /* NULL is fine */
-/* First pass, over all slices: the reference's largest logits. Then the second: both. */
-void sketch_top(struct sketch *s, struct aq_pool *pool, const float *z, int64_t ids);
-void sketch_slice(struct sketch *s, struct aq_pool *pool, const float *z, const float *zq,
-                  int64_t ids);
-/* After the last slice: KL(reference || changed) of a row, exactly 0 for equal logits; out:
-   [SKETCH]. */
-double sketch_row(const struct sketch *s, int32_t row, float *out);
+/* Bytes of the backend's memory that sketch_new takes for a while, and of the host's besides;
+   slice: the most ids of one. */
+uint64_t sketch_room(int64_t rows, int64_t hidden, int64_t slice);
+uint64_t sketch_host_room(int64_t rows, int64_t hidden, int64_t slice);
+/* Bytes of this many positions' matrices, in host memory. */
+uint64_t sketch_bytes(int64_t positions, int64_t hidden);
+
+/* out [rows][SKETCH], set in rows with a target; xq (rows, hidden), on the host: what the head
+   reads now. Exactly 0 for an unchanged row, whose numbers depend on that row alone. */
+void sketch_of(const struct sketch *s, struct aq_pool *pool, const float *xq, float *out);
 
 #endif

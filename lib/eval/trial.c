@@ -99,7 +99,12 @@ static int take_room(struct trials *t, struct aq_err *err)
     t->sums_bytes = rows * sizeof(double);
     t->host_sums = xmalloc(t->sums_bytes);
     int64_t slots = (int64_t)t->tile_count * (nn_layers(t->model) + 2);
-    uint64_t rest = fixed_bytes(t), limit = UINT64_MAX;
+    uint64_t rest = fixed_bytes(t), limit = UINT64_MAX, memory = t->job.memory;
+    if (t->job.beside)
+        rest += t->job.beside(t->job.arg, t->b,
+                              !memory         ? UINT64_MAX
+                              : memory > rest ? memory - rest
+                                              : 0);
     if (t->job.memory && rest > t->job.memory)
         return aq_err_set(err, AQ_ERUN, "--memory %.0f MB is too little: %.0f MB are needed",
                           (double)t->job.memory / 1e6, ceil((double)rest / 1e6));
@@ -273,6 +278,22 @@ static int add_up(struct trials *t, size_t tile, double *sums, struct aq_err *er
     return 0;
 }
 
+static struct backend_logits *logits_of(struct trials *t, size_t tile)
+{
+    return tile < t->logits_count ? &t->logits[tile] : NULL;
+}
+
+/* *h: the output of the unquantized model; NULL if its logits are made. */
+static int reference_of(struct trials *t, size_t tile, const void **h, struct aq_err *err)
+{
+    const struct backend_logits *logits = logits_of(t, tile);
+    *h = NULL;
+    if (logits && logits->made)
+        return 0;
+    *h = kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err);
+    return *h ? 0 : -1;
+}
+
 static int measure(struct trials *t, const struct trial_batch *b, double *sums, struct aq_err *err)
 {
     if (nn_use_ends(t->model, err) < 0)
@@ -281,12 +302,10 @@ static int measure(struct trials *t, const struct trial_batch *b, double *sums, 
         size_t tile = b->first + i;
         void *changed = state_at(t, i);
         double *dev = t->dev_sums;
-        struct backend_logits *logits = tile < t->logits_count ? &t->logits[tile] : NULL;
-        const void *h = NULL;
-        if ((!logits || !logits->made) &&
-            !(h = kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err)))
+        const void *h;
+        if (reference_of(t, tile, &h, err) < 0)
             return -1;
-        nn_kl(t->model, t->tiles[tile], h, &changed, &dev, 1, logits);
+        nn_kl(t->model, t->tiles[tile], h, &changed, &dev, 1, logits_of(t, tile));
         if (add_up(t, tile, sums, err) < 0)
             return -1;
     }
@@ -325,27 +344,43 @@ int trials_run(struct trials *t, const struct eval_operand *recipe, const struct
     return 0;
 }
 
-static int give_outputs(struct trials *t, const struct trial_batch *b, trial_output_fn *fn,
-                        void *arg, struct aq_err *err)
+static struct trial_output output_of(struct trials *t, size_t tile)
+{
+    return (struct trial_output){.b = t->b,
+                                 .model = t->model,
+                                 .tile = t->tiles[tile],
+                                 .desc = &eval_domains_tile_at(t->job.domains, tile).tile->desc,
+                                 .number = tile};
+}
+
+int trials_references(struct trials *t, const struct trial_range *range, trial_output_fn *fn,
+                      void *arg, struct aq_err *err)
 {
     nn_drop_ends(t->model); /* a tied head is the embedding, and is loaded by slices now */
-    if (nn_use_head(t->model, err) < 0)
-        return -1;
-    int r = 0;
-    for (size_t i = 0; i < b->count && r == 0; i++) {
-        size_t tile = b->first + i;
-        struct trial_output out = {.b = t->b,
-                                   .model = t->model,
-                                   .tile = t->tiles[tile],
-                                   .desc = &eval_domains_tile_at(t->job.domains, tile).tile->desc,
-                                   .number = tile,
-                                   .changed = state_at(t, i)};
+    int r = nn_use_head(t->model, err);
+    for (size_t tile = range->first; tile < range->end && r == 0; tile++) {
+        struct trial_output out = output_of(t, tile);
         out.reference =
             kept_get(t->kept, slot_of(t, tile, nn_layers(t->model) + 1), t->reference, err);
         r = out.reference ? fn(arg, &out, err) : -1;
     }
     nn_drop_head(t->model);
     return r;
+}
+
+static int give_outputs(struct trials *t, const struct trial_batch *b, trial_output_fn *fn,
+                        void *arg, struct aq_err *err)
+{
+    if (nn_use_ends(t->model, err) < 0)
+        return -1;
+    for (size_t i = 0; i < b->count; i++) {
+        struct trial_output out = output_of(t, b->first + i);
+        out.changed = state_at(t, i);
+        out.logits = logits_of(t, out.number);
+        if (reference_of(t, out.number, &out.reference, err) < 0 || fn(arg, &out, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 int trials_outputs(struct trials *t, const struct eval_operand *recipe,

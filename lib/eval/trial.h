@@ -20,6 +20,10 @@ struct trial_job {
     struct eval_domains *domains;        /* not tiled yet */
     const struct eval_operand *operands; /* whatever a recipe is put together from */
     size_t count;
+    /* Of `memory`, what the caller takes itself; left: what trials leave at most, or UINT64_MAX.
+       The domains are tiled by then. NULL: nothing. */
+    uint64_t (*beside)(void *arg, const struct backend *b, uint64_t left);
+    void *arg;
 };
 
 struct trials;
@@ -45,16 +49,22 @@ struct trial_range {
 int trials_run(struct trials *t, const struct eval_operand *recipe, const struct trial_range *range,
                bool keep, double *sums, struct aq_err *err) AQ_MUST_CHECK;
 
-/* For other uses of the outputs: the states that the head reads, of one tile. */
+/* For other uses of the outputs: those of the last layer, of one tile. */
 struct trial_output {
     struct backend *b;
-    struct nn_model *model; /* its head is in use, by slices */
+    struct nn_model *model;
     const struct backend_tile *tile;
     const struct backend_tile_desc *desc;
     size_t number;
-    const void *reference, *changed;
+    const void *reference;         /* of the unquantized model; NULL: its logits are made */
+    void *changed;                 /* of the recipe, which may be overwritten */
+    struct backend_logits *logits; /* where the reference's are kept; NULL: nowhere */
 };
 typedef int trial_output_fn(void *arg, const struct trial_output *t, struct aq_err *err);
+/* The unquantized model's, with the head in use by slices; nothing is changed. */
+int trials_references(struct trials *t, const struct trial_range *range, trial_output_fn *fn,
+                      void *arg, struct aq_err *err) AQ_MUST_CHECK;
+/* A recipe's; the ends are in use, for nn_kl. */
 int trials_outputs(struct trials *t, const struct eval_operand *recipe,
                    const struct trial_range *range, trial_output_fn *fn, void *arg,
                    struct aq_err *err) AQ_MUST_CHECK;

@@ -1431,9 +1431,15 @@ void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, co
 void nn_slice_logits(struct nn_model *m, const struct backend_tile *t, int64_t slice, void *z,
                      const void *x)
 {
+    const struct backend_head head = nn_slice_head(m, slice);
+    m->b->ops->logits(m->b, t, z, x, &head);
+}
+
+struct backend_head nn_slice_head(struct nn_model *m, int64_t slice)
+{
     struct backend_head head = head_of_model(m);
     head.w = &m->slices[slice];
-    m->b->ops->logits(m->b, t, z, x, &head);
+    return head;
 }
 
 void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits)

@@ -147,6 +147,8 @@ void nn_head_input(struct nn_model *m, const struct backend_tile *t, void *x, co
 int64_t nn_slice_ids(const struct nn_model *m, int64_t slice); /* 0: after the last one */
 void nn_slice_logits(struct nn_model *m, const struct backend_tile *t, int64_t slice, void *z,
                      const void *x);
+/* The slice itself, for other ops; valid until nn_drop_head. */
+struct backend_head nn_slice_head(struct nn_model *m, int64_t slice);
 /* logits: (rows, vocab) in the backend's memory; for tests and small vocabularies. */
 void nn_logits(struct nn_model *m, const struct backend_tile *t, const void *h, void *logits);
 

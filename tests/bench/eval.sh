@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Divergences, random weights. On a GPU: positions of one recipe in bf16 with operands of one and of three products and windows of 512
-# tokens, divergences of all groups one by one, and trials of a polish. On two processors, in the dimensions of SmolLM2-135M: 16,384
+# tokens, divergences of all groups one by one, trials of a polish, and singles of SINGLES=9300 positions. On two processors, in the dimensions of SmolLM2-135M: 16,384
 # positions of one recipe, and exchanges of a polish on 4,096 tokens, such as are refused early and such as are measured to the end on two
-# texts. WHAT='positions kl_div trials cpu exchanges accepted' chooses; POSITIONS=1000000
+# texts. WHAT='positions kl_div trials singles cpu exchanges accepted' chooses; POSITIONS=1000000
 # measures all that the aim says, 100,000 do to see the rate. Needs 9 GB of disk in $TMPDIR for the GPU's part.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 O=${O:-build}
 export PATH="$PWD/$O/bin:$PATH" AQ_CONF=$PWD/conf LC_ALL=C
 gpu=
-! nvidia-smi -L >/dev/null 2>&1 || gpu='positions kl_div trials'
+! nvidia-smi -L >/dev/null 2>&1 || gpu='positions kl_div trials singles'
 WHAT=${WHAT:-$gpu cpu exchanges accepted} POSITIONS=${POSITIONS:-100000}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -66,16 +66,22 @@ kl_div() {
         --lm "$work/4b.json" --tokens "$work/captions" --prefix 512 --score-samples 512 -o "$work/store" "$work/quant.json"
 }
 
-# polish LM LAYERS TOKENS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts have 32 samples,
-# of which whole numbers fill a tile
-polish() {
-    local lm=$1 layers=$2 length=$(($3 / 32)) bits t
-    shift 3
+# scores_of LM LAYERS: of two candidates, into scores-4.json and scores-8.json
+scores_of() {
+    local lm=$1 layers=$2 bits
     for bits in 4 8; do
         jq -n -f tests/scores.jq --arg name "wint${bits}_afp16/default" --argjson bits $bits --argjson seed $bits --argjson layers "$layers" |
             jq --slurpfile lm "$lm" '.identity.lm = $lm[0].digest.sample | .groups = ([.groups, $lm[0].groups] | transpose | map(.[0] + .[1]))
                 | .weights.lm = ([.groups[].weights] | add)' | "$O/tests/json_seal" >"$work/scores-$bits.json"
     done
+}
+
+# polish LM LAYERS TOKENS OPTION...: into polished.json, from scores that promise much, so that no trial is left out; the texts have 32 samples,
+# of which whole numbers fill a tile
+polish() {
+    local lm=$1 layers=$2 length=$(($3 / 32)) t
+    shift 3
+    scores_of "$lm" "$layers"
     for t in search:3 confirm:4; do text "${t%:*}" 32 "$length" "${t#*:}"; done
     aq-select -q --effective-bits 6 -o "$work/start.json" "$work"/scores-{4,8}.json
     aq-eval polish -q --reference "$lm" --search s="$work/search" --confirm c="$work/confirm" -o "$work/polished.json" "$@" "$work/start.json" \
@@ -99,14 +105,26 @@ trials() {
     trials_of '16,384 tokens, dimensions of 0.6B' '60 s for 600' 600 "$work/06b.json" 28 16384 --device cuda --dtype bf16 --time "${SECONDS_EACH:-60}"
 }
 
+model135m() {
+    [ -e "$work/135m.json" ] && return
+    "$O/tests/random_checkpoint" --kind qwen3 --hidden 576 --intermediate 1536 --layers 30 --heads 9 --kv-heads 3 --head-dim 64 --vocab 49152 --scale 0.05 "$work/135m"
+    aq-extract-lm -q -o "$work/135m.json" "$work/135m"
+}
+
+singles() { # samples of 50 positions
+    model135m
+    scores_of "$work/135m.json" 30
+    text singles $((${SINGLES:-9300} / 50)) 51 1
+    seconds "singles of 120 groups in two formats, ${SINGLES:-9300} positions, fp32, dimensions of SmolLM2" '92 s' aq-eval singles -q --device cuda --dtype fp32 \
+        --reference "$work/135m.json" --domain s="$work/singles" -o "$work/singles.st" "$work"/scores-{4,8}.json
+}
+
 two_processors() { # of those that there are, and the model that they work on
     local two
     two=$(taskset -cp $$ | sed 's/.*: //' | tr , '\n' | awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }' | head -n 2 | paste -sd,)
     taskset -cp "$two" $BASHPID >/dev/null
     lscpu | sed -n 's/^Model name: */two of: /p'
-    [ -e "$work/135m.json" ] && return
-    "$O/tests/random_checkpoint" --kind qwen3 --hidden 576 --intermediate 1536 --layers 30 --heads 9 --kv-heads 3 --head-dim 64 --vocab 49152 --scale 0.05 "$work/135m"
-    aq-extract-lm -q -o "$work/135m.json" "$work/135m"
+    model135m
 }
 
 cpu() {
