@@ -180,6 +180,7 @@ struct backend_sizes {
     /* Of experts: the most rows of a part, the most inputs of an expert's matrix, and the elements
        of the largest matrix for all experts of a part. */
     int64_t part_rows, part_inputs, part_weights;
+    int64_t keys; /* columns of attention's keys, those of all heads */
 };
 
 struct backend_ops {

@@ -15,6 +15,7 @@ void eval_model_sizes(struct backend_sizes *sizes, const struct nn_model *m,
         largest(&sizes->weight, shape->linears[l].rows * shape->linears[l].cols);
     }
     const struct lm_arch *a = nn_arch(m);
+    largest(&sizes->keys, a->num_key_value_heads * a->head_dim);
     if (a->experts) {
         largest(&sizes->outputs, 2 * a->moe_intermediate_size);
         largest(&sizes->inputs, a->moe_intermediate_size);

@@ -441,6 +441,7 @@ struct backend_sizes scoring_sizes_of(struct nn_model *model, const struct backe
         }
     }
     nn_expert_sizes(&sizes, nn_arch(model), b);
+    sizes.keys = nn_arch(model)->num_key_value_heads * nn_arch(model)->head_dim;
     sizes.layer_bytes = nn_layer_bytes(model);
     sizes.end_bytes = nn_end_bytes(model);
     return sizes;

@@ -187,7 +187,8 @@ static bool beyond_limit(const struct cuda_backend *c, size_t bytes)
 /* Weights that are kept for a later pass make room. */
 void *cuda_take(struct cuda_backend *c, size_t bytes, const char *purpose, struct aq_err *err)
 {
-    while ((beyond_limit(c, bytes) || beyond(c, c->config.kept_until, bytes)) && uploader_spare(c)) {
+    while ((beyond_limit(c, bytes) || beyond(c, c->config.kept_until, bytes)) &&
+           uploader_spare(c)) {
     }
     if (beyond_limit(c, bytes)) {
         (void)c->host.err_set(
@@ -239,11 +240,13 @@ void *cuda_scratch(struct cuda_backend *c, enum scratch s, size_t bytes)
 /*
  * Two layers of weights, one in use and one being loaded, and the ends; a weight in its widest
  * quantized form, before it (fp32), and its scales; inputs and results of the products of a turn;
- * the head's logits; attention's matrices; and the context.
+ * the head's logits; attention's matrices, or its terms of keys and values, which are more from
+ * some 30,000 rows on; and the context.
  */
 static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend_sizes *s)
 {
-    const uint64_t turn = cuda_turn_bytes;
+    const uint64_t turn = cuda_turn_bytes, matrices = UINT64_C(256) << 20;
+    uint64_t terms = (uint64_t)s->rows * (uint64_t)s->keys * 4 * sizeof(bf16);
     uint64_t result = (uint64_t)s->rows * (uint64_t)s->outputs * sizeof(float);
     uint64_t input = (uint64_t)s->rows * (uint64_t)s->inputs * form_bytes(FORM_TERMS);
     uint64_t results = result > turn ? result : turn, inputs = input > turn ? input : turn;
@@ -251,7 +254,8 @@ static uint64_t cuda_scratch_bytes(const struct backend *b, const struct backend
     bool widens = b->weight_size != form_bytes(FORM_TERMS); /* fp32 */
     uint64_t widened = widens ? (uint64_t)s->part_weights * sizeof(float) : 0;
     return context_bytes + 2 * s->layer_bytes + s->end_bytes + (uint64_t)s->weight * 11 + results +
-           (inputs > part ? inputs : part) + widened + (UINT64_C(320) << 20);
+           (inputs > part ? inputs : part) + widened + (UINT64_C(64) << 20) +
+           (terms > matrices ? terms : matrices);
 }
 
 static void *cuda_alloc(struct backend *b, size_t bytes, const char *purpose, struct aq_err *err)
