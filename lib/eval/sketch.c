@@ -323,10 +323,10 @@ static void moved_unit(void *arg, int64_t unit, int worker)
     (void)worker;
     for (int32_t r = (int32_t)unit * ROWS; r < end_row(s, unit); r++) {
         const float *x = s->x + r * s->hidden, *xq = c->xq + r * s->hidden;
-        const float *g = s->g + s->place[r] * s->hidden * SKETCH;
         float sum[SKETCH] = {0};
         if (s->place[r] < 0)
             continue;
+        const float *g = s->g + s->place[r] * s->hidden * SKETCH;
         for (int64_t i = 0; i < s->hidden; i++, g += SKETCH)
             for (int k = 0; k < SKETCH; k++)
                 sum[k] += (xq[i] - x[i]) * g[k];
