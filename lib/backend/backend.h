@@ -300,7 +300,7 @@ struct backend_ops {
      * Two next-token distributions, a slice of the vocabulary at a time: device logits z and zq
      * (rows, ids) of the ids from `at` on join what is known of them, sides, device [rows][2],
      * which the slice at 0 sets. Rows without a target stay as they are. Equal logits leave equal
-     * sides. NULL in a backend whose logits the host reads where they are.
+     * sides.
      */
     void (*compare)(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
                     const void *z, const void *zq, int64_t at, int64_t ids);

@@ -31,9 +31,8 @@ struct stream {
     const char *name;                   /* for messages */
     char *states;                       /* [tiles at work] */
     size_t state_bytes;
-    void *x, *z;   /* device: input of the head of a tile; logits of a slice */
-    bool shared;   /* z is that of an earlier stream */
-    float *logits; /* z on the host; NULL where the device compares */
+    void *x, *z; /* device: input of the head of a tile; logits of a slice */
+    bool shared; /* z is that of an earlier stream */
     size_t x_bytes, z_bytes;
     bool held; /* takes the reference's routes */
 };
@@ -51,8 +50,9 @@ struct eval_pass {
     size_t room; /* tiles at work */
     struct aq_pool *pool;
     struct eval_swaps swaps; /* of b: what linears are replaced with */
-    /* What the device knows of a tile's rows: [comparisons, see struct known][rows][2]; and a copy.
-     */
+    /* What is known of a tile's rows: [comparisons][rows][2], those of operands with the reference;
+       the same with the reference's routes with themselves, if these are measured; and the
+       reference in fp32 with itself. And a copy on the host. */
     struct backend_side *sides, *host_sides;
     size_t sides_bytes;
     struct aq_progress progress;
@@ -87,12 +87,6 @@ int64_t eval_pass_noise_samples(const struct eval_pass *p, size_t domain)
         return 0;
     const struct tile *last = &t->items[(t->count < NOISE_TILES ? t->count : NOISE_TILES) - 1];
     return last->sample + last->desc.samples;
-}
-
-/* Does the device compare logits, or the host? */
-static bool on_device(const struct eval_pass *p)
-{
-    return p->b->ops->compare != NULL;
 }
 
 /* ---- opening ---- */
@@ -138,12 +132,10 @@ static int add_stream(struct eval_pass *p, struct backend *b, const struct nn_so
     /* one operand after another is compared, and with it the one that takes the reference's routes
      */
     size_t leader = p->count - 1 <= p->job.count ? 1 : p->job.count + 1;
-    s->shared = on_device(p) && o && p->count - 1 > leader;
+    s->shared = o && p->count - 1 > leader;
     s->x = b->ops->alloc(b, s->x_bytes, "an input of the head", err);
     if (s->x)
         s->z = s->shared ? p->streams[leader].z : b->ops->alloc(b, s->z_bytes, "logits", err);
-    if (!on_device(p))
-        s->logits = xmalloc(s->z_bytes);
     return s->z ? 0 : -1;
 }
 
@@ -176,8 +168,6 @@ static bool routes_alike(const struct eval_pass *p)
 
 static int take_sides(struct eval_pass *p, struct aq_err *err)
 {
-    if (!on_device(p))
-        return 0;
     p->sides_bytes =
         (2 * p->job.count + 1) * (size_t)p->job.domains->rows * 2 * sizeof(struct backend_side);
     p->host_sides = xmalloc(p->sides_bytes);
@@ -241,7 +231,7 @@ static int plan_room(struct eval_pass *p, struct aq_err *err)
     for (size_t i = 0; i < p->count; i++) {
         const struct stream *s = &p->streams[i];
         each += s->state_bytes;
-        rest += s->x_bytes + (s->shared ? 0 : s->z_bytes) + (s->logits ? s->z_bytes : 0);
+        rest += s->x_bytes + (s->shared ? 0 : s->z_bytes);
         if (s->own_model)
             rest += nn_buffer_bytes(nn_arch(s->model), s->b, p->job.domains->rows, 0);
     }
@@ -291,7 +281,6 @@ void eval_pass_close(struct eval_pass *p)
         s->b->ops->free(s->b, s->x, s->x_bytes);
         if (!s->shared)
             s->b->ops->free(s->b, s->z, s->z_bytes);
-        free(s->logits);
     }
     free_routes(p);
     if (p->sides)
@@ -449,18 +438,6 @@ static int blame(struct eval_pass *p, const struct batch *b, const struct stream
 
 /* ---- the head ---- */
 
-/*
- * What is known of a tile's rows after the last slice, in the order of comparisons: operands with
- * the reference; the same with the reference's routes with themselves, if these are measured; and
- * the reference in fp32 with itself. From the host's sums, or the device's.
- */
-struct known {
-    struct compare *operands, **routing, *noise; /* routing: [operands]; NULL: not measured */
-    const struct backend_side *sides;            /* NULL: the host compared */
-    int32_t rows;                                /* of sides, for each comparison */
-    bool noisy;                                  /* the noise is measured on this tile */
-};
-
 static size_t routing_number(const struct eval_pass *p, size_t operand)
 {
     return p->job.count + operand;
@@ -471,24 +448,19 @@ static size_t noise_number(const struct eval_pass *p)
     return 2 * p->job.count;
 }
 
-static struct comparison known_row(const struct eval_pass *p, const struct known *k, size_t number,
-                                   int32_t r)
+/* Of row r of the tile, by comparison `number`. */
+static struct comparison known_row(const struct eval_pass *p, size_t number, int32_t r)
 {
-    const struct backend_side *sides = k->sides;
-    if (sides) {
-        sides += 2 * (number * (size_t)k->rows + (size_t)r);
-        return compare_sides(&sides[0], &sides[1]);
-    }
-    if (number == noise_number(p))
-        return compare_row(k->noise, 0, r);
-    return number < p->job.count ? compare_row(k->operands, (int)number, r)
-                                 : compare_row(k->routing[number - p->job.count], 0, r);
+    const struct backend_side *sides =
+        p->host_sides + 2 * (number * (size_t)p->job.domains->rows + (size_t)r);
+    return compare_sides(&sides[0], &sides[1]);
 }
 
-static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
-                     const struct known *known, struct eval_part *part, struct aq_err *err)
+static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at, struct eval_part *part,
+                     struct aq_err *err)
 {
     const struct eval_place *place = &b->places[at];
+    const bool noisy = is_noise_tile(p, place);
     const struct backend_tile_desc *desc = &place->tile->desc;
     struct eval_part_domain *d = &part->domains[place->number];
     for (int32_t i = 0; i < desc->samples; i++) {
@@ -497,7 +469,7 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
             if (desc->target[r] < 0)
                 continue;
             for (size_t k = 0; k < p->job.count; k++) {
-                const struct comparison x = known_row(p, known, k, r);
+                const struct comparison x = known_row(p, k, r);
                 struct eval_values *v = &d->values[k];
                 if (!isfinite(x.nll_reference))
                     return blame(p, b, &p->streams[0], at, i, err);
@@ -510,12 +482,12 @@ static int keep_tile(struct eval_pass *p, const struct batch *b, size_t at,
                 v->top1[position] = (uint8_t)x.same_top;
                 if (!p->routing)
                     continue;
-                v->routing[position] = known_row(p, known, routing_number(p, k), r).kl;
+                v->routing[position] = known_row(p, routing_number(p, k), r).kl;
                 if (!isfinite(v->routing[position]))
                     return blame(p, b, &p->streams[1 + p->job.count + k], at, i, err);
             }
-            if (known->noisy)
-                d->noise[position] = known_row(p, known, noise_number(p), r).kl;
+            if (noisy)
+                d->noise[position] = known_row(p, noise_number(p), r).kl;
             position++;
         }
     }
@@ -529,70 +501,6 @@ static void slice_logits(struct eval_pass *p, const struct batch *b, size_t at, 
     nn_slice_logits(s->model, tile_of(p, b, s, at), slice, s->z, s->x);
 }
 
-/* ---- on the host ---- */
-
-static void known_new(const struct eval_pass *p, struct known *k, const struct tile *tile)
-{
-    int32_t rows = tile->desc.rows;
-    const int32_t *target = tile->desc.target;
-    k->operands = compare_new(rows, (int)p->job.count, target);
-    if (p->routing)
-        k->routing = xcalloc(p->job.count, sizeof(struct compare *));
-    for (size_t i = 0; p->routing && i < p->job.count; i++)
-        k->routing[i] = compare_new(rows, 1, target);
-    if (k->noisy)
-        k->noise = compare_new(rows, 1, target);
-}
-
-static void known_free(const struct eval_pass *p, struct known *k)
-{
-    compare_free(k->operands);
-    for (size_t i = 0; k->routing && i < p->job.count; i++)
-        compare_free(k->routing[i]);
-    free(k->routing);
-    compare_free(k->noise);
-}
-
-/* z: the streams' logits. */
-static void compare_all(struct eval_pass *p, struct known *k, const float **z, int64_t ids)
-{
-    size_t n = p->job.count;
-    compare_slice(k->operands, p->pool, z[0], z + 1, ids);
-    for (size_t i = 0; k->routing && i < n; i++)
-        compare_slice(k->routing[i], p->pool, z[1 + n + i], z + 1 + i, ids);
-    if (k->noise) /* fp32 is the truth there */
-        compare_slice(k->noise, p->pool, z[p->count - 1], z, ids);
-}
-
-static int compare_on_host(struct eval_pass *p, const struct batch *b, size_t at,
-                           struct known *known, struct aq_err *err)
-{
-    const struct tile *tile = b->places[at].tile;
-    const float **z = xcalloc(p->count, sizeof *z);
-    int64_t ids;
-    int r = 0;
-    known_new(p, known, tile);
-    for (size_t k = 0; k < p->count; k++)
-        z[k] = p->streams[k].logits;
-    for (int64_t slice = 0; r == 0 && (ids = nn_slice_ids(p->streams[0].model, slice)) > 0;
-         slice++) {
-        for (size_t k = 0; k < p->count && r == 0; k++) {
-            struct stream *s = &p->streams[k];
-            if (!sees(p, b, s, at))
-                continue;
-            slice_logits(p, b, at, k, slice);
-            r = s->b->ops->download(s->b, s->logits, s->z,
-                                    (size_t)(tile->desc.rows * ids) * sizeof(float), err);
-        }
-        if (r == 0)
-            compare_all(p, known, z, ids);
-    }
-    free(z);
-    return r;
-}
-
-/* ---- on the device ---- */
-
 /* Comparison `number` is of streams a and b, whose logits of this slice are there. */
 static void compare_streams(struct eval_pass *p, const struct batch *b, size_t at, size_t number,
                             const struct stream *x, const struct stream *y, int64_t slice)
@@ -602,17 +510,17 @@ static void compare_streams(struct eval_pass *p, const struct batch *b, size_t a
                        nn_slice_ids(p->streams[0].model, slice));
 }
 
-/* The slices never leave the device. Two backends there know nothing of each other's order: the
+/* The slices never leave a device. Two backends there know nothing of each other's order: the
    logits in fp32 are waited for, and so is what reads them. */
-static int compare_on_device(struct eval_pass *p, const struct batch *b, size_t at,
-                             struct known *known, struct aq_err *err)
+static int compare_all(struct eval_pass *p, const struct batch *b, size_t at, struct aq_err *err)
 {
     const struct backend_ops *op = p->b->ops;
+    const bool noisy = is_noise_tile(p, &b->places[at]);
     const struct stream *reference = &p->streams[0], *exact = &p->streams[p->count - 1];
     size_t n = p->job.count;
     for (int64_t slice = 0; nn_slice_ids(p->streams[0].model, slice) > 0; slice++) {
         slice_logits(p, b, at, 0, slice);
-        if (known->noisy) {
+        if (noisy) {
             slice_logits(p, b, at, p->count - 1, slice);
             if (p->exact->ops->sync(p->exact, err) < 0)
                 return -1;
@@ -627,28 +535,21 @@ static int compare_on_device(struct eval_pass *p, const struct batch *b, size_t 
             compare_streams(p, b, at, routing_number(p, k), &p->streams[1 + n + k],
                             &p->streams[k + 1], slice);
         }
-        if (known->noisy && op->sync(p->b, err) < 0)
+        if (noisy && op->sync(p->b, err) < 0)
             return -1;
     }
-    known->sides = p->host_sides;
     return op->download(p->b, p->host_sides, p->sides, p->sides_bytes, err);
 }
 
 static int compare_tile(struct eval_pass *p, const struct batch *b, size_t at,
                         struct eval_part *part, struct aq_err *err)
 {
-    struct known known = {.rows = p->job.domains->rows, .noisy = is_noise_tile(p, &b->places[at])};
     for (size_t k = 0; k < p->count; k++) {
         struct stream *s = &p->streams[k];
         if (sees(p, b, s, at))
             nn_head_input(s->model, tile_of(p, b, s, at), s->x, s->states + at * s->state_bytes);
     }
-    int r = on_device(p) ? compare_on_device(p, b, at, &known, err)
-                         : compare_on_host(p, b, at, &known, err);
-    if (r == 0)
-        r = keep_tile(p, b, at, &known, part, err);
-    known_free(p, &known);
-    return r;
+    return compare_all(p, b, at, err) < 0 ? -1 : keep_tile(p, b, at, part, err);
 }
 
 static int run_head(struct eval_pass *p, const struct batch *b, struct eval_part *part,

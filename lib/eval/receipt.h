@@ -11,7 +11,7 @@
 
 #define EVAL_SCHEMA "aq.eval/1"
 
-enum { EVAL_RESULT_VERSION = 10 };
+enum { EVAL_RESULT_VERSION = 11 };
 
 /* The receipt of one operand, counted from 0. Warns of what it cannot say. */
 struct json *eval_receipt(const struct eval_part *p, size_t operand);

@@ -1,5 +1,6 @@
-/* Two distributions compared in slices of the vocabulary, against sums in long double over all of
- * it. */
+/* Two distributions compared in slices of the vocabulary by the CPU's backend, against sums in long
+ * double over all of it. */
+#include "backend/backend.h"
 #include "base/mem.h"
 #include "eval/compare.h"
 #include "tap.h"
@@ -67,9 +68,9 @@ static double apart(double a, double b)
 }
 
 /* The number of ids in a slice; the last may be shorter. */
-static void check(struct aq_pool *pool, int step)
+static void check(struct backend *be, const struct backend_tile *tile, int step)
 {
-    struct compare *c = compare_new(ROWS, OTHERS, target);
+    static struct backend_side sides[OTHERS][ROWS][2];
     float *part[1 + OTHERS];
     for (int s = 0; s <= OTHERS; s++)
         part[s] = xcalloc((size_t)ROWS * IDS, sizeof(float));
@@ -79,8 +80,8 @@ static void check(struct aq_pool *pool, int step)
             for (int r = 0; r < ROWS; r++)
                 memcpy(part[s] + (size_t)r * (size_t)n, logits[s][r] + at,
                        (size_t)n * sizeof(float));
-        const float *others[OTHERS] = {part[1], part[2]};
-        compare_slice(c, pool, part[0], others, n);
+        for (int o = 0; o < OTHERS; o++)
+            be->ops->compare(be, tile, sides[o][0], part[0], part[1 + o], at, n);
     }
     double worst = 0;
     int tops = 0;
@@ -88,7 +89,8 @@ static void check(struct aq_pool *pool, int step)
         for (int r = 0; r < ROWS; r++) {
             if (target[r] < 0)
                 continue;
-            struct comparison found = compare_row(c, o, r), want = expected(o, r);
+            struct comparison found = compare_sides(&sides[o][r][0], &sides[o][r][1]);
+            struct comparison want = expected(o, r);
             const double far[] = {apart(found.kl, want.kl), apart(found.rkl, want.rkl),
                                   apart(found.nll_reference, want.nll_reference),
                                   apart(found.nll, want.nll)};
@@ -101,17 +103,25 @@ static void check(struct aq_pool *pool, int step)
     tap_ok(tops == 0, "slices of %d ids: the most likely id", step);
     for (int s = 0; s <= OTHERS; s++)
         free(part[s]);
-    compare_free(c);
 }
 
 int main(void)
 {
     static const int steps[] = {IDS, 20, 5, 1};
+    static const int32_t starts[] = {0, ROWS};
+    static const uint8_t pads[] = {0};
+    static int32_t ids[ROWS], positions[ROWS];
+    static const struct backend_tile_desc d = {ROWS, 1, starts, pads, ids, positions, target};
+    struct backend_config config = {.threads = 2};
+    struct backend *be;
     struct aq_err err;
-    struct aq_pool *pool = aq_pool_new(2, &err);
+    if (backend_open(&be, "cpu", &config, &err) < 0)
+        return 1;
     fill();
+    struct backend_tile *tile = be->ops->tile_new(be, &d, &err);
     for (size_t i = 0; i < AQ_COUNT(steps); i++)
-        check(pool, steps[i]);
-    aq_pool_free(pool);
+        check(be, tile, steps[i]);
+    be->ops->tile_free(be, tile);
+    backend_close(be);
     return tap_done();
 }

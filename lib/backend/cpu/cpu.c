@@ -317,6 +317,7 @@ const struct backend_ops backend_cpu_ops = {
     .loss = cpu_loss,
     .kl = cpu_kl,
     .logits = cpu_logits,
+    .compare = cpu_compare,
     .route = cpu_route,
     .route_backward = cpu_route_backward,
     .part_take = cpu_part_take,

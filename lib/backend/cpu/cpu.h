@@ -148,6 +148,8 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
             struct backend_logits *kept);
 void cpu_logits(struct backend *b, const struct backend_tile *t, void *z, const void *h,
                 const struct backend_head *head);
+void cpu_compare(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
+                 const void *z, const void *zq, int64_t at, int64_t ids);
 struct backend_tile *cpu_tile_part(struct backend *b, const struct backend_tile *t,
                                    const int32_t *slots, const int32_t *ends, int experts,
                                    int per_token, struct aq_err *err);

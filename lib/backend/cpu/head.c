@@ -258,7 +258,7 @@ static void kl_unit(void *arg, int64_t unit, int worker)
         for (int32_t r = 0; r < j->rows; r++) {
             const float *a = z + r * cols, *b = zq + r * cols;
             float top = simd()->top(a, cols), topq = simd()->top(b, cols);
-            double sums[3];
+            double sums[4];
             simd()->divergence(sums, a, b, top, topq, cols);
             j->parts[(k * j->units + unit) * j->rows + r] = (struct partial){top, sums[0], sums[1]};
             j->changed[(k * j->units + unit) * j->rows + r] = (struct partial){topq, sums[2], 0};
@@ -297,6 +297,82 @@ void cpu_kl(struct backend *b, const struct backend_tile *t, double *const *kl, 
 }
 
 /* ---- logits ---- */
+
+/* Two distributions, as compare() has them, over a slice of ids. */
+struct compare_job {
+    const struct backend_tile *t;
+    struct backend_side *sides; /* [rows][2] */
+    const float *z, *zq;        /* (rows, ids) */
+    int64_t at, ids;
+};
+
+/* The lowest id of the largest logit; any where that is a NaN, which makes every sum one. */
+static struct backend_side side_of(const float *z, int64_t ids, int64_t at)
+{
+    float top = simd()->top(z, ids);
+    int64_t best = 0;
+    while (best + 1 < ids && z[best] != top)
+        best++;
+    return (struct backend_side){.top = top, .best = at + best};
+}
+
+/* A slice joins what is known. moved sums differences, which do not change with the top. */
+static void join_side(struct backend_side *all, const struct backend_side *slice)
+{
+    if (slice->top > all->top || isnan(slice->top)) {
+        double f = exp(all->top - slice->top);
+        all->sum = all->sum * f + slice->sum;
+        all->moved = all->moved * f + slice->moved;
+        all->top = slice->top;
+        all->best = slice->best;
+    } else {
+        double f = exp(slice->top - all->top);
+        all->sum += slice->sum * f;
+        all->moved += slice->moved * f;
+    }
+}
+
+static void compare_row(const struct compare_job *j, int32_t r)
+{
+    const float *z = j->z + r * j->ids, *zq = j->zq + r * j->ids;
+    struct backend_side *all = j->sides + 2 * (int64_t)r;
+    struct backend_side p = side_of(z, j->ids, j->at), q = side_of(zq, j->ids, j->at);
+    int64_t target = j->t->target[r] - j->at;
+    double sums[4];
+    simd()->divergence(sums, z, zq, (float)p.top, (float)q.top, j->ids);
+    p.sum = sums[0];
+    p.moved = sums[1];
+    q.sum = sums[2];
+    q.moved = sums[3];
+    if (j->at == 0) {
+        all[0] = p;
+        all[1] = q;
+    } else {
+        join_side(&all[0], &p);
+        join_side(&all[1], &q);
+    }
+    if (target >= 0 && target < j->ids) {
+        all[0].target = z[target];
+        all[1].target = zq[target];
+    }
+}
+
+static void compare_unit(void *arg, int64_t unit, int worker)
+{
+    const struct compare_job *j = arg;
+    int64_t end = (unit + 1) * ROWS < j->t->rows ? (unit + 1) * ROWS : j->t->rows;
+    (void)worker;
+    for (int32_t r = (int32_t)unit * ROWS; r < end; r++)
+        if (j->t->target[r] >= 0)
+            compare_row(j, r);
+}
+
+void cpu_compare(struct backend *b, const struct backend_tile *t, struct backend_side *sides,
+                 const void *z, const void *zq, int64_t at, int64_t ids)
+{
+    struct compare_job j = {.t = t, .sides = sides, .z = z, .zq = zq, .at = at, .ids = ids};
+    aq_pool_run(cpu_of(b)->pool, (t->rows + ROWS - 1) / ROWS, compare_unit, &j);
+}
 
 static void shape_unit(void *arg, int64_t unit, int worker)
 {

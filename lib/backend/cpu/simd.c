@@ -497,17 +497,18 @@ INLINE void exp_below(f64h *y, const f32h *x, float top)
     exp_double(y, y);
 }
 
-INLINE void divergence_half(f64h sums[3], const f32h *a, const f32h *b, float top, float topq)
+INLINE void divergence_half(f64h sums[4], const f32h *a, const f32h *b, float top, float topq)
 {
-    f64h e, f;
+    f64h e, f, away = __builtin_convertvector(*a, f64h) - __builtin_convertvector(*b, f64h);
     exp_below(&e, a, top);
     exp_below(&f, b, topq);
     sums[0] += e;
-    sums[1] += e * (__builtin_convertvector(*a, f64h) - __builtin_convertvector(*b, f64h));
+    sums[1] += e * away;
     sums[2] += f;
+    sums[3] -= f * away;
 }
 
-INLINE void divergence_step(f64h sums[6], const float *a, const float *b, float top, float topq,
+INLINE void divergence_step(f64h sums[8], const float *a, const float *b, float top, float topq,
                             int64_t n)
 {
     f32h v[2], w[2];
@@ -516,18 +517,18 @@ INLINE void divergence_step(f64h sums[6], const float *a, const float *b, float 
     memcpy(v, a, (size_t)n * sizeof *a);
     memcpy(w, b, (size_t)n * sizeof *b);
     divergence_half(sums, &v[0], &w[0], top, topq);
-    divergence_half(sums + 3, &v[1], &w[1], top, topq);
+    divergence_half(sums + 4, &v[1], &w[1], top, topq);
 }
 
-INLINE void divergence_body(double sums[3], const float *a, const float *b, float top, float topq,
+INLINE void divergence_body(double sums[4], const float *a, const float *b, float top, float topq,
                             int64_t n)
 {
-    f64h v[6] = {{0}};
+    f64h v[8] = {{0}};
 #define STEP(count) divergence_step(v, a + i, b + i, top, topq, count)
     STEPS(n, STEP);
 #undef STEP
-    for (int i = 0; i < 3; i++)
-        sums[i] = sum_of(&v[i], &v[i + 3]);
+    for (int i = 0; i < 4; i++)
+        sums[i] = sum_of(&v[i], &v[i + 4]);
 }
 
 /* By halves: compilers take comparisons of the widest vectors apart, element by element. */
@@ -648,7 +649,7 @@ INLINE void turn_body(float *y, const float *x, const float *cosine, const float
     {                                                                                              \
         return y ? exps_body(y, x, top, factor, n) : exps_body(NULL, x, top, factor, n);           \
     }                                                                                              \
-    attribute static void divergence_##set(double sums[3], const float *a, const float *b,         \
+    attribute static void divergence_##set(double sums[4], const float *a, const float *b,         \
                                            float top, float topq, int64_t n)                       \
     {                                                                                              \
         divergence_body(sums, a, b, top, topq, n);                                                 \

@@ -36,9 +36,9 @@ struct simd {
                           float slope, int64_t n);
     /* y = exp(x - top) * factor, and the sum of the exp; y may be NULL, or x */
     double (*exps)(float *y, const float *x, float top, float factor, int64_t n);
-    /* sums of exp(a - top), of exp(a - top) (a - b) and of exp(b - topq), the exp in double; top
-       and topq are the largest of a and of b */
-    void (*divergence)(double sums[3], const float *a, const float *b, float top, float topq,
+    /* sums of exp(a - top), of exp(a - top) (a - b), and the same with a and b in turn, the exp in
+       double; top and topq are the largest of a and of b */
+    void (*divergence)(double sums[4], const float *a, const float *b, float top, float topq,
                        int64_t n);
     /* y = act(gate) up, and back */
     void (*glu)(float *y, const float *gate, const float *up, enum backend_act act, int64_t n);
