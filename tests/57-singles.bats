@@ -88,6 +88,8 @@ singles() { aq-eval singles -q --device cpu --reference "$F/lm.json" --domain s=
     cp "$F/singles" "$T/bad"
     printf '\x01' | dd of="$T/bad" bs=1 seek=$(($(stat -c %s "$T/bad") - 1)) conv=notrunc status=none
     refused 3 "the file is damaged" aq-select --pairs "$T/bad" "$F/4.json"
+    truncate -s -100 "$T/bad"
+    refused 3 "aq-select: $T/bad: truncated" aq-select --pairs "$T/bad" "$F/4.json"
     refused 2 "-o FILE is needed" singles "$F/4.json"
     refused 2 "--domain NAME=TOKENS is needed" aq-eval singles --reference "$F/lm.json" -o "$T/s" "$F/4.json"
 }

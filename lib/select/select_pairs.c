@@ -121,11 +121,9 @@ static int check_digest(struct pairs_file *f, struct sel_pairs *p, const struct 
     return aq_err_hint(err, "make it again with 'aq-eval singles'");
 }
 
-static int open_file(struct pairs_file *f, struct sel_pairs *p, const struct sel_table *t,
+static int read_meta(struct pairs_file *f, struct sel_pairs *p, const struct sel_table *t,
                      struct aq_err *err)
 {
-    if (st_open(&f->st, p->path, err) < 0)
-        return -1;
     const char *text = st_meta(&f->st, "aq"), *lm = t->cells[0].facts[SEL_LM];
     if (!text)
         return aq_err_set(err, AQ_EINPUT,
@@ -249,6 +247,19 @@ static int check_all(const struct sel_pairs *p, const struct sel_table *t, struc
     return 0;
 }
 
+static int read_file(struct pairs_file *f, struct sel_pairs *p, const struct sel_table *t,
+                     struct aq_err *err)
+{
+    int r = read_meta(f, p, t, err);
+    if (r == 0)
+        r = read_nats(f, p, err);
+    if (r == 0)
+        r = check_all(p, t, err);
+    if (r == 0)
+        r = read_blocks(f, p, err);
+    return r == 0 ? read_cov(f, p, err) : r;
+}
+
 int sel_pairs_read(struct sel_pairs *p, const char *path, const struct sel_table *t,
                    struct aq_err *err)
 {
@@ -262,17 +273,9 @@ int sel_pairs_read(struct sel_pairs *p, const char *path, const struct sel_table
     p->layer = xcalloc(p->groups + 1, sizeof *p->layer);
     for (size_t i = 0; i < n; i++)
         p->nats[i] = NAN;
-    int r = open_file(&f, p, t, err);
-    if (r == 0)
-        r = read_nats(&f, p, err);
-    if (r == 0)
-        r = check_all(p, t, err);
-    if (r == 0)
-        r = read_blocks(&f, p, err);
-    if (r == 0)
-        r = read_cov(&f, p, err);
-    if (r < 0)
-        (void)aq_err_prefix(err, "%s", aq_show(path));
+    int r = st_open(&f.st, path, err); /* which names the file itself */
+    if (r == 0 && read_file(&f, p, t, err) < 0)
+        r = aq_err_prefix(err, "%s", aq_show(path));
     st_close(&f.st);
     json_free(f.meta);
     free(f.row);
