@@ -47,12 +47,12 @@ static uint32_t place_of(int64_t id)
 
 static int32_t end_row(const struct sketch *s, int64_t unit)
 {
-    return (int32_t)((unit + 1) * ROWS < s->rows ? (unit + 1) * ROWS : s->rows);
+    return (int32_t)aq_least((unit + 1) * ROWS, s->rows);
 }
 
 static void run_rows(const struct sketch *s, struct aq_pool *pool, aq_pool_fn *fn, void *arg)
 {
-    aq_pool_run(pool, (s->rows + ROWS - 1) / ROWS, fn, arg);
+    aq_pool_run(pool, aq_div_up(s->rows, ROWS), fn, arg);
 }
 
 static void softmax_unit(void *arg, int64_t unit, int worker)
@@ -107,14 +107,16 @@ static void roots_unit(void *arg, int64_t unit, int worker)
 
 static void sort_ids(struct maker *m)
 {
-    int64_t n = 0;
+    int64_t next[SKETCH];
+    memset(m->first, 0, sizeof m->first);
+    for (int64_t i = 0; i < m->ids; i++)
+        m->first[place_of(m->at + i) % SKETCH + 1]++;
     for (int k = 0; k < SKETCH; k++) {
-        m->first[k] = n;
-        for (int64_t i = 0; i < m->ids; i++)
-            if (place_of(m->at + i) % SKETCH == (uint32_t)k)
-                m->order[n++] = (int32_t)i;
+        next[k] = m->first[k];
+        m->first[k + 1] += m->first[k];
     }
-    m->first[SKETCH] = n;
+    for (int64_t i = 0; i < m->ids; i++)
+        m->order[next[place_of(m->at + i) % SKETCH]++] = (int32_t)i;
 }
 
 static int slice_logits(struct maker *m, const struct backend_head *head, struct aq_err *err)

@@ -181,8 +181,8 @@ int gradient_plan(const struct scoring *s, struct scoring_bytes *out, struct aq_
     out->operands = w_operand + out->tiles_at_once * act_operand;
     out->inputs = inputs_worth_it(s, out->tiles_at_once, sizes.inputs);
     uint64_t taken = (out->tiles_at_once - 1) * each + out->outputs;
-    if (room - taken < out->inputs || taken > room)
-        out->inputs = room > taken ? room - taken : 0;
+    uint64_t left = room > taken ? room - taken : 0;
+    out->inputs = out->inputs < left ? out->inputs : left;
     out->sums = out->tiles_at_once * sums;
     return 0;
 }
@@ -514,7 +514,7 @@ static int add_row(struct gradient *g, int64_t layer, int l, size_t row, size_t 
                    struct jobs *jobs, struct aq_err *err)
 {
     const struct scoring *s = g->s;
-    const struct candidate *c = &s->candidates->items[s->rows->items[row].candidate];
+    const struct candidate *c = candidate_of(s, row);
     const struct model_layer *m = nn_layer(s->model, layer);
     int in = m->linears[l].input, group = m->linears[l].group;
     struct quant_range room;
@@ -566,7 +566,7 @@ static int score_linear(struct gradient *g, int64_t layer, int l, const size_t *
 {
     const struct scoring *s = g->s;
     const struct made_from from = scoring_made_from(s);
-    const struct candidate *c = &s->candidates->items[s->rows->items[rows[0]].candidate];
+    const struct candidate *c = candidate_of(s, rows[0]);
     if (made_quantize(&from, &g->made, g->weight, layer, l, &c->ws, c->id, err) < 0)
         return -1;
     for (size_t i = 0; i < count; i++) {
@@ -636,7 +636,7 @@ static int describe_row(struct gradient *g, int64_t layer, int group, size_t row
 {
     const struct scoring *s = g->s;
     out->row = row;
-    out->c = &s->candidates->items[s->rows->items[row].candidate];
+    out->c = candidate_of(s, row);
     return scoring_experts(s, row, layer, group, &out->treatment, err);
 }
 

@@ -572,7 +572,8 @@ static void test_kl(double divisor, double cap)
     free(room);
 }
 
-/* The sums behind a KL, whose exp is in double, against long double; n not of whole vectors. */
+/* The sums that a KL is made of against the same in long double. n fills no whole number of
+ * vectors. */
 static void test_divergence_sums(int64_t n)
 {
     enum { MOST = 2000, SUMS = 4 };

@@ -319,17 +319,13 @@ static struct backend_side side_of(const float *z, int64_t ids, int64_t at)
 /* A slice joins what is known. moved sums differences, which do not change with the top. */
 static void join_side(struct backend_side *all, const struct backend_side *slice)
 {
-    if (slice->top > all->top || isnan(slice->top)) {
-        double f = exp(all->top - slice->top);
-        all->sum = all->sum * f + slice->sum;
-        all->moved = all->moved * f + slice->moved;
-        all->top = slice->top;
+    struct partial sums = {all->top, all->sum, all->moved};
+    merge(&sums, &(struct partial){slice->top, slice->sum, slice->moved});
+    if (slice->top > all->top)
         all->best = slice->best;
-    } else {
-        double f = exp(slice->top - all->top);
-        all->sum += slice->sum * f;
-        all->moved += slice->moved * f;
-    }
+    all->top = sums.top;
+    all->sum = sums.sum;
+    all->moved = sums.moved;
 }
 
 static void compare_row(const struct compare_job *j, int32_t r)
@@ -360,7 +356,7 @@ static void compare_row(const struct compare_job *j, int32_t r)
 static void compare_unit(void *arg, int64_t unit, int worker)
 {
     const struct compare_job *j = arg;
-    int64_t end = (unit + 1) * ROWS < j->t->rows ? (unit + 1) * ROWS : j->t->rows;
+    int64_t end = aq_least((unit + 1) * ROWS, j->t->rows);
     (void)worker;
     for (int32_t r = (int32_t)unit * ROWS; r < end; r++)
         if (j->t->target[r] >= 0)
@@ -371,7 +367,7 @@ void cpu_compare(struct backend *b, const struct backend_tile *t, struct backend
                  const void *z, const void *zq, int64_t at, int64_t ids)
 {
     struct compare_job j = {.t = t, .sides = sides, .z = z, .zq = zq, .at = at, .ids = ids};
-    aq_pool_run(cpu_of(b)->pool, (t->rows + ROWS - 1) / ROWS, compare_unit, &j);
+    aq_pool_run(cpu_of(b)->pool, aq_div_up(t->rows, ROWS), compare_unit, &j);
 }
 
 static void shape_unit(void *arg, int64_t unit, int worker)

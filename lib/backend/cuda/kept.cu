@@ -32,7 +32,7 @@ struct kept_inputs {
     char *room;
     size_t bytes;   /* of it */
     uint64_t limit; /* of it, as last asked for; 0: nothing is kept */
-    bool refused;   /* there is no memory for it */
+    bool refused;   /* the device has no memory for it: nothing is kept */
     size_t used;
     std::vector<struct kept_list> lists;
 };

@@ -9,7 +9,7 @@ bool kept_wanted(const struct cuda_backend *c);
    NULL if counts are wanted; set to those of all rows, or to NULL. */
 bool kept_find(const struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,
                int count, struct planes *out, const uint32_t **clipped);
-/* Aligned room that is kept; NULL: there is no more. */
+/* Aligned bytes of that room, until inputs_keep is called again; NULL: they do not fit. */
 void *kept_room(struct cuda_backend *c, size_t bytes);
 /* Planes and counts in that room. */
 void kept_add(struct cuda_backend *c, struct backend_operand *const *x, const int64_t *rows,

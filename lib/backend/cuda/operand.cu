@@ -412,7 +412,7 @@ static enum form act_form(const struct cuda_backend *c, const struct backend_ope
     return c->config.bf16 ? FORM_BF16 : FORM_F32;
 }
 
-/* -1: it stays as it is */
+/* What the scales of its first step are for; -1: it is not quantized. */
 static int scope_of(const struct backend_operand *op)
 {
     return op->spec.steps ? (int)op->spec.step[0].scope : -1;
